@@ -1,0 +1,224 @@
+"""One tree of errors. Each says what happened, why, and the next step; none ever carries a value.
+
+The class is the machine-readable code; faces turn it into a status (HTTP), an exit code (CLI) or a frame (MCP),
+and need no table of their own.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KeyholeError(Exception):
+    """Base of every error that a user can meet.
+
+    Args:
+        reason: what happened and why, in one sentence, without any secret value.
+        hint: the next step for the person who reads it; empty when there is none.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.hint}" if self.hint else self.reason
+
+
+class InternalError(KeyholeError):
+    """A fault of ours. The reason names no detail; the log has the traceback."""
+
+
+class Unauthenticated(KeyholeError):
+    """No token, or one that is unknown, expired, used up or revoked."""
+
+    code = "unauthenticated"
+    status = 403
+    exit_code = 4
+
+
+class PolicyDenied(KeyholeError):
+    """The caller is known and may not do this."""
+
+    code = "policy_denied"
+    status = 403
+    exit_code = 4
+
+
+class NoService(KeyholeError):
+    """No service binds a secret to this destination for this caller."""
+
+    code = "no_service"
+    status = 403
+    exit_code = 4
+
+
+class AmbiguousService(KeyholeError):
+    """Several services fit equally well; the caller has to name one."""
+
+    code = "ambiguous_service"
+    status = 409
+
+
+class AddressDenied(KeyholeError):
+    """The destination resolves to an address that the guard refuses."""
+
+    code = "address_denied"
+    status = 403
+    exit_code = 4
+
+
+class BadRequestFraming(KeyholeError):
+    """The HTTP message cannot be read in exactly one way (RFC 9112)."""
+
+    code = "bad_request_framing"
+    status = 400
+
+
+class InvalidRequest(KeyholeError):
+    """A field, name or option is wrong."""
+
+    code = "invalid_request"
+    status = 400
+    exit_code = 3
+
+
+class BodyTooLarge(KeyholeError):
+    """A message is larger than its limit."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class NotFound(KeyholeError):
+    """Nothing by that name is visible to this caller."""
+
+    code = "not_found"
+    status = 404
+    exit_code = 5
+
+
+class Expired(KeyholeError):
+    """The secret has passed its expiry date."""
+
+    code = "expired"
+    status = 403
+
+
+class Conflict(KeyholeError):
+    """Somebody else wrote first, or the name is taken."""
+
+    code = "conflict"
+    status = 409
+
+
+class ApprovalRequired(KeyholeError):
+    """A person has to approve this first."""
+
+    code = "approval_required"
+    status = 403
+    exit_code = 4
+
+
+class RateLimited(KeyholeError):
+    """Too many requests for the limit that applies."""
+
+    code = "rate_limited"
+    status = 429
+
+
+class LeaseLimit(KeyholeError):
+    """Too many live leases."""
+
+    code = "lease_limit"
+    status = 429
+
+
+class UpstreamTls(KeyholeError):
+    """The upstream's certificate or TLS parameters are not acceptable."""
+
+    code = "upstream_tls"
+    status = 502
+    exit_code = 6
+
+
+class UpstreamUnreachable(KeyholeError):
+    """The upstream cannot be resolved, connected to, or understood."""
+
+    code = "upstream_unreachable"
+    status = 502
+    exit_code = 6
+
+
+class UpstreamTimeout(KeyholeError):
+    """The upstream did not answer in time."""
+
+    code = "upstream_timeout"
+    status = 504
+    exit_code = 6
+
+
+class LoopDetected(KeyholeError):
+    """The request has been through this proxy before."""
+
+    code = "loop"
+    status = 508
+
+
+class ScrubFailedClosed(KeyholeError):
+    """The answer cannot be inspected, so it is withheld."""
+
+    code = "scrub_failed_closed"
+    status = 502
+
+
+class Sealed(KeyholeError):
+    """The vault is sealed: its keys are not in memory."""
+
+    code = "sealed"
+    status = 503
+    exit_code = 6
+
+
+class AuditUnavailable(KeyholeError):
+    """The audit record could not be made durable, so nothing is released."""
+
+    code = "audit_unavailable"
+    status = 503
+    exit_code = 6
+
+
+class StoreUnavailable(KeyholeError):
+    """The store does not answer or cannot write."""
+
+    code = "store_unavailable"
+    status = 503
+    exit_code = 6
+
+
+class Unreachable(KeyholeError):
+    """The Keyhole server does not answer."""
+
+    code = "unreachable"
+    status = 502
+    exit_code = 6
+
+
+class IntegrityError(KeyholeError):
+    """Stored bytes are not what was written: wrong key, damage or tampering."""
+
+    code = "internal"
+    status = 500
+
+
+def by_code(code: str) -> type[KeyholeError]:
+    """The class for a machine-readable code, as a client needs it; ``KeyholeError`` when the code is unknown."""
+    for cls in KeyholeError.__subclasses__():
+        if cls.code == code and cls is not IntegrityError:
+            return cls
+    return KeyholeError

@@ -1,0 +1,103 @@
+"""What travels: the call that an agent wants made, the message that goes upstream, the answer that comes back.
+
+Headers are a list of ``(name, value)`` byte pairs in wire order; names are lower-cased by the wire code that parsed
+them, so that no comparison has to fold case again. Bodies are read by pulling, so that a slow reader holds back the
+sender and memory stays constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Body(Protocol):
+    """A message body, pulled chunk by chunk."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes in the whole body where the sender declared it, ``None`` for chunked or until-close bodies."""
+
+    async def read(self) -> bytes:
+        """The next chunk; ``b""`` once at the end. Raises ``BadRequestFraming`` when the peer broke off before it."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One outgoing request that a caller asks the broker to make.
+
+    Attributes:
+        token: the caller's own credential as presented; never forwarded.
+        scheme: ``http`` or ``https``.
+        host: canonical host (see ``core.url``).
+        port: 1 to 65535.
+        method: case-sensitive token as received.
+        target: path and query, exactly the bytes that will be judged and sent.
+        headers: end-to-end headers, names lower-cased.
+        body: ``None`` when the request has none.
+        remote: address of the caller, for the audit record.
+        service: name of the service that the caller chose, or ``""``.
+    """
+
+    token: bytes
+    scheme: str
+    host: str
+    port: int
+    method: str
+    target: bytes
+    headers: Headers
+    body: Body | None = None
+    remote: str = ""
+    service: str = ""
+
+
+@dataclass(slots=True)
+class Message:
+    """The head of the request on its way upstream; injections change it in place.
+
+    Attributes:
+        forms: every byte string an injection put on the wire that is a secret or reveals one (for the scrubber).
+    """
+
+    method: str
+    scheme: str
+    host: str
+    port: int
+    target: bytes
+    headers: Headers
+    forms: list[bytes] = field(default_factory=list)
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a header (``name`` in lower case), or ``None``."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def remove(self, name: bytes) -> None:
+        """Drop every header of this name."""
+        self.headers = [pair for pair in self.headers if pair[0] != name]
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Put exactly one header of this name in place of whatever was there."""
+        self.remove(name)
+        self.headers.append((name, value))
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the upstream said, as the caller may see it.
+
+    Attributes:
+        status: 200 to 599.
+        reason: reason phrase.
+        headers: end-to-end headers with lower-cased names; ``content-length`` only when it is right for ``body``.
+        body: pulls scrubbed chunks; ``length`` tells the face how to frame it.
+    """
+
+    status: int
+    reason: bytes
+    headers: Headers
+    body: Body | None

@@ -1,0 +1,43 @@
+"""The only container of secret bytes."""
+
+from __future__ import annotations
+
+import hmac
+from typing import NoReturn
+
+
+class Secret:
+    """Bytes that must not be seen: masked in ``repr``, ``str``, format and JSON; never pickled or copied into text.
+
+    ``reveal()`` is the only way out, so that ``grep -rn 'reveal('`` lists every place where a value leaves. CPython
+    cannot wipe memory; the object only keeps a value from slipping into logs, errors and messages.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes | str) -> None:
+        self._value = value.encode() if isinstance(value, str) else bytes(value)
+
+    def reveal(self) -> bytes:
+        """The bytes themselves. Every caller is pinned by a test."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, _spec: str) -> str:
+        return "***"
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return hmac.compare_digest(self._value, other._value) if isinstance(other, Secret) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a hash in a dict would compare in variable time
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is never serialised")
