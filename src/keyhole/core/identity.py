@@ -1,0 +1,85 @@
+"""Who asks. An agent is a machine identity, a user a person; both are entities of exactly one org."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.policy import Acl, Decision
+
+Scope = Literal["full", "proxy"]
+ROOT_ORG = "root"
+_CONTEXT_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Which piece of work a token was made for; it is written into every audit record of that token.
+
+    Attributes:
+        workflow: name of the workflow.
+        run: id of this run of it.
+        step: id of the step within the run.
+        tool: the consumer that acts.
+        on_behalf_of: the person for whom it acts.
+    """
+
+    workflow: str = ""
+    run: str = ""
+    step: str = ""
+    tool: str = ""
+    on_behalf_of: str = ""
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> RunContext:
+        """Pick the five fields out of request data. Raises ``InvalidRequest`` for long or unprintable text."""
+        picked = {}
+        for name in ("workflow", "run", "step", "tool", "on_behalf_of"):
+            text = data.get(name) or ""
+            if not isinstance(text, str) or len(text) > _CONTEXT_LIMIT or not text.isprintable():
+                raise InvalidRequest(f"{name} must be printable text of at most {_CONTEXT_LIMIT} characters")
+            picked[name] = text
+        return cls(**picked)
+
+    def as_data(self) -> dict[str, str]:
+        """The fields that are set."""
+        fields = {
+            "workflow": self.workflow,
+            "run": self.run,
+            "step": self.step,
+            "tool": self.tool,
+            "on_behalf_of": self.on_behalf_of,
+        }
+        return {name: text for name, text in fields.items() if text}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Caller:
+    """An authenticated identity with what it may do. Made by the door only.
+
+    Attributes:
+        org: name of its org.
+        org_id: opaque id of its org; part of every ciphertext's associated data.
+        name: ``agent/NAME``, ``user/NAME`` or ``token/NAME``.
+        accessor: names the token without being it; empty for the owner of a local vault.
+        scope: to a ``proxy`` token the door refuses everything but ``use``.
+        policies: names, sorted.
+        acl: the compiled policies.
+        token_id: keyed hash under which the token is stored; empty for the owner of a local vault.
+    """
+
+    org: str
+    org_id: str
+    name: str
+    accessor: str
+    scope: Scope
+    policies: tuple[str, ...]
+    acl: Acl
+    token_id: str = ""
+    run: RunContext = field(default_factory=RunContext)
+
+    def allows(self, operation: str, path: str, *, sudo: bool = False) -> Decision:
+        """Pure: what the policies say of an operation on a path."""
+        return self.acl.decide(operation, path, sudo=sudo)

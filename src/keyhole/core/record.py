@@ -1,0 +1,140 @@
+r"""The audit record, and the chain that makes tampering evident. No field can hold a secret value.
+
+A record is built from the caller's request *before* anything is injected, so it cannot contain a value of ours; of a
+query string only the parameter names are kept. On disk a record is a clear header (writer, sequence, time, partition)
+and a body sealed under the key of its org. The digest of a row is
+
+    SHA-256( "keyhole journal 1\0" || previous digest || writer u32 || sequence u64 || time u64
+             || len(partition) u16 || partition || len(body) u32 || body )
+
+and starts from 32 zero bytes. The last row of each commit carries an Ed25519 signature over its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+GENESIS = bytes(32)
+_MAGIC = b"keyhole journal 1\0"
+_TEXT_LIMIT = 1024
+
+
+class Phase(StrEnum):
+    """Where in a request the record stands.
+
+    ``intent`` is durable before anything is released or changed; ``outcome`` follows and has the same id; ``refused``
+    stands alone; ``event`` is something the vault did by itself.
+    """
+
+    INTENT = "intent"
+    OUTCOME = "outcome"
+    REFUSED = "refused"
+    EVENT = "event"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One typed entry. Empty fields are not stored.
+
+    Attributes:
+        phase: see ``Phase``.
+        id: request id; also in the answer to the caller.
+        caller: ``agent/NAME``, ``user/NAME``, ``token/NAME``, or empty when unknown.
+        accessor: names the token without being it.
+        operation: capability that was asked for.
+        path: API path in canonical form.
+        result: ``ok``, an error code, or empty for an intent.
+        rule: path of the policy rule that decided.
+        remote: address of the caller.
+        service: name of the service that was used.
+        secrets: names of the secrets that were read or lent, never their values.
+        host: destination host and port of a call.
+        method: HTTP method of a call.
+        target: path of a call, without its query.
+        parameters: names of the query parameters of a call.
+        status: HTTP status that the upstream gave.
+        scrubbed: how many places were masked in the answer.
+        received: bytes of the answer's body.
+        milliseconds: from the intent to the end.
+        workflow, run, step, tool, on_behalf_of: the run context of the token.
+    """
+
+    phase: Phase
+    id: str
+    caller: str = ""
+    accessor: str = ""
+    operation: str = ""
+    path: str = ""
+    result: str = ""
+    rule: str = ""
+    remote: str = ""
+    service: str = ""
+    secrets: tuple[str, ...] = ()
+    host: str = ""
+    method: str = ""
+    target: str = ""
+    parameters: tuple[str, ...] = ()
+    status: int = 0
+    scrubbed: int = 0
+    received: int = 0
+    milliseconds: int = 0
+    workflow: str = ""
+    run: str = ""
+    step: str = ""
+    tool: str = ""
+    on_behalf_of: str = ""
+
+    def as_data(self) -> dict[str, Any]:
+        """The fields that are set, JSON-ready."""
+        return {name: value for name in _FIELDS if (value := getattr(self, name))}
+
+    def encode(self) -> bytes:
+        """Compact JSON in ASCII; whatever a peer wrote into a name stays one string of one field."""
+        return _encode(self.as_data()).encode()
+
+    @classmethod
+    def decode(cls, body: bytes) -> Record:
+        """The record of a body; unknown fields of later versions are passed over."""
+        data = {name: value for name, value in json.loads(body).items() if name in _FIELDS}
+        for name in ("secrets", "parameters"):
+            data[name] = tuple(data.get(name, ()))
+        data["phase"] = Phase(data["phase"])
+        return cls(**data)
+
+
+_FIELDS = tuple(field.name for field in fields(Record))
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
+def clip(text: str) -> str:
+    """Bound what a peer can put into a record."""
+    return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
+
+
+def parameter_names(query: str) -> tuple[str, ...]:
+    """The names in a query string, bounded; the values are not recorded."""
+    if not query:
+        return ()
+    return tuple(clip(part.partition("=")[0]) for part in query.split("&", 33)[:32] if part)
+
+
+def link(previous: bytes, writer: int, sequence: int, time: int, partition: str, body: bytes) -> bytes:
+    """The digest of a row, from the digest of the row before it."""
+    name = partition.encode()
+    head = b"".join(
+        (
+            _MAGIC,
+            previous,
+            writer.to_bytes(4, "big"),
+            sequence.to_bytes(8, "big"),
+            time.to_bytes(8, "big"),
+            len(name).to_bytes(2, "big"),
+            name,
+            len(body).to_bytes(4, "big"),
+        )
+    )
+    return hashlib.sha256(head + body).digest()

@@ -1,0 +1,83 @@
+"""The one form in which anything is asked of a vault, and the one form of its reply. No HTTP in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from keyhole.core.value import Secret
+
+
+class Operation(StrEnum):
+    """What is asked. The value is the capability it needs; ``CREATE`` and ``UPDATE`` are told apart by the door."""
+
+    READ = "read"
+    LIST = "list"
+    CREATE = "create"
+    UPDATE = "update"
+    PATCH = "patch"
+    DELETE = "delete"
+    USE = "use"
+
+
+class LocalOwner:
+    """Credential of whoever opened a local vault with its key: ``user/owner`` of the org ``root``, without a token."""
+
+    __slots__ = ()
+
+
+class Anonymous:
+    """Says in so many words that the request carries no credential."""
+
+    __slots__ = ()
+
+
+Credential = bytes | LocalOwner | Anonymous
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing asked of the vault.
+
+    Attributes:
+        credential: who asks; always stated, there is no default.
+        operation: what is asked.
+        path: API path without a leading slash, as received; the door brings it into its one canonical form.
+        data: fields, from a JSON body or a query.
+        org: name of the org where it is asked; empty for the credential's own.
+        remote: address of the asker, for the audit record.
+        id: request id; the door makes one when it is empty.
+    """
+
+    credential: Credential
+    operation: Operation
+    path: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    org: str = ""
+    remote: str = ""
+    id: str = ""
+
+
+@dataclass(slots=True)
+class Reply:
+    """What the vault says.
+
+    Attributes:
+        data: JSON-ready fields. A ``Secret`` leaf holds JSON text; who may see it turns it into JSON.
+        auth: a fresh token, in the field names of Vault's ``auth`` block.
+        warnings: for a person to read.
+        lent: secrets opened for the broker; no face ever sees a reply that has them.
+        found: ``False`` when ``data`` describes something that is not there any more (a deleted version).
+        bare: the data stands alone, without the usual envelope.
+        request_id: the id under which the journal has it.
+    """
+
+    data: dict[str, Any] | None = None
+    auth: dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+    lent: dict[str, Secret] | None = None
+    found: bool = True
+    bare: bool = False
+    request_id: str = ""
