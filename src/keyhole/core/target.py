@@ -1,0 +1,238 @@
+"""Request targets in one normal form, and the path globs that they are judged by.
+
+What is judged is byte for byte what is sent. A path that a proxy and an upstream could read differently is refused,
+because there is no form in which both readings are judged:
+
+1. Dot segments, written in any way: raw, percent-encoded, before a ``;parameter``, or by a compatibility character.
+2. Encoded separators (``%2F``, ``%5C``), backslashes, and everything that is percent-encoded twice.
+3. Empty segments, except the last one. Servers that merge slashes would read ``//v1/admin`` as ``/v1/admin``.
+4. Percent triplets that are malformed or no UTF-8, and encoded control characters.
+
+The rest has one form: unreserved characters are never encoded, everything else that RFC 3986 does not allow in a path
+always is, with upper-case digits. The query is passed on byte for byte, except that bytes above 127 are encoded.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from keyhole.core.codepoints import is_invisible
+from keyhole.core.errors import BadRequestFraming, InvalidRequest
+
+_PCHAR = "!$&'()*+,;=:@/"  # what may stand in a path besides the unreserved characters (RFC 3986, section 3.3)
+_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~-]+)+/?\Z")  # nothing in it to decide
+_TRIPLET = re.compile(rb"%([0-9A-Fa-f]{2})")
+_BROKEN_TRIPLET = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_DOUBLE = re.compile(rb"%25[0-9A-Fa-f]{2}")
+_ILLEGAL = re.compile(rb"[\x00-\x20\x7f#]")
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_SEPARATORS = frozenset("/\\%;")
+
+_HINT = "send the path in its normal form (RFC 3986, section 6.2.2)"
+
+
+def canonical_target(target: bytes) -> bytes:
+    """The one form of an origin-form target (``/path?query``) that is judged and sent. Idempotent.
+
+    Raises:
+        BadRequestFraming: it is no origin-form, or has bytes that no request line may have.
+        InvalidRequest: its path could be read in two ways.
+    """
+    path, mark, query = target.partition(b"?")
+    if not path.startswith(b"/"):
+        raise BadRequestFraming("the request target does not start with '/'", "send origin-form: /path?query")
+    if _ILLEGAL.search(target):
+        raise BadRequestFraming("the request target has a space, a control character or a '#'", "percent-encode it")
+    if not _PLAIN_PATH.match(path):
+        path = _normal_path(path)
+    return path + mark + (query if query.isascii() else _encode_query(query))
+
+
+def match_path(target: bytes) -> str:
+    """The decoded path of a canonical target, which rules are judged on."""
+    return unquote_to_bytes(target.partition(b"?")[0]).decode()
+
+
+def _normal_path(path: bytes) -> bytes:
+    if b"\\" in path:
+        raise InvalidRequest("the path has a backslash", _HINT)
+    if _BROKEN_TRIPLET.search(path):
+        raise InvalidRequest("the path has a '%' that is not followed by two hexadecimal digits", _HINT)
+    path = _TRIPLET.sub(_normal_triplet, path)
+    if _DOUBLE.search(path):
+        raise InvalidRequest("the path is percent-encoded twice", _HINT)
+    segments = path.split(b"/")[1:]
+    last = len(segments) - 1
+    for place, segment in enumerate(segments):
+        if segment or place != last:
+            _check_segment(segment)
+    return quote_from_bytes(path, safe=_PCHAR + "%").encode()
+
+
+def _normal_triplet(match: re.Match[bytes]) -> bytes:
+    code = int(match[1], 16)
+    return bytes((code,)) if code in _UNRESERVED else match[0].upper()
+
+
+def _check_segment(segment: bytes) -> None:
+    try:
+        text = unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("the path is not UTF-8", _HINT) from None
+    if any(char in "/\\" or char < " " or char == "\x7f" for char in text):
+        raise InvalidRequest("the path has an encoded slash, backslash or control character", _HINT)
+    folded = text if text.isascii() else _visible(unicodedata.normalize("NFKC", text))
+    if any(folded.count(char) > text.count(char) for char in _SEPARATORS):
+        raise InvalidRequest("the path has a character that can be taken for a separator", _HINT)
+    for name in (text, folded):
+        bare = name.partition(";")[0]
+        if not bare:
+            raise InvalidRequest("the path has an empty segment", _HINT)
+        if not bare.strip(". \u00a0"):
+            raise InvalidRequest("the path has a segment of dots or spaces", _HINT)
+
+
+def _encode_query(query: bytes) -> bytes:
+    return b"".join(b"%%%02X" % byte if byte > 127 else bytes((byte,)) for byte in query)
+
+
+class PathGlob:
+    """A path rule: ``*`` stays within a segment, a segment ``**`` crosses them; everything else is literal.
+
+    At the end ``**`` stands for at least one segment (``/v1/**`` does not match ``/v1``, but ``/v1/``), elsewhere for
+    any number of segments, also none. A lone ``*`` stands for one segment that is not empty. Matching takes time in
+    proportion to pattern and path, whatever they are.
+
+    Raises:
+        InvalidRequest: the pattern has no normal form, or could never match a canonical path.
+    """
+
+    __slots__ = ("_folded", "_segments", "pattern")
+
+    def __init__(self, pattern: str) -> None:
+        if "?" in pattern:
+            raise InvalidRequest("a path pattern has a '?'", "leave the query out: rules are judged on the path")
+        try:
+            normal = canonical_target(pattern.encode())
+        except (BadRequestFraming, UnicodeEncodeError) as error:
+            raise InvalidRequest("a path pattern is not a path", "begin with '/', for example /v1/**") from error
+        self.pattern = pattern
+        texts = normal.decode().split("/")[1:]
+        self._segments = tuple(_compile_segment(text) for text in texts)
+        self._folded = tuple(_compile_segment(text, fold=True) for text in texts)
+
+    def matches(self, path: str) -> bool:
+        """Whether a path from ``match_path`` is meant, exactly as written. For rules that allow."""
+        return _match(self._segments, path.split("/")[1:])
+
+    def denies(self, path: str) -> bool:
+        """Whether any upstream could read this path as one that is meant. For rules that deny.
+
+        Case, width and invisible characters do not count, nor do ``;parameters``, dots and spaces at the end of a
+        segment, and a slash at the end of the path.
+        """
+        plain = [_fold(segment) for segment in path.split("/")[1:]]
+        bare = [_strip(segment) for segment in plain]
+        for segments in (plain, bare) if bare != plain else (plain,):
+            if _match(self._folded, segments):
+                return True
+            if len(segments) > 1 and not segments[-1] and _match(self._folded, segments[:-1]):
+                return True
+        return False
+
+    @property
+    def specificity(self) -> tuple[int, int, int, int]:
+        """Sorts patterns that match the same path; the greater one is the more specific.
+
+        A pattern without wildcards first, then by the literal characters before the first wildcard, then by fewer
+        ``**``, then by all literal characters.
+        """
+        crossing = sum(segment is None for segment in self._segments)
+        stars = sum(len(segment) - 1 for segment in self._segments if segment is not None)
+        head = 0
+        for segment in self._segments:
+            if segment is None:
+                break
+            head += 1 + len(segment[0])
+            if len(segment) > 1:
+                break
+        total = sum(1 + sum(map(len, segment)) for segment in self._segments if segment is not None)
+        return (int(not crossing and not stars), head, -crossing, total)
+
+    def __repr__(self) -> str:
+        return f"PathGlob({self.pattern!r})"
+
+
+# One segment of a pattern: the literal pieces between its stars, or ``None`` for ``**``.
+_Segment = tuple[str, ...] | None
+
+
+def _compile_segment(text: str, *, fold: bool = False) -> _Segment:
+    if text == "**":
+        return None
+    if "**" in text:
+        raise InvalidRequest(
+            "a path pattern has '**' beside other characters", "make '**' a segment of its own: /v1/**"
+        )
+    if fold:
+        text = text.partition(";")[0]
+    # Decoded after the split: an encoded star is a literal one.
+    pieces = [unquote_to_bytes(piece).decode() for piece in text.split("*")]
+    return tuple(map(_fold, pieces)) if fold else tuple(pieces)
+
+
+def _fold(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return text if text.isascii() else _visible(text)
+
+
+def _visible(text: str) -> str:
+    return "".join(char for char in text if not is_invisible(char))
+
+
+def _strip(segment: str) -> str:
+    return segment.partition(";")[0].rstrip(". ")
+
+
+def _match(pattern: Sequence[_Segment], segments: Sequence[str]) -> bool:
+    """Match greedily, going back only to the last ``**``: the leftmost match of what stands before it is enough."""
+    at = place = 0
+    back_at, back_place = -1, 0
+    final = len(pattern) - 1
+    while place < len(segments):
+        if at <= final and (part := pattern[at]) is None:
+            if at == final:
+                return True
+            back_at, back_place = at, place
+            at += 1
+        elif at <= final and part is not None and _match_segment(part, segments[place]):
+            at += 1
+            place += 1
+        elif back_at >= 0:
+            back_place += 1
+            at, place = back_at + 1, back_place
+        else:
+            return False
+    return at > final
+
+
+def _match_segment(pieces: tuple[str, ...], text: str) -> bool:
+    if len(pieces) == 1:
+        return pieces[0] == text
+    head, *middle, tail = pieces
+    if not text or len(text) < len(head) + len(tail) or not text.startswith(head) or not text.endswith(tail):
+        return False
+    return _in_order(middle, text[len(head) : len(text) - len(tail)])
+
+
+def _in_order(pieces: Iterable[str], text: str) -> bool:
+    at = 0
+    for piece in pieces:
+        at = text.find(piece, at)
+        if at < 0:
+            return False
+        at += len(piece)
+    return True
