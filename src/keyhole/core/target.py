@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from keyhole.core.codepoints import is_invisible
@@ -29,6 +29,7 @@ _BROKEN_TRIPLET = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOUBLE = re.compile(rb"%25[0-9A-Fa-f]{2}")
 _ILLEGAL = re.compile(rb"[\x00-\x20\x7f#]")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_STAR = "\ufdd0"  # a noncharacter (Unicode, section 23.7), which no path may have
 _SEPARATORS = frozenset("/\\%;")
 
 _HINT = "send the path in its normal form (RFC 3986, section 6.2.2)"
@@ -82,7 +83,7 @@ def _check_segment(segment: bytes) -> None:
         text = unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
         raise InvalidRequest("the path is not UTF-8", _HINT) from None
-    if any(char in "/\\" or char < " " or char == "\x7f" for char in text):
+    if any(char in "/\\" or char < " " or char in "\x7f\ufdd0" for char in text):
         raise InvalidRequest("the path has an encoded slash, backslash or control character", _HINT)
     folded = text if text.isascii() else _visible(unicodedata.normalize("NFKC", text))
     if any(folded.count(char) > text.count(char) for char in _SEPARATORS):
@@ -122,7 +123,8 @@ class PathGlob:
         self.pattern = pattern
         texts = normal.decode().split("/")[1:]
         self._segments = tuple(_compile_segment(text) for text in texts)
-        self._folded = tuple(_compile_segment(text, fold=True) for text in texts)
+        folded = (tuple(_compile_segment(text, fold=fold) for text in texts) for fold in (_fold, _fold_bare))
+        self._folded = tuple(dict.fromkeys(folded))
 
     def matches(self, path: str) -> bool:
         """Whether a path from ``match_path`` is meant, exactly as written. For rules that allow."""
@@ -137,9 +139,9 @@ class PathGlob:
         plain = [_fold(segment) for segment in path.split("/")[1:]]
         bare = [_strip(segment) for segment in plain]
         for segments in (plain, bare) if bare != plain else (plain,):
-            if _match(self._folded, segments):
+            if any(_match(pattern, segments) for pattern in self._folded):
                 return True
-            if len(segments) > 1 and not segments[-1] and _match(self._folded, segments[:-1]):
+            if len(segments) > 1 and not segments[-1] and any(_match(one, segments[:-1]) for one in self._folded):
                 return True
         return False
 
@@ -170,18 +172,15 @@ class PathGlob:
 _Segment = tuple[str, ...] | None
 
 
-def _compile_segment(text: str, *, fold: bool = False) -> _Segment:
+def _compile_segment(text: str, *, fold: Callable[[str], str] = str) -> _Segment:
     if text == "**":
         return None
     if "**" in text:
         raise InvalidRequest(
             "a path pattern has '**' beside other characters", "make '**' a segment of its own: /v1/**"
         )
-    if fold:
-        text = text.partition(";")[0]
-    # Decoded after the split: an encoded star is a literal one.
-    pieces = [unquote_to_bytes(piece).decode() for piece in text.split("*")]
-    return tuple(map(_fold, pieces)) if fold else tuple(pieces)
+    # A noncharacter holds the place of a star, because an encoded star is a literal one.
+    return tuple(fold(unquote_to_bytes(text.replace("*", _STAR)).decode()).split(_STAR))
 
 
 def _fold(text: str) -> str:
@@ -189,12 +188,16 @@ def _fold(text: str) -> str:
     return text if text.isascii() else _visible(text)
 
 
-def _visible(text: str) -> str:
-    return "".join(char for char in text if not is_invisible(char))
-
-
 def _strip(segment: str) -> str:
     return segment.partition(";")[0].rstrip(". ")
+
+
+def _fold_bare(text: str) -> str:
+    return _strip(_fold(text))
+
+
+def _visible(text: str) -> str:
+    return "".join(char for char in text if char == _STAR or not is_invisible(char))
 
 
 def _match(pattern: Sequence[_Segment], segments: Sequence[str]) -> bool:
