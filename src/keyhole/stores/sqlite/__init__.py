@@ -1,0 +1,238 @@
+"""A store in one SQLite file, for one machine and any number of processes on it.
+
+    sqlite:/var/lib/keyhole/vault.db
+
+Acknowledged is durable: write-ahead log with ``synchronous=FULL``, one sync for all commits that wait together.
+Reads run on the caller's thread through a connection of their own and never wait for writers. Each process is a node;
+they see each other's changes through the file. Keep it on a local disk: SQLite's locks and shared memory do not work on
+network shares. Copy it only with SQLite's own means or while no process has it open.
+"""
+
+# ruff: noqa: D102 - the contract in keyhole.stores describes the methods
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+from keyhole.core.errors import StoreUnavailable
+from keyhole.stores import Batch, Entries, Entry, JournalRow, Keys, Rows
+from keyhole.stores.keys import AFTER_ASCII, fold, validate
+from keyhole.stores.sqlite import place, schema
+from keyhole.stores.sqlite.faults import damaged, translate
+from keyhole.stores.sqlite.writer import Writer
+
+WATCH_SECONDS = 0.5
+"""How often ``watch`` looks for changes of other processes."""
+
+_GET_ONE = "SELECT value, revision FROM entry WHERE key = ?"
+_GET_MANY = "SELECT key, value, revision FROM entry WHERE key IN ({})"
+_GET_CHUNK = 64
+_GENERATION = "SELECT number FROM generation WHERE id = 0"
+_LIST = "SELECT key FROM entry INDEXED BY live WHERE live = 1 AND key >= ? AND key < ? ORDER BY key"
+_LIST_AFTER = "SELECT key FROM entry INDEXED BY live WHERE live = 1 AND key > ? AND key < ? ORDER BY key"
+_DUE = "SELECT key FROM entry WHERE due <= ? ORDER BY due, key LIMIT ?"
+_SCAN = (
+    "SELECT writer, sequence, time, partition, body, digest, signature FROM journal"
+    " WHERE writer = ? AND sequence > ? ORDER BY sequence LIMIT ?"
+)
+# A seek for each writer; GROUP BY would read the whole journal.
+_HEADS = """
+    WITH RECURSIVE one (writer) AS (
+        SELECT min(writer) FROM journal
+        UNION ALL
+        SELECT (SELECT min(writer) FROM journal WHERE writer > one.writer) FROM one WHERE one.writer IS NOT NULL
+    )
+    SELECT writer, (SELECT max(sequence) FROM journal WHERE journal.writer = one.writer)
+    FROM one WHERE writer IS NOT NULL
+"""
+_NEVER = Entry(None, 0)
+_CLOSED = -1
+
+
+async def open_store(rest: str, *, create: bool) -> SqliteStore:
+    """Open the store in the file at the path ``rest``, and bring it to the format of this version.
+
+    Raises:
+        InvalidRequest: ``rest`` is not the path of a file.
+        NotFound: there is no such file and ``create`` is false.
+        StoreUnavailable: the place is unsafe, the file is not ours or of a newer version, or the medium fails.
+        IntegrityError: the file is damaged.
+    """
+    path = place.locate(rest)
+    return await asyncio.to_thread(_open, path, create=create)
+
+
+def _open(path: Path, *, create: bool) -> SqliteStore:
+    place.prepare(path, create=create)
+    with place.admitted(path) as which, contextlib.ExitStack() as undo:
+        try:
+            writer = place.connect(path, writer=True)
+            undo.callback(writer.close)
+            schema.migrate(writer)
+            (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise StoreUnavailable("the store's write-ahead log cannot be used", "keep the store on a local disk")
+            schema.verify(writer)
+            reader = place.connect(path, writer=False)
+            undo.callback(reader.close)
+            reader.execute(_GENERATION).fetchone()
+        except sqlite3.Error as error:
+            raise translate(error) from None
+        undo.pop_all()
+        return SqliteStore(path, which, reader, writer)
+
+
+class SqliteStore:
+    """The contract on one file; made by ``open_store``."""
+
+    def __init__(
+        self, path: Path, which: place.Identity, reader: sqlite3.Connection, writer: sqlite3.Connection
+    ) -> None:
+        self._path = path
+        self._which = which
+        self._reader = reader
+        self._pid = os.getpid()
+        self._changed = asyncio.Event()
+        self._writer = Writer(writer, self._check_place, self._wake)
+
+    async def get(self, keys: Sequence[str]) -> Entries:
+        self._require_usable()
+        try:
+            if len(keys) == 1:
+                return [_entry(self._reader.execute(_GET_ONE, keys).fetchone())]
+            return self._get_many(keys)
+        except sqlite3.Error as error:
+            raise translate(error) from None
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000, delimiter: str = "") -> Keys:
+        self._require_usable()
+        end = prefix + AFTER_ASCII
+
+        def seek(start: str, inclusive: bool) -> Iterator[str]:  # noqa: FBT001 - the shape of keys.Seek
+            with contextlib.closing(self._reader.execute(_LIST if inclusive else _LIST_AFTER, (start, end))) as cursor:
+                for (key,) in cursor:
+                    if type(key) is not str:
+                        raise damaged()
+                    yield key
+
+        with self._snapshot():
+            return fold(seek, prefix, after, limit, delimiter)
+
+    async def commit(self, batch: Batch) -> None:
+        self._require_usable()
+        validate(batch)
+        await self._writer.submit(batch)
+
+    async def scan(self, writer: int, *, after: int = 0, limit: int = 1000) -> Rows:
+        self._require_usable()
+        with self._translated():
+            return [JournalRow(*row) for row in self._reader.execute(_SCAN, (writer, after, max(limit, 0)))]
+
+    async def heads(self) -> dict[int, int]:
+        self._require_usable()
+        with self._translated():
+            return dict(self._reader.execute(_HEADS))
+
+    async def due(self, now: float, limit: int = 100) -> Keys:
+        self._require_usable()
+        with self._translated():
+            return [key for (key,) in self._reader.execute(_DUE, (now, max(limit, 0)))]
+
+    async def generation(self) -> int:
+        self._require_usable()
+        return self._generation()
+
+    def watch(self) -> AsyncIterator[int]:
+        self._require_usable()
+        return self._watch(self._generation())
+
+    async def now(self) -> float:
+        return time.time()
+
+    async def close(self) -> None:
+        if self._pid != os.getpid():
+            # Closed already, or inherited through a fork: those connections are the parent's to close.
+            return
+        self._pid = _CLOSED
+        self._wake()
+        await self._writer.close()
+        self._reader.close()
+        place.release(self._which)
+
+    def _require_usable(self) -> None:
+        if self._pid != os.getpid():
+            if self._pid == _CLOSED:
+                raise StoreUnavailable("the store is closed", "open it again")
+            raise place.forked()
+
+    def _get_many(self, keys: Sequence[str]) -> Entries:
+        found: dict[str, Entry] = {}
+        with self._snapshot():
+            for start in range(0, len(keys), _GET_CHUNK):
+                chunk = keys[start : start + _GET_CHUNK]
+                marks = ", ".join("?" * len(chunk))
+                for key, *row in self._reader.execute(_GET_MANY.format(marks), chunk):
+                    found[key] = _entry(row)
+        return [found.get(key, _NEVER) for key in keys]
+
+    def _generation(self) -> int:
+        try:
+            row = self._reader.execute(_GENERATION).fetchone()
+        except sqlite3.Error as error:
+            raise translate(error) from None
+        if row is None or type(row[0]) is not int:
+            raise damaged()
+        number: int = row[0]
+        return number
+
+    async def _watch(self, seen: int) -> AsyncIterator[int]:
+        while self._pid != _CLOSED:
+            changed = self._changed
+            with contextlib.suppress(StoreUnavailable):
+                current = self._generation()
+                if current != seen:
+                    seen = current
+                    yield seen
+                    continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), WATCH_SECONDS)
+
+    def _wake(self) -> None:
+        # A fresh event for the next change: whoever waits holds the old one, which stays set.
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _check_place(self) -> None:
+        """SQLite would go on writing into a file that has lost its name, and everything there would be lost."""
+        if place.identity(self._path) != self._which:
+            raise StoreUnavailable(f"{self._path} was replaced by another file", "restart every process that uses it")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error) from None
+
+    @contextlib.contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        with self._translated():
+            self._reader.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._reader.execute("ROLLBACK")
+
+
+def _entry(row: Sequence[object] | None) -> Entry:
+    if row is None:
+        return _NEVER
+    value, revision = row
+    if not (value is None or isinstance(value, bytes)) or type(revision) is not int:
+        raise damaged()
+    return Entry(value, revision)
