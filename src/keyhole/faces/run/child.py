@@ -1,0 +1,281 @@
+"""Run one command and wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keyhole
+from keyhole.core.errors import KeyholeError
+from keyhole.faces.run.environment import child_environment, has_java, launcher_environment
+from keyhole.faces.run.hide import Cover, cover
+from keyhole.faces.run.plan import NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, RunPlan, SandboxReport
+from keyhole.faces.run.trust import TrustFiles, trust_files
+
+_MODES = {
+    "off": ("none",),
+    "auto": ("user+pid", "user", "none"),
+    "require": ("user+pid",),
+}
+_MODES_OF_ROOT = _MODES | {
+    "auto": ("user+pid", "root+pid", "user", "root", "none"),
+    "require": ("user+pid", "root+pid"),
+}
+_WITHOUT = (
+    "the command can read whatever its user can: the vault's files, the keychain, agent sockets",
+    "it can see and signal this user's processes, and may leave some behind",
+)
+_GRACE = 3.0  # seconds between SIGTERM and SIGKILL when our own caller gives up
+
+
+def _to_stderr(message: str) -> None:
+    sys.stderr.write(f"keyhole: {message}\n")
+    sys.stderr.flush()
+
+
+async def run_child(
+    plan: RunPlan,
+    *,
+    on_sandbox: Callable[[SandboxReport], None] | None = None,
+    on_message: Callable[[str], None] = _to_stderr,
+) -> int:
+    """Run the command of ``plan`` in the foreground of the terminal, until it has ended.
+
+    Signals to this process are passed on (when called in the main thread). The command dies with us. Call
+    ``keyhole.process.harden_process`` first. A cancelled call ends the command with SIGTERM, then SIGKILL.
+
+    Args:
+        plan: what to run.
+        on_sandbox: told how the command is shut in, just before it starts.
+        on_message: told why the command could not be run; one line without values.
+
+    Returns:
+        The command's code; 128 and the number of the signal that ended it; 125 when we failed, or the sandbox that
+        was required is not to be had; 126 when the command cannot be executed; 127 when it is not found.
+    """
+    try:
+        with trust_files(plan.ca_pem, plan.base_env, java=has_java(plan.base_env)) as files:
+            if sys.platform == "linux":
+                return await _run_on_linux(plan, files, on_sandbox or (lambda _report: None), on_message)
+            return await _run_plainly(plan, files, on_sandbox or (lambda _report: None), on_message)
+    except (KeyholeError, OSError) as error:
+        on_message(str(error))
+        return OWN_FAILURE
+
+
+async def _run_on_linux(
+    plan: RunPlan, files: TrustFiles, on_sandbox: Callable[[SandboxReport], None], on_message: Callable[[str], None]
+) -> int:
+    hidden = cover(plan.hidden, plan.base_env)
+    refusals: list[str] = []
+    for mode in (_MODES_OF_ROOT if os.geteuid() == 0 else _MODES)[plan.sandbox]:
+        attempt = _Attempt(plan, mode, files, hidden, on_sandbox, on_message, tuple(refusals))
+        code = await attempt.run()
+        if code is not None:
+            return code
+        if attempt.refusal not in refusals:
+            refusals.append(attempt.refusal)
+    on_message(f"the sandbox that was required is not to be had here: {'; '.join(refusals)}")
+    return OWN_FAILURE
+
+
+@dataclass
+class _Attempt:
+    """One launcher in one mode. ``run`` answers ``None`` when the system does not allow the mode."""
+
+    plan: RunPlan
+    mode: str
+    files: TrustFiles
+    hidden: Cover
+    on_sandbox: Callable[[SandboxReport], None]
+    on_message: Callable[[str], None]
+    refusals: tuple[str, ...]
+    refusal: str = ""
+    code: int | None = field(default=None, init=False)
+
+    async def run(self) -> int | None:
+        message = self._message()
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs, _held_back():
+                launcher = _start_launcher(theirs.fileno(), self.plan)
+            try:
+                reader, writer = await asyncio.open_connection(sock=ours)
+                with _forwarding(lambda number: _queue(launcher, number)):
+                    writer.write(message)
+                    while line := await reader.readline():
+                        if not self._hear(json.loads(line)):
+                            break
+                        if b'"sandbox"' in line:
+                            writer.write(b'{"go": true}\n')
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+            except asyncio.CancelledError:
+                await _end(launcher)
+                raise
+            ended = launcher.wait()
+        if self.code is None and not self.refusal:
+            # The launcher itself was ended from outside.
+            return 128 - ended if ended < 0 else OWN_FAILURE
+        return self.code
+
+    def _message(self) -> bytes:
+        sandboxed = self.mode != "none"
+        env = child_environment(self.plan, self.files, sandboxed=sandboxed)
+        content = {
+            "parent": os.getpid(),
+            "mode": self.mode,
+            "vault": self.hidden.vault,
+            "others": self.hidden.others,
+            "cwd": _latin(os.fsencode(self.plan.cwd or Path.cwd())),
+            "argv": [_latin(os.fsencode(word)) for word in self.plan.argv],
+            "env": {_latin(name): _latin(value) for name, value in env.items()},
+            "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+            "ignored": [number for number in (signal.SIGINT,) if signal.getsignal(number) == signal.SIG_IGN],
+        }
+        return json.dumps(content).encode() + b"\n"
+
+    def _hear(self, said: dict[str, Any]) -> bool:
+        """Act on one message of the launcher; whether to listen on."""
+        match said:
+            case {"sandbox": list(missing)}:
+                report = self._report(tuple(missing))
+                self.on_sandbox(report)
+                if self.plan.sandbox == "require" and report.level != "full":
+                    self.on_message(f"the sandbox that was required is incomplete: {'; '.join(report.missing)}")
+                    self.code = OWN_FAILURE
+                    return False
+            case {"unavailable": str(why)}:
+                self.refusal = why
+                return False
+            case {"stopped": int()}:
+                os.kill(os.getpid(), signal.SIGSTOP)  # so that the shell sees the job stop
+            case {"error": int(number), "step": str(step)}:
+                self.on_message(_explain(self.plan, step, number))
+                self.code = OWN_FAILURE if step != "exec" else None
+            case {"exit": int(code)}:
+                self.code = code if self.code is None else self.code
+        return True
+
+    def _report(self, missing: tuple[str, ...]) -> SandboxReport:
+        if self.plan.sandbox == "off":
+            return SandboxReport("none", _WITHOUT)
+        because = tuple(f"tried without success: {why}" for why in self.refusals)
+        if self.mode == "none":
+            return SandboxReport("none", (*_WITHOUT, *because))
+        missing = (*missing, *self.hidden.missing)
+        return SandboxReport("partial", (*missing, *because)) if missing else SandboxReport("full")
+
+
+def _start_launcher(descriptor: int, plan: RunPlan) -> subprocess.Popen[bytes]:
+    from keyhole.faces.run.launcher import START  # noqa: PLC0415  # Linux only
+
+    package = Path(keyhole.__file__).parent.parent
+    return subprocess.Popen(  # noqa: S603  # our own interpreter
+        [sys.executable, "-I", "-S", "-c", START, str(package), str(descriptor)],
+        env=launcher_environment(plan.base_env),
+        pass_fds=(descriptor,),
+    )
+
+
+def _queue(launcher: subprocess.Popen[bytes], number: int) -> None:
+    from keyhole.faces.run.linux import sigqueue  # noqa: PLC0415  # Linux only
+
+    if launcher.returncode is None:
+        with suppress(ProcessLookupError):
+            sigqueue(launcher.pid, number)
+
+
+async def _end(launcher: subprocess.Popen[bytes]) -> None:
+    _queue(launcher, signal.SIGTERM)
+    try:
+        await asyncio.wait_for(asyncio.to_thread(launcher.wait, _GRACE), _GRACE + 1)
+    except (subprocess.TimeoutExpired, TimeoutError):
+        launcher.kill()  # the kernel takes the command along
+        launcher.wait()
+
+
+def _explain(plan: RunPlan, step: str, number: int) -> str:
+    reason = os.strerror(number)
+    if step == "chdir":
+        return f"the working directory is not there in the sandbox ({reason}): the vault's own folders are hidden"
+    if step == "lock":
+        return f"the sandbox could not be locked ({reason}): run without it, or ask for help with this message"
+    return f"{plan.argv[0]}: {reason}"
+
+
+def _latin(data: bytes) -> str:
+    return data.decode("latin-1")
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Signals wait until the launcher, which inherits the mask, can tell what to do with them."""
+    from keyhole.faces.run.launcher import FORWARDED  # noqa: PLC0415  # Linux only
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _forwarding(send: Callable[[int], None]) -> Iterator[None]:
+    """Pass on what this process gets; what it was told to ignore (``nohup``) stays ignored, by the command too."""
+    from keyhole.faces.run.launcher import FORWARDED  # noqa: PLC0415  # Linux only
+
+    loop = asyncio.get_running_loop()
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in FORWARDED}
+    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in taken:
+        loop.add_signal_handler(number, send, number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before[number])
+
+
+async def _run_plainly(
+    plan: RunPlan, files: TrustFiles, on_sandbox: Callable[[SandboxReport], None], on_message: Callable[[str], None]
+) -> int:
+    """Without Linux: no sandbox, the command is our direct child; the terminal's signals reach it by themselves."""
+    if plan.sandbox == "require":
+        on_message("the sandbox that was required needs Linux")
+        return OWN_FAILURE
+    env = child_environment(plan, files, sandboxed=False)
+    on_sandbox(SandboxReport("none", _WITHOUT))
+    named = {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()}
+    try:
+        child = await asyncio.create_subprocess_exec(*plan.argv, env=named, cwd=plan.cwd)
+    except FileNotFoundError as error:
+        on_message(f"{plan.argv[0]}: {error.strerror}")
+        return NOT_FOUND
+    except OSError as error:
+        on_message(f"{plan.argv[0]}: {error.strerror}")
+        return NOT_EXECUTABLE
+    loop = asyncio.get_running_loop()
+    passed = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+    for number in passed:
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, child.send_signal, number)
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal sent it to the command as well
+    code = await child.wait()
+    return code if code >= 0 else 128 - code

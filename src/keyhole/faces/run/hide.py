@@ -1,0 +1,109 @@
+"""Which places of the file system the sandbox covers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Below $XDG_RUNTIME_DIR: sockets that answer with keys, or that start programs outside the sandbox.
+_RUNTIME = (
+    "bus",
+    "docker.sock",
+    "gcr",
+    "gnupg",
+    "keyring",
+    "openssh_agent",
+    "p11-kit",
+    "podman",
+    "ssh-agent.socket",
+    "systemd",
+)
+_SYSTEM = ("/run/docker.sock", "/run/podman", "/run/containerd", "/run/pcscd")
+_SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")  # https://sqlite.org/tempfiles.html
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """What is to be covered, absolute and free of symbolic links, and what cannot be.
+
+    Attributes:
+        vault: the vault's own; the sandbox is not complete without these.
+        others: what belongs to keychains, agents and programs that would start something outside.
+        missing: what no mount can hide, in words for the user.
+    """
+
+    vault: tuple[str, ...]
+    others: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+
+
+def cover(hidden: Sequence[Path], environ: Mapping[str, str]) -> Cover:
+    """The paths to cover for a command of this user, of those that exist now."""
+    vault = [path for given in hidden for path in (given, *_companions(given))]
+    missing = []
+    address = environ.get("DBUS_SESSION_BUS_ADDRESS", "")
+    if "unix:abstract=" in address:
+        missing.append("the session bus is an abstract socket, which only a network namespace would hide")
+    vault_paths = _outermost(vault)
+    others = [path for path in _outermost(_others(environ, address)) if not _inside(path, vault_paths)]
+    return Cover(vault_paths, tuple(others), tuple(missing))
+
+
+def _companions(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in _SQLITE_COMPANIONS] if path.is_file() else []
+
+
+def _others(environ: Mapping[str, str], bus_address: str) -> Iterator[Path]:
+    user = os.getuid()
+    runtimes = {environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}", f"/run/user/{user}"}
+    for runtime in runtimes:
+        yield from (Path(runtime, name) for name in _RUNTIME)
+    yield from (Path(name) for name in _SYSTEM)
+    yield from _bus_paths(bus_address)
+    if agent := environ.get("SSH_AUTH_SOCK"):
+        yield Path(agent)
+    if agent := environ.get("GPG_AGENT_INFO"):
+        yield Path(agent.split(":", 1)[0])
+    temporary = {"/tmp", environ.get("TMPDIR") or "/tmp"}  # noqa: S108  # to hide what others put there
+    for folder in temporary:
+        yield from Path(folder).glob("ssh-*/agent.*")
+        # A terminal multiplexer types whatever it is told into shells outside.
+        yield Path(environ.get("TMUX_TMPDIR") or folder, f"tmux-{user}")
+    yield from Path("/run/screen").glob("S-*")
+    if home := environ.get("HOME"):
+        data = Path(environ.get("XDG_DATA_HOME") or Path(home, ".local/share"))
+        yield from (data / "keyrings", data / "kwalletd")
+        yield Path(home, ".ssh/agent")
+        yield from Path(home, ".gnupg").glob("S.*")
+
+
+def _bus_paths(address: str) -> Iterator[Path]:
+    """The socket files of a D-Bus address list: ``unix:path=/run/user/1000/bus,guid=…;…``."""
+    for server in address.split(";"):
+        transport, _, pairs = server.partition(":")
+        for pair in pairs.split(",") if transport == "unix" else ():
+            key, _, value = pair.partition("=")
+            if key == "path":
+                yield Path(value)
+
+
+def _outermost(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Resolved, existing, each once, and none that lies inside another."""
+    found: list[str] = []
+    for path in sorted({os.path.realpath(path) for path in paths if _exists(path)}):
+        if not _inside(path, found):
+            found.append(path)
+    return tuple(found)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_absolute() and path.exists()
+    except OSError:
+        return False  # what this user cannot reach, the command cannot reach either
+
+
+def _inside(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)

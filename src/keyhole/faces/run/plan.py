@@ -1,0 +1,60 @@
+"""What is to be run, and what protected it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from keyhole.core.value import Secret
+
+OWN_FAILURE = 125
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+
+SandboxWish = Literal["auto", "require", "off"]
+SandboxLevel = Literal["full", "partial", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """One command to run.
+
+    Attributes:
+        argv: the command and its arguments; the command is looked up in the child's ``PATH``.
+        proxy_url: ``http://agent:TOKEN@HOST:PORT``, with a token made for this child.
+        ca_pem: the certificate of our authority, PEM.
+        placeholders: environment variable to placeholder.
+        reveal: environment variable to the real value; the caller was allowed to ``read`` it.
+        hidden: the vault's files and directories, out of reach inside the sandbox. Prefer directories: a file that is
+            replaced while the command runs is visible again.
+        cwd: working directory of the child; ours when ``None``.
+        base_env: the caller's environment.
+        sandbox: ``require`` refuses to run without the full sandbox, ``auto`` says what is missing.
+    """
+
+    argv: tuple[str, ...]
+    proxy_url: str
+    ca_pem: bytes
+    placeholders: Mapping[str, str] = field(default_factory=dict)
+    reveal: Mapping[str, Secret] = field(default_factory=dict)
+    hidden: Sequence[Path] = ()
+    cwd: Path | None = None
+    base_env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    sandbox: SandboxWish = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxReport:
+    """How far the child is shut in.
+
+    Attributes:
+        level: ``full``: it sees neither the vault's files, the keychain and agent sockets, nor other processes;
+            ``partial``: some of that is missing; ``none``: it can do what its user can do.
+        missing: each protection that does not hold, and why, in words for the user.
+    """
+
+    level: SandboxLevel
+    missing: tuple[str, ...] = ()

@@ -1,0 +1,34 @@
+"""What a process that holds keys does to itself before it opens a vault."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+_PR_SET_DUMPABLE = 4
+
+
+def harden_process() -> tuple[str, ...]:
+    """Keep other processes of the same user out of this one's memory, and its memory out of core files.
+
+    A process that is not dumpable cannot be attached to, and its ``/proc/PID/{mem,environ,fd}`` belong to root
+    (prctl(2), proc(5)). Call it before the first key is in memory. The limit on core files is inherited by children.
+
+    Returns:
+        What this system could not do, in words for the user; empty when all was done.
+    """
+    if os.name != "posix":
+        return ("core dumps and debuggers are left to the system's settings",)
+    missing = []
+    import resource  # noqa: PLC0415  # the module exists on POSIX only
+
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (OSError, ValueError) as error:
+        missing.append(f"core dumps could not be turned off ({error})")
+    if not sys.platform.startswith("linux"):
+        missing.append("debuggers of the same user are left to the system's settings")
+    elif ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        missing.append(f"debuggers of the same user could not be kept out ({os.strerror(ctypes.get_errno())})")
+    return tuple(missing)
