@@ -103,33 +103,39 @@ class _Attempt:
     refusals: tuple[str, ...]
     refusal: str = ""
     code: int | None = field(default=None, init=False)
+    message: bytes = field(default=b"", init=False, repr=False)
 
     async def run(self) -> int | None:
-        message = self._message()
+        self.message = self._message()  # before anything is started, because it may be refused
         ours, theirs = socket.socketpair()
         with ours:
             with theirs, _held_back():
                 launcher = _start_launcher(theirs.fileno(), self.plan)
+            reader, writer = await asyncio.open_connection(sock=ours)
             try:
-                reader, writer = await asyncio.open_connection(sock=ours)
                 with _forwarding(lambda number: _queue(launcher, number)):
-                    writer.write(message)
-                    while line := await reader.readline():
-                        if not self._hear(json.loads(line)):
-                            break
-                        if b'"sandbox"' in line:
-                            writer.write(b'{"go": true}\n')
-                writer.close()
-                with suppress(OSError):
-                    await writer.wait_closed()
+                    await self._converse(reader, writer)
             except asyncio.CancelledError:
                 await _end(launcher)
                 raise
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
             ended = launcher.wait()
         if self.code is None and not self.refusal:
             # The launcher itself was ended from outside.
             return 128 - ended if ended < 0 else OWN_FAILURE
         return self.code
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self.message)
+        while line := await reader.readline():
+            said = json.loads(line)
+            if not self._hear(said):
+                return
+            if "sandbox" in said:
+                writer.write(b'{"go": true}\n')
 
     def _message(self) -> bytes:
         sandboxed = self.mode != "none"

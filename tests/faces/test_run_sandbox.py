@@ -1,0 +1,234 @@
+"""What a command can and cannot reach from inside the sandbox."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from faces.run_fixtures import SYSTEM_PYTHON, Runner, namespaces_allowed, runner_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is made of Linux namespaces")
+
+CANARY = "canary-0d5f2a"
+
+
+@pytest.fixture(scope="module", params=["this user", "ordinary user"])
+def runner(request):
+    nobody = request.param == "ordinary user"
+    if nobody and os.geteuid() != 0:
+        pytest.skip("this user is an ordinary user already")
+    if nobody and not Path(SYSTEM_PYTHON).exists():
+        pytest.skip(f"{SYSTEM_PYTHON} is not there, so nothing ran as another user")
+    if not namespaces_allowed(nobody=nobody):
+        pytest.skip("this system forbids user namespaces, so the sandbox itself was not tested")
+    with runner_for(nobody=nobody) as found:
+        yield found
+
+
+@pytest.fixture
+def vault(runner: Runner):
+    home = runner.place / "vault-home"
+    home.mkdir(exist_ok=True)
+    (home / "vault.db").write_text(CANARY)
+    home.chmod(0o755)
+    return home
+
+
+def sh(script: str) -> list[str]:
+    return ["sh", "-c", script]
+
+
+def test_the_vaults_files_are_not_there(runner, vault):
+    outcome = runner.run(sh(f"ls -A {vault}; cat {vault}/vault.db"), hidden=[str(vault)])
+    assert outcome.level == "full"
+    assert outcome.out == ""
+    assert "vault.db" in outcome.err
+    assert (vault / "vault.db").read_text() == CANARY
+
+
+def test_a_single_vault_file_and_its_journal_read_empty(runner, vault):
+    (vault / "vault.db-wal").write_text(CANARY)
+    outcome = runner.run(sh(f"cat {vault}/vault.db {vault}/vault.db-wal"), hidden=[str(vault / "vault.db")])
+    assert (outcome.code, outcome.out) == (0, "")
+
+
+def test_a_link_to_the_vault_hides_its_target(runner, vault):
+    link = runner.place / "link"
+    link.unlink(missing_ok=True)
+    link.symlink_to(vault)
+    assert CANARY not in runner.run(sh(f"cat {vault}/vault.db {link}/vault.db"), hidden=[str(link)]).out
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "umount {home}; umount -l {home}; cat {db}",
+        "unshare -Urm sh -c 'umount {home}; cat {db}'",
+        "unshare -Urm sh -c 'mount --bind {place} /mnt; cat /mnt/vault-home/vault.db'",
+        "unshare -Urm sh -c 'mount --rbind {place} /mnt; umount /mnt/vault-home; cat /mnt/vault-home/vault.db'",
+        "unshare -Urmpf --mount-proc sh -c 'cat {db}; cat /proc/1/root{db}'",
+        "for p in /proc/[0-9]*; do cat $p/root{db}; cat $p/cwd/vault.db; nsenter -t ${{p#/proc/}} -m cat {db}; done",
+        "mount --move {home} /mnt; cat {db}",
+    ],
+)
+def test_the_command_cannot_take_the_cover_off(runner, vault, trick):
+    script = trick.format(home=vault, db=vault / "vault.db", place=runner.place)
+    outcome = runner.run(sh(script), hidden=[str(vault)])
+    assert outcome.level == "full"
+    assert CANARY not in outcome.out
+
+
+def test_a_working_directory_among_the_hidden_is_refused(runner, vault):
+    (vault / "sub").mkdir(exist_ok=True)
+    outcome = runner.run(sh("cat ../vault.db"), hidden=[str(vault)], cwd=str(vault / "sub"))
+    assert (outcome.code, outcome.out) == (125, "")
+    assert "working directory" in outcome.messages[0]
+
+
+def test_keyhole_itself_cannot_be_seen(runner):
+    outcome = runner.run(sh("cat /proc/[0-9]*/comm; tr '\\0' ' ' < /proc/1/environ; readlink /proc/1/exe /proc/1/cwd"))
+    assert "run_driver" not in outcome.out
+    assert "PYTHONPATH" not in outcome.out
+    listed = runner.run(sh("echo /proc/[0-9]*"))
+    assert len(listed.out.split()) == 2, "only the launcher inside and the shell"
+
+
+def test_the_launcher_beside_the_command_cannot_be_read(runner):
+    outcome = runner.run(sh("dd if=/proc/1/mem bs=1 count=1; cat /proc/1/environ /proc/1/maps; readlink /proc/1/fd/*"))
+    assert outcome.out == ""
+
+
+def test_agent_sockets_and_the_session_bus_are_out_of_reach(runner):
+    runtime = runner.place / "runtime"
+    (runtime / "keyring").mkdir(parents=True, exist_ok=True)
+    (runtime / "keyring" / "control").write_text(CANARY)
+    agent = runner.place / "agent.sock"
+    bus = runtime / "bus"
+    for path in (agent, bus):
+        path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+        for listener, path in ((one, agent), (two, bus)):
+            listener.bind(str(path))
+            listener.listen()
+            path.chmod(0o777)
+        connect = f"""
+import socket
+for path in ("{agent}", "{bus}"):
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+        print("reached", path)
+    except OSError:
+        pass
+try: print(open("{runtime}/keyring/control").read())
+except OSError: pass
+"""
+        env = {"SSH_AUTH_SOCK": str(agent), "XDG_RUNTIME_DIR": str(runtime)}
+        env["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={bus}"
+        inside = runner.run([SYSTEM_PYTHON, "-c", connect], env=env)
+        outside = runner.run([SYSTEM_PYTHON, "-c", connect], env=env, sandbox="off")
+    assert (inside.level, inside.out) == ("full", "")
+    assert outside.out.count("reached") == 2
+
+
+def test_an_abstract_session_bus_is_admitted_as_a_gap(runner):
+    env = {"DBUS_SESSION_BUS_ADDRESS": "unix:abstract=/tmp/dbus-x"}
+    outcome = runner.run(["true"], env=env)
+    assert outcome.level == "partial"
+    assert "abstract" in outcome.missing[0]
+    required = runner.run(["true"], env=env, sandbox="require")
+    assert required.code == 125
+    assert "abstract" in required.messages[0]
+
+
+def test_the_command_has_no_capability_over_mounts_and_gains_none(runner):
+    status = runner.run(["cat", "/proc/self/status"]).out
+    assert re.search(r"NoNewPrivs:\s+1", status)
+    over_mounts_and_processes = (
+        1 << 21 | 1 << 19 | 1 << 2 | 1 << 17 | 1 << 27
+    )  # SYS_ADMIN PTRACE READ_SEARCH RAWIO MKNOD
+    for line in re.findall(r"Cap(?:Inh|Prm|Eff|Bnd|Amb):\s+([0-9a-f]+)", status):
+        assert int(line, 16) & over_mounts_and_processes == 0
+
+
+def test_the_user_stays_the_same_and_may_still_write_his_files(runner):
+    target = runner.place / "written"
+    outcome = runner.run(sh(f"id -u; echo hello > {target}; stat -c %u {target}"))
+    expected = str(target.stat().st_uid)
+    assert outcome.out.split() == [expected, expected]
+
+
+def test_nobody_can_read_the_disk_below_or_change_the_kernel(runner):
+    script = "for d in /dev/* /dev/mapper/*; do [ -b $d ] && [ -r $d ] && echo disk $d; done; "
+    script += "echo x > /proc/sys/kernel/core_pattern"
+    outcome = runner.run(sh(script + " && echo written"))
+    assert outcome.out == ""
+
+
+def test_the_command_cannot_type_into_the_terminal(runner):
+    typed = "import fcntl, sys; fcntl.ioctl(0, 0x5412, b'x')"
+    outcome = runner.run([SYSTEM_PYTHON, "-c", typed])
+    if Path("/proc/sys/dev/tty/legacy_tiocsti").exists():
+        assert re.search(r"Errno (1|5|25)\]", outcome.err)
+    else:
+        assert "Errno 1]" in outcome.err
+
+
+def test_what_the_command_left_behind_ends_with_it(runner):
+    mark = runner.place / "alive"
+    mark.unlink(missing_ok=True)
+    script = f"(trap '' HUP TERM; while :; do date +%N > {mark}; sleep 0.02; done) & "
+    script += f"while [ ! -s {mark} ]; do sleep 0.01; done"
+    outcome = runner.run(sh(script + " >/dev/null 2>&1 </dev/null"), sandbox="require")
+    assert outcome.code == 0
+    seen = mark.read_text()
+    time.sleep(0.1)
+    assert mark.read_text() == seen
+
+
+@pytest.mark.parametrize("sandbox", ["require", "off"])
+def test_the_command_dies_when_keyhole_is_killed(runner, sandbox):
+    command = runner.command(sh("echo $$; exec sleep 60"), sandbox=sandbox)
+    with subprocess.Popen(**command, stdout=subprocess.PIPE, text=True) as driver:
+        driver.stdout.readline()
+        driver.kill()
+        # The pipe ends only when the last process that holds it is gone.
+        assert driver.stdout.read() == ""
+    assert driver.returncode == -signal.SIGKILL
+
+
+def test_a_required_sandbox_that_is_forbidden_is_a_failure_and_auto_says_what_is_missing(runner):
+    limit = Path("/proc/sys/user/max_user_namespaces")
+    # A user namespace inside of which no further one may be made.
+    wrapped = [
+        "unshare",
+        "-Ur",
+        "sh",
+        "-c",
+        'echo 0 > "$1"; shift; exec setpriv --bounding-set=-all "$@"',
+        "sh",
+        str(limit),
+    ]
+    outcomes = {}
+    for sandbox in ("require", "auto"):
+        command = runner.command(sh("echo ran"), sandbox=sandbox)
+        command["args"] = [*wrapped, *command["args"]]
+        outcomes[sandbox] = subprocess.run(**command, capture_output=True, text=True, timeout=60, check=False)
+    assert (outcomes["require"].returncode, outcomes["require"].stdout) == (125, "")
+    assert (outcomes["auto"].returncode, outcomes["auto"].stdout) == (0, "ran\n")
+
+
+def test_a_masked_proc_costs_the_pid_namespace_but_not_the_hiding(runner, vault):
+    command = runner.command(
+        sh(f"echo ran; cat {vault}/vault.db"), hidden=[str(vault)], told=str(runner.place / "told")
+    )
+    mask = 'mount -t tmpfs none /proc/driver && exec "$@"'  # as container engines do
+    command["args"] = ["unshare", "-Urm", "sh", "-c", mask, "sh", *command["args"]]
+    done = subprocess.run(**command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "ran\n"
+    assert '"partial"' in (runner.place / "told").read_text()
