@@ -46,7 +46,8 @@ class Runner:
 
     def command(self, argv: list[str], **given) -> dict:
         """Arguments for `subprocess` that start a driver for this plan."""
-        env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"} | given.pop("env", {})
+        env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "XDG_RUNTIME_DIR": str(self.place)}
+        env |= given.pop("env", {})
         plan = {"argv": argv, "ca": authority().decode(), "env": env} | given
         own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(self.source), "PYTHONDONTWRITEBYTECODE": "1"}
         driver = str(self.source / "run_driver.py")

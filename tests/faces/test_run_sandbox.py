@@ -227,7 +227,7 @@ def test_a_masked_proc_costs_the_pid_namespace_but_not_the_hiding(runner, vault)
     command = runner.command(
         sh(f"echo ran; cat {vault}/vault.db"), hidden=[str(vault)], told=str(runner.place / "told")
     )
-    mask = 'mount -t tmpfs none /proc/driver && exec "$@"'  # as container engines do
+    mask = 'mount -t tmpfs none /proc/driver && exec unshare -Urm "$@"'  # as container engines do
     command["args"] = ["unshare", "-Urm", "sh", "-c", mask, "sh", *command["args"]]
     done = subprocess.run(**command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "ran\n"
