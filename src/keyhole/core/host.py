@@ -4,7 +4,8 @@
 2. It is in lower case, in A-labels (UTS #46 non-transitional, STD 3), without the root dot; an IPv4 address is a dotted
    quad, an IPv6 address is compressed text without brackets (RFC 5952, with the embedded IPv4 part in hexadecimal).
 3. A host whose last label looks like a number is an IPv4 address as the WHATWG URL standard reads it (``127.1``,
-   ``0x7f000001``), because some resolver would read it so; when it is none, it is refused.
+   ``0x7f000001``), because some resolver would read it so; when it is none, it is refused. So are numbers with leading
+   zeros, which some read as octal and others as decimal (CVE-2021-29921).
 4. What some parsers would drop, decode or cut is refused: userinfo, ``%``, zero-width characters, spaces, controls.
 """
 
@@ -23,6 +24,7 @@ from keyhole.core.errors import InvalidRequest
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")  # RFC 1123, section 2.1
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
 _NUMERIC = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")
+_OCTAL = re.compile(r"0[0-9]")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}\Z")
 _MAX_NAME = 253
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -202,23 +204,16 @@ def _a_label(label: str) -> str:
 
 
 def _ipv4(labels: list[str]) -> str:
-    """Read a numeric host as the WHATWG URL standard does (section 3.5, "IPv4 parser")."""
+    """Read a numeric host as the WHATWG URL standard does (section 3.5, "IPv4 parser"), but for octal numbers."""
     if len(labels) > 4 or not all(_NUMERIC.match(label) and len(label) <= 64 for label in labels):
         raise InvalidRequest("the host ends in a number and is not an IPv4 address", _HINT)
-    try:
-        numbers = [_ipv4_number(label) for label in labels]
-    except ValueError:
-        raise InvalidRequest("the host ends in a number and is not an IPv4 address", _HINT) from None
+    if any(_OCTAL.match(label) for label in labels):
+        raise InvalidRequest("the host is an IPv4 address with leading zeros", "write it as a dotted quad")
+    numbers = [int(label[2:] or "0", 16) if label.startswith("0x") else int(label) for label in labels]
     *heads, last = numbers
     if any(number > 255 for number in heads) or last >= 256 ** (5 - len(numbers)):
         raise InvalidRequest("the host is an IPv4 address with a number out of range", _HINT)
     return str(ipaddress.IPv4Address(last + sum(head << (24 - 8 * place) for place, head in enumerate(heads))))
-
-
-def _ipv4_number(label: str) -> int:
-    if label.startswith("0x"):
-        return int(label[2:] or "0", 16)
-    return int(label, 8 if len(label) > 1 and label[0] == "0" else 10)
 
 
 def _ipv6(text: str) -> str:
