@@ -1,0 +1,327 @@
+r"""Decoded views: percent, JSON, JavaScript and HTML escapes undone, with the way back to the source.
+
+An encoder may escape any subset of characters in either case, and one escaping may sit inside another, so the view
+decodes generously: every escape of every kind, pass after pass. References: RFC 3986 section 2.1 (percent), RFC 8259
+section 7 (JSON), ECMA-262 section 12.9.4 (``\x``, ``\u{}``, octal), the WHATWG HTML standard section 13.2.5.72
+(character references).
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from html.entities import html5
+from typing import Protocol
+
+PASSES = 4
+"""Layers of escaping that are undone."""
+
+PARTIAL_REACH = 64
+"""Bytes at the end of a text in which an unfinished escape is looked for."""
+
+CONTEXT = 60
+"""Bytes before a text that decide whether a line break in it belongs to base64."""
+
+_ENTITIES = {name[:-1].encode(): char.encode() for name, char in html5.items() if name.endswith(";")}
+
+_SIMPLE = {
+    b"n": b"\n",
+    b"r": b"\r",
+    b"t": b"\t",
+    b"b": b"\b",
+    b"f": b"\f",
+    b'"': b'"',
+    b"'": b"'",
+    b"/": b"/",
+    b"\\": b"\\",
+}
+
+_TOKEN = re.compile(
+    rb"(%(?:[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"
+    rb"|\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|u\{[0-9a-fA-F]{1,6}\}"
+    rb"|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[\"'/nrtbf\\])"
+    rb"|&(?:\#(?:[0-9]{1,10}|[xX][0-9a-fA-F]{1,8});?|[A-Za-z][A-Za-z0-9]{1,31};)"
+    rb"|\]\]><!\[CDATA\[)"
+)
+
+_PARTIAL = re.compile(
+    rb"(?:\\u[dD][89abAB][0-9a-fA-F]{2})?\\{1,16}"
+    rb"(?:u(?:[0-9a-fA-F]{0,3}|\{[0-9a-fA-F]{0,6}|[dD][89abAB][0-9a-fA-F]{2})|x[0-9a-fA-F]?|[0-3][0-7]?)?\Z"
+    rb"|%(?:25){0,8}(?:[0-9a-fA-F]|u[0-9a-fA-F]{0,3})?\Z"
+    rb"|&(?:amp;){0,4}(?:\#(?:[0-9]{0,10}|[xX][0-9a-fA-F]{0,8})|([A-Za-z][A-Za-z0-9]{0,31}))?\Z"
+)
+
+_MAY_END_UNFINISHED = frozenset(
+    bytes((code,)) for code in range(128) if chr(code).isalnum() or chr(code) in "\\%&#{;]><!["
+)
+
+_LINE_BREAK = re.compile(
+    rb"(?:\n(?<=[A-Za-z0-9+/_-]{56}\n)|\r(?<=[A-Za-z0-9+/_-]{56}\r)\n?"
+    rb"|\\(?<=[A-Za-z0-9+/_-]{56}\\)\\{0,3}(?:r\\{1,4}n|n|r\Z))[ \t]{0,8}(?=[A-Za-z0-9+/=_-]|\Z)"
+)
+
+SEAM = b"]]><![CDATA["
+"""What ends one CDATA section and begins the next: text that stands for nothing."""
+
+
+class View:
+    """A decoded text and where each of its bytes came from.
+
+    Args:
+        pieces: literal text and decoded escape in turn, beginning and ending with literal text.
+        sources: the escapes as they stood in the source, in order.
+        base: where the first piece lies in the parent; negative when it begins before it.
+        parent: the view that was decoded, or None for the source itself.
+    """
+
+    __slots__ = ("_base", "_ends", "_parent", "_pieces", "_places", "_sources", "_starts", "text")
+
+    def __init__(self, pieces: list[bytes], sources: list[bytes], base: int, parent: View | None) -> None:
+        self.text = b"".join(pieces)
+        self._pieces = pieces
+        self._sources = sources
+        self._base = base
+        self._parent = parent
+        self._places: list[int] = []
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def start(self, offset: int) -> int:
+        """The source offset at which the byte at ``offset`` begins; negative when that is before the source."""
+        index = self._before(offset)
+        if index >= 0:
+            into = offset - self._places[index]
+            size = len(self._pieces[2 * index + 1])
+            offset = self._starts[index] if into < size else self._ends[index] + into - size
+        offset += self._base
+        return offset if self._parent is None else self._parent.start(offset)
+
+    def end(self, offset: int) -> int:
+        """The source offset behind the last byte of the view's first ``offset`` bytes."""
+        index = self._before(offset - 1)
+        if index >= 0:
+            into = offset - 1 - self._places[index]
+            size = len(self._pieces[2 * index + 1])
+            offset = self._ends[index] if into < size else self._ends[index] + into - size + 1
+        offset += self._base
+        return offset if self._parent is None else self._parent.end(offset)
+
+    def _before(self, offset: int) -> int:
+        """The last escape whose place in the view is not behind ``offset``; the map is made on first use."""
+        if not self._places:
+            place = start = 0
+            for index, source in enumerate(self._sources):
+                literal = len(self._pieces[2 * index])
+                place += literal
+                start += literal
+                self._places.append(place)
+                self._starts.append(start)
+                place += len(self._pieces[2 * index + 1])
+                start += len(source)
+                self._ends.append(start)
+        return bisect_right(self._places, offset) - 1
+
+
+class _Plain(dict[bytes, bytes]):
+    """Escapes already decoded; bounded, since an upstream chooses the spellings."""
+
+    def __missing__(self, token: bytes) -> bytes:
+        plain = _unescape(token)
+        if len(self) < 8192:
+            self[token] = plain
+        return plain
+
+
+_plain = _Plain()
+
+
+def decoded(text: bytes, base: int, parent: View | None) -> View | None:
+    """The view of a text with one layer of escapes undone; None when there is none to undo."""
+    pieces = _TOKEN.split(text)
+    if len(pieces) == 1:
+        return None
+    sources = pieces[1::2]
+    pieces[1::2] = [_plain[token] for token in sources]
+    return View(pieces, sources, base, parent)
+
+
+def joined(text: bytes, base: int) -> View | None:
+    """The view without the line breaks of base64 (RFC 2045 section 6.8, PEM, JSON with escaped breaks)."""
+    pieces: list[bytes] = []
+    sources: list[bytes] = []
+    done = 0
+    for match in _LINE_BREAK.finditer(text):
+        pieces += (text[done : match.start()], b"")
+        sources.append(match.group())
+        done = match.end()
+    if not sources:
+        return None
+    pieces.append(text[done:])
+    return View(pieces, sources, base, None)
+
+
+def unfinished(text: bytes) -> int:
+    """Where an escape begins that the end of the text cuts off; ``len(text)`` when there is none."""
+    if text[-1:] not in _MAY_END_UNFINISHED:
+        return len(text)
+    tail = text[-PARTIAL_REACH:]
+    if b"\\" not in tail and b"%" not in tail and b"&" not in tail:
+        return len(text)
+    match = _PARTIAL.search(tail)
+    if match is None or (match.group(1) and match.group(1) not in _name_beginnings()):
+        return len(text)
+    return len(text) - len(tail) + match.start()
+
+
+def unfinished_seam(text: bytes) -> int:
+    """Where the seam between two CDATA sections begins that the end of the text cuts off, else ``len(text)``."""
+    tail = text[1 - len(SEAM) :]
+    at = tail.find(b"]")
+    while at >= 0:
+        if SEAM.startswith(tail[at:]):
+            return len(text) - len(tail) + at
+        at = tail.find(b"]", at + 1)
+    return len(text)
+
+
+@lru_cache(maxsize=1)
+def _name_beginnings() -> frozenset[bytes]:
+    return frozenset(name[:size] for name in _ENTITIES for size in range(1, len(name) + 1))
+
+
+def unescape_fully(value: bytes) -> bytes:
+    """A value as the last view would show it, for values that themselves look escaped."""
+    for _ in range(PASSES):
+        decoded_value = _TOKEN.sub(lambda match: _unescape(match.group()), value)
+        if decoded_value == value:
+            break
+        value = decoded_value
+    return value
+
+
+def _unescape(token: bytes) -> bytes:
+    lead, kind = token[:1], token[1:2]
+    if lead == b"%":
+        return _unit(token[2:]) if kind == b"u" else bytes.fromhex(token[1:].decode())
+    if lead == b"\\":
+        if kind == b"u":
+            if len(token) == 12:  # a surrogate pair
+                return bytes.fromhex((token[2:6] + token[8:]).decode()).decode("utf-16-be").encode()
+            return _unit(token[2:].strip(b"{}"))
+        if kind == b"x":
+            return bytes.fromhex(token[2:].decode())
+        return _SIMPLE.get(kind) or bytes((int(token[1:], 8),))
+    if lead == b"&":
+        name = token[1:].rstrip(b";")
+        if not name.startswith(b"#"):
+            return _ENTITIES.get(name, token)
+        return _unit(name[2:]) if name[1:2] in b"xX" else _unit(f"{int(name[1:]):x}".encode())
+    return b""  # the seam between two CDATA sections
+
+
+def _unit(digits: bytes) -> bytes:
+    code = int(digits, 16)
+    return chr(code).encode("utf-8", "surrogatepass") if code < 0x110000 else b"\xef\xbf\xbd"
+
+
+_ALNUM = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+_BASE64 = frozenset(b"+/=-_")
+
+
+class Gate:
+    """Finds the parts of a text where an escape could belong to one of the values, or to their base64.
+
+    Most escapes of ordinary traffic (a quote or line break in JSON, a space in a URL) stand for characters that no
+    value contains; where none of the others is, no view is needed.
+
+    Args:
+        values: what is searched for.
+    """
+
+    __slots__ = ("_patterns", "_reach")
+
+    def __init__(self, values: Iterable[bytes]) -> None:
+        codes: set[int] = set()
+        longest = 0
+        for value in values:
+            longest = max(longest, len(value))
+            try:
+                codes.update(map(ord, value.decode()))
+            except UnicodeDecodeError:
+                codes.update(value)
+        self._reach = 2 * longest + 32
+        self._patterns = _gate_patterns(frozenset(codes))
+
+    def regions(self, text: bytes) -> list[tuple[int, int]]:
+        """Half-open regions in ascending order, each with room for an occurrence around every escape in it."""
+        found: list[tuple[int, int]] = []
+        for lead, search in self._patterns:
+            if lead in text:
+                found += self._around(search, text)
+        if len(found) < 2:
+            return found
+        found.sort()
+        merged = [found[0]]
+        for begin, end in found[1:]:
+            if begin <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((begin, end))
+        return merged
+
+    def _around(self, search: _Search, text: bytes) -> Iterator[tuple[int, int]]:
+        """Regions that reach twice as far ahead, so that the search may go on behind the first reach.
+
+        An occurrence has at most one reach of unescaped bytes between two of its escapes.
+        """
+        reach = self._reach
+        match = search(text)
+        while match:
+            begin, end = match.span()
+            yield max(begin - reach, 0), min(end + 2 * reach, len(text))
+            match = search(text, max(begin + reach, end))
+
+
+@lru_cache(maxsize=256)
+def _gate_patterns(codes: frozenset[int]) -> list[tuple[bytes, _Search]]:
+    every = sorted(codes | _ALNUM | _BASE64)
+    text = "".join(map(chr, sorted(codes | _ALNUM)))
+    octets = sorted({byte for char in text for byte in char.encode("utf-8", "surrogatepass")} | codes & set(range(256)))
+    units = sorted({int.from_bytes(chr(code).encode("utf-16-be", "surrogatepass")[:2], "big") for code in every})
+    known = {chr(code).encode("utf-8", "surrogatepass") for code in every}
+    simple = "".join(re.escape(key.decode()) for key, plain in _SIMPLE.items() if plain[0] in codes)
+    names = "|".join(name.decode() for name, plain in _ENTITIES.items() if plain in known)
+    decimals = "|".join(str(code) for code in every)
+    hexes = "|".join(_any_case(f"{code:x}") for code in every)
+    octet = _hex_alternatives([f"{octet:02x}" for octet in octets])
+    unit = _hex_alternatives([f"{unit:04x}" for unit in units])
+    entity = rf"\#(?:0{{0,6}}(?:{decimals})(?![0-9])|[xX]0{{0,6}}(?:{hexes})(?![0-9a-fA-F]))|(?:{names});"
+    backslash = rf"u(?:{unit}|\{{|0026(?:\#|amp;|(?:{names});))|x(?:{octet})|[0-3][0-7]{{2}}"
+    patterns = {
+        "%": rf"%(?:25){{0,3}}(?:{octet}|u(?:{unit})|5[cC])",
+        "\\": rf"\\(?:{backslash})" if not simple else rf"\\(?:[{simple}]|{backslash})",
+        "&": rf"&(?:amp;){{0,3}}(?:{entity})",
+    }
+    searches: list[tuple[bytes, _Search]] = [
+        (lead.encode(), re.compile(pattern.encode()).search) for lead, pattern in patterns.items()
+    ]
+    return [*searches, (SEAM, re.compile(re.escape(SEAM)).search)]
+
+
+class _Search(Protocol):
+    def __call__(self, text: bytes, position: int = 0, /) -> re.Match[bytes] | None: ...
+
+
+def _any_case(digits: str) -> str:
+    return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in digits)
+
+
+def _hex_alternatives(numbers: list[str]) -> str:
+    """A pattern for fixed-width hexadecimal numbers in any case, grouped by all digits but the last."""
+    groups: dict[str, str] = {}
+    for number in numbers:
+        last = number[-1]
+        groups[number[:-1]] = groups.get(number[:-1], "") + (last + last.upper() if last.isalpha() else last)
+    return "|".join(f"{_any_case(prefix)}[{lasts}]" for prefix, lasts in groups.items())
