@@ -1,0 +1,156 @@
+"""The catalog: every entry keeps the contract, and a user's own mistakes are named."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from keyhole.catalog import Catalog, CatalogEntry
+from keyhole.catalog.entry import TestCall as HarmlessCall
+from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.service import Service
+
+CATALOG = Catalog.load()
+DATA = Path(__file__).parents[2] / "src" / "keyhole" / "catalog" / "data"
+
+# Shapes as their makers publish them; none of these was ever a key.
+EXAMPLES = {
+    "anthropic": "sk-ant-api03-" + "A1b2" * 23 + "-AA",
+    "github": "ghp_" + "A1b2" * 9,
+    "gitlab": "glpat-" + "A1b2_" * 4,
+    "google-ai": "AIza" + "A1b2c" * 7,
+    "huggingface": "hf_" + "AbCd" * 8 + "Ef",
+    "linear": "lin_api_" + "A1b2" * 10,
+    "notion": "ntn_" + "A1b2" * 11 + "AB",
+    "npm": "npm_" + "A1b2" * 9,
+    "openai": "sk-proj-" + "A1b2" * 10 + "T3BlbkFJ" + "A1b2" * 10,
+    "pypi": "pypi-" + "AgEIcH" + "A1b2" * 40,
+    "slack": "xoxb-" + "123456789012-123456789012-" + "A1b2" * 6,
+    "stripe": "sk_live_" + "A1b2" * 24,
+}
+
+
+def test_the_catalog_knows_these():
+    assert CATALOG.names() == tuple(sorted(EXAMPLES))
+
+
+@pytest.fixture(params=sorted(EXAMPLES))
+def entry(request) -> CatalogEntry:
+    return CATALOG.get(request.param)
+
+
+def test_every_service_is_one_that_the_vault_accepts(entry):
+    names = [service.name for service in entry.services]
+    assert names[0] == entry.name
+    assert len(set(names)) == len(names)
+    for service in entry.services:
+        made = Service.from_data(service.name, service.data(f"{entry.name}/key", variables=entry.variables))
+        assert made.schemes == ("https",)
+        assert made.variables == entry.variables
+
+
+def test_a_real_key_is_recognised_and_other_texts_are_not(entry):
+    assert entry.looks_like_a_key(EXAMPLES[entry.name])
+    for wrong in ("", "password", "https://example.com/", EXAMPLES[entry.name] + "\n", " " + EXAMPLES[entry.name]):
+        assert not entry.looks_like_a_key(wrong)
+
+
+def test_a_placeholder_has_the_shape_of_a_key_and_cannot_be_taken_for_one(entry):
+    placeholder = entry.placeholder(b"work/key")
+    assert entry.key.pattern.fullmatch(placeholder)
+    assert len(placeholder) == entry.key.length
+    assert "keyhole" in placeholder
+    assert not entry.looks_like_a_key(placeholder)
+    assert placeholder == entry.placeholder(b"work/key")
+    assert placeholder != entry.placeholder(b"home/key")
+
+
+def test_the_test_call_goes_to_a_host_and_path_of_the_first_service(entry):
+    service = Service.from_data("x", entry.services[0].data("a/key"))
+    url = re.fullmatch(r"https://([^/]+)(/.*)", entry.test.url)
+    assert url
+    assert url[1] in entry.services[0].hosts
+    assert service.path_rank(url[2]) is not None
+    assert not service.methods or entry.test.method in service.methods
+    assert entry.key_page.startswith("https://")
+
+
+def test_git_over_https_is_covered_and_nothing_else_of_the_site():
+    for name, repository in (("github", "/octo/repo.git"), ("gitlab", "/group/sub/group/repo.git")):
+        git = Service.from_data("git", CATALOG.get(name).services[1].data("a/key"))
+        for path in ("/info/refs", "/git-upload-pack", "/git-receive-pack", "/info/lfs/objects/batch"):
+            assert git.path_rank(repository + path) is not None
+        assert git.path_rank("/settings/tokens") is None
+        assert git.inject.kind == "basic"
+        assert git.inject.user
+
+
+def test_the_calls_that_answer_ok_to_everybody_are_read():
+    call = CATALOG.get("slack").test
+    assert call.accepted(200, '{\n "ok": true, "team": "x"}')
+    assert not call.accepted(200, '{"ok":false,"error":"invalid_auth"}')
+    assert not HarmlessCall("GET", "https://a.example/").accepted(401, "")
+
+
+def test_a_variable_leads_to_its_entry():
+    assert CATALOG.for_variable("GH_TOKEN") is CATALOG.get("github")
+    assert CATALOG.for_variable("HOME") is None
+    seen = [variable for name in CATALOG.names() for variable in CATALOG.get(name).variables]
+    assert len(seen) == len(set(seen))
+
+
+def test_an_unknown_name_gets_a_hint():
+    with pytest.raises(NotFound) as caught:
+        CATALOG.get("strip")
+    assert "stripe" in caught.value.hint
+
+
+def test_a_users_own_file_is_added_and_wins(tmp_path):
+    text = (DATA / "stripe.toml").read_text()
+    (tmp_path / "acme.toml").write_text(text.replace("Stripe", "Acme"))
+    (tmp_path / "stripe.toml").write_text(text.replace("Stripe", "My Stripe"))
+    (tmp_path / "notes.txt").write_text("no entry")
+    catalog = Catalog.load(tmp_path, tmp_path / "not-there")
+    assert catalog.get("acme").title == "Acme"
+    assert catalog.get("stripe").title == "My Stripe"
+    assert len(catalog.names()) == len(EXAMPLES) + 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('title = "Stripe"', "", "title"),
+        ('title = "Stripe"', 'titel = "Stripe"', "titel"),
+        ('["STRIPE_API_KEY", "STRIPE_SECRET_KEY"]', '"STRIPE_API_KEY"', "variables"),
+        ('["STRIPE_API_KEY", "STRIPE_SECRET_KEY"]', '["STRIPE API KEY"]', "service 1"),
+        ('path = "/apikeys"', 'path = "apikeys"', "key_page: path"),
+        ('host = "dashboard.stripe.com", ', "", "key_page: host"),
+        ("(sk|rk)_", "(sk|rk_", "key: pattern"),
+        ('placeholder = "sk_test_keyhole"', 'placeholder = "sk_test_4eC39"', "key: placeholder"),
+        ('placeholder = "sk_test_keyhole"', 'placeholder = "keyhole"', "key.placeholder"),
+        ("length = 107", "length = 12", "key: length"),
+        ('hosts = ["api.stripe.com", "files.stripe.com"]', "", "service 1: hosts"),
+        ('hosts = ["api.stripe.com", "files.stripe.com"]', 'hosts = ["a*b.com"]', "service 1"),
+        ('hosts = ["api.stripe.com", "files.stripe.com"]', 'host_labels = ["a", "b"]', "service 1: host_labels"),
+        ('kind = "bearer"', 'kind = "bear"', "bear"),
+        ('name = "stripe"', 'name = "Stripe!"', "service 1: name"),
+        ("[[service]]", "[[services]]", "service"),
+        ('method = "GET"', "method = 1", "test: method"),
+        ("[test]", "[test", "TOML"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(tmp_path, old, new, named):
+    text = (DATA / "stripe.toml").read_text()
+    assert old in text
+    (tmp_path / "mine.toml").write_text(text.replace(old, new))
+    with pytest.raises(InvalidRequest) as caught:
+        Catalog.load(tmp_path).get("mine")
+    assert "mine" in caught.value.reason
+    assert named in caught.value.reason
+
+
+def test_no_host_of_a_package_registry_stands_in_a_file():
+    for source in (*DATA.iterdir(), Path(__file__)):
+        text = source.read_text()
+        for name in ("npm", "pypi", "huggingface"):
+            assert not [host for service in CATALOG.get(name).services for host in service.hosts if host in text]
