@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import sqlite3
 import time
@@ -23,7 +24,7 @@ from keyhole.core.errors import StoreUnavailable
 from keyhole.stores import Batch, Entries, Entry, JournalRow, Keys, Rows
 from keyhole.stores.keys import AFTER_ASCII, fold, validate
 from keyhole.stores.sqlite import place, schema
-from keyhole.stores.sqlite.faults import damaged, translate
+from keyhole.stores.sqlite.faults import FAULTS, damaged, translate
 from keyhole.stores.sqlite.writer import Writer
 
 WATCH_SECONDS = 0.5
@@ -81,7 +82,7 @@ def _open(path: Path, *, create: bool) -> SqliteStore:
             reader = place.connect(path, writer=False)
             undo.callback(reader.close)
             reader.execute(_GENERATION).fetchone()
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise translate(error) from None
         undo.pop_all()
         return SqliteStore(path, which, reader, writer)
@@ -106,7 +107,7 @@ class SqliteStore:
             if len(keys) == 1:
                 return [_entry(self._reader.execute(_GET_ONE, keys).fetchone())]
             return self._get_many(keys)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise translate(error) from None
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000, delimiter: str = "") -> Keys:
@@ -172,18 +173,18 @@ class SqliteStore:
 
     def _get_many(self, keys: Sequence[str]) -> Entries:
         found: dict[str, Entry] = {}
-        with self._snapshot():
+        # One statement is a snapshot by itself.
+        with self._snapshot() if len(keys) > _GET_CHUNK else contextlib.nullcontext():
             for start in range(0, len(keys), _GET_CHUNK):
                 chunk = keys[start : start + _GET_CHUNK]
-                marks = ", ".join("?" * len(chunk))
-                for key, *row in self._reader.execute(_GET_MANY.format(marks), chunk):
+                for key, *row in self._reader.execute(_get_many(len(chunk)), chunk):
                     found[key] = _entry(row)
         return [found.get(key, _NEVER) for key in keys]
 
     def _generation(self) -> int:
         try:
             row = self._reader.execute(_GENERATION).fetchone()
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise translate(error) from None
         if row is None or type(row[0]) is not int:
             raise damaged()
@@ -216,7 +217,7 @@ class SqliteStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise translate(error) from None
 
     @contextlib.contextmanager
@@ -227,6 +228,11 @@ class SqliteStore:
                 yield
             finally:
                 self._reader.execute("ROLLBACK")
+
+
+@functools.cache
+def _get_many(count: int) -> str:
+    return _GET_MANY.format(", ".join("?" * count))
 
 
 def _entry(row: Sequence[object] | None) -> Entry:

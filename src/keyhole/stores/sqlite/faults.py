@@ -25,6 +25,10 @@ _UNAVAILABLE = {
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_MISMATCH}
 
 
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""What ``sqlite3`` raises for a fault; the second when SQLite's own message quotes damaged bytes."""
+
+
 def primary_code(error: Exception) -> int:
     """SQLite's primary result code, or -1 when the error did not come from SQLite itself."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -41,7 +45,7 @@ def translate(error: Exception) -> KeyholeError:
     code = primary_code(error)
     if code in _UNAVAILABLE:
         return StoreUnavailable(*_UNAVAILABLE[code])
-    if code in _DAMAGED or "decode" in str(error):
+    if code in _DAMAGED or isinstance(error, UnicodeDecodeError) or "decode" in str(error):
         return damaged()
     if code == sqlite3.SQLITE_TOOBIG or isinstance(error, (OverflowError, sqlite3.DataError)):
         return InvalidRequest("a value or number is larger than the store can hold")

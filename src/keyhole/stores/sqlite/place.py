@@ -23,7 +23,7 @@ from pathlib import Path
 
 from keyhole.core.errors import InvalidRequest, NotFound, StoreUnavailable
 from keyhole.stores.sqlite import schema
-from keyhole.stores.sqlite.faults import translate
+from keyhole.stores.sqlite.faults import FAULTS, translate
 
 Identity = tuple[int, int]
 """Device and inode: which file it is, whatever its name."""
@@ -253,7 +253,7 @@ def _fill(draft: Path) -> None:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except FAULTS as error:
         raise translate(error) from None
     if mode != "wal":
         raise StoreUnavailable(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from keyhole.core.errors import Conflict, KeyholeError, StoreUnavailable
 from keyhole.stores import Batch, JournalRow
 from keyhole.stores.keys import changed_since, expectations, out_of_order
-from keyhole.stores.sqlite.faults import primary_code, translate
+from keyhole.stores.sqlite.faults import FAULTS, primary_code, translate
 from keyhole.stores.sqlite.place import BUSY_MS
 
 GROUP_LIMIT = 512
@@ -184,7 +184,7 @@ class Writer:
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-        except sqlite3.Error:
+        except FAULTS:
             # SQLite has rolled back by itself (https://sqlite.org/lang_transaction.html, "Response to errors").
             return
 
@@ -197,7 +197,7 @@ class Writer:
             finally:
                 self._connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
             self._unsettled = bool(busy)
-        except (StoreUnavailable, sqlite3.Error):
+        except (StoreUnavailable, *FAULTS):
             # The log keeps everything; the next write or the next open tries again.
             self._unsettled = False
 
