@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -358,3 +359,47 @@ def test_java_can_read_its_trust_store(capfd, tmp_path):
     )
     bundle = len(ssl.create_default_context().get_ca_certs()) + 1
     assert f"contains {bundle} entries" in listed.stdout
+
+
+# Other loops and systems.
+
+
+def test_it_runs_under_uvloop_too(capfd):
+    uvloop = pytest.importorskip("uvloop")
+    plan = RunPlan(("sh", "-c", "echo ran; exit 6"), PROXY, authority(), base_env=BASE)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        assert loop.run(run_child(plan)) == 6
+    assert capfd.readouterr().out == "ran\n"
+
+
+def test_without_linux_commands_run_without_a_sandbox_and_that_is_said(capfd, monkeypatch):
+    monkeypatch.setattr("keyhole.faces.run.child.sys", SimpleNamespace(platform="darwin", stderr=sys.stderr))
+    reports, messages = [], []
+
+    def plainly(*argv, sandbox="auto") -> int:
+        plan = RunPlan(argv, PROXY, authority(), base_env=BASE, sandbox=sandbox)
+        return asyncio.run(run_child(plan, on_sandbox=reports.append, on_message=messages.append))
+
+    assert plainly("sh", "-c", "echo $HTTPS_PROXY; exit 3") == 3
+    assert plainly("sh", "-c", "kill -TERM $$") == 143
+    assert plainly("no-such-command") == 127
+    assert plainly("/etc/passwd") == 126
+    assert plainly("true", sandbox="require") == 125
+    assert capfd.readouterr().out == f"{PROXY}\n"
+    assert {report.level for report in reports} == {"none"}
+    assert messages == [
+        "no-such-command: No such file or directory",
+        "/etc/passwd: Permission denied",
+        "the sandbox that was required needs Linux",
+    ]
+
+
+def test_terminated_keyhole_lets_the_command_end_first(runner):
+    script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.02; done"
+    command = runner.command(["sh", "-c", script])
+    with subprocess.Popen(**command, stdout=subprocess.PIPE, text=True) as driver:
+        driver.stdout.readline()
+        driver.terminate()
+        driver.terminate()
+        assert driver.stdout.read() == "bye\n"
+    assert driver.returncode == 0
