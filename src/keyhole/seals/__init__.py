@@ -1,0 +1,82 @@
+"""Shelf: who can open. A seal wraps the root key, so that the store can hold it and only some can get it out.
+
+    seal = open_seal("passphrase", passphrase=Secret(b"correct horse battery"), vault_id=vault_id, create=True)
+    blob = seal.wrap(root_key)                    # 32 bytes -> bytes that may lie in the store
+    root_key = seal.unwrap(blob)
+    if seal.needs_rewrap(blob):                   # written with older parameters: write a better one now
+        blob = seal.wrap(root_key)
+
+Promises of every member:
+
+1. The blob is safe to publish: without what the seal holds, getting at the root key costs a search for a 256-bit key,
+   or for the passphrase at the price of a named profile (``crypto.kdf``) a guess.
+2. ``unwrap`` gives back the same key or fails: a wrong key, another vault, and any change to the blob are
+   ``IntegrityError``. The blob says which seal made it and how, and carries no parameter that could be made weaker.
+3. Nothing to open with (no passphrase, a locked keychain, a missing file) is ``Sealed``. The same seal opens as soon as
+   the keychain is unlocked or the file is there.
+4. No member writes key material to a file on its own, prompts on a terminal, or waits without limit.
+
+Methods block, for 0.1 s and more with a passphrase: call them from a thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol
+
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.value import Secret
+
+MEMBERS = ("passphrase", "keychain", "keyfile")
+
+
+class Seal(Protocol):
+    """The contract.
+
+    Attributes:
+        name: the member's name.
+        unattended: true if it can unwrap without a person.
+    """
+
+    name: str
+    unattended: bool
+
+    def wrap(self, key: bytes) -> bytes:
+        """The root key (32 bytes) as a self-describing blob. Raises ``InvalidRequest`` or ``Sealed``."""
+
+    def unwrap(self, blob: bytes) -> bytes:
+        """The root key of a blob. Raises ``Sealed``, ``IntegrityError``, ``InvalidRequest`` (not this seal's)."""
+
+    def needs_rewrap(self, blob: bytes) -> bool:
+        """Whether ``wrap`` would write something stronger. Raises ``IntegrityError`` for what is no blob."""
+
+
+def open_seal(
+    spec: str, *, passphrase: Secret | None, vault_id: str, create: bool = False, interactive: bool = False
+) -> Seal:
+    """The seal ``passphrase``, ``keychain`` or ``keyfile:/path``. Reads nothing before ``wrap`` or ``unwrap``.
+
+    Args:
+        spec: name of the member, with what it needs after a colon.
+        passphrase: for the member ``passphrase``; others ignore it.
+        vault_id: the blob opens for this vault only; the keychain's entry is kept by it.
+        create: this is a new vault, or a new seal for it: the passphrase is judged, and a keychain entry may be made.
+        interactive: the keychain may ask its user to unlock it; never set by a server.
+
+    Raises:
+        InvalidRequest: the name is not on this shelf, or what follows it is wrong, or the passphrase is too weak.
+    """
+    name, _, rest = spec.partition(":")
+    if name not in MEMBERS:
+        raise InvalidRequest(f"there is no seal named {name!r}", f"use one of: {', '.join(MEMBERS)}")
+    member = importlib.import_module(f"keyhole.seals.{name}")
+    seal: Seal = member.open_seal(
+        rest, passphrase=passphrase, vault_id=vault_id, create=create, interactive=interactive
+    )
+    return seal
+
+
+def default_seal() -> str:
+    """What a new local vault gets: ``keychain`` if one is unlocked and answers in two seconds, else ``passphrase``."""
+    keychain = importlib.import_module("keyhole.seals.keychain")
+    return "keychain" if keychain.available() else "passphrase"

@@ -1,0 +1,149 @@
+"""What every member of the shelf ``keyhole.seals`` promises."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keyhole.core.errors import IntegrityError, InvalidRequest
+from keyhole.core.value import Secret
+from keyhole.crypto import kdf
+from keyhole.seals import MEMBERS, Seal, open_seal
+from keyhole.seals.keychain import KeychainSeal
+from keyhole.seals.keyfile import KeyfileSeal, make_keyfile
+from keyhole.seals.passphrase import PassphraseSeal
+from seals.desktop import desktop_session
+
+ROOT_KEY = os.urandom(32)
+VAULT = "vault-1"
+UNATTENDED = {"passphrase": False, "keychain": True, "keyfile": True}
+
+
+def passphrase_seals(folder):
+    def make(vault_id=VAULT, *, right=True):
+        secret = Secret("correct horse battery" if right else "correct horse batterz")
+        return PassphraseSeal(secret, vault_id, profile=kdf.TESTING)
+
+    yield make
+
+
+def keyfile_seals(folder):
+    for name in ("True", "False"):
+        make_keyfile(folder / name)
+
+    def make(vault_id=VAULT, *, right=True):
+        return KeyfileSeal(folder / str(right), vault_id)
+
+    yield make
+
+
+def keychain_seals(folder):
+    """The wrong key is that of another person, who has an entry for the same vault in another keychain."""
+    (folder / "mine").mkdir()
+    (folder / "theirs").mkdir()
+    with desktop_session(folder / "mine") as mine, desktop_session(folder / "theirs") as theirs:
+
+        def make(vault_id=VAULT, *, right=True):
+            patch.setenv("DBUS_SESSION_BUS_ADDRESS", (mine if right else theirs)["DBUS_SESSION_BUS_ADDRESS"])
+            seal = KeychainSeal(vault_id, create=True)
+            seal.wrap(ROOT_KEY)
+            return seal
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("PYTHON_KEYRING_BACKEND", raising=False)
+            patch.setenv("XDG_CONFIG_HOME", mine["XDG_CONFIG_HOME"])
+            yield make
+
+
+FACTORIES = {"passphrase": passphrase_seals, "keyfile": keyfile_seals, "keychain": keychain_seals}
+
+
+@pytest.fixture(scope="module", params=MEMBERS)
+def member(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def make(member, tmp_path_factory):
+    yield from FACTORIES[member](tmp_path_factory.mktemp(member))
+
+
+class TestSeals:
+    def test_the_root_key_comes_back_from_the_blob_alone(self, make, member):
+        blob = make().wrap(ROOT_KEY)
+        seal: Seal = make()
+        assert seal.unwrap(blob) == ROOT_KEY
+        assert not seal.needs_rewrap(blob)
+        assert seal.name == member
+
+    def test_it_says_whether_it_needs_a_person(self, make, member):
+        assert make().unattended is UNATTENDED[member]
+
+    def test_a_wrong_key_does_not_open(self, make):
+        blob = make().wrap(ROOT_KEY)
+        with pytest.raises(IntegrityError):
+            make(right=False).unwrap(blob)
+
+    def test_the_blob_of_another_vault_does_not_open(self, make):
+        with pytest.raises(IntegrityError):
+            make().unwrap(make("vault-2").wrap(ROOT_KEY))
+
+    def test_every_changed_byte_is_refused(self, make):
+        seal = make()
+        blob = seal.wrap(ROOT_KEY)
+        for position in range(len(blob)):
+            changed = bytearray(blob)
+            changed[position] ^= 1 << position % 8
+            with pytest.raises(IntegrityError):
+                seal.unwrap(bytes(changed))
+
+    def test_truncated_and_extended_blobs_are_refused(self, make):
+        seal = make()
+        blob = seal.wrap(ROOT_KEY)
+        for bad in (*(blob[:size] for size in range(len(blob))), blob + b"\0", b"\0" + blob, blob * 2):
+            with pytest.raises(IntegrityError):
+                seal.unwrap(bad)
+            with pytest.raises(IntegrityError):
+                seal.needs_rewrap(bad)
+
+    def test_two_blobs_of_one_key_share_nothing_and_do_not_contain_it(self, make):
+        seal = make()
+        one, two = seal.wrap(ROOT_KEY), seal.wrap(ROOT_KEY)
+        assert one[-76:] != two[-76:]
+        assert one[-60:] != two[-60:]
+        for blob in (one, two):
+            assert not any(ROOT_KEY[i : i + 4] in blob for i in range(29))
+
+    @pytest.mark.parametrize("size", [0, 16, 31, 33])
+    def test_only_a_root_key_is_wrapped(self, make, size):
+        with pytest.raises(InvalidRequest):
+            make().wrap(bytes(size))
+
+    def test_the_blob_of_another_seal_names_the_seal_to_use(self, make, member):
+        other = next(name for name in MEMBERS if name != member)
+        blob = make().wrap(ROOT_KEY)
+        size = len(member)
+        foreign = blob[:1] + bytes((len(other),)) + other.encode() + blob[2 + size :]
+        with pytest.raises(InvalidRequest, match=f"--seal {other}"):
+            make().unwrap(foreign)
+
+    def test_the_shelf_knows_it_by_its_name(self, member, tmp_path):
+        rest = f":{tmp_path}/key" if member == "keyfile" else ""
+        seal = open_seal(member + rest, passphrase=Secret("correct horse"), vault_id=VAULT)
+        assert (seal.name, seal.unattended) == (member, UNATTENDED[member])
+
+
+@pytest.mark.parametrize("spec", ["", "blob", "plaintext", "Passphrase", "keychain ", "../keychain", "keychain:x"])
+def test_an_unknown_seal_is_refused(spec):
+    with pytest.raises(InvalidRequest):
+        open_seal(spec, passphrase=None, vault_id=VAULT)
+
+
+def test_a_command_that_needs_no_keychain_does_not_pay_for_loading_it():
+    program = (
+        "import sys; from keyhole.seals import open_seal; assert not any('cryptography' in m for m in sys.modules)\n"
+        "open_seal('keychain', passphrase=None, vault_id='v'); open_seal('passphrase', passphrase=None, vault_id='v')\n"
+        "assert not any(m.split('.')[0] in ('keyring', 'secretstorage') for m in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
