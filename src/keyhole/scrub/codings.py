@@ -75,7 +75,7 @@ class _Zlib:
         self.raw = False
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        while data:
+        while data or self._inflate is not None:
             if self._inflate is None:
                 data = self._begin(self._head + data)
                 if self._inflate is None:
@@ -90,6 +90,8 @@ class _Zlib:
             if self._inflate.eof:
                 data = self._inflate.unused_data
                 self._inflate, self._complete = None, True
+            elif not data and len(piece) < PIECE:
+                return  # a full piece may have left output behind although all input is taken
 
     def _begin(self, data: bytes) -> bytes:
         """Start a member when enough of it is known; gives back what is to be inflated."""

@@ -38,13 +38,14 @@ _SIMPLE = {
     b"\\": b"\\",
 }
 
-_TOKEN = re.compile(
-    rb"(%(?:[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"
-    rb"|\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|u\{[0-9a-fA-F]{1,6}\}"
-    rb"|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[\"'/nrtbf\\])"
-    rb"|&(?:\#(?:[0-9]{1,10}|[xX][0-9a-fA-F]{1,8});?|[A-Za-z][A-Za-z0-9]{1,31};)"
-    rb"|\]\]><!\[CDATA\[)"
-)
+_KINDS = {
+    b"%": rb"%(?:[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})",
+    b"\\": rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|u\{[0-9a-fA-F]{1,6}\}"
+    rb"|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[\"'/nrtbf\\])",
+    b"&": rb"&(?:\#(?:[0-9]{1,10}|[xX][0-9a-fA-F]{1,8});?|[A-Za-z][A-Za-z0-9]{1,31};)",
+}
+_TOKEN = re.compile(b"(" + b"|".join(_KINDS.values()) + rb"|\]\]><!\[CDATA\[)")
+_TOKEN_BY_LEAD = {lead: re.compile(b"(" + kind + b")") for lead, kind in _KINDS.items()}
 
 _PARTIAL = re.compile(
     rb"(?:\\u[dD][89abAB][0-9a-fA-F]{2})?\\{1,16}"
@@ -137,14 +138,24 @@ class _Plain(dict[bytes, bytes]):
 _plain = _Plain()
 
 
-def decoded(text: bytes, base: int, parent: View | None) -> View | None:
-    """The view of a text with one layer of escapes undone; None when there is none to undo."""
-    pieces = _TOKEN.split(text)
-    if len(pieces) == 1:
-        return None
-    sources = pieces[1::2]
-    pieces[1::2] = [_plain[token] for token in sources]
-    return View(pieces, sources, base, parent)
+def decoded(text: bytes, base: int, parent: View | None) -> list[View]:
+    """The views of a text with one layer of escapes undone: of all kinds, and of each kind by itself.
+
+    The first comes first; it is missing when there is nothing to undo. The others differ from it only where several
+    kinds are there: then what one kind reads as an escape may be the beginning of a value that another kind wrote.
+    """
+    patterns = [_TOKEN]
+    leads = [lead for lead in _KINDS if lead in text]
+    if len(leads) > 1:
+        patterns += [_TOKEN_BY_LEAD[lead] for lead in leads]
+    views = []
+    for pattern in patterns:
+        pieces = pattern.split(text)
+        if len(pieces) > 1:
+            sources = pieces[1::2]
+            pieces[1::2] = [_plain[token] for token in sources]
+            views.append(View(pieces, sources, base, parent))
+    return views
 
 
 def joined(text: bytes, base: int) -> View | None:

@@ -105,12 +105,12 @@ class Scrubber:
         regions = gate.regions(text)
         whole = len(text) if final or not regions else escapes.unfinished(text)
         for begin, end in regions:
-            view = escapes.decoded(text[begin : min(end, whole)], begin, parent)
-            if view:
-                last = final or end < whole
+            views = escapes.decoded(text[begin : min(end, whole)], begin, parent)
+            last = final or end < whole
+            for view in views:
                 hold = self._scan_view(view, spans, hold, final=last)
-                if passes > 1:
-                    hold = self._scan_layers(view.text, view, spans, hold, final=last, passes=passes - 1)
+            if views and passes > 1:
+                hold = self._scan_layers(views[0].text, views[0], spans, hold, final=last, passes=passes - 1)
         return hold
 
     def _scan_view(self, view: escapes.View, spans: list[Span], hold: int, *, final: bool) -> int:
