@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,7 +56,7 @@ def run_program(program, *arguments, wrapper=()):
     code = f"import sys; from stores import test_sqlite_faults as t; t.{program}(*sys.argv[1:])"
     return subprocess.run(
         [*wrapper, sys.executable, "-c", code, *map(str, arguments)],
-        env={"PYTHONPATH": "tests", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,
@@ -63,7 +65,6 @@ def run_program(program, *arguments, wrapper=()):
 
 def fill_up_to_a_file_size_limit(folder):
     import resource
-    from pathlib import Path
 
     async def scenario(store):
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -81,8 +82,6 @@ def test_file_size_limit_refuses_writes_until_it_is_lifted(tmp_path):
 
 
 def fill_a_small_disk(folder):
-    from pathlib import Path
-
     disk = Path(folder)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "none", disk], check=True)
 

@@ -1,13 +1,16 @@
 """Several processes on one file are several nodes."""
 
 import asyncio
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 from keyhole.core.errors import Conflict
 from keyhole.stores import Batch, JournalRow, Put, open_store
 
 COUNTER = "p0/counter"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 NODE = "import asyncio, sys; from stores import test_sqlite_nodes as t; asyncio.run(t.node(*sys.argv[1:]))"
 
 
@@ -37,7 +40,7 @@ async def node(location, writer, rounds):
 
 def start_node(location, writer, rounds):
     arguments = [sys.executable, "-c", NODE, location, str(writer), str(rounds)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, env={"PYTHONPATH": "tests"}, text=True)
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, env=ENVIRONMENT, text=True)
 
 
 def test_two_processes_keep_one_history(tmp_path):

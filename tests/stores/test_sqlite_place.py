@@ -246,3 +246,11 @@ def test_every_connection_is_set_up_for_durability_and_distrust(tmp_path):
     expected = {"journal_mode": "wal", "synchronous": 2, "trusted_schema": 0, "secure_delete": 1, "cell_size_check": 1}
     expected |= {"temp_store": 2, "mmap_size": 0, "application_id": schema.APPLICATION_ID}
     assert asyncio.run(main()) == [expected, expected]
+
+
+def test_store_serves_several_event_loops_in_turn(tmp_path):
+    store = asyncio.run(open_store(f"sqlite:{tmp_path}/vault.db", create=True))
+    asyncio.run(store.commit(Batch(puts=[Put("p0/a", b"v", 0)])))
+    asyncio.run(store.commit(Batch(puts=[Put("p0/a", b"w", 1)])))
+    assert asyncio.run(store.get(["p0/a"]))[0].value == b"w"
+    asyncio.run(store.close())

@@ -98,6 +98,7 @@ class SqliteStore:
         self._which = which
         self._reader = reader
         self._pid = os.getpid()
+        self._released = False
         self._changed = asyncio.Event()
         self._writer = Writer(writer, self._check_place, self._wake)
 
@@ -156,14 +157,16 @@ class SqliteStore:
         return time.time()
 
     async def close(self) -> None:
-        if self._pid != os.getpid():
-            # Closed already, or inherited through a fork: those connections are the parent's to close.
+        if self._pid not in {os.getpid(), _CLOSED}:
+            # Inherited through a fork: those connections are the parent's to close.
             return
         self._pid = _CLOSED
         self._wake()
         await self._writer.close()
-        self._reader.close()
-        place.release(self._which)
+        if not self._released:
+            self._released = True
+            self._reader.close()
+            place.release(self._which)
 
     def _require_usable(self) -> None:
         if self._pid != os.getpid():
