@@ -144,18 +144,21 @@ def decoded(text: bytes, base: int, parent: View | None) -> list[View]:
     The first comes first; it is missing when there is nothing to undo. The others differ from it only where several
     kinds are there: then what one kind reads as an escape may be the beginning of a value that another kind wrote.
     """
-    patterns = [_TOKEN]
-    leads = [lead for lead in _KINDS if lead in text]
-    if len(leads) > 1:
-        patterns += [_TOKEN_BY_LEAD[lead] for lead in leads]
-    views = []
-    for pattern in patterns:
-        pieces = pattern.split(text)
-        if len(pieces) > 1:
-            sources = pieces[1::2]
-            pieces[1::2] = [_plain[token] for token in sources]
-            views.append(View(pieces, sources, base, parent))
-    return views
+    view = _view(_TOKEN, text, base, parent)
+    if view is None:
+        return []
+    single = [_view(pattern, text, base, parent) for lead, pattern in _TOKEN_BY_LEAD.items() if lead in text]
+    found = [each for each in single if each]
+    return [view, *found] if len(found) > 1 else [view]
+
+
+def _view(pattern: re.Pattern[bytes], text: bytes, base: int, parent: View | None) -> View | None:
+    pieces = pattern.split(text)
+    if len(pieces) == 1:
+        return None
+    sources = pieces[1::2]
+    pieces[1::2] = [_plain[token] for token in sources]
+    return View(pieces, sources, base, parent)
 
 
 def joined(text: bytes, base: int) -> View | None:
