@@ -25,6 +25,7 @@ class KeyholeError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
+        self.request_id = ""  # the door names the record of the refusal
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.hint}" if self.hint else self.reason

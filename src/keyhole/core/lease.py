@@ -16,6 +16,7 @@ SYSTEM_MAX_TTL = 2_764_800
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_MAX_DIGITS = 100
 _LONGEST = 100 * 365 * 86_400
 
 
@@ -30,6 +31,8 @@ def parse_duration(value: Any, *, name: str = "ttl") -> int:
         text = value.strip().lower()
         if not text:
             seconds = 0
+        elif len(text) > _MAX_DIGITS:
+            seconds = None  # also more digits than Python turns into a number
         elif text.isdecimal() and text.isascii():
             seconds = int(text)
         elif _DURATION.fullmatch(text) and text.isascii():

@@ -14,7 +14,7 @@ The same rule path in several policies is merged: ``deny`` wins and stays, else 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class PathRule:
             )
         if "*" in path[:-1]:
             raise InvalidRequest(f'path "{path}": "*" is only allowed at the end', 'use "+" for a whole segment')
-        if any("+" in segment and segment not in {"+", "+*"} for segment in path.split("/")):
+        if any("+" in segment and segment != "+" for segment in path.split("/")):
             raise InvalidRequest(f'path "{path}": "+" stands for a whole segment')
         return cls(
             path,
@@ -164,10 +164,23 @@ class Acl:
         """What the caller has on a path, sorted, as ``sys/capabilities`` answers it."""
         if self._root:
             return [ROOT]
-        rule = self.rule_for(path) or self.rule_for(path, listing=True)
+        rule = self.rule_for(path, listing=True)
         if rule is None or "deny" in rule.capabilities or not rule.capabilities:
             return ["deny"]
         return sorted(rule.capabilities)
+
+    def sees(self, prefix: str) -> bool:
+        """Does any rule give anything at or below a path that ends in a slash?"""
+        if self._root:
+            return True
+        granting = (rule for rule in self._exact.values() if rule.capabilities and "deny" not in rule.capabilities)
+        if any(rule.path.startswith(prefix) for rule in granting):
+            return True
+        return any(
+            (fixed.startswith(prefix) or prefix.startswith(fixed))
+            and any(w.rule.capabilities and "deny" not in w.rule.capabilities for w in bucket)
+            for fixed, bucket in self._wild.items()
+        )
 
     def _best(self, path: str) -> PathRule | None:
         for length in self._lengths:
@@ -194,7 +207,8 @@ class _Wildcard:
         self.rank = (not prefix, -plus, len(path), path)
         self.matches: Callable[[str], bool]
         if plus:
-            pattern = "/".join("[^/]+" if s == "+" else re.escape(s) for s in segments)
+            # The segment may be empty: the folder "a/" is what a listing asks "a/+" for.
+            pattern = "/".join("[^/]*" if s == "+" else re.escape(s) for s in segments)
             regex = re.compile(pattern + (".*" if prefix else ""), re.DOTALL)
             self.matches = lambda text: regex.fullmatch(text) is not None
         else:
@@ -206,7 +220,15 @@ def _parameters(data: Any) -> Parameters | None:
         return None
     if not isinstance(data, Mapping):
         raise InvalidRequest("allowed_parameters and denied_parameters are maps of a name to a list of values")
-    return {str(k).lower(): tuple(_text(v) for v in (values or ())) for k, values in data.items()}
+    found: dict[str, tuple[str, ...]] = {}
+    for key, values in data.items():
+        name = str(key).lower()
+        if name in found or isinstance(values, str | bytes):
+            raise InvalidRequest(
+                f'the parameter "{name}" stands twice or has no list of values', "write each name once"
+            )
+        found[name] = tuple(_text(value) for value in values or ())
+    return found
 
 
 def _merge(left: Parameters | None, right: Parameters | None) -> Parameters | None:
@@ -226,27 +248,57 @@ def _text(value: Any) -> str:
 
 
 def _glob(pattern: str, value: str) -> bool:
-    parts = [re.escape(part) for part in pattern.split("*")]
-    return re.fullmatch(".*".join(parts), value, re.DOTALL) is not None
+    """Whether ``*`` in the pattern can stand for text so that it is the value; linear, as the caller chose the value."""
+    head, *parts = pattern.split("*")
+    if not parts:
+        return value == pattern
+    *middle, tail = parts
+    position, end = len(head), len(value) - len(tail)
+    if end < position or not value.startswith(head) or not value.endswith(tail):
+        return False
+    for part in middle:
+        found = value.find(part, position, end)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return True
+
+
+def _texts_within(value: Any) -> Iterator[str]:
+    """A value and everything inside it, so that wrapping a denied value in a list does not get it through."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        yield _text(item)
+        if isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+
+
+def _any_glob(patterns: Iterable[str], texts: Iterable[str]) -> bool:
+    return any(_glob(pattern, text) for text in texts for pattern in patterns)
 
 
 def _parameters_pass(rule: PathRule, parameters: Mapping[str, Any]) -> bool:
     if not (rule.required or rule.denied or rule.allowed):
         return True
-    given = {name.lower(): _text(value) for name, value in parameters.items()}
-    if not rule.required <= given.keys():
+    # Pairs, not a dict: "Force" beside "force" must not hide it, as the engine reads only one of them.
+    given = [(name.lower(), value) for name, value in parameters.items()]
+    if not rule.required <= {name for name, _ in given}:
         return False
     if rule.denied and given:
         if "*" in rule.denied:
             return False
-        for name, value in given.items():
-            if name in rule.denied and (not rule.denied[name] or any(_glob(p, value) for p in rule.denied[name])):
+        for name, value in given:
+            patterns = rule.denied.get(name)
+            if patterns is not None and (not patterns or _any_glob(patterns, _texts_within(value))):
                 return False
     if rule.allowed:
-        for name, value in given.items():
-            values = rule.allowed.get(name)
-            if values is None and "*" not in rule.allowed:
+        for name, value in given:
+            patterns = rule.allowed.get(name)
+            if patterns is None and "*" not in rule.allowed:
                 return False
-            if values and not any(_glob(p, value) for p in values):
+            if patterns and not _any_glob(patterns, (_text(value),)):
                 return False
     return True

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from keyhole.core.identity import Caller
 from keyhole.core.value import Secret
 
 
@@ -34,7 +35,8 @@ class Anonymous:
     __slots__ = ()
 
 
-Credential = bytes | LocalOwner | Anonymous
+# A caller stands for itself within the request in which the door authenticated it.
+Credential = bytes | LocalOwner | Anonymous | Caller
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 from typing import NoReturn
 
+from keyhole.core.errors import InvalidRequest
+
 
 class Secret:
     """Bytes that must not be seen: masked in ``repr``, ``str``, format and JSON; never pickled or copied into text.
@@ -16,7 +18,7 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: bytes | str) -> None:
-        self._value = value.encode() if isinstance(value, str) else bytes(value)
+        self._value = _encode(value) if isinstance(value, str) else bytes(value)
 
     def reveal(self) -> bytes:
         """The bytes themselves. Every caller is pinned by a test."""
@@ -41,3 +43,10 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is never serialised")
+
+
+def _encode(text: str) -> bytes:
+    """UTF-8; a lone surrogate is refused without Python's own error, which carries the whole text."""
+    if text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text):
+        return text.encode()
+    raise InvalidRequest("a value is not text: it has half of a surrogate pair", "send other bytes in base64")

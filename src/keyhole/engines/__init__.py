@@ -1,0 +1,153 @@
+"""Shelf: what can be made. An engine is a table of routes over one mount's storage; it knows nothing of HTTP.
+
+    ENGINE = Engine("greeter", [Route("hello/{name}", {Operation.READ: hello}, help="Says hello.")])
+
+    async def hello(context: Context, call: Call) -> Reply:
+        return Reply({"greeting": f"hello {call.params['name']}"})
+
+From the table come HTTP paths, policy paths, audit records and help. ``{name}`` takes one segment, ``{path...}`` the
+rest. A route with ``exists`` has its writes told apart into create and update, as Vault does. Promises of a member:
+
+1. It reaches the world through ``Context`` only.
+2. It never answers a value except through the route that reads it, as a ``Secret`` of JSON text.
+3. ``lend``, where it exists, is not a route: only the door calls it, after ``use`` was decided and recorded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.identity import Caller
+from keyhole.core.request import Operation, Reply
+from keyhole.core.value import Secret
+
+MEMBERS = ("cubbyhole", "kv", "services")
+
+
+class StorageView(Protocol):
+    """The mount's storage as ``vault.storage.Storage`` gives it."""
+
+    async def get(self, *paths: str) -> Sequence[Any]:
+        """Values at these paths in one snapshot, each with ``data`` and ``revision``."""
+
+    async def get_one(self, path: str) -> Any:
+        """The value at one path."""
+
+    async def list(self, prefix: str = "", *, recursive: bool = False) -> Sequence[str]:
+        """Names below a prefix."""
+
+    async def change(
+        self,
+        writes: Sequence[tuple[str, bytes, int]] = (),
+        deletes: Sequence[tuple[str, int]] = (),
+        checks: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        """Writes ``(path, data, expected revision)``, deletes and checks ``(path, revision)``, all or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that an engine is given.
+
+    Attributes:
+        storage: of its mount.
+        now: seconds since the epoch.
+        caller: who asks; ``caller.allows`` is pure.
+        mount: path of the mount, with its trailing slash.
+    """
+
+    storage: StorageView
+    now: float
+    caller: Caller
+    mount: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as a handler sees it: parameters from the path, fields from the body or query."""
+
+    operation: Operation
+    path: str
+    params: Mapping[str, str]
+    data: Mapping[str, Any]
+
+
+Handler = Callable[[Context, Call], Awaitable[Reply | None]]
+Exists = Callable[[Context, Mapping[str, str]], Awaitable[bool]]
+_PARAMETER = re.compile(r"\{(\w+)(\.\.\.)?\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One request field, for help and documentation."""
+
+    name: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of an engine's table.
+
+    Attributes:
+        pattern: relative to the mount, with ``{name}`` and ``{path...}``.
+        handlers: by operation; ``CREATE`` stands for create and update alike.
+        exists: tells create from update; without it every write is an update.
+        sudo: operations that need ``sudo`` besides.
+        open: needs no token at all.
+        fields: what the body may have.
+        help: one sentence.
+    """
+
+    pattern: str
+    handlers: Mapping[Operation, Handler]
+    exists: Exists | None = None
+    sudo: frozenset[Operation] = frozenset()
+    open: bool = False
+    fields: tuple[Field, ...] = ()
+    help: str = ""
+
+    def compiled(self) -> re.Pattern[str]:
+        """The pattern as an expression over the path below the mount."""
+        position, parts = 0, []
+        for match in _PARAMETER.finditer(self.pattern):
+            parts.append(re.escape(self.pattern[position : match.start()]))
+            parts.append(f"(?P<{match[1]}>{'.+' if match[2] else '[^/]+'})")
+            position = match.end()
+        parts.append(re.escape(self.pattern[position:]))
+        return re.compile("".join(parts) + "/?")
+
+
+Lend = Callable[[Context, str, str], Awaitable[Secret]]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine: its type, its routes in order of precedence, and what it can lend.
+
+    Attributes:
+        type: name on the shelf and in ``sys/mounts``.
+        routes: tried in order; the first whose pattern fits and that knows the operation answers.
+        lend: ``(context, path, field)`` to the value; never routed.
+        configures: what it stores is compiled per org.
+        options: shown in ``sys/mounts``.
+    """
+
+    type: str
+    routes: tuple[Route, ...]
+    lend: Lend | None = None
+    configures: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def load(name: str) -> Engine:
+    """The engine of this type. Raises ``InvalidRequest`` when it is not on this shelf."""
+    if name not in MEMBERS:
+        raise InvalidRequest(f"plugin not found in the catalog: {name}")
+    engine: Engine = importlib.import_module(f"keyhole.engines.{name}").ENGINE
+    return engine

@@ -1,0 +1,47 @@
+"""Shelf: how a secret enters a message. An injection is a generator that any shell can drive.
+
+    steps = inject(message, service.inject, {"value": b"..."})
+    message = next(steps)              # the message as it is to be sent; injections of several steps go on with
+    ...                                # the upstream's answer: answer = yield message
+
+It changes the message in place, appends to ``message.forms`` every other byte string on the wire that reveals the
+secret, and raises ``InvalidRequest`` (naming no value) when the secret cannot stand where it is to be put. Pure.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Generator, Mapping
+
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.message import Message
+from keyhole.core.service import Inject
+
+MEMBERS = {"bearer": "header", "header": "header", "basic": "basic", "placeholder": "placeholder"}
+_LONGEST = 16 * 1024
+
+Steps = Generator[Message, None, None]
+
+
+def inject(message: Message, how: Inject, values: Mapping[str, bytes]) -> Steps:
+    """Start the injection that ``how`` names. ``values`` are the fields of the loan."""
+    member = importlib.import_module(f"keyhole.injections.{MEMBERS[how.kind]}")
+    steps: Steps = member.inject(message, how, values)
+    return steps
+
+
+def header_value(value: bytes) -> bytes:
+    """A secret that is about to stand in a header, unchanged, when it can (RFC 9110, section 5.5).
+
+    Raises:
+        InvalidRequest: it is empty, too long, or has a byte that could end or hide a header.
+    """
+    if not value or len(value) > _LONGEST:
+        raise InvalidRequest("the secret is empty or longer than a header can be", "look at it: keyhole show NAME")
+    if value != value.strip() or any(not 0x20 <= byte <= 0x7E for byte in value):
+        raise InvalidRequest(
+            "the secret has a line break, a control character, a space at its ends or a character beyond ASCII, "
+            "and cannot stand in a header",
+            "store it again without them: keyhole set NAME",
+        )
+    return value

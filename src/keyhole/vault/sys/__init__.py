@@ -1,0 +1,28 @@
+"""The vault's own routes, one topic a file. Each file makes a table over the vault it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keyhole.engines import Engine, Route
+from keyhole.vault.history import History
+from keyhole.vault.mounts import Mount
+from keyhole.vault.sys import agents, audit, capabilities, orgs, policies, system, tokens
+from keyhole.vault.vault import Vault
+
+
+def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple[Route, ...]) -> list[Mount]:
+    """Mounts of everything that administers a vault."""
+    routes = (
+        *policies.routes(vault),
+        *audit.routes(vault, history),
+        *orgs.routes(vault),
+        *capabilities.routes(vault),
+        *system.routes(vault, seal),
+        *more,
+    )
+    return [
+        Mount("sys/", "sys", Engine("system", routes), "the vault itself"),
+        Mount("auth/token/", "token", Engine("token", tokens.routes(vault)), "tokens"),
+        Mount("agents/", "agents", Engine("agents", agents.routes(vault), configures=True), "machine identities"),
+    ]

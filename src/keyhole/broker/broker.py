@@ -1,0 +1,335 @@
+"""The road. Everything that is done with a secret in the outside world goes through ``Broker.handle``, in one order.
+
+    authenticate - match - use - inject - send - scrub - record
+
+The upstream connection may be made while the intent is being committed; no byte of a credential leaves before that.
+"""
+
+from __future__ import annotations
+
+import ssl
+import uuid
+from dataclasses import replace
+from typing import Any
+
+from keyhole.broker.ca import Authorities
+from keyhole.broker.directory import Directory, Match, Wanted
+from keyhole.broker.loan import Loan, Scrubbers, without_stale
+from keyhole.broker.upstream import Lease, Pool, UpstreamAnswer
+from keyhole.core.errors import InternalError, KeyholeError, NoService, Unauthenticated
+from keyhole.core.host import Authority
+from keyhole.core.identity import Caller
+from keyhole.core.message import Answer, Body, Call, Message
+from keyhole.core.record import Phase, Record, clip, parameter_names
+from keyhole.core.request import Operation, Request
+from keyhole.core.service import Service
+from keyhole.core.target import canonical_target, match_path
+from keyhole.net.guard import Guard
+from keyhole.scrub import BodyScrubber
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.node import Node
+from keyhole.vault.vault import Vault
+
+_DIRECTORY = "directory"
+_AUTHORITIES = "authorities"
+_OPEN = Guard()
+
+
+class Broker:
+    """Lends secrets to outgoing requests.
+
+    Args:
+        node: where the door is.
+        pool: the only outgoing connections.
+    """
+
+    def __init__(self, node: Node, pool: Pool) -> None:
+        self._node = node
+        self._pool = pool
+        self._scrubbers = Scrubbers()
+        self._guards: dict[tuple[str, ...], Guard] = {}
+        self._authorities: tuple[Vault, Authorities] | None = None
+
+    async def open_tunnel(self, credential: bytes, host: str, port: int) -> ssl.SSLContext | None:
+        """Judge a CONNECT: who asks, and whether there can be anything for this caller at this host.
+
+        Returns:
+            The server's side of TLS for the host.
+        """
+        vault = self._node.open_vault()
+        authority = Authority(host, port)
+        request = Request(credential, Operation.USE, "services", {"host": str(authority), "method": "CONNECT"})
+        request = replace(request, id=str(uuid.uuid4()))
+        state, caller = await self._authenticate(vault, request)
+        directory = await self.directory(vault, state)
+        refusal: KeyholeError | None = None
+        candidates = directory.at("https", authority) + directory.at("http", authority)
+        if not candidates and state.org.egress == "deny":
+            refusal = no_service(authority)
+        elif candidates and not any(caller.acl.decide("use", f"services/{s.name}") for s in candidates):
+            scheme = "https" if directory.at("https", authority) else "http"
+            refusal = directory.match(caller, Wanted(scheme, authority, "GET", "/")).refusal
+        if refusal is not None:
+            await vault.record_refusal(state, caller, request, refusal)
+            refusal.request_id = request.id
+            raise refusal
+        return await self.authorities(vault).context(state, host)
+
+    async def handle(self, call: Call) -> Answer:
+        """Make a call, or refuse it.
+
+        Raises:
+            KeyholeError: the refusal or failure; ``request_id`` names its record.
+        """
+        vault = self._node.open_vault()
+        authority = Authority(call.host, call.port)
+        request = Request(call.token, Operation.USE, "services", remote=call.remote, id=str(uuid.uuid4()))
+        try:
+            return await self._handle(vault, call, authority, request)
+        except KeyholeError as error:
+            error.request_id = request.id
+            raise
+
+    async def _handle(self, vault: Vault, call: Call, authority: Authority, request: Request) -> Answer:
+        state, caller = await self._authenticate(vault, request)
+        request = replace(request, data=_summary(call, authority))
+        try:
+            target = canonical_target(call.target)
+            wanted = Wanted(call.scheme, authority, call.method, match_path(target), call.service, call.headers)
+            match = (await self.directory(vault, state)).match(caller, wanted)
+            if match.refusal is not None:
+                raise match.refusal
+            if match.service is None and state.org.egress == "deny":
+                raise no_service(authority)
+        except KeyholeError as error:
+            await vault.record_refusal(state, caller, request, error)
+            raise
+        message = Message(call.method, call.scheme, call.host, call.port, target, list(call.headers))
+        if match.service is None:
+            return await self._pass(vault, state, caller, request, call, message)
+        return await self._lend(vault, state, caller, request, call, message, match.service)
+
+    async def _lend(
+        self,
+        vault: Vault,
+        state: OrgState,
+        caller: Caller,
+        request: Request,
+        call: Call,
+        message: Message,
+        service: Service,
+    ) -> Answer:
+        """Use, inject, send, scrub."""
+        guard = self._guard(service.allow_addresses)
+        key = (state.org.id, service.name, service.allow_addresses)
+        lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard)
+        asked = replace(request, credential=caller, path=f"services/{service.name}")
+        try:
+            reply = await vault.handle(asked)
+        except BaseException:
+            lease.cancel()
+            raise
+        if reply.lent is None or reply.data is None:
+            lease.cancel()
+            raise InternalError("the door lent nothing")
+        loan = Loan(service, reply.lent, reply.data["record"], self._scrubbers)
+        journey = _Journey(vault, state, loan.record, loan)
+        try:
+            message = loan.inject(message)
+        except BaseException as error:
+            lease.cancel()
+            journey.end(error)
+            raise
+        return await journey.send(lease, message, call.body)
+
+    async def _pass(
+        self, vault: Vault, state: OrgState, caller: Caller, request: Request, call: Call, message: Message
+    ) -> Answer:
+        """A host without any service, where the org's egress rule lets calls through: nothing is lent."""
+        fields: dict[str, Any] = {**request.data, **caller.run.as_data()}
+        record = Record(
+            phase=Phase.INTENT,
+            id=request.id,
+            caller=caller.name,
+            accessor=caller.accessor,
+            operation="egress",
+            path="services",
+            rule=state.org.egress,
+            remote=request.remote,
+            **fields,
+        )
+        lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN)
+        try:
+            await vault.journal.intend(record, state.org.id)
+        except BaseException:
+            lease.cancel()
+            raise
+        return await _Journey(vault, state, record, None).send(lease, message, call.body)
+
+    async def directory(self, vault: Vault, state: OrgState) -> Directory:
+        """The compiled services of an org."""
+        known = state.derived.get(_DIRECTORY)
+        if not isinstance(known, Directory):
+            known = state.derived[_DIRECTORY] = Directory((await vault.services(state)).values())
+        return known
+
+    def authorities(self, vault: Vault) -> Authorities:
+        """The CAs of the open vault."""
+        if self._authorities is None or self._authorities[0] is not vault:
+            self._authorities = (vault, Authorities(vault))
+        return self._authorities[1]
+
+    async def explain(self, vault: Vault, state: OrgState, caller: Caller, wanted: Wanted) -> Match:
+        """How a call of this caller would be matched; nothing is done and nothing is lent."""
+        match = (await self.directory(vault, state)).match(caller, wanted)
+        if match.refusal is None and match.service is None and state.org.egress == "deny":
+            return Match(refusal=no_service(wanted.authority))
+        return match
+
+    async def _authenticate(self, vault: Vault, request: Request) -> tuple[OrgState, Caller]:
+        try:
+            return await vault.authenticate(request.credential)
+        except Unauthenticated as error:
+            error.request_id = request.id
+            await vault.record_unknown(request, error)
+            raise
+
+    def _guard(self, allow: tuple[str, ...]) -> Guard:
+        guard = self._guards.get(allow)
+        if guard is None:
+            if len(self._guards) > 1024:
+                self._guards.clear()
+            guard = self._guards[allow] = Guard(allow)
+        return guard
+
+
+class _Journey:
+    """One call from its durable intent to its outcome. Ends exactly once."""
+
+    __slots__ = ("_ended", "_loan", "_record", "_start", "_state", "_vault")
+
+    def __init__(self, vault: Vault, state: OrgState, record: Record, loan: Loan | None) -> None:
+        self._vault = vault
+        self._state = state
+        self._record = record
+        self._loan = loan
+        self._ended = False
+        self._start = vault.clock.now()
+
+    async def send(self, lease: Lease, message: Message, body: Body | None) -> Answer:
+        """Send, and give back the answer as the caller may see it."""
+        try:
+            upstream = await lease.send(message, body)
+        except BaseException as error:
+            self.end(error)
+            raise
+        try:
+            return self._answer(upstream)
+        except BaseException as error:
+            self.end(error, status=upstream.status)
+            await upstream.close()
+            raise
+
+    def end(self, error: BaseException | None = None, *, status: int = 0, received: int = 0, masked: int = 0) -> None:
+        """Record the outcome."""
+        if self._ended:
+            return
+        self._ended = True
+        result = "ok" if error is None else getattr(error, "code", "aborted")
+        self._vault.conclude(
+            self._state,
+            self._record,
+            result,
+            status=status,
+            received=received,
+            scrubbed=masked,
+            milliseconds=int((self._vault.clock.now() - self._start) * 1000),
+        )
+
+    def _answer(self, upstream: UpstreamAnswer) -> Answer:
+        headers, reason = upstream.headers, upstream.reason
+        scrubber = None
+        if self._loan is not None:
+            scrubber = self._loan.body(headers) if upstream.body is not None else None
+            headers, reason = self._loan.headers(headers), self._loan.text(reason)
+        if scrubber is not None and scrubber.recoded:
+            headers = without_stale(headers)
+        if upstream.body is None:
+            self.end(status=upstream.status)
+            return Answer(upstream.status, reason, headers, None)
+        return Answer(upstream.status, reason, headers, _AnswerBody(self, upstream, scrubber))
+
+
+class _AnswerBody:
+    """The body of an answer, scrubbed as it is pulled; its end concludes the call."""
+
+    __slots__ = ("_done", "_journey", "_received", "_scrubber", "_upstream", "length")
+
+    def __init__(self, journey: _Journey, upstream: UpstreamAnswer, scrubber: BodyScrubber | None) -> None:
+        self._journey = journey
+        self._upstream = upstream
+        self._scrubber = scrubber
+        self._received = 0
+        self._done = False
+        self.length = None if scrubber is not None and scrubber.recoded else upstream.length
+
+    async def read(self) -> bytes:
+        """The next scrubbed chunk; ``b""`` at the end.
+
+        Raises:
+            KeyholeError: the upstream broke off, or the body cannot be inspected; the rest is withheld.
+        """
+        if self._done:
+            return b""
+        scrubber = self._scrubber
+        try:
+            while chunk := await self._upstream.read():
+                self._received += len(chunk)
+                clean = chunk if scrubber is None else scrubber.feed(chunk)
+                if clean:
+                    return clean
+            rest = b"" if scrubber is None else scrubber.finish()
+        except BaseException as error:
+            await self._finish(error)
+            raise
+        await self._finish(None)
+        return rest
+
+    async def close(self) -> None:
+        """The client went away: nothing more is read, and the connection is not used again."""
+        if not self._done:
+            await self._finish(InternalError("aborted"), aborted=True)
+
+    async def _finish(self, error: BaseException | None, *, aborted: bool = False) -> None:
+        self._done = True
+        masked = int(self._scrubber is not None and self._scrubber.masked)
+        status = self._upstream.status
+        ended = _Aborted() if aborted else error
+        self._journey.end(ended, status=status, received=self._received, masked=masked)
+        if error is not None:
+            await self._upstream.close()
+
+
+class _Aborted(Exception):
+    """The client hung up before the end of the answer."""
+
+    code = "aborted"
+
+
+def no_service(authority: Authority) -> NoService:
+    """The refusal of a host that no service means."""
+    return NoService(
+        f"no service binds a secret to {authority}, and this org lets no other calls out",
+        f"keyhole service add NAME --host {authority} …, or allow it: keyhole org set --egress allow",
+    )
+
+
+def _summary(call: Call, authority: Authority) -> dict[str, object]:
+    """What the audit record says of a call; of the query only the parameter names."""
+    path, _, query = call.target.decode("latin-1").partition("?")
+    return {
+        "host": str(authority),
+        "method": clip(call.method),
+        "target": clip(path),
+        "parameters": parameter_names(query),
+    }

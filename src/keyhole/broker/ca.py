@@ -1,0 +1,85 @@
+"""The certificate authority of each org: its key lies in the vault only; leaves are cached and bounded.
+
+A leaf lives days and is one per host. Minting runs in a thread, because making a TLS context takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections import OrderedDict
+
+from keyhole.core.errors import Conflict
+from keyhole.crypto.x509 import CertificateAuthority, create_ca
+from keyhole.net.tls import server_context
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.storage import Storage
+from keyhole.vault.vault import Vault
+
+MOUNT = "ca"
+_ITEM = "authority"
+_LEAVES = 1024
+_LEAF_LIFE = 3 * 24 * 3600.0
+_ALPN = ("http/1.1",)
+
+
+class Authorities:
+    """The CAs of the orgs of one vault.
+
+    Args:
+        vault: holds their keys.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._known: dict[str, CertificateAuthority] = {}
+        self._contexts: OrderedDict[tuple[str, str], tuple[float, ssl.SSLContext]] = OrderedDict()
+        self._minting: dict[tuple[str, str], asyncio.Task[ssl.SSLContext]] = {}
+
+    async def get(self, state: OrgState) -> CertificateAuthority:
+        """The CA of an org; the first call makes it."""
+        org_id = state.org.id
+        known = self._known.get(org_id)
+        if known is None:
+            storage = self._vault.storage(org_id, MOUNT)
+            known = self._known[org_id] = await _load(storage, state.org.name, self._vault.clock.now())
+        return known
+
+    async def context(self, state: OrgState, host: str) -> ssl.SSLContext:
+        """The server side of TLS for a host, the same object while its leaf lives."""
+        name = (state.org.id, host)
+        now = self._vault.clock.now()
+        cached = self._contexts.get(name)
+        if cached is not None and cached[0] > now:
+            self._contexts.move_to_end(name)
+            return cached[1]
+        minting = self._minting.get(name)
+        if minting is None:
+            authority = await self.get(state)
+            minting = self._minting[name] = asyncio.create_task(asyncio.to_thread(_mint, authority, host))
+            minting.add_done_callback(lambda _: self._minting.pop(name, None))
+        context = await asyncio.shield(minting)
+        self._contexts[name] = (now + _LEAF_LIFE, context)
+        if len(self._contexts) > _LEAVES:
+            self._contexts.popitem(last=False)
+        return context
+
+
+def _mint(authority: CertificateAuthority, host: str) -> ssl.SSLContext:
+    chain, key = authority.issue(host)
+    return server_context(chain, key, _ALPN)
+
+
+async def _load(storage: Storage, org: str, now: float) -> CertificateAuthority:
+    while True:
+        item = await storage.get_one(_ITEM)
+        if item.data is not None:
+            data = json.loads(item.data)
+            return CertificateAuthority(data["certificate"].encode(), data["key"].encode())
+        certificate, key = create_ca(f"Keyhole {org}", now=now)
+        data = {"certificate": certificate.decode(), "key": key.decode()}
+        try:
+            await storage.change([(_ITEM, json.dumps(data).encode(), item.revision)])
+        except Conflict:
+            continue  # another node made it first

@@ -1,0 +1,109 @@
+"""``sys/why`` and ``sys/keyhole``: what would happen to a call, and where the road begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keyhole import __version__
+from keyhole.broker.broker import Broker
+from keyhole.broker.directory import Wanted
+from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied
+from keyhole.core.identity import Caller
+from keyhole.core.request import Operation, Reply
+from keyhole.core.service import Inject
+from keyhole.core.target import match_path
+from keyhole.core.url import parse_url
+from keyhole.engines import Call, Context, Field, Route
+from keyhole.vault.policies import DEFAULT
+from keyhole.vault.sys.agents import own_policy
+from keyhole.vault.vault import Vault
+
+
+class _Handlers:
+    def __init__(self, broker: Broker, vault: Vault, proxy_url: Callable[[], str]) -> None:
+        self._broker = broker
+        self._vault = vault
+        self._proxy_url = proxy_url
+
+    async def why(self, context: Context, call: Call) -> Reply:
+        method = str(call.data.get("method") or "GET")
+        url = call.data.get("url")
+        if not isinstance(url, str):
+            raise InvalidRequest("url is missing", "keyhole why GET https://api.example.com/v1/x --agent NAME")
+        caller = await self._of(context, str(call.data.get("agent") or ""))
+        answer: dict[str, Any] = {"caller": caller.name, "method": method, "url": url.partition("?")[0]}
+        try:
+            scheme, authority, target = parse_url(url)
+            wanted = Wanted(scheme, authority, method, match_path(target), str(call.data.get("service") or ""))
+            state = await self._vault.compiled.state(context.caller.org_id)
+            match = await self._broker.explain(self._vault, state, caller, wanted)
+        except KeyholeError as error:
+            return Reply({**answer, "allowed": False, **_refusal(error)})
+        if match.refusal is not None:
+            return Reply({**answer, "allowed": False, **_refusal(match.refusal)})
+        if match.service is None:
+            return Reply({**answer, "allowed": True, "service": None, "inject": None, "egress": state.org.egress})
+        service = match.service
+        return Reply(
+            {
+                **answer,
+                "allowed": True,
+                "service": service.name,
+                "secret": service.secret,
+                "inject": describe(service.inject),
+                "paths": [glob.pattern for glob in service.paths],
+                "methods": sorted(service.methods),
+            }
+        )
+
+    async def _of(self, context: Context, agent: str) -> Caller:
+        """The agent that is asked about; asking about another than oneself needs read on it."""
+        name = f"agent/{agent.removeprefix('agent/')}" if agent else context.caller.name
+        if name == context.caller.name:
+            return context.caller
+        if not context.caller.allows("read", f"agents/{name.removeprefix('agent/')}"):
+            raise PolicyDenied(f"asking about {name} needs read on it", "ask about yourself, or ask an administrator")
+        policies = (DEFAULT, own_policy(name.removeprefix("agent/")))
+        acl = await self._vault.compiled.acl(await self._vault.compiled.state(context.caller.org_id), policies)
+        return Caller(context.caller.org, context.caller.org_id, name, "", "full", policies, acl)
+
+    async def keyhole(self, context: Context, _call: Call) -> Reply:
+        state = await self._vault.compiled.state(context.caller.org_id)
+        authority = await self._broker.authorities(self._vault).get(state)
+        return Reply(
+            {
+                "version": __version__,
+                "org": state.org.name,
+                "egress": state.org.egress,
+                "proxy": self._proxy_url(),
+                "ca": authority.cert_pem.decode(),
+            }
+        )
+
+
+def routes(broker: Broker, vault: Vault, proxy_url: Callable[[], str]) -> tuple[Route, ...]:
+    """The table."""
+    handlers = _Handlers(broker, vault, proxy_url)
+    return (
+        Route(
+            "why",
+            {Operation.CREATE: handlers.why},
+            fields=(Field("method", "GET unless said"), Field("url", "absolute URL"), Field("agent", "who would call")),
+            help="Which service a call would go through and what would be injected, or why not.",
+        ),
+        Route("keyhole", {Operation.READ: handlers.keyhole}, help="Where the proxy is, and its CA."),
+    )
+
+
+def describe(inject: Inject) -> str:
+    """What an injection does, in words without a value."""
+    if inject.kind in {"bearer", "header"}:
+        return f"{inject.name}: {inject.template.replace('{}', '***')}"
+    if inject.kind == "basic":
+        return f"authorization: Basic base64({inject.user + ':' if inject.user else ''}***)"
+    return f"{inject.text} -> *** in {', '.join(inject.places)}"
+
+
+def _refusal(error: KeyholeError) -> dict[str, Any]:
+    return {"error": {"code": error.code, "reason": error.reason, "hint": error.hint}}

@@ -1,0 +1,116 @@
+"""A loan: one service and its secrets, for one message. It is never serialised, and what it knows goes with it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import NoReturn
+
+from keyhole import scrub
+from keyhole.core.message import Headers, Message
+from keyhole.core.record import Record
+from keyhole.core.service import Service
+from keyhole.core.value import Secret
+from keyhole.injections import inject
+
+# Parts of an answer are asked for piecewise by a range, and could be put together behind the scrubber's back.
+_RANGE = (b"range", b"if-range")
+_STALE_WHEN_RECODED = frozenset(
+    {b"content-length", b"etag", b"content-md5", b"digest", b"content-digest", b"repr-digest", b"accept-ranges"}
+)
+
+
+class Scrubbers:
+    """Compiled scrubbers of recent loans, found by a keyed digest of what they look for.
+
+    A secret is read and opened fresh for every loan; only the automaton that looks for it is kept, bounded, because
+    making one costs more than all else in a call.
+    """
+
+    def __init__(self, limit: int = 512) -> None:
+        self._limit = limit
+        self._key = os.urandom(32)
+        self._known: OrderedDict[bytes, scrub.Scrubber] = OrderedDict()
+
+    def get(self, values: list[bytes], forms: list[bytes]) -> scrub.Scrubber:
+        """The scrubber for these values and forms."""
+        digest = hashlib.blake2b(key=self._key, digest_size=32)
+        for part in (*values, b"", *forms):
+            digest.update(len(part).to_bytes(4, "big"))
+            digest.update(part)
+        name = digest.digest()
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = scrub.Scrubber.compile(values, forms)
+            if len(self._known) > self._limit:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(name)
+        return known
+
+
+class Loan:
+    """What the door lent for one call.
+
+    Args:
+        service: through which it was lent.
+        lent: field to secret.
+        record: the intent, to be concluded when the call ends.
+        scrubbers: where compiled scrubbers are kept.
+    """
+
+    __slots__ = ("_scrubbers", "_values", "record", "scrubber", "service")
+
+    def __init__(self, service: Service, lent: Mapping[str, Secret], record: Record, scrubbers: Scrubbers) -> None:
+        self.service = service
+        self.record = record
+        self.scrubber: scrub.Scrubber | None = None
+        self._values = {field: secret.reveal() for field, secret in lent.items()}
+        self._scrubbers = scrubbers
+
+    def inject(self, message: Message) -> Message:
+        """Attach the secrets; the client's own placeholder and ranges are taken out."""
+        _remove_placeholder(message, self.service)
+        for name in _RANGE:
+            message.remove(name)
+        accepted = message.get(b"accept-encoding")
+        if accepted is not None:
+            message.set(b"accept-encoding", scrub.accept_encoding(accepted))
+        message = next(inject(message, self.service.inject, self._values))
+        self.scrubber = self._scrubbers.get(list(self._values.values()), message.forms)
+        return message
+
+    def headers(self, headers: Headers) -> Headers:
+        """The headers of an answer, scrubbed."""
+        scrubber = self.scrubber
+        if scrubber is None or scrubber.empty:
+            return headers
+        return [(name, scrubber.text(value)) for name, value in headers]
+
+    def text(self, text: bytes) -> bytes:
+        """A short text of an answer, scrubbed."""
+        return text if self.scrubber is None else self.scrubber.text(text)
+
+    def body(self, headers: Headers) -> scrub.BodyScrubber | None:
+        """The scrubber for an answer's body. Raises ``ScrubFailedClosed`` for a coding that cannot be inspected."""
+        if self.scrubber is None or self.scrubber.empty:
+            return None
+        coding = b", ".join(value for name, value in headers if name == b"content-encoding")
+        return scrub.body(self.scrubber, coding)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a loan is never serialised")
+
+
+def without_stale(headers: Headers) -> Headers:
+    """Headers that are still right for a body that was decoded and encoded again."""
+    return [pair for pair in headers if pair[0] not in _STALE_WHEN_RECODED]
+
+
+def _remove_placeholder(message: Message, service: Service) -> None:
+    """Take out headers in which the client's SDK sent the placeholder, when it is not the injection's own text."""
+    text = service.placeholder.encode()
+    if text and service.inject.kind != "placeholder":
+        message.headers = [pair for pair in message.headers if text not in pair[1]]

@@ -1,0 +1,200 @@
+"""Every setting, in one tree of dataclasses, with one loader: defaults, a TOML file, ``KEYHOLE_…``, flags.
+
+Every limit against a hostile peer is a setting too and stands here or in a dataclass that is a field here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.lease import parse_duration
+
+EGRESS = ("deny", "allow", "log")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiLimits:
+    """Bounds on clients of the HTTP API.
+
+    Attributes:
+        body: bytes of a request body.
+        depth: nesting of JSON.
+        string: characters of one JSON string.
+        items: members of all JSON objects and arrays together.
+        concurrency: requests at once.
+    """
+
+    body: int = 32 * 1024 * 1024
+    depth: int = 64
+    string: int = 16 * 1024 * 1024
+    items: int = 100_000
+    concurrency: int = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings of a server, or of a command on a local vault.
+
+    Attributes:
+        vault: location of the store: ``sqlite:PATH`` or ``memory:``.
+        seal: how the vault is opened: ``passphrase``, ``keychain``, ``keyfile:PATH``; empty for what the vault says.
+        listen: ``HOST:PORT`` of the API.
+        proxy_listen: ``HOST:PORT`` of the proxy.
+        data: directory of files that are not secret (the CA's certificate); empty for the home.
+        egress: for new orgs: ``deny``, ``allow`` or ``log`` calls to hosts without a service.
+        upstream_ca: PEM file of CAs that upstreams may use besides the system's.
+        upstream_proxy: ``HOST:PORT`` of a corporate HTTP proxy through which upstreams are reached.
+        resolver: ``HOST:PORT`` of a DNS server; empty for the system's resolver.
+        resolve: ``HOST:ADDRESS`` entries that answer before any resolver.
+        tls_cert, tls_key: PEM files; with them both listeners speak TLS.
+        insecure_listen: allow a listener off loopback without TLS.
+        drain: seconds that running requests get at SIGTERM.
+        connect_timeout, answer_timeout, idle_timeout: seconds; see the proxy's and the upstream's limits.
+        max_uses: values that one key term may seal.
+        api: bounds on clients of the API.
+    """
+
+    vault: str = ""
+    seal: str = ""
+    listen: str = "127.0.0.1:8200"
+    proxy_listen: str = "127.0.0.1:8210"
+    data: str = ""
+    egress: str = "deny"
+    upstream_ca: str = ""
+    upstream_proxy: str = ""
+    resolver: str = ""
+    resolve: tuple[str, ...] = ()
+    tls_cert: str = ""
+    tls_key: str = ""
+    insecure_listen: bool = False
+    drain: float = 10.0
+    connect_timeout: float = 10.0
+    answer_timeout: float = 300.0
+    idle_timeout: float = 75.0
+    max_uses: int = 2**32
+    api: ApiLimits = field(default_factory=ApiLimits)
+
+    def checked(self) -> Config:
+        """This configuration, when it makes sense. Raises ``InvalidRequest`` that names the setting."""
+        if self.egress not in EGRESS:
+            raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}")
+        for name in ("listen", "proxy_listen"):
+            host, _ = split_address(getattr(self, name), name)
+            if not (is_loopback(host) or self.insecure_listen or self.tls_cert):
+                raise InvalidRequest(
+                    f"{name}: {host} is not loopback and the listener has no TLS",
+                    "give --tls-cert and --tls-key, or say --insecure-listen",
+                )
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise InvalidRequest("tls_cert and tls_key belong together")
+        return self
+
+
+def split_address(text: str, name: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; an IPv6 address stands in brackets. Raises ``InvalidRequest``."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not port.isascii() or int(port) > 65535:
+        raise InvalidRequest(
+            f"{name}: {text!r} is not HOST:PORT", "for example 127.0.0.1:8200; port 0 picks a free one"
+        )
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Does the host name this machine only?"""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def home() -> Path:
+    """The directory of the local vault: ``KEYHOLE_HOME``, else the platform's."""
+    named = os.environ.get("KEYHOLE_HOME")
+    return Path(named) if named else Path(platformdirs.user_data_dir("keyhole", appauthor=False))
+
+
+def local_vault() -> str:
+    """Location of the local vault's store."""
+    return f"sqlite:{home() / 'vault.db'}"
+
+
+def load(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Config:
+    """The configuration: defaults, file, environment and flags, the later one winning.
+
+    Args:
+        path: a TOML file.
+        flags: settings from the command line; ``None`` values and empty tuples do not count.
+
+    Raises:
+        InvalidRequest: an unknown setting, a wrong type, or a file that cannot be read.
+    """
+    known = {f.name for f in fields(Config)} - {"api"}
+    values: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    if path:
+        data = _read(path)
+        limits = data.pop("api_limits", {})
+        unknown = data.keys() - known
+        if unknown:
+            raise InvalidRequest(f"{path}: unknown setting {min(unknown)!r}", f"known: {', '.join(sorted(known))}")
+        values.update(data)
+    for name in known:
+        text = os.environ.get(f"KEYHOLE_{name.upper()}")
+        if text is not None:
+            values[name] = text
+    values.update({name: value for name, value in (flags or {}).items() if value not in (None, ())})
+    config = Config(**{name: _typed(name, value) for name, value in values.items()})
+    if limits:
+        try:
+            config = replace(config, api=ApiLimits(**{name: int(value) for name, value in limits.items()}))
+        except (TypeError, ValueError):
+            raise InvalidRequest("api_limits: unknown name or not a number") from None
+    return config.checked()
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with Path(path).open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise InvalidRequest(f"{path}: {error.strerror}", "check --config") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRequest(f"{path}: not TOML: {error}") from None
+
+
+def _typed(name: str, value: Any) -> Any:
+    default = next(f for f in fields(Config) if f.name == name).default
+    try:
+        if isinstance(default, bool):
+            return value if isinstance(value, bool) else {"true": True, "1": True, "false": False, "0": False}[value]
+        if isinstance(default, float):
+            return (
+                float(parse_duration(value, name=name))
+                if isinstance(value, str) and not _plain(value)
+                else float(value)
+            )
+        if isinstance(default, int):
+            return int(value)
+        if isinstance(default, tuple):
+            return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+    except (KeyError, TypeError, ValueError):
+        raise InvalidRequest(f"{name}: {value!r} is not of the right kind") from None
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name}: {value!r} is not a text")
+    return value
+
+
+def _plain(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()

@@ -1,0 +1,107 @@
+"""Services: bindings of secrets to destinations. The engine stores the binding only; it never sees a value.
+
+Who may bind may leak: writing a service needs ``read`` on every secret that it names, and ``sudo`` on the service to
+name private addresses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
+from keyhole.core.path import parse_name
+from keyhole.core.request import Operation, Reply
+from keyhole.core.service import Service
+from keyhole.engines import Call, Context, Engine, Field, Route
+
+SECRETS = "secret/"
+
+
+def secret_path(path: str) -> str:
+    """The API path whose ``read`` reveals the secret that a reference names."""
+    if path.startswith("/"):
+        raise InvalidRequest("dynamic sources cannot be bound yet", "name a secret such as stripe/api-key")
+    return f"{SECRETS}data/{path}"
+
+
+async def _exists(context: Context, params: Mapping[str, str]) -> bool:
+    return (await context.storage.get_one(params["name"])).data is not None
+
+
+async def write(context: Context, call: Call) -> None:
+    """Makes or replaces a service."""
+    name = parse_name(call.params["name"])
+    service = Service.from_data(name, call.data)
+    for path, _ in service.secret_refs():
+        if not context.caller.allows("read", secret_path(path)):
+            raise PolicyDenied(
+                f"binding a secret needs read on it, and you may not read {path!r}",
+                "ask its owner to make the service, or to grant you read",
+            )
+    if service.allow_addresses and not context.caller.allows("update", call.path, sudo=True):
+        raise PolicyDenied("naming addresses that the guard refuses needs sudo on the service", "ask an administrator")
+    item = await context.storage.get_one(name)
+    await context.storage.change([(name, json.dumps(service.as_data()).encode(), item.revision)])
+
+
+async def read(context: Context, call: Call) -> Reply:
+    """One service."""
+    item = await context.storage.get_one(call.params["name"])
+    if item.data is None:
+        raise NotFound(f"there is no service {call.params['name']!r}", "keyhole service list")
+    return Reply({"name": call.params["name"], **json.loads(item.data)})
+
+
+async def delete(context: Context, call: Call) -> None:
+    """Removes a service; calls through it are refused from the next request on."""
+    item = await context.storage.get_one(call.params["name"])
+    if item.data is not None:
+        await context.storage.change((), [(call.params["name"], item.revision)])
+
+
+async def list_names(context: Context, _call: Call) -> Reply:
+    """Names of all services."""
+    keys = await context.storage.list()
+    if not keys:
+        raise NotFound("there are no services", "keyhole add stripe, or keyhole service add NAME …")
+    return Reply({"keys": list(keys)})
+
+
+async def load_all(context: Context) -> list[Service]:
+    """Every service, for the directory that the broker compiles."""
+    names = list(await context.storage.list())
+    services = []
+    for start in range(0, len(names), 200):
+        part = names[start : start + 200]
+        for name, item in zip(part, await context.storage.get(*part), strict=True):
+            if item.data is not None:
+                services.append(Service.from_data(name, json.loads(item.data)))
+    return services
+
+
+ENGINE = Engine(
+    "services",
+    (
+        Route("", {Operation.LIST: list_names}, help="Names of all services."),
+        Route(
+            "{name}",
+            {Operation.READ: read, Operation.CREATE: write, Operation.DELETE: delete},
+            exists=_exists,
+            fields=(
+                Field("hosts", "list of host[:port]; *.host for one more label"),
+                Field("schemes", "list of https, http; https unless said"),
+                Field("methods", "list of methods; all unless said"),
+                Field("paths", "list of globs: * within a segment, ** across; all unless said"),
+                Field("deny_paths", "list of globs that win over paths"),
+                Field("secret", "path#field of the secret"),
+                Field("inject", 'object: {"kind": "bearer" | "basic" | "header" | "placeholder", …}'),
+                Field("allow_addresses", "list of networks that may be dialled although they are private"),
+                Field("placeholder", "text that stands for the secret in an agent's environment"),
+                Field("variables", "environment variables that hold the placeholder"),
+            ),
+            help="Where a secret may go, and how it is attached.",
+        ),
+    ),
+    configures=True,
+)

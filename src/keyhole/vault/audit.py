@@ -1,0 +1,241 @@
+"""The journal: typed records, sealed per org, chained per writer, signed per commit, durable before any release.
+
+A writer is a slot. A process takes the lowest free one, continues its chain, and proves at each commit that it still
+holds it: the entry of the slot stands as a check in the same batch as the rows, so that a writer which lost its slot
+cannot write. The slot's entry also names the head of its chain, which only a holder of the keys can write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from keyhole.core.errors import AuditUnavailable, Conflict, IntegrityError, InternalError, KeyholeError
+from keyhole.core.record import GENESIS, Record, link
+from keyhole.crypto.keyring import Keyring, Where
+from keyhole.crypto.signing import SigningKey
+from keyhole.stores import Batch, Check, JournalRow, Put, Store
+from keyhole.vault.clock import Clock
+from keyhole.vault.keys import SYSTEM, new_id
+
+SLOT_LEASE = 30.0
+_RENEW_AFTER = 10.0
+_OUTCOME_DELAY = 0.05
+_BACKLOG = 100_000
+_SIGNATURE = b"keyhole journal signature 1\0"
+
+
+@dataclass(slots=True)
+class Slot:
+    """A writer's place: number, entry revision, and the head of the chain it continues."""
+
+    number: int
+    revision: int
+    expires: float
+    sequence: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    org_id: str
+    time: int
+    body: bytes
+    keep: bool
+
+
+class Journal:
+    """Writes records. One per process and vault.
+
+    Args:
+        store: where the rows go.
+        signing: signs the last digest of each commit.
+        ring: gives the keyring of an org.
+        clock: gives the time of the records.
+    """
+
+    def __init__(self, store: Store, signing: SigningKey, ring: Callable[[str], Keyring], clock: Clock) -> None:
+        self._store = store
+        self._signing = signing
+        self._ring = ring
+        self._clock = clock
+        self._holder = new_id()
+        self._slot: Slot | None = None
+        self._pending: list[_Pending] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def intend(self, record: Record, org_id: str) -> asyncio.Future[None]:
+        """Queue a record; the future is done when it is durable, or fails with ``AuditUnavailable``."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._pending.append(_Pending(org_id, self._time(), record.encode(), keep=False))
+        self._waiters.append(waiter)
+        if self._task is None:
+            self._task = loop.create_task(self._flush())
+        return waiter
+
+    def outcome(self, record: Record, org_id: str) -> None:
+        """Queue a record that nobody waits for; it is durable within 100 ms, or with the next that is waited for."""
+        if len(self._pending) < _BACKLOG:
+            self._pending.append(_Pending(org_id, self._time(), record.encode(), keep=True))
+        if self._task is None and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_OUTCOME_DELAY, self._start)
+
+    async def drain(self) -> None:
+        """Wait until everything queued is durable."""
+        self._start()
+        while self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def close(self) -> None:
+        """Write what is queued and give the slot back."""
+        with contextlib.suppress(KeyholeError):
+            await self.drain()
+            if self._slot is not None:
+                await self._store.commit(Batch(puts=[self._slot_put(self._slot, expires=0.0)]))
+        self._slot = None
+
+    def _time(self) -> int:
+        return int(self._clock.now() * 1e9)
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is None and self._pending:
+            self._task = asyncio.get_running_loop().create_task(self._flush())
+
+    async def _flush(self) -> None:
+        """Commit what is queued, batch after batch; requests that arrive meanwhile form the next batch."""
+        try:
+            while self._pending:
+                pending, self._pending = self._pending, []
+                waiters, self._waiters = self._waiters, []
+                try:
+                    await self._commit(pending)
+                except KeyholeError as error:
+                    self._failed(pending, waiters, error)
+                    return
+                except Exception:  # whoever waits must not wait for ever, whatever went wrong
+                    self._failed(pending, waiters, InternalError("the journal failed"))
+                    raise
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
+        finally:
+            self._task = None
+
+    def _failed(self, pending: list[_Pending], waiters: list[asyncio.Future[None]], error: KeyholeError) -> None:
+        """Refuse whoever waits; keep the outcomes, which have happened, for the next attempt."""
+        refusal = AuditUnavailable(f"the audit record could not be written ({error.reason})", error.hint)
+        for waiter in (*waiters, *self._waiters):
+            if not waiter.done():
+                waiter.set_exception(refusal)
+        self._waiters = []
+        self._pending = [item for item in (*pending, *self._pending) if item.keep]
+        if self._pending:
+            self._timer = asyncio.get_running_loop().call_later(1.0, self._start)
+
+    async def _commit(self, pending: list[_Pending]) -> None:
+        for _ in range(3):
+            slot = self._slot or await self._take_slot()
+            rows = self._rows(slot, pending)
+            renewed = self._clock.now() > slot.expires - SLOT_LEASE + _RENEW_AFTER
+            head = Slot(slot.number, slot.revision, slot.expires, rows[-1].sequence, rows[-1].digest)
+            try:
+                if renewed:
+                    head.expires = self._clock.now() + SLOT_LEASE
+                    await self._store.commit(Batch(puts=[self._slot_put(head, expires=head.expires)], appends=rows))
+                    head.revision += 1
+                else:
+                    check = Check(_slot_key(slot.number), slot.revision)
+                    await self._store.commit(Batch(checks=[check], appends=rows))
+            except Conflict:
+                self._slot = None  # the slot was taken over while this process slept; go on in another chain
+                continue
+            self._slot = head
+            return
+        raise AuditUnavailable("no journal slot could be held", "are very many processes using this vault?")
+
+    def _rows(self, slot: Slot, pending: list[_Pending]) -> list[JournalRow]:
+        rows = []
+        digest, sequence = slot.digest, slot.sequence
+        for item in pending:
+            sequence += 1
+            where = _where(slot.number, sequence, item.org_id)
+            body = self._ring(item.org_id).seal_record(item.body, where)
+            digest = link(digest, slot.number, sequence, item.time, item.org_id, body)
+            signature = self._signing.sign(_SIGNATURE + digest) if item is pending[-1] else b""
+            rows.append(JournalRow(slot.number, sequence, item.time, item.org_id, body, digest, signature))
+        return rows
+
+    async def _take_slot(self) -> Slot:
+        """Lease the lowest free slot and find the head of its chain."""
+        number = 0
+        while True:
+            [entry] = await self._store.get([_slot_key(number)])
+            free = (
+                entry.value is None
+                or open_slot(self._ring(SYSTEM), number, entry.value, entry.revision)["expires"] < self._clock.now()
+            )
+            if not free:
+                number += 1
+                continue
+            slot = Slot(number, entry.revision, self._clock.now() + SLOT_LEASE, 0, GENESIS)
+            # The head is read after the lease is ours: from then on nobody else can append to this chain.
+            try:
+                slot.sequence, slot.digest = await self._head(number)
+                await self._store.commit(Batch(puts=[self._slot_put(slot, expires=slot.expires)]))
+            except Conflict:
+                continue
+            slot.revision += 1
+            slot.sequence, slot.digest = await self._head(number)
+            self._slot = slot
+            return slot
+
+    async def _head(self, number: int) -> tuple[int, bytes]:
+        last = (await self._store.heads()).get(number, 0)
+        if not last:
+            return 0, GENESIS
+        rows = await self._store.scan(number, after=last - 1, limit=1)
+        if not rows:
+            raise IntegrityError(f"the journal of writer {number} has no row {last}", "run keyhole audit verify")
+        return last, rows[0].digest
+
+    def _slot_put(self, slot: Slot, *, expires: float) -> Put:
+        key = _slot_key(slot.number)
+        data = {"holder": self._holder, "expires": expires, "head": slot.sequence, "digest": slot.digest.hex()}
+        data["time"] = self._clock.now()
+        where = Where(SYSTEM, "journal", key, slot.revision + 1)
+        return Put(key, self._ring(SYSTEM).seal(json.dumps(data).encode(), where), slot.revision)
+
+
+def open_slot(ring: Keyring, number: int, value: bytes, revision: int) -> dict[str, Any]:
+    """What the entry of a slot says: holder, expires, head, digest, time."""
+    where = Where(SYSTEM, "journal", _slot_key(number), revision)
+    data: dict[str, Any] = json.loads(ring.open(value, where))
+    return data
+
+
+def open_row(ring: Keyring, row: JournalRow) -> Record:
+    """The record of a row. Raises ``IntegrityError`` when the body is not what was sealed for this place."""
+    return Record.decode(ring.open_record(row.body, _where(row.writer, row.sequence, row.partition)))
+
+
+def signed(digest: bytes) -> bytes:
+    """The bytes that a journal signature covers."""
+    return _SIGNATURE + digest
+
+
+def _slot_key(number: int) -> str:
+    return f"sys/journal/{number}"
+
+
+def _where(writer: int, sequence: int, org_id: str) -> bytes:
+    return b"".join((b"record\0", writer.to_bytes(4, "big"), sequence.to_bytes(8, "big"), org_id.encode()))

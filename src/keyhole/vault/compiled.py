@@ -1,0 +1,100 @@
+"""What is compiled per org: access lists of sets of policies, the services, the callers of live tokens.
+
+Everything here is derived from the store and checked against it on every request: while the store's generation is the
+same nothing was written at all; when it moved, the org's epoch tells whether its configuration changed, and a token is
+read again. So a change holds for the next request on every node, and nothing is compiled twice without need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from keyhole.core.errors import NotFound, Unauthenticated
+from keyhole.core.identity import Caller
+from keyhole.core.policy import ROOT, Acl, PathRule
+from keyhole.core.service import Service
+from keyhole.stores import Store
+from keyhole.vault.orgs import Org, Orgs
+from keyhole.vault.tokens import Token
+
+_CALLERS = 20_000
+
+
+@dataclass(slots=True)
+class OrgState:
+    """Everything compiled for one org at one epoch.
+
+    Attributes:
+        org: the org.
+        epoch: revision of its epoch entry.
+        generation: of the store when that was last found true.
+        rules: of each policy by name, loaded when first needed.
+        acls: of each set of policies.
+        services: by name; ``None`` until first needed.
+        callers: by token id, each with the generation at which its token was last read.
+        derived: what a higher floor compiled from the services, such as the broker's directory.
+    """
+
+    org: Org
+    epoch: int
+    generation: int
+    rules: dict[str, list[PathRule]] = field(default_factory=dict)
+    acls: dict[tuple[str, ...], Acl] = field(default_factory=dict)
+    services: dict[str, Service] | None = None
+    callers: dict[str, tuple[int, Token, Caller]] = field(default_factory=dict)
+    derived: dict[str, object] = field(default_factory=dict)
+
+
+class Compiled:
+    """The compiled states of all orgs.
+
+    Args:
+        store: asked for its generation on every request.
+        orgs: to read an org anew.
+        load_policy: ``(org_id, name)`` to its rules; an unknown policy grants nothing.
+    """
+
+    def __init__(self, store: Store, orgs: Orgs, load_policy: Callable[[str, str], Awaitable[list[PathRule]]]) -> None:
+        self._store = store
+        self._orgs = orgs
+        self._load_policy = load_policy
+        self._states: dict[str, OrgState] = {}
+
+    async def state(self, org_id: str) -> OrgState:
+        """The state of an org as of now. Raises ``Unauthenticated`` when the org does not exist (any more)."""
+        generation = await self._store.generation()
+        state = self._states.get(org_id)
+        if state is not None and state.generation == generation:
+            return state
+        [entry] = await self._store.get([self._orgs.epoch_key(org_id)])
+        if state is not None and state.epoch == entry.revision:
+            state.generation = generation
+            return state
+        try:
+            org = await self._orgs.by_id(org_id)
+        except NotFound:
+            self._states.pop(org_id, None)
+            raise Unauthenticated("the token is not valid", "its org does not exist any more") from None
+        state = self._states[org_id] = OrgState(org, entry.revision, generation)
+        return state
+
+    async def acl(self, state: OrgState, policies: tuple[str, ...]) -> Acl:
+        """The compiled union of policies."""
+        acl = state.acls.get(policies)
+        if acl is None:
+            rules: list[PathRule] = []
+            for name in policies:
+                if name == ROOT:
+                    continue
+                if name not in state.rules:
+                    state.rules[name] = await self._load_policy(state.org.id, name)
+                rules += state.rules[name]
+            acl = state.acls[policies] = Acl(rules, root=ROOT in policies)
+        return acl
+
+    def remember(self, state: OrgState, token: Token, caller: Caller) -> None:
+        """Keep a caller until the store moves."""
+        if len(state.callers) >= _CALLERS:
+            state.callers.clear()
+        state.callers[token.id] = (state.generation, token, caller)

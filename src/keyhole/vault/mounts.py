@@ -1,0 +1,111 @@
+"""Which engine answers at which path. A path has one mount (the longest prefix) and one route of its table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from keyhole import engines
+from keyhole.core.errors import NotFound
+from keyhole.core.request import Operation
+from keyhole.engines import Engine, Handler, Route
+
+_WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """An engine at a path.
+
+    Attributes:
+        path: with its trailing slash.
+        id: names its storage; stays when the mount moves.
+        engine: what answers.
+        description: for people.
+    """
+
+    path: str
+    id: str
+    engine: Engine
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes: mount, route, handler and the parameters from the path."""
+
+    mount: Mount
+    route: Route
+    handler: Handler
+    params: Mapping[str, str]
+
+
+class Mounts:
+    """The table of mounts of a vault."""
+
+    def __init__(self, mounts: Iterable[Mount]) -> None:
+        self._tables: list[tuple[Mount, list[tuple[re.Pattern[str], Route]]]] = []
+        for mount in mounts:
+            self.add(mount)
+
+    def add(self, mount: Mount) -> None:
+        """Put one more mount into the table."""
+        self._tables.append((mount, [(route.compiled(), route) for route in mount.engine.routes]))
+        self._tables.sort(key=lambda table: len(table[0].path), reverse=True)
+
+    def __iter__(self) -> Iterator[Mount]:
+        """All mounts, the longest path first."""
+        return (mount for mount, _ in self._tables)
+
+    def at(self, path: str) -> Mount:
+        """The mount with exactly this path. Raises ``NotFound``."""
+        for mount, _ in self._tables:
+            if mount.path == path:
+                return mount
+        raise NotFound(f"there is no mount at {path}")
+
+    def resolve(self, operation: Operation, path: str) -> Target:
+        """The handler for an operation on a path.
+
+        Args:
+            operation: create and update are one here.
+            path: canonical; a listing ends in a slash.
+
+        Raises:
+            NotFound: no mount or no route fits.
+            UnsupportedOperation: a route fits and does not know the operation.
+        """
+        wanted = Operation.CREATE if operation in _WRITES else operation
+        folder = path if path.endswith("/") else f"{path}/"
+        fits = False
+        for mount, table in self._tables:
+            if not folder.startswith(mount.path):
+                continue
+            below = path[len(mount.path) :]
+            for pattern, route in table:
+                match = pattern.fullmatch(below)
+                if match is None:
+                    continue
+                fits = True
+                if handler := route.handlers.get(wanted):
+                    return Target(mount, route, handler, match.groupdict())
+            break
+        if fits:
+            raise UnsupportedOperation("unsupported operation")
+        raise NotFound(f"no handler for route '{path}'")
+
+
+class UnsupportedOperation(NotFound):
+    """The path exists and does not take this operation."""
+
+    status = 405
+
+
+def standard() -> list[Mount]:
+    """The mounts that every org has."""
+    return [
+        Mount("secret/", "kv", engines.load("kv"), "versioned secrets"),
+        Mount("services/", "services", engines.load("services"), "where secrets may go"),
+        Mount("cubbyhole/", "cubbyhole", engines.load("cubbyhole"), "a drawer for each token"),
+    ]

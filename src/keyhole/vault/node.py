@@ -1,0 +1,229 @@
+"""One node over a store: it starts sealed, opens the vault with a seal, and closes it again.
+
+While it is sealed every request is refused with ``Sealed``, but for the few that say how it stands or change that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from keyhole.core.errors import Conflict, KeyholeError, NotFound, Sealed
+from keyhole.core.identity import ROOT_ORG
+from keyhole.core.policy import ROOT
+from keyhole.core.record import Phase, Record
+from keyhole.core.request import Reply, Request
+from keyhole.core.value import Secret
+from keyhole.engines import Route
+from keyhole.seals import Seal, open_seal
+from keyhole.stores import Batch, Store
+from keyhole.vault.audit import Journal, open_slot
+from keyhole.vault.clock import Clock
+from keyhole.vault.history import History
+from keyhole.vault.keys import MAX_USES, SYSTEM, Header, Keys, new_id, read_header
+from keyhole.vault.orgs import Orgs
+from keyhole.vault.sys import tables
+from keyhole.vault.sys.tokens import end_tokens
+from keyhole.vault.tokens import MOUNT as TOKENS
+from keyhole.vault.tokens import Grant
+from keyhole.vault.vault import Vault
+
+_SWEEP_EVERY = 30.0
+_SWEEP_BATCH = 500
+REPORTED_VERSION = "1.14.0"  # what clients of the wire format decide by
+
+
+class Node:
+    """A node.
+
+    Args:
+        store: where the vault lies.
+        extend: called with each vault that is opened; gives routes below ``sys/`` that higher floors serve.
+        max_uses: values that one key term may seal.
+        egress: setting for new orgs.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        extend: Callable[[Vault], tuple[Route, ...]] | None = None,
+        max_uses: int = MAX_USES,
+        egress: str = "deny",
+    ) -> None:
+        self.store = store
+        self.vault: Vault | None = None
+        self._extend = extend
+        self._max_uses = max_uses
+        self._egress = egress
+        self._lock = asyncio.Lock()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._sealing: asyncio.Task[None] | None = None
+
+    async def header(self) -> Header | None:
+        """What stands at the entrance of the store; ``None`` before ``init``."""
+        return await read_header(self.store)
+
+    async def handle(self, request: Request) -> Reply:
+        """Hand a request to the door. Raises ``Sealed`` when the vault is not open."""
+        return await self.open_vault().handle(request)
+
+    def open_vault(self) -> Vault:
+        """The open vault. Raises ``Sealed``."""
+        if self.vault is None:
+            raise Sealed("Vault is sealed", "unseal it: keyhole operator unseal")
+        return self.vault
+
+    async def init(
+        self, spec: str, passphrase: Secret | None = None, *, seal: Seal | None = None, token: str = ""
+    ) -> str:
+        """Make a new vault in an empty store, open it, and return the root token.
+
+        Args:
+            spec: names the seal, now and at the next start.
+            passphrase: for the seal ``passphrase``.
+            seal: a seal that is not on the shelf, for a vault that ends with the process.
+            token: the root token, when somebody chose it.
+
+        Raises:
+            Conflict: the store holds a vault already.
+        """
+        async with self._lock:
+            if await self.header() is not None:
+                raise Conflict("Vault is already initialized", "open it instead of making a new one")
+            vault_id = new_id()
+            seal = seal or open_seal(spec, passphrase=passphrase, vault_id=vault_id, create=True)
+            root = os.urandom(32)
+            blob = await asyncio.to_thread(seal.wrap, root)
+            keys = Keys(self.store, root, max_uses=self._max_uses)
+            await keys.create(Header(vault_id, spec, blob, 0))
+            vault = await self._open(keys, vault_id, create=True)
+            grant = Grant(name="user/root", policies=(ROOT,), endless=True)
+            token, _, _ = await vault.tokens.create(vault.storage(vault.root_org, TOKENS), grant, now=vault.clock.now())
+            return token
+
+    async def unseal(self, passphrase: Secret | None = None, *, spec: str = "", interactive: bool = False) -> None:
+        """Open the vault; an open one stays as it is.
+
+        Args:
+            passphrase: for the seal ``passphrase``.
+            spec: another way to reach the same seal, such as a moved key file.
+            interactive: a keychain may ask its user.
+
+        Raises:
+            NotFound: there is no vault in this store.
+            IntegrityError: the key is wrong.
+            Sealed: the seal has nothing to open with.
+        """
+        async with self._lock:
+            if self.vault is not None:
+                return
+            header = await self.header()
+            if header is None:
+                raise NotFound("there is no vault in this store", "make one: keyhole init")
+            seal = open_seal(
+                spec or header.seal, passphrase=passphrase, vault_id=header.vault_id, interactive=interactive
+            )
+            root = await asyncio.to_thread(seal.unwrap, header.root)
+            keys = Keys(self.store, root, max_uses=self._max_uses)
+            await keys.load()
+            await self._open(keys, header.vault_id, create=False)
+            if await asyncio.to_thread(seal.needs_rewrap, header.root):
+                stronger = replace(header, root=await asyncio.to_thread(seal.wrap, root))
+                with contextlib.suppress(KeyholeError):  # another node did it, or the store is read-only: try next time
+                    await self.store.commit(Batch(puts=[stronger.put()]))
+
+    async def status(self) -> dict[str, Any]:
+        """How it stands, in the field names of Vault's ``sys/seal-status``."""
+        header = await self.header()
+        return {
+            "type": header.seal.partition(":")[0] if header else "",
+            "initialized": header is not None,
+            "sealed": self.vault is None,
+            "t": 1,
+            "n": 1,
+            "progress": 0,
+            "nonce": "",
+            "version": REPORTED_VERSION,
+            "build_date": "",
+            "migration": False,
+            "recovery_seal": False,
+            "storage_type": type(self.store).__module__.split(".")[2],
+        }
+
+    async def seal(self) -> None:
+        """Forget the keys."""
+        async with self._lock:
+            vault, self.vault = self.vault, None
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                self._sweeper = None
+            if vault is not None:
+                await vault.journal.close()
+
+    def seal_soon(self) -> None:
+        """Seal after the running request has been answered."""
+        self._sealing = asyncio.get_running_loop().create_task(self.seal())
+
+    def start_sweeper(self) -> None:
+        """Remove what is due (expired tokens, half revoked ones) from time to time; a server does this."""
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().create_task(self._sweep_for_ever())
+
+    async def close(self) -> None:
+        """Seal, and let the store go."""
+        await self.seal()
+        await self.store.close()
+
+    async def _open(self, keys: Keys, vault_id: str, *, create: bool) -> Vault:
+        orgs = Orgs(self.store, keys)
+        clock = Clock(await self.store.now(), await _high_water(self.store, keys))
+        if create:
+            await orgs.create(ROOT_ORG, egress=self._egress, now=clock.now())
+        root = await orgs.by_name(ROOT_ORG)
+        journal = Journal(self.store, keys.signing, keys.ring, clock)
+        vault = Vault(self.store, keys, journal, clock, root.id, orgs)
+        vault.default_egress = self._egress
+        more = self._extend(vault) if self._extend is not None else ()
+        for mount in tables(vault, History(self.store, keys, vault_id), self.seal_soon, more):
+            vault.mounts.add(mount)
+        if clock.anomaly > 0:
+            record = Record(phase=Phase.EVENT, id=new_id(), operation="clock", result="the clock was set back")
+            journal.outcome(record, root.id)
+        self.vault = vault
+        return vault
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_EVERY)
+            with contextlib.suppress(KeyholeError):
+                await self.sweep()
+
+    async def sweep(self) -> int:
+        """Remove tokens that are expired, used up or half revoked; returns how many."""
+        vault = self.open_vault()
+        vault.clock.resynchronise(await self.store.now())
+        ended = 0
+        for key in await self.store.due(vault.clock.now(), _SWEEP_BATCH):
+            org_id, _, rest = key.partition("/")
+            if org_id == SYSTEM or not rest.startswith(f"{TOKENS}/"):
+                continue
+            state = await vault.compiled.state(org_id)
+            path = vault.storage(org_id, TOKENS).path(key)
+            ended += await end_tokens(vault, state.org.id, path.rpartition("/")[2])
+        return ended
+
+
+async def _high_water(store: Store, keys: Keys) -> float:
+    """The latest time that any writer of the journal has noted."""
+    latest = 0.0
+    for number in (await store.heads()) or {}:
+        [entry] = await store.get([f"sys/journal/{number}"])
+        if entry.value is not None:
+            noted = open_slot(keys.ring(SYSTEM), number, entry.value, entry.revision)
+            latest = max(latest, float(noted.get("time", 0.0)))
+    return latest

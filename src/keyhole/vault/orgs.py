@@ -1,0 +1,144 @@
+"""Orgs: flat, isolated by their own keys and their own partition of the store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from keyhole.core.errors import Conflict, InvalidRequest, NotFound
+from keyhole.core.identity import ROOT_ORG
+from keyhole.stores import Batch, Delete, Store
+from keyhole.vault.keys import SYSTEM, Keys, new_id
+from keyhole.vault.storage import Change, Storage, Write
+
+EGRESS = ("deny", "allow", "log")
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Org:
+    """One tenant.
+
+    Attributes:
+        id: opaque; partition of the store and part of all associated data.
+        name: what people write.
+        egress: what happens to a call to a host without a service: ``deny``, ``allow`` or ``log``.
+        created: seconds since the epoch.
+    """
+
+    id: str
+    name: str
+    egress: str
+    created: float
+
+
+class Orgs:
+    """The directory of orgs, and the storage of each of their mounts."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+        self._storages: dict[tuple[str, str], Storage] = {}
+        self._known: dict[str, Org] = {}
+        self._directory = self._open(SYSTEM, "orgs", configures=True)
+
+    def epoch_key(self, org_id: str) -> str:
+        """Store key whose revision stands for the configuration of an org."""
+        return f"{org_id}/epoch"
+
+    def storage(self, org_id: str, mount: str, *, configures: bool = False) -> Storage:
+        """The storage of one mount of an org. ``configures``: a change of it changes what is compiled for the org."""
+        storage = self._storages.get((org_id, mount))
+        if storage is None:
+            storage = self._storages[org_id, mount] = self._open(org_id, mount, configures=configures)
+        return storage
+
+    async def by_name(self, name: str) -> Org:
+        """The org of this name, with its keyring loaded. Raises ``NotFound``."""
+        item = await self._directory.get_one(f"name/{name}")
+        if item.data is None:
+            raise NotFound(f"there is no org {name!r}", "keyhole org list")
+        return await self.by_id(item.data.decode())
+
+    async def by_id(self, org_id: str) -> Org:
+        """The org of this id, with its keyring loaded. Raises ``NotFound``."""
+        item = await self._directory.get_one(f"id/{org_id}")
+        if item.data is None:
+            self._keys.forget(org_id)
+            self._known.pop(org_id, None)
+            raise NotFound("there is no such org")
+        await self._keys.load_ring(org_id)
+        org = self._known[org_id] = Org(id=org_id, **json.loads(item.data))
+        return org
+
+    def known(self, org_id: str) -> Org | None:
+        """The org if it was loaded in this process."""
+        return self._known.get(org_id)
+
+    async def names(self) -> list[str]:
+        """Names of all orgs."""
+        return await self._directory.list("name")
+
+    async def create(self, name: str, *, egress: str, now: float) -> Org:
+        """Make an org with its own keys. Raises ``Conflict`` when the name is taken."""
+        if egress not in EGRESS:
+            raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}")
+        taken = await self._directory.get_one(f"name/{name}")
+        if taken.data is not None:
+            raise Conflict(f"there is an org {name!r} already")
+        org = Org(new_id(), name, egress, now)
+        # The keyring first: an org that is listed always has its keys.
+        await self._store.commit(Batch(puts=[self._keys.new_ring(org.id)]))
+        await self._directory.commit(
+            Change(
+                [
+                    Write(f"name/{name}", org.id.encode(), taken.revision),
+                    Write(f"id/{org.id}", _encode(org), 0),
+                ]
+            )
+        )
+        self._known[org.id] = org
+        return org
+
+    async def configure(self, org: Org, *, egress: str) -> Org:
+        """Change what the org does with calls to hosts without a service."""
+        if egress not in EGRESS:
+            raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}")
+        item = await self._directory.get_one(f"id/{org.id}")
+        changed = Org(org.id, org.name, egress, org.created)
+        await self._directory.commit(Change([Write(f"id/{org.id}", _encode(changed), item.revision)]))
+        await self.touch(org.id)
+        self._known[org.id] = changed
+        return changed
+
+    async def touch(self, org_id: str) -> None:
+        """Make every node compile the org's configuration anew."""
+        await self._open(org_id, "epoch", configures=True).commit(Change())
+
+    async def delete(self, org: Org) -> None:
+        """Remove an org: first its keys, which ends everything it holds, then its entries. The journal stays."""
+        if org.name == ROOT_ORG:
+            raise InvalidRequest("the org root cannot be deleted")
+        name, by_id = await self._directory.get(f"name/{org.name}", f"id/{org.id}")
+        await self._directory.commit(
+            Change(deletes=[(f"name/{org.name}", name.revision), (f"id/{org.id}", by_id.revision)])
+        )
+        while keys := await self._store.list(f"{org.id}/", limit=_PAGE):
+            entries = await self._store.get(keys)
+            await self._store.commit(
+                Batch(deletes=[Delete(key, entry.revision) for key, entry in zip(keys, entries, strict=True)])
+            )
+        self._known.pop(org.id, None)
+
+    def _open(self, org_id: str, mount: str, *, configures: bool) -> Storage:
+        async def reserve(count: int) -> None:
+            await self._keys.reserve(org_id, count)
+
+        epoch = self.epoch_key(org_id) if configures else ""
+        return Storage(self._store, lambda: self._keys.ring(org_id), org_id, mount, reserve, epoch)
+
+
+def _encode(org: Org) -> bytes:
+    data: dict[str, Any] = {"name": org.name, "egress": org.egress, "created": org.created}
+    return json.dumps(data).encode()

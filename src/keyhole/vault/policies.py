@@ -1,0 +1,89 @@
+"""Policies as stored: their text for people, and their rules for the compiler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.policy import ROOT, PathRule
+from keyhole.vault.hcl import parse_policy, render_policy
+from keyhole.vault.storage import Change, Storage, Write
+
+MOUNT = "policies"
+DEFAULT = "default"
+DEFAULT_TEXT = """\
+# What every token may do with itself.
+path "auth/token/lookup-self" { capabilities = ["read"] }
+path "auth/token/renew-self" { capabilities = ["update"] }
+path "auth/token/revoke-self" { capabilities = ["update"] }
+path "sys/capabilities-self" { capabilities = ["update"] }
+path "sys/internal/ui/mounts" { capabilities = ["read"] }
+path "sys/internal/ui/mounts/*" { capabilities = ["read"] }
+path "sys/keyhole" { capabilities = ["read"] }
+path "sys/why" { capabilities = ["update"] }
+path "cubbyhole/*" { capabilities = ["create", "read", "update", "delete", "list"] }
+"""
+
+
+async def load(storage: Storage, name: str) -> list[PathRule]:
+    """The rules of a policy; an unknown one grants nothing."""
+    stored = await read(storage, name)
+    return [PathRule.from_data(rule) for rule in stored["rules"]] if stored else []
+
+
+async def read(storage: Storage, name: str) -> dict[str, Any] | None:
+    """``text`` and ``rules`` of a policy as stored."""
+    item = await storage.get_one(f"p/{name}")
+    if item.data is None:
+        return {"text": DEFAULT_TEXT, "rules": parse_policy(DEFAULT_TEXT)} if name == DEFAULT else None
+    data: dict[str, Any] = json.loads(item.data)
+    return data
+
+
+async def write(storage: Storage, name: str, text: str) -> None:
+    """Store a policy. Raises ``InvalidRequest`` with the place of a mistake."""
+    if name == ROOT:
+        raise InvalidRequest("cannot update root policy")
+    await _put(storage, name, text, parse_policy(text))
+
+
+async def delete(storage: Storage, name: str) -> None:
+    """Remove a policy; an unknown one counts as removed."""
+    if name in {ROOT, DEFAULT}:
+        raise InvalidRequest(f"cannot delete {name} policy")
+    item = await storage.get_one(f"p/{name}")
+    if item.data is not None:
+        await storage.commit(Change(deletes=[(f"p/{name}", item.revision)]))
+
+
+async def names(storage: Storage) -> list[str]:
+    """Names of all policies, with the built-in ones."""
+    return sorted({*await storage.list("p", recursive=True), DEFAULT, ROOT})
+
+
+async def set_capability(storage: Storage, name: str, path: str, capability: str, *, given: bool) -> bool:
+    """Add a capability on an exact path to a policy, or take it out; returns whether that changed anything."""
+    stored = await read(storage, name) or {"text": "", "rules": []}
+    rules: list[dict[str, Any]] = stored["rules"]
+    has = any(rule["path"] == path and capability in rule["capabilities"] for rule in rules)
+    if has == given:
+        return False
+    if given:
+        added = {"path": path, "capabilities": [capability]}
+        await _put(storage, name, stored["text"] + render_policy([added]), [*rules, added])
+        return True
+    left = []
+    for rule in rules:
+        kept = [c for c in rule["capabilities"] if rule["path"] != path or c != capability]
+        if kept:
+            left.append({**rule, "capabilities": kept})
+    await _put(storage, name, render_policy(left), left)
+    return True
+
+
+async def _put(storage: Storage, name: str, text: str, rules: Sequence[dict[str, Any]]) -> None:
+    item = await storage.get_one(f"p/{name}")
+    data = json.dumps({"text": text, "rules": list(rules)}).encode()
+    await storage.commit(Change([Write(f"p/{name}", data, item.revision)]))

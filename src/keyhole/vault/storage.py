@@ -1,0 +1,176 @@
+"""What an engine sees of the store: paths in clear, values in clear, one mount of one org, nothing else.
+
+Underneath, every path segment is encrypted (so the store learns neither names nor their order), every value is sealed
+with its own data key, and the associated data binds it to org, mount, key and revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from keyhole.core.errors import Conflict
+from keyhole.crypto.keyring import Keyring, Where
+from keyhole.stores import Batch, Check, Delete, Put, Store
+
+_PATH_CACHE = 4096
+_EPOCH_RETRIES = 50
+_PAGE = 1000
+_AFTER_FOLDER = "\x7f"  # greater than every byte that a key may have after the folder's slash
+Paths = list[str]  # ``Storage.list`` hides the builtin inside the class body
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One stored value in clear. ``data`` is ``None`` where nothing lies; ``revision`` is what a write must expect."""
+
+    data: bytes | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Store ``data`` at ``path`` if it is still at revision ``expected``; ``due`` makes it findable by time."""
+
+    path: str
+    data: bytes
+    expected: int
+    due: float | None = None
+
+
+@dataclass(slots=True)
+class Change:
+    """Writes that hold together or not at all."""
+
+    writes: list[Write] = field(default_factory=list)
+    deletes: list[tuple[str, int]] = field(default_factory=list)
+    checks: list[tuple[str, int]] = field(default_factory=list)
+
+
+class Storage:
+    """The storage of one mount.
+
+    Args:
+        store: where the bytes lie.
+        keyring: of the org.
+        org_id: partition and associated data.
+        mount: id of the mount; stays when the mount moves.
+        reserve: awaited before sealing, with the number of values; keeps the count of uses of the current key.
+        epoch: key whose revision stands for the org's configuration; set on mounts that configure something.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        keyring: Callable[[], Keyring],
+        org_id: str,
+        mount: str,
+        reserve: Callable[[int], Awaitable[None]],
+        epoch: str = "",
+    ) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._org = org_id
+        self._mount = mount
+        self._reserve = reserve
+        self._epoch = epoch
+        self._keys: dict[str, str] = {}
+
+    async def get(self, *paths: str) -> list[Item]:
+        """The values at these paths, read in one snapshot. Raises ``IntegrityError`` for one that does not open."""
+        keys = [self.key(path) for path in paths]
+        keyring = self._keyring()
+        items = []
+        for key, entry in zip(keys, await self._store.get(keys), strict=True):
+            data = None
+            if entry.value is not None:
+                data = keyring.open(entry.value, Where(self._org, self._mount, key, entry.revision))
+            items.append(Item(data, entry.revision))
+        return items
+
+    async def get_one(self, path: str) -> Item:
+        """The value at one path."""
+        return (await self.get(path))[0]
+
+    async def list(self, prefix: str = "", *, recursive: bool = False) -> Paths:
+        """Names directly below ``prefix`` (folders end in ``/``), or all paths below it; sorted."""
+        base = f"{self.key(prefix)}/" if prefix else f"{self._org}/{self._mount}/"
+        names: Paths = []
+        after = ""
+        while True:
+            page = await self._store.list(base, after=after, limit=_PAGE, delimiter="" if recursive else "/")
+            names += (self._decrypt(prefix, key.removeprefix(base)) for key in page)
+            if len(page) < _PAGE:
+                return sorted(names)
+            after = page[-1] + _AFTER_FOLDER if page[-1].endswith("/") else page[-1]
+
+    async def commit(self, change: Change) -> None:
+        """Make the change durable. Raises ``Conflict`` when something it expects is no longer so."""
+        await self._reserve(len(change.writes))
+        if not self._epoch:
+            await self._store.commit(self._batch(change))
+            return
+        [before] = await self._store.get([self._epoch])
+        for _ in range(_EPOCH_RETRIES):
+            bump = Put(self._epoch, b"", before.revision)
+            try:
+                await self._store.commit(self._batch(change, bump))
+            except Conflict:
+                [now] = await self._store.get([self._epoch])
+                if now.revision == before.revision:
+                    raise
+                before = now
+            else:
+                return
+        raise Conflict("the configuration is being changed by many at once", "try again")
+
+    async def change(
+        self,
+        writes: Sequence[tuple[str, bytes, int]] = (),
+        deletes: Sequence[tuple[str, int]] = (),
+        checks: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        """``commit`` in plain tuples, as engines use it."""
+        await self.commit(Change([Write(*write) for write in writes], [*deletes], [*checks]))
+
+    def key(self, path: str) -> str:
+        """The store key of a path."""
+        key = self._keys.get(path)
+        if key is None:
+            if len(self._keys) >= _PATH_CACHE:
+                self._keys.clear()
+            name_key = self._keyring().name_key
+            parent = f"{self._mount}"
+            parts = [self._org, self._mount]
+            for segment in path.split("/"):
+                parts.append(name_key.encrypt(segment, parent))
+                parent = f"{parent}/{segment}"
+            key = self._keys[path] = "/".join(parts)
+        return key
+
+    def path(self, key: str) -> str:
+        """The path of a store key of this mount."""
+        return self._decrypt("", key.removeprefix(f"{self._org}/{self._mount}/"))
+
+    def _decrypt(self, prefix: str, tokens: str) -> str:
+        name_key = self._keyring().name_key
+        parent = f"{self._mount}/{prefix}" if prefix else self._mount
+        segments = []
+        for token in tokens.removesuffix("/").split("/"):
+            segments.append(name_key.decrypt(token, parent))
+            parent = f"{parent}/{segments[-1]}"
+        return "/".join(segments) + ("/" if tokens.endswith("/") else "")
+
+    def _batch(self, change: Change, *extra: Put) -> Batch:
+        return Batch(
+            puts=[*self._puts(change.writes), *extra],
+            deletes=[Delete(self.key(path), expected) for path, expected in change.deletes],
+            checks=[Check(self.key(path), expected) for path, expected in change.checks],
+        )
+
+    def _puts(self, writes: Sequence[Write]) -> Iterable[Put]:
+        keyring = self._keyring()
+        for write in writes:
+            key = self.key(write.path)
+            where = Where(self._org, self._mount, key, write.expected + 1)
+            yield Put(key, keyring.seal(write.data, where), write.expected, write.due)

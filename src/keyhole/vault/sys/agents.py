@@ -1,0 +1,170 @@
+"""``agents/``: machine identities. Granting writes into the agent's own policy ``agent/NAME``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.identity import RunContext
+from keyhole.core.lease import parse_duration
+from keyhole.core.path import parse_name, parse_policy_name
+from keyhole.core.request import Operation, Reply
+from keyhole.core.times import format_time
+from keyhole.engines import Call, Context, Field, Route
+from keyhole.vault import policies
+from keyhole.vault.sys.tokens import end_tokens
+from keyhole.vault.tokens import MOUNT as TOKENS
+from keyhole.vault.tokens import Grant
+from keyhole.vault.vault import Vault
+
+MOUNT = "agents"
+DEFAULT_TTL = 24 * 3600
+_SCOPES = ("full", "proxy")
+
+
+def own_policy(name: str) -> str:
+    """The policy into which grants to an agent are written."""
+    return f"agent/{name}"
+
+
+class _Handlers:
+    """Handlers of the agent routes of a vault."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    async def exists(self, context: Context, params: Mapping[str, str]) -> bool:
+        return (await context.storage.get_one(f"a/{params['name']}")).data is not None
+
+    async def required(self, context: Context, call: Call) -> str:
+        name = call.params["name"]
+        if not await self.exists(context, call.params):
+            raise NotFound(f"there is no agent {name!r}", f"keyhole agent add {name}")
+        return name
+
+    async def write(self, context: Context, call: Call) -> Reply:
+        name = call.params["name"]
+        if parse_name(name) != parse_policy_name(name):
+            raise InvalidRequest("the name of an agent is in lower case")
+        item = await context.storage.get_one(f"a/{name}")
+        data = json.loads(item.data) if item.data is not None else {"created": context.now}
+        data["description"] = str(call.data.get("description") or data.get("description") or "")[:200]
+        await context.storage.change([(f"a/{name}", json.dumps(data).encode(), item.revision)])
+        return Reply({"name": name, "policies": [policies.DEFAULT, own_policy(name)]})
+
+    async def read(self, context: Context, call: Call) -> Reply:
+        name = await self.required(context, call)
+        data = json.loads((await context.storage.get_one(f"a/{name}")).data)
+        live = await self._vault.tokens.of_entity(self._vault.storage(context.caller.org_id, TOKENS), f"agent/{name}")
+        return Reply(
+            {
+                "name": name,
+                "created": format_time(data["created"]),
+                "description": data["description"],
+                "policies": [policies.DEFAULT, own_policy(name)],
+                "services": await self.granted(context, name),
+                "tokens": len(live),
+            }
+        )
+
+    async def granted(self, context: Context, name: str) -> list[str]:
+        stored = await policies.read(self.policy_storage(context), own_policy(name))
+        rules = stored["rules"] if stored else []
+        return [r["path"].removeprefix("services/") for r in rules if "use" in r["capabilities"]]
+
+    def policy_storage(self, context: Context) -> Any:
+        return self._vault.storage(context.caller.org_id, policies.MOUNT, configures=True)
+
+    async def delete(self, context: Context, call: Call) -> None:
+        name = call.params["name"]
+        await self.end_all(context, name)
+        await policies.delete(self.policy_storage(context), own_policy(name))
+        item = await context.storage.get_one(f"a/{name}")
+        if item.data is not None:
+            await context.storage.change((), [(f"a/{name}", item.revision)])
+
+    async def end_all(self, context: Context, name: str) -> int:
+        ended = 0
+        for token_id in await self._vault.tokens.of_entity(
+            self._vault.storage(context.caller.org_id, TOKENS), f"agent/{name}"
+        ):
+            ended += await end_tokens(self._vault, context.caller.org_id, token_id)
+        return ended
+
+    async def names(self, context: Context, _call: Call) -> Reply:
+        keys = await context.storage.list("a")
+        if not keys:
+            raise NotFound("there are no agents", "keyhole agent add NAME")
+        return Reply({"keys": list(keys)})
+
+    async def token(self, context: Context, call: Call) -> Reply:
+        name = await self.required(context, call)
+        scope = call.data.get("scope") or "full"
+        if scope not in _SCOPES:
+            raise InvalidRequest("scope is full or proxy")
+        grant = Grant(
+            name=f"agent/{name}",
+            policies=(policies.DEFAULT, own_policy(name)),
+            scope="proxy" if scope == "proxy" else "full",
+            ttl=parse_duration(call.data.get("ttl") or DEFAULT_TTL),
+            uses=int(call.data.get("num_uses") or 0),
+            run=RunContext.from_data(call.data),
+        )
+        storage = self._vault.storage(context.caller.org_id, TOKENS)
+        org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
+        clear, made, warning = await self._vault.tokens.create(storage, grant, now=context.now, org_id=org_id)
+        data = {"token": clear, "accessor": made.accessor, "expires_at": format_time(made.expires)}
+        return Reply(data, warnings=[warning] if warning else [])
+
+    async def revoke(self, context: Context, call: Call) -> Reply:
+        return Reply({"revoked": await self.end_all(context, await self.required(context, call))})
+
+    async def grant(self, context: Context, call: Call) -> Reply:
+        name, service = await self.required(context, call), parse_name(call.params["service"])
+        if service not in await self._vault.services(await self._vault.compiled.state(context.caller.org_id)):
+            raise NotFound(f"there is no service {service!r}", "keyhole service list")
+        changed = await policies.set_capability(
+            self.policy_storage(context), own_policy(name), f"services/{service}", "use", given=True
+        )
+        return Reply({"agent": name, "service": service, "changed": changed})
+
+    async def take_back(self, context: Context, call: Call) -> Reply:
+        name, service = await self.required(context, call), parse_name(call.params["service"])
+        changed = await policies.set_capability(
+            self.policy_storage(context), own_policy(name), f"services/{service}", "use", given=False
+        )
+        return Reply({"agent": name, "service": service, "changed": changed})
+
+
+def routes(vault: Vault) -> tuple[Route, ...]:
+    """The table."""
+    r = _Handlers(vault)
+    return (
+        Route("", {Operation.LIST: r.names}, help="Names of agents."),
+        Route(
+            "{name}",
+            {Operation.READ: r.read, Operation.CREATE: r.write, Operation.DELETE: r.delete},
+            exists=r.exists,
+            fields=(Field("description", "for people"),),
+            help="An agent; deleting it revokes its tokens.",
+        ),
+        Route(
+            "{name}/token",
+            {Operation.CREATE: r.token},
+            fields=(
+                Field("ttl", "duration, 24h unless said"),
+                Field("scope", "full, or proxy: nothing but calls"),
+                Field("num_uses", "requests it is good for; 0 for unlimited"),
+                Field("workflow", "run context, as are run, step, tool and on_behalf_of"),
+            ),
+            help="A new token for the agent.",
+        ),
+        Route("{name}/revoke", {Operation.CREATE: r.revoke}, help="End all tokens of the agent."),
+        Route(
+            "{name}/services/{service}",
+            {Operation.CREATE: r.grant, Operation.DELETE: r.take_back},
+            help="Grant the use of a service, or take it back.",
+        ),
+    )

@@ -1,0 +1,99 @@
+"""Who may do what: capabilities of tokens on paths, and the two questions that people ask about grants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keyhole.core.errors import InvalidRequest, PolicyDenied
+from keyhole.core.path import parse_secret_ref
+from keyhole.core.policy import Acl
+from keyhole.core.request import Operation, Reply
+from keyhole.engines import Call, Context, Field, Route
+from keyhole.vault.policies import DEFAULT
+from keyhole.vault.sys.agents import MOUNT as AGENTS
+from keyhole.vault.sys.agents import own_policy
+from keyhole.vault.tokens import MOUNT as TOKENS
+from keyhole.vault.vault import Vault
+
+_LOOKED_AT = ("read", "update", "delete")
+
+
+class _Handlers:
+    """Handlers of the questions about grants."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    async def of_self(self, context: Context, call: Call) -> Reply:
+        return Reply(_capabilities(context.caller.acl, call))
+
+    async def of_token(self, context: Context, call: Call) -> Reply:
+        storage = self._vault.storage(context.caller.org_id, TOKENS)
+        given = call.data.get("token")
+        if given:
+            token = await self._vault.tokens.get(storage, self._vault.tokens.hash(str(given).encode()))
+        else:
+            token = await self._vault.tokens.by_accessor(storage, str(call.data.get("accessor") or ""))
+        if token is None:
+            raise PolicyDenied("bad token", "the token or accessor is unknown here")
+        return Reply(_capabilities(await self.acl(context, token.policies), call))
+
+    async def acl(self, context: Context, policies: tuple[str, ...]) -> Acl:
+        return await self._vault.compiled.acl(await self._vault.compiled.state(context.caller.org_id), policies)
+
+    async def agents_with_acl(self, context: Context) -> list[tuple[str, Acl]]:
+        names = await self._vault.storage(context.caller.org_id, AGENTS, configures=True).list("a")
+        return [(name, await self.acl(context, (DEFAULT, own_policy(name)))) for name in names]
+
+    async def who_can(self, context: Context, call: Call) -> Reply:
+        path, _ = parse_secret_ref(call.params["path"])
+        services = (await self._vault.services(await self._vault.compiled.state(context.caller.org_id))).values()
+        binding = [s.name for s in services if any(ref == path for ref, _ in s.secret_refs())]
+        answer = []
+        for name, rules in await self.agents_with_acl(context):
+            used = [s for s in binding if rules.decide("use", f"services/{s}")]
+            direct = [op for op in _LOOKED_AT if rules.decide(op, f"secret/data/{path}")]
+            if used or direct:
+                answer.append({"agent": name, "uses_through": used, "may": direct})
+        return Reply({"secret": path, "services": binding, "agents": answer})
+
+    async def what_can(self, context: Context, call: Call) -> Reply:
+        name = call.params["name"]
+        rules = await self.acl(context, (DEFAULT, own_policy(name)))
+        services = (await self._vault.services(await self._vault.compiled.state(context.caller.org_id))).values()
+        usable = [s for s in services if rules.decide("use", f"services/{s.name}")]
+        return Reply(
+            {
+                "agent": name,
+                "services": [
+                    {"name": s.name, "hosts": [str(host) for host in s.hosts], "secret": s.secret} for s in usable
+                ],
+                "policies": [DEFAULT, own_policy(name)],
+            }
+        )
+
+
+def routes(vault: Vault) -> tuple[Route, ...]:
+    """The table."""
+    r = _Handlers(vault)
+    paths = (Field("paths", "list of API paths"),)
+    return (
+        Route(
+            "capabilities-self", {Operation.CREATE: r.of_self}, fields=paths, help="What the caller may do on paths."
+        ),
+        Route("capabilities", {Operation.CREATE: r.of_token}, fields=paths, help="What a token may do on paths."),
+        Route("capabilities-accessor", {Operation.CREATE: r.of_token}, fields=paths, help="The same by accessor."),
+        Route("who-can/{path...}", {Operation.READ: r.who_can}, help="Which agents can use or read a secret."),
+        Route("what-can/{name}", {Operation.READ: r.what_can}, help="Which services an agent can use."),
+    )
+
+
+def _capabilities(acl: Acl, call: Call) -> dict[str, Any]:
+    given = call.data.get("paths") or call.data.get("path")
+    paths = given if isinstance(given, list) else str(given or "").split(",")
+    if not given or not all(isinstance(path, str) and path for path in paths):
+        raise InvalidRequest("paths must be supplied", 'send {"paths": ["secret/data/x"]}')
+    found: dict[str, Any] = {path: acl.capabilities(path.removeprefix("/")) for path in paths}
+    if len(paths) == 1:
+        found["capabilities"] = found[paths[0]]
+    return found

@@ -1,0 +1,65 @@
+"""``sys/policies/acl`` and the older ``sys/policy``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.path import parse_policy_name
+from keyhole.core.request import Operation, Reply
+from keyhole.engines import Call, Context, Field, Route
+from keyhole.vault import policies
+from keyhole.vault.storage import Storage
+from keyhole.vault.vault import Vault
+
+_ROOT_TEXT = "# everything in this org is allowed; nothing can be added\n"
+
+
+def routes(vault: Vault) -> tuple[Route, ...]:
+    """The table."""
+
+    def storage(context: Context) -> Storage:
+        return vault.storage(context.caller.org_id, policies.MOUNT, configures=True)
+
+    async def read(context: Context, call: Call) -> Reply:
+        name = parse_policy_name(call.params["name"])
+        if name == "root":
+            return Reply({"name": name, "policy": _ROOT_TEXT, "rules": _ROOT_TEXT})
+        stored = await policies.read(storage(context), name)
+        if stored is None:
+            raise NotFound(f"there is no policy {name!r}", "keyhole policy list")
+        return Reply({"name": name, "policy": stored["text"], "rules": stored["text"]})
+
+    async def write(context: Context, call: Call) -> None:
+        name = parse_policy_name(call.params["name"])
+        text = call.data.get("policy") or call.data.get("rules")
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidRequest("'policy' parameter not supplied or empty")
+        await policies.write(storage(context), name, _decoded(text))
+
+    async def delete(context: Context, call: Call) -> None:
+        await policies.delete(storage(context), parse_policy_name(call.params["name"]))
+
+    async def names(context: Context, _call: Call) -> Reply:
+        keys = await policies.names(storage(context))
+        return Reply({"keys": keys, "policies": keys})
+
+    one = {Operation.READ: read, Operation.CREATE: write, Operation.DELETE: delete}
+    fields = (Field("policy", "HCL, JSON, or base64 of either"),)
+    return tuple(
+        route
+        for prefix in ("policies/acl", "policy")
+        for route in (
+            Route(prefix, {Operation.LIST: names, Operation.READ: names}, help="Names of policies."),
+            Route(f"{prefix}/{{name...}}", one, fields=fields, help="A policy."),
+        )
+    )
+
+
+def _decoded(text: str) -> str:
+    """Vault takes a policy as base64 too."""
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return text

@@ -1,0 +1,350 @@
+"""The door. Everything that is asked of an open vault comes through ``Vault.handle``, in one order.
+
+    authenticate - decide - record - dispatch - record
+
+A refusal is recorded and nothing else happens; an intent is durable before anything is released or changed; the
+outcome follows. What the steps mean is written elsewhere; this file holds their order only.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from keyhole.core.errors import (
+    Conflict,
+    InternalError,
+    KeyholeError,
+    NotFound,
+    PolicyDenied,
+    Unauthenticated,
+)
+from keyhole.core.identity import ROOT_ORG, Caller
+from keyhole.core.path import parse_path
+from keyhole.core.policy import ROOT, Decision, PathRule
+from keyhole.core.record import Phase, Record, clip
+from keyhole.core.request import Anonymous, Credential, LocalOwner, Operation, Reply, Request
+from keyhole.core.service import Service
+from keyhole.engines import Call, Context, services
+from keyhole.stores import Store
+from keyhole.vault import mounts, policies
+from keyhole.vault.audit import Journal
+from keyhole.vault.clock import Clock
+from keyhole.vault.compiled import Compiled, OrgState
+from keyhole.vault.keys import Keys
+from keyhole.vault.mounts import Mount, Mounts, Target
+from keyhole.vault.orgs import Orgs
+from keyhole.vault.storage import Storage
+from keyhole.vault.tokens import MOUNT as TOKENS
+from keyhole.vault.tokens import Token, Tokens, org_of
+
+OWNER = "user/owner"
+_SECRETS = "secret/"
+_SERVICES = "services/"
+_CALL_FIELDS = ("host", "method", "target", "parameters")
+_WRITE_RETRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request after its path was read: what it is called in policies and records, and who answers it."""
+
+    request: Request
+    path: str
+    target: Target | None
+    operation: Operation
+
+
+class Vault:
+    """An open vault.
+
+    Args:
+        store: where the bytes lie.
+        keys: all keys in clear.
+        journal: where records go.
+        clock: the time.
+        root_org: id of the org ``root``.
+    """
+
+    def __init__(self, store: Store, keys: Keys, journal: Journal, clock: Clock, root_org: str, orgs: Orgs) -> None:
+        self.store = store
+        self.keys = keys
+        self.journal = journal
+        self.clock = clock
+        self.root_org = root_org
+        self.orgs = orgs
+        self.default_egress = "deny"
+        self.tokens = Tokens(keys.token_key)
+        self.mounts = Mounts(mounts.standard())
+        self.compiled = Compiled(store, self.orgs, self._policy)
+
+    async def handle(self, request: Request) -> Reply:
+        """Do what is asked, or refuse it.
+
+        Raises:
+            KeyholeError: the refusal; ``request_id`` names its record.
+        """
+        request = request if request.id else replace(request, id=str(uuid.uuid4()))
+        try:
+            reply = await self._handle(request)
+        except KeyholeError as error:
+            error.request_id = request.id
+            raise
+        reply.request_id = request.id
+        return reply
+
+    async def _handle(self, request: Request) -> Reply:
+        try:
+            state, caller = await self.authenticate(request.credential, request.org)
+        except Unauthenticated as error:
+            await self.record_unknown(request, error)
+            raise
+        try:
+            asked = await self._read_path(request, state, caller)
+        except KeyholeError as error:
+            await self.record_refusal(state, caller, request, error)
+            raise
+        decision = _decide(caller, asked)
+        if not decision:
+            refusal = PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
+            await self.record_refusal(state, caller, request, refusal, path=asked.path, rule=decision.rule)
+            raise refusal
+        record = _intent(caller, asked, decision)
+        if asked.operation is Operation.USE:
+            return await self._use(state, caller, asked, record)
+        await self.journal.intend(record, state.org.id)
+        try:
+            reply = await self._dispatch(state, caller, asked)
+        except KeyholeError as error:
+            self.conclude(state, record, error.code)
+            raise
+        except Exception as error:
+            self.conclude(state, record, InternalError.code)
+            raise InternalError("the request failed inside Keyhole", "see the server's log") from error
+        self.conclude(state, record, "ok")
+        return reply
+
+    async def authenticate(self, credential: Credential, org: str = "") -> tuple[OrgState, Caller]:
+        """Who asks, with the compiled state of the org.
+
+        Args:
+            credential: a token, the owner of a local vault, or a caller made in this same request.
+            org: the org where something is asked, when it is said; it must be the credential's own.
+
+        Raises:
+            Unauthenticated: no token, or one that is unknown, expired, used up, revoked or of another org.
+        """
+        if isinstance(credential, Caller):
+            return await self.compiled.state(credential.org_id), credential
+        if isinstance(credential, Anonymous) or credential == b"":
+            raise Unauthenticated("missing client token", "send one in X-Vault-Token, or log in: keyhole login")
+        if isinstance(credential, LocalOwner):
+            return await self._owner(org)
+        state = await self.compiled.state(org_of(credential) or self.root_org)
+        if org and org != state.org.name:
+            raise Unauthenticated("permission denied", f"the token does not belong to the org {org!r}")
+        return state, await self._token_caller(state, self.tokens.hash(credential))
+
+    async def _owner(self, org: str) -> tuple[OrgState, Caller]:
+        """Whoever opened the store with its key: root of the org ``root``, and nobody in any other."""
+        if org not in {"", ROOT_ORG}:
+            raise Unauthenticated(
+                "the owner of a local vault belongs to the org root", f"use a token of the org {org!r}: KEYHOLE_TOKEN"
+            )
+        state = await self.compiled.state(self.root_org)
+        acl = await self.compiled.acl(state, (ROOT,))
+        return state, Caller(state.org.name, state.org.id, OWNER, "", "full", (ROOT,), acl)
+
+    async def _token_caller(self, state: OrgState, token_id: str) -> Caller:
+        """The caller of a live token. A cached one counts while nothing in the store has changed."""
+        now = self.clock.now()
+        known = state.callers.get(token_id)
+        if known is not None and known[0] == state.generation and (not known[1].expires or known[1].expires > now):
+            return known[2]
+        token = await self.tokens.get(self.storage(state.org.id, TOKENS), token_id)
+        if token is None or token.uses < 0 or (token.expires and token.expires <= now):
+            raise Unauthenticated("permission denied", "the token is unknown, expired or revoked: ask for a new one")
+        if known is not None and known[1].revision == token.revision:
+            caller = known[2]
+        else:
+            caller = await self._make_caller(state, token)
+        if token.uses:
+            if await self.tokens.spend(self.storage(state.org.id, TOKENS), token) is None:
+                state.callers.pop(token_id, None)
+        else:
+            self.compiled.remember(state, token, caller)
+        return caller
+
+    async def _make_caller(self, state: OrgState, token: Token) -> Caller:
+        acl = await self.compiled.acl(state, token.policies)
+        return Caller(
+            org=state.org.name,
+            org_id=state.org.id,
+            name=token.name,
+            accessor=token.accessor,
+            scope=token.scope,
+            policies=token.policies,
+            acl=acl,
+            token_id=token.id,
+            run=token.run,
+        )
+
+    def storage(self, org_id: str, mount: str, *, configures: bool = False) -> Storage:
+        """The storage of a mount of an org."""
+        return self.orgs.storage(org_id, mount, configures=configures)
+
+    def context(self, state: OrgState, caller: Caller, mount: Mount) -> Context:
+        """What an engine is given."""
+        storage = self.storage(state.org.id, mount.id, configures=mount.engine.configures)
+        return Context(storage, self.clock.now(), caller, mount.path)
+
+    async def services(self, state: OrgState) -> Mapping[str, Service]:
+        """The services of an org, by name."""
+        if state.services is None:
+            mount = self.mounts.at(_SERVICES)
+            owner = Caller(state.org.name, state.org.id, "", "", "full", (), await self.compiled.acl(state, ()))
+            loaded = await services.load_all(self.context(state, owner, mount))
+            state.services = {service.name: service for service in loaded}
+        return state.services
+
+    def conclude(self, state: OrgState, intent: Record, result: str, **fields: Any) -> None:
+        """Record how something that was intended ended; durable within 100 ms."""
+        self.journal.outcome(replace(intent, phase=Phase.OUTCOME, result=result, **fields), state.org.id)
+
+    async def record_refusal(
+        self, state: OrgState, caller: Caller, request: Request, error: KeyholeError, *, path: str = "", rule: str = ""
+    ) -> None:
+        """Record that something was refused. A refusal is one record, and is durable before it is said."""
+        fields = {
+            name: request.data[name]
+            for name in _CALL_FIELDS
+            if request.operation is Operation.USE and name in request.data
+        }
+        record = Record(
+            phase=Phase.REFUSED,
+            id=request.id,
+            operation=request.operation.value,
+            path=path or clip(request.path),
+            result=error.code,
+            rule=rule,
+            remote=request.remote,
+            service=str(request.data.get("service", "")) if request.operation is Operation.USE else "",
+            **fields,
+            **_identity(caller),
+        )
+        await self.journal.intend(record, state.org.id)
+
+    async def record_unknown(self, request: Request, error: KeyholeError) -> None:
+        """Record that somebody without a valid credential was refused; it goes into the journal of the org root."""
+        record = Record(
+            phase=Phase.REFUSED,
+            id=request.id,
+            operation=request.operation.value,
+            path=clip(request.path),
+            result=error.code,
+            remote=request.remote,
+        )
+        await self.compiled.state(self.root_org)
+        await self.journal.intend(record, self.root_org)
+
+    async def _read_path(self, request: Request, state: OrgState, caller: Caller) -> _Asked:
+        """The canonical path and who answers it; a write is told apart into create and update."""
+        if request.operation is Operation.USE:
+            return _Asked(request, parse_path(request.path), None, Operation.USE)
+        path = parse_path(request.path, listing=request.operation is Operation.LIST)
+        try:
+            target = self.mounts.resolve(request.operation, path)
+        except NotFound as error:
+            # Only who may do everything learns that there is no such route; others cannot probe for mounts.
+            if not caller.allows(request.operation.value, path):
+                raise PolicyDenied("permission denied", f"no policy of yours has a rule for {path}") from error
+            raise
+        operation = request.operation
+        if operation in {Operation.CREATE, Operation.UPDATE}:
+            context = self.context(state, caller, target.mount)
+            there = target.route.exists is None or await target.route.exists(context, target.params)
+            operation = Operation.UPDATE if there else Operation.CREATE
+        return _Asked(request, path, target, operation)
+
+    async def _dispatch(self, state: OrgState, caller: Caller, asked: _Asked) -> Reply:
+        target = asked.target
+        if target is None:
+            raise InternalError("a use has no handler")
+        call = Call(asked.operation, asked.path, target.params, asked.request.data)
+        for attempt in range(_WRITE_RETRIES):
+            context = self.context(state, caller, target.mount)
+            try:
+                return await target.handler(context, call) or Reply()
+            except Conflict:
+                # A write that lost a race is done again on what is there now; what it requires is checked again.
+                if asked.operation not in _RETRIED or attempt == _WRITE_RETRIES - 1:
+                    raise
+        raise InternalError("unreachable")
+
+    async def _use(self, state: OrgState, caller: Caller, asked: _Asked, record: Record) -> Reply:
+        """Open the secrets of a service for one loan. They are released only after the intent is durable."""
+        name = asked.path.removeprefix(_SERVICES)
+        service = (await self.services(state)).get(name)
+        if service is None:
+            raise NotFound(f"there is no service {name!r}", "keyhole service list")
+        refs = service.secret_refs()
+        record = replace(record, service=name, secrets=tuple(path for path, _ in refs))
+        durable = self.journal.intend(record, state.org.id)
+        try:
+            lent = await self._lend(state, caller, refs)
+        except KeyholeError as error:
+            await durable
+            self.conclude(state, record, error.code)
+            raise
+        await durable
+        return Reply(lent=lent, data={"record": record})
+
+    async def _lend(self, state: OrgState, caller: Caller, refs: list[tuple[str, str]]) -> dict[str, Any]:
+        """Internal operation: open secrets for the road. There is no route to it."""
+        mount = self.mounts.at(_SECRETS)
+        lend = mount.engine.lend
+        if lend is None:
+            raise InternalError("the mount of secrets cannot lend")
+        context = self.context(state, caller, mount)
+        return {field: await lend(context, path, field) for path, field in refs}
+
+    async def _policy(self, org_id: str, name: str) -> list[PathRule]:
+        return await policies.load(self.storage(org_id, policies.MOUNT, configures=True), name)
+
+
+_RETRIED = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
+
+
+def _decide(caller: Caller, asked: _Asked) -> Decision:
+    if caller.scope == "proxy" and asked.operation is not Operation.USE:
+        return Decision(allowed=False, reason="this token can do nothing but make calls through the proxy")
+    if asked.target is None:
+        return caller.acl.decide("use", asked.path)
+    sudo = asked.request.operation in asked.target.route.sudo or asked.operation in asked.target.route.sudo
+    data = asked.request.data if asked.operation is not Operation.READ else {}
+    return caller.acl.decide(asked.operation.value, asked.path, parameters=data, sudo=sudo)
+
+
+def _identity(caller: Caller) -> dict[str, Any]:
+    return {"caller": caller.name, "accessor": caller.accessor, **caller.run.as_data()}
+
+
+def _intent(caller: Caller, asked: _Asked, decision: Decision) -> Record:
+    request = asked.request
+    fields: dict[str, Any] = {}
+    if asked.operation is Operation.USE:
+        fields = {name: request.data[name] for name in _CALL_FIELDS if name in request.data}
+    elif asked.target is not None and asked.target.mount.engine.lend is not None:
+        fields = {"secrets": (asked.target.params["path"],)} if asked.target.params.get("path") else {}
+    return Record(
+        phase=Phase.INTENT,
+        id=request.id,
+        operation=asked.operation.value,
+        path=asked.path,
+        rule=decision.rule,
+        remote=request.remote,
+        **fields,
+        **_identity(caller),
+    )
