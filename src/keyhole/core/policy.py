@@ -223,7 +223,7 @@ def _parameters(data: Any) -> Parameters | None:
     found: dict[str, tuple[str, ...]] = {}
     for key, values in data.items():
         name = str(key).lower()
-        if name in found or isinstance(values, str | bytes):
+        if name in found or not isinstance(values, list | tuple | None):
             raise InvalidRequest(
                 f'the parameter "{name}" stands twice or has no list of values', "write each name once"
             )
@@ -244,11 +244,13 @@ def _merge(left: Parameters | None, right: Parameters | None) -> Parameters | No
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Mapping | list | tuple):
+        return "\0"  # no pattern means a container, but "*" still takes it
     return str(value)
 
 
 def _glob(pattern: str, value: str) -> bool:
-    """Whether ``*`` in the pattern can stand for text so that it is the value; linear, as the caller chose the value."""
+    """Whether the value is the pattern with text for each ``*``; in linear time, as the caller chose the value."""
     head, *parts = pattern.split("*")
     if not parts:
         return value == pattern
