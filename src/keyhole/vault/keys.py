@@ -83,7 +83,6 @@ class Keys:
     def __init__(self, store: Store, root: bytes, *, max_uses: int = MAX_USES) -> None:
         self._store = store
         self._wrap = AeadKey(hkdf(root, b"keyhole keyring wrap 1"))
-        self.token_key = hkdf(root, b"keyhole token hash 1")
         self._rings: dict[str, tuple[Keyring, int]] = {}
         self._left: dict[str, int] = {}
         self._max_uses = max_uses
@@ -118,6 +117,11 @@ class Keys:
     def ring(self, org_id: str) -> Keyring:
         """The keyring of an org that was loaded before."""
         return self._rings[org_id][0]
+
+    @property
+    def token_key(self) -> bytes:
+        """Key of the hashes under which tokens are stored; a new root key leaves it as it is."""
+        return self.ring(SYSTEM).keyed_hash("token", b"key of the vault")
 
     def forget(self, org_id: str) -> None:
         """Drop the keyring of an org that was deleted."""

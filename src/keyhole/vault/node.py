@@ -103,8 +103,9 @@ class Node:
             await keys.create(Header(vault_id, spec, blob, 0))
             vault = await self._open(keys, vault_id, create=True)
             grant = Grant(name="user/root", policies=(ROOT,), endless=True)
-            token, _, _ = await vault.tokens.create(vault.storage(vault.root_org, TOKENS), grant, now=vault.clock.now())
-            return token
+            storage = vault.storage(vault.root_org, TOKENS)
+            clear, _, _ = await vault.tokens.create(storage, grant, now=vault.clock.now(), clear=token)
+            return clear
 
     async def unseal(self, passphrase: Secret | None = None, *, spec: str = "", interactive: bool = False) -> None:
         """Open the vault; an open one stays as it is.

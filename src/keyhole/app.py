@@ -1,0 +1,314 @@
+"""The composition root: the only file that sees everyone. It puts stores, seals, door, road and faces together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from keyhole.broker import explain
+from keyhole.broker.broker import Broker
+from keyhole.broker.upstream import Origin, Pool, UpstreamLimits, UpstreamTimeouts
+from keyhole.config import Config, home, is_loopback, local_vault, split_address
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
+from keyhole.core.host import parse_authority
+from keyhole.core.request import LocalOwner
+from keyhole.core.value import Secret
+from keyhole.crypto.aead import AeadKey
+from keyhole.engines import Route
+from keyhole.faces.api.app import Api
+from keyhole.faces.proxy import ProxyServer
+from keyhole.net.dial import Dialer
+from keyhole.net.guard import Guard
+from keyhole.net.resolve import Resolver
+from keyhole.net.tls import client_context
+from keyhole.process import harden_process
+from keyhole.stores import open_store
+from keyhole.vault.node import Node
+from keyhole.vault.vault import Vault
+
+MEMORY = "memory:"
+
+
+class _Ephemeral:
+    """Seal of a vault that ends with the process: its key is nowhere but in memory."""
+
+    name = "memory"
+    unattended = True
+
+    def __init__(self) -> None:
+        self._key = AeadKey(os.urandom(32))
+
+    def wrap(self, key: bytes) -> bytes:
+        """Seal the root key."""
+        return self._key.seal(key, b"")
+
+    def unwrap(self, blob: bytes) -> bytes:
+        """Open the root key."""
+        return self._key.open(blob, b"")
+
+    def needs_rewrap(self, _blob: bytes) -> bool:
+        """Never."""
+        return False
+
+
+class _Dialling:
+    """The guarded dialer as the pool asks for it."""
+
+    def __init__(self, dialer: Dialer, timeout: float) -> None:
+        self._dialer = dialer
+        self._timeout = timeout
+
+    async def connect(self, host: str, port: int, guard: object) -> socket.socket:
+        """Open a connection to a judged address."""
+        judge = guard if isinstance(guard, Guard) else Guard()
+        return await self._dialer.dial(host, port, judge, timeout=self._timeout)
+
+
+@dataclass(slots=True)
+class Keyhole:
+    """A node with its road, ready for faces.
+
+    Attributes:
+        config: the settings.
+        node: the door's entrance.
+        broker: the road.
+        pool: its connections.
+        dialer: knows our own listeners, so that no call comes back to us.
+        proxy_url: where the proxy listens, once it does.
+    """
+
+    config: Config
+    node: Node
+    broker: Broker
+    pool: Pool
+    dialer: Dialer
+    proxy_url: str = ""
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        await self.pool.close()
+        await self.node.close()
+
+
+async def assemble(config: Config, *, create: bool = False) -> Keyhole:
+    """Open the store and put a node and its road over it; the vault is still sealed.
+
+    Raises:
+        NotFound: there is no store and ``create`` is false.
+        StoreUnavailable, IntegrityError: it is there and cannot be used.
+    """
+    store = await open_store(config.vault or local_vault(), create=create)
+    keyhole: Keyhole
+
+    def extend(vault: Vault) -> tuple[Route, ...]:
+        return explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
+
+    node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress)
+    via = parse_authority(config.upstream_proxy, 8080) if config.upstream_proxy else None
+    dialer = Dialer(Resolver(config.resolver, config.resolve), via=via)
+    context = client_context(config.upstream_ca or None, ["http/1.1"])
+
+    def tls_context(_origin: Origin) -> ssl.SSLContext:
+        return context
+
+    timeouts = UpstreamTimeouts(connect=config.connect_timeout, answer=config.answer_timeout)
+    pool = Pool(_Dialling(dialer, config.connect_timeout), tls_context, UpstreamLimits(timeouts=timeouts))
+    keyhole = Keyhole(config, node, Broker(node, pool), pool, dialer)
+    return keyhole
+
+
+async def open_local(config: Config, passphrase: Secret | None = None, *, interactive: bool = False) -> Keyhole:
+    """Open an existing vault of this machine. Raises ``NotFound`` when there is none, and what ``unseal`` raises."""
+    keyhole = await assemble(config)
+    try:
+        await keyhole.node.unseal(passphrase, spec=config.seal, interactive=interactive)
+    except BaseException:
+        await keyhole.close()
+        raise
+    return keyhole
+
+
+async def open_ephemeral(config: Config, *, token: str = "") -> tuple[Keyhole, str]:
+    """A vault in memory, open, and its root token."""
+    keyhole = await assemble(config, create=True)
+    clear = await keyhole.node.init("memory", seal=_Ephemeral(), token=token)
+    return keyhole, clear
+
+
+async def start_proxy(keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | None = None) -> ProxyServer:
+    """Listen for agents at ``HOST:PORT``."""
+    host, port = split_address(address, "proxy_listen")
+    server = ProxyServer(keyhole.broker)
+    try:
+        bound = await server.listen(host, port, tls=tls)
+    except OSError as error:
+        raise InvalidRequest(f"cannot listen on {address}: {error.strerror}", "choose another --proxy-listen") from None
+    keyhole.dialer.own.add(bound)
+    keyhole.proxy_url = f"{'https' if tls else 'http'}://{_bracketed(bound[0])}:{bound[1]}"
+    return server
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a server says of itself once it is ready.
+
+    Attributes:
+        api: URL of the API.
+        proxy: URL of the proxy.
+        ca_file: PEM file of the CA of the org root; empty while the vault is sealed.
+        root_token: of a development server.
+    """
+
+    api: str
+    proxy: str
+    ca_file: str
+    root_token: str = ""
+
+
+async def serve(
+    config: Config,
+    *,
+    dev: bool = False,
+    dev_token: str = "",
+    passphrase: Secret | None = None,
+    on_ready: Callable[[Started], None],
+) -> None:
+    """Run a server until SIGTERM or SIGINT, then drain.
+
+    Args:
+        config: the settings.
+        dev: keep the vault in memory, open it, and make a root token.
+        dev_token: that root token, when somebody chose it.
+        passphrase: opens the vault; without one it starts sealed, unless its seal needs nobody.
+        on_ready: called when both listeners accept connections.
+
+    Raises:
+        NotFound: the store was never initialised.
+        IntegrityError: the key is wrong.
+    """
+    harden_process()
+    async with contextlib.AsyncExitStack() as stack:
+        root_token = ""
+        if dev:
+            keyhole, root_token = await open_ephemeral(config, token=dev_token)
+        else:
+            keyhole = await assemble(config)
+        stack.push_async_callback(keyhole.close)
+        if not dev:
+            await _unseal_at_start(keyhole, passphrase)
+        tls = _server_tls(config)
+        proxy = await start_proxy(keyhole, config.proxy_listen, tls=tls)
+        stack.push_async_callback(proxy.close, config.drain)
+        api = await stack.enter_async_context(_serving(keyhole, config))
+        keyhole.node.start_sweeper()
+        ca_file = await _write_ca(keyhole, _data_dir(config, stack, dev=dev))
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        on_ready(Started(api, keyhole.proxy_url, ca_file, root_token))
+        await stop.wait()
+
+
+async def _unseal_at_start(keyhole: Keyhole, passphrase: Secret | None) -> None:
+    header = await keyhole.node.header()
+    if header is None:
+        raise NotFound("there is no vault in this store", "make one: keyhole init --vault … --seal …")
+    spec = keyhole.config.seal or header.seal
+    if passphrase is not None or spec.partition(":")[0] != "passphrase":
+        await keyhole.node.unseal(passphrase, spec=keyhole.config.seal)
+
+
+def _server_tls(config: Config) -> ssl.SSLContext | None:
+    if not config.tls_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidRequest(f"the TLS certificate cannot be used: {error}", "check --tls-cert and --tls-key") from None
+    return context
+
+
+@contextlib.asynccontextmanager
+async def _serving(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
+    """The API on its socket; gives its URL."""
+    host, port = split_address(config.listen, "listen")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise InvalidRequest(f"cannot listen on {config.listen}: {error.strerror}", "choose another --listen") from None
+    bound = sock.getsockname()
+    keyhole.dialer.own.add((str(bound[0]), int(bound[1])))
+    hosts = frozenset({"127.0.0.1", "localhost", "::1"}) if is_loopback(host) else frozenset()
+    settings = uvicorn.Config(
+        Api(keyhole.node, config.api, hosts=hosts),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=config.api.concurrency,
+        timeout_graceful_shutdown=max(1, int(config.drain)),
+        ssl_certfile=config.tls_cert or None,
+        ssl_keyfile=config.tls_key or None,
+    )
+    server = uvicorn.Server(settings)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # ours drain both faces
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    try:
+        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        yield f"{'https' if config.tls_cert else 'http'}://{_bracketed(str(bound[0]))}:{bound[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        sock.close()
+
+
+def _data_dir(config: Config, stack: contextlib.AsyncExitStack, *, dev: bool) -> Path:
+    if config.data:
+        return Path(config.data)
+    if dev:
+        folder = Path(tempfile.mkdtemp(prefix="keyhole-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+    return home()
+
+
+async def _write_ca(keyhole: Keyhole, folder: Path) -> str:
+    """Put the certificate of the CA of the org root where clients can be pointed at it; it is public."""
+    with contextlib.suppress(KeyholeError):
+        vault = keyhole.node.open_vault()
+        state, _ = await vault.authenticate(LocalOwner())
+        authority = await keyhole.broker.authorities(vault).get(state)
+        return _write_public(folder / "ca.pem", authority.cert_pem)
+    return ""
+
+
+def _write_public(path: Path, content: bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.write_bytes(content)
+    return str(path)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

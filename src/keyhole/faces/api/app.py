@@ -1,0 +1,225 @@
+"""The HTTP API: HTTP to ``Request``, ``Reply`` to HTTP. It decides nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from keyhole.config import ApiLimits
+from keyhole.core.errors import BodyTooLarge, InternalError, InvalidRequest, KeyholeError, NotFound, StoreUnavailable
+from keyhole.core.request import Anonymous, Credential, Operation, Request
+from keyhole.faces.api import status
+from keyhole.faces.api.envelope import JSON, Answer, render, render_error
+from keyhole.faces.api.strict_json import parse_object
+from keyhole.stores import Batch, Put
+from keyhole.vault.mounts import UnsupportedOperation
+from keyhole.vault.node import Node
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_OPERATIONS = {
+    "GET": Operation.READ,
+    "HEAD": Operation.READ,
+    "LIST": Operation.LIST,
+    "POST": Operation.UPDATE,
+    "PUT": Operation.UPDATE,
+    "PATCH": Operation.PATCH,
+    "DELETE": Operation.DELETE,
+}
+_PREFIX = "/v1/"
+_MERGE_PATCH = "application/merge-patch+json"
+_READY_FOR = 2.0
+_log = logging.getLogger("keyhole.api")
+
+
+class Api:
+    """The ASGI application.
+
+    Args:
+        node: where requests go.
+        limits: bounds on clients.
+        hosts: names under which the API may be asked when it listens on loopback (a page in a browser must not reach
+            it under a name that an attacker resolves to loopback); empty for any.
+    """
+
+    def __init__(self, node: Node, limits: ApiLimits | None = None, *, hosts: frozenset[str] = frozenset()) -> None:
+        self._node = node
+        self._limits = limits or ApiLimits()
+        self._hosts = hosts
+        self._ready_until = 0.0
+        self.counts: dict[int, int] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        code, headers, body = await self._serve(scope, receive)
+        self.counts[code] = self.counts.get(code, 0) + 1
+        headers = [*headers, (b"content-length", str(len(body)).encode())] if code != 204 else headers
+        await send({"type": "http.response.start", "status": code, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def _serve(self, scope: Scope, receive: Receive) -> Answer:
+        path = ""
+        try:
+            headers = _headers(scope)
+            self._check_origin(headers)
+            raw: bytes = scope.get("raw_path") or scope["path"].encode()
+            path = _path(raw)
+            if not path.startswith(_PREFIX):
+                return await self._outside(path)
+            path = path.removeprefix(_PREFIX)
+            if path in status.ROUTES:
+                body = parse_object(await self._body(receive), self._limits)
+                return await status.serve(self._node, scope["method"], path, body, _query(scope))
+            return render(await self._node.handle(await self._request(scope, headers, path, receive)))
+        except KeyholeError as error:
+            return render_error(error, path)
+        except Exception:  # noqa: BLE001 - whatever went wrong, no traceback and no silence towards a client
+            _log.exception("a request failed")
+            return render_error(InternalError("internal error", "see the server's log"), path)
+
+    async def _request(self, scope: Scope, headers: dict[str, str], path: str, receive: Receive) -> Request:
+        method = scope["method"]
+        operation = _OPERATIONS.get(method)
+        if operation is None:
+            raise UnsupportedOperation("unsupported operation")
+        query = _query(scope)
+        if operation is Operation.READ and query.pop("list", "") == "true":
+            operation = Operation.LIST
+        if operation is Operation.PATCH and headers.get("content-type", "").partition(";")[0] != _MERGE_PATCH:
+            raise _UnsupportedMediaType("PATCH needs the content type application/merge-patch+json")
+        data: dict[str, Any] = {}
+        if operation in {Operation.UPDATE, Operation.PATCH}:
+            if path.endswith("/"):
+                raise InvalidRequest("cannot write to a path ending in '/'")
+            data = parse_object(await self._body(receive), self._limits)
+        elif operation is not Operation.LIST or query:
+            data = query
+        client = scope.get("client") or ("", 0)
+        return Request(
+            credential=_credential(headers),
+            operation=operation,
+            path=path if operation is Operation.LIST else path.removesuffix("/"),
+            data=data,
+            org=headers.get("x-vault-namespace", "").strip("/"),
+            remote=str(client[0]),
+        )
+
+    async def _body(self, receive: Receive) -> bytes:
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise InvalidRequest("the client went away")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._limits.body:
+                raise BodyTooLarge(f"the body is larger than {self._limits.body} bytes")
+            parts.append(part)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    async def _outside(self, path: str) -> Answer:
+        """Routes of the server itself, for orchestrators and monitoring."""
+        if path == "/healthz":
+            return 200, [(b"content-type", JSON)], b'{"ok":true}'
+        if path == "/readyz":
+            await self._check_ready()
+            return 200, [(b"content-type", JSON)], b'{"ready":true}'
+        if path == "/metrics":
+            return 200, [(b"content-type", b"text/plain; version=0.0.4")], self._metrics().encode()
+        raise NotFound("no handler for route", "the API is below /v1/")
+
+    async def _check_ready(self) -> None:
+        """Ready is who could write now; asked for often, it is tried at most every two seconds."""
+        self._node.open_vault()
+        now = time.monotonic()
+        if now < self._ready_until:
+            return
+        [entry] = await self._node.store.get(["sys/ready"])
+        try:
+            await self._node.store.commit(Batch(puts=[Put("sys/ready", b"", entry.revision)]))
+        except KeyholeError as error:
+            if error.code != "conflict":  # another node has just written the same
+                raise StoreUnavailable(error.reason, error.hint) from None
+        self._ready_until = now + _READY_FOR
+
+    def _metrics(self) -> str:
+        lines = [
+            "# TYPE keyhole_sealed gauge",
+            f"keyhole_sealed {int(self._node.vault is None)}",
+            "# TYPE keyhole_api_responses_total counter",
+        ]
+        lines += [f'keyhole_api_responses_total{{status="{code}"}} {n}' for code, n in sorted(self.counts.items())]
+        return "\n".join(lines) + "\n"
+
+    def _check_origin(self, headers: dict[str, str]) -> None:
+        """A page that resolves its own name to this machine, or posts here from elsewhere, is refused."""
+        if not self._hosts:
+            return
+        host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
+        origin = headers.get("origin", "").partition("://")[2].rpartition(":")[0]
+        if host.strip("[]") not in self._hosts or (headers.get("origin") and origin.strip("[]") not in self._hosts):
+            raise _ForeignOrigin("this API answers on its loopback address only", "use http://127.0.0.1:PORT")
+
+
+class _UnsupportedMediaType(InvalidRequest):
+    """The body is of a type that this method does not take (RFC 9110, section 15.5.16)."""
+
+    status = 415
+
+
+class _ForeignOrigin(InvalidRequest):
+    """Asked for under a foreign name, or by a page of another origin."""
+
+    code = "policy_denied"
+    status = 403
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _query(scope: Scope) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=100):
+        if name in found:
+            found[name] = [*(found[name] if isinstance(found[name], list) else [found[name]]), value]
+        else:
+            found[name] = value
+    return found
+
+
+def _path(raw: bytes) -> str:
+    """The path with its percent forms decoded once; what is decoded is what is judged."""
+    try:
+        return unquote(raw.decode("ascii"), errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidRequest("the path is not UTF-8") from None
+
+
+def _credential(headers: dict[str, str]) -> Credential:
+    token = headers.get("x-vault-token", "")
+    if not token:
+        kind, _, rest = headers.get("authorization", "").partition(" ")
+        token = rest.strip() if kind.lower() == "bearer" else ""
+    return token.encode() if token else Anonymous()
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+            return

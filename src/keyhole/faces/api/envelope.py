@@ -1,0 +1,87 @@
+"""Replies and errors in Vault's wire format; our own routes carry the machine-readable error besides."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from keyhole.core.errors import KeyholeError, NotFound, PolicyDenied, Unauthenticated
+from keyhole.core.request import Reply
+from keyhole.core.value import Secret
+
+JSON = b"application/json"
+_OWN = ("services", "agents", "sys/audit-log", "sys/keyhole", "sys/why", "sys/who-can", "sys/what-can", "sys/org")
+# Vault writes refusals with the punctuation of Go's go-multierror, and clients look for it.
+_MULTI = "1 error occurred:\n\t* {}\n\n"
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+def is_own(path: str) -> bool:
+    """Is this a route that Vault does not have?"""
+    return any(path == own or path.startswith(f"{own}/") for own in _OWN)
+
+
+def render(reply: Reply) -> Answer:
+    """Status, headers and body of a reply."""
+    headers = [(b"content-type", JSON), (b"cache-control", b"no-store")]
+    if reply.request_id:
+        headers.append((b"x-keyhole-request-id", reply.request_id.encode()))
+    if reply.data is None and reply.auth is None and not reply.warnings:
+        return 204, headers[1:], b""
+    if reply.bare:
+        return 200, headers, _encode(reply.data)
+    body = {
+        "request_id": reply.request_id or str(uuid.uuid4()),
+        "lease_id": "",
+        "renewable": False,
+        "lease_duration": 0,
+        "data": reply.data,
+        "wrap_info": None,
+        "warnings": reply.warnings or None,
+        "auth": reply.auth,
+    }
+    return 200 if reply.found else 404, headers, _encode(body)
+
+
+def render_error(error: KeyholeError, path: str) -> Answer:
+    """Status, headers and body of a refusal or failure."""
+    request_id = error.request_id or str(uuid.uuid4())
+    headers = [
+        (b"content-type", JSON),
+        (b"cache-control", b"no-store"),
+        (b"x-keyhole-error", error.code.encode()),
+        (b"x-keyhole-request-id", request_id.encode()),
+    ]
+    detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": request_id}
+    if is_own(path):
+        return error.status, headers, _encode({"errors": [str(error)], "error": detail})
+    headers.append((b"x-keyhole-reason", _header_text(str(error))))
+    return error.status, headers, _encode({"errors": _vault_texts(error)})
+
+
+def _vault_texts(error: KeyholeError) -> list[str]:
+    if error.status == 405:
+        return [_MULTI.format("unsupported operation")]
+    if isinstance(error, NotFound):
+        return [error.reason] if error.reason.startswith(("no handler for route", "Invalid path")) else []
+    if isinstance(error, PolicyDenied):
+        return [_MULTI.format("permission denied") if error.reason == "permission denied" else error.reason]
+    if isinstance(error, Unauthenticated):
+        return ["permission denied"]
+    return [error.reason]
+
+
+def _header_text(text: str) -> bytes:
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)[:500].encode()
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, default=_revealed, separators=(",", ":")).encode()
+
+
+def _revealed(leaf: object) -> Any:
+    """A secret leaf holds JSON text. A reply that has one was read with the capability ``read`` and recorded."""
+    if isinstance(leaf, Secret):
+        return json.loads(leaf.reveal())
+    raise TypeError

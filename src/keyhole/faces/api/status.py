@@ -1,0 +1,84 @@
+"""The few routes of ``sys/`` that answer while the vault is sealed. They need no token and have no envelope."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.request import Reply
+from keyhole.core.value import Secret
+from keyhole.faces.api.envelope import Answer, render
+from keyhole.vault.mounts import UnsupportedOperation
+from keyhole.vault.node import REPORTED_VERSION, Node
+
+_READS = frozenset({"GET", "HEAD"})
+_WRITES = frozenset({"PUT", "POST"})
+_CODES = {"active": 200, "sealed": 503, "uninit": 501}
+
+
+async def _init(node: Node, method: str, body: Mapping[str, Any], _query: Mapping[str, Any]) -> Answer:
+    if method in _READS:
+        return render(Reply({"initialized": (await node.header()) is not None}, bare=True))
+    passphrase = body.get("passphrase")
+    spec = str(body.get("seal") or "passphrase")
+    if spec == "passphrase" and not isinstance(passphrase, str):
+        raise InvalidRequest("the seal passphrase needs a passphrase", "keyhole operator init asks for it")
+    secret = Secret(passphrase) if isinstance(passphrase, str) else None
+    token = await node.init(spec, secret)
+    return render(Reply({"root_token": token, "keys": [], "keys_base64": []}, bare=True))
+
+
+async def _seal_status(node: Node, _method: str, _body: Mapping[str, Any], _query: Mapping[str, Any]) -> Answer:
+    return render(Reply(await node.status(), bare=True))
+
+
+async def _unseal(node: Node, _method: str, body: Mapping[str, Any], _query: Mapping[str, Any]) -> Answer:
+    key = body.get("key") or body.get("passphrase")
+    if not body.get("reset"):
+        if key is not None and not isinstance(key, str):
+            raise InvalidRequest("'key' must be a text")
+        await node.unseal(Secret(key) if key else None)
+    return render(Reply(await node.status(), bare=True))
+
+
+async def _health(node: Node, method: str, _body: Mapping[str, Any], query: Mapping[str, Any]) -> Answer:
+    status = await node.status()
+    state = "uninit" if not status["initialized"] else "sealed" if status["sealed"] else "active"
+    code = str(query.get(f"{state}code") or _CODES[state])
+    data = {
+        "initialized": status["initialized"],
+        "sealed": status["sealed"],
+        "standby": False,
+        "performance_standby": False,
+        "replication_performance_mode": "disabled",
+        "replication_dr_mode": "disabled",
+        "server_time_utc": int(time.time()),
+        "version": REPORTED_VERSION,
+    }
+    _, headers, body = render(Reply(data, bare=True))
+    return int(code) if code.isdecimal() and 200 <= int(code) <= 599 else _CODES[state], headers, body
+
+
+async def _leader(_node: Node, _method: str, _body: Mapping[str, Any], _query: Mapping[str, Any]) -> Answer:
+    data = {"ha_enabled": False, "is_self": True, "leader_address": "", "leader_cluster_address": ""}
+    return render(Reply(data, bare=True))
+
+
+_Handler = Callable[[Node, str, Mapping[str, Any], Mapping[str, Any]], Awaitable[Answer]]
+ROUTES: dict[str, tuple[frozenset[str], _Handler]] = {
+    "sys/init": (_READS | _WRITES, _init),
+    "sys/seal-status": (_READS, _seal_status),
+    "sys/unseal": (_WRITES, _unseal),
+    "sys/health": (_READS, _health),
+    "sys/leader": (_READS, _leader),
+}
+
+
+async def serve(node: Node, method: str, path: str, body: Mapping[str, Any], query: Mapping[str, Any]) -> Answer:
+    """Answer one of ``ROUTES``."""
+    methods, handler = ROUTES[path]
+    if method not in methods:
+        raise UnsupportedOperation("unsupported operation")
+    return await handler(node, method, body, query)
