@@ -29,7 +29,6 @@ from keyhole.engines import Route
 from keyhole.faces.api.app import Api
 from keyhole.faces.proxy import ProxyServer
 from keyhole.net.dial import Dialer
-from keyhole.net.guard import Guard
 from keyhole.net.resolve import Resolver
 from keyhole.net.tls import client_context
 from keyhole.process import harden_process
@@ -60,19 +59,6 @@ class _Ephemeral:
     def needs_rewrap(self, _blob: bytes) -> bool:
         """Never."""
         return False
-
-
-class _Dialling:
-    """The guarded dialer as the pool asks for it."""
-
-    def __init__(self, dialer: Dialer, timeout: float) -> None:
-        self._dialer = dialer
-        self._timeout = timeout
-
-    async def connect(self, host: str, port: int, guard: object) -> socket.socket:
-        """Open a connection to a judged address."""
-        judge = guard if isinstance(guard, Guard) else Guard()
-        return await self._dialer.dial(host, port, judge, timeout=self._timeout)
 
 
 @dataclass(slots=True)
@@ -123,7 +109,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         return context
 
     timeouts = UpstreamTimeouts(connect=config.connect_timeout, answer=config.answer_timeout)
-    pool = Pool(_Dialling(dialer, config.connect_timeout), tls_context, UpstreamLimits(timeouts=timeouts))
+    pool = Pool(dialer, tls_context, UpstreamLimits(timeouts=timeouts))
     keyhole = Keyhole(config, node, Broker(node, pool), pool, dialer)
     return keyhole
 
