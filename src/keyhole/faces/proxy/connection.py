@@ -1,0 +1,455 @@
+"""One client of the proxy: requests in, answers out, one after the other, on one task for the whole connection.
+
+Read this file from ``_serve`` down. Whatever is not answered in full ends the connection in a way that the client can
+see: it never takes a part of an answer for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import traceback
+import weakref
+from typing import Protocol
+
+from keyhole.core.errors import BadRequestFraming, InternalError, InvalidRequest, KeyholeError, UpstreamUnreachable
+from keyhole.core.host import parse_host
+from keyhole.core.message import Answer, Body, Call
+from keyhole.faces.proxy.body import RequestBody
+from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, read_credential
+from keyhole.faces.proxy.limits import ProxyLimits
+from keyhole.faces.proxy.refusal import ESTABLISHED, render_refusal
+from keyhole.net.http1.framing import request_decoder
+from keyhole.net.http1.grammar import (
+    Malformed,
+    RequestHead,
+    check_partial_head,
+    check_request_line,
+    parse_request_head,
+)
+from keyhole.net.http1.serialise import serialise_answer
+from keyhole.net.http1.tls import TlsChannel
+from keyhole.net.http1.wire import NEVER, Wire, WireGroup
+
+_log = logging.getLogger("keyhole.proxy")
+
+# The host that a handshake must ask for, by the object that the context's callback receives.
+_EXPECTED_NAMES: weakref.WeakKeyDictionary[ssl.SSLObject, str] = weakref.WeakKeyDictionary()
+
+_TLS_HANDSHAKE = 0x16  # the content type of a TLS record that begins a connection (RFC 8446 section 5.1)
+
+
+class HeadTimeout(Malformed):
+    """A request head did not come to an end in time (RFC 9110 section 15.5.9)."""
+
+    status = 408
+
+
+class Broker(Protocol):
+    """What decides and acts for the proxy. Both methods refuse by raising ``KeyholeError``.
+
+    An error may carry the attribute ``request_id``, which then stands in the refusal.
+    """
+
+    async def open_tunnel(self, credential: bytes, host: str, port: int) -> ssl.SSLContext | None:
+        """Judge a CONNECT: who asks, and whether there is anything for this caller at this host.
+
+        Returns:
+            The server's side of TLS for this host; the same object for the same host while its certificate lives.
+            ``None`` when only plain HTTP may be spoken inside.
+        """
+
+    async def handle(self, call: Call) -> Answer:
+        """Make the call. The answer's body may have an async ``close``, which is called when it is not read to its end.
+
+        The task is cancelled when the client goes away.
+        """
+
+
+class Owner(Protocol):
+    """What a connection needs of its listener."""
+
+    broker: Broker
+    limits: ProxyLimits
+    pseudonym: bytes
+    group: WireGroup
+    draining: bool
+
+    def opened(self, connection: ProxyConnection) -> bool:
+        """Count a connection; whether there is room for it."""
+
+    def closed(self, connection: ProxyConnection) -> None:
+        """Forget a connection."""
+
+
+class ProxyConnection(Wire):
+    """The server's side of one client connection."""
+
+    __slots__ = (
+        "_credential",
+        "_credential_header",
+        "_grace",
+        "_head_unsent",
+        "_owner",
+        "_remote",
+        "_tunnel",
+        "serving",
+        "task",
+    )
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(owner.group)
+        self._owner = owner
+        self._credential = b""
+        self._credential_header: bytes | None = None
+        self._tunnel: Tunnel | None = None
+        self._remote = ""
+        self._head_unsent = False
+        self._grace: asyncio.TimerHandle | None = None
+        self.serving = False
+        self.task: asyncio.Task[None] | None = None
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to serve, or turn the client away when there are too many."""
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self._remote = str(peer[0]) if isinstance(peer, tuple) else ""
+        if not self._owner.opened(self):
+            transport.close()
+            return
+        self.task = self.loop.create_task(self._run())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: whatever is being done for it stops."""
+        super().connection_lost(exc)
+        self._owner.closed(self)
+        if self._grace is not None:
+            self._grace.cancel()
+        if self.serving and self.task is not None:
+            self.task.cancel()
+
+    def input_ended(self) -> None:
+        """A client that ended its side while it waits for an answer has gone, or has little patience left."""
+        super().input_ended()
+        if self.serving and self._grace is None:
+            self._grace = self.loop.call_later(self._owner.limits.linger, self.abort)
+
+    # One task, from the first byte to the last.
+
+    async def _run(self) -> None:
+        try:
+            await self._serve()
+        except (OSError, ssl.SSLError):
+            self.abort()
+        except asyncio.CancelledError:
+            self.abort()
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection only, and is logged
+            _report(error)
+            self.abort()
+        finally:
+            self.serving = False
+            self.flush()
+            self.close(self._owner.limits.linger)
+
+    async def _serve(self) -> None:
+        while True:
+            try:
+                raw = await self._next_head()
+            except Malformed as error:
+                await self._turn_away(error)
+                return
+            if raw is None:
+                return
+            self.serving = True
+            persistent = await self._request(raw)
+            self.serving = False
+            if not persistent or self._owner.draining:
+                self.flush()
+                await self._linger()
+                return
+
+    async def _next_head(self) -> bytes | None:
+        """The next request's head; ``None`` when the client leaves or stays silent.
+
+        Raises:
+            Malformed: the head is not one, or does not come to an end.
+        """
+        limits = self._owner.limits
+        scanned = 0
+        blank_skipped = False
+        self.read_deadline = self.loop.time() + (limits.head_timeout if self.buffer else limits.idle_timeout)
+        while True:
+            data = self.buffer
+            if data:
+                if not blank_skipped and data[:2] == b"\r\n":
+                    blank_skipped = True  # one, after a sloppy client's body (RFC 9112 section 2.2)
+                    self.buffer = data[2:]
+                    continue
+                end = data.find(b"\r\n\r\n", max(0, scanned - 3), limits.wire.head_bytes)
+                if end >= 0:
+                    self.read_deadline = NEVER
+                    self.buffer = data[end + 4 :]
+                    return data[: end + 4]
+                self._check_partial(data, scanned)
+                if not scanned:
+                    self.read_deadline = self.loop.time() + limits.head_timeout
+                scanned = len(data)
+            if self.eof:
+                return None
+            try:
+                await self.wait()
+            except TimeoutError:
+                if self.buffer:
+                    raise HeadTimeout("the request head did not arrive in time") from None
+                return None
+
+    def _check_partial(self, data: bytes, scanned: int) -> None:
+        limit = self._owner.limits.wire.head_bytes
+        check_partial_head(data, scanned)
+        if scanned < limit and b"\r\n" in data[max(0, scanned - 1) :]:
+            check_request_line(data)
+        if len(data) >= limit:
+            raise Malformed(f"the head is longer than {limit} bytes")
+
+    async def _request(self, raw: bytes) -> bool:
+        """Answer one request. Whether the connection can serve another."""
+        owner = self._owner
+        self.flush()
+        head = None
+        try:
+            head = parse_request_head(raw, owner.limits.wire)
+            if head.method == "CONNECT":
+                return await self._connect(head)
+            self._read_credential(head)
+            admitted = admit(head, self._tunnel, self._credential, self._remote, owner.pseudonym)
+            decoder = request_decoder(head, owner.limits.wire)
+            body = None
+            if decoder is not None and not decoder.done:
+                body = RequestBody(self, decoder, owner.limits.body_timeout, expects=admitted.expects)
+                admitted.call.body = body
+        except KeyholeError as error:
+            self.write(render_refusal(error, close=True, head_only=head is not None and head.method == "HEAD"))
+            return False
+        persistent = admitted.persistent
+        try:
+            answer = await owner.broker.handle(admitted.call)
+        except KeyholeError as error:
+            return self._refuse(error, head, body, persistent)
+        except Exception as error:  # noqa: BLE001 - a fault of ours is a 500, logged without values
+            _report(error)
+            return self._refuse(InternalError("the broker failed", "see the server's log"), head, body, persistent)
+        return await self._answer(answer, head, body, persistent)
+
+    def _read_credential(self, head: RequestHead) -> None:
+        if self._tunnel is not None:
+            return
+        value = head.fields.get(b"proxy-authorization")
+        if value != self._credential_header:
+            self._credential_header = value
+            self._credential = read_credential(value)
+
+    # CONNECT.
+
+    async def _connect(self, head: RequestHead) -> bool:
+        if self._tunnel is not None:
+            raise InvalidRequest("CONNECT inside a tunnel is refused", "send it to the proxy's own port")
+        authority = connect_authority(head)
+        self._read_credential(head)
+        try:
+            context = await self._owner.broker.open_tunnel(self._credential, authority.host, authority.port)
+        except KeyholeError as error:
+            self.write(render_refusal(error, close=True))
+            return False
+        self.write(ESTABLISHED)
+        self.flush()
+        self._tunnel = Tunnel("http", authority.host, authority.port, self._credential)
+        self.serving = False
+        self.read_deadline = self.loop.time() + self._owner.limits.tunnel_timeout
+        while not self.buffer:
+            if self.eof:
+                return False
+            await self.wait()
+        if self.buffer[0] == _TLS_HANDSHAKE:
+            if context is None:
+                return False
+            self._tunnel.scheme = "https"
+            await self._accept_tls(context, authority.host)
+        self.read_deadline = NEVER
+        return True
+
+    async def _accept_tls(self, context: ssl.SSLContext, host: str) -> None:
+        if context.sni_callback is not _check_server_name:
+            context.sni_callback = _check_server_name
+        channel = TlsChannel(context, server_side=True)
+        _EXPECTED_NAMES[channel.handle] = host
+        self.start_tls(channel, client=False)
+        await self.handshake()
+
+    # Answers.
+
+    async def _answer(self, answer: Answer, head: RequestHead, request: RequestBody | None, persistent: bool) -> bool:  # noqa: FBT001
+        body = answer.body
+        bodiless = head.method == "HEAD" or answer.status in {204, 304}
+        chunked = False
+        extra = self._owner.pseudonym.join((b"Via: 1.1 ", b"\r\n"))
+        if bodiless:
+            extra += _declared_length(answer)
+        elif body is None:
+            extra += b"Content-Length: 0\r\n"
+        elif body.length is not None:
+            extra += b"Content-Length: %d\r\n" % body.length
+        elif head.minor:
+            chunked = True
+            extra += b"Transfer-Encoding: chunked\r\n"
+        else:
+            persistent = False
+        if request is not None and not request.settle():
+            persistent = False
+        if not persistent:
+            extra += b"Connection: close\r\n"
+        try:
+            rendered = serialise_answer(answer.status, answer.reason, answer.headers, extra)
+        except InvalidRequest:
+            await _give_up(body)
+            broken = UpstreamUnreachable("the answer has a header that would break its framing")
+            return self._refuse(broken, head, request, persistent)
+        self._head_unsent = True
+        self.write(rendered)
+        if body is None:
+            return persistent
+        if bodiless:
+            await _give_up(body)
+            return persistent
+        return await self._answer_body(body, head, request, persistent, chunked=chunked)
+
+    async def _answer_body(
+        self,
+        body: Body,
+        head: RequestHead,
+        request: RequestBody | None,
+        persistent: bool,  # noqa: FBT001 - carried through
+        *,
+        chunked: bool,
+    ) -> bool:
+        left = body.length
+        try:
+            while chunk := await body.read():
+                if left is not None:
+                    left -= len(chunk)
+                    if left < 0:
+                        raise UpstreamUnreachable("the answer is longer than was declared")  # noqa: TRY301
+                self.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                if self._write_paused:
+                    self.write_deadline = self.loop.time() + self._owner.limits.write_timeout
+                    await self.drain()
+                    self.write_deadline = NEVER
+            if left:
+                raise UpstreamUnreachable("the answer is shorter than was declared")  # noqa: TRY301
+        except KeyholeError as error:
+            await _give_up(body)
+            return self._break_off(error, head, request, persistent, ends_by_close=left is None and not chunked)
+        except BaseException:
+            await _give_up(body)
+            raise
+        if chunked:
+            self.write(b"0\r\n\r\n")
+        return persistent
+
+    def _break_off(
+        self,
+        error: KeyholeError,
+        head: RequestHead,
+        request: RequestBody | None,
+        persistent: bool,  # noqa: FBT001 - carried through
+        *,
+        ends_by_close: bool,
+    ) -> bool:
+        """An answer cannot be completed: refuse while nothing of it was sent, else let the client see it broken."""
+        taken_back = self._head_unsent
+        self.unsend()
+        if taken_back:
+            return self._refuse(error, head, request, persistent)
+        if ends_by_close:
+            self.reset()
+        else:
+            self.transport.close()  # without close_notify, and before the announced end
+        return False
+
+    def _refuse(
+        self,
+        error: KeyholeError,
+        head: RequestHead,
+        request: RequestBody | None,
+        persistent: bool,  # noqa: FBT001 - carried through
+    ) -> bool:
+        if isinstance(error, BadRequestFraming) or (request is not None and not request.settle()):
+            persistent = False
+        self.write(render_refusal(error, close=not persistent, head_only=head.method == "HEAD"))
+        return persistent
+
+    async def _turn_away(self, error: Malformed) -> None:
+        """Answer a head that could not be read, and close."""
+        self.write(render_refusal(error, close=True))
+        self.flush()
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Close without losing the answer: a close with unread bytes would reset it away (RFC 9112 section 9.6)."""
+        limits = self._owner.limits
+        if self.eof or self.lost or not self.transport.can_write_eof():
+            return
+        self.end()
+        self.read_deadline = self.loop.time() + limits.linger
+        self.write_deadline = self.read_deadline
+        left = limits.linger_bytes
+        with contextlib.suppress(TimeoutError):
+            while not self.eof and left > 0:
+                left -= len(self.buffer)
+                self.buffer = b""
+                await self.wait()
+        self.buffer = b""
+
+    def flush(self) -> None:
+        """As in ``Wire``; from here on the answer cannot be taken back."""
+        self._head_unsent = False
+        super().flush()
+
+
+def _declared_length(answer: Answer) -> bytes:
+    """The ``Content-Length`` of an answer that has none of its bytes (RFC 9110 section 8.6)."""
+    if answer.status == 204:
+        return b""
+    for name, value in answer.headers:
+        if name == b"content-length" and value.isdigit():
+            return b"Content-Length: %b\r\n" % value
+    return b""
+
+
+async def _give_up(body: Body | None) -> None:
+    """Close a body that is not read to its end, so that its connection to the upstream ends."""
+    close = getattr(body, "close", None)
+    if close is not None:
+        await close()
+
+
+def _check_server_name(handle: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
+    """Refuse a handshake whose server name is not the host of its tunnel."""
+    expected = _EXPECTED_NAMES.get(handle)
+    if name is None or expected is None:
+        return None
+    try:
+        same = parse_host(name) == expected
+    except KeyholeError:
+        same = False
+    return None if same else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+
+def _report(error: Exception) -> None:
+    """Log where a fault of ours happened, without its text, which might quote what an agent or an upstream sent."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames))
+    _log.error("internal error: %s at %s", type(error).__name__, where)

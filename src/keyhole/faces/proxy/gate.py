@@ -1,0 +1,240 @@
+"""From a request head to a call: what the proxy accepts, and what it leaves out before anything is attached.
+
+1. One authority: the host in the URL or of the tunnel, the ``Host`` header and the TLS server name are one host and one
+   port in canonical form, or the request is refused. The call goes there and nowhere else.
+2. Everything about the connection is removed, also what ``Connection`` names, *before* a credential is attached, so
+   that no client can name the credential's header away.
+3. Headers that ask a server to treat the request as another one (method, URL, host or client overrides) are removed:
+   the rule judged the request as it stands.
+4. A request that came through this proxy before is refused by its ``Via`` (RFC 9110 section 7.6.3).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import re
+from dataclasses import dataclass
+
+from keyhole.core.errors import BadRequestFraming, InvalidRequest, LoopDetected
+from keyhole.core.host import DEFAULT_PORTS, Authority, parse_authority
+from keyhole.core.message import Call, Headers
+from keyhole.core.url import split_url
+from keyhole.net.http1.grammar import RequestHead, list_tokens
+from keyhole.net.http1.serialise import HOP_BY_HOP
+
+_LEFT_OUT = HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"via",
+    b"forwarded",
+    b"x-real-ip",
+    b"x-http-method-override",
+    b"x-http-method",
+    b"x-method-override",
+    b"x-original-url",
+    b"x-original-host",
+    b"x-rewrite-url",
+    b"x-host",
+}
+_LEFT_OUT_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-keyhole-")
+_FRAMING_NAMES = frozenset({b"host", b"content-length", b"content-type", b"content-encoding", b"expect"})
+_TOKEN_SHAPE = re.compile(rb"[a-z]{1,8}\.[A-Za-z0-9_=-]{16,}")
+_REFUSED_METHODS = frozenset({"TRACE", "TRACK", "PRI", "CONNECT"})
+
+
+class ExpectationFailed(InvalidRequest):
+    """An ``Expect`` other than ``100-continue`` (RFC 9110 section 10.1.1)."""
+
+    status = 417
+
+
+@dataclass(slots=True)
+class Tunnel:
+    """What a CONNECT fixed for every request inside.
+
+    Attributes:
+        scheme: ``https``, or ``http`` when the client speaks plain HTTP inside the tunnel.
+        credential: as presented with CONNECT; judged again for every request.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    credential: bytes
+
+
+@dataclass(slots=True)
+class Admitted:
+    """A request that passed the gate; its body is still to be attached.
+
+    Attributes:
+        persistent: the connection may serve another request afterwards.
+        expects: the client waits for ``100 Continue`` before it sends the body.
+    """
+
+    call: Call
+    persistent: bool
+    expects: bool
+
+
+def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: str, pseudonym: bytes) -> Admitted:
+    """Judge a head that is no CONNECT.
+
+    Args:
+        head: the request.
+        tunnel: the tunnel that it came through, or ``None`` on the proxy's own port.
+        credential: as presented with this request or with CONNECT.
+        remote: the client's address, for the record.
+        pseudonym: this proxy's name in ``Via``.
+
+    Raises:
+        BadRequestFraming, InvalidRequest: the request is refused; nothing about it may be sent on.
+        LoopDetected: it has been here before.
+    """
+    fields = head.fields
+    via = b"1.1 " + pseudonym
+    if b"via" in fields:
+        via = _extend_via(head.headers, pseudonym)
+    if head.method in _REFUSED_METHODS:
+        raise InvalidRequest(f"the method {head.method} is refused here", "use CONNECT on the proxy's own port only")
+    host_header = fields.get(b"host")
+    if host_header is None:
+        raise BadRequestFraming("the request has no Host header", "send exactly one")
+    if tunnel is None:
+        scheme, host, port, target = _absolute_form(head.target, host_header)
+    else:
+        scheme, host, port, target = tunnel.scheme, tunnel.host, tunnel.port, head.target
+        if target[:1] != b"/":
+            raise BadRequestFraming("the request target inside a tunnel is not a path", "send origin-form: /path?query")
+        _require_same(_authority(host_header, DEFAULT_PORTS[scheme]), host, port)
+    persistent, named = _connection(head)
+    expects = b"expect" in fields and _expects_continue(head)
+    headers = [
+        pair
+        for pair in head.headers
+        if pair[0] not in _LEFT_OUT and pair[0] not in named and not pair[0].startswith(_LEFT_OUT_PREFIXES)
+    ]
+    headers.append((b"via", via))
+    service = fields.get(b"x-keyhole-service", b"").decode("latin-1")
+    call = Call(credential, scheme, host, port, head.method, target, headers, None, remote, service)
+    return Admitted(call, persistent, expects)
+
+
+def connect_authority(head: RequestHead) -> Authority:
+    """The destination of a CONNECT (RFC 9110 section 9.3.6).
+
+    Raises:
+        BadRequestFraming, InvalidRequest: no port, a body, or a ``Host`` that says something else.
+    """
+    if b"content-length" in head.fields or b"transfer-encoding" in head.fields:
+        raise BadRequestFraming("CONNECT has a body", "send the bytes inside the tunnel")
+    authority = parse_authority(head.target, None)
+    host_header = head.fields.get(b"host")
+    if host_header is None:
+        raise BadRequestFraming("the request has no Host header", "send exactly one")
+    _require_same(_authority(host_header, authority.port), authority.host, authority.port)
+    return authority
+
+
+def _absolute_form(target: bytes, host_header: bytes) -> tuple[str, str, int, bytes]:
+    slash = target.find(b"/", 8)
+    prefix = target if slash < 0 else target[:slash]
+    if slash < 0 or b"?" in prefix:
+        if target[:1] == b"/" or target == b"*":
+            raise BadRequestFraming(
+                "this is a proxy, and the request is for an origin server", "set HTTPS_PROXY and HTTP_PROXY to use it"
+            )
+        scheme, authority, path = split_url(target)
+        _require_same(_authority(host_header, DEFAULT_PORTS[scheme]), authority.host, authority.port)
+        return scheme, authority.host, authority.port, path
+    scheme, host, port = _origin(prefix, host_header)
+    return scheme, host, port, target[slash:]
+
+
+@functools.lru_cache(maxsize=4096)
+def _origin(prefix: bytes, host_header: bytes) -> tuple[str, str, int]:
+    """Scheme, host and port of ``scheme://authority`` where ``Host`` says the same."""
+    if prefix[:1] == b"/":
+        raise BadRequestFraming(
+            "this is a proxy, and the request is for an origin server", "set HTTPS_PROXY and HTTP_PROXY to use it"
+        )
+    scheme, authority, _ = split_url(prefix)
+    _require_same(_authority(host_header, DEFAULT_PORTS[scheme]), authority.host, authority.port)
+    return scheme, authority.host, authority.port
+
+
+@functools.lru_cache(maxsize=4096)
+def _authority(value: bytes, default_port: int) -> tuple[str, int]:
+    authority = parse_authority(value, default_port)
+    return authority.host, authority.port
+
+
+def _require_same(said: tuple[str, int], host: str, port: int) -> None:
+    if said != (host, port):
+        raise BadRequestFraming("Host differs from the destination of the request", "send one and the same authority")
+
+
+def _extend_via(headers: Headers, pseudonym: bytes) -> bytes:
+    """The ``Via`` to send on, unless we are in it already."""
+    values = [value for name, value in headers if name == b"via"]
+    known = {part.split()[1] for value in values for part in value.split(b",") if len(part.split()) > 1}
+    if pseudonym in known:
+        raise LoopDetected(
+            "the request has been through this proxy before", "do not send it to the proxy's own address"
+        )
+    return b", ".join([*values, b"1.1 " + pseudonym])
+
+
+def _connection(head: RequestHead) -> tuple[bool, frozenset[bytes]]:
+    """Whether the connection persists (RFC 9112 section 9.3), and the headers that ``Connection`` names."""
+    fields = head.fields
+    persistent = head.minor == 1
+    if b"upgrade" in fields:
+        # An upgrade that is not taken up ends the connection: a client that believes in it would go on in another
+        # protocol, and its bytes must not be read as requests.
+        persistent = False
+        if b"websocket" in fields[b"upgrade"].lower():
+            if b"sec-websocket-key" not in fields:
+                raise InvalidRequest("a WebSocket handshake without a key")
+            raise InvalidRequest("WebSocket is not available through this proxy")
+    named: frozenset[bytes] = frozenset()
+    if b"connection" in fields:
+        value = fields[b"connection"]
+        if value != b"keep-alive" and value != b"Keep-Alive":  # noqa: PLR1714 - quicker than a set of two
+            members = list_tokens(head.headers, b"connection")
+            persistent = persistent and b"close" not in members
+            named = frozenset(members) - _FRAMING_NAMES
+    return persistent, named
+
+
+def _expects_continue(head: RequestHead) -> bool:
+    if head.fields[b"expect"].lower() != b"100-continue":
+        raise ExpectationFailed("the request expects something unknown", "only 100-continue is understood")
+    return head.minor == 1
+
+
+def read_credential(value: bytes | None) -> bytes:
+    """The token in a ``Proxy-Authorization`` value; empty when there is none.
+
+    ``Bearer TOKEN``, or ``Basic`` with the token as user name or as password: the part that has a token's shape, else
+    the password, else the user name.
+    """
+    if value is None:
+        return b""
+    scheme, _, rest = value.partition(b" ")
+    rest = rest.strip(b" ")
+    if scheme.lower() == b"bearer":
+        return rest
+    if scheme.lower() != b"basic":
+        return b""
+    try:
+        user, _, password = base64.b64decode(rest, validate=True).partition(b":")
+    except binascii.Error:
+        return b""
+    for part in (password, user):
+        if _TOKEN_SHAPE.fullmatch(part):
+            return part
+    return password or user

@@ -1,0 +1,110 @@
+"""The proxy's listener: it counts, drains and closes connections, and decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import socket
+import ssl
+
+from keyhole.core.errors import InvalidRequest
+from keyhole.faces.proxy.connection import Broker, ProxyConnection
+from keyhole.faces.proxy.limits import ProxyLimits
+from keyhole.net.http1.wire import WireGroup
+
+_BACKLOG = 1024
+_PSEUDONYM = re.compile(r"[A-Za-z0-9.-]{1,64}")
+
+
+class ProxyServer:
+    """Serves the proxy on any number of sockets of one event loop.
+
+    Args:
+        broker: decides and acts.
+        limits: bounds on clients.
+        instance: names this installation in ``Via``; nodes that answer for one another have the same. Random when
+            empty.
+    """
+
+    def __init__(self, broker: Broker, limits: ProxyLimits | None = None, *, instance: str = "") -> None:
+        instance = instance or secrets.token_hex(8)
+        if not _PSEUDONYM.fullmatch(instance):
+            raise InvalidRequest("the instance name has a character that cannot stand in Via", "use letters and digits")
+        self.broker = broker
+        self.limits = limits or ProxyLimits()
+        self.pseudonym = b"keyhole-" + instance.encode()
+        self.draining = False
+        self.group: WireGroup
+        self._connections: set[ProxyConnection] = set()
+        self._servers: list[asyncio.Server] = []
+
+    async def listen(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        sock: socket.socket | None = None,
+        tls: ssl.SSLContext | None = None,
+        reuse_port: bool = False,
+    ) -> tuple[str, int]:
+        """Open a listening socket, or take one that is bound already; its address.
+
+        Args:
+            host: address to bind.
+            port: 0 picks a free one.
+            sock: a bound stream socket, in place of host and port.
+            tls: for a listener that itself speaks TLS (``https://`` proxies).
+            reuse_port: let other processes share the port.
+        """
+        loop = asyncio.get_running_loop()
+        self.group = WireGroup(loop, self.limits.tick)
+
+        def make() -> ProxyConnection:
+            return ProxyConnection(self)
+
+        if sock is not None:
+            server = await loop.create_server(make, sock=sock, backlog=_BACKLOG, ssl=tls)
+        else:
+            server = await loop.create_server(
+                make, host, port, backlog=_BACKLOG, ssl=tls, reuse_port=reuse_port or None
+            )
+        self._servers.append(server)
+        address = server.sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    @property
+    def connections(self) -> int:
+        """Open client connections."""
+        return len(self._connections)
+
+    async def close(self, grace: float = 10.0) -> None:
+        """Stop listening, let requests that are being served finish, and cut what is left after ``grace`` seconds."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            if not connection.serving:
+                connection.close()
+        tasks = [connection.task for connection in self._connections if connection.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace)
+            for connection in list(self._connections):
+                connection.abort()
+            if late:
+                await asyncio.wait(late, timeout=1.0)
+
+    # What connections call.
+
+    def opened(self, connection: ProxyConnection) -> bool:
+        """Count a connection; whether there is room for it."""
+        if self.draining or len(self._connections) >= self.limits.connections:
+            return False
+        self._connections.add(connection)
+        self.group.add(connection)
+        return True
+
+    def closed(self, connection: ProxyConnection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        self.group.discard(connection)
