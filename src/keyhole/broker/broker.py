@@ -60,7 +60,8 @@ class Broker:
         authority = Authority(host, port)
         request = Request(credential, Operation.USE, "services", {"host": str(authority), "method": "CONNECT"})
         request = replace(request, id=str(uuid.uuid4()))
-        state, caller = await self._authenticate(vault, request)
+        # The tunnel itself costs no use; each request in it does.
+        state, caller = await self._authenticate(vault, request, spend=False)
         directory = await self.directory(vault, state)
         refusal: KeyholeError | None = None
         candidates = directory.at("https", authority) + directory.at("http", authority)
@@ -186,9 +187,9 @@ class Broker:
             return Match(refusal=no_service(wanted.authority))
         return match
 
-    async def _authenticate(self, vault: Vault, request: Request) -> tuple[OrgState, Caller]:
+    async def _authenticate(self, vault: Vault, request: Request, *, spend: bool = True) -> tuple[OrgState, Caller]:
         try:
-            return await vault.authenticate(request.credential)
+            return await vault.authenticate(request.credential, spend=spend)
         except Unauthenticated as error:
             error.request_id = request.id
             await vault.record_unknown(request, error)

@@ -18,7 +18,7 @@ from keyhole.crypto.aead import AeadKey
 from keyhole.crypto.kdf import hkdf
 from keyhole.crypto.keyring import Keyring
 from keyhole.crypto.signing import SigningKey
-from keyhole.stores import Batch, Entry, Put, Store
+from keyhole.stores import Batch, Delete, Entry, Put, Store
 
 FORMAT = 1
 SYSTEM = "sys"
@@ -124,8 +124,16 @@ class Keys:
         return self.ring(SYSTEM).keyed_hash("token", b"key of the vault")
 
     def forget(self, org_id: str) -> None:
-        """Drop the keyring of an org that was deleted."""
+        """Drop the keyring of an org that another node deleted."""
         self._rings.pop(org_id, None)
+
+    async def delete_ring(self, org_id: str) -> None:
+        """Destroy the keys of an org."""
+        name = _ring_key(org_id)
+        [entry] = await self._store.get([name])
+        if entry.value is not None:
+            await self._store.commit(Batch(deletes=[Delete(name, entry.revision)]))
+        self.forget(org_id)
 
     def new_ring(self, org_id: str) -> Put:
         """Make the keyring of a new org; it exists when the returned put is committed."""

@@ -117,7 +117,10 @@ class Orgs:
         await self._open(org_id, "epoch", configures=True).commit(Change())
 
     async def delete(self, org: Org) -> None:
-        """Remove an org: first its keys, which ends everything it holds, then its entries. The journal stays."""
+        """Remove an org: its name first, which ends its tokens, then its entries, then its keys.
+
+        Rows of the journal stay and can be verified; with the keys gone nobody can read what they say.
+        """
         if org.name == ROOT_ORG:
             raise InvalidRequest("the org root cannot be deleted")
         name, by_id = await self._directory.get(f"name/{org.name}", f"id/{org.id}")
@@ -129,6 +132,7 @@ class Orgs:
             await self._store.commit(
                 Batch(deletes=[Delete(key, entry.revision) for key, entry in zip(keys, entries, strict=True)])
             )
+        await self._keys.delete_ring(org.id)
         self._known.pop(org.id, None)
 
     def _open(self, org_id: str, mount: str, *, configures: bool) -> Storage:

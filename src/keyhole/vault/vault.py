@@ -126,12 +126,15 @@ class Vault:
         self.conclude(state, record, "ok")
         return reply
 
-    async def authenticate(self, credential: Credential, org: str = "") -> tuple[OrgState, Caller]:
+    async def authenticate(
+        self, credential: Credential, org: str = "", *, spend: bool = True
+    ) -> tuple[OrgState, Caller]:
         """Who asks, with the compiled state of the org.
 
         Args:
             credential: a token, the owner of a local vault, or a caller made in this same request.
             org: the org where something is asked, when it is said; it must be the credential's own.
+            spend: take one use from a use-limited token.
 
         Raises:
             Unauthenticated: no token, or one that is unknown, expired, used up, revoked or of another org.
@@ -145,7 +148,7 @@ class Vault:
         state = await self.compiled.state(org_of(credential) or self.root_org)
         if org and org != state.org.name:
             raise Unauthenticated("permission denied", f"the token does not belong to the org {org!r}")
-        return state, await self._token_caller(state, self.tokens.hash(credential))
+        return state, await self._token_caller(state, self.tokens.hash(credential), spend=spend)
 
     async def _owner(self, org: str) -> tuple[OrgState, Caller]:
         """Whoever opened the store with its key: root of the org ``root``, and nobody in any other."""
@@ -157,7 +160,7 @@ class Vault:
         acl = await self.compiled.acl(state, (ROOT,))
         return state, Caller(state.org.name, state.org.id, OWNER, "", "full", (ROOT,), acl)
 
-    async def _token_caller(self, state: OrgState, token_id: str) -> Caller:
+    async def _token_caller(self, state: OrgState, token_id: str, *, spend: bool) -> Caller:
         """The caller of a live token. A cached one counts while nothing in the store has changed."""
         now = self.clock.now()
         known = state.callers.get(token_id)
@@ -171,7 +174,7 @@ class Vault:
         else:
             caller = await self._make_caller(state, token)
         if token.uses:
-            if await self.tokens.spend(self.storage(state.org.id, TOKENS), token) is None:
+            if spend and await self.tokens.spend(self.storage(state.org.id, TOKENS), token) is None:
                 state.callers.pop(token_id, None)
         else:
             self.compiled.remember(state, token, caller)
