@@ -18,7 +18,7 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.host import Authority, HostPattern
-from keyhole.core.path import parse_secret_ref
+from keyhole.core.path import DEFAULT_FIELD, parse_secret_ref
 from keyhole.core.target import PathGlob
 
 SCHEMES = ("https", "http")
@@ -161,8 +161,13 @@ class Service:
 
     def secret_refs(self) -> list[tuple[str, str]]:
         """``(path, field)`` of every secret field that a loan of this service opens."""
+        return self.secret_choices()[0]
+
+    def secret_choices(self) -> list[list[tuple[str, str]]]:
+        """The fields that a loan opens, by preference: Basic takes one value, or a user name and a password."""
         path, field = parse_secret_ref(self.secret)
-        return [(path, field)]
+        pair = [(path, "username"), (path, "password")]
+        return [[(path, field)], *([pair] if self.inject.kind == "basic" and field == DEFAULT_FIELD else [])]
 
     def host_rank(self, scheme: str, authority: Authority) -> tuple[int, int] | None:
         """How specifically the service means this destination; ``None`` when it does not."""

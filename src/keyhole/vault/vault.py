@@ -27,6 +27,7 @@ from keyhole.core.policy import ROOT, Decision, PathRule
 from keyhole.core.record import Phase, Record, clip
 from keyhole.core.request import Anonymous, Credential, LocalOwner, Operation, Reply, Request
 from keyhole.core.service import Service
+from keyhole.core.value import Secret
 from keyhole.engines import Call, Context, services
 from keyhole.stores import Store
 from keyhole.vault import mounts, policies
@@ -292,11 +293,10 @@ class Vault:
         service = (await self.services(state)).get(name)
         if service is None:
             raise NotFound(f"there is no service {name!r}", "keyhole service list")
-        refs = service.secret_refs()
-        record = replace(record, service=name, secrets=tuple(path for path, _ in refs))
+        record = replace(record, service=name, secrets=tuple({path for path, _ in service.secret_refs()}))
         durable = self.journal.intend(record, state.org.id)
         try:
-            lent = await self._lend(state, caller, refs)
+            lent = await self._lend(state, caller, service)
         except KeyholeError as error:
             await durable
             self.conclude(state, record, error.code)
@@ -304,14 +304,20 @@ class Vault:
         await durable
         return Reply(lent=lent, data={"record": record})
 
-    async def _lend(self, state: OrgState, caller: Caller, refs: list[tuple[str, str]]) -> dict[str, Any]:
+    async def _lend(self, state: OrgState, caller: Caller, service: Service) -> dict[str, Secret]:
         """Internal operation: open secrets for the road. There is no route to it."""
         mount = self.mounts.at(_SECRETS)
         lend = mount.engine.lend
         if lend is None:
             raise InternalError("the mount of secrets cannot lend")
         context = self.context(state, caller, mount)
-        return {field: await lend(context, path, field) for path, field in refs}
+        missing: NotFound | None = None
+        for refs in service.secret_choices():
+            try:
+                return {field: await lend(context, path, field) for path, field in refs}
+            except NotFound as error:
+                missing = missing or error
+        raise missing or InternalError("a service without a secret")
 
     async def _policy(self, org_id: str, name: str) -> list[PathRule]:
         return await policies.load(self.storage(org_id, policies.MOUNT, configures=True), name)
