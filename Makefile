@@ -1,0 +1,69 @@
+# What works on a fresh clone with Python 3.11 or newer, make and a package index:
+#
+#   make demo    see it work: a vault, the broker and an API on this machine
+#   make test    everything that the tests need, then all of them
+#   make lint    ruff and mypy
+#   make build   wheel and source archive in dist/, tried in a clean environment
+#   make bench   the benchmarks of docs/benchmarks.md
+#   make venv    the environment for developers in .venv
+#   make lock    write requirements*.txt again from pyproject.toml
+#   make clean   away with all that these made
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+NODE := .cache/node
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint build bench venv lock clean
+.DELETE_ON_ERROR:
+
+demo: $(STAMPS)/runtime
+	@$(BIN)/keyhole demo
+
+test: $(STAMPS)/dev $(STAMPS)/needs $(NODE)/ready
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+build: $(STAMPS)/dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	scripts/try-wheel $(BIN)/python dist
+
+bench: $(STAMPS)/dev
+	$(BIN)/python -m bench
+
+venv: $(STAMPS)/dev
+
+lock: $(BIN)/python
+	scripts/lock $(BIN)/python
+
+clean:
+	rm -rf $(VENV) .cache dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	scripts/make-venv $(VENV)
+
+$(STAMPS)/runtime: requirements.txt requirements-build.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements.txt -r requirements-build.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: requirements-dev.txt $(STAMPS)/runtime
+	$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(STAMPS)/needs: scripts/os-needs | $(BIN)/python
+	scripts/os-needs
+	@mkdir -p $(STAMPS) && touch $@
+
+# Older ones ignore the proxy variables, so the test of `fetch` needs this one.
+$(NODE)/ready: scripts/node $(STAMPS)/needs
+	scripts/node $(NODE)
+	@touch $@
