@@ -6,8 +6,6 @@ import json
 import uuid
 
 from keyhole.core.errors import KeyholeError, Unauthenticated
-from keyhole.core.message import Headers
-from keyhole.net.http1.serialise import serialise_answer
 
 _REASONS = {
     400: b"Bad Request",
@@ -44,17 +42,22 @@ def render_refusal(error: KeyholeError, *, close: bool, head_only: bool = False)
             "error": {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": request_id},
         }
     ).encode()
-    headers: Headers = [
-        (b"content-type", b"application/json"),
-        (b"cache-control", b"no-store"),
-        (b"x-keyhole-error", error.code.encode()),
-        (b"x-keyhole-request-id", request_id.encode()),
-    ]
-    extra = b"Content-Length: %d\r\n" % len(body)
     status = 407 if isinstance(error, Unauthenticated) else error.status
+    lines = [
+        b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b"Refused")),
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+        b"Cache-Control: no-store",
+        b"X-Keyhole-Error: " + error.code.encode(),
+        b"X-Keyhole-Request-Id: " + _printable(request_id),
+    ]
     if status == 407:
-        extra += b'Proxy-Authenticate: Basic realm="keyhole"\r\n'
+        lines.append(b'Proxy-Authenticate: Basic realm="keyhole"')
     if close:
-        extra += b"Connection: close\r\n"
-    head = serialise_answer(status, _REASONS.get(status, b"Refused"), headers, extra)
+        lines.append(b"Connection: close")
+    head = b"\r\n".join([*lines, b"", b""])
     return head if head_only else head + body
+
+
+def _printable(text: str) -> bytes:
+    return "".join(char for char in text if char.isascii() and char.isprintable()).encode()

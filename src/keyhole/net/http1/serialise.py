@@ -26,7 +26,8 @@ HOP_BY_HOP = frozenset(
 )
 # Framing and routing are written from what is known about the message, never copied.
 _REQUEST_DROPPED = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
-_ANSWER_DROPPED = HOP_BY_HOP | {b"content-length", b"alt-svc"}
+# An alternative service (RFC 7838) would lead around us, and only our own refusals may call themselves so.
+_ANSWER_DROPPED = HOP_BY_HOP | {b"content-length", b"alt-svc", b"x-keyhole-error", b"x-keyhole-request-id"}
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*")
@@ -41,7 +42,7 @@ _KNOWN = (
     "If-None-Match If-Range If-Unmodified-Since Last-Modified Link Location Max-Forwards Origin Pragma "
     "Proxy-Authenticate Range Referer Referrer-Policy Retry-After Server Set-Cookie Strict-Transport-Security "
     "Transfer-Encoding User-Agent Vary Via Warning WWW-Authenticate X-Api-Key X-Content-Type-Options "
-    "X-Frame-Options X-Keyhole-Error X-Keyhole-Request-Id X-Request-Id"
+    "X-Frame-Options X-Request-Id"
 )
 # Names are compared without case (RFC 9110 section 5.1), but some old servers look for the usual spelling.
 _SPELLING = {name.lower().encode(): name.encode() + b": " for name in _KNOWN.split()}
