@@ -116,10 +116,10 @@ def clip(text: str) -> str:
 
 
 def parameter_names(query: str) -> tuple[str, ...]:
-    """The names in a query string, bounded; the values are not recorded."""
+    """The names in a query string, bounded. A part without ``=`` may be a value as well as a name: neither is kept."""
     if not query:
         return ()
-    return tuple(clip(part.partition("=")[0]) for part in query.split("&", 33)[:32] if part)
+    return tuple(clip(part.partition("=")[0]) for part in query.split("&", 33)[:32] if "=" in part)
 
 
 def link(previous: bytes, writer: int, sequence: int, time: int, partition: str, body: bytes) -> bytes:

@@ -20,7 +20,7 @@ from keyhole.core.request import Reply, Request
 from keyhole.core.value import Secret
 from keyhole.engines import Route
 from keyhole.seals import Seal, open_seal
-from keyhole.stores import Batch, Store
+from keyhole.stores import Batch, Put, Store
 from keyhole.vault.audit import Journal, open_slot
 from keyhole.vault.clock import Clock
 from keyhole.vault.history import History
@@ -34,6 +34,7 @@ from keyhole.vault.vault import Vault
 
 _SWEEP_EVERY = 30.0
 _SWEEP_BATCH = 500
+_READY = "sys/ready"
 REPORTED_VERSION = "1.14.0"  # what clients of the wire format decide by
 
 
@@ -155,6 +156,13 @@ class Node:
             "recovery_seal": False,
             "storage_type": type(self.store).__module__.split(".")[2],
         }
+
+    async def check_ready(self) -> None:
+        """Return when a write succeeds now. Raises ``Sealed`` or ``StoreUnavailable``."""
+        self.open_vault()
+        [entry] = await self.store.get([_READY])
+        with contextlib.suppress(Conflict):  # another node has just written the same
+            await self.store.commit(Batch(puts=[Put(_READY, b"", entry.revision)]))
 
     async def seal(self) -> None:
         """Forget the keys."""

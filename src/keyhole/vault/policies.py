@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from keyhole.core.errors import InvalidRequest
+from keyhole.core.errors import Conflict, InvalidRequest
 from keyhole.core.policy import ROOT, PathRule
 from keyhole.vault.hcl import parse_policy, render_policy
 from keyhole.vault.storage import Change, Storage, Write
@@ -67,20 +67,32 @@ async def set_capability(storage: Storage, name: str, path: str, capability: str
     """Add a capability on an exact path to a policy, or take it out; returns whether that changed anything."""
     stored = await read(storage, name) or {"text": "", "rules": []}
     rules: list[dict[str, Any]] = stored["rules"]
-    has = any(rule["path"] == path and capability in rule["capabilities"] for rule in rules)
-    if has == given:
+    there = [rule for rule in rules if rule["path"] == path]
+    if given and any("deny" in rule["capabilities"] for rule in there):
+        raise Conflict(f"the policy {name!r} denies {path}, and deny wins", f"keyhole policy show {name}")
+    if any(capability in rule["capabilities"] for rule in there) == given:
         return False
     if given:
         added = {"path": path, "capabilities": [capability]}
-        await _put(storage, name, stored["text"] + render_policy([added]), [*rules, added])
+        await _put(storage, name, _appended(stored["text"], [*rules, added], added), [*rules, added])
         return True
     left = []
     for rule in rules:
         kept = [c for c in rule["capabilities"] if rule["path"] != path or c != capability]
-        if kept:
+        # A stanza that gives nothing shadows wider ones, so only one that this change has emptied goes.
+        if kept or not rule["capabilities"]:
             left.append({**rule, "capabilities": kept})
     await _put(storage, name, render_policy(left), left)
     return True
+
+
+def _appended(text: str, rules: list[dict[str, Any]], added: dict[str, Any]) -> str:
+    """The text with one stanza more; written anew when it is not HCL that can be added to."""
+    longer = f"{text.rstrip()}\n{render_policy([added])}".lstrip()
+    try:
+        return longer if parse_policy(longer) == rules else render_policy(rules)
+    except InvalidRequest:
+        return render_policy(rules)
 
 
 async def _put(storage: Storage, name: str, text: str, rules: Sequence[dict[str, Any]]) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from keyhole.config import ApiLimits
-from keyhole.core.errors import BodyTooLarge, InternalError, InvalidRequest, KeyholeError, NotFound, StoreUnavailable
+from keyhole.core.errors import BodyTooLarge, InternalError, InvalidRequest, KeyholeError, NotFound
 from keyhole.core.request import Anonymous, Credential, Operation, Request
 from keyhole.faces.api import status
 from keyhole.faces.api.envelope import JSON, Answer, render, render_error
 from keyhole.faces.api.strict_json import parse_object
-from keyhole.stores import Batch, Put
 from keyhole.vault.mounts import UnsupportedOperation
 from keyhole.vault.node import Node
 
@@ -142,16 +141,9 @@ class Api:
     async def _check_ready(self) -> None:
         """Ready is who could write now; asked for often, it is tried at most every two seconds."""
         self._node.open_vault()
-        now = time.monotonic()
-        if now < self._ready_until:
-            return
-        [entry] = await self._node.store.get(["sys/ready"])
-        try:
-            await self._node.store.commit(Batch(puts=[Put("sys/ready", b"", entry.revision)]))
-        except KeyholeError as error:
-            if error.code != "conflict":  # another node has just written the same
-                raise StoreUnavailable(error.reason, error.hint) from None
-        self._ready_until = now + _READY_FOR
+        if time.monotonic() >= self._ready_until:
+            await self._node.check_ready()
+            self._ready_until = time.monotonic() + _READY_FOR
 
     def _metrics(self) -> str:
         lines = [
