@@ -105,7 +105,7 @@ class Upstream:
         self.accepted += 1
         self.open += 1
         self.raw.append(bytearray())
-        with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError):
+        with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             while await self._one(reader, writer, number):
                 pass
         self.open -= 1

@@ -25,7 +25,7 @@ class RequestBody:
         Malformed: what has arrived is not well-formed.
     """
 
-    __slots__ = ("_decoder", "_expects", "_ready", "_timeout", "_wire", "length")
+    __slots__ = ("_decoder", "_expects", "_ready", "_settled", "_timeout", "_wire", "length")
 
     def __init__(self, wire: Wire, decoder: Decoder, timeout: float, *, expects: bool) -> None:
         self._wire = wire
@@ -33,6 +33,7 @@ class RequestBody:
         self._expects = expects
         self._timeout = timeout
         self._ready = b""
+        self._settled = False
         self.length = decoder.length
         self._pull()
 
@@ -74,15 +75,23 @@ class RequestBody:
         except TimeoutError:
             raise BadRequestFraming("the request body stalled", "send it without long pauses") from None
         finally:
-            if waiting:
+            if waiting and not self._settled:
                 wire.read_deadline = NEVER
 
     def settle(self) -> bool:
-        """The answer is decided. Whether the whole body has arrived, so that the next request can be found.
+        """An answer is about to be sent. Whether the whole body has arrived, so that the next request can be found.
 
-        A client that still waits for ``100 Continue`` may or may not send the body, so its connection ends.
+        From now on a client that waits for ``100 Continue`` gets none, and since it may or may not send the body, its
+        connection ends. The body can still be read: some upstreams answer while they read.
         """
         self._expects = False
+        self._settled = True
+        return self._decoder.done
+
+    def discard(self) -> bool:
+        """``settle`` for a body that nobody wants: what has arrived is dropped."""
+        self._expects = False
+        self._settled = True
         try:
             while self._wire.buffer and not self._decoder.done:
                 self._pull()

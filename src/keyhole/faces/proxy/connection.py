@@ -386,7 +386,7 @@ class ProxyConnection(Wire):
         request: RequestBody | None,
         persistent: bool,  # noqa: FBT001 - carried through
     ) -> bool:
-        if isinstance(error, BadRequestFraming) or (request is not None and not request.settle()):
+        if isinstance(error, BadRequestFraming) or (request is not None and not request.discard()):
             persistent = False
         self.write(render_refusal(error, close=not persistent, head_only=head.method == "HEAD"))
         return persistent

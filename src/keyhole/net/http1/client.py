@@ -226,8 +226,8 @@ class ClientConnection(Wire):
         raise UpstreamUnreachable("the upstream closed the connection before it answered")
 
     def _explain(self, error: BaseException) -> BaseException:
-        if isinstance(error, UpstreamUnreachable | ConnectionResetError) and self._pump_error is not None:
-            error = self._pump_error
+        if isinstance(error, Exception) and self._pump_error is not None:
+            return self._pump_error
         if isinstance(error, KeyholeError) and not isinstance(error, Malformed):
             return error
         if isinstance(error, Malformed):

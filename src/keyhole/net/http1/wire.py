@@ -146,7 +146,8 @@ class Wire(asyncio.Protocol):
         try:
             await waiter
         finally:
-            self._read_waiter = None
+            if self._read_waiter is waiter:  # a reader that was cancelled must not forget its successor
+                self._read_waiter = None
 
     # Writing.
 
@@ -199,7 +200,8 @@ class Wire(asyncio.Protocol):
             try:
                 await waiter
             finally:
-                self._drain_waiter = None
+                if self._drain_waiter is waiter:
+                    self._drain_waiter = None
         if self.lost:
             raise ConnectionResetError("the connection was lost")
 
