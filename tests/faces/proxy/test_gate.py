@@ -184,6 +184,21 @@ def test_a_tunnel_to_a_host_without_a_service_is_refused(authority: str) -> None
     asyncio.run(run())
 
 
+def test_a_tunnel_may_be_opened_in_http_1_0_without_host_as_older_pythons_do() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            reader, writer = await rig.open()
+            writer.write(f"CONNECT {HOST}:443 HTTP/1.0\r\n".encode() + CREDENTIAL + b"\r\n")
+            assert (await read_answer(reader, "CONNECT"))[0] == 200
+            await writer.start_tls(client_context(), server_hostname=HOST)
+            writer.write(get(absolute=False))
+            assert (await read_answer(reader))[0] == 200
+            received, _ = await converse(await rig.open(), f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode(), 2.0)
+            assert received.startswith(b"HTTP/1.1 400 ")
+
+    asyncio.run(run())
+
+
 def test_a_server_name_other_than_the_tunnels_host_ends_the_handshake() -> None:
     async def run() -> None:
         trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
