@@ -196,7 +196,7 @@ async def serve(
         tls = _server_tls(config)
         proxy = await start_proxy(keyhole, config.proxy_listen, tls=tls)
         stack.push_async_callback(proxy.close, config.drain)
-        api = await stack.enter_async_context(_serving(keyhole, config))
+        api = await stack.enter_async_context(serving_api(keyhole, config))
         keyhole.node.start_sweeper()
         ca_file = await _write_ca(keyhole, _data_dir(config, stack, dev=dev))
         stop = asyncio.Event()
@@ -229,7 +229,7 @@ def _server_tls(config: Config) -> ssl.SSLContext | None:
 
 
 @contextlib.asynccontextmanager
-async def _serving(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
+async def serving_api(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
     """The API on its socket; gives its URL."""
     host, port = split_address(config.listen, "listen")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -44,7 +44,7 @@ FLOORS = {
     "broker": "core crypto config net scrub injections vault engines",  # engines: the contract of a route only
     "faces": "core crypto config net client vault broker",  # net: the wire code of their servers
 }
-COMPOSITION = {"app", "cli", "testing", "__main__"}  # may import everything: they put the house together
+COMPOSITION = {"app", "cli", "demo", "testing", "__main__"}  # may import everything: they put the house together
 
 # Shelves: the folder's own modules are the contract, the members that its MEMBERS names are loaded by name.
 SHELVES = {"stores", "seals", "engines", "auth", "injections", "remotes", "rotators", "notifiers", "importers"}
@@ -59,7 +59,8 @@ THIRD_PARTY_ONLY_IN = {"cryptography": {"crypto"}, "pyrage": {"crypto"}}
 CORE_MAY_IMPORT = {"idna"}
 
 PURE = ("core", "crypto", "scrub", "injections")
-MAY_OPEN_SOCKETS = {"net", "faces", "stores", "engines", "remotes", "seals", "app"}  # app: the listening sockets
+# app: the listening sockets; demo: the API that it plays with
+MAY_OPEN_SOCKETS = {"net", "faces", "stores", "engines", "remotes", "seals", "app", "demo"}
 OPENERS = {
     "socket.socket",
     "socket.create_connection",
