@@ -7,6 +7,7 @@ stolen store holds nothing to guess at and no comparison depends on its bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import re
@@ -67,6 +68,10 @@ class Token:
     meta: Mapping[str, str] = field(default_factory=dict)
     run: RunContext = field(default_factory=RunContext)
     revision: int = 0
+
+    def live(self, now: float) -> bool:
+        """Is it good for anything? An expired, used up or revoked one stays in the store until it is swept."""
+        return self.uses >= 0 and not (self.expires and self.expires <= now)
 
     def remaining(self, now: float) -> int:
         """Seconds left; 0 for a token without end."""
@@ -160,9 +165,9 @@ class Tokens:
             try:
                 await storage.commit(_creation(token, parent))
             except Conflict:
-                # The parent moved: it was used or renewed, which is fine, or revoked, which ends this.
+                # The parent moved: it was renewed, which is fine, or revoked, which ends this.
                 parent = await self.get(storage, parent.id) if parent else None
-                if token.parent and parent is None:
+                if token.parent and (parent is None or parent.uses < 0):
                     break
             else:
                 return clear, replace(token, revision=1), term.warning
@@ -216,41 +221,49 @@ class Tokens:
         await storage.commit(Change([_write(renewed)]))
         return replace(renewed, revision=token.revision + 1), term.warning
 
-    async def revoke(self, storage: Storage, token_id: str, *, orphan_children: bool = False) -> list[str]:
-        """End a token and all that descend from it, leaves first; returns their ids. Unknown ones count as revoked."""
-        token = await self.get(storage, token_id)
-        # First the token itself becomes unusable, so that no further child can be made while the tree is walked.
-        token = await self._disable(storage, token) if token else None
-        if token is None:
-            return []
-        gone = []
-        for child in await storage.list(f"c/{token_id}"):
-            if orphan_children:
-                await self._orphan(storage, child)
-            else:
-                gone += await self.revoke(storage, child)
-        await storage.commit(await self._removal(storage, token))
-        return [*gone, token_id]
+    async def disable(self, storage: Storage, token_id: str, *, orphan_children: bool = False) -> list[str]:
+        """Make a token and all that descend from it unusable; returns their ids, each after its parent.
 
-    async def _disable(self, storage: Storage, token: Token) -> Token | None:
-        current: Token | None = token
-        while current is not None:
-            disabled = replace(current, uses=-1)
-            try:
-                await storage.commit(Change([_write(disabled)]))
-            except Conflict:
-                current = await self.get(storage, token.id)
-            else:
-                return replace(disabled, revision=disabled.revision + 1)
-        return None
-
-    async def _orphan(self, storage: Storage, token_id: str) -> None:
-        while token := await self.get(storage, token_id):
-            try:
-                await storage.commit(Change([_write(replace(token, parent=""))]))
-            except Conflict:
+        A token is disabled before its children are listed, so none can be made behind the walk's back. What a crash
+        leaves disabled is due at once, and a sweep ends it. Without recursion: a chain of tokens can be of any length.
+        """
+        disabled = []
+        waiting = [token_id]
+        while waiting:
+            current = waiting.pop()
+            if not await self._disable(storage, current):
                 continue
-            return
+            disabled.append(current)
+            children = await storage.list(f"c/{current}")
+            if orphan_children:
+                for child in children:
+                    await self._orphan(storage, current, child)
+            else:
+                waiting += children
+        return disabled
+
+    async def remove(self, storage: Storage, token_id: str) -> None:
+        """Remove a disabled token whose children are gone."""
+        if token := await self.get(storage, token_id):
+            await storage.commit(await self._removal(storage, token))
+
+    async def _disable(self, storage: Storage, token_id: str) -> bool:
+        """Whether there is such a token; then nobody can use it any more."""
+        while token := await self.get(storage, token_id):
+            if token.uses < 0:
+                return True
+            with contextlib.suppress(Conflict):
+                await storage.commit(Change([_write(replace(token, uses=-1))]))
+        return False
+
+    async def _orphan(self, storage: Storage, parent_id: str, token_id: str) -> None:
+        link = f"c/{parent_id}/{token_id}"
+        while token := await self.get(storage, token_id):
+            item = await storage.get_one(link)
+            if item.data is None:
+                return
+            with contextlib.suppress(Conflict):
+                await storage.commit(Change([_write(replace(token, parent=""))], deletes=[(link, item.revision)]))
 
     async def _removal(self, storage: Storage, token: Token) -> Change:
         paths = [f"t/{token.id}", f"a/{token.accessor}", f"e/{token.name}/{token.id}"]

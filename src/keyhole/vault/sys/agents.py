@@ -9,6 +9,7 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.identity import RunContext
 from keyhole.core.lease import parse_duration
+from keyhole.core.numbers import parse_count
 from keyhole.core.path import parse_name, parse_policy_name
 from keyhole.core.request import Operation, Reply
 from keyhole.core.times import format_time
@@ -79,11 +80,12 @@ class _Handlers:
 
     async def delete(self, context: Context, call: Call) -> None:
         name = call.params["name"]
-        await self.end_all(context, name)
-        await policies.delete(self.policy_storage(context), own_policy(name))
         item = await context.storage.get_one(f"a/{name}")
         if item.data is not None:
             await context.storage.change((), [(f"a/{name}", item.revision)])
+        await policies.delete(self.policy_storage(context), own_policy(name))
+        # Last, because whoever is making a token looks afterwards whether the agent is still there.
+        await self.end_all(context, name)
 
     async def end_all(self, context: Context, name: str) -> int:
         ended = 0
@@ -109,12 +111,15 @@ class _Handlers:
             policies=(policies.DEFAULT, own_policy(name)),
             scope="proxy" if scope == "proxy" else "full",
             ttl=parse_duration(call.data.get("ttl") or DEFAULT_TTL),
-            uses=int(call.data.get("num_uses") or 0),
+            uses=parse_count(call.data.get("num_uses") or 0, "num_uses"),
             run=RunContext.from_data(call.data),
         )
         storage = self._vault.storage(context.caller.org_id, TOKENS)
         org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
         clear, made, warning = await self._vault.tokens.create(storage, grant, now=context.now, org_id=org_id)
+        if not await self.exists(context, call.params):
+            await end_tokens(self._vault, context.caller.org_id, made.id)
+            raise NotFound(f"the agent {name!r} was deleted", f"keyhole agent add {name}")
         data = {"token": clear, "accessor": made.accessor, "expires_at": format_time(made.expires)}
         return Reply(data, warnings=[warning] if warning else [])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.identity import Caller, RunContext
 from keyhole.core.lease import parse_duration
+from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.path import parse_policy_name
 from keyhole.core.policy import ROOT
 from keyhole.core.request import Operation, Reply
@@ -18,6 +20,8 @@ from keyhole.vault.storage import Change
 from keyhole.vault.tokens import MOUNT, Grant, Token
 from keyhole.vault.vault import Vault
 
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9-]")
+_LONGEST_NAME = 128
 CREATE_FIELDS = (
     Field("policies", "list of names"),
     Field("ttl", "duration"),
@@ -33,15 +37,17 @@ CREATE_FIELDS = (
 )
 
 
-async def end_tokens(vault: Vault, org_id: str, token_id: str) -> int:
+async def end_tokens(vault: Vault, org_id: str, token_id: str, *, orphan_children: bool = False) -> int:
     """Revoke a token with its tree and empty the drawers that go with them; returns how many ended."""
-    gone = await vault.tokens.revoke(vault.storage(org_id, MOUNT), token_id)
+    storage = vault.storage(org_id, MOUNT)
     drawers = vault.storage(org_id, "cubbyhole")
-    for ended in gone:
+    gone = await vault.tokens.disable(storage, token_id, orphan_children=orphan_children)
+    for ended in reversed(gone):
         paths = [f"{ended}/{name}" for name in await drawers.list(ended, recursive=True)]
         if paths:
             items = await drawers.get(*paths)
             await drawers.commit(Change(deletes=[(p, i.revision) for p, i in zip(paths, items, strict=True)]))
+        await vault.tokens.remove(storage, ended)
     return len(gone)
 
 
@@ -102,11 +108,13 @@ class _Handlers:
         parent = await self.own(context)
         if parent is not None and parent.uses:
             raise InvalidRequest("restricted use token cannot generate child tokens")
-        orphan = _flag(call.data.get("no_parent")) or call.path.endswith("create-orphan")
+        orphan = parse_flag(call.data.get("no_parent") or False, "no_parent") or call.path.endswith("create-orphan")
         elevated = bool(context.caller.allows("update", call.path, sudo=True))
         if (orphan or call.data.get("period")) and not elevated:
             raise PolicyDenied("root or sudo privileges required to create orphan or periodic tokens")
         grant = _grant(context.caller, call.data, elevated=elevated)
+        if grant.endless and parent is not None and parent.expires:
+            raise InvalidRequest("expiring root tokens cannot create non-expiring root tokens", "give a ttl")
         org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
         clear, token, warning = await self._vault.tokens.create(
             self.storage(context), grant, now=context.now, parent=None if orphan else parent, org_id=org_id
@@ -121,18 +129,18 @@ class _Handlers:
 
     async def lookup(self, context: Context, call: Call) -> Reply:
         token = await self.by_token(context, call)
-        if token is None:
+        if token is None or not token.live(context.now):
             raise PolicyDenied("bad token", "it is unknown, expired or revoked")
         return Reply(describe(token, context.now, clear=str(call.data["token"])))
 
     async def lookup_accessor(self, context: Context, call: Call) -> Reply:
         token = await self.by_accessor(context, call)
-        if token is None:
+        if token is None or not token.live(context.now):
             raise PolicyDenied("invalid accessor", "it is unknown, expired or revoked")
         return Reply(describe(token, context.now))
 
     async def renew(self, context: Context, call: Call, token: Token | None) -> Reply:
-        if token is None:
+        if token is None or not token.live(context.now):
             raise PolicyDenied("bad token", "it is unknown, expired or revoked")
         increment = parse_duration(call.data.get("increment") or 0, name="increment")
         renewed, warning = await self._vault.tokens.renew(
@@ -165,7 +173,7 @@ class _Handlers:
     async def revoke_orphan(self, context: Context, call: Call) -> None:
         token = await self.by_token(context, call)
         if token is not None:
-            await self._vault.tokens.revoke(self.storage(context), token.id, orphan_children=True)
+            await end_tokens(self._vault, context.caller.org_id, token.id, orphan_children=True)
 
     async def accessors(self, context: Context, _call: Call) -> Reply:
         return Reply({"keys": await self._vault.tokens.accessors(self.storage(context))})
@@ -196,10 +204,6 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     )
 
 
-def _flag(value: Any) -> bool:
-    return value in {True, "true"}
-
-
 def _grant(caller: Caller, data: Mapping[str, Any], *, elevated: bool) -> Grant:
     """What the child may be: never more than its parent, unless the caller has sudo."""
     wanted = data.get("policies") or []
@@ -212,19 +216,17 @@ def _grant(caller: Caller, data: Mapping[str, Any], *, elevated: bool) -> Grant:
     extra = names - set(caller.policies) - {DEFAULT}
     if extra and not elevated:
         raise InvalidRequest(f"child policies must be subset of parent: {', '.join(sorted(extra))}")
-    if ROOT not in names and not _flag(data.get("no_default_policy")):
+    if ROOT not in names and not parse_flag(data.get("no_default_policy") or False, "no_default_policy"):
         names.add(DEFAULT)
     scope = data.get("scope") or caller.scope
-    if scope not in {"full", "proxy"} or (caller.scope == "proxy" and scope != "proxy"):
+    if scope not in ("full", "proxy") or (caller.scope == "proxy" and scope != "proxy"):
         raise InvalidRequest("scope is full or proxy, and a child of a proxy token is one too")
     meta = data.get("meta") or {}
     if not isinstance(meta, dict) or not all(isinstance(text, str) for text in meta.values()):
         raise InvalidRequest("meta is a map of texts")
-    uses = str(data.get("num_uses") or 0)
-    if not uses.isdecimal():
-        raise InvalidRequest("num_uses is a number")
     ttl = parse_duration(data.get("ttl") or 0)
-    name = str(data.get("display_name") or "")
+    # As Vault: whatever is not a letter or digit is a dash, so that the name is one segment.
+    name = _NOT_PLAIN.sub("-", str(data.get("display_name") or "")[:_LONGEST_NAME])
     return Grant(
         name=f"token/{name}" if name else caller.name,
         policies=tuple(names),
@@ -232,8 +234,8 @@ def _grant(caller: Caller, data: Mapping[str, Any], *, elevated: bool) -> Grant:
         ttl=ttl,
         explicit_max=parse_duration(data.get("explicit_max_ttl") or 0, name="explicit_max_ttl"),
         period=parse_duration(data.get("period") or 0, name="period"),
-        uses=int(uses),
-        renewable=data.get("renewable") not in {False, "false"},
+        uses=parse_count(data.get("num_uses") or 0, "num_uses"),
+        renewable=parse_flag(data.get("renewable", True), "renewable"),
         endless=ROOT in names and not ttl,
         meta=meta,
         run=RunContext.from_data(data),
