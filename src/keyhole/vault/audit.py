@@ -100,6 +100,9 @@ class Journal:
             if self._slot is not None:
                 await self._store.commit(Batch(puts=[self._slot_put(self._slot, expires=0.0)]))
         self._slot = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _time(self) -> int:
         return int(self._clock.now() * 1e9)
@@ -139,7 +142,7 @@ class Journal:
                 waiter.set_exception(refusal)
         self._waiters = []
         self._pending = [item for item in (*pending, *self._pending) if item.keep]
-        if self._pending:
+        if self._pending and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(1.0, self._start)
 
     async def _commit(self, pending: list[_Pending]) -> None:
@@ -180,24 +183,33 @@ class Journal:
         number = 0
         while True:
             [entry] = await self._store.get([_slot_key(number)])
-            free = (
-                entry.value is None
-                or open_slot(self._ring(SYSTEM), number, entry.value, entry.revision)["expires"] < self._clock.now()
-            )
-            if not free:
+            if entry.value is not None and not await self._is_free(number, entry.value, entry.revision):
                 number += 1
                 continue
             slot = Slot(number, entry.revision, self._clock.now() + SLOT_LEASE, 0, GENESIS)
-            # The head is read after the lease is ours: from then on nobody else can append to this chain.
             try:
                 slot.sequence, slot.digest = await self._head(number)
                 await self._store.commit(Batch(puts=[self._slot_put(slot, expires=slot.expires)]))
             except Conflict:
                 continue
             slot.revision += 1
+            # Read again now that the lease is ours: nobody else can append to this chain any more.
             slot.sequence, slot.digest = await self._head(number)
             self._slot = slot
             return slot
+
+    async def _is_free(self, number: int, value: bytes, revision: int) -> bool:
+        """Did the lease end, and is the chain as the last holder left it? One that was cut is left for ``verify``."""
+        try:
+            known = open_slot(self._ring(SYSTEM), number, value, revision)
+        except IntegrityError:
+            return False
+        if known["expires"] >= self._clock.now():
+            return False
+        if not known["head"]:
+            return True
+        rows = await self._store.scan(number, after=known["head"] - 1, limit=1)
+        return bool(rows) and rows[0].sequence == known["head"] and rows[0].digest.hex() == known["digest"]
 
     async def _head(self, number: int) -> tuple[int, bytes]:
         last = (await self._store.heads()).get(number, 0)

@@ -93,8 +93,8 @@ class Compiled:
             acl = state.acls[policies] = Acl(rules, root=ROOT in policies)
         return acl
 
-    def remember(self, state: OrgState, token: Token, caller: Caller) -> None:
-        """Keep a caller until the store moves."""
+    def remember(self, state: OrgState, generation: int, token: Token, caller: Caller) -> None:
+        """Keep a caller whose token was read at a generation of the store, until that moves."""
         if len(state.callers) >= _CALLERS:
             state.callers.clear()
-        state.callers[token.id] = (state.generation, token, caller)
+        state.callers[token.id] = (generation, token, caller)

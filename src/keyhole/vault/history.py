@@ -125,7 +125,12 @@ class History:
         records = 0
         stored = await self._store.heads()
         for writer in sorted({*stored, *heads, *await self._slots()}):
-            chain = _Chain(writer, self._keys.signing.public, heads.get(writer), await self._slot_head(writer))
+            chain = _Chain(writer, self._keys.signing.public)
+            chain.expect("checkpoint", heads.get(writer))
+            try:
+                chain.expect("writer's slot", await self._slot_head(writer))
+            except IntegrityError:
+                problems.append({"writer": writer, "sequence": 0, "problem": "the writer's slot was changed"})
             async for row in self._rows(writer):
                 chain.take(row)
             chain.end()
@@ -191,12 +196,10 @@ class History:
 class _Chain:
     """Follows the rows of one writer and notes what does not fit."""
 
-    def __init__(
-        self, writer: int, public: bytes, anchor: tuple[int, bytes] | None, slot: tuple[int, bytes] | None
-    ) -> None:
+    def __init__(self, writer: int, public: bytes) -> None:
         self._writer = writer
         self._public = public
-        self._known = [("checkpoint", anchor), ("writer's slot", slot)]
+        self._known: list[tuple[str, tuple[int, bytes]]] = []
         self._digest = GENESIS
         self._time = 0
         self._unsigned = 0
@@ -205,12 +208,16 @@ class _Chain:
         self.problems: list[dict[str, Any]] = []
         self.anomalies: list[dict[str, Any]] = []
 
+    def expect(self, who: str, head: tuple[int, bytes] | None) -> None:
+        """Somebody knows that this row is in the chain."""
+        if head is not None:
+            self._known.append((who, head))
+
     def take(self, row: JournalRow) -> None:
         """One row, in order of sequence."""
         if row.sequence != self.last + 1:
             self._problem(self.last + 1, f"rows {self.last + 1} to {row.sequence - 1} are missing")
-        digest = link(self._digest, row.writer, row.sequence, row.time, row.partition, row.body)
-        if digest != row.digest:
+        if _linked(self._digest, row) != row.digest:
             self._problem(row.sequence, "the row was changed, or one before it")
         if row.time < self._time:
             self.anomalies.append(
@@ -234,16 +241,23 @@ class _Chain:
         if self._unsigned:
             self._problem(self._unsigned, "the last rows carry no signature")
         for who, head in self._known:
-            if head is not None and head[0] > self.last:
+            if head[0] > self.last:
                 self._problem(self.last + 1, f"the {who} knows rows up to {head[0]}")
 
     def _note_head(self, row: JournalRow) -> None:
         for who, head in self._known:
-            if head is not None and row.sequence == head[0] and row.digest != head[1]:
+            if row.sequence == head[0] and row.digest != head[1]:
                 self._problem(row.sequence, f"the row is not the one that the {who} names")
 
     def _problem(self, sequence: int, text: str) -> None:
         self.problems.append({"writer": self._writer, "sequence": sequence, "problem": text})
+
+
+def _linked(previous: bytes, row: JournalRow) -> bytes:
+    try:
+        return link(previous, row.writer, row.sequence, row.time, row.partition, row.body)
+    except OverflowError:  # a number or a size that no row of ours has
+        return b""
 
 
 def _canonical(body: Mapping[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from keyhole.crypto.aead import AeadKey
 from keyhole.crypto.kdf import hkdf
 from keyhole.crypto.keyring import Keyring
 from keyhole.crypto.signing import SigningKey
-from keyhole.stores import Batch, Delete, Entry, Put, Store
+from keyhole.stores import Batch, Entry, Put, Store
 
 FORMAT = 1
 SYSTEM = "sys"
@@ -106,7 +106,7 @@ class Keys:
 
     async def load_ring(self, org_id: str) -> Keyring:
         """Read the keyring of an org from the store and keep it."""
-        name = _ring_key(org_id)
+        name = ring_key(org_id)
         [entry] = await self._store.get([name])
         if entry.value is None:
             raise NotFound("there is no such org")
@@ -123,53 +123,47 @@ class Keys:
         """Key of the hashes under which tokens are stored; a new root key leaves it as it is."""
         return self.ring(SYSTEM).keyed_hash("token", b"key of the vault")
 
-    def forget(self, org_id: str) -> None:
-        """Drop the keyring of an org that another node deleted."""
-        self._rings.pop(org_id, None)
-
-    async def delete_ring(self, org_id: str) -> None:
-        """Destroy the keys of an org."""
-        name = _ring_key(org_id)
-        [entry] = await self._store.get([name])
-        if entry.value is not None:
-            await self._store.commit(Batch(deletes=[Delete(name, entry.revision)]))
-        self.forget(org_id)
-
     def new_ring(self, org_id: str) -> Put:
         """Make the keyring of a new org; it exists when the returned put is committed."""
         ring = Keyring.generate()
         self._rings[org_id] = (ring, 1)
         return self._ring_put(org_id, ring, expected=0)
 
-    async def rotate(self, org_id: str) -> int:
-        """Seal new values of an org under a new term from now on; returns the term. Old terms stay readable."""
+    async def rotate(self, org_id: str, announce: Put) -> int:
+        """Seal new values of an org under a new term from now on; returns the term. Old terms stay readable.
+
+        Args:
+            org_id: whose keyring.
+            announce: committed together with the keyring, so that other nodes read it before anything sealed under it.
+        """
         await self.load_ring(org_id)
         ring, revision = self._rings[org_id]
         rotated = ring.rotated()
-        await self._store.commit(Batch(puts=[self._ring_put(org_id, rotated, expected=revision)]))
+        await self._store.commit(Batch(puts=[self._ring_put(org_id, rotated, expected=revision), announce]))
         self._rings[org_id] = (rotated, revision + 1)
-        self._left.pop(org_id, None)
         return rotated.current
 
     async def reserve(self, org_id: str, count: int) -> None:
         """Count uses of an org's current term, in blocks that outlive this process.
 
         Raises:
-            Conflict: the term has sealed as many values as it may.
+            StoreUnavailable: the term has sealed as many values as it may.
         """
-        left = self._left.get(org_id, 0)
-        while left < count:
-            left += await self._reserve_block(org_id, count)
-        self._left[org_id] = left - count
-
-    async def _reserve_block(self, org_id: str, count: int) -> int:
         name = f"sys/uses/{org_id}/{self.ring(org_id).current}"
+        while self._left.get(name, 0) < count:
+            block = await self._reserve_block(name, count)
+            self._left[name] = self._left.get(name, 0) + block
+        self._left[name] -= count
+
+    async def _reserve_block(self, name: str, count: int) -> int:
+        # What a process reserves and does not use is lost, so a small limit is given out in small blocks.
+        wanted = max(min(_BLOCK, self._max_uses // 64), count)
         while True:
             [entry] = await self._store.get([name])
             used = int.from_bytes(self._open(name, entry), "big") if entry.value is not None else 0
-            block = min(max(_BLOCK, count), self._max_uses - used)
+            block = min(wanted, self._max_uses - used)
             if block < count:
-                raise Conflict(
+                raise StoreUnavailable(
                     "the current key of this org has sealed as many values as it may", "rotate it: sys/rotate"
                 )
             sealed = self._wrap.seal((used + block).to_bytes(8, "big"), _aad(name, entry.revision + 1))
@@ -180,7 +174,7 @@ class Keys:
             return block
 
     def _ring_put(self, org_id: str, ring: Keyring, *, expected: int) -> Put:
-        name = _ring_key(org_id)
+        name = ring_key(org_id)
         return Put(name, self._wrap.seal(ring.to_bytes(), _aad(name, expected + 1)), expected)
 
     def _open(self, name: str, entry: Entry) -> bytes:
@@ -194,7 +188,8 @@ def new_id() -> str:
     return base64.b32encode(os.urandom(10)).decode().lower()
 
 
-def _ring_key(org_id: str) -> str:
+def ring_key(org_id: str) -> str:
+    """Store key of an org's keyring."""
     return f"sys/keyring/{org_id}"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from keyhole.core.errors import Conflict, KeyholeError, NotFound, Sealed
+from keyhole.core.errors import Conflict, IntegrityError, KeyholeError, NotFound, Sealed, Unauthenticated
 from keyhole.core.identity import ROOT_ORG
 from keyhole.core.policy import ROOT
 from keyhole.core.record import Phase, Record
@@ -34,6 +34,7 @@ from keyhole.vault.vault import Vault
 
 _SWEEP_EVERY = 30.0
 _SWEEP_BATCH = 500
+_CLOCK_NOISE = 1.0  # seconds by which the clocks of two processes may differ without meaning anything
 _READY = "sys/ready"
 REPORTED_VERSION = "1.14.0"  # what clients of the wire format decide by
 
@@ -154,7 +155,7 @@ class Node:
             "build_date": "",
             "migration": False,
             "recovery_seal": False,
-            "storage_type": type(self.store).__module__.split(".")[2],
+            "storage_type": type(self.store).__module__.rpartition(".")[2],
         }
 
     async def check_ready(self) -> None:
@@ -200,7 +201,7 @@ class Node:
         more = self._extend(vault) if self._extend is not None else ()
         for mount in tables(vault, History(self.store, keys, vault_id), self.seal_soon, more):
             vault.mounts.add(mount)
-        if clock.anomaly > 0:
+        if clock.anomaly > _CLOCK_NOISE:
             record = Record(phase=Phase.EVENT, id=new_id(), operation="clock", result="the clock was set back")
             journal.outcome(record, root.id)
         self.vault = vault
@@ -221,9 +222,14 @@ class Node:
             org_id, _, rest = key.partition("/")
             if org_id == SYSTEM or not rest.startswith(f"{TOKENS}/"):
                 continue
-            state = await vault.compiled.state(org_id)
-            path = vault.storage(org_id, TOKENS).path(key)
-            ended += await end_tokens(vault, state.org.id, path.rpartition("/")[2])
+            with contextlib.suppress(Conflict, IntegrityError):  # one that cannot be ended does not keep the others
+                try:
+                    await vault.compiled.state(org_id)
+                except Unauthenticated:
+                    await vault.orgs.purge(org_id)  # a deletion was cut short
+                    continue
+                path = vault.storage(org_id, TOKENS).path(key)
+                ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
         return ended
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound
 from keyhole.core.identity import ROOT_ORG
-from keyhole.stores import Batch, Delete, Store
-from keyhole.vault.keys import SYSTEM, Keys, new_id
+from keyhole.stores import Batch, Delete, Put, Store
+from keyhole.vault.keys import SYSTEM, Keys, new_id, ring_key
 from keyhole.vault.storage import Change, Storage, Write
 
 EGRESS = ("deny", "allow", "log")
@@ -65,7 +65,6 @@ class Orgs:
         """The org of this id, with its keyring loaded. Raises ``NotFound``."""
         item = await self._directory.get_one(f"id/{org_id}")
         if item.data is None:
-            self._keys.forget(org_id)
             self._known.pop(org_id, None)
             raise NotFound("there is no such org")
         await self._keys.load_ring(org_id)
@@ -117,23 +116,35 @@ class Orgs:
         await self._open(org_id, "epoch", configures=True).commit(Change())
 
     async def delete(self, org: Org) -> None:
-        """Remove an org: its name first, which ends its tokens, then its entries, then its keys.
+        """Remove an org: at once its name, which ends its tokens, and its keys, which ends all it holds; then the rest.
 
         Rows of the journal stay and can be verified; with the keys gone nobody can read what they say.
         """
         if org.name == ROOT_ORG:
             raise InvalidRequest("the org root cannot be deleted")
-        name, by_id = await self._directory.get(f"name/{org.name}", f"id/{org.id}")
-        await self._directory.commit(
-            Change(deletes=[(f"name/{org.name}", name.revision), (f"id/{org.id}", by_id.revision)])
-        )
-        while keys := await self._store.list(f"{org.id}/", limit=_PAGE):
-            entries = await self._store.get(keys)
-            await self._store.commit(
-                Batch(deletes=[Delete(key, entry.revision) for key, entry in zip(keys, entries, strict=True)])
-            )
-        await self._keys.delete_ring(org.id)
+        paths = (f"name/{org.name}", f"id/{org.id}")
+        keys = [*map(self._directory.key, paths), ring_key(org.id), self.epoch_key(org.id)]
+        await self._bury(keys)
+        await self.purge(org.id)
         self._known.pop(org.id, None)
+
+    async def purge(self, org_id: str) -> None:
+        """Remove what is left of an org that was deleted."""
+        while keys := await self._store.list(f"{org_id}/", limit=_PAGE):
+            await self._bury(keys)
+
+    async def _bury(self, keys: list[str]) -> None:
+        entries = await self._store.get(keys)
+        pairs = zip(keys, entries, strict=True)
+        await self._store.commit(
+            Batch(deletes=[Delete(key, entry.revision) for key, entry in pairs if entry.value is not None])
+        )
+
+    async def rotate(self, org_id: str) -> int:
+        """A new term of an org's key; returns it. Every node takes it up with its next request."""
+        epoch = self.epoch_key(org_id)
+        [entry] = await self._store.get([epoch])
+        return await self._keys.rotate(org_id, Put(epoch, b"", entry.revision))
 
     def _open(self, org_id: str, mount: str, *, configures: bool) -> Storage:
         async def reserve(count: int) -> None:

@@ -8,6 +8,7 @@ outcome follows. What the steps mean is written elsewhere; this file holds their
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -121,9 +122,11 @@ class Vault:
         except KeyholeError as error:
             self.conclude(state, record, error.code)
             raise
-        except Exception as error:
+        except BaseException as error:  # also when whoever waited has gone: an intent never stays without an outcome
             self.conclude(state, record, InternalError.code)
-            raise InternalError("the request failed inside Keyhole", "see the server's log") from error
+            if isinstance(error, Exception):
+                raise InternalError("the request failed inside Keyhole", "see the server's log") from error
+            raise
         self.conclude(state, record, "ok")
         return reply
 
@@ -141,6 +144,8 @@ class Vault:
             Unauthenticated: no token, or one that is unknown, expired, used up, revoked or of another org.
         """
         if isinstance(credential, Caller):
+            if org and org != credential.org:
+                raise Unauthenticated("permission denied", f"the caller does not belong to the org {org!r}")
             return await self.compiled.state(credential.org_id), credential
         if isinstance(credential, Anonymous) or credential == b"":
             raise Unauthenticated("missing client token", "send one in X-Vault-Token, or log in: keyhole login")
@@ -164,11 +169,13 @@ class Vault:
     async def _token_caller(self, state: OrgState, token_id: str, *, spend: bool) -> Caller:
         """The caller of a live token. A cached one counts while nothing in the store has changed."""
         now = self.clock.now()
+        # Taken before the token is read: what changes meanwhile makes what is remembered look old, not new.
+        generation = state.generation
         known = state.callers.get(token_id)
-        if known is not None and known[0] == state.generation and (not known[1].expires or known[1].expires > now):
+        if known is not None and known[0] == generation and known[1].live(now):
             return known[2]
         token = await self.tokens.get(self.storage(state.org.id, TOKENS), token_id)
-        if token is None or token.uses < 0 or (token.expires and token.expires <= now):
+        if token is None or not token.live(now):
             raise Unauthenticated("permission denied", "the token is unknown, expired or revoked: ask for a new one")
         if known is not None and known[1].revision == token.revision:
             caller = known[2]
@@ -178,7 +185,7 @@ class Vault:
             if spend and await self.tokens.spend(self.storage(state.org.id, TOKENS), token) is None:
                 state.callers.pop(token_id, None)
         else:
-            self.compiled.remember(state, token, caller)
+            self.compiled.remember(state, generation, token, caller)
         return caller
 
     async def _make_caller(self, state: OrgState, token: Token) -> Caller:
@@ -290,10 +297,13 @@ class Vault:
     async def _use(self, state: OrgState, caller: Caller, asked: _Asked, record: Record) -> Reply:
         """Open the secrets of a service for one loan. They are released only after the intent is durable."""
         name = asked.path.removeprefix(_SERVICES)
-        service = (await self.services(state)).get(name)
+        service = (await self.services(state)).get(name) if asked.path.startswith(_SERVICES) else None
         if service is None:
-            raise NotFound(f"there is no service {name!r}", "keyhole service list")
-        record = replace(record, service=name, secrets=tuple({path for path, _ in service.secret_refs()}))
+            refusal = NotFound(f"there is no service {name!r}", "keyhole service list")
+            await self.record_refusal(state, caller, asked.request, refusal, path=asked.path)
+            raise refusal
+        names = sorted({path for path, _ in service.secret_refs()})
+        record = replace(record, service=name, secrets=tuple(names))
         durable = self.journal.intend(record, state.org.id)
         try:
             lent = await self._lend(state, caller, service)
@@ -301,7 +311,11 @@ class Vault:
             await durable
             self.conclude(state, record, error.code)
             raise
-        await durable
+        try:
+            await durable
+        except asyncio.CancelledError:
+            self.conclude(state, record, "aborted")  # whoever asked has gone; the intent is written all the same
+            raise
         return Reply(lent=lent, data={"record": record})
 
     async def _lend(self, state: OrgState, caller: Caller, service: Service) -> dict[str, Secret]:
@@ -332,8 +346,7 @@ def _decide(caller: Caller, asked: _Asked) -> Decision:
     if asked.target is None:
         return caller.acl.decide("use", asked.path)
     sudo = asked.request.operation in asked.target.route.sudo or asked.operation in asked.target.route.sudo
-    data = asked.request.data if asked.operation is not Operation.READ else {}
-    return caller.acl.decide(asked.operation.value, asked.path, parameters=data, sudo=sudo)
+    return caller.acl.decide(asked.operation.value, asked.path, parameters=asked.request.data, sudo=sudo)
 
 
 def _identity(caller: Caller) -> dict[str, Any]:

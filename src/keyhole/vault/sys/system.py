@@ -37,9 +37,7 @@ def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
         return Reply({"term": ring.current, "terms": list(ring.terms)})
 
     async def rotate(context: Context, _call: Call) -> Reply:
-        term = await vault.keys.rotate(context.caller.org_id)
-        await vault.orgs.touch(context.caller.org_id)
-        return Reply({"term": term})
+        return Reply({"term": await vault.orgs.rotate(context.caller.org_id)})
 
     async def close(context: Context, _call: Call) -> None:
         if context.caller.org != ROOT_ORG:
