@@ -16,6 +16,7 @@ from faces.proxy.rig import GUARD, OK, Received, Rig, converse, get, read_answer
 from keyhole.broker.upstream import UpstreamLimits, UpstreamTimeouts
 from keyhole.core.message import Message
 
+pytestmark = pytest.mark.usefixtures("either_loop")
 MINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine"
 
 
@@ -48,7 +49,8 @@ def _play(hostile: bytes, method: str = "GET", *, close: bool = False) -> tuple[
 
         base = _once(hostile)
         async with Rig(respond) as rig:
-            received, closed = await converse(await rig.open(), get("/first", method=method), 0.3)
+            first = get("/first", method=method, headers=b"Connection: close\r\n")
+            received, closed = await converse(await rig.open(), first, 2.0)
             reader, writer = await rig.open()
             writer.write(get("/second"))
             status, _, body = await read_answer(reader)

@@ -14,6 +14,7 @@ from keyhole.core.errors import PolicyDenied
 from keyhole.core.message import Answer, Call
 from keyhole.faces.proxy import ProxyLimits
 
+pytestmark = pytest.mark.usefixtures("either_loop")
 SIZE = 50 * 1024 * 1024
 PIECE = os.urandom(64 * 1024)
 EXPECT = b"Expect: 100-continue\r\n"

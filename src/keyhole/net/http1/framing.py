@@ -71,7 +71,7 @@ class ChunkedDecoder:
     Extensions and trailers are checked and dropped.
     """
 
-    __slots__ = ("_chunk_left", "_limits", "_pending", "_state", "done", "surplus")
+    __slots__ = ("_checked", "_chunk_left", "_limits", "_pending", "_state", "done", "surplus")
     length: int | None = None
 
     _SIZE, _DATA, _DATA_END, _TRAILERS = range(4)
@@ -81,6 +81,7 @@ class ChunkedDecoder:
         self._state = self._SIZE
         self._chunk_left = 0
         self._pending = b""
+        self._checked = 0  # how much of a pending trailer section was looked at, so that dripping it stays linear
         self.done = False
         self.surplus = b""
 
@@ -150,7 +151,8 @@ class ChunkedDecoder:
             rest = data[position:]
             if len(rest) >= self._limits.trailer_bytes:
                 raise Malformed(f"the trailer section is longer than {self._limits.trailer_bytes} bytes")
-            check_partial_head(rest)
+            check_partial_head(rest, self._checked)
+            self._checked = len(rest)
             return 0
         check_trailers(data[position : end + 4])
         self.done = True

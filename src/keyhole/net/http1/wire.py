@@ -298,15 +298,20 @@ class Wire(asyncio.Protocol):
     # Time.
 
     def expire(self, now: float) -> None:
-        """Called by the group: whoever has waited too long gets ``TimeoutError``."""
-        if now > self.read_deadline:
+        """Called by the group: whoever has waited too long gets ``TimeoutError``.
+
+        A deadline stays until somebody waits, because its reader may be between two waits just now.
+        """
+        if now > self.read_deadline and self._read_waiter is not None:
             self.read_deadline = NEVER
             self._wake_reader(TimeoutError())
         if now > self.write_deadline:
-            self.write_deadline = NEVER
             if self.transport.is_closing():
+                self.write_deadline = NEVER
                 self.abort()
-            self._wake_writer(TimeoutError())
+            elif self._drain_waiter is not None:
+                self.write_deadline = NEVER
+                self._wake_writer(TimeoutError())
 
     def _wake_reader(self, error: Exception | None) -> None:
         waiter, self._read_waiter = self._read_waiter, None

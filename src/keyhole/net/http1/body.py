@@ -1,0 +1,100 @@
+"""A request body on its way in: pulled, decoded, never longer in memory than the wire's buffer."""
+
+from __future__ import annotations
+
+from keyhole.core.errors import BadRequestFraming
+from keyhole.net.http1.framing import Decoder
+from keyhole.net.http1.wire import NEVER, Wire
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class RequestBody:
+    """A ``core.message.Body`` over a connection.
+
+    What has already arrived is decoded at once, so that a body that begins wrongly is refused before anybody acts on
+    its request.
+
+    Args:
+        wire: the client's connection.
+        decoder: finds the end.
+        expects: answer ``100 Continue`` when the body is first read, and not before: a refused request never gets it.
+        timeout: seconds to wait for the next payload; framing alone does not count as progress.
+
+    Raises:
+        Malformed: what has arrived is not well-formed.
+    """
+
+    __slots__ = ("_decoder", "_expects", "_ready", "_settled", "_timeout", "_wire", "length")
+
+    def __init__(self, wire: Wire, decoder: Decoder, timeout: float, *, expects: bool) -> None:
+        self._wire = wire
+        self._decoder = decoder
+        self._expects = expects
+        self._timeout = timeout
+        self._ready = b""
+        self._settled = False
+        self.length = decoder.length
+        self._pull()
+
+    def _pull(self) -> None:
+        wire, decoder = self._wire, self._decoder
+        if wire.buffer and not decoder.done:
+            data, wire.buffer = wire.buffer, b""
+            self._expects = False
+            self._ready = decoder.feed(data)
+            if decoder.done:
+                wire.buffer = decoder.surplus
+
+    async def read(self) -> bytes:
+        """The next chunk; ``b""`` at the end.
+
+        Raises:
+            BadRequestFraming: the client broke off, stalled, or sent broken framing.
+        """
+        wire, decoder = self._wire, self._decoder
+        waiting = False
+        try:
+            while True:
+                if not self._ready:
+                    self._pull()
+                if self._ready:
+                    payload, self._ready = self._ready, b""
+                    return payload
+                if decoder.done:
+                    return b""
+                if wire.eof:
+                    decoder.feed_eof()
+                if self._expects:
+                    self._expects = False
+                    wire.write(_CONTINUE)
+                if not waiting:
+                    waiting = True
+                    wire.read_deadline = wire.loop.time() + self._timeout
+                await wire.wait()
+        except TimeoutError:
+            raise BadRequestFraming("the request body stalled", "send it without long pauses") from None
+        finally:
+            if waiting and not self._settled:
+                wire.read_deadline = NEVER
+
+    def settle(self) -> bool:
+        """An answer is about to be sent. Whether the whole body has arrived, so that the next request can be found.
+
+        From now on a client that waits for ``100 Continue`` gets none, and since it may or may not send the body, its
+        connection ends. The body can still be read: some upstreams answer while they read.
+        """
+        self._expects = False
+        self._settled = True
+        return self._decoder.done
+
+    def discard(self) -> bool:
+        """``settle`` for a body that nobody wants: what has arrived is dropped."""
+        self._expects = False
+        self._settled = True
+        try:
+            while self._wire.buffer and not self._decoder.done:
+                self._pull()
+        except BadRequestFraming:
+            return False
+        return self._decoder.done
