@@ -7,14 +7,11 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import uvicorn
 
 from keyhole.broker import explain
 from keyhole.broker.broker import Broker
@@ -27,6 +24,7 @@ from keyhole.core.value import Secret
 from keyhole.crypto.aead import AeadKey
 from keyhole.engines import Route
 from keyhole.faces.api.app import Api
+from keyhole.faces.api.server import ApiServer, ServerLimits
 from keyhole.faces.proxy import ProxyServer
 from keyhole.net.dial import Dialer
 from keyhole.net.resolve import Resolver
@@ -126,8 +124,8 @@ async def open_local(config: Config, passphrase: Secret | None = None, *, intera
 
 
 async def open_ephemeral(config: Config, *, token: str = "") -> tuple[Keyhole, str]:
-    """A vault in memory, open, and its root token."""
-    keyhole = await assemble(config, create=True)
+    """A vault in memory, open, and its root token. Whatever store the settings name is left alone."""
+    keyhole = await assemble(replace(config, vault=MEMORY), create=True)
     clear = await keyhole.node.init("memory", seal=_Ephemeral(), token=token)
     return keyhole, clear
 
@@ -230,44 +228,20 @@ def _server_tls(config: Config) -> ssl.SSLContext | None:
 
 @contextlib.asynccontextmanager
 async def serving_api(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
-    """The API on its socket; gives its URL."""
+    """The API on its socket; gives its URL, and drains at the end."""
     host, port = split_address(config.listen, "listen")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise InvalidRequest(f"cannot listen on {config.listen}: {error.strerror}", "choose another --listen") from None
-    bound = sock.getsockname()
-    keyhole.dialer.own.add((str(bound[0]), int(bound[1])))
+    tls = _server_tls(config)
     hosts = frozenset({"127.0.0.1", "localhost", "::1"}) if is_loopback(host) else frozenset()
-    settings = uvicorn.Config(
-        Api(keyhole.node, config.api, hosts=hosts),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        limit_concurrency=config.api.concurrency,
-        timeout_graceful_shutdown=max(1, int(config.drain)),
-        ssl_certfile=config.tls_cert or None,
-        ssl_keyfile=config.tls_key or None,
-    )
-    server = uvicorn.Server(settings)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # ours drain both faces
-    task = asyncio.create_task(server.serve(sockets=[sock]))
+    server = ApiServer(Api(keyhole.node, config.api, hosts=hosts), ServerLimits(connections=config.api.concurrency))
     try:
-        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.005)
-        yield f"{'https' if config.tls_cert else 'http'}://{_bracketed(str(bound[0]))}:{bound[1]}"
+        bound = await server.listen(host, port, tls=tls)
+    except OSError as error:
+        raise InvalidRequest(f"cannot listen on {config.listen}: {error.strerror}", "choose another --listen") from None
+    keyhole.dialer.own.add(bound)
+    try:
+        yield f"{'https' if tls else 'http'}://{_bracketed(bound[0])}:{bound[1]}"
     finally:
-        server.should_exit = True
-        await task
-        sock.close()
+        await server.close(config.drain)
 
 
 def _data_dir(config: Config, stack: contextlib.AsyncExitStack, *, dev: bool) -> Path:

@@ -1,0 +1,278 @@
+"""The API's listener: an ASGI host on the strict HTTP/1.1 wire that the proxy has too.
+
+Vault's clients send the method ``LIST``, which the common parsers refuse, or the parser that takes it lets ambiguous
+framing pass; so the application is served by our own wire. One task per connection, requests one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from keyhole.core.errors import BadRequestFraming, KeyholeError
+from keyhole.core.host import parse_authority
+from keyhole.faces.api.envelope import render_error
+from keyhole.net.http1.body import RequestBody
+from keyhole.net.http1.framing import request_decoder
+from keyhole.net.http1.grammar import Malformed, RequestHead, list_tokens, parse_request_head
+from keyhole.net.http1.limits import REQUEST_LIMITS, WireLimits
+from keyhole.net.http1.serialise import serialise_answer
+from keyhole.net.http1.server import ServerWire
+from keyhole.net.http1.wire import NEVER, WireGroup
+
+Application = Callable[
+    [
+        MutableMapping[str, Any],
+        Callable[[], Awaitable[MutableMapping[str, Any]]],
+        Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ],
+    Awaitable[None],
+]
+_BACKLOG = 1024
+_REASONS = {200: b"OK", 204: b"No Content", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found"}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Bounds on clients of a listener; times in seconds.
+
+    Attributes:
+        wire: bounds on one request.
+        connections: open connections; further ones are closed at once.
+        head_timeout: a whole request head, counted from its first byte.
+        idle_timeout: between requests.
+        body_timeout: the next bytes of a body.
+        write_timeout: a client that does not read its answer.
+        linger: how long a refused client may go on sending.
+        linger_bytes: how much a refused client may go on sending.
+    """
+
+    wire: WireLimits = REQUEST_LIMITS
+    connections: int = 2_000
+    head_timeout: float = 10.0
+    idle_timeout: float = 75.0
+    body_timeout: float = 60.0
+    write_timeout: float = 60.0
+    linger: float = 2.0
+    linger_bytes: int = 1024 * 1024
+
+
+class ApiServer:
+    """Serves an ASGI application.
+
+    Args:
+        application: called once per request.
+        limits: bounds on clients.
+    """
+
+    def __init__(self, application: Application, limits: ServerLimits | None = None) -> None:
+        self.application = application
+        self.limits = limits or ServerLimits()
+        self.draining = False
+        self.group: WireGroup
+        self.connections: set[_Connection] = set()
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
+        """Open the listening socket; its address."""
+        loop = asyncio.get_running_loop()
+        self.group = WireGroup(loop, min(1.0, self.limits.head_timeout / 5))
+        self._server = await loop.create_server(lambda: _Connection(self), host, port, backlog=_BACKLOG, ssl=tls)
+        address = self._server.sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    async def close(self, grace: float = 10.0) -> None:
+        """Stop listening, let running requests finish, cut what is left after ``grace`` seconds."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            if not connection.serving:
+                connection.close()
+        tasks = [connection.task for connection in self.connections if connection.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class _Connection(ServerWire):
+    """The server's side of one client connection."""
+
+    __slots__ = ("_client", "_owner", "_secure", "serving", "task")
+
+    def __init__(self, owner: ApiServer) -> None:
+        super().__init__(owner.group)
+        self._owner = owner
+        self._client = ("", 0)
+        self._secure = False
+        self.serving = False
+        self.task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to serve, unless there are too many."""
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self._client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else ("", 0)
+        self._secure = transport.get_extra_info("ssl_object") is not None
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family != socket.AF_UNIX:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        owner = self._owner
+        if owner.draining or len(owner.connections) >= owner.limits.connections:
+            transport.close()
+            return
+        owner.connections.add(self)
+        owner.group.add(self)
+        self.task = self.loop.create_task(self._run())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: what is being done for it stops."""
+        super().connection_lost(exc)
+        self._owner.connections.discard(self)
+        self._owner.group.discard(self)
+        if self.serving and self.task is not None:
+            self.task.cancel()
+
+    async def _run(self) -> None:
+        limits = self._owner.limits
+        with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
+            while True:
+                try:
+                    raw = await self.next_head(limits.wire, limits.head_timeout, limits.idle_timeout)
+                    if raw is None:
+                        break
+                    self.serving = True
+                    persistent = await self._request(parse_request_head(raw, limits.wire))
+                    self.serving = False
+                except KeyholeError as error:
+                    self._refuse(error)
+                    persistent = False
+                if not persistent or self._owner.draining:
+                    self.flush()
+                    await self.linger(limits.linger, limits.linger_bytes)
+                    break
+        self.serving = False
+        self.close(limits.linger)
+
+    async def _request(self, head: RequestHead) -> bool:
+        """Answer one request; whether the connection can serve another."""
+        limits = self._owner.limits
+        _check(head)
+        decoder = request_decoder(head, limits.wire)
+        expects = head.fields.get(b"expect", b"").lower() == b"100-continue"
+        body = None
+        if decoder is not None and not decoder.done:
+            body = RequestBody(self, decoder, limits.body_timeout, expects=expects)
+        exchange = _Exchange(self, head, body, limits.write_timeout)
+        await self._owner.application(self._scope(head), exchange.receive, exchange.send)
+        return await exchange.finish() and head.minor == 1 and b"close" not in list_tokens(head.headers, b"connection")
+
+    def _scope(self, head: RequestHead) -> dict[str, Any]:
+        raw_path, _, query = head.target.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": f"1.{head.minor}",
+            "method": head.method,
+            "scheme": "https" if self._secure else "http",
+            "path": raw_path.decode("latin-1"),
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": head.headers,
+            "client": self._client,
+            "server": None,
+        }
+
+    def _refuse(self, error: KeyholeError) -> None:
+        status, headers, content = render_error(error, "services")
+        extra = b"Content-Length: %d\r\nConnection: close\r\n" % len(content)
+        self.write(serialise_answer(status, _REASONS.get(status, b""), headers, extra) + content)
+
+
+class _Exchange:
+    """One request and its answer, as ASGI sees them."""
+
+    __slots__ = ("_body", "_chunked", "_done", "_head", "_read", "_start", "_timeout", "_wire")
+
+    def __init__(self, wire: _Connection, head: RequestHead, body: RequestBody | None, timeout: float) -> None:
+        self._wire = wire
+        self._head = head
+        self._body = body
+        self._timeout = timeout
+        self._read = False
+        self._start: MutableMapping[str, Any] | None = None
+        self._chunked = False
+        self._done = False
+
+    async def receive(self) -> dict[str, Any]:
+        """The next event of the request."""
+        if self._read:
+            # The task is cancelled when the client goes, so there is nothing to wait for but that.
+            await self._wire.loop.create_future()
+        chunk = await self._body.read() if self._body is not None else b""
+        self._read = not chunk
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+
+    async def send(self, event: MutableMapping[str, Any]) -> None:
+        """The next event of the answer."""
+        if event["type"] == "http.response.start":
+            self._start = event
+            return
+        if self._done:
+            return
+        content: bytes = event.get("body", b"")
+        more = bool(event.get("more_body"))
+        head = b""
+        if self._start is not None:
+            head = self._render_head(self._start, content, more=more)
+            self._start = None
+        if self._chunked and content:
+            content = b"%x\r\n%b\r\n" % (len(content), content)
+        if self._chunked and not more:
+            content += b"0\r\n\r\n"
+        self._done = not more
+        self._wire.write(head + content)
+        if self._wire.clogged:
+            self._wire.write_deadline = self._wire.loop.time() + self._timeout
+            await self._wire.drain()
+            self._wire.write_deadline = NEVER
+
+    async def finish(self) -> bool:
+        """Whether the answer was given whole and the request was read to its end."""
+        if not self._done:
+            raise BadRequestFraming("the application gave no whole answer")
+        return self._body is None or self._body.settle()
+
+    def _render_head(self, start: MutableMapping[str, Any], content: bytes, *, more: bool) -> bytes:
+        status = int(start["status"])
+        headers = [(bytes(name).lower(), bytes(value)) for name, value in start["headers"]]
+        declared = next((value for name, value in headers if name == b"content-length"), None)
+        extra = b""
+        if declared is not None:
+            extra = b"Content-Length: %b\r\n" % declared
+        elif more:
+            self._chunked = True
+            extra = b"Transfer-Encoding: chunked\r\n"
+        elif status not in {204, 304}:
+            extra = b"Content-Length: %d\r\n" % len(content)
+        if self._wire._owner.draining:  # noqa: SLF001 - one unit with its connection
+            extra += b"Connection: close\r\n"
+        return serialise_answer(status, _REASONS.get(status, b""), headers, extra)
+
+
+def _check(head: RequestHead) -> None:
+    """What a server demands beyond the grammar: one readable Host, an origin-form target, no upgrade."""
+    host = head.fields.get(b"host")
+    if host is None and head.minor:
+        raise Malformed("the request has no Host")
+    if host:
+        parse_authority(host, 80)
+    if not head.target.startswith(b"/"):
+        raise Malformed("the target is not in origin form", "send METHOD /path HTTP/1.1")
