@@ -1,0 +1,47 @@
+"""Run the cases, round after round, and print ratios."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from bench import machine
+from bench.cases import CASES, playing
+from bench.report import Rounds, details, medians, ratios, table
+from bench.upstream import LARGE
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all unless named")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement")
+    parser.add_argument("--large", type=int, default=LARGE, help="bytes of the large body")
+    parser.add_argument("--tunnels", type=int, default=1000, help="idle tunnels")
+    parser.add_argument("--folder", help="a directory on the disk that is to be measured")
+    parser.add_argument("--json", type=Path, help="write everything to this file")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"there is no case {min(unknown)!r}; known: {', '.join(CASES)}")
+    before = machine.describe()
+    rounds: Rounds = {}
+    with playing(options.seconds, large=options.large, tunnels=options.tunnels, folder=options.folder) as field:
+        for number in range(options.rounds):
+            for name in options.cases or CASES:
+                print(f"round {number + 1}: {name}", file=sys.stderr)
+                rounds.setdefault(name, []).append(CASES[name](field))
+    found = medians(rounds)
+    lines = ratios(found)
+    print(details(found))
+    print()
+    print(table(lines))
+    if options.json:
+        whole = {"machine": before, "rounds": rounds, "medians": found, "ratios": lines}
+        options.json.write_text(json.dumps(whole, indent=1))
+
+
+if __name__ == "__main__":
+    main()

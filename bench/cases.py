@@ -1,0 +1,197 @@
+"""The cases. Each measures every subject once a round, in turn, and gives numbers by the subject's name."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.load import Job
+from bench.machine import cores, cpu_seconds, pinned, rss_bytes, sync_rate
+from bench.subjects import Direct, Keyhole, NginxProxy, Subject
+from bench.upstream import LARGE, Upstream
+
+Numbers = dict[str, float]
+
+
+@dataclass
+class Field:
+    """Everything that takes part.
+
+    Attributes:
+        folder: a real directory; the vault lies in it.
+        seconds: for each measurement.
+        large: bytes of the large file.
+        tunnels: idle ones.
+    """
+
+    folder: Path
+    seconds: float
+    large: int
+    tunnels: int
+    upstream: Upstream = field(init=False)
+    direct: Direct = field(init=False)
+    nginx: NginxProxy = field(init=False)
+    keyhole: Keyhole = field(init=False)
+
+    @property
+    def subjects(self) -> list[Subject]:
+        return [self.direct, self.nginx, self.keyhole]
+
+
+@contextlib.contextmanager
+def playing(seconds: float, *, large: int = LARGE, tunnels: int = 1000, folder: str | None = None) -> Iterator[Field]:
+    """Start everything in a directory that is removed at the end."""
+    subject, other = cores()
+    with contextlib.ExitStack() as stack:
+        where = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyhole-bench-", dir=folder)))
+        where.chmod(0o755)  # workers of nginx may run as another user
+        field_ = Field(where, seconds, large, tunnels)
+        field_.upstream = Upstream(where / "upstream", other, large)
+        stack.callback(field_.upstream.close)
+        field_.direct = Direct(field_.upstream)
+        field_.nginx = NginxProxy(where / "nginx", subject, field_.upstream)
+        stack.callback(field_.nginx.close)
+        field_.keyhole = Keyhole(where / "keyhole", subject, field_.upstream)
+        stack.callback(field_.keyhole.close)
+        yield field_
+
+
+def generate(job: Job) -> Numbers:
+    """Run the load generator on its core."""
+    with _generator() as process:
+        out, _ = process.communicate(job.encode() + b"\n", timeout=300)
+    if process.returncode:
+        raise SystemExit("the load generator failed")
+    numbers: Numbers = json.loads(out)
+    return numbers
+
+
+def _generator() -> subprocess.Popen[bytes]:
+    _, other = cores()
+    command = pinned(other, sys.executable, "-m", "bench.load")
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _loaded(job: Job, pid: int) -> Numbers:
+    """Run a job; also what it cost the subject, in microseconds of processor time a request."""
+    before = cpu_seconds(pid) if pid else 0.0
+    begin = time.perf_counter()
+    numbers = generate(job)
+    took = time.perf_counter() - begin
+    if pid:
+        used = cpu_seconds(pid) - before
+        numbers["cpu"] = used / numbers["all"] * 1e6
+        numbers["used"] = used / took
+    return numbers
+
+
+def _flood(scheme: str, connections: int, mode: str = "keepalive") -> Callable[[Field], dict[str, Numbers]]:
+    def run(field_: Field) -> dict[str, Numbers]:
+        found = {}
+        for subject in field_.subjects:
+            job = subject.job(scheme, "/small", mode, connections=connections, seconds=field_.seconds)
+            found[subject.name] = _loaded(job, subject.pid)
+        return found
+
+    return run
+
+
+def stream(field_: Field) -> dict[str, Numbers]:
+    """Events: time to the first, and delay of each on its way."""
+    found = {}
+    for subject in field_.subjects:
+        found[subject.name] = generate(subject.job("https", "/events", "stream", count=5))
+    return found
+
+
+def large(field_: Field) -> dict[str, Numbers]:
+    """One large body over TLS: megabytes a second, and how much the subject's memory grows."""
+    found = {}
+    for subject in field_.subjects:
+        generate(subject.job("https", "/small", "download"))
+        before = rss_bytes(subject.pid) if subject.pid else 0
+        numbers = generate(subject.job("https", "/large", "download"))
+        if subject.pid:
+            numbers["growth_mb"] = (rss_bytes(subject.pid) - before) / 1e6
+        found[subject.name] = numbers
+    return found
+
+
+def idle(field_: Field) -> dict[str, Numbers]:
+    """Memory with tunnels that have served one request each and wait."""
+    found: dict[str, Numbers] = {}
+    for subject in (field_.nginx, field_.keyhole):
+        before = rss_bytes(subject.pid)
+        job = subject.job("https", "/small", "idle", connections=field_.tunnels)
+        with _generator() as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(job.encode() + b"\n")
+            process.stdin.flush()
+            state = json.loads(process.stdout.readline())
+            found[subject.name] = {"rss_mb": rss_bytes(subject.pid) / 1e6, "before_mb": before / 1e6, **state}
+            process.stdin.close()
+            process.stdout.read()
+    return found
+
+
+def api_read(field_: Field) -> dict[str, Numbers]:
+    """KV v2 read over HTTP at 8 connections, and a static file from nginx."""
+    settings = {"connections": 8, "seconds": field_.seconds}
+    return {
+        "nginx": _loaded(field_.nginx.static_job("keepalive", **settings), field_.nginx.pid),
+        "keyhole": _loaded(field_.keyhole.read_job("keepalive", **settings), field_.keyhole.pid),
+    }
+
+
+def audited(field_: Field) -> dict[str, Numbers]:
+    """Audited reads at 64 at once, through the door and over HTTP, and the disk's own rate of syncs."""
+    subject, _ = cores()
+    with tempfile.TemporaryDirectory(dir=field_.folder) as folder:
+        sync = sync_rate(Path(folder), min(1.0, field_.seconds))
+        command = pinned(subject, sys.executable, "-m", "bench.door", folder, str(field_.seconds))
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    api = generate(field_.keyhole.read_job("keepalive", connections=64, seconds=field_.seconds))
+    return {"disk": {"rate": sync}, "door": {"rate": float(json.loads(out))}, "api": {"rate": api["rate"]}}
+
+
+def cli(field_: Field) -> dict[str, Numbers]:
+    """Start-up: seconds that a command takes, against an empty Python program."""
+    subject, _ = cores()
+    program = Path(sys.executable).with_name("keyhole")
+    commands = {"python": [sys.executable, "-c", "pass"], "help": [str(program), "--help"]}
+    if not program.exists():
+        return {}
+    found = {}
+    for name, command in commands.items():
+        took = []
+        for _ in range(max(1, min(5, int(field_.seconds * 5)))):
+            begin = time.perf_counter()
+            code = subprocess.run(pinned(subject, *command), capture_output=True, check=False).returncode
+            took.append(time.perf_counter() - begin)
+            if code:
+                return {}
+        found[name] = {"seconds": sorted(took)[len(took) // 2]}
+    return found
+
+
+CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
+    "plain-1": _flood("http", 1),
+    "plain-64": _flood("http", 64),
+    "tls-1": _flood("https", 1),
+    "tls-64": _flood("https", 64),
+    "connect-16": _flood("https", 16, "fresh"),
+    "stream": stream,
+    "large": large,
+    "idle": idle,
+    "audited": audited,
+    "api-read": api_read,
+    "cli": cli,
+}

@@ -1,0 +1,115 @@
+"""From raw numbers to medians, ratios and a table beside the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+Subjects = dict[str, dict[str, float]]
+Rounds = dict[str, list[Subjects]]
+Medians = dict[str, Subjects]
+Value = Callable[[Subjects], float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table.
+
+    Attributes:
+        case: where its numbers come from.
+        title: what it says.
+        value: from the medians of the case, by subject and name.
+        first: target of the first release.
+        goal: target beyond.
+        less: smaller is better.
+        unit: of value and targets.
+    """
+
+    case: str
+    title: str
+    value: Value
+    first: float
+    goal: float
+    less: bool = False
+    unit: str = ""
+
+
+def _between(one: str, other: str, name: str) -> Value:
+    return lambda found: found[one][name] / found[other][name]
+
+
+def _to_nginx(name: str) -> Value:
+    return _between("keyhole", "nginx", name)
+
+
+def _own(name: str) -> Value:
+    return lambda found: found["keyhole"][name]
+
+
+def _added(found: Subjects) -> float:
+    direct = found["direct"]["p50"]
+    return (found["keyhole"]["p50"] - direct) / (found["nginx"]["p50"] - direct)
+
+
+LINES = (
+    Line("plain-64", "plain, 64 connections: requests/s to nginx", _to_nginx("rate"), 0.3, 0.55),
+    Line("tls-64", "TLS, 64 connections: requests/s to nginx", _to_nginx("rate"), 0.35, 0.75),
+    Line("plain-1", "plain, 1 connection: added p50 to nginx's", _added, 3, 2.2, less=True),
+    Line("tls-1", "TLS, 1 connection: added p50 to nginx's", _added, 3, 2.2, less=True),
+    Line("connect-16", "new CONNECT and TLS each, 16 at once: requests/s to nginx", _to_nginx("rate"), 0.8, 1),
+    Line("stream", "first byte of a stream to nginx's", _to_nginx("first"), 1.5, 1.1, less=True),
+    Line("stream", "delay per event to nginx's", _to_nginx("delay"), 1.5, 1.1, less=True),
+    Line("large", "100 MB body: MB/s to nginx", _to_nginx("megabytes"), 0.5, 0.9),
+    Line("large", "100 MB body: growth of memory", _own("growth_mb"), 8, 2, less=True, unit=" MB"),
+    Line("idle", "memory with 1,000 idle tunnels", _own("rss_mb"), 120, 80, less=True, unit=" MB"),
+    Line("audited", "audited reads, door, 64 at once: to fdatasync/s", _between("door", "disk", "rate"), 2.5, 6),
+    Line("api-read", "KV v2 read, API, 8 connections: requests/s to nginx, file", _to_nginx("rate"), 0.028, 0.07),
+    Line("cli", "keyhole --help to python -c pass", _between("help", "python", "seconds"), 10, 6, less=True),
+)
+
+
+def medians(rounds: Rounds) -> Medians:
+    """The median of each number over the rounds."""
+    found: Medians = {}
+    for case, results in rounds.items():
+        found[case] = {
+            subject: {name: median(result[subject][name] for result in results) for name in numbers}
+            for subject, numbers in results[0].items()
+        }
+    return found
+
+
+def ratios(found: Medians) -> list[dict[str, Any]]:
+    """Each line whose case was measured."""
+    lines = []
+    for line in LINES:
+        if found.get(line.case):
+            value = line.value(found[line.case])
+            reached = [value <= target if line.less else value >= target for target in (line.first, line.goal)]
+            lines.append({**asdict(line), "value": value, "reached": reached})
+    return lines
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The ratios as a Markdown table."""
+    rows = ["| what | here | first release | goal |", "|---|---|---|---|"]
+    for line in lines:
+        sign = "<=" if line["less"] else ">="
+        marks = ["reached" if reached else "missed" for reached in line["reached"]]
+        rows.append(
+            f"| {line['title']} | {line['value']:.3g}{line['unit']} | {sign} {line['first']:g}: {marks[0]} "
+            f"| {sign} {line['goal']:g}: {marks[1]} |"
+        )
+    return "\n".join(rows)
+
+
+def details(found: Medians) -> str:
+    """The medians themselves."""
+    rows = []
+    for case, subjects in found.items():
+        for subject, numbers in subjects.items():
+            text = "  ".join(f"{name} {value:,.6g}" for name, value in numbers.items())
+            rows.append(f"{case:12} {subject:8} {text}")
+    return "\n".join(rows)
