@@ -57,6 +57,8 @@ def render_error(error: KeyholeError, path: str) -> Answer:
     if is_own(path):
         return error.status, headers, _encode({"errors": [str(error)], "error": detail})
     headers.append((b"x-keyhole-reason", _header_text(str(error))))
+    if error.hint:
+        headers.append((b"x-keyhole-hint", _header_text(error.hint)))
     return error.status, headers, _encode({"errors": _vault_texts(error)})
 
 
