@@ -1,0 +1,193 @@
+"""``Client`` and ``AsyncClient``: the same requests, waiting in two ways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
+
+from keyhole.client.core import Result
+from keyhole.client.discover import Where, discover
+from keyhole.core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from keyhole.client.local import Opened
+    from keyhole.client.road import Road
+    from keyhole.client.travel import Answered
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Transport(Protocol):
+    """How requests get to a vault."""
+
+    def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
+        """Ask, and wait for the result."""
+
+    def road(self) -> Road:
+        """The way to the broker."""
+
+    def close(self) -> None:
+        """Let everything go."""
+
+
+Opener = Callable[[Where], "Opened"]
+
+
+def connect(where: Where, *, org: str = "", opener: Opener | None = None) -> Transport:
+    """The transport for a vault that was found.
+
+    Args:
+        where: the vault and the token.
+        org: where to ask; empty for the token's own.
+        opener: opens a vault of this machine.
+
+    Raises:
+        InvalidRequest: the address cannot be used, or a local vault is meant and nothing can open it.
+    """
+    if where.remote:
+        from keyhole.client.http import HttpTransport  # noqa: PLC0415  # each transport loads only what it needs
+
+        return HttpTransport(where.location, token=where.token, org=org)
+    if opener is None:
+        raise InvalidRequest("this client cannot open a local vault", "use keyhole.Client, or name a server")
+    from keyhole.client.local import LocalTransport  # noqa: PLC0415  # the same
+
+    return LocalTransport(opener(where), token=where.token, org=org)
+
+
+class Client:
+    """A vault, asked from blocking code. Not for several threads at once.
+
+    Args:
+        vault: ``https://HOST:PORT`` or the location of a store; empty to find it as the command line does.
+        token: instead of the one that would be found.
+        org: where to ask; empty for the token's own.
+        opener: opens a vault of this machine.
+        transport: instead of finding any vault.
+    """
+
+    opener: Opener | None = None
+
+    def __init__(
+        self,
+        vault: str = "",
+        *,
+        token: str | None = None,
+        org: str = "",
+        opener: Opener | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self._transport = transport or connect(
+            discover(vault, token=token), org=org, opener=opener or type(self).opener
+        )
+        self._road: Road | None = None
+
+    def read(self, path: str, **query: Any) -> Result:
+        """Read an API path, such as ``secret/data/stripe/api-key``. Raises ``NotFound`` and other refusals."""
+        return self._transport.ask("read", path, query)
+
+    def list(self, path: str, **query: Any) -> Result:
+        """The names below a path, in ``data["keys"]``; folders end in a slash."""
+        return self._transport.ask("list", path, query)
+
+    def write(self, path: str, data: Mapping[str, Any] | None = None) -> Result:
+        """Create or update what is at a path."""
+        return self._transport.ask("update", path, data or {})
+
+    def patch(self, path: str, data: Mapping[str, Any]) -> Result:
+        """Change some fields of what is at a path (RFC 7396)."""
+        return self._transport.ask("patch", path, data)
+
+    def delete(self, path: str) -> Result:
+        """Delete what is at a path."""
+        return self._transport.ask("delete", path, {})
+
+    def call(self, method: str, url: str, **options: Any) -> Answered:
+        """Make a call through the broker, which attaches the credential. See ``travel.Trip`` for the options.
+
+        Raises:
+            KeyholeError: the broker refused it or could not reach the upstream.
+        """
+        from keyhole.client import travel  # noqa: PLC0415  # most commands do not travel
+
+        trip = travel.Trip(method, url, **options)
+        service = travel.resolve(self._transport.ask, trip)
+        return travel.send(self.road(), trip, service)
+
+    def road(self) -> Road:
+        """The way to the broker; found once."""
+        if self._road is None:
+            self._road = self._transport.road()
+        return self._road
+
+    def requests_session(self) -> Any:
+        """A session of the library ``requests`` that is wired to the broker; needs that library."""
+        from keyhole.client.travel import requests_session  # noqa: PLC0415  # as in call
+
+        return requests_session(self.road())
+
+    def close(self) -> None:
+        """Let the vault go. The client can be used again."""
+        self._road = None
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """The same vault, asked from asyncio: see ``Client`` for arguments and methods.
+
+    Requests of one client run one after the other, in a thread of their own, so that the caller's loop stays free
+    whatever a seal or a keychain takes.
+    """
+
+    opener: Opener | None = None
+
+    def __init__(self, vault: str = "", **options: Any) -> None:
+        options.setdefault("opener", type(self).opener)
+        self._client = Client(vault, **options)
+        self._turn = asyncio.Lock()
+
+    async def read(self, path: str, **query: Any) -> Result:
+        """See ``Client.read``."""
+        return await self._wait(self._client.read, path, **query)
+
+    async def list(self, path: str, **query: Any) -> Result:
+        """See ``Client.list``."""
+        return await self._wait(self._client.list, path, **query)
+
+    async def write(self, path: str, data: Mapping[str, Any] | None = None) -> Result:
+        """See ``Client.write``."""
+        return await self._wait(self._client.write, path, data)
+
+    async def patch(self, path: str, data: Mapping[str, Any]) -> Result:
+        """See ``Client.patch``."""
+        return await self._wait(self._client.patch, path, data)
+
+    async def delete(self, path: str) -> Result:
+        """See ``Client.delete``."""
+        return await self._wait(self._client.delete, path)
+
+    async def call(self, method: str, url: str, **options: Any) -> Answered:
+        """See ``Client.call``."""
+        return await self._wait(self._client.call, method, url, **options)
+
+    async def close(self) -> None:
+        """See ``Client.close``."""
+        await self._wait(self._client.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _wait(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        async with self._turn:
+            return await asyncio.to_thread(work, *args, **options)

@@ -1,0 +1,146 @@
+"""The transport to a server: HTTP/1.1 on one kept connection, verified TLS, no redirects, no proxies.
+
+Proxy variables of the environment are not read: a command that runs inside ``keyhole run`` would otherwise send its
+token through the broker, and a token is nothing for a proxy in any case.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import os
+import select
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from keyhole.client.core import Result, build, parse
+from keyhole.client.road import Road
+from keyhole.core.errors import InvalidRequest, Unreachable
+
+TIMEOUT = 60.0
+"""Seconds without a byte before a server counts as unreachable."""
+_LIMIT = 64 * 1024 * 1024
+_PORTS = {"http": 80, "https": 443}
+
+
+class HttpTransport:
+    """Asks a server.
+
+    Args:
+        address: ``https://HOST[:PORT]``; ``http://`` for loopback only, unless ``KEYHOLE_INSECURE_HTTP`` is ``1``.
+        token: the caller's.
+        org: where it asks; empty for the token's own.
+        cacert: PEM file of the CA to trust besides the system's; empty for ``KEYHOLE_CACERT``.
+        timeout: seconds without a byte.
+
+    Raises:
+        InvalidRequest: the address or the CA file cannot be used.
+    """
+
+    def __init__(
+        self, address: str, *, token: str = "", org: str = "", cacert: str = "", timeout: float = TIMEOUT
+    ) -> None:
+        self.address = address.rstrip("/")
+        self._token = token
+        self._org = org
+        self._timeout = timeout
+        self._scheme, self.host, self._port = _split(self.address)
+        self._context = _context(cacert or os.environ.get("KEYHOLE_CACERT", "")) if self._scheme == "https" else None
+        self._connection: http.client.HTTPConnection | None = None
+
+    def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
+        """Send one request. Raises ``Unreachable``, or what the server refuses with."""
+        wire = build(operation, path, data, token=self._token, org=self._org)
+        try:
+            connection = self._connected()
+            connection.request(wire.method, wire.target, body=wire.body, headers=wire.headers)
+            response = connection.getresponse()
+            body = response.read(_LIMIT + 1)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise unreachable(self.address, error) from None
+        if len(body) > _LIMIT or response.will_close:
+            self.close()
+        if len(body) > _LIMIT:
+            raise Unreachable(f"the answer of {self.address} is larger than {_LIMIT} bytes")
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return parse(response.status, headers, body, address=self.address)
+
+    def road(self) -> Road:
+        """Where this server's proxy is, its CA, and the credential for it."""
+        data = self.ask("read", "sys/keyhole", {}).data
+        if not data.get("proxy"):
+            raise Unreachable(f"the server at {self.address} has no proxy", "start it with --proxy-listen")
+        return Road.at(data["proxy"], data["ca"], self._token, reached_as=self.host)
+
+    def close(self) -> None:
+        """Let the connection go. The transport can be used again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> http.client.HTTPConnection:
+        """The kept connection, unless the server has closed it: a write is never sent twice."""
+        sock = self._connection.sock if self._connection is not None else None
+        if self._connection is not None and sock is not None and not select.select([sock], [], [], 0)[0]:
+            return self._connection
+        self.close()
+        if self._context is not None:
+            self._connection = http.client.HTTPSConnection(
+                self.host, self._port, timeout=self._timeout, context=self._context
+            )
+        else:
+            self._connection = http.client.HTTPConnection(self.host, self._port, timeout=self._timeout)
+        return self._connection
+
+
+def unreachable(address: str, error: Exception) -> Unreachable:
+    """The error for a server that could not be talked to, from what the connection raised."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Unreachable(
+            f"the certificate of {address} is not trusted: {error.verify_message}",
+            "name its CA: KEYHOLE_CACERT=FILE",
+        )
+    if isinstance(error, ssl.SSLError):
+        return Unreachable(f"no TLS with {address}: {error.reason or 'the handshake failed'}", "check the address")
+    if isinstance(error, TimeoutError):
+        return Unreachable(f"{address} did not answer in time", "is the server running and reachable?")
+    if isinstance(error, http.client.HTTPException):
+        return Unreachable(f"{address} does not speak HTTP as Keyhole does", "check the address")
+    detail = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    return Unreachable(f"cannot reach {address}: {detail}", "is the server running? check KEYHOLE_ADDR")
+
+
+def _split(address: str) -> tuple[str, str, int]:
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in _PORTS or not parts.hostname or parts.username or parts.path or parts.query:
+        raise InvalidRequest("the server's address is not https://HOST[:PORT]", "for example https://keyhole.internal")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname) and os.environ.get("KEYHOLE_INSECURE_HTTP") != "1":
+        raise InvalidRequest(
+            f"{address} would carry your token in clear", "use https, or say so with KEYHOLE_INSECURE_HTTP=1"
+        )
+    return parts.scheme, parts.hostname, port or _PORTS[parts.scheme]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _context(cacert: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if cacert:
+        try:
+            context.load_verify_locations(cacert)
+        except (OSError, ssl.SSLError):
+            raise InvalidRequest(f"the CA file {cacert} cannot be read", "check KEYHOLE_CACERT") from None
+    return context

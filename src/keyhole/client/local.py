@@ -1,0 +1,109 @@
+"""The transport to a vault in this process: one event loop in the foreground, which a proxy turns into a thread's.
+
+This floor cannot construct a vault; whoever stands above gives an ``Opened``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
+
+from keyhole.client.core import Result
+from keyhole.client.road import Road
+from keyhole.core.request import Reply
+from keyhole.core.value import Secret
+
+T = TypeVar("T")
+PROXY_TTL = "12h"
+
+
+class Opened(Protocol):
+    """A vault of this machine. It opens itself at the first request."""
+
+    async def ask(self, operation: str, path: str, data: Mapping[str, Any], *, token: str, org: str) -> Reply:
+        """Ask the door; without a token as the vault's owner."""
+
+    async def start_proxy(self) -> tuple[str, str]:
+        """Listen for calls on a free port of loopback; the proxy's URL and the PEM of its CA."""
+
+    async def close(self) -> None:
+        """Finish what was accepted and let the vault go."""
+
+
+class LocalTransport:
+    """Asks a vault in this process.
+
+    Args:
+        opened: the vault.
+        token: acts as its holder; empty for the owner of the vault.
+        org: where it asks.
+    """
+
+    def __init__(self, opened: Opened, *, token: str = "", org: str = "") -> None:
+        self._opened = opened
+        self._token = token
+        self._org = org
+        self._runner: asyncio.Runner | None = None
+        self._thread: threading.Thread | None = None
+
+    def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
+        """Ask, and wait. Raises what opening the vault and the door raise."""
+        return self.run(ask(self._opened, operation, path, data, token=self._token, org=self._org))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something on this transport's loop, and wait for it."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        if self._thread is None:
+            return self._runner.run(work)
+        return asyncio.run_coroutine_threadsafe(work, self._runner.get_loop()).result()
+
+    def road(self) -> Road:
+        """Start the proxy, and keep it running in a thread until ``close``."""
+        url, ca = self.run(self._opened.start_proxy())
+        token = self._token or self._proxy_token()
+        self._to_background()
+        return Road.at(url, ca, token)
+
+    def _proxy_token(self) -> str:
+        """The owner of a vault has no token; for the proxy it makes itself one that can do nothing else."""
+        request = {"scope": "proxy", "ttl": PROXY_TTL, "display_name": "call"}
+        auth = self.ask("update", "auth/token/create", request).auth or {}
+        return str(auth["client_token"])
+
+    def _to_background(self) -> None:
+        if self._thread is None and self._runner is not None:
+            loop = self._runner.get_loop()
+            self._thread = threading.Thread(target=loop.run_forever, name="keyhole", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Close the vault and end the loop. The transport can be used again."""
+        if self._runner is None:
+            return
+        try:
+            self.run(self._opened.close())
+        finally:
+            if self._thread is not None:
+                self._runner.get_loop().call_soon_threadsafe(self._runner.get_loop().stop)
+                self._thread.join()
+                self._thread = None
+            self._runner.close()
+            self._runner = None
+
+
+async def ask(
+    opened: Opened, operation: str, path: str, data: Mapping[str, Any], *, token: str = "", org: str = ""
+) -> Result:
+    """Ask an opened vault, and give what a server would have sent."""
+    reply = await opened.ask(operation, path.strip("/"), data, token=token, org=org)
+    fields = {name: _plain(value) for name, value in (reply.data or {}).items()}
+    return Result(fields, reply.auth, list(reply.warnings), reply.found, reply.request_id)
+
+
+def _plain(leaf: Any) -> Any:
+    """A secret leaf holds JSON text. A reply that has one was read with the capability ``read`` and recorded."""
+    return json.loads(leaf.reveal()) if isinstance(leaf, Secret) else leaf

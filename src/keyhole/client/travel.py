@@ -1,0 +1,240 @@
+"""A call through the broker: which service it needs, and the way there over the proxy."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from keyhole.client.core import Result, refusal
+from keyhole.client.http import unreachable
+from keyhole.client.road import Road
+from keyhole.core.errors import InvalidRequest, KeyholeError, NoService, Unreachable, by_code
+
+Ask = Callable[[str, str, Mapping[str, Any]], Result]
+_PORTS = {"http": 80, "https": 443}
+_LIMIT = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """A call as its caller means it. It names secrets, never values.
+
+    Attributes:
+        method: HTTP method.
+        url: absolute URL.
+        bearer: secret that goes into ``Authorization: Bearer``, such as ``stripe/api-key``.
+        basic: secret that goes into ``Authorization: Basic``.
+        header: header name to secret.
+        service: name of the service to use, where several fit.
+        headers: headers of the message itself.
+        body: of the message.
+        timeout: seconds without a byte.
+    """
+
+    method: str
+    url: str
+    bearer: str = ""
+    basic: str = ""
+    header: Mapping[str, str] = field(default_factory=dict)
+    service: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | str | None = None
+    timeout: float = 300.0
+
+    def wanted(self) -> list[tuple[str, str]]:
+        """``(secret, how it is attached)`` for every secret that the caller named."""
+        named = [(self.bearer, "authorization: bearer"), (self.basic, "authorization: basic")]
+        named += [(secret, f"{name.lower()}:") for name, secret in self.header.items()]
+        return [(_full(secret), how) for secret, how in named if secret]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the upstream said, scrubbed.
+
+    Attributes:
+        status: HTTP status.
+        headers: pairs in wire order.
+        body: all of it.
+        service: through which the call went; empty where the caller left that to the broker.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    service: str = ""
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8; other bytes are replaced."""
+        return self.body.decode(errors="replace")
+
+    def json(self) -> Any:
+        """The body as JSON. Raises ``ValueError``."""
+        return json.loads(self.body)
+
+
+def resolve(ask: Ask, trip: Trip) -> str:
+    """The service for a call: the one that binds the named secret, this destination and this way of attaching it.
+
+    Raises:
+        NoService: the caller may use none that does.
+        InvalidRequest: several secrets are named; one service attaches one.
+        KeyholeError: why the call would be refused.
+    """
+    wanted = trip.wanted()
+    if not wanted:
+        return trip.service
+    if len(wanted) > 1:
+        raise InvalidRequest("a call names one secret", "make a service for each, and call them one by one")
+    [(secret, how)] = wanted
+    question = {"method": trip.method, "url": trip.url, "service": trip.service}
+    answer = ask("update", "sys/why", question).data
+    if _fits(answer, secret, how):
+        return str(answer["service"])
+    if not trip.service:
+        for name in _candidates(ask, str(answer.get("caller", "")), secret):
+            answer = ask("update", "sys/why", {**question, "service": name}).data
+            if _fits(answer, secret, how):
+                return name
+    if not answer.get("allowed") and "error" in answer:
+        detail = answer["error"]
+        raise by_code(detail["code"])(detail["reason"], detail["hint"])
+    raise NoService(
+        f"no service that you may use sends the secret {secret!r} to this destination as {how.rstrip(':')!r}",
+        f"keyhole why {trip.method} URL shows which service matches",
+    )
+
+
+def _fits(answer: Mapping[str, Any], secret: str, how: str) -> bool:
+    described = str(answer.get("inject") or "").lower()
+    return bool(answer.get("allowed")) and _full(str(answer.get("secret") or "")) == secret and how in described
+
+
+def _candidates(ask: Ask, caller: str, secret: str) -> list[str]:
+    """Services of the caller that bind the secret, for the case that another one matched better."""
+    kind, _, name = caller.partition("/")
+    if kind == "agent":
+        usable = ask("read", f"sys/what-can/{name}", {}).data["services"]
+        return [str(s["name"]) for s in usable if _full(s["secret"]) == secret]
+    return [str(name) for name in ask("read", f"sys/who-can/{secret.partition('#')[0]}", {}).data["services"]]
+
+
+def _full(reference: str) -> str:
+    """A reference with its field written out."""
+    return reference if not reference or "#" in reference else f"{reference}#value"
+
+
+def send(road: Road, trip: Trip, service: str = "") -> Answered:
+    """Send a call through the proxy, and give the whole answer. No redirect is followed.
+
+    Raises:
+        KeyholeError: what the broker refused.
+        Unreachable: the proxy does not answer.
+    """
+    parts = urlsplit(trip.url)
+    host = (parts.hostname or "").encode("idna").decode() if not (parts.hostname or "").isascii() else parts.hostname
+    if parts.scheme not in _PORTS or not host:
+        raise InvalidRequest("the URL is not absolute", "write https://HOST/PATH")
+    port = parts.port or _PORTS[parts.scheme]
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    authority = f"[{host}]" if ":" in host else host
+    headers = {"Host": authority if port == _PORTS[parts.scheme] else f"{authority}:{port}", **trip.headers}
+    if service:
+        headers["X-Keyhole-Service"] = service
+    connection = _through(road, parts.scheme, authority, port, trip.timeout)
+    if parts.scheme == "http":
+        headers["Proxy-Authorization"] = _authorization(road)
+        target = f"http://{headers['Host']}{target}"
+    body = trip.body.encode() if isinstance(trip.body, str) else trip.body
+    try:
+        connection.request(trip.method, target, body=body, headers=headers)
+        response = connection.getresponse()
+        content = response.read(_LIMIT + 1)
+    except (OSError, http.client.HTTPException) as error:
+        raise unreachable(f"the proxy at {road.host}:{road.port}", error) from None
+    finally:
+        connection.close()
+    if len(content) > _LIMIT:
+        raise Unreachable(f"the answer is larger than {_LIMIT} bytes", "use requests_session() and stream it")
+    _raise_refusal(response, content)
+    return Answered(response.status, tuple(response.getheaders()), content, service)
+
+
+def _through(road: Road, scheme: str, authority: str, port: int, timeout: float) -> http.client.HTTPConnection:
+    """A connection that ends at the proxy, or in a tunnel through it."""
+    try:
+        sock: socket.socket = socket.create_connection((road.host, road.port), timeout)
+        if road.scheme == "https":
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=road.host)
+        if scheme == "https":
+            sock = _tunnel(sock, road, authority, port)
+    except (OSError, http.client.HTTPException) as error:
+        raise unreachable(f"the proxy at {road.host}:{road.port}", error) from None
+    connection = http.client.HTTPConnection(road.host, road.port, timeout=timeout)
+    connection.sock = sock
+    return connection
+
+
+def _tunnel(sock: socket.socket, road: Road, authority: str, port: int) -> ssl.SSLSocket:
+    """CONNECT, then TLS with whatever the broker's CA vouches for."""
+    where = f"{authority}:{port}"
+    sock.sendall(
+        f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\nProxy-Authorization: {_authorization(road)}\r\n\r\n".encode()
+    )
+    response = http.client.HTTPResponse(sock, method="CONNECT")
+    response.begin()
+    if response.status != 200:
+        content = response.read(_LIMIT)
+        sock.close()
+        _raise_refusal(response, content)
+        raise Unreachable(f"the proxy answers {response.status} to CONNECT", "is it Keyhole's?")
+    context = ssl.create_default_context(cadata=road.ca)
+    return context.wrap_socket(sock, server_hostname=authority.strip("[]"))
+
+
+def _authorization(road: Road) -> str:
+    return "Basic " + base64.b64encode(f"agent:{road.token}".encode()).decode()
+
+
+def _raise_refusal(response: http.client.HTTPResponse, content: bytes) -> None:
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    if "x-keyhole-error" not in headers:
+        return
+    try:
+        data = json.loads(content)
+    except ValueError:
+        data = {}
+    error: KeyholeError = refusal(response.status, headers, data if isinstance(data, dict) else {})
+    raise error
+
+
+def requests_session(road: Road) -> Any:
+    """A ``requests.Session`` whose calls go through the broker. It ignores proxy variables of the environment."""
+    try:
+        import requests  # noqa: PLC0415  # the library is the caller's, not a dependency of ours
+    except ImportError:
+        raise InvalidRequest("the library requests is not installed", "pip install requests") from None
+    session = requests.Session()
+    session.trust_env = False
+    session.proxies = {"http": road.url, "https": road.url}
+    session.verify = ca_file(road)
+    return session
+
+
+def ca_file(road: Road) -> str:
+    """A file with the broker's CA, which is public; for libraries that take a path only."""
+    descriptor, name = tempfile.mkstemp(prefix="keyhole-ca-", suffix=".pem")
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(road.ca)
+    return str(Path(name))
