@@ -1,0 +1,158 @@
+"""What is asked of the person at the terminal: a hidden value, a passphrase, a yes.
+
+Questions go to the terminal itself, so that stdin and stdout may be pipes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from keyhole.core.errors import InvalidRequest, KeyholeError
+from keyhole.core.value import Secret
+
+_LINE = 64 * 1024
+
+
+def has_terminal() -> bool:
+    """Is there a terminal that a person could answer on?"""
+    if os.name != "posix":
+        return sys.stdin.isatty()
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def ask_hidden(prompt: str) -> Secret:
+    """One line that is not shown while it is typed."""
+    import getpass  # noqa: PLC0415  # most commands ask nothing
+
+    try:
+        return Secret(getpass.getpass(prompt))
+    except EOFError:
+        raise InvalidRequest("nothing was entered", "type it, or give it on stdin") from None
+
+
+def ask_new_passphrase() -> Secret:
+    """A new passphrase, entered twice."""
+    first = ask_hidden("New passphrase: ")
+    if first != ask_hidden("The same again: "):
+        raise InvalidRequest("the two entries differ", "try again")
+    return first
+
+
+def ask_yes(question: str) -> bool:
+    """A yes or no; no unless the person says yes. The question is shown on the terminal, never on stdout."""
+    if not has_terminal():
+        return False
+    if os.name != "posix":
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    with Path("/dev/tty").open("r+b", buffering=0) as terminal:
+        terminal.write(f"{question} [y/N] ".encode())
+        answer = terminal.readline(_LINE)
+    return answer.strip().lower() in {b"y", b"yes"}
+
+
+class PassphraseSource:
+    """Where the passphrase comes from: a file, a file descriptor, or the person.
+
+    Attributes:
+        fd: number of an open file descriptor; its first line.
+        file: path of a file; its first line.
+    """
+
+    def __init__(self) -> None:
+        self.fd: int | None = None
+        self.file: str = ""
+        self._read: Secret | None = None
+
+    @property
+    def given(self) -> bool:
+        """Does the command line say where it is?"""
+        return self.fd is not None or bool(self.file)
+
+    def get(self) -> Secret | None:
+        """The passphrase of an existing vault; ``None`` where nobody can be asked."""
+        return self._given() if self.given else ask_hidden("Passphrase of the vault: ") if has_terminal() else None
+
+    def get_new(self) -> Secret:
+        """The passphrase for a new vault. Raises ``InvalidRequest`` where nobody can be asked."""
+        if self.given:
+            return self._given()
+        if has_terminal():
+            return ask_new_passphrase()
+        raise InvalidRequest(
+            "the seal needs a passphrase and there is no terminal to ask on",
+            "give --passphrase-file FILE or --passphrase-fd N",
+        )
+
+    def _given(self) -> Secret:
+        if self._read is None:
+            if self.fd is not None and self.file:
+                raise InvalidRequest("--passphrase-fd and --passphrase-file exclude each other")
+            self._read = _first_line(self.fd) if self.fd is not None else _file_line(self.file)
+            if not len(self._read):
+                raise InvalidRequest("the passphrase is empty", "its first line is what counts")
+        return self._read
+
+
+def _first_line(descriptor: int) -> Secret:
+    """One line, byte by byte: what follows on the same descriptor belongs to somebody else."""
+    line = bytearray()
+    try:
+        while len(line) <= _LINE and (byte := os.read(descriptor, 1)) not in {b"", b"\n"}:
+            line += byte
+    except OSError as error:
+        raise InvalidRequest(f"--passphrase-fd {descriptor} cannot be read: {error.strerror}") from None
+    return Secret(bytes(line).removesuffix(b"\r"))
+
+
+def _file_line(path: str) -> Secret:
+    try:
+        with Path(path).open("rb") as file:
+            return Secret(file.readline(_LINE).rstrip(b"\r\n"))
+    except OSError as error:
+        raise InvalidRequest(f"--passphrase-file {path} cannot be read: {error.strerror}") from None
+
+
+def read_value(prompt: str, from_file: str = "", *, exact: bool = False) -> Secret:
+    """A value: from a file, else hidden from a terminal, else all of stdin.
+
+    Args:
+        prompt: shown on a terminal.
+        from_file: path; empty for stdin.
+        exact: keep the one newline at the end that an editor or ``echo`` puts there.
+
+    Raises:
+        InvalidRequest: nothing was given, or the file cannot be read.
+    """
+    if from_file:
+        try:
+            content = Path(from_file).read_bytes()
+        except OSError as error:
+            raise InvalidRequest(f"{from_file} cannot be read: {error.strerror}", "check --from-file") from None
+    elif sys.stdin is not None and sys.stdin.isatty():
+        return _not_empty(ask_hidden(prompt))
+    else:
+        with contextlib.suppress(OSError):
+            return _not_empty(_stripped(sys.stdin.buffer.read(), exact=exact))
+        raise KeyholeError("stdin cannot be read")
+    return _not_empty(_stripped(content, exact=exact))
+
+
+def _stripped(content: bytes, *, exact: bool) -> Secret:
+    if not exact and content.endswith(b"\n"):
+        content = content[:-1].removesuffix(b"\r")
+    return Secret(content)
+
+
+def _not_empty(value: Secret) -> Secret:
+    if not len(value):
+        raise InvalidRequest("the value is empty", "type it, pipe it into stdin, or give --from-file")
+    return value

@@ -1,0 +1,86 @@
+"""The entrance: ``main`` turns whatever happens into an exit code and at most one message.
+
+Exit codes: 0 done, 1 a check found a violation, 2 failed or cannot tell, 3 usage, 4 denied, 5 not found,
+6 unreachable or sealed, 130 interrupted, 141 nobody reads the output any more.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from keyhole.cli.base import PROG, Session
+from keyhole.cli.root import root
+from keyhole.core.errors import InternalError, InvalidRequest, KeyholeError
+
+_COMPLETE = "_KEYHOLE_COMPLETE"
+FAILED, USAGE, INTERRUPTED, UNREAD = 2, 3, 130, 141
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command, and give its exit code.
+
+    Args:
+        args: what follows the program's name; the process's own arguments by default.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if os.environ.get(_COMPLETE):
+        from click.shell_completion import shell_complete  # noqa: PLC0415  # only a shell asks for it
+
+        return shell_complete(root, {}, PROG, _COMPLETE, os.environ[_COMPLETE])
+    # A usage error can come before --json was read, and its reader is the same program.
+    session = Session(json="--json" in words[: words.index("--") if "--" in words else None])
+    try:
+        code = _run(words, session)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain at exit that it cannot flush; there is nobody to complain to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except OSError as error:
+        session.out.error(KeyholeError(f"the output cannot be written: {error.strerror or type(error).__name__}"))
+        return FAILED
+    return code
+
+
+def _run(words: list[str], session: Session) -> int:
+    try:
+        try:
+            with root.make_context(PROG, words, obj=session) as context:
+                result = root.invoke(context)
+        finally:
+            session.close()
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else PROG
+        session.out.error(InvalidRequest(error.format_message(), f"{where} --help"))
+        return USAGE
+    except KeyholeError as error:
+        session.out.error(error)
+        _trace()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort, BrokenPipeError):
+        raise
+    except click.ClickException as error:
+        session.out.error(KeyholeError(error.format_message()))
+        return FAILED
+    except Exception as error:  # noqa: BLE001  # whatever it is, a person gets one line and a script gets a code
+        # The text of an unknown error could quote a value; its type cannot.
+        hint = "run it again with KEYHOLE_DEBUG=1 and report what it says"
+        session.out.error(InternalError(f"internal error: {type(error).__name__}", hint))
+        _trace()
+        return FAILED
+    return result if isinstance(result, int) else 0
+
+
+def _trace() -> None:
+    if os.environ.get("KEYHOLE_DEBUG") == "1":
+        import traceback  # noqa: PLC0415  # only for whoever looks for a fault of ours
+
+        traceback.print_exc()  # no locals, where values are

@@ -1,0 +1,166 @@
+"""A vault of this machine, opened inside this process: what commands and ``Client()`` use where there is no server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from keyhole import process
+from keyhole.config import Config, load
+from keyhole.core.errors import InternalError, NotFound
+from keyhole.core.request import LocalOwner, Operation, Reply, Request
+from keyhole.core.value import Secret
+from keyhole.seals import open_seal
+from keyhole.stores import Store, open_store
+from keyhole.vault.node import Node
+
+if TYPE_CHECKING:
+    from keyhole.app import Keyhole
+    from keyhole.faces.proxy import ProxyServer
+
+_STATUS = "sys/seal-status"
+_OF_THE_ROAD = ("sys/why", "sys/keyhole")
+_FREE_PORT = "127.0.0.1:0"
+
+
+class LocalVault:
+    """Opens itself at the first request, and only as much of itself as that request needs.
+
+    Args:
+        location: of the store.
+        passphrase: asked when the vault's seal is a passphrase; may prompt, and gives ``None`` where nobody answers.
+        interactive: the keychain may ask its user.
+        road: the broker will be needed.
+        flags: settings that win over the file and the environment.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        *,
+        passphrase: Callable[[], Secret | None] = lambda: None,
+        interactive: bool = False,
+        road: bool = False,
+        flags: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config: Config = load(flags={**(flags or {}), "vault": location})
+        self._passphrase = passphrase
+        self._interactive = interactive
+        self._road = road
+        self._node: Node | None = None
+        self._keyhole: Keyhole | None = None
+        self._proxy: ProxyServer | None = None
+        self._entered: Secret | None = None
+
+    async def ask(self, operation: str, path: str, data: Mapping[str, Any], *, token: str, org: str) -> Reply:
+        """Ask the door; without a token as the vault's owner.
+
+        Raises:
+            NotFound: there is no vault.
+            Sealed, IntegrityError: nothing to open it with, or the wrong key.
+            KeyholeError: what the door refuses.
+        """
+        if path == _STATUS:
+            return Reply(await (await self._closed_node()).status(), bare=True)
+        node = await self._open_node(road=path in _OF_THE_ROAD)
+        credential = token.encode() if token else LocalOwner()
+        return await node.handle(Request(credential, Operation(operation), path, data, org))
+
+    async def start_proxy(self) -> tuple[str, str]:
+        """Listen for calls on a free port of loopback; the proxy's URL and the PEM of its CA."""
+        from keyhole import app  # noqa: PLC0415  # the road is slow to import and most commands do not travel
+
+        await self._open_node(road=True)
+        if self._keyhole is None:
+            raise InternalError("the road is not open")
+        if self._proxy is None:
+            self._proxy = await app.start_proxy(self._keyhole, _FREE_PORT)
+        reply = await self.ask("read", "sys/keyhole", {}, token="", org="")
+        return self._keyhole.proxy_url, str((reply.data or {})["ca"])
+
+    @property
+    def keyhole(self) -> Keyhole | None:
+        """The road, once it was needed."""
+        return self._keyhole
+
+    async def close(self) -> None:
+        """Finish what was accepted and let the vault go; the next request opens it again."""
+        proxy, keyhole, node = self._proxy, self._keyhole, self._node
+        self._proxy = self._keyhole = self._node = None
+        if proxy is not None:
+            await proxy.close(0)
+        if keyhole is not None:
+            await keyhole.close()
+        elif node is not None:
+            await node.close()
+
+    async def _closed_node(self) -> Node:
+        """The node, open or not."""
+        if self._node is None:
+            process.harden_process()
+            if self._road:
+                from keyhole import app  # noqa: PLC0415  # as above
+
+                self._keyhole = await app.assemble(self.config)
+                self._node = self._keyhole.node
+            else:
+                store = await _existing(self.config.vault)
+                self._node = Node(store, max_uses=self.config.max_uses, egress=self.config.egress)
+        return self._node
+
+    async def _open_node(self, *, road: bool) -> Node:
+        if road and not self._road:
+            await self.close()
+            self._road = True
+        node = await self._closed_node()
+        if node.vault is None:
+            await node.unseal(await self._opener(node), spec=self.config.seal, interactive=self._interactive)
+        return node
+
+    async def _opener(self, node: Node) -> Secret | None:
+        """The passphrase, asked for once and only by a vault that has one."""
+        header = await node.header()
+        seal = self.config.seal or (header.seal if header is not None else "")
+        if seal.partition(":")[0] == "passphrase" and self._entered is None:
+            self._entered = self._passphrase()
+        return self._entered
+
+
+async def create_vault(
+    location: str, seal: str, passphrase: Secret | None, *, flags: Mapping[str, Any] | None = None
+) -> str:
+    """Make a vault in an empty store, and give its root token.
+
+    Raises:
+        Conflict: there is a vault already.
+        InvalidRequest: the seal, or what it needs, is not usable.
+        Sealed: the seal has nothing to seal with.
+    """
+    config = load(flags={**(flags or {}), "vault": location})
+    process.harden_process()
+    open_seal(seal, passphrase=passphrase, vault_id="", create=True)  # judged before a store comes to be
+    node = Node(await open_store(location, create=True), max_uses=config.max_uses, egress=config.egress)
+    try:
+        return await node.init(seal, passphrase)
+    finally:
+        await node.close()
+
+
+async def has_vault(location: str) -> bool:
+    """Is there a vault at this location?"""
+    try:
+        store = await open_store(location)
+    except NotFound:
+        return False
+    node = Node(store)
+    try:
+        return await node.header() is not None
+    finally:
+        await node.close()
+
+
+async def _existing(location: str) -> Store:
+    try:
+        return await open_store(location)
+    except NotFound as error:
+        raise NotFound(error.reason, "make a vault: keyhole init") from None

@@ -1,0 +1,96 @@
+"""What a command says: results on stdout, messages on stderr, errors in one line or as one JSON object."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+import click
+
+from keyhole.core.errors import KeyholeError
+
+_RED, _YELLOW, _BOLD, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
+
+
+class Output:
+    """The two streams of a command.
+
+    Attributes:
+        json: results and errors are JSON objects.
+        quiet: no messages but errors.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+
+    def result(self, data: Any, text: str | Iterable[str] = ()) -> None:
+        """The result of the command.
+
+        Args:
+            data: what ``--json`` prints, on one line.
+            text: what a person sees instead: a text, or its lines.
+        """
+        if self.json:
+            click.echo(json.dumps(data, ensure_ascii=False))
+            return
+        for line in [text] if isinstance(text, str) else text:
+            click.echo(printable(line))
+
+    def done(self, data: Any, message: str) -> None:
+        """A command that changes something says what it changed: a message, or the result with ``--json``."""
+        if self.json:
+            self.result(data)
+        else:
+            self.say(message)
+
+    def table(self, data: Any, head: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "") -> None:
+        """Rows under a head; ``data`` with ``--json``, a message where there are no rows."""
+        if self.json:
+            self.result(data)
+            return
+        cells = [[printable(str(cell if cell is not None else "")) for cell in row] for row in rows]
+        if not cells:
+            self.say(empty)
+            return
+        widths = [max(len(row[n]) for row in [list(head), *cells]) for n in range(len(head))]
+        click.echo(self._styled(_line([h.upper() for h in head], widths), _BOLD, sys.stdout))
+        for row in cells:
+            click.echo(_line(row, widths))
+
+    def say(self, message: str) -> None:
+        """A message for a person."""
+        if message and not self.quiet:
+            click.echo(printable(message), err=True)
+
+    def warn(self, message: str) -> None:
+        """Something that went well and should not be overlooked."""
+        if not self.quiet:
+            click.echo(f"{self._styled('warning:', _YELLOW, sys.stderr)} {printable(message)}", err=True)
+
+    def error(self, error: KeyholeError) -> None:
+        """Why a command failed, and the next step."""
+        if self.json:
+            detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": error.request_id}
+            click.echo(json.dumps({"error": detail}, ensure_ascii=False), err=True)
+            return
+        click.echo(f"{self._styled('error:', _RED, sys.stderr)} {printable(error.reason)}", err=True)
+        if error.hint:
+            click.echo(f"  next: {printable(error.hint)}", err=True)
+
+    @staticmethod
+    def _styled(text: str, style: str, stream: TextIO) -> str:
+        coloured = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return f"{style}{text}{_PLAIN}" if coloured else text
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: names and paths in a journal were written by strangers."""
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

@@ -1,0 +1,116 @@
+"""The table of all commands. A command's module is imported only when that command is used."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from keyhole.cli.base import Group, shared_options
+
+# Area -> name -> (where it is, what it does). The words stand here, so that help imports none of the modules.
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Everyday": {
+        "init": ("init:init_command", "Make a vault."),
+        "add": ("add:add_command", "Store a known API's key, bind it and grant it, in one step."),
+        "run": ("run:run_command", "Run a command as an agent, with placeholders instead of keys."),
+        "call": ("call:call_command", "Make one call with a credential attached."),
+        "env": ("env:env_command", "The environment that a child of run would get."),
+        "why": ("why:why_command", "What would be attached to a call, or why not."),
+        "demo": ("demo:demo_command", "See it work, without the internet."),
+        "doctor": ("doctor:doctor_command", "Check this machine and this vault."),
+        "version": ("version:version_command", "The version."),
+        "completion": ("completion:completion_command", "Completion for your shell."),
+    },
+    "Secrets": {
+        "set": ("secrets:set_command", "Store a value."),
+        "get": ("secrets:get_command", "Show a value; needs read."),
+        "list": ("listing:list_command", "Names of secrets."),
+        "show": ("listing:show_command", "All about a secret but its value."),
+        "history": ("versions:history_command", "Versions of a secret."),
+        "rollback": ("versions:rollback_command", "Make an older version the current one."),
+        "expire": ("versions:expire_command", "Say when a secret expires."),
+        "rm": ("versions:rm_command", "Delete a secret."),
+        "who-can": ("grants:who_can_command", "Who can use or read a secret."),
+        "what-can": ("grants:what_can_command", "What an agent can use."),
+    },
+    "Services, agents, policies": {
+        "service": ("service:service", "Where secrets may go and how they are attached."),
+        "agent": ("agent:agent", "Machine identities and their tokens."),
+        "grant": ("grants:grant_command", "Let an agent use a service."),
+        "revoke": ("grants:revoke_command", "Take a grant back."),
+        "policy": ("policy:policy", "Rules on API paths."),
+    },
+    "Server": {
+        "server": ("server:server_command", "Run a server."),
+        "login": ("login:login_command", "Keep a token for a server."),
+        "logout": ("login:logout_command", "Forget it."),
+        "operator": ("operator:operator", "Unseal, seal, status."),
+        "org": ("org:org", "Tenants of a server."),
+        "audit": ("audit:audit", "Who used what, and proof that the journal is whole."),
+    },
+}
+_BY_NAME = {name: where for area in COMMANDS.values() for name, (where, _) in area.items()}
+
+
+class _Root(Group):
+    """All commands, each loaded when it is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        del ctx
+        return list(_BY_NAME)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        del ctx
+        where = _BY_NAME.get(cmd_name)
+        if where is None:
+            return None
+        module, _, attribute = where.partition(":")
+        found = getattr(importlib.import_module(f"keyhole.cli.{module}"), attribute)
+        return found if isinstance(found, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table, without importing what is in it."""
+        del ctx
+        for area, commands in COMMANDS.items():
+            with formatter.section(area):
+                formatter.write_dl([(name, help_text) for name, (_, help_text) in commands.items()])
+
+    def format_epilog(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """First steps, and what the exit codes mean."""
+        with formatter.section("Examples"):
+            for line in self.examples.strip().splitlines():
+                formatter.write(f"  {line.strip()}\n")
+        formatter.write(
+            "\nA value is never given in the command line: it is asked for, read from stdin, or from --from-file.\n"
+            "Exit codes: 0 done, 1 a check found a violation, 2 failed, 3 usage, 4 denied, 5 not found,\n"
+            "6 unreachable or sealed.\n"
+        )
+
+
+_EXAMPLES = """
+keyhole add stripe
+keyhole run -- claude
+keyhole set stripe/api-key < key.txt
+KEYHOLE_ADDR=https://keyhole.internal:8200 keyhole list
+"""
+
+
+@click.pass_context
+def _nothing(context: click.Context) -> None:
+    """AI agents use credentials without ever holding them."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+root = _Root(
+    "keyhole",
+    params=[*shared_options(hidden=False)],
+    callback=_nothing,
+    help="AI agents use credentials without ever holding them.",
+    invoke_without_command=True,
+    examples=_EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)

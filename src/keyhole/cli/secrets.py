@@ -1,0 +1,186 @@
+"""``set`` and ``get``: the only commands through which a value passes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from keyhole.cli.base import Session, command, pass_session
+from keyhole.cli.consent import ask_yes, has_terminal, read_value
+from keyhole.cli.output import printable
+from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
+from keyhole.core.path import DEFAULT_FIELD, parse_field, parse_path
+from keyhole.core.value import Secret
+
+TYPES = ("api-key", "oauth-token", "password", "certificate", "connection-string", "ssh-key", "custom")
+SHORT = 8
+"""Bytes below which a value cannot be scrubbed from answers: ``keyhole.scrub.MIN_SECRET``."""
+
+
+def secret_name(text: str) -> str:
+    """The name of a secret. What looks like ``NAME=VALUE`` is refused without being repeated."""
+    if "=" in text:
+        raise InvalidRequest(
+            "a value is never given in the command line, where others can see it and the shell remembers it",
+            "pipe it in: keyhole set NAME < FILE; if it was a real value, change it now",
+        )
+    return parse_path(text)
+
+
+@command(
+    "set",
+    examples="""
+    keyhole set stripe/api-key                    # asks, and does not show what you type
+    keyhole set stripe/api-key < key.txt
+    keyhole set github/deploy --from-file id_ed25519 --type ssh-key --expires-in 90d
+    keyhole set db/prod --field password < password.txt
+    echo '{"username": "app", "password": "…"}' | keyhole set db/prod --json-in
+    """,
+)
+@click.argument("name")
+@click.argument("extra", nargs=-1, metavar="")
+@click.option("--field", metavar="FIELD", help="Set this field and leave the others.")
+@click.option("--from-file", metavar="FILE", default="", help="Read the value from a file.")
+@click.option("--json-in", is_flag=True, help="Read all fields as a JSON object from stdin.")
+@click.option("--exact", is_flag=True, help="Keep a newline at the end; one is taken off otherwise.")
+@click.option("--type", "kind", type=click.Choice(TYPES), help="What kind of secret it is.")
+@click.option("--owner", metavar="TEXT", help="Who is to be asked about it.")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated.")
+@click.option("--expires", metavar="TIME", help="Not given out after this time, such as 2027-01-31.")
+@click.option("--expires-in", metavar="DURATION", help="The same from now, such as 90d.")
+@click.option("--cas", type=int, metavar="VERSION", help="Only if this is the current version; 0 for a new secret.")
+@pass_session
+def set_command(
+    session: Session,
+    /,
+    *,
+    name: str,
+    extra: tuple[str, ...],
+    field: str | None,
+    from_file: str,
+    json_in: bool,
+    exact: bool,
+    **labels: Any,
+) -> None:
+    """Store a value as the next version of a secret.
+
+    The value is asked for on a terminal, else read from stdin, or from --from-file. One newline at its end is taken
+    off. It is never an argument.
+    """
+    if extra:
+        raise InvalidRequest(
+            "a value is never given in the command line, where others can see it and the shell remembers it",
+            f"keyhole set {printable(name)} < FILE; if it was a real value, change it now",
+        )
+    name = secret_name(name)
+    data = _fields(name, field, from_file, json_in=json_in, exact=exact)
+    for each, value in data.items():
+        if isinstance(value, str) and len(value.encode()) < SHORT:
+            session.out.warn(f"the field {each!r} is shorter than {SHORT} bytes: it cannot be masked in answers")
+    request = {"data": data, "options": _options(labels)}
+    metadata = _write(session, f"secret/data/{name}", request, whole=field is None)
+    version = metadata["version"]
+    session.out.done({"name": name, "version": version, "fields": sorted(data)}, f"stored {name}, version {version}")
+
+
+def _write(session: Session, path: str, request: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    if not whole:
+        try:
+            return session.client.patch(path, request).data
+        except NotFound:
+            pass  # nothing there to leave as it is
+    return session.client.write(path, request).data
+
+
+def _fields(name: str, field: str | None, from_file: str, *, json_in: bool, exact: bool) -> dict[str, Any]:
+    if json_in:
+        if field or (from_file and exact):
+            raise InvalidRequest("--json-in reads all fields", "leave --field and --exact out")
+        return _json_fields(read_value("Fields as a JSON object: ", from_file))
+    field = DEFAULT_FIELD if field is None else field
+    if "=" in field:
+        secret_name(field)
+    value = read_value(f"Value of {name}#{parse_field(field)}: ", from_file, exact=exact)
+    return {field: _text(value)}
+
+
+def _json_fields(text: Secret) -> dict[str, Any]:
+    try:
+        data = json.loads(text.reveal())
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict) or not data:
+        raise InvalidRequest(
+            "the input is not a JSON object with fields", 'for example {"username": "app", "password": "…"}'
+        )
+    return {parse_field(each): value for each, value in data.items()}
+
+
+def _text(value: Secret) -> str:
+    try:
+        return value.reveal().decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("the value is not text in UTF-8", "encode it: base64 FILE | keyhole set NAME") from None
+
+
+def _options(labels: dict[str, Any]) -> dict[str, Any]:
+    names = {"kind": "type", "owner": "owner", "expires": "expires_at", "expires_in": "expires_in", "cas": "cas"}
+    found = {names[key]: value for key, value in labels.items() if key in names and value is not None}
+    if labels["tags"]:
+        found["tags"] = list(labels["tags"])
+    return found
+
+
+@command(
+    "get",
+    examples="""
+    keyhole get stripe/api-key | pbcopy
+    keyhole get db/prod#password --reveal
+    keyhole get stripe/api-key --version 2
+    keyhole get db/prod --json
+    """,
+)
+@click.argument("name", metavar="NAME[#FIELD]")
+@click.option("--version", type=int, metavar="N", help="An older version.")
+@click.option("--reveal", is_flag=True, help="Show it on the terminal without asking.")
+@click.option("-n", "--no-newline", is_flag=True, help="Print the value alone, without a newline after it.")
+@pass_session
+def get_command(session: Session, /, *, name: str, version: int | None, reveal: bool, no_newline: bool) -> None:
+    """Show a value. Needs the capability read, and is recorded.
+
+    On a terminal it asks first; into a pipe it prints at once.
+    """
+    path, mark, field = name.partition("#")
+    path = parse_path(path)
+    field = parse_field(field) if mark else DEFAULT_FIELD
+    _consent(name, reveal=reveal)
+    answer = session.client.read(f"secret/data/{path}", **({"version": version} if version is not None else {}))
+    data, metadata = answer.data.get("data"), answer.data["metadata"]
+    if not answer.found or data is None:
+        raise NotFound(f"version {metadata['version']} of {path!r} is deleted", f"keyhole history {path}")
+    if field not in data and (mark or not session.out.json):
+        known = ", ".join(sorted(data)) or "none"
+        raise NotFound(f"the secret {path!r} has no field {field!r}; it has: {known}", f"keyhole get '{path}#FIELD'")
+    if session.out.json:
+        whole = {"data": data} if not mark else {}
+        session.out.result(
+            {"name": path, "field": field, "value": data.get(field), "version": metadata["version"]} | whole
+        )
+        return
+    value = data[field] if isinstance(data[field], str) else json.dumps(data[field], ensure_ascii=False)
+    if sys.stdout.isatty():
+        value = printable(value)
+    sys.stdout.write(value if no_newline else value + "\n")
+
+
+def _consent(name: str, *, reveal: bool) -> None:
+    """A terminal may be watched, recorded or shared; a pipe was chosen by whoever reads it."""
+    if reveal or not sys.stdout.isatty():
+        return
+    if not has_terminal():
+        raise InvalidRequest("nobody can be asked whether to show the value here", "add --reveal, or use a pipe")
+    if not ask_yes(f"Show the value of {printable(name)} on this terminal?"):
+        raise PolicyDenied("the value is not shown", "answer y, or add --reveal")
