@@ -7,6 +7,7 @@ The upstream connection may be made while the intent is being committed; no byte
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import uuid
 from dataclasses import replace
@@ -15,14 +16,15 @@ from typing import Any
 from keyhole.broker.ca import Authorities
 from keyhole.broker.directory import Directory, Match, Wanted
 from keyhole.broker.loan import Loan, Scrubbers, without_stale
+from keyhole.broker.own_token import shows_token
 from keyhole.broker.upstream import Lease, Pool, UpstreamAnswer
-from keyhole.core.errors import InternalError, KeyholeError, NoService, Unauthenticated
+from keyhole.core.errors import AuditUnavailable, InternalError, KeyholeError, NoService, PolicyDenied, Unauthenticated
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.message import Answer, Body, Call, Message
 from keyhole.core.record import Phase, Record, clip, parameter_names
 from keyhole.core.request import Operation, Request
-from keyhole.core.service import Service
+from keyhole.core.service import SCHEMES, Service
 from keyhole.core.target import canonical_target, match_path
 from keyhole.net.guard import Guard
 from keyhole.scrub import BodyScrubber
@@ -63,18 +65,27 @@ class Broker:
         # The tunnel itself costs no use; each request in it does.
         state, caller = await self._authenticate(vault, request, spend=False)
         directory = await self.directory(vault, state)
-        refusal: KeyholeError | None = None
-        candidates = directory.at("https", authority) + directory.at("http", authority)
-        if not candidates and state.org.egress == "deny":
-            refusal = no_service(authority)
-        elif candidates and not any(caller.acl.decide("use", f"services/{s.name}") for s in candidates):
-            scheme = "https" if directory.at("https", authority) else "http"
-            refusal = directory.match(caller, Wanted(scheme, authority, "GET", "/")).refusal
+        refusal = self._tunnel_refusal(directory, state, caller, authority)
         if refusal is not None:
             await vault.record_refusal(state, caller, request, refusal)
             refusal.request_id = request.id
             raise refusal
         return await self.authorities(vault).context(state, host)
+
+    @staticmethod
+    def _tunnel_refusal(
+        directory: Directory, state: OrgState, caller: Caller, authority: Authority
+    ) -> KeyholeError | None:
+        """Why nothing in a tunnel could be allowed; what is in it is judged request by request."""
+        schemes = [scheme for scheme in SCHEMES if directory.at(scheme, authority)]
+        match = Match()
+        for scheme in schemes or SCHEMES[:1]:
+            if any(caller.acl.decide("use", f"services/{s.name}") for s in directory.at(scheme, authority)):
+                return None
+            match = directory.match(caller, Wanted(scheme, authority, "GET", "/"))
+        if match.refusal is None and state.org.egress == "deny":
+            return no_service(authority)
+        return match.refusal
 
     async def handle(self, call: Call) -> Answer:
         """Make a call, or refuse it.
@@ -93,11 +104,18 @@ class Broker:
 
     async def _handle(self, vault: Vault, call: Call, authority: Authority, request: Request) -> Answer:
         state, caller = await self._authenticate(vault, request)
-        request = replace(request, data=_summary(call, authority))
+        leaks = shows_token(call)
+        request = replace(request, data=_summary(call, authority, target=not leaks))
         try:
-            target = canonical_target(call.target)
+            if leaks:
+                raise PolicyDenied(
+                    "the request carries the token of its own caller, which no upstream may see",
+                    "send it in Proxy-Authorization only",
+                )
+            directory = await self.directory(vault, state)
+            target = canonical_target(call.target, encoded_slash=not directory.judges_paths(authority))
             wanted = Wanted(call.scheme, authority, call.method, match_path(target), call.service, call.headers)
-            match = (await self.directory(vault, state)).match(caller, wanted)
+            match = directory.match(caller, wanted)
             if match.refusal is not None:
                 raise match.refusal
             if match.service is None and state.org.egress == "deny":
@@ -160,12 +178,15 @@ class Broker:
             **fields,
         )
         lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN)
+        journey = _Journey(vault, state, record, None)
         try:
             await vault.journal.intend(record, state.org.id)
-        except BaseException:
+        except BaseException as error:
             lease.cancel()
+            if not isinstance(error, AuditUnavailable):  # then there is no intent to conclude
+                journey.end(error)
             raise
-        return await _Journey(vault, state, record, None).send(lease, message, call.body)
+        return await journey.send(lease, message, call.body)
 
     async def directory(self, vault: Vault, state: OrgState) -> Directory:
         """The compiled services of an org."""
@@ -231,19 +252,20 @@ class _Journey:
             await upstream.close()
             raise
 
-    def end(self, error: BaseException | None = None, *, status: int = 0, received: int = 0, masked: int = 0) -> None:
+    def end(
+        self, error: BaseException | None = None, *, status: int = 0, received: int = 0, masked: bool = False
+    ) -> None:
         """Record the outcome."""
         if self._ended:
             return
         self._ended = True
-        result = "ok" if error is None else getattr(error, "code", "aborted")
         self._vault.conclude(
             self._state,
             self._record,
-            result,
+            _result(error),
             status=status,
             received=received,
-            scrubbed=masked,
+            scrubbed=int(masked or (self._loan is not None and self._loan.masked)),
             milliseconds=int((self._vault.clock.now() - self._start) * 1000),
         )
 
@@ -299,22 +321,24 @@ class _AnswerBody:
     async def close(self) -> None:
         """The client went away: nothing more is read, and the connection is not used again."""
         if not self._done:
-            await self._finish(InternalError("aborted"), aborted=True)
+            await self._finish(asyncio.CancelledError())
 
-    async def _finish(self, error: BaseException | None, *, aborted: bool = False) -> None:
+    async def _finish(self, error: BaseException | None) -> None:
         self._done = True
-        masked = int(self._scrubber is not None and self._scrubber.masked)
+        masked = self._scrubber is not None and self._scrubber.masked
         status = self._upstream.status
-        ended = _Aborted() if aborted else error
-        self._journey.end(ended, status=status, received=self._received, masked=masked)
+        self._journey.end(error, status=status, received=self._received, masked=masked)
         if error is not None:
             await self._upstream.close()
 
 
-class _Aborted(Exception):
-    """The client hung up before the end of the answer."""
-
-    code = "aborted"
+def _result(error: BaseException | None) -> str:
+    """How a call ended, for its record."""
+    if error is None:
+        return "ok"
+    if isinstance(error, KeyholeError):
+        return error.code
+    return "aborted" if isinstance(error, asyncio.CancelledError) else InternalError.code
 
 
 def no_service(authority: Authority) -> NoService:
@@ -325,8 +349,10 @@ def no_service(authority: Authority) -> NoService:
     )
 
 
-def _summary(call: Call, authority: Authority) -> dict[str, object]:
-    """What the audit record says of a call; of the query only the parameter names."""
+def _summary(call: Call, authority: Authority, *, target: bool) -> dict[str, object]:
+    """What the audit record says of a call: of the query only the parameter names, without ``target`` nothing of both."""
+    if not target:
+        return {"host": str(authority), "method": clip(call.method)}
     path, _, query = call.target.decode("latin-1").partition("?")
     return {
         "host": str(authority),

@@ -9,7 +9,7 @@ from keyhole.core.errors import AmbiguousService, KeyholeError, NoService, Polic
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.message import Headers
-from keyhole.core.service import Service
+from keyhole.core.service import SCHEMES, Service
 from keyhole.injections.placeholder import decode_basic
 
 
@@ -53,10 +53,14 @@ class Directory:
     def __init__(self, services: Iterable[Service]) -> None:
         self._exact: dict[tuple[str, int], list[Service]] = {}
         self._wild: dict[tuple[str, int], list[Service]] = {}
+        self._hosts: dict[str, str] = {}
+        self._parents: dict[str, str] = {}
         for service in services:
             for host in service.hosts:
                 table = self._wild if host.wildcard else self._exact
                 table.setdefault((host.host, host.port), []).append(service)
+                names = self._parents if host.wildcard else self._hosts
+                names.setdefault(host.host, f"{service.schemes[0]}://{host}")
 
     def at(self, scheme: str, authority: Authority) -> list[Service]:
         """Services that mean this destination, whoever asks."""
@@ -66,42 +70,50 @@ class Directory:
             found += self._wild.get((parent, authority.port), ())
         return [s for s in dict.fromkeys(found) if scheme in s.schemes] if found else found
 
-    def knows(self, authority: Authority) -> bool:
-        """Does any service mean this destination, with whatever scheme?"""
-        return any(self.at(scheme, authority) for scheme in ("https", "http"))
+    def elsewhere(self, authority: Authority) -> str:
+        """Where services mean this host, on whatever port and scheme, for the reader of a refusal; empty if none."""
+        where = self._hosts.get(authority.host, "")
+        if not where and not authority.is_ip:
+            where = self._parents.get(authority.host.partition(".")[2], "")
+        return where
+
+    def judges_paths(self, authority: Authority) -> bool:
+        """Is anything that is sent there judged by its path, for any caller and scheme?"""
+        found = (service for scheme in SCHEMES for service in self.at(scheme, authority))
+        return any(service.paths or service.deny_paths for service in found)
 
     def match(self, caller: Caller, wanted: Wanted) -> Match:
         """Which service a call goes through, or why it may not be made."""
         candidates = self.at(wanted.scheme, wanted.authority)
-        if wanted.service:
-            candidates = [service for service in candidates if service.name == wanted.service]
-            if not candidates:
-                return Match(
-                    refusal=NoService(
-                        f"the service {wanted.service!r} does not mean {wanted.scheme}://{wanted.authority}",
-                        "keyhole service list",
-                    )
+        named = [s for s in candidates if s.name == wanted.service] if wanted.service else candidates
+        if wanted.service and not named:
+            return Match(
+                refusal=NoService(
+                    f"the service {wanted.service!r} does not mean {wanted.scheme}://{wanted.authority}",
+                    "keyhole service list",
                 )
+            )
         if not candidates:
-            return self._other_scheme(wanted)
+            return self._without_service(wanted.authority)
         granted = [service for service in candidates if caller.acl.decide("use", f"services/{service.name}")]
-        if not granted:
-            return Match(refusal=_not_granted(caller, candidates, wanted))
-        for service in granted:
+        chosen = [service for service in named if service in granted]
+        if not chosen:
+            return Match(refusal=_not_granted(caller, named, wanted))
+        for service in granted:  # also those that were not named: naming another is no way around a deny path
             if service.denies(wanted.path):
                 return Match(
                     refusal=PolicyDenied(
                         f"the service {service.name!r} denies {wanted.path}", "its deny paths win over all others"
                     )
                 )
-        return _best(granted, wanted)
+        return _best(chosen, wanted)
 
-    def _other_scheme(self, wanted: Wanted) -> Match:
-        """A host that has services for another scheme only must not fall through to the egress rule."""
-        other = "http" if wanted.scheme == "https" else "https"
-        if not self.at(other, wanted.authority):
+    def _without_service(self, authority: Authority) -> Match:
+        """A host that has services on another port or scheme must not fall through to the egress rule."""
+        where = self.elsewhere(authority)
+        if not where:
             return Match()
-        return Match(refusal=NoService(f"{wanted.authority} has services for {other} only", f"call it over {other}"))
+        return Match(refusal=NoService(f"{authority.host} has services elsewhere only", f"call it at {where}"))
 
 
 def _best(granted: list[Service], wanted: Wanted) -> Match:

@@ -12,8 +12,8 @@ from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.request import Operation, Reply
 from keyhole.core.service import Inject
-from keyhole.core.target import match_path
-from keyhole.core.url import parse_url
+from keyhole.core.target import canonical_target, match_path
+from keyhole.core.url import split_url
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.policies import DEFAULT
 from keyhole.vault.sys.agents import own_policy
@@ -34,9 +34,11 @@ class _Handlers:
         caller = await self._of(context, str(call.data.get("agent") or ""))
         answer: dict[str, Any] = {"caller": caller.name, "method": method, "url": url.partition("?")[0]}
         try:
-            scheme, authority, target = parse_url(url)
-            wanted = Wanted(scheme, authority, method, match_path(target), str(call.data.get("service") or ""))
+            scheme, authority, written = split_url(url)
             state = await self._vault.compiled.state(context.caller.org_id)
+            opaque = not (await self._broker.directory(self._vault, state)).judges_paths(authority)
+            path = match_path(canonical_target(written, encoded_slash=opaque))
+            wanted = Wanted(scheme, authority, method, path, str(call.data.get("service") or ""))
             match = await self._broker.explain(self._vault, state, caller, wanted)
         except KeyholeError as error:
             return Reply({**answer, "allowed": False, **_refusal(error)})

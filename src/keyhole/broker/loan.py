@@ -59,13 +59,17 @@ class Loan:
         lent: field to secret.
         record: the intent, to be concluded when the call ends.
         scrubbers: where compiled scrubbers are kept.
+
+    Attributes:
+        masked: whether anything was masked in the head of the answer.
     """
 
-    __slots__ = ("_scrubbers", "_values", "record", "scrubber", "service")
+    __slots__ = ("_scrubbers", "_values", "masked", "record", "scrubber", "service")
 
     def __init__(self, service: Service, lent: Mapping[str, Secret], record: Record, scrubbers: Scrubbers) -> None:
         self.service = service
         self.record = record
+        self.masked = False
         self.scrubber: scrub.Scrubber | None = None
         self._values = {field: secret.reveal() for field, secret in lent.items()}
         self._scrubbers = scrubbers
@@ -87,11 +91,16 @@ class Loan:
         scrubber = self.scrubber
         if scrubber is None or scrubber.empty:
             return headers
-        return [(name, scrubber.text(value)) for name, value in headers]
+        return [(name, self.text(value)) for name, value in headers]
 
     def text(self, text: bytes) -> bytes:
         """A short text of an answer, scrubbed."""
-        return text if self.scrubber is None else self.scrubber.text(text)
+        if self.scrubber is None:
+            return text
+        clean = self.scrubber.text(text)
+        if clean is not text:
+            self.masked = True
+        return clean
 
     def body(self, headers: Headers) -> scrub.BodyScrubber | None:
         """The scrubber for an answer's body. Raises ``ScrubFailedClosed`` for a coding that cannot be inspected."""

@@ -132,7 +132,8 @@ class Service:
             _network(address)
         return cls(
             name=name,
-            hosts=tuple(HostPattern.parse(host, PORTS[schemes[0]]) for host in hosts),
+            # A host without a port is meant on the usual port of every scheme.
+            hosts=tuple(dict.fromkeys(HostPattern.parse(host, PORTS[s]) for s in schemes for host in hosts)),
             schemes=schemes,
             methods=frozenset(methods),
             paths=tuple(PathGlob(path) for path in _texts(data, "paths")),
@@ -216,7 +217,9 @@ def _placeholder(value: Any) -> str:
 
 
 def _places(value: Any) -> tuple[str, ...]:
-    places = tuple(value.split(",")) if isinstance(value, str) else tuple(value or ("header",))
+    places = tuple(value.split(",")) if isinstance(value, str) else value or ("header",)
+    if not isinstance(places, list | tuple):
+        raise InvalidRequest(f"a placeholder is replaced in {', '.join(_PLACES)}")
     for place in places:
         if place not in _PLACES:
             raise InvalidRequest(f"a placeholder is replaced in {', '.join(_PLACES)}")

@@ -4,7 +4,8 @@ What is judged is byte for byte what is sent. A path that a proxy and an upstrea
 because there is no form in which both readings are judged:
 
 1. Dot segments, written in any way: raw, percent-encoded, before a ``;parameter``, or by a compatibility character.
-2. Encoded separators (``%2F``, ``%5C``), backslashes, and everything that is percent-encoded twice.
+2. Encoded separators (``%2F``, ``%5C``), backslashes, and everything that is percent-encoded twice. Where nothing is
+   judged by the path, ``%2F`` may stand in it: some APIs have names with slashes in one segment.
 3. Empty segments, except the last one. Servers that merge slashes would read ``//v1/admin`` as ``/v1/admin``.
 4. Percent triplets that are malformed or no UTF-8, and encoded control characters.
 
@@ -35,8 +36,12 @@ _SEPARATORS = frozenset("/\\%;")
 _HINT = "send the path in its normal form (RFC 3986, section 6.2.2)"
 
 
-def canonical_target(target: bytes) -> bytes:
+def canonical_target(target: bytes, *, encoded_slash: bool = False) -> bytes:
     """The one form of an origin-form target (``/path?query``) that is judged and sent. Idempotent.
+
+    Args:
+        target: as received.
+        encoded_slash: let ``%2F`` stand in the path. Only for a destination where no rule is judged by the path.
 
     Raises:
         BadRequestFraming: it is no origin-form, or has bytes that no request line may have.
@@ -48,7 +53,7 @@ def canonical_target(target: bytes) -> bytes:
     if _ILLEGAL.search(target):
         raise BadRequestFraming("the request target has a space, a control character or a '#'", "percent-encode it")
     if not _PLAIN_PATH.match(path):
-        path = _normal_path(path)
+        path = _normal_path(path, encoded_slash=encoded_slash)
     return path + mark + (query if query.isascii() else _encode_query(query))
 
 
@@ -57,7 +62,7 @@ def match_path(target: bytes) -> str:
     return unquote_to_bytes(target.partition(b"?")[0]).decode()
 
 
-def _normal_path(path: bytes) -> bytes:
+def _normal_path(path: bytes, *, encoded_slash: bool) -> bytes:
     if b"\\" in path:
         raise InvalidRequest("the path has a backslash", _HINT)
     if _BROKEN_TRIPLET.search(path):
@@ -69,7 +74,7 @@ def _normal_path(path: bytes) -> bytes:
     last = len(segments) - 1
     for place, segment in enumerate(segments):
         if segment or place != last:
-            _check_segment(segment)
+            _check_segment(segment, encoded_slash=encoded_slash)
     return quote_from_bytes(path, safe=_PCHAR + "%").encode()
 
 
@@ -78,17 +83,22 @@ def _normal_triplet(match: re.Match[bytes]) -> bytes:
     return bytes((code,)) if code in _UNRESERVED else match[0].upper()
 
 
-def _check_segment(segment: bytes) -> None:
+def _check_segment(segment: bytes, *, encoded_slash: bool) -> None:
     try:
         text = unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
         raise InvalidRequest("the path is not UTF-8", _HINT) from None
-    if any(char in "/\\" or char < " " or char in "\x7f\ufdd0" for char in text):
-        raise InvalidRequest("the path has an encoded slash, backslash or control character", _HINT)
+    if any(char == "\\" or char < " " or char in "\x7f\ufdd0" for char in text):
+        raise InvalidRequest("the path has an encoded backslash or control character", _HINT)
+    if "/" in text and not encoded_slash:
+        raise InvalidRequest(
+            "the path has an encoded slash where calls are judged by their path",
+            "only a host whose services have no paths and no deny paths takes one",
+        )
     folded = text if text.isascii() else _visible(unicodedata.normalize("NFKC", text))
     if any(folded.count(char) > text.count(char) for char in _SEPARATORS):
         raise InvalidRequest("the path has a character that can be taken for a separator", _HINT)
-    for name in (text, folded):
+    for name in (*text.split("/"), *folded.split("/")):
         bare = name.partition(";")[0]
         if not bare:
             raise InvalidRequest("the path has an empty segment", _HINT)

@@ -1,0 +1,42 @@
+"""The caller's own token opens the proxy. An upstream that saw it could call through the proxy in the caller's name."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+from keyhole.core.message import Call
+from keyhole.injections.placeholder import decode_basic
+
+# Tokens that are made here are longer. A shorter one was chosen for a development server, and may be an everyday word.
+_SHORTEST = 16
+_LAYERS = 2  # of percent-encoding
+
+
+def shows_token(call: Call) -> bool:
+    """Does the target or a header carry the token that was presented with the call?
+
+    Plain, percent-encoded or in Basic credentials, as a client would put it there by mistake. Bodies are not searched,
+    and a caller that means to give its token away will find a disguise.
+    """
+    token = call.token
+    if len(token) < _SHORTEST:
+        return False
+    if _holds(call.target, token):
+        return True
+    small = token.lower()
+    for name, value in call.headers:
+        if _holds(value, token) or (len(name) >= len(small) and small in name):
+            return True
+        if name.endswith(b"authorization") and token in (decode_basic(value) or b""):
+            return True
+    return False
+
+
+def _holds(text: bytes, token: bytes) -> bool:
+    for _ in range(_LAYERS):
+        if token in text:
+            return True
+        if b"%" not in text:
+            return False
+        text = unquote_to_bytes(text)
+    return token in text
