@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.errors import IntegrityError, InvalidRequest
+from keyhole.core.numbers import parse_count
 from keyhole.core.record import GENESIS, Record, link
 from keyhole.core.times import format_time, parse_time
 from keyhole.crypto.keyring import Keyring
@@ -51,9 +52,7 @@ class Filter:
         unknown = data.keys() - {*_EXACT, "secret", "after", "before", "limit", "list"}
         if unknown:
             raise InvalidRequest(f"unknown parameter {min(unknown)[:40]!r}")
-        limit = str(data.get("limit") or 100)
-        if not limit.isdecimal() or not 1 <= int(limit) <= 100_000:
-            raise InvalidRequest("limit is a number from 1 to 100,000")
+        limit = parse_count(data.get("limit") or 100, "limit", least=1, most=100_000)
         exact = {name: str(data[name]) for name in _EXACT if data.get(name)}
         if agent := exact.pop("agent", ""):
             exact["caller"] = agent if "/" in agent else f"agent/{agent}"
@@ -62,7 +61,7 @@ class Filter:
             secret=str(data.get("secret") or ""),
             after=_moment(data.get("after")),
             before=_moment(data.get("before")),
-            limit=int(limit),
+            limit=limit,
         )
 
     def accepts(self, record: Record, seconds: float) -> bool:

@@ -1,0 +1,109 @@
+"""What is stored of a secret: its metadata with the data of the current version in one entry, older versions apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from keyhole.core.errors import Expired, NotFound
+from keyhole.core.path import parse_path
+from keyhole.core.times import format_time
+from keyhole.engines import Context
+
+DEFAULT_VERSIONS = 10
+CONFIG = "config"
+
+
+@dataclass(slots=True)
+class Document:
+    """Metadata of a secret and the data of its current version, as stored.
+
+    One that was never stored, or was deleted, has the revision 0 or that of its tombstone and ``stored`` false.
+    """
+
+    created: float
+    updated: float
+    current: int = 0
+    oldest: int = 0
+    max_versions: int = 0
+    cas_required: bool = False
+    delete_after: int = 0
+    custom: dict[str, str] | None = None
+    type: str = ""
+    owner: str = ""
+    tags: list[str] = field(default_factory=list)
+    expires: float = 0.0
+    versions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    data: Any = None
+    revision: int = 0
+    stored: bool = True
+
+    def encode(self) -> bytes:
+        """JSON, without what the store keeps."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in {"revision", "stored"}}
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+    def describe(self, number: int) -> dict[str, Any]:
+        """The ``metadata`` block of one version."""
+        version = self.versions[str(number)]
+        return {
+            "created_time": format_time(version["created"]),
+            "deletion_time": format_time(version["deleted"]) if version["deleted"] else "",
+            "destroyed": version["destroyed"],
+            "version": number,
+            "custom_metadata": self.custom,
+        }
+
+    def gone(self, number: int, now: float) -> bool:
+        """Is the version deleted or destroyed?"""
+        version = self.versions[str(number)]
+        return version["destroyed"] or bool(version["deleted"] and version["deleted"] <= now)
+
+    def require_unexpired(self, name: str, now: float) -> None:
+        """Raises ``Expired`` once the secret has passed its date."""
+        if self.expires and self.expires <= now:
+            raise Expired(
+                f"the secret {name!r} expired at {format_time(self.expires)}",
+                f"store a new value: keyhole set {name}",
+            )
+
+    async def save(self, context: Context, name: str) -> None:
+        """Write it where it was read. Raises ``Conflict`` when somebody else wrote meanwhile."""
+        await context.storage.change([(f"k/{name}", self.encode(), self.revision)])
+
+
+async def load(context: Context, name: str) -> Document:
+    """The document of a secret as it is now; a new one, not ``stored``, where there is none."""
+    item = await context.storage.get_one(f"k/{name}")
+    if item.data is None:
+        return Document(context.now, context.now, revision=item.revision, stored=False)
+    return Document(revision=item.revision, **json.loads(item.data))
+
+
+async def load_stored(context: Context, name: str) -> Document:
+    """The document of a secret. Raises ``NotFound`` where there is none."""
+    document = await load(context, name)
+    if not document.stored:
+        raise NotFound(f"there is no secret {name!r}", "keyhole list")
+    return document
+
+
+async def exists(context: Context, params: Mapping[str, str]) -> bool:
+    """Is there such a secret, with or without a live version?"""
+    return (await load(context, parse_path(params["path"]))).stored
+
+
+async def load_settings(context: Context) -> dict[str, Any]:
+    """The engine's defaults: ``max_versions``, ``cas_required``, ``delete_version_after`` in seconds."""
+    item = await context.storage.get_one(CONFIG)
+    defaults = {"max_versions": 0, "cas_required": False, "delete_version_after": 0}
+    return defaults if item.data is None else {**defaults, **json.loads(item.data)}
+
+
+def go_duration(seconds: int) -> str:
+    """Seconds as Go writes a duration, which is what clients of Vault parse: ``1h0m0s``."""
+    hours, rest = divmod(seconds, 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
