@@ -45,7 +45,7 @@ async def read(storage: Storage, name: str) -> dict[str, Any] | None:
 async def write(storage: Storage, name: str, text: str) -> None:
     """Store a policy. Raises ``InvalidRequest`` with the place of a mistake."""
     if name == ROOT:
-        raise InvalidRequest("cannot update root policy")
+        raise InvalidRequest('cannot update "root" policy')
     await _put(storage, name, text, parse_policy(text))
 
 

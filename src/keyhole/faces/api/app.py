@@ -31,6 +31,7 @@ _OPERATIONS = {
     "DELETE": Operation.DELETE,
 }
 _PREFIX = "/v1/"
+_ONCE = frozenset({"authorization", "host", "origin", "x-vault-namespace", "x-vault-token"})
 _MERGE_PATCH = "application/merge-patch+json"
 _READY_FOR = 2.0
 _log = logging.getLogger("keyhole.api")
@@ -79,7 +80,8 @@ class Api:
             if path in status.ROUTES:
                 body = parse_object(await self._body(receive), self._limits)
                 return await status.serve(self._node, scope["method"], path, body, _query(scope))
-            return render(await self._node.handle(await self._request(scope, headers, path, receive)))
+            reply = await self._node.handle(await self._request(scope, headers, path, receive))
+            return render(reply, path)
         except KeyholeError as error:
             return render_error(error, path)
         except Exception:  # noqa: BLE001 - whatever went wrong, no traceback and no silence towards a client
@@ -178,7 +180,13 @@ class _ForeignOrigin(InvalidRequest):
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    found: dict[str, str] = {}
+    for raw_name, value in scope["headers"]:
+        name = raw_name.decode("latin-1").lower()
+        if name in found and name in _ONCE:
+            raise InvalidRequest(f"the header {name} stands twice", "send it once")
+        found[name] = value.decode("latin-1")
+    return found
 
 
 def _query(scope: Scope) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from keyhole.core.value import Secret
 
 JSON = b"application/json"
 _OWN = ("services", "agents", "sys/audit-log", "sys/keyhole", "sys/why", "sys/who-can", "sys/what-can", "sys/org")
+# Here Vault puts the data beside the envelope too, and older clients read it there.
+_LEGACY = ("sys/mounts", "sys/policy", "sys/key-status", "sys/rotate")
+_LEGACY += ("sys/capabilities", "sys/capabilities-self", "sys/capabilities-accessor")
 # Vault writes refusals with the punctuation of Go's go-multierror, and clients look for it.
 _MULTI = "1 error occurred:\n\t* {}\n\n"
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
@@ -22,8 +25,8 @@ def is_own(path: str) -> bool:
     return any(path == own or path.startswith(f"{own}/") for own in _OWN)
 
 
-def render(reply: Reply) -> Answer:
-    """Status, headers and body of a reply."""
+def render(reply: Reply, path: str = "") -> Answer:
+    """Status, headers and body of a reply to a request for this path."""
     headers = [(b"content-type", JSON), (b"cache-control", b"no-store")]
     if reply.request_id:
         headers.append((b"x-keyhole-request-id", reply.request_id.encode()))
@@ -41,7 +44,13 @@ def render(reply: Reply) -> Answer:
         "warnings": reply.warnings or None,
         "auth": reply.auth,
     }
+    if _is_legacy(path):
+        body = {**(reply.data or {}), **body}
     return 200 if reply.found else 404, headers, _encode(body)
+
+
+def _is_legacy(path: str) -> bool:
+    return any(path == old or path.startswith(f"{old}/") for old in _LEGACY)
 
 
 def render_error(error: KeyholeError, path: str) -> Answer:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from keyhole.core.errors import InvalidRequest
+from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound
 from keyhole.core.request import Reply
 from keyhole.core.value import Secret
 from keyhole.faces.api.envelope import Answer, render
@@ -26,7 +26,10 @@ async def _init(node: Node, method: str, body: Mapping[str, Any], _query: Mappin
     if spec == "passphrase" and not isinstance(passphrase, str):
         raise InvalidRequest("the seal passphrase needs a passphrase", "keyhole operator init asks for it")
     secret = Secret(passphrase) if isinstance(passphrase, str) else None
-    token = await node.init(spec, secret)
+    try:
+        token = await node.init(spec, secret)
+    except Conflict as error:  # as Vault answers it
+        raise InvalidRequest(error.reason, error.hint) from None
     return render(Reply({"root_token": token, "keys": [], "keys_base64": []}, bare=True))
 
 
@@ -39,7 +42,14 @@ async def _unseal(node: Node, _method: str, body: Mapping[str, Any], _query: Map
     if not body.get("reset"):
         if key is not None and not isinstance(key, str):
             raise InvalidRequest("'key' must be a text")
-        await node.unseal(Secret(key) if key else None)
+        if not key and (await node.status())["type"] == "passphrase":
+            raise InvalidRequest("'key' must be specified in request body as JSON, or 'reset' set to true")
+        try:
+            await node.unseal(Secret(key) if key else None)
+        except IntegrityError as error:
+            raise InvalidRequest("the key does not open this vault", error.hint) from None
+        except NotFound as error:
+            raise InvalidRequest(error.reason, error.hint) from None
     return render(Reply(await node.status(), bare=True))
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any, NoReturn
 
 from keyhole.config import ApiLimits
 from keyhole.core.errors import InvalidRequest
 
-_OPENING, _CLOSING = b"[{", b"]}"
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_UNSAFE = re.compile("[\x00\ud800-\udfff]")
 
 
 def parse_object(body: bytes, limits: ApiLimits) -> dict[str, Any]:
@@ -16,8 +20,10 @@ def parse_object(body: bytes, limits: ApiLimits) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:
-        _check_depth(body, limits.depth)
-        value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_constant, parse_int=_integer)
+        _check_depth(body, limits)
+        value = json.loads(
+            body.decode(), object_pairs_hook=_unique, parse_constant=_constant, parse_int=_integer, parse_float=_float
+        )
     except (ValueError, RecursionError) as error:
         reason = error.args[0] if isinstance(error, _Refused) else "it is not JSON"
         raise InvalidRequest("error parsing JSON", reason) from None
@@ -48,24 +54,25 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _check_depth(body: bytes, limit: int) -> None:
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise _Refused("a number is too large")
+    return number
+
+
+def _check_depth(body: bytes, limits: ApiLimits) -> None:
     """Bound the nesting before the parser recurses; brackets within strings do not count."""
-    depth, inside, escaped = 0, False, False
-    if body.count(b"[") + body.count(b"{") <= limit:
+    if body.count(b"[") + body.count(b"{") <= limits.depth:
         return
-    for byte in body:
-        if escaped:
-            escaped = False
-        elif inside:
-            escaped, inside = byte == 0x5C, byte != 0x22
-        elif byte == 0x22:
-            inside = True
-        elif byte in _OPENING:
-            depth += 1
-            if depth > limit:
-                raise _Refused("it is nested too deeply")
-        elif byte in _CLOSING:
-            depth -= 1
+    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    if len(brackets) > 2 * limits.items + 2:
+        raise _Refused("it has too many members")
+    depth = 0
+    for bracket in brackets:
+        depth += 1 if bracket in b"[{" else -1
+        if depth > limits.depth:
+            raise _Refused("it is nested too deeply")
 
 
 def _check_size(value: Any, limits: ApiLimits) -> None:
@@ -75,7 +82,7 @@ def _check_size(value: Any, limits: ApiLimits) -> None:
         if isinstance(current, str):
             if len(current) > limits.string:
                 raise InvalidRequest("error parsing JSON", "a string is too long")
-            if "\x00" in current or any("\ud800" <= c <= "\udfff" for c in current if not current.isascii()):
+            if _UNSAFE.search(current):
                 raise InvalidRequest("error parsing JSON", "a string has a NUL or half of a surrogate pair")
             continue
         if isinstance(current, dict):

@@ -7,12 +7,14 @@ import binascii
 
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.path import parse_policy_name
+from keyhole.core.policy import ROOT
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault import policies
 from keyhole.vault.storage import Storage
 from keyhole.vault.vault import Vault
 
+_OLD = "sys/policy/"
 _ROOT_TEXT = "# everything in this org is allowed; nothing can be added\n"
 
 
@@ -24,12 +26,10 @@ def routes(vault: Vault) -> tuple[Route, ...]:
 
     async def read(context: Context, call: Call) -> Reply:
         name = parse_policy_name(call.params["name"])
-        if name == "root":
-            return Reply({"name": name, "policy": _ROOT_TEXT, "rules": _ROOT_TEXT})
-        stored = await policies.read(storage(context), name)
+        stored = {"text": _ROOT_TEXT} if name == ROOT else await policies.read(storage(context), name)
         if stored is None:
             raise NotFound(f"there is no policy {name!r}", "keyhole policy list")
-        return Reply({"name": name, "policy": stored["text"], "rules": stored["text"]})
+        return Reply({"name": name, "rules" if call.path.startswith(_OLD) else "policy": stored["text"]})
 
     async def write(context: Context, call: Call) -> None:
         name = parse_policy_name(call.params["name"])
@@ -51,7 +51,11 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         route
         for prefix in ("policies/acl", "policy")
         for route in (
-            Route(prefix, {Operation.LIST: names, Operation.READ: names}, help="Names of policies."),
+            Route(
+                prefix,
+                {Operation.LIST: names, **({Operation.READ: names} if prefix == "policy" else {})},
+                help="Names of policies.",
+            ),
             Route(f"{prefix}/{{name...}}", one, fields=fields, help="A policy."),
         )
     )
