@@ -13,8 +13,15 @@ from keyhole.core.value import Secret
 JSON = b"application/json"
 _OWN = ("services", "agents", "sys/audit-log", "sys/keyhole", "sys/why", "sys/who-can", "sys/what-can", "sys/org")
 # Here Vault puts the data beside the envelope too, and older clients read it there.
-_LEGACY = ("sys/mounts", "sys/policy", "sys/key-status", "sys/rotate")
-_LEGACY += ("sys/capabilities", "sys/capabilities-self", "sys/capabilities-accessor")
+_LEGACY = (
+    "sys/mounts",
+    "sys/policy",
+    "sys/key-status",
+    "sys/rotate",
+    "sys/capabilities",
+    "sys/capabilities-self",
+    "sys/capabilities-accessor",
+)
 # Vault writes refusals with the punctuation of Go's go-multierror, and clients look for it.
 _MULTI = "1 error occurred:\n\t* {}\n\n"
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]

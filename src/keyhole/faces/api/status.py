@@ -53,7 +53,7 @@ async def _unseal(node: Node, _method: str, body: Mapping[str, Any], _query: Map
     return render(Reply(await node.status(), bare=True))
 
 
-async def _health(node: Node, method: str, _body: Mapping[str, Any], query: Mapping[str, Any]) -> Answer:
+async def _health(node: Node, _method: str, _body: Mapping[str, Any], query: Mapping[str, Any]) -> Answer:
     status = await node.status()
     state = "uninit" if not status["initialized"] else "sealed" if status["sealed"] else "active"
     code = str(query.get(f"{state}code") or _CODES[state])
