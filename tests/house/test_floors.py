@@ -60,7 +60,7 @@ CORE_MAY_IMPORT = {"idna"}
 
 PURE = ("core", "crypto", "scrub", "injections")
 # app: the listening sockets; demo: the API that it plays with
-MAY_OPEN_SOCKETS = {"net", "faces", "stores", "engines", "remotes", "seals", "app", "demo"}
+MAY_OPEN_SOCKETS = {"net", "faces", "stores", "engines", "remotes", "seals", "app", "demo", "testing"}
 OPENERS = {
     "socket.socket",
     "socket.create_connection",
@@ -105,6 +105,7 @@ LONG_FILES = {"faces/proxy/connection.py": 460}
 # is a decision. The failure prints the table of today.
 REVEALS = {
     "broker/loan.py": 1,
+    "cli/add.py": 1,
     "faces/api/envelope.py": 1,
     "faces/run/environment.py": 1,
     "net/dial.py": 1,

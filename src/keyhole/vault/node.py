@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -47,6 +48,7 @@ class Node:
         extend: called with each vault that is opened; gives routes below ``sys/`` that higher floors serve.
         max_uses: values that one key term may seal.
         egress: setting for new orgs.
+        monotonic: source of elapsed seconds.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Node:
         extend: Callable[[Vault], tuple[Route, ...]] | None = None,
         max_uses: int = MAX_USES,
         egress: str = "deny",
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self.vault: Vault | None = None
         self._extend = extend
         self._max_uses = max_uses
         self._egress = egress
+        self._monotonic = monotonic
         self._lock = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self._sealing: asyncio.Task[None] | None = None
@@ -109,12 +113,20 @@ class Node:
             clear, _, _ = await vault.tokens.create(storage, grant, now=vault.clock.now(), clear=token)
             return clear
 
-    async def unseal(self, passphrase: Secret | None = None, *, spec: str = "", interactive: bool = False) -> None:
+    async def unseal(
+        self,
+        passphrase: Secret | None = None,
+        *,
+        spec: str = "",
+        seal: Seal | None = None,
+        interactive: bool = False,
+    ) -> None:
         """Open the vault; an open one stays as it is.
 
         Args:
             passphrase: for the seal ``passphrase``.
             spec: another way to reach the same seal, such as a moved key file.
+            seal: a seal that is not on the shelf.
             interactive: a keychain may ask its user.
 
         Raises:
@@ -128,7 +140,7 @@ class Node:
             header = await self.header()
             if header is None:
                 raise NotFound("there is no vault in this store", "make one: keyhole init")
-            seal = open_seal(
+            seal = seal or open_seal(
                 spec or header.seal, passphrase=passphrase, vault_id=header.vault_id, interactive=interactive
             )
             root = await asyncio.to_thread(seal.unwrap, header.root)
@@ -191,7 +203,7 @@ class Node:
 
     async def _open(self, keys: Keys, vault_id: str, *, create: bool) -> Vault:
         orgs = Orgs(self.store, keys)
-        clock = Clock(await self.store.now(), await _high_water(self.store, keys))
+        clock = Clock(await self.store.now(), await _high_water(self.store, keys), self._monotonic)
         if create:
             await orgs.create(ROOT_ORG, egress=self._egress, now=clock.now())
         root = await orgs.by_name(ROOT_ORG)
