@@ -74,6 +74,7 @@ class Owner(Protocol):
     broker: Broker
     limits: ProxyLimits
     pseudonym: bytes
+    via: bytes
     group: WireGroup
     draining: bool
 
@@ -94,6 +95,7 @@ class ProxyConnection(Wire):
         "_head_unsent",
         "_owner",
         "_remote",
+        "_scanned",
         "_tunnel",
         "serving",
         "task",
@@ -107,6 +109,7 @@ class ProxyConnection(Wire):
         self._tunnel: Tunnel | None = None
         self._remote = ""
         self._head_unsent = False
+        self._scanned = 0
         self._grace: asyncio.TimerHandle | None = None
         self.serving = False
         self.task: asyncio.Task[None] | None = None
@@ -156,56 +159,54 @@ class ProxyConnection(Wire):
             self.close(self._owner.limits.linger)
 
     async def _serve(self) -> None:
+        owner = self._owner
+        limits = owner.limits
         while True:
+            self._scanned = 0
+            self.read_deadline = self.loop.time() + (limits.head_timeout if self.buffer else limits.idle_timeout)
             try:
-                raw = await self._next_head()
+                while (raw := self._take_head()) is None:
+                    if self.eof:
+                        return
+                    await self.wait()
+            except TimeoutError:
+                if self.buffer:
+                    await self._turn_away(HeadTimeout("the request head did not arrive in time"))
+                return
             except Malformed as error:
                 await self._turn_away(error)
                 return
-            if raw is None:
-                return
+            self.read_deadline = NEVER
             self.serving = True
             persistent = await self._request(raw)
             self.serving = False
-            if not persistent or self._owner.draining:
+            if not persistent or owner.draining:
                 self.flush()
                 await self._linger()
                 return
 
-    async def _next_head(self) -> bytes | None:
-        """The next request's head; ``None`` when the client leaves or stays silent.
+    def _take_head(self) -> bytes | None:
+        """The next request's head once all of it is there.
 
         Raises:
-            Malformed: the head is not one, or does not come to an end.
+            Malformed: it will never be one.
         """
+        data = self.buffer
+        if not data:
+            return None
         limits = self._owner.limits
-        scanned = 0
-        blank_skipped = False
-        self.read_deadline = self.loop.time() + (limits.head_timeout if self.buffer else limits.idle_timeout)
-        while True:
-            data = self.buffer
-            if data:
-                if not blank_skipped and data[:2] == b"\r\n":
-                    blank_skipped = True  # one, after a sloppy client's body (RFC 9112 section 2.2)
-                    self.buffer = data[2:]
-                    continue
-                end = data.find(b"\r\n\r\n", max(0, scanned - 3), limits.wire.head_bytes)
-                if end >= 0:
-                    self.read_deadline = NEVER
-                    self.buffer = data[end + 4 :]
-                    return data[: end + 4]
-                self._check_partial(data, scanned)
-                if not scanned:
-                    self.read_deadline = self.loop.time() + limits.head_timeout
-                scanned = len(data)
-            if self.eof:
-                return None
-            try:
-                await self.wait()
-            except TimeoutError:
-                if self.buffer:
-                    raise HeadTimeout("the request head did not arrive in time") from None
-                return None
+        if not self._scanned and data[:2] == b"\r\n":
+            self._scanned = 1  # one blank line, after a sloppy client's body (RFC 9112 section 2.2)
+            data = self.buffer = data[2:]
+        end = data.find(b"\r\n\r\n", max(0, self._scanned - 3), limits.wire.head_bytes)
+        if end >= 0:
+            self.buffer = data[end + 4 :]
+            return data[: end + 4]
+        if self._scanned <= 1:
+            self.read_deadline = self.loop.time() + limits.head_timeout
+        self._check_partial(data, self._scanned)
+        self._scanned = max(1, len(data))
+        return None
 
     def _check_partial(self, data: bytes, scanned: int) -> None:
         limit = self._owner.limits.wire.head_bytes
@@ -225,18 +226,16 @@ class ProxyConnection(Wire):
             if head.method == "CONNECT":
                 return await self._connect(head)
             self._read_credential(head)
-            admitted = admit(head, self._tunnel, self._credential, self._remote, owner.pseudonym)
+            call, persistent, expects = admit(head, self._tunnel, self._credential, self._remote, owner.pseudonym)
             decoder = request_decoder(head, owner.limits.wire)
             body = None
             if decoder is not None and not decoder.done:
-                body = RequestBody(self, decoder, owner.limits.body_timeout, expects=admitted.expects)
-                admitted.call.body = body
+                body = call.body = RequestBody(self, decoder, owner.limits.body_timeout, expects=expects)
         except KeyholeError as error:
             self.write(render_refusal(error, close=True, head_only=head is not None and head.method == "HEAD"))
             return False
-        persistent = admitted.persistent
         try:
-            answer = await owner.broker.handle(admitted.call)
+            answer = await owner.broker.handle(call)
         except KeyholeError as error:
             return self._refuse(error, head, body, persistent)
         except Exception as error:  # noqa: BLE001 - a fault of ours is a 500, logged without values
@@ -295,7 +294,7 @@ class ProxyConnection(Wire):
         body = answer.body
         bodiless = head.method == "HEAD" or answer.status in {204, 304}
         chunked = False
-        extra = self._owner.pseudonym.join((b"Via: 1.1 ", b"\r\n"))
+        extra = self._owner.via
         if bodiless:
             extra += _declared_length(answer)
         elif body is None:

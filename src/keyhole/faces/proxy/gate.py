@@ -16,6 +16,7 @@ import binascii
 import functools
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyhole.core.errors import BadRequestFraming, InvalidRequest, LoopDetected
 from keyhole.core.host import DEFAULT_PORTS, Authority, parse_authority
@@ -66,8 +67,7 @@ class Tunnel:
     credential: bytes
 
 
-@dataclass(slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """A request that passed the gate; its body is still to be attached.
 
     Attributes:
@@ -95,9 +95,7 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
         LoopDetected: it has been here before.
     """
     fields = head.fields
-    via = b"1.1 " + pseudonym
-    if b"via" in fields:
-        via = _extend_via(head.headers, pseudonym)
+    via = _extend_via(head.headers, pseudonym) if b"via" in fields else b"1.1 " + pseudonym
     if head.method in _REFUSED_METHODS:
         raise InvalidRequest(f"the method {head.method} is refused here", "use CONNECT on the proxy's own port only")
     host_header = fields.get(b"host")
@@ -112,11 +110,8 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
         _require_same(_authority(host_header, DEFAULT_PORTS[scheme]), host, port)
     persistent, named = _connection(head)
     expects = b"expect" in fields and _expects_continue(head)
-    headers = [
-        pair
-        for pair in head.headers
-        if pair[0] not in _LEFT_OUT and pair[0] not in named and not pair[0].startswith(_LEFT_OUT_PREFIXES)
-    ]
+    left_out = _LEFT_OUT | named if named else _LEFT_OUT
+    headers = [pair for pair in head.headers if pair[0] not in left_out and not pair[0].startswith(_LEFT_OUT_PREFIXES)]
     headers.append((b"via", via))
     service = fields.get(b"x-keyhole-service", b"").decode("latin-1")
     call = Call(credential, scheme, host, port, head.method, target, headers, None, remote, service)

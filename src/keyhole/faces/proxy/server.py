@@ -34,6 +34,7 @@ class ProxyServer:
         self.broker = broker
         self.limits = limits or ProxyLimits()
         self.pseudonym = b"keyhole-" + instance.encode()
+        self.via = b"Via: 1.1 " + self.pseudonym + b"\r\n"
         self.draining = False
         self.group: WireGroup
         self._connections: set[ProxyConnection] = set()

@@ -61,7 +61,19 @@ class ClientConnection(Wire):
         on_lost: called once when the connection is gone.
     """
 
-    __slots__ = ("_answered", "_host", "_limits", "_on_free", "_on_lost", "_pump_error", "born", "busy", "used")
+    __slots__ = (
+        "_answered",
+        "_host",
+        "_informational",
+        "_limits",
+        "_on_free",
+        "_on_lost",
+        "_pump_error",
+        "_scanned",
+        "born",
+        "busy",
+        "used",
+    )
 
     def __init__(
         self,
@@ -79,6 +91,7 @@ class ClientConnection(Wire):
         self._on_lost = on_lost
         self._pump_error: Exception | None = None
         self._answered = False
+        self._informational = self._scanned = 0
         self.busy = True
         self.used = 0
         self.born = self.loop.time()
@@ -124,11 +137,13 @@ class ClientConnection(Wire):
         """
         self.busy = True
         self._answered = False
+        self._informational = self._scanned = 0
         pump: asyncio.Task[None] | None = None
         try:
             pump = self._send(message, body, first, timeouts)
             self.read_deadline = self.loop.time() + timeouts.answer
-            head = await self._final_head()
+            while (head := self._take_final_head()) is None:
+                await self.wait()
             decoder = answer_decoder(head, message.method, self._limits)
             headers, persistent = _end_to_end(head)
         except BaseException as error:  # noqa: BLE001 - cancelled or not, the connection is in doubt; always raised on
@@ -186,42 +201,36 @@ class ClientConnection(Wire):
             self._pump_error = UpstreamTimeout("the upstream stopped reading") if timed_out else error
             self.abort()
 
-    async def _final_head(self) -> AnswerHead:
-        informational = scanned = 0
+    def _take_final_head(self) -> AnswerHead | None:
+        """The final answer's head once all of it is there; 1xx answers before it are dropped."""
         limit = self._limits.head_bytes
-        while True:
-            data = self.buffer
-            if not data:
-                if self.eof:
-                    self._refuse_eof(informational)
-                await self.wait()
-                continue
-            end = data.find(b"\r\n\r\n", max(0, scanned - 3), limit)
-            if end >= 0:
-                self.buffer = data[end + 4 :]
-                head = parse_answer_head(data[: end + 4], self._limits)
-                if head.status >= 200:
-                    self._answered = True
-                    return head
-                if head.status == 101:
-                    raise UpstreamUnreachable("the upstream switched protocols without being asked")
-                informational += 1
-                if informational > self._limits.informational:
-                    raise UpstreamUnreachable("the upstream sends endless 1xx answers")
-                scanned = 0
-                continue
-            if len(data) >= limit:
-                raise Malformed(f"the head is longer than {limit} bytes")
-            if data[: len(_VERSION)] != _VERSION[: len(data)]:
-                raise Malformed("this is not HTTP/1.1")
-            check_partial_head(data, scanned)
-            scanned = len(data)
-            if self.eof:
-                self._refuse_eof(informational)
-            await self.wait()
+        while data := self.buffer:
+            end = data.find(b"\r\n\r\n", max(0, self._scanned - 3), limit)
+            if end < 0:
+                if len(data) >= limit:
+                    raise Malformed(f"the head is longer than {limit} bytes")
+                if data[: len(_VERSION)] != _VERSION[: len(data)]:
+                    raise Malformed("this is not HTTP/1.1")
+                check_partial_head(data, self._scanned)
+                self._scanned = len(data)
+                break
+            self.buffer = data[end + 4 :]
+            self._scanned = 0
+            head = parse_answer_head(data[: end + 4], self._limits)
+            if head.status >= 200:
+                self._answered = True
+                return head
+            if head.status == 101:
+                raise UpstreamUnreachable("the upstream switched protocols without being asked")
+            self._informational += 1
+            if self._informational > self._limits.informational:
+                raise UpstreamUnreachable("the upstream sends endless 1xx answers")
+        if self.eof:
+            self._refuse_eof()
+        return None
 
-    def _refuse_eof(self, informational: int) -> None:
-        if self.used and not self.buffer and not informational and self._pump_error is None:
+    def _refuse_eof(self) -> None:
+        if self.used and not self.buffer and not self._informational and self._pump_error is None:
             raise Stale("the upstream closed the connection")
         raise UpstreamUnreachable("the upstream closed the connection before it answered")
 

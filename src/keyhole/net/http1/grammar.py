@@ -9,7 +9,7 @@ it is (400 or 502) is the caller's to say.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyhole.core.errors import BadRequestFraming
 from keyhole.core.message import Headers
@@ -48,8 +48,7 @@ class Malformed(BadRequestFraming):
     """The bytes are not one well-formed message. Faces answer 400; a client of an upstream turns it into a 502."""
 
 
-@dataclass(slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """A request line and its header section.
 
     Attributes:
@@ -65,8 +64,7 @@ class RequestHead:
     fields: dict[bytes, bytes]
 
 
-@dataclass(slots=True)
-class AnswerHead:
+class AnswerHead(NamedTuple):
     """A status line and its header section; attributes as in ``RequestHead``."""
 
     status: int

@@ -88,10 +88,9 @@ class Wire(asyncio.Protocol):
                 return
         self.buffer = self.buffer + data if self.buffer else data
         waiter = self._read_waiter
-        if waiter is not None:
+        if waiter is not None and not waiter.done():
             self._read_waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+            waiter.set_result(None)
         else:
             self.unawaited()
 
@@ -131,23 +130,21 @@ class Wire(asyncio.Protocol):
 
     # Reading.
 
-    async def wait(self) -> None:
-        """Return once bytes were added to ``buffer`` or ``eof`` was set.
+    def wait(self) -> asyncio.Future[None]:
+        """Await this to go on once bytes were added to ``buffer`` or ``eof`` was set. One reader at a time.
 
-        Raises:
-            TimeoutError: ``read_deadline`` has passed.
+        Awaiting raises ``TimeoutError`` when ``read_deadline`` has passed. It is a bare future and not a coroutine
+        because every request waits twice.
         """
+        waiter = self.loop.create_future()
         if self.eof:
-            return
+            waiter.set_result(None)
+            return waiter
         if self._paused and not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
-        waiter = self._read_waiter = self.loop.create_future()
-        try:
-            await waiter
-        finally:
-            if self._read_waiter is waiter:  # a reader that was cancelled must not forget its successor
-                self._read_waiter = None
+        self._read_waiter = waiter
+        return waiter
 
     # Writing.
 
