@@ -25,8 +25,8 @@ class Transport(Protocol):
     def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
         """Ask, and wait for the result."""
 
-    def road(self) -> Road:
-        """The way to the broker."""
+    def road(self, token: str = "") -> Road:
+        """The way to the broker, with the caller's own credential or with ``token``."""
 
     def close(self) -> None:
         """Let everything go."""
@@ -116,8 +116,10 @@ class Client:
         service = travel.resolve(self._transport.ask, trip)
         return travel.send(self.road(), trip, service)
 
-    def road(self) -> Road:
-        """The way to the broker; found once."""
+    def road(self, token: str = "") -> Road:
+        """The way to the broker; found once. With ``token`` it is the way of that token's holder."""
+        if token:
+            return self._transport.road(token)
         if self._road is None:
             self._road = self._transport.road()
         return self._road

@@ -68,12 +68,12 @@ class HttpTransport:
         headers = {name.lower(): value for name, value in response.getheaders()}
         return parse(response.status, headers, body, address=self.address)
 
-    def road(self) -> Road:
+    def road(self, token: str = "") -> Road:
         """Where this server's proxy is, its CA, and the credential for it."""
         data = self.ask("read", "sys/keyhole", {}).data
         if not data.get("proxy"):
             raise Unreachable(f"the server at {self.address} has no proxy", "start it with --proxy-listen")
-        return Road.at(data["proxy"], data["ca"], self._token, reached_as=self.host)
+        return Road.at(data["proxy"], data["ca"], token or self._token, reached_as=self.host)
 
     def close(self) -> None:
         """Let the connection go. The transport can be used again."""

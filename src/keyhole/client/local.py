@@ -61,10 +61,10 @@ class LocalTransport:
             return self._runner.run(work)
         return asyncio.run_coroutine_threadsafe(work, self._runner.get_loop()).result()
 
-    def road(self) -> Road:
+    def road(self, token: str = "") -> Road:
         """Start the proxy, and keep it running in a thread until ``close``."""
         url, ca = self.run(self._opened.start_proxy())
-        token = self._token or self._proxy_token()
+        token = token or self._token or self._proxy_token()
         self._to_background()
         return Road.at(url, ca, token)
 
