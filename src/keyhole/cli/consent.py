@@ -79,14 +79,17 @@ class PassphraseSource:
 
     def get(self) -> Secret | None:
         """The passphrase of an existing vault; ``None`` where nobody can be asked."""
-        return self._given() if self.given else ask_hidden("Passphrase of the vault: ") if has_terminal() else None
+        if self.given or self._read is not None:
+            return self._given()
+        return ask_hidden("Passphrase of the vault: ") if has_terminal() else None
 
     def get_new(self) -> Secret:
         """The passphrase for a new vault. Raises ``InvalidRequest`` where nobody can be asked."""
         if self.given:
             return self._given()
         if has_terminal():
-            return ask_new_passphrase()
+            self._read = ask_new_passphrase()  # the vault that it makes is opened with it
+            return self._read
         raise InvalidRequest(
             "the seal needs a passphrase and there is no terminal to ask on",
             "give --passphrase-file FILE or --passphrase-fd N",

@@ -47,7 +47,7 @@ def initialise(session: Session, seal: str = "", *, make_keyfile: bool = False) 
             body["passphrase"] = session.passphrase.get_new().reveal().decode()
         token = str(session.client.write("sys/init", body).data["root_token"])
     else:
-        token = _local(session, where.location, seal, make_keyfile=make_keyfile)
+        token = make_local(session, where.location, seal, make_keyfile=make_keyfile)
     if session.out.json:
         session.out.result({"root_token": token})
     else:
@@ -56,7 +56,13 @@ def initialise(session: Session, seal: str = "", *, make_keyfile: bool = False) 
     return token
 
 
-def _local(session: Session, location: str, seal: str, *, make_keyfile: bool) -> str:
+def make_local(session: Session, location: str, seal: str = "", *, make_keyfile: bool = False) -> str:
+    """Make a vault on this machine, and give its root token.
+
+    Raises:
+        Conflict: there is one already.
+        InvalidRequest: the seal needs something that is not given.
+    """
     from keyhole import seals  # noqa: PLC0415  # a server's vault is made by the server
     from keyhole.cli.local import create_vault, has_vault  # noqa: PLC0415  # the same
 
