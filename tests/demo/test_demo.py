@@ -6,11 +6,9 @@ import json
 import tempfile
 
 import pytest
-from click.testing import CliRunner
 from rich.console import Console
 
-from keyhole import demo
-from keyhole.cli.demo import demo as command
+from keyhole import cli, demo
 from keyhole.cli.demo import show
 
 
@@ -50,14 +48,13 @@ def test_a_terminal_gets_both_sides_and_no_colour_when_it_wants_none(outcome, mo
     assert "\x1b[3" not in text
 
 
-def test_what_does_not_go_as_it_should_is_said_and_ends_with_1(monkeypatch):
+def test_what_does_not_go_as_it_should_is_said_and_ends_with_1(monkeypatch, capsys):
     monkeypatch.setattr(demo.SampleApi, "describe", lambda _self, sent: sent.upper())
-    result = CliRunner().invoke(command, [])
-    assert result.exit_code == 1
-    assert "did not go as it has to" in result.output
+    assert cli.main(["demo"]) == 1
+    assert "did not go as it has to" in capsys.readouterr().out
 
 
-def test_it_needs_no_curl_and_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_it_needs_no_curl_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
     programs, home, temporary = (tmp_path / name for name in ("bin", "home", "tmp"))
     for folder in (programs, home, temporary):
         folder.mkdir()
@@ -66,7 +63,8 @@ def test_it_needs_no_curl_and_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    result = CliRunner().invoke(command, ["--json"])
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["true"] is True
+    code = cli.main(["demo", "--json"])
+    said = capsys.readouterr()
+    assert code == 0, said
+    assert json.loads(said.out)["true"] is True
     assert list(home.iterdir()) == list(temporary.iterdir()) == []

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
-import click
+from keyhole.cli.base import Session, command, pass_session
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,28 +86,22 @@ def _records(records: list[dict[str, Any]]) -> Table:
     return table
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print what happened as JSON.")
-def demo(*, as_json: bool) -> None:
+@command("demo", examples="keyhole demo\nkeyhole demo --json")
+@pass_session
+def demo_command(session: Session, /) -> int:
     """See it work: a vault, the broker, an API and an agent on this machine.
 
     Needs no internet and leaves nothing behind. Ends with 1 when anything went otherwise than it has to.
-
-    \b
-    Examples:
-      keyhole demo
-      keyhole demo --json
-    """  # noqa: D301  # click reads the backslash
-    from keyhole.demo import perform  # noqa: PLC0415
+    """
+    from keyhole.demo import perform  # noqa: PLC0415  # loads all of Keyhole
     from keyhole.process import harden_process  # noqa: PLC0415
 
     harden_process()
     outcome = asyncio.run(perform())
-    if as_json:
-        click.echo(json.dumps(outcome.as_data(), indent=2))
+    if session.out.json:
+        session.out.result(outcome.as_data())
     else:
-        from rich.console import Console  # noqa: PLC0415
+        from rich.console import Console  # noqa: PLC0415  # slow to load
 
-        console = Console()
-        show(outcome, Console(width=min(console.width, _WIDTH)))
-    sys.exit(0 if outcome.true else 1)
+        show(outcome, Console(width=min(Console().width, _WIDTH)))
+    return 0 if outcome.true else 1

@@ -1,0 +1,70 @@
+"""What an agent may use, as the commands that start something for it see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keyhole.client import Client
+
+DEFAULT_AGENT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """An environment variable that an SDK reads, with the text that stands in it for a key.
+
+    Attributes:
+        name: of the variable.
+        placeholder: its content.
+        service: that gives the key.
+        secret: where the key is.
+    """
+
+    name: str
+    placeholder: str
+    service: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The services of an agent.
+
+    Attributes:
+        agent: its name.
+        services: name to binding.
+        variables: what ``run`` sets.
+        hidden: variables of another service that were left out, because one variable holds one placeholder.
+    """
+
+    agent: str
+    services: dict[str, dict[str, Any]]
+    variables: tuple[Variable, ...]
+    hidden: tuple[Variable, ...]
+
+    @property
+    def placeholders(self) -> dict[str, str]:
+        """Variable to placeholder."""
+        return {variable.name: variable.placeholder for variable in self.variables}
+
+
+def granted(client: Client, agent: str) -> Granted:
+    """Ask what an agent may use.
+
+    Raises:
+        NotFound: there is no such agent, or no vault.
+        KeyholeError: the caller may not ask.
+    """
+    client.read(f"agents/{agent}")
+    usable = client.read(f"sys/what-can/{agent}").data["services"]
+    services = {str(item["name"]): client.read(f"services/{item['name']}").data for item in usable}
+    found: dict[str, Variable] = {}
+    hidden = []
+    for name, data in sorted(services.items()):
+        for variable in data.get("variables") or () if data.get("placeholder") else ():
+            new = Variable(variable, data["placeholder"], name, data["secret"])
+            first = found.setdefault(variable, new)
+            if first.placeholder != new.placeholder:
+                hidden.append(new)
+    return Granted(agent, services, tuple(found.values()), tuple(hidden))

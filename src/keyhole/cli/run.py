@@ -1,0 +1,176 @@
+"""``run``: a command as an agent, with placeholders instead of keys and its HTTPS through the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from keyhole.cli.base import Command, Session, pass_session
+from keyhole.cli.granted import DEFAULT_AGENT, Granted, granted
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
+from keyhole.core.path import parse_secret_ref
+from keyhole.core.value import Secret
+from keyhole.faces.run.child import run_child
+from keyhole.faces.run.plan import OWN_FAILURE, RunPlan, SandboxReport, SandboxWish
+
+_SQLITE = "sqlite:"
+
+
+class ChildCommand(Command):
+    """A command that ends with its child's exit code, so that its own mistakes are 125, as in docker."""
+
+    def make_context(self, *args: Any, **attributes: Any) -> click.Context:
+        """Turn a usage error into a message and 125."""
+        try:
+            return super().make_context(*args, **attributes)
+        except click.UsageError as error:
+            session = error.ctx.find_object(Session) if error.ctx is not None else None
+            (session or Session()).out.error(InvalidRequest(error.format_message(), "keyhole run --help"))
+            raise click.exceptions.Exit(OWN_FAILURE) from None
+
+
+@click.command(
+    "run",
+    cls=ChildCommand,
+    examples="""
+    keyhole run -- claude
+    keyhole run --agent coder --sandbox require -- npm test
+    keyhole run --env PGPASSWORD=db/prod#password -- psql      # this one gets the real value: needs read
+    """,
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("argv", nargs=-1, required=True, metavar="COMMAND [ARGUMENTS]…")
+@click.option("--agent", default=DEFAULT_AGENT, show_default=True, help="Who the command acts as.")
+@click.option(
+    "--env", "reveal", multiple=True, metavar="[VARIABLE=]SECRET", help="Give the real value of this one; needs read."
+)
+@click.option(
+    "--sandbox",
+    type=click.Choice(["auto", "require", "off"]),
+    default="auto",
+    show_default=True,
+    help="Shut the command in where the system allows it, or not without, or not at all.",
+)
+@click.option("--ttl", default="24h", show_default=True, help="How long its token may live at most.")
+@pass_session
+def run_command(
+    session: Session, /, *, argv: tuple[str, ...], agent: str, reveal: tuple[str, ...], sandbox: str, ttl: str
+) -> int:
+    """Run a command that uses credentials and never has them.
+
+    It finds placeholders in its environment, and the broker as its proxy: there a placeholder's place is taken by the
+    key, for the hosts that the agent's services name and for no others. Its token can do nothing else and ends with it.
+
+    The exit code is the command's own; 125 when we failed, 126 when it cannot be executed, 127 when it is not there.
+    """
+    from keyhole.process import harden_process  # noqa: PLC0415  # --help needs no ctypes
+
+    try:
+        harden_process()
+        session.client.read("sys/keyhole")  # opens a local vault with its road at once, which spares a second opening
+        gets = granted(session.client, agent)
+        values = _revealed(session, gets, reveal)
+        with _token(session, agent, ttl) as token:
+            road = session.client.road(token)
+            plan = RunPlan(
+                argv,
+                road.url,
+                road.ca.encode(),
+                gets.placeholders,
+                values,
+                hidden_paths(session),
+                sandbox=cast("SandboxWish", sandbox),
+            )
+            _introduce(session, gets, values)
+            return asyncio.run(run_child(plan, on_sandbox=lambda report: _tell(session, report)))
+    except KeyholeError as error:
+        session.out.error(error)
+        return OWN_FAILURE
+
+
+def _introduce(session: Session, gets: Granted, values: dict[str, Secret]) -> None:
+    for variable in gets.hidden:
+        session.out.warn(f"{variable.name} of the service {variable.service} is taken by another service")
+    if not gets.services:
+        hint = f"keyhole grant {gets.agent} SERVICE"
+        session.out.warn(f"the agent {gets.agent} may use nothing yet: {hint}")
+    if values:
+        session.out.warn(f"the command gets the real value in {', '.join(sorted(values))}")
+
+
+def _tell(session: Session, report: SandboxReport) -> None:
+    session.out.say(f"keyhole: sandbox {report.level}")
+    for line in report.missing:
+        session.out.say(f"keyhole: not in the sandbox: {line}")
+
+
+@contextmanager
+def _token(session: Session, agent: str, ttl: str) -> Iterator[str]:
+    """A token that can do nothing but calls, as long as the command runs."""
+    made = session.client.write(f"agents/{agent}/token", {"scope": "proxy", "ttl": ttl}).data
+    try:
+        yield str(made["token"])
+    finally:
+        try:
+            session.client.write("auth/token/revoke-accessor", {"accessor": made["accessor"]})
+        except KeyholeError as error:
+            session.out.warn(f"the command's token could not be revoked, it ends at {made['expires_at']}: {error}")
+
+
+def _revealed(session: Session, gets: Granted, wanted: tuple[str, ...]) -> dict[str, Secret]:
+    """The real values that were asked for, each read as the caller, which is recorded."""
+    found: dict[str, Secret] = {}
+    for text in wanted:
+        variable, mark, reference = text.rpartition("=")
+        path, field = parse_secret_ref(reference)
+        bound = [v.name for v in gets.variables if v.secret == f"{path}#{field}"]
+        names = [variable] if mark else bound
+        if not names:
+            raise InvalidRequest(
+                f"no service says which variable the secret {path!r} stands in", f"name it: --env VARIABLE={reference}"
+            )
+        data = session.client.read(f"secret/data/{path}").data.get("data") or {}
+        if not isinstance(data.get(field), str):
+            raise NotFound(f"the secret {path!r} has no text in the field {field!r}", f"keyhole show {path}")
+        found |= dict.fromkeys(names, Secret(data[field]))
+    return found
+
+
+def hidden_paths(session: Session) -> list[Path]:
+    """The files and folders of the vault, which the sandbox covers; what a folder of the user's has besides stays."""
+    from keyhole.config import home, load  # noqa: PLC0415  # --help needs neither
+
+    found = [home(), Path(session.passphrase.file)] if session.passphrase.file else [home()]
+    if not session.where.remote:
+        location = session.where.location
+        seals = [load().seal, asyncio.run(_seal(location))]
+        found += [Path(seal.partition(":")[2]) for seal in seals if seal.startswith("keyfile:")]
+        if location.startswith(_SQLITE):
+            found += _store_paths(Path(location.removeprefix(_SQLITE)))
+    return [path.expanduser().absolute() for path in found]
+
+
+def _store_paths(store: Path) -> list[Path]:
+    """The store's own folder; its files alone where the folder is the user's as well."""
+    folder = store.absolute().parent.resolve()
+    shared = [Path.cwd(), Path.home(), Path("/tmp")]  # noqa: S108  # to be left alone
+    if any(place.resolve() == folder or folder in place.resolve().parents for place in shared):
+        return [store, *(store.with_name(store.name + end) for end in ("-wal", "-shm", "-journal"))]
+    return [folder]
+
+
+async def _seal(location: str) -> str:
+    from keyhole.stores import open_store  # noqa: PLC0415  # as above
+    from keyhole.vault.keys import read_header  # noqa: PLC0415
+
+    store = await open_store(location)
+    try:
+        header = await read_header(store)
+        return header.seal if header is not None else ""
+    finally:
+        await store.close()
