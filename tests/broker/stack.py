@@ -83,8 +83,8 @@ class Upstream:
     """A raw recording server, over TLS and in clear. It reads requests with its own few lines, not with ours.
 
     Attributes:
-        say: what it answers by default: bytes, pieces that are sent one by one, or a coroutine function; after ``close``
-            in a request's path, and when ``say`` is a coroutine that closed the writer, the connection ends.
+        say: the answer: bytes, pieces that are sent one by one, or a coroutine function. One that says nothing of its
+            length ends with the connection.
         early: answer before the body was read.
     """
 
@@ -180,7 +180,7 @@ async def _body(reader: asyncio.StreamReader, request: Received, raw: bytearray)
 
 @dataclass
 class Reply:
-    """What the client received: ``raw`` as it came, ``body`` without its chunks. ``whole`` is false when it broke off."""
+    """What the client received: ``raw`` as it came, ``body`` without chunks; ``whole`` is false when it broke off."""
 
     status: int
     raw: bytes

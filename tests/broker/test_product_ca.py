@@ -1,0 +1,102 @@
+"""The authority that signs what clients of the proxy see."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from broker.stack import HOST, Stack
+from keyhole.app import assemble
+from keyhole.config import Config
+from keyhole.core.request import LocalOwner, Operation, Request
+from keyhole.core.value import Secret
+
+
+@pytest.fixture(scope="module")
+def token(module_stack: Stack, runner) -> str:
+    async def prepare() -> str:
+        stack = module_stack
+        await stack.secret("stripe/key")
+        await stack.service("tls", hosts=[f"{HOST}:{stack.secure}", f"other.test:{stack.secure}"])
+        return await stack.agent("coder", "tls")
+
+    return runner.run(prepare())
+
+
+async def leaf(stack: Stack, token: str, host: str) -> x509.Certificate:
+    _, writer = await stack.tunnel(token, host)
+    der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return x509.load_der_x509_certificate(der)
+
+
+def test_leaf_lives_days_and_is_for_one_host_and_no_authority(stack: Stack, run, token: str) -> None:
+    cert = run(leaf(stack, token, HOST))
+    assert cert.not_valid_after_utc - cert.not_valid_before_utc <= timedelta(days=7)
+    assert not cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [name.value for name in names] == [HOST]
+    again = run(leaf(stack, token, HOST))
+    assert again == cert
+
+
+def test_leaf_of_one_host_is_not_shown_for_another(stack: Stack, run, token: str) -> None:
+    first, second = run(leaf(stack, token, HOST)), run(leaf(stack, token, "other.test"))
+    assert first != second
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        run(stack.tunnel(token, HOST, sni="other.test"))
+    assert stack.upstream.requests == []
+
+
+def test_root_and_leaf_have_different_keys(stack: Stack, run, token: str) -> None:
+    async def ask() -> x509.Certificate:
+        return x509.load_pem_x509_certificate((await stack.ask("read", "sys/keyhole"))["ca"].encode())
+
+    root, cert = run(ask()), run(leaf(stack, token, HOST))
+    assert root.public_key() != cert.public_key()
+    cert.verify_directly_issued_by(root)
+    assert root.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
+
+
+def test_every_org_has_an_authority_of_its_own(stack: Stack, run) -> None:
+    async def ask() -> tuple[str, str]:
+        token = (await stack.ask("update", "sys/namespaces/acme", {}))["root_token"]
+        return (await stack.ask("read", "sys/keyhole"))["ca"], (await stack.ask("read", "sys/keyhole", token=token))[
+            "ca"
+        ]
+
+    ours, theirs = run(ask())
+    assert ours != theirs
+
+
+def test_key_of_the_authority_stands_nowhere_in_clear(run, tmp_path: Path) -> None:
+    async def make() -> bytes:
+        config = Config(vault=f"sqlite:{tmp_path / 'vault.db'}", data=str(tmp_path))
+        keyhole = await assemble(config, create=True)
+        try:
+            await keyhole.node.init("passphrase", passphrase=Secret("a long enough passphrase"))
+            await keyhole.node.handle(Request(LocalOwner(), Operation("read"), "sys/keyhole", {}))
+            vault = keyhole.node.open_vault()
+            state, _ = await vault.authenticate(LocalOwner())
+            authority = await keyhole.broker.authorities(vault).get(state)
+            return authority._key.private_bytes(
+                serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        finally:
+            await keyhole.close()
+
+    der = run(make())
+    key = serialization.load_der_private_key(der, None)
+    scalar = key.private_numbers().private_value.to_bytes(32, "big")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.stat().st_size > 4096 for path in files)
+    for path in files:
+        content = path.read_bytes()
+        assert scalar not in content
+        assert b"PRIVATE KEY" not in content
+        assert der[40:] not in content
