@@ -7,6 +7,7 @@ would look like another path is refused. Case counts.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -39,6 +40,12 @@ def parse_path(text: str, *, listing: bool = False) -> str:
         if not folder and text != "/":
             return ""
         return parse_path(folder) + "/"
+    return _parse(text)
+
+
+# The same few paths are asked for again and again, and the rules are many. What is refused is not kept.
+@functools.lru_cache(maxsize=4096)
+def _parse(text: str) -> str:
     if not text:
         raise InvalidRequest("the path is empty", "give a path such as secret/data/stripe/api-key")
     if len(text) > MAX_PATH or _size(text) > MAX_PATH:
@@ -76,6 +83,7 @@ def parse_policy_name(text: str) -> str:
     return name
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_secret_ref(text: str) -> tuple[str, str]:
     """Read ``path[#field]``: the path and the field, which is ``value`` unless it is named.
 

@@ -10,8 +10,10 @@ secret, and raises ``InvalidRequest`` (naming no value) when the secret cannot s
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Generator, Mapping
+import re
+from collections.abc import Callable, Generator, Mapping
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.message import Message
@@ -19,15 +21,22 @@ from keyhole.core.service import Inject
 
 MEMBERS = {"bearer": "header", "header": "header", "basic": "basic", "placeholder": "placeholder"}
 _LONGEST = 16 * 1024
+_VISIBLE = re.compile(rb"[\x20-\x7e]+")
 
 Steps = Generator[Message, None, None]
 
 
 def inject(message: Message, how: Inject, values: Mapping[str, bytes]) -> Steps:
     """Start the injection that ``how`` names. ``values`` are the fields of the loan."""
-    member = importlib.import_module(f"keyhole.injections.{MEMBERS[how.kind]}")
-    steps: Steps = member.inject(message, how, values)
-    return steps
+    return _load(MEMBERS[how.kind])(message, how, values)
+
+
+@functools.cache
+def _load(name: str) -> Callable[[Message, Inject, Mapping[str, bytes]], Steps]:
+    member: Callable[[Message, Inject, Mapping[str, bytes]], Steps] = importlib.import_module(
+        f"keyhole.injections.{name}"
+    ).inject
+    return member
 
 
 def header_value(value: bytes) -> bytes:
@@ -38,7 +47,7 @@ def header_value(value: bytes) -> bytes:
     """
     if not value or len(value) > _LONGEST:
         raise InvalidRequest("the secret is empty or longer than a header can be", "look at it: keyhole show NAME")
-    if value != value.strip() or any(not 0x20 <= byte <= 0x7E for byte in value):
+    if value != value.strip() or _VISIBLE.fullmatch(value) is None:
         raise InvalidRequest(
             "the secret has a line break, a control character, a space at its ends or a character beyond ASCII, "
             "and cannot stand in a header",
