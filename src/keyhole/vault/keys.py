@@ -153,7 +153,7 @@ class Keys:
         while self._left.get(name, 0) < count:
             block = await self._reserve_block(name, count)
             self._left[name] = self._left.get(name, 0) + block
-        self._left[name] -= count
+        self._left[name] = self._left.get(name, 0) - count  # a batch of deletes counts nothing, and may come first
 
     async def _reserve_block(self, name: str, count: int) -> int:
         # What a process reserves and does not use is lost, so a small limit is given out in small blocks.
