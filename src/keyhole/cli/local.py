@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyhole import process
 from keyhole.config import Config, load
-from keyhole.core.errors import InternalError, NotFound
+from keyhole.core.errors import IntegrityError, InternalError, NotFound, Sealed
 from keyhole.core.request import LocalOwner, Operation, Reply, Request
 from keyhole.core.value import Secret
 from keyhole.seals import open_seal
@@ -114,7 +114,10 @@ class LocalVault:
             self._road = True
         node = await self._closed_node()
         if node.vault is None:
-            await node.unseal(await self._opener(node), spec=self.config.seal, interactive=self._interactive)
+            try:
+                await node.unseal(await self._opener(node), spec=self.config.seal, interactive=self._interactive)
+            except IntegrityError as error:
+                raise Sealed(error.reason, error.hint) from None  # with a wrong key it stays as it was
         return node
 
     async def _opener(self, node: Node) -> Secret | None:

@@ -1,0 +1,100 @@
+"""``agent``: machine identities and their tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keyhole.cli.base import Session, group, pass_session
+from keyhole.core.errors import NotFound
+from keyhole.core.path import parse_name
+
+
+@group("agent", examples="keyhole agent add coder\nkeyhole agent token coder --ttl 1h")
+def agent() -> None:
+    """Machine identities and their tokens."""
+
+
+@agent.command("add", examples="keyhole agent add coder --description 'works on the web shop'")
+@click.argument("name")
+@click.option("--description", metavar="TEXT", help="For people.")
+@pass_session
+def add(session: Session, /, *, name: str, description: str | None) -> None:
+    """Make an agent. It can use nothing until something is granted to it."""
+    body = {"description": description} if description is not None else {}
+    data = session.client.write(f"agents/{parse_name(name)}", body).data
+    session.out.done(data, f"agent {data['name']}; next: keyhole grant {data['name']} SERVICE")
+
+
+@agent.command("list", examples="keyhole agent list\nkeyhole agent list --json")
+@pass_session
+def list_agents(session: Session, /) -> None:
+    """All agents, what they may use, and how many live tokens they have."""
+    try:
+        names = session.client.list("agents").data["keys"]
+    except NotFound:
+        names = []
+    found = [session.client.read(f"agents/{name}").data for name in names]
+    rows = [[a["name"], " ".join(a["services"]) or "-", a["tokens"], a["description"]] for a in found]
+    session.out.table(
+        found, ["name", "services", "tokens", "description"], rows, empty="no agents yet: keyhole agent add NAME"
+    )
+
+
+@agent.command("show", examples="keyhole agent show coder")
+@click.argument("name")
+@pass_session
+def show(session: Session, /, *, name: str) -> None:
+    """One agent."""
+    data = session.client.read(f"agents/{parse_name(name)}").data
+    lines = (f"{key + ':':<13}{' '.join(value) if isinstance(value, list) else value}" for key, value in data.items())
+    session.out.result(data, lines)
+
+
+@agent.command(
+    "token",
+    examples="""
+    keyhole agent token coder --ttl 1h --json
+    keyhole agent token ci --scope proxy --ttl 20m --run 4711 --workflow nightly
+    """,
+)
+@click.argument("name")
+@click.option("--ttl", metavar="DURATION", help="How long it lives; 24h unless said.")
+@click.option("--scope", type=click.Choice(["full", "proxy"]), help="proxy: it can do nothing but make calls.")
+@click.option("--num-uses", type=int, metavar="N", help="Requests that it is good for.")
+@click.option("--workflow", metavar="NAME", help="Written into each of its audit records, as are the next four.")
+@click.option("--run", metavar="ID", help="Run of the workflow.")
+@click.option("--step", metavar="ID", help="Step of the run.")
+@click.option("--tool", metavar="NAME", help="The consumer that acts.")
+@click.option("--on-behalf-of", metavar="WHO", help="The person for whom it acts.")
+@pass_session
+def token(session: Session, /, *, name: str, **fields: Any) -> None:
+    """Make a token for an agent, and print it once."""
+    body = {key: value for key, value in fields.items() if value is not None}
+    answer = session.client.write(f"agents/{parse_name(name)}/token", body)
+    for warning in answer.warnings:
+        session.out.warn(warning)
+    if not session.out.json:
+        session.out.say(f"a token of {name} until {answer.data['expires_at']}, accessor {answer.data['accessor']}:")
+    session.out.result(answer.data, str(answer.data["token"]))
+
+
+@agent.command("revoke", examples="keyhole agent revoke coder")
+@click.argument("name")
+@pass_session
+def revoke(session: Session, /, *, name: str) -> None:
+    """End all tokens of an agent, at once."""
+    data = session.client.write(f"agents/{parse_name(name)}/revoke").data
+    session.out.done({"name": name, **data}, f"ended {data['revoked']} token(s) of {name}")
+
+
+@agent.command("rm", examples="keyhole agent rm coder")
+@click.argument("name")
+@pass_session
+def remove(session: Session, /, *, name: str) -> None:
+    """Remove an agent with its grants, and end its tokens."""
+    name = parse_name(name)
+    session.client.read(f"agents/{name}")
+    session.client.delete(f"agents/{name}")
+    session.out.done({"name": name, "removed": True}, f"removed the agent {name}; its tokens have ended")

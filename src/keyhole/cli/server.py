@@ -1,0 +1,92 @@
+"""``server``: the API and the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyhole.cli.base import Session, command, pass_session
+from keyhole.core.errors import IntegrityError, InvalidRequest, NotFound, Sealed
+
+if TYPE_CHECKING:
+    from keyhole.app import Started
+
+
+@command(
+    "server",
+    examples="""
+    keyhole server --dev --dev-root-token-id root
+    keyhole server --vault sqlite:/var/lib/keyhole/vault.db --seal keyfile:/etc/keyhole/key
+    keyhole server --config /etc/keyhole/keyhole.toml --listen 0.0.0.0:8200 --tls-cert cert.pem --tls-key key.pem
+    """,
+)
+@click.option("--config", "config_file", metavar="FILE", help="Settings in TOML; KEYHOLE_… and options win.")
+@click.option("--dev", is_flag=True, help="A vault in memory, open, with a root token. Nothing is kept.")
+@click.option("--dev-root-token-id", metavar="TOKEN", default="", help="That root token. For development only.")
+@click.option("--listen", metavar="HOST:PORT", help="The API; 127.0.0.1:8200 unless said. Port 0 picks a free one.")
+@click.option("--proxy-listen", metavar="HOST:PORT", help="The proxy; 127.0.0.1:8210 unless said.")
+@click.option("--seal", metavar="SEAL", help="How the vault is opened, where it is not as the vault says.")
+@click.option("--data", metavar="DIR", help="Where the CA's certificate is written.")
+@click.option("--egress", metavar="MODE", help="For new orgs: deny, allow or log calls to hosts without a service.")
+@click.option("--upstream-ca", metavar="FILE", help="CAs that upstreams may use besides the system's.")
+@click.option("--upstream-proxy", metavar="HOST:PORT", help="A corporate proxy on the way to upstreams.")
+@click.option("--resolver", metavar="HOST:PORT", help="A DNS server for upstreams, instead of the system's.")
+@click.option("--resolve", metavar="HOST:ADDRESS", multiple=True, help="Answer for one host; may be repeated.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain for both listeners.")
+@click.option("--tls-key", metavar="FILE", help="Its private key.")
+@click.option("--insecure-listen", is_flag=True, default=None, help="Listen off loopback without TLS.")
+@click.option("--drain", metavar="DURATION", help="What running requests get at SIGTERM; 10s unless said.")
+@pass_session
+def server_command(
+    session: Session, /, *, config_file: str | None, dev: bool, dev_root_token_id: str, **flags: Any
+) -> None:
+    """Run a server until SIGTERM or Ctrl-C.
+
+    With --json the first line of stdout, once it is ready, is an object with api, proxy, ca_file, pid and, with --dev,
+    root_token. A vault with a passphrase starts sealed unless --passphrase-file or --passphrase-fd opens it.
+    """
+    from keyhole.app import serve  # noqa: PLC0415  # the whole house: help and clients do without
+    from keyhole.config import load  # noqa: PLC0415
+
+    if dev_root_token_id and not dev:
+        raise InvalidRequest("--dev-root-token-id goes with --dev", "a real root token is made by keyhole init")
+    config = load(config_file, {**flags, "vault": session.vault or None})
+    if config.vault.startswith(("http://", "https://")):
+        raise InvalidRequest("a server needs a store, not another server", "write --vault sqlite:PATH")
+    passphrase = session.passphrase.get() if session.passphrase.given and not dev else None
+
+    def ready(started: Started) -> None:
+        _announce(session, started, dev=dev)
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve(config, dev=dev, dev_token=dev_root_token_id, passphrase=passphrase, on_ready=ready))
+    except (IntegrityError, NotFound) as error:
+        # A server that cannot open its vault is as good as sealed, whatever the reason.
+        raise Sealed(error.reason, error.hint) from None
+
+
+def _announce(session: Session, started: Started, *, dev: bool) -> None:
+    data = {"api": started.api, "proxy": started.proxy}
+    if dev:
+        data["root_token"] = started.root_token
+    lines = [
+        f"API:        {started.api}",
+        f"proxy:      {started.proxy}",
+        *([f"root token: {started.root_token}"] if dev else []),
+        f"CA:         {started.ca_file or '- (the vault is sealed: keyhole operator unseal)'}",
+    ]
+    session.out.result({**data, "ca_file": started.ca_file, "pid": os.getpid()}, lines)
+    if dev:
+        session.out.warn("development mode: everything is kept in memory and gone at the end")
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop  # noqa: PLC0415  # not on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

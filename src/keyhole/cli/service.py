@@ -1,0 +1,168 @@
+"""``service``: where secrets may go and how they are attached."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import click
+
+from keyhole.cli.base import Session, group, pass_session
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
+from keyhole.core.path import parse_name, parse_secret_ref
+
+REFUSED = 1
+
+
+@group("service", examples="keyhole service add stripe --host api.stripe.com --secret stripe/api-key --bearer")
+def service() -> None:
+    """Where secrets may go and how they are attached."""
+
+
+@service.command(
+    "add",
+    examples="""
+    keyhole service add stripe --host api.stripe.com --secret stripe/api-key --bearer
+    keyhole service add github --host api.github.com --secret github/token --header 'Authorization=token {}'
+    keyhole service add crm --host crm.internal:8443 --allow-address 10.0.0.5/32 --secret crm/login --basic
+    keyhole service add gh --host api.github.com --method GET --path '/repos/**' --deny-path '/repos/*/*/keys/**' \\
+        --secret github/token --bearer
+    """,
+)
+@click.argument("name")
+@click.option("--host", "hosts", multiple=True, required=True, metavar="HOST[:PORT]", help="May be repeated.")
+@click.option("--scheme", "schemes", multiple=True, metavar="SCHEME", help="https unless said; may be repeated.")
+@click.option("--method", "methods", multiple=True, metavar="M", help="All unless said; may be repeated.")
+@click.option("--path", "paths", multiple=True, metavar="GLOB", help="* within a segment, ** across; all unless said.")
+@click.option("--deny-path", "deny_paths", multiple=True, metavar="GLOB", help="Wins over --path.")
+@click.option("--allow-address", "allow_addresses", multiple=True, metavar="CIDR", help="A private network.")
+@click.option("--secret", required=True, metavar="NAME[#FIELD]", help="What is attached.")
+@click.option("--bearer", is_flag=True, help="As Authorization: Bearer.")
+@click.option("--basic", is_flag=True, help="As Authorization: Basic; the value is user:password.")
+@click.option("--user", metavar="NAME", help="The user name for --basic, where the value is the password alone.")
+@click.option("--header", metavar="NAME[=TEMPLATE]", help="As a header; the template has one {}.")
+@click.option("--query", metavar="NAME", help="As a parameter of the query.")
+@click.option("--body-field", metavar="A.B", help="As a field of a JSON body.")
+@click.option("--form-field", metavar="F", help="As a field of a form.")
+@click.option("--placeholder", metavar="TEXT", help="In place of a text that the agent sends.")
+@click.option("--in", "places", metavar="PLACES", help="Where the placeholder is replaced: header,query,path,body.")
+@click.option("--variable", "variables", multiple=True, metavar="NAME", help="Variable that holds the placeholder.")
+@pass_session
+def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
+    """Bind a secret to a destination and a way of attaching it. A service of that name is replaced.
+
+    Needs read on the secret: who may bind may leak. Naming private addresses needs sudo.
+    """
+    name = parse_name(name)
+    path, _ = parse_secret_ref(secret)
+    inject = _inject(options)
+    lists = ("hosts", "schemes", "methods", "paths", "deny_paths", "allow_addresses", "variables")
+    body = {key: list(options[key]) for key in lists if options[key]}
+    session.client.write(f"services/{name}", {**body, "secret": secret, "inject": inject})
+    with contextlib.suppress(KeyholeError):
+        _warn_missing(session, path)
+    stored = session.client.read(f"services/{name}").data
+    session.out.done(
+        stored, f"service {name}: {stored['secret']} goes to {' '.join(stored['hosts'])} as {inject['kind']}"
+    )
+
+
+def _warn_missing(session: Session, path: str) -> None:
+    try:
+        session.client.read(f"secret/metadata/{path}")
+    except NotFound:
+        session.out.warn(f"there is no secret {path!r} yet: keyhole set {path}")
+
+
+def _inject(options: dict[str, Any]) -> dict[str, Any]:
+    """The one way of attaching that was named."""
+    ways: list[dict[str, Any]] = []
+    if options["bearer"]:
+        ways.append({"kind": "bearer"})
+    if options["basic"]:
+        ways.append({"kind": "basic", **({"user": options["user"]} if options["user"] else {})})
+    if options["header"]:
+        header, mark, template = options["header"].partition("=")
+        ways.append({"kind": "header", "name": header, "template": template if mark else "{}"})
+    if options["query"]:
+        ways.append({"kind": "query", "name": options["query"]})
+    if options["body_field"]:
+        ways.append({"kind": "body", "field": options["body_field"]})
+    if options["form_field"]:
+        ways.append({"kind": "form", "field": options["form_field"]})
+    if options["placeholder"]:
+        places = (options["places"] or "header").split(",")
+        ways.append({"kind": "placeholder", "text": options["placeholder"], "in": [place.strip() for place in places]})
+    if len(ways) != 1:
+        raise InvalidRequest(
+            f"{'several ways' if ways else 'no way'} of attaching the secret",
+            "say one of --bearer --basic --header --query --body-field --form-field --placeholder",
+        )
+    return ways[0]
+
+
+@service.command("list", examples="keyhole service list\nkeyhole service list --json")
+@pass_session
+def list_services(session: Session, /) -> None:
+    """All services."""
+    try:
+        names = session.client.list("services").data["keys"]
+    except NotFound:
+        names = []
+    found = [session.client.read(f"services/{name}").data for name in names]
+    rows = [[s["name"], " ".join(s["hosts"]), s["secret"], s["inject"]["kind"]] for s in found]
+    session.out.table(
+        found, ["name", "hosts", "secret", "as"], rows, empty="no services yet: keyhole service add NAME …"
+    )
+
+
+@service.command("show", examples="keyhole service show stripe")
+@click.argument("name")
+@pass_session
+def show(session: Session, /, *, name: str) -> None:
+    """One service."""
+    data = session.client.read(f"services/{parse_name(name)}").data
+    session.out.result(data, (f"{key + ':':<17}{_shown(value)}" for key, value in data.items() if value))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@service.command("rm", examples="keyhole service rm stripe")
+@click.argument("name")
+@pass_session
+def remove(session: Session, /, *, name: str) -> None:
+    """Remove a service. Calls through it are refused from the next one on; the secret stays."""
+    name = parse_name(name)
+    session.client.read(f"services/{name}")
+    session.client.delete(f"services/{name}")
+    session.out.done({"name": name, "removed": True}, f"removed the service {name}")
+
+
+@service.command(
+    "test", examples="keyhole service test stripe /v1/balance\nkeyhole service test github /user --method GET"
+)
+@click.argument("name")
+@click.argument("path", default="/")
+@click.option("--method", default="GET", metavar="M", help="GET unless said.")
+@pass_session
+def test(session: Session, /, *, name: str, path: str, method: str) -> int:
+    """Make one real call through a service, and say whether the API took the credential.
+
+    Exit code 0 if it answered with success, 1 if it refused the credential (401 or 403), 2 otherwise.
+    """
+    data = session.client.read(f"services/{parse_name(name)}").data
+    host = data["hosts"][0]
+    if "*" in host:
+        raise InvalidRequest(f"{host} stands for many hosts", "keyhole call https://HOST/PATH --service NAME")
+    url = f"{data['schemes'][0]}://{host}/{path.lstrip('/')}"
+    answer = session.client.call(method.upper(), url, service=data["name"])
+    session.out.result(
+        {"name": data["name"], "url": url, "status": answer.status}, f"{method.upper()} {url}: {answer.status}"
+    )
+    if answer.status in {401, 403}:
+        return REFUSED
+    return 0 if answer.status < 400 else 2

@@ -1,0 +1,58 @@
+"""``why``: what would happen to a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from keyhole.cli.base import Session, command, pass_session
+
+NOT_ALLOWED = 1
+
+
+@command(
+    "why",
+    examples="""
+    keyhole why GET https://api.stripe.com/v1/balance --agent coder
+    keyhole why POST https://api.github.com/repos/o/r/issues --agent coder --service github-bot --json
+    """,
+)
+@click.argument("method")
+@click.argument("url")
+@click.option("--agent", metavar="NAME", default="", help="Who would call; you, unless said.")
+@click.option("--service", metavar="NAME", default="", help="The service that the call would name.")
+@pass_session
+def why_command(session: Session, /, *, method: str, url: str, agent: str, service: str) -> int:
+    """Which service a call would go through and what would be attached, or exactly why not.
+
+    Nothing is sent. Exit code 0 if the call is allowed, 1 if not.
+    """
+    question = {"method": method.upper(), "url": url, "agent": agent, "service": service}
+    answer = session.client.write("sys/why", {name: value for name, value in question.items() if value}).data
+    session.out.result(answer, _lines(answer))
+    return 0 if answer["allowed"] else NOT_ALLOWED
+
+
+def _lines(answer: dict[str, Any]) -> Iterator[str]:
+    who = answer["caller"] or "you"
+    if not answer["allowed"]:
+        error = answer["error"]
+        yield f"not allowed: {answer['method']} {answer['url']} as {who}"
+        yield f"  why:  {error['code']}: {error['reason']}"
+        if error["hint"]:
+            yield f"  next: {error['hint']}"
+        return
+    yield f"allowed: {answer['method']} {answer['url']} as {who}"
+    if answer["service"] is None:
+        yield f"  no service matches; egress is {answer['egress']!r}, so the call goes out as it is"
+        return
+    yield f"  service:  {answer['service']}"
+    yield f"  rule:     methods {_list(answer['methods'])}, paths {_list(answer['paths'])}"
+    yield f"  secret:   {answer['secret']}"
+    yield f"  injected: {answer['inject']}"
+
+
+def _list(items: list[str]) -> str:
+    return " ".join(items) or "any"
