@@ -59,7 +59,8 @@ class ProxyServer:
             reuse_port: let other processes share the port.
         """
         loop = asyncio.get_running_loop()
-        self.group = WireGroup(loop, self.limits.tick)
+        if not self._servers:
+            self.group = WireGroup(loop, self.limits.tick)
 
         def make() -> ProxyConnection:
             return ProxyConnection(self)
