@@ -7,7 +7,6 @@ see: it never takes a part of an answer for the whole.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 import traceback
@@ -17,21 +16,20 @@ from typing import Protocol
 from keyhole.core.errors import BadRequestFraming, InternalError, InvalidRequest, KeyholeError, UpstreamUnreachable
 from keyhole.core.host import parse_host
 from keyhole.core.message import Answer, Body, Call
-from keyhole.faces.proxy.body import RequestBody
 from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, read_credential
 from keyhole.faces.proxy.limits import ProxyLimits
 from keyhole.faces.proxy.refusal import ESTABLISHED, render_refusal
+from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import request_decoder
 from keyhole.net.http1.grammar import (
     Malformed,
     RequestHead,
-    check_partial_head,
-    check_request_line,
     parse_request_head,
 )
 from keyhole.net.http1.serialise import serialise_answer
+from keyhole.net.http1.server import ServerWire
 from keyhole.net.http1.tls import TlsChannel
-from keyhole.net.http1.wire import NEVER, Wire, WireGroup
+from keyhole.net.http1.wire import NEVER, WireGroup
 
 _log = logging.getLogger("keyhole.proxy")
 
@@ -39,12 +37,6 @@ _log = logging.getLogger("keyhole.proxy")
 _EXPECTED_NAMES: weakref.WeakKeyDictionary[ssl.SSLObject, str] = weakref.WeakKeyDictionary()
 
 _TLS_HANDSHAKE = 0x16  # the content type of a TLS record that begins a connection (RFC 8446 section 5.1)
-
-
-class HeadTimeout(Malformed):
-    """A request head did not come to an end in time (RFC 9110 section 15.5.9)."""
-
-    status = 408
 
 
 class Broker(Protocol):
@@ -85,7 +77,7 @@ class Owner(Protocol):
         """Forget a connection."""
 
 
-class ProxyConnection(Wire):
+class ProxyConnection(ServerWire):
     """The server's side of one client connection."""
 
     __slots__ = (
@@ -95,7 +87,6 @@ class ProxyConnection(Wire):
         "_head_unsent",
         "_owner",
         "_remote",
-        "_scanned",
         "_tunnel",
         "serving",
         "task",
@@ -109,7 +100,6 @@ class ProxyConnection(Wire):
         self._tunnel: Tunnel | None = None
         self._remote = ""
         self._head_unsent = False
-        self._scanned = 0
         self._grace: asyncio.TimerHandle | None = None
         self.serving = False
         self.task: asyncio.Task[None] | None = None
@@ -162,59 +152,20 @@ class ProxyConnection(Wire):
         owner = self._owner
         limits = owner.limits
         while True:
-            self._scanned = 0
-            self.read_deadline = self.loop.time() + (limits.head_timeout if self.buffer else limits.idle_timeout)
             try:
-                while (raw := self._take_head()) is None:
-                    if self.eof:
-                        return
-                    await self.wait()
-            except TimeoutError:
-                if self.buffer:
-                    await self._turn_away(HeadTimeout("the request head did not arrive in time"))
-                return
+                raw = await self.next_head(limits.wire, limits.head_timeout, limits.idle_timeout)
             except Malformed as error:
                 await self._turn_away(error)
                 return
-            self.read_deadline = NEVER
+            if raw is None:
+                return
             self.serving = True
             persistent = await self._request(raw)
             self.serving = False
             if not persistent or owner.draining:
                 self.flush()
-                await self._linger()
+                await self.linger(limits.linger, limits.linger_bytes)
                 return
-
-    def _take_head(self) -> bytes | None:
-        """The next request's head once all of it is there.
-
-        Raises:
-            Malformed: it will never be one.
-        """
-        data = self.buffer
-        if not data:
-            return None
-        limits = self._owner.limits
-        if not self._scanned and data[:2] == b"\r\n":
-            self._scanned = 1  # one blank line, after a sloppy client's body (RFC 9112 section 2.2)
-            data = self.buffer = data[2:]
-        end = data.find(b"\r\n\r\n", max(0, self._scanned - 3), limits.wire.head_bytes)
-        if end >= 0:
-            self.buffer = data[end + 4 :]
-            return data[: end + 4]
-        if self._scanned <= 1:
-            self.read_deadline = self.loop.time() + limits.head_timeout
-        self._check_partial(data, self._scanned)
-        self._scanned = max(1, len(data))
-        return None
-
-    def _check_partial(self, data: bytes, scanned: int) -> None:
-        limit = self._owner.limits.wire.head_bytes
-        check_partial_head(data, scanned)
-        if scanned < limit and b"\r\n" in data[max(0, scanned - 1) :]:
-            check_request_line(data)
-        if len(data) >= limit:
-            raise Malformed(f"the head is longer than {limit} bytes")
 
     async def _request(self, raw: bytes) -> bool:
         """Answer one request. Whether the connection can serve another."""
@@ -394,23 +345,7 @@ class ProxyConnection(Wire):
         """Answer a head that could not be read, and close."""
         self.write(render_refusal(error, close=True))
         self.flush()
-        await self._linger()
-
-    async def _linger(self) -> None:
-        """Close without losing the answer: a close with unread bytes would reset it away (RFC 9112 section 9.6)."""
-        limits = self._owner.limits
-        if self.eof or self.lost or not self.transport.can_write_eof():
-            return
-        self.end()
-        self.read_deadline = self.loop.time() + limits.linger
-        self.write_deadline = self.read_deadline
-        left = limits.linger_bytes
-        with contextlib.suppress(TimeoutError):
-            while not self.eof and left > 0:
-                left -= len(self.buffer)
-                self.buffer = b""
-                await self.wait()
-        self.buffer = b""
+        await self.linger(self._owner.limits.linger, self._owner.limits.linger_bytes)
 
     def flush(self) -> None:
         """As in ``Wire``; from here on the answer cannot be taken back."""

@@ -6,7 +6,7 @@ import contextlib
 
 from keyhole.net.http1.grammar import Malformed, check_partial_head, check_request_line
 from keyhole.net.http1.limits import WireLimits
-from keyhole.net.http1.wire import NEVER, Wire
+from keyhole.net.http1.wire import NEVER, Wire, WireGroup
 
 
 class HeadTimeout(Malformed):
@@ -18,7 +18,11 @@ class HeadTimeout(Malformed):
 class ServerWire(Wire):
     """Base of the connections of a listener."""
 
-    __slots__ = ()
+    __slots__ = ("_scanned",)
+
+    def __init__(self, group: WireGroup) -> None:
+        super().__init__(group)
+        self._scanned = 0
 
     async def next_head(self, limits: WireLimits, head_timeout: float, idle_timeout: float) -> bytes | None:
         """The next request's head; ``None`` when the client leaves or stays silent.
@@ -31,33 +35,37 @@ class ServerWire(Wire):
         Raises:
             Malformed: the head is not one, or does not come to an end.
         """
-        scanned = 0
-        blank_skipped = False
+        self._scanned = 0
         self.read_deadline = self.loop.time() + (head_timeout if self.buffer else idle_timeout)
-        while True:
-            data = self.buffer
-            if data:
-                if not blank_skipped and data[:2] == b"\r\n":
-                    blank_skipped = True  # one, after a sloppy client's body (RFC 9112 section 2.2)
-                    self.buffer = data[2:]
-                    continue
-                end = data.find(b"\r\n\r\n", max(0, scanned - 3), limits.head_bytes)
-                if end >= 0:
-                    self.read_deadline = NEVER
-                    self.buffer = data[end + 4 :]
-                    return data[: end + 4]
-                _check_partial(data, scanned, limits.head_bytes)
-                if not scanned:
-                    self.read_deadline = self.loop.time() + head_timeout
-                scanned = len(data)
-            if self.eof:
-                return None
-            try:
+        try:
+            while (raw := self._take_head(limits, head_timeout)) is None:
+                if self.eof:
+                    return None
                 await self.wait()
-            except TimeoutError:
-                if self.buffer:
-                    raise HeadTimeout("the request head did not arrive in time") from None
-                return None
+        except TimeoutError:
+            if self.buffer:
+                raise HeadTimeout("the request head did not arrive in time") from None
+            return None
+        self.read_deadline = NEVER
+        return raw
+
+    def _take_head(self, limits: WireLimits, head_timeout: float) -> bytes | None:
+        """The head once all of it is there."""
+        data = self.buffer
+        if not data:
+            return None
+        if not self._scanned and data[:2] == b"\r\n":
+            self._scanned = 1  # one blank line, after a sloppy client's body (RFC 9112 section 2.2)
+            data = self.buffer = data[2:]
+        end = data.find(b"\r\n\r\n", max(0, self._scanned - 3), limits.head_bytes)
+        if end >= 0:
+            self.buffer = data[end + 4 :]
+            return data[: end + 4]
+        if self._scanned <= 1:
+            self.read_deadline = self.loop.time() + head_timeout
+        _check_partial(data, self._scanned, limits.head_bytes)
+        self._scanned = max(1, len(data))
+        return None
 
     async def linger(self, seconds: float, most: int) -> None:
         """Close without losing the answer: a close with unread bytes would reset it away (RFC 9112 section 9.6).
