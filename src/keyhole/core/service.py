@@ -225,7 +225,7 @@ def _places(value: Any) -> tuple[str, ...]:
             raise InvalidRequest(f"a placeholder is replaced in {', '.join(_PLACES)}")
         if place != "header":
             raise InvalidRequest(f"placeholders in the {place} are not built yet", "use header")
-    return places
+    return tuple(places)
 
 
 def _environment_text(value: Any) -> str:
