@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -25,7 +26,7 @@ from keyhole.crypto.aead import AeadKey
 from keyhole.engines import Route
 from keyhole.faces.api.app import Api
 from keyhole.faces.api.server import ApiServer, ServerLimits
-from keyhole.faces.proxy import ProxyServer
+from keyhole.faces.proxy import ProxyLimits, ProxyServer
 from keyhole.net.dial import Dialer
 from keyhole.net.resolve import Resolver
 from keyhole.net.tls import client_context
@@ -35,6 +36,7 @@ from keyhole.vault.node import Node
 from keyhole.vault.vault import Vault
 
 MEMORY = "memory:"
+_GC_THRESHOLDS = (20_000, 50, 100)  # requests make no cycles to speak of; look for them less often
 
 
 class _Ephemeral:
@@ -106,7 +108,12 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     def tls_context(_origin: Origin) -> ssl.SSLContext:
         return context
 
-    timeouts = UpstreamTimeouts(connect=config.connect_timeout, answer=config.answer_timeout)
+    timeouts = UpstreamTimeouts(
+        connect=config.connect_timeout,
+        answer=config.answer_timeout,
+        body=config.stream_timeout,
+        write=config.write_timeout,
+    )
     pool = Pool(dialer, tls_context, UpstreamLimits(timeouts=timeouts))
     keyhole = Keyhole(config, node, Broker(node, pool), pool, dialer)
     return keyhole
@@ -133,7 +140,18 @@ async def open_ephemeral(config: Config, *, token: str = "") -> tuple[Keyhole, s
 async def start_proxy(keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | None = None) -> ProxyServer:
     """Listen for agents at ``HOST:PORT``."""
     host, port = split_address(address, "proxy_listen")
-    server = ProxyServer(keyhole.broker)
+    config = keyhole.config
+    limits = ProxyLimits(
+        connections=config.connections,
+        head_timeout=config.head_timeout,
+        idle_timeout=config.idle_timeout,
+        tunnel_timeout=config.tunnel_timeout,
+        body_timeout=config.body_timeout,
+        write_timeout=config.write_timeout,
+    )
+    # Nodes over one store answer for one another, so they know each other's requests by one name.
+    header = await keyhole.node.header()
+    server = ProxyServer(keyhole.broker, limits, instance=header.vault_id if header else "")
     try:
         bound = await server.listen(host, port, tls=tls)
     except OSError as error:
@@ -201,6 +219,10 @@ async def serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        # What start-up made lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         on_ready(Started(api, keyhole.proxy_url, ca_file, root_token))
         await stop.wait()
 
@@ -232,7 +254,7 @@ async def serving_api(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
     host, port = split_address(config.listen, "listen")
     tls = _server_tls(config)
     hosts = frozenset({"127.0.0.1", "localhost", "::1"}) if is_loopback(host) else frozenset()
-    server = ApiServer(Api(keyhole.node, config.api, hosts=hosts), ServerLimits(connections=config.api.concurrency))
+    server = ApiServer(Api(keyhole.node, config.api, hosts=hosts), _server_limits(config))
     try:
         bound = await server.listen(host, port, tls=tls)
     except OSError as error:
@@ -242,6 +264,16 @@ async def serving_api(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
         yield f"{'https' if tls else 'http'}://{_bracketed(bound[0])}:{bound[1]}"
     finally:
         await server.close(config.drain)
+
+
+def _server_limits(config: Config) -> ServerLimits:
+    return ServerLimits(
+        connections=config.api.concurrency,
+        head_timeout=config.head_timeout,
+        idle_timeout=config.idle_timeout,
+        body_timeout=config.body_timeout,
+        write_timeout=config.write_timeout,
+    )
 
 
 def _data_dir(config: Config, stack: contextlib.AsyncExitStack, *, dev: bool) -> Path:

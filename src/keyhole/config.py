@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-
-import platformdirs
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.lease import parse_duration
@@ -58,7 +55,15 @@ class Config:
         tls_cert, tls_key: PEM files; with them both listeners speak TLS.
         insecure_listen: allow a listener off loopback without TLS.
         drain: seconds that running requests get at SIGTERM.
-        connect_timeout, answer_timeout, idle_timeout: seconds; see the proxy's and the upstream's limits.
+        connect_timeout: seconds for name resolution, TCP and TLS to an upstream.
+        answer_timeout: seconds for the head of an upstream's answer; language models think for minutes.
+        stream_timeout: seconds of silence within an upstream's body; event streams are silent for minutes.
+        head_timeout: seconds for a whole request head of a client.
+        idle_timeout: seconds a client may be silent between requests.
+        body_timeout: seconds of silence within a client's body.
+        write_timeout: seconds for a peer that does not read.
+        tunnel_timeout: seconds from the answer to CONNECT to the end of the TLS handshake.
+        connections: open client connections of the proxy.
         max_uses: values that one key term may seal.
         api: bounds on clients of the API.
     """
@@ -79,7 +84,13 @@ class Config:
     drain: float = 10.0
     connect_timeout: float = 10.0
     answer_timeout: float = 300.0
+    stream_timeout: float = 600.0
+    head_timeout: float = 10.0
     idle_timeout: float = 75.0
+    body_timeout: float = 60.0
+    write_timeout: float = 60.0
+    tunnel_timeout: float = 10.0
+    connections: int = 10_000
     max_uses: int = 2**32
     api: ApiLimits = field(default_factory=ApiLimits)
 
@@ -122,7 +133,11 @@ def is_loopback(host: str) -> bool:
 def home() -> Path:
     """The directory of the local vault: ``KEYHOLE_HOME``, else the platform's."""
     named = os.environ.get("KEYHOLE_HOME")
-    return Path(named) if named else Path(platformdirs.user_data_dir("keyhole", appauthor=False))
+    if named:
+        return Path(named)
+    import platformdirs  # noqa: PLC0415  # every command loads this module, few need the platform's directory
+
+    return Path(platformdirs.user_data_dir("keyhole", appauthor=False))
 
 
 def local_vault() -> str:
@@ -165,6 +180,8 @@ def load(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Con
 
 
 def _read(path: str) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415  # only servers have a file
+
     try:
         with Path(path).open("rb") as file:
             return tomllib.load(file)
