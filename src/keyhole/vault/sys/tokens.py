@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
+from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
 from keyhole.core.identity import Caller, RunContext
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
@@ -106,6 +106,8 @@ class _Handlers:
 
     async def create(self, context: Context, call: Call) -> Reply:
         parent = await self.own(context)
+        if parent is None and context.caller.token_id:
+            raise Unauthenticated("the parent token was revoked", "ask for a new one")
         if parent is not None and parent.uses:
             raise InvalidRequest("restricted use token cannot generate child tokens")
         orphan = parse_flag(call.data.get("no_parent") or False, "no_parent") or call.path.endswith("create-orphan")
