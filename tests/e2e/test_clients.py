@@ -1,0 +1,110 @@
+"""Clients as they are, without a change and without a key, reach their APIs through `keyhole run`."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from e2e.world import API, GIT, KEY, PLACEHOLDER, TOKEN, held, node
+
+REQUESTS = "import requests, sys; r = requests.get(sys.argv[1]); r.raise_for_status(); print(r.text)"
+HTTPX = "import httpx2, sys; r = httpx2.get(sys.argv[1]); r.raise_for_status(); print(r.text)"
+URLLIB = "import urllib.request, sys; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
+FETCH = "fetch(process.argv[1]).then(async r => { if (!r.ok) process.exit(9); console.log(await r.text()) })"
+
+CLIENTS = {
+    "curl": lambda: ["curl", "-sSf"],
+    "requests": lambda: [sys.executable, "-c", REQUESTS],
+    "httpx2": lambda: [sys.executable, "-c", HTTPX],
+    "urllib": lambda: [sys.executable, "-c", URLLIB],
+    "fetch of Node 22": lambda: [node(), "-e", FETCH],
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_client_is_let_in_with_a_key_that_it_does_not_have(world, client):
+    path = f"/v1/{client.partition(' ')[0]}"
+    done = world.run(*CLIENTS[client](), f"{world.base}{path}")
+    assert json.loads(done.stdout) == {"ok": True, "got": 0}
+    [seen] = [seen for seen in world.upstream.seen if seen.path == path]
+    assert seen.headers["Authorization"] == f"Bearer {KEY}"
+    assert "Proxy-Authorization" not in seen.headers
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_server_that_echoes_the_key_in_every_form_gives_it_to_no_client(world, client):
+    done = world.run(*CLIENTS[client](), f"{world.base}/echo")
+    assert b"****" in done.stdout
+    assert not held(KEY, done.stdout)
+
+
+def test_a_client_that_sends_its_placeholder_has_it_replaced(world):
+    done = world.run("curl", "-sSf", "-H", f"Authorization: Bearer {PLACEHOLDER}", f"{world.base}/v1/replaced")
+    assert json.loads(done.stdout)["ok"] is True
+    [seen] = [seen for seen in world.upstream.seen if seen.path == "/v1/replaced"]
+    assert PLACEHOLDER not in str(seen.headers)
+
+
+def test_a_body_of_all_bytes_arrives_as_it_was_sent(world):
+    body = bytes(range(256)) * 4096
+    (world.folder / "work/body").write_bytes(body)
+    command = ("curl", "-sSf", "--data-binary", "@body", f"{world.base}/v1/upload")
+    done = world.run(*command)
+    assert json.loads(done.stdout)["got"] == len(body)
+    [seen] = [seen for seen in world.upstream.seen if seen.path == "/v1/upload"]
+    assert seen.body == body
+
+
+def _git(*words, cwd):
+    env = os.environ | {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.test", "GIT_CONFIG_NOSYSTEM": "1"}
+    env |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.test"}
+    return subprocess.run(["git", *words], cwd=cwd, env=env, check=True, capture_output=True, text=True).stdout
+
+
+def test_git_clones_and_pushes_with_a_token_that_it_does_not_have(world):
+    bare = world.folder / "repositories/project.git"
+    _git("init", "--quiet", "--bare", "--initial-branch=main", str(bare), cwd=world.folder)
+    _git("config", "http.receivepack", "true", cwd=bare)
+    seed = world.folder / "seed"
+    _git("init", "--quiet", "--initial-branch=main", str(seed), cwd=world.folder)
+    (seed / "big").write_bytes(os.urandom(3 << 20))  # more than git sends in one piece, so it goes chunked
+    _git("add", ".", cwd=seed)
+    _git("commit", "--quiet", "-m", "one", cwd=seed)
+    _git("push", "--quiet", str(bare), "main", cwd=seed)
+
+    url = f"https://{GIT}:{world.upstream.port}/repositories/project.git"
+    world.run("git", "clone", "--quiet", url, "copy")
+    copy = world.folder / "work/copy"
+    assert (copy / "big").read_bytes() == (seed / "big").read_bytes()
+    (copy / "more").write_bytes(os.urandom(3 << 20))
+    _git("add", ".", cwd=copy)
+    _git("commit", "--quiet", "-m", "two", cwd=copy)
+    world.run("git", "-C", "copy", "push", "--quiet", "origin", "main")
+    assert _git("rev-parse", "main", cwd=bare) == _git("rev-parse", "HEAD", cwd=copy)
+
+    basic = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
+    sent = [seen for seen in world.upstream.seen if seen.path.startswith("/repositories/")]
+    assert sent
+    assert {seen.headers["Authorization"] for seen in sent} == {f"Basic {basic}"}
+    assert not held(TOKEN, (copy / ".git/config").read_bytes())
+
+
+def test_the_journal_has_every_call_by_name_and_no_value(world):
+    world.run("curl", "-sSf", f"{world.base}/v1/journal?page=7")
+    said = world.keyhole("audit", "query", "--service", "api", "--json").stdout
+    assert b"/v1/journal" in said
+    assert b"agent/coder" in said
+    assert b"api/key" in said
+    for value in (KEY, TOKEN, "page=7"):
+        assert not held(value, said)
+    world.keyhole("audit", "verify")
+
+
+def test_plain_http_to_a_service_of_https_is_not_lent_anything(world):
+    before = len(world.upstream.seen)
+    done = world.run("curl", "-sSi", f"http://{API}:{world.upstream.port}/v1/x")
+    assert b"X-Keyhole-Error: no_service" in done.stdout
+    assert len(world.upstream.seen) == before
