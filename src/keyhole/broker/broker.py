@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import uuid
-from dataclasses import replace
 from typing import Any
 
 from keyhole.broker.ca import Authorities
@@ -29,6 +27,7 @@ from keyhole.core.target import canonical_target, match_path
 from keyhole.net.guard import Guard
 from keyhole.scrub import BodyScrubber
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.keys import new_request_id
 from keyhole.vault.node import Node
 from keyhole.vault.vault import Vault
 
@@ -60,8 +59,8 @@ class Broker:
         """
         vault = self._node.open_vault()
         authority = Authority(host, port)
-        request = Request(credential, Operation.USE, "services", {"host": str(authority), "method": "CONNECT"})
-        request = replace(request, id=str(uuid.uuid4()))
+        data = {"host": str(authority), "method": "CONNECT"}
+        request = Request(credential, Operation.USE, "services", data, id=new_request_id())
         # The tunnel itself costs no use; each request in it does.
         state, caller = await self._authenticate(vault, request, spend=False)
         directory = await self.directory(vault, state)
@@ -95,17 +94,17 @@ class Broker:
         """
         vault = self._node.open_vault()
         authority = Authority(call.host, call.port)
-        request = Request(call.token, Operation.USE, "services", remote=call.remote, id=str(uuid.uuid4()))
+        leaks = shows_token(call)
+        data = _summary(call, authority, target=not leaks)
+        request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
         try:
-            return await self._handle(vault, call, authority, request)
+            return await self._handle(vault, call, authority, request, leaks=leaks)
         except KeyholeError as error:
             error.request_id = request.id
             raise
 
-    async def _handle(self, vault: Vault, call: Call, authority: Authority, request: Request) -> Answer:
+    async def _handle(self, vault: Vault, call: Call, authority: Authority, request: Request, *, leaks: bool) -> Answer:
         state, caller = await self._authenticate(vault, request)
-        leaks = shows_token(call)
-        request = replace(request, data=_summary(call, authority, target=not leaks))
         try:
             if leaks:
                 raise PolicyDenied(
@@ -142,7 +141,8 @@ class Broker:
         guard = self._guard(service.allow_addresses)
         key = (state.org.id, service.name, service.allow_addresses)
         lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard)
-        asked = replace(request, credential=caller, path=f"services/{service.name}")
+        path = f"services/{service.name}"
+        asked = Request(caller, Operation.USE, path, request.data, "", request.remote, request.id)
         try:
             reply = await vault.handle(asked)
         except BaseException:
@@ -274,7 +274,7 @@ class _Journey:
         scrubber = None
         if self._loan is not None:
             scrubber = self._loan.body(headers) if upstream.body is not None else None
-            headers, reason = self._loan.headers(headers), self._loan.text(reason)
+            reason, headers = self._loan.head(reason, headers)
         if scrubber is not None and scrubber.recoded:
             headers = without_stale(headers)
         if upstream.body is None:
@@ -350,7 +350,7 @@ def no_service(authority: Authority) -> NoService:
 
 
 def _summary(call: Call, authority: Authority, *, target: bool) -> dict[str, object]:
-    """What the audit record says of a call: of the query only the parameter names, without ``target`` nothing of both."""
+    """What the audit record says of a call: of a query only the parameter names, without ``target`` neither."""
     if not target:
         return {"host": str(authority), "method": clip(call.method)}
     path, _, query = call.target.decode("latin-1").partition("?")

@@ -12,6 +12,9 @@ from keyhole.core.message import Headers
 from keyhole.core.service import SCHEMES, Service
 from keyhole.injections.placeholder import decode_basic
 
+_GRANTED = 4096
+_SHORT_PATH = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -41,10 +44,12 @@ class Match:
     Attributes:
         service: what the call goes through; ``None`` when no service of the org knows the host.
         refusal: why it may not be made.
+        shown: whether it was decided by what the headers show.
     """
 
     service: Service | None = None
     refusal: KeyholeError | None = None
+    shown: bool = False
 
 
 class Directory:
@@ -55,6 +60,8 @@ class Directory:
         self._wild: dict[tuple[str, int], list[Service]] = {}
         self._hosts: dict[str, str] = {}
         self._parents: dict[str, str] = {}
+        self._granted: dict[tuple[object, ...], Match] = {}
+        self._judged: dict[Authority, bool] = {}
         for service in services:
             for host in service.hosts:
                 table = self._wild if host.wildcard else self._exact
@@ -79,11 +86,31 @@ class Directory:
 
     def judges_paths(self, authority: Authority) -> bool:
         """Is anything that is sent there judged by its path, for any caller and scheme?"""
-        found = (service for scheme in SCHEMES for service in self.at(scheme, authority))
-        return any(service.paths or service.deny_paths for service in found)
+        judged = self._judged.get(authority)
+        if judged is None:
+            found = (service for scheme in SCHEMES for service in self.at(scheme, authority))
+            judged = any(service.paths or service.deny_paths for service in found)
+            if len(self._judged) < _GRANTED:
+                self._judged[authority] = judged
+        return judged
 
     def match(self, caller: Caller, wanted: Wanted) -> Match:
-        """Which service a call goes through, or why it may not be made."""
+        """Which service a call goes through, or why it may not be made.
+
+        What was granted once by name, destination and path, without a look at headers, is granted again: all that it
+        depends on lives as long as this directory.
+        """
+        key = (caller.acl, wanted.scheme, wanted.authority, wanted.method, wanted.path, wanted.service)
+        match = self._granted.get(key)
+        if match is None:
+            match = self._match(caller, wanted)
+            if match.service is not None and not match.shown and len(wanted.path) <= _SHORT_PATH:
+                if len(self._granted) >= _GRANTED:
+                    self._granted.clear()
+                self._granted[key] = match
+        return match
+
+    def _match(self, caller: Caller, wanted: Wanted) -> Match:
         candidates = self.at(wanted.scheme, wanted.authority)
         named = [s for s in candidates if s.name == wanted.service] if wanted.service else candidates
         if wanted.service and not named:
@@ -132,7 +159,8 @@ def _best(granted: list[Service], wanted: Wanted) -> Match:
         )
     best = max(rank for rank, _ in ranked)
     top = [service for rank, service in ranked if rank == best]
-    if len(top) > 1:
+    shown = len(top) > 1
+    if shown:
         top = [service for service in top if _shows(service, wanted.headers or [])] or top
     if len(top) > 1:
         names = ", ".join(sorted(service.name for service in top))
@@ -141,7 +169,7 @@ def _best(granted: list[Service], wanted: Wanted) -> Match:
                 f"the services {names} fit equally well", "name one in the header X-Keyhole-Service"
             )
         )
-    return Match(top[0])
+    return Match(top[0], shown=shown)
 
 
 def _shows(service: Service, headers: Headers) -> bool:

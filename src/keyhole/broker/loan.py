@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NoReturn
@@ -16,14 +14,14 @@ from keyhole.core.value import Secret
 from keyhole.injections import inject
 
 # Parts of an answer are asked for piecewise by a range, and could be put together behind the scrubber's back.
-_RANGE = (b"range", b"if-range")
+_RANGE = frozenset({b"range", b"if-range"})
 _STALE_WHEN_RECODED = frozenset(
     {b"content-length", b"etag", b"content-md5", b"digest", b"content-digest", b"repr-digest", b"accept-ranges"}
 )
 
 
 class Scrubbers:
-    """Compiled scrubbers of recent loans, found by a keyed digest of what they look for.
+    """Compiled scrubbers of recent loans, found by what they look for, which each of them holds anyway.
 
     A secret is read and opened fresh for every loan; only the automaton that looks for it is kept, bounded, because
     making one costs more than all else in a call.
@@ -31,16 +29,11 @@ class Scrubbers:
 
     def __init__(self, limit: int = 512) -> None:
         self._limit = limit
-        self._key = os.urandom(32)
-        self._known: OrderedDict[bytes, scrub.Scrubber] = OrderedDict()
+        self._known: OrderedDict[tuple[bytes, ...], scrub.Scrubber] = OrderedDict()
 
     def get(self, values: list[bytes], forms: list[bytes]) -> scrub.Scrubber:
         """The scrubber for these values and forms."""
-        digest = hashlib.blake2b(key=self._key, digest_size=32)
-        for part in (*values, b"", *forms):
-            digest.update(len(part).to_bytes(4, "big"))
-            digest.update(part)
-        name = digest.digest()
+        name = (*values, b"", *forms)
         known = self._known.get(name)
         if known is None:
             known = self._known[name] = scrub.Scrubber.compile(values, forms)
@@ -77,8 +70,7 @@ class Loan:
     def inject(self, message: Message) -> Message:
         """Attach the secrets; the client's own placeholder and ranges are taken out."""
         _remove_placeholder(message, self.service)
-        for name in _RANGE:
-            message.remove(name)
+        message.headers = [pair for pair in message.headers if pair[0] not in _RANGE]
         accepted = message.get(b"accept-encoding")
         if accepted is not None:
             message.set(b"accept-encoding", scrub.accept_encoding(accepted))
@@ -86,18 +78,15 @@ class Loan:
         self.scrubber = self._scrubbers.get(list(self._values.values()), message.forms)
         return message
 
-    def headers(self, headers: Headers) -> Headers:
-        """The headers of an answer, scrubbed."""
+    def head(self, reason: bytes, headers: Headers) -> tuple[bytes, Headers]:
+        """The reason phrase and the headers of an answer, scrubbed."""
         scrubber = self.scrubber
-        if scrubber is None or scrubber.empty:
-            return headers
-        return [(name, self.text(value)) for name, value in headers]
+        if scrubber is None or scrubber.empty or scrubber.is_clean(b"\n".join([reason, *[v for _, v in headers]])):
+            return reason, headers
+        return self._text(scrubber, reason), [(name, self._text(scrubber, value)) for name, value in headers]
 
-    def text(self, text: bytes) -> bytes:
-        """A short text of an answer, scrubbed."""
-        if self.scrubber is None:
-            return text
-        clean = self.scrubber.text(text)
+    def _text(self, scrubber: scrub.Scrubber, text: bytes) -> bytes:
+        clean = scrubber.text(text)
         if clean is not text:
             self.masked = True
         return clean

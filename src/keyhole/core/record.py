@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -36,8 +37,14 @@ class Phase(StrEnum):
     EVENT = "event"
 
 
+class _Encoded:
+    """Room for the bytes of a record, which are made once and stand in its outcome too."""
+
+    __slots__ = ("_body",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(_Encoded):
     """One typed entry. Empty fields are not stored.
 
     Attributes:
@@ -90,11 +97,28 @@ class Record:
 
     def as_data(self) -> dict[str, Any]:
         """The fields that are set, JSON-ready."""
-        return {name: value for name in _FIELDS if (value := getattr(self, name))}
+        return {name: value for name, value in zip(_FIELDS, _values(self), strict=True) if value}
 
     def encode(self) -> bytes:
         """Compact JSON in ASCII; whatever a peer wrote into a name stays one string of one field."""
-        return _encode(self.as_data()).encode()
+        body: bytes | None = getattr(self, "_body", None)
+        if body is None:
+            body = _encode(self.as_data()).encode()
+            object.__setattr__(self, "_body", body)
+        return body
+
+    def encode_outcome(
+        self, result: str, *, status: int = 0, scrubbed: int = 0, received: int = 0, milliseconds: int = 0
+    ) -> bytes:
+        """The encoded record of how this intent ended: all that it says, and the result."""
+        numbers = (("status", status), ("scrubbed", scrubbed), ("received", received), ("milliseconds", milliseconds))
+        ending = "".join([f',"{name}":{number}' for name, number in numbers if number])
+        return b'%b%b,"result":%b%b}' % (
+            _OUTCOME,
+            self.encode()[len(_INTENT) : -1],
+            _encode(result).encode(),
+            ending.encode(),
+        )
 
     @classmethod
     def decode(cls, body: bytes) -> Record:
@@ -107,6 +131,9 @@ class Record:
 
 
 _FIELDS = tuple(field.name for field in fields(Record))
+_values = operator.attrgetter(*_FIELDS)
+_INTENT = b'{"phase":"intent"'
+_OUTCOME = b'{"phase":"outcome"'
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 
 

@@ -29,6 +29,11 @@ class Limits:
     max_pending: int = 1024 * 1024
 
 
+_LIMITS = Limits()
+_MAGIC = (codings.GZIP_MAGIC, codings.ZSTD_MAGIC)
+_LONGEST_MAGIC = max(map(len, _MAGIC))
+
+
 class _Meter:
     """Counts what comes in from the network and what every decoder makes of it."""
 
@@ -116,7 +121,7 @@ class _Inspected:
 
     def _recognise(self, head: bytes) -> bytes:
         """Decide by the first bytes; gives back what is to be processed now."""
-        if any(magic.startswith(head) and magic != head for magic in (codings.GZIP_MAGIC, codings.ZSTD_MAGIC)):
+        if len(head) < _LONGEST_MAGIC and any(magic.startswith(head) for magic in _MAGIC if magic != head):
             self._head = head
             return b""
         self._head = None
@@ -177,7 +182,7 @@ class BodyScrubber:
     def __init__(self, scrubber: Scrubber, content_encoding: bytes, limits: Limits) -> None:
         self._passes = scrubber.empty
         self._meter = _Meter(limits)
-        stack = [] if scrubber.empty else codings.parse(content_encoding, limits.max_codings)
+        stack = codings.parse(content_encoding, limits.max_codings) if content_encoding and not scrubber.empty else []
         self._stack = stack
         self._decoders = [_Metered(coding.decoder, self._meter) for coding in reversed(stack)]
         self._encoders: list[codings.Encoder] = []
@@ -273,4 +278,4 @@ def body(
     Raises:
         ScrubFailedClosed: a content coding cannot be decoded here.
     """
-    return BodyScrubber(scrubber, content_encoding, limits or Limits())
+    return BodyScrubber(scrubber, content_encoding, limits or _LIMITS)

@@ -12,7 +12,7 @@ import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyhole.core.errors import AuditUnavailable, Conflict, IntegrityError, InternalError, KeyholeError
 from keyhole.core.record import GENESIS, Record, link
@@ -40,8 +40,7 @@ class Slot:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(NamedTuple):
     org_id: str
     time: int
     body: bytes
@@ -80,10 +79,10 @@ class Journal:
             self._task = loop.create_task(self._flush())
         return waiter
 
-    def outcome(self, record: Record, org_id: str) -> None:
-        """Queue a record that nobody waits for; it is durable within 100 ms, or with the next that is waited for."""
+    def outcome(self, body: bytes, org_id: str) -> None:
+        """Queue an encoded record that nobody waits for; it is durable within 100 ms, or with the next intent."""
         if len(self._pending) < _BACKLOG:
-            self._pending.append(_Pending(org_id, self._time(), record.encode(), keep=True))
+            self._pending.append(_Pending(org_id, self._time(), body, keep=True))
         if self._task is None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_OUTCOME_DELAY, self._start)
 

@@ -215,7 +215,7 @@ class Node:
             vault.mounts.add(mount)
         if clock.anomaly > _CLOCK_NOISE:
             record = Record(phase=Phase.EVENT, id=new_id(), operation="clock", result="the clock was set back")
-            journal.outcome(record, root.id)
+            journal.outcome(record.encode(), root.id)
         self.vault = vault
         return vault
 

@@ -9,7 +9,6 @@ outcome follows. What the steps mean is written elsewhere; this file holds their
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +34,7 @@ from keyhole.vault import mounts, policies
 from keyhole.vault.audit import Journal
 from keyhole.vault.clock import Clock
 from keyhole.vault.compiled import Compiled, OrgState
-from keyhole.vault.keys import Keys
+from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.mounts import Mount, Mounts, Target
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.storage import Storage
@@ -47,6 +46,7 @@ _SECRETS = "secret/"
 _SERVICES = "services/"
 _CALL_FIELDS = ("host", "method", "target", "parameters")
 _WRITE_RETRIES = 20
+_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Vault:
         Raises:
             KeyholeError: the refusal; ``request_id`` names its record.
         """
-        request = request if request.id else replace(request, id=str(uuid.uuid4()))
+        request = request if request.id else replace(request, id=new_request_id())
         try:
             reply = await self._handle(request)
         except KeyholeError as error:
@@ -113,9 +113,9 @@ class Vault:
             refusal = PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
             await self.record_refusal(state, caller, request, refusal, path=asked.path, rule=decision.rule)
             raise refusal
-        record = _intent(caller, asked, decision)
         if asked.operation is Operation.USE:
-            return await self._use(state, caller, asked, record)
+            return await self._use(state, caller, asked, decision)
+        record = _intent(caller, asked, decision)
         await self.journal.intend(record, state.org.id)
         try:
             reply = await self._dispatch(state, caller, asked)
@@ -220,9 +220,9 @@ class Vault:
             state.services = {service.name: service for service in loaded}
         return state.services
 
-    def conclude(self, state: OrgState, intent: Record, result: str, **fields: Any) -> None:
+    def conclude(self, state: OrgState, intent: Record, result: str, **fields: int) -> None:
         """Record how something that was intended ended; durable within 100 ms."""
-        self.journal.outcome(replace(intent, phase=Phase.OUTCOME, result=result, **fields), state.org.id)
+        self.journal.outcome(intent.encode_outcome(result, **fields), state.org.id)
 
     async def record_refusal(
         self, state: OrgState, caller: Caller, request: Request, error: KeyholeError, *, path: str = "", rule: str = ""
@@ -294,7 +294,7 @@ class Vault:
                     raise
         raise InternalError("unreachable")
 
-    async def _use(self, state: OrgState, caller: Caller, asked: _Asked, record: Record) -> Reply:
+    async def _use(self, state: OrgState, caller: Caller, asked: _Asked, decision: Decision) -> Reply:
         """Open the secrets of a service for one loan. They are released only after the intent is durable."""
         name = asked.path.removeprefix(_SERVICES)
         service = (await self.services(state)).get(name) if asked.path.startswith(_SERVICES) else None
@@ -303,7 +303,7 @@ class Vault:
             await self.record_refusal(state, caller, asked.request, refusal, path=asked.path)
             raise refusal
         names = sorted({path for path, _ in service.secret_refs()})
-        record = replace(record, service=name, secrets=tuple(names))
+        record = _intent(caller, asked, decision, service=name, secrets=tuple(names))
         durable = self.journal.intend(record, state.org.id)
         try:
             lent = await self._lend(state, caller, service)
@@ -353,20 +353,31 @@ def _identity(caller: Caller) -> dict[str, Any]:
     return {"caller": caller.name, "accessor": caller.accessor, **caller.run.as_data()}
 
 
-def _intent(caller: Caller, asked: _Asked, decision: Decision) -> Record:
-    request = asked.request
-    fields: dict[str, Any] = {}
-    if asked.operation is Operation.USE:
-        fields = {name: request.data[name] for name in _CALL_FIELDS if name in request.data}
-    elif asked.target is not None and asked.target.mount.engine.lend is not None:
-        fields = {"secrets": (asked.target.params["path"],)} if asked.target.params.get("path") else {}
+def _intent(
+    caller: Caller, asked: _Asked, decision: Decision, *, service: str = "", secrets: tuple[str, ...] = ()
+) -> Record:
+    request, target, run = asked.request, asked.target, caller.run
+    call = request.data if asked.operation is Operation.USE else _NOTHING
+    if target is not None and target.mount.engine.lend is not None and target.params.get("path"):
+        secrets = (target.params["path"],)
     return Record(
         phase=Phase.INTENT,
         id=request.id,
+        caller=caller.name,
+        accessor=caller.accessor,
         operation=asked.operation.value,
         path=asked.path,
         rule=decision.rule,
         remote=request.remote,
-        **fields,
-        **_identity(caller),
+        service=service,
+        secrets=secrets,
+        host=call.get("host", ""),
+        method=call.get("method", ""),
+        target=call.get("target", ""),
+        parameters=call.get("parameters", ()),
+        workflow=run.workflow,
+        run=run.run,
+        step=run.step,
+        tool=run.tool,
+        on_behalf_of=run.on_behalf_of,
     )
