@@ -12,6 +12,7 @@ from keyhole.core.record import Record
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.injections import inject
+from keyhole.injections.placeholder import shows
 
 # Parts of an answer are asked for piecewise by a range, and could be put together behind the scrubber's back.
 _RANGE = frozenset({b"range", b"if-range"})
@@ -111,4 +112,4 @@ def _remove_placeholder(message: Message, service: Service) -> None:
     """Take out headers in which the client's SDK sent the placeholder, when it is not the injection's own text."""
     text = service.placeholder.encode()
     if text and service.inject.kind != "placeholder":
-        message.headers = [pair for pair in message.headers if text not in pair[1]]
+        message.headers = [pair for pair in message.headers if not shows(pair[1], text)]

@@ -45,6 +45,11 @@ def _inside_basic(message: Message, content: bytes, text: bytes, value: bytes) -
     return content[: len(_BASIC)] + encoded
 
 
+def shows(content: bytes, text: bytes) -> bool:
+    """Does a header's value carry this text, as it is or inside Basic credentials?"""
+    return text in content or text in (decode_basic(content) or b"")
+
+
 def decode_basic(content: bytes) -> bytes | None:
     """What an ``Authorization: Basic`` value carries; ``None`` for anything else."""
     if content[: len(_BASIC)].lower() != _BASIC:
