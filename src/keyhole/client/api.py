@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 
@@ -152,6 +151,8 @@ class AsyncClient:
     opener: Opener | None = None
 
     def __init__(self, vault: str = "", **options: Any) -> None:
+        import asyncio  # noqa: PLC0415  # slow to import, and blocking clients of a server do without
+
         options.setdefault("opener", type(self).opener)
         self._client = Client(vault, **options)
         self._turn = asyncio.Lock()
@@ -191,5 +192,7 @@ class AsyncClient:
         await self.close()
 
     async def _wait(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        import asyncio  # noqa: PLC0415  # as above
+
         async with self._turn:
             return await asyncio.to_thread(work, *args, **options)

@@ -7,7 +7,6 @@ token through the broker, and a token is nothing for a proxy in any case.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import os
 import select
 import ssl
@@ -129,10 +128,11 @@ def _split(address: str) -> tuple[str, str, int]:
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    if host in {"localhost", "127.0.0.1", "::1"}:
+        return True
+    from keyhole.config import is_loopback  # noqa: PLC0415  # slow to import, and the usual names are known
+
+    return is_loopback(host)
 
 
 def _context(cacert: str) -> ssl.SSLContext:
