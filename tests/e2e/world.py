@@ -153,9 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def echo(sent: str) -> bytes:
-    """All that a careless server could make of a header: what `forms` yields, of the header and of its second word."""
+    """All that a careless server could make of a header and of its second word."""
     text = sent.encode("latin-1").decode(errors="replace")
-    parts = [form.decode("latin-1") for each in (text, text.partition(" ")[2]) if each for form in forms(each, whole=True)]
+    words = [text, text.partition(" ")[2]]
+    parts = [form.decode("latin-1") for word in words if word for form in forms(word, whole=True)]
     return "\n".join([text, *parts]).encode("latin-1", "replace")
 
 
