@@ -381,7 +381,7 @@ def test_a_root_token_that_ends_makes_none_without_end():
         {"scope": "everything"},
         {"renewable": {}},
         {"no_parent": [1]},
-        {"no_default_policy": {"a": 1}},
+        {"policies": ["default"], "no_default_policy": {"a": 1}},
         {"meta": {"a": 1}},
         {"workflow": "a\nb"},
         {"run": "x" * 1000},
