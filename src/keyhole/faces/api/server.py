@@ -193,7 +193,7 @@ class _Connection(ServerWire):
     def _refuse(self, error: KeyholeError) -> None:
         status, headers, content = render_error(error, "services")
         extra = b"Content-Length: %d\r\nConnection: close\r\n" % len(content)
-        self.write(serialise_answer(status, _REASONS.get(status, b""), headers, extra) + content)
+        self.write(serialise_answer(status, _REASONS.get(status, b""), headers, extra, own=True) + content)
 
 
 class _Exchange:
@@ -264,7 +264,7 @@ class _Exchange:
             extra = b"Content-Length: %d\r\n" % len(content)
         if self._wire._owner.draining:  # noqa: SLF001 - one unit with its connection
             extra += b"Connection: close\r\n"
-        return serialise_answer(status, _REASONS.get(status, b""), headers, extra)
+        return serialise_answer(status, _REASONS.get(status, b""), headers, extra, own=True)
 
 
 def _check(head: RequestHead) -> None:

@@ -26,8 +26,10 @@ HOP_BY_HOP = frozenset(
 )
 # Framing and routing are written from what is known about the message, never copied.
 _REQUEST_DROPPED = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
-# An alternative service (RFC 7838) would lead around us, and only our own refusals may call themselves so.
-_ANSWER_DROPPED = HOP_BY_HOP | {b"content-length", b"alt-svc", b"x-keyhole-error", b"x-keyhole-request-id"}
+# An alternative service (RFC 7838) would lead around us.
+_OWN_ANSWER_DROPPED = HOP_BY_HOP | {b"content-length", b"alt-svc"}
+# Only our own refusals may call themselves so.
+_ANSWER_DROPPED = _OWN_ANSWER_DROPPED | {b"x-keyhole-error", b"x-keyhole-request-id"}
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*")
@@ -91,7 +93,7 @@ def serialise_request(method: str, target: bytes, host: bytes, headers: Headers,
     return _join([start, b"Host: " + host], headers, _REQUEST_DROPPED, framing)
 
 
-def serialise_answer(status: int, reason: bytes, headers: Headers, extra: bytes) -> bytes:
+def serialise_answer(status: int, reason: bytes, headers: Headers, extra: bytes, *, own: bool = False) -> bytes:
     """An answer's head for HTTP/1.1.
 
     Args:
@@ -99,8 +101,10 @@ def serialise_answer(status: int, reason: bytes, headers: Headers, extra: bytes)
         reason: reason phrase.
         headers: end-to-end headers, names lower-cased; hop-by-hop and framing headers among them are left out.
         extra: complete lines that say framing and connection.
+        own: the answer is ours and may carry the headers of our refusals.
 
     Raises:
         InvalidRequest: a part would change the message's structure.
     """
-    return _join([b"HTTP/1.1 %d %b" % (status, reason)], headers, _ANSWER_DROPPED, extra)
+    dropped = _OWN_ANSWER_DROPPED if own else _ANSWER_DROPPED
+    return _join([b"HTTP/1.1 %d %b" % (status, reason)], headers, dropped, extra)
