@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from keyhole.cli.base import Session, group, pass_session
-from keyhole.core.errors import NotFound
 from keyhole.core.path import parse_name
 
 
@@ -31,11 +30,7 @@ def add(session: Session, /, *, name: str, description: str | None) -> None:
 @pass_session
 def list_agents(session: Session, /) -> None:
     """All agents, what they may use, and how many live tokens they have."""
-    try:
-        names = session.client.list("agents").data["keys"]
-    except NotFound:
-        names = []
-    found = [session.client.read(f"agents/{name}").data for name in names]
+    found = [session.client.read(f"agents/{name}").data for name in session.names("agents")]
     rows = [[a["name"], " ".join(a["services"]) or "-", a["tokens"], a["description"]] for a in found]
     session.out.table(
         found, ["name", "services", "tokens", "description"], rows, empty="no agents yet: keyhole agent add NAME"

@@ -9,6 +9,7 @@ import click
 
 from keyhole.cli.consent import PassphraseSource, has_terminal
 from keyhole.cli.output import Output
+from keyhole.core.errors import NotFound
 
 if TYPE_CHECKING:
     from keyhole.cli.local import LocalVault
@@ -65,6 +66,15 @@ class Session:
         self.local = LocalVault(where.location, passphrase=self.passphrase.get, interactive=has_terminal())
         return self.local
 
+    def names(self, path: str) -> list[str]:
+        """The names below an API path, none where nothing is there. Raises ``NotFound`` where there is no vault."""
+        try:
+            return [str(name) for name in self.client.list(path).data["keys"]]
+        except NotFound:
+            if self.local is not None and not self.local.is_open:
+                raise
+            return []
+
     def close(self) -> None:
         """Let the vault go."""
         if self._client is not None:
@@ -79,12 +89,14 @@ def _stored(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
     def keep(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
         session = context.find_object(Session)
-        if session is None or value in (None, False, ""):
+        if session is None or value is None or value is False or value == "":  # file descriptor 0 is one
             return
         if name in {"json", "quiet"}:
             setattr(session.out, name, value)
         elif name in {"fd", "file"}:
             setattr(session.passphrase, name, value)
+            if name == "fd" and value == 0 and not context.resilient_parsing:
+                session.passphrase.read_now()  # what follows on stdin is for the command
         else:
             setattr(session, name, value)
 

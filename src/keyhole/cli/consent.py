@@ -63,7 +63,7 @@ class PassphraseSource:
     """Where the passphrase comes from: a file, a file descriptor, or the person.
 
     Attributes:
-        fd: number of an open file descriptor; its first line.
+        fd: number of an open file descriptor; its first line. It wins over the file, which may be a standing setting.
         file: path of a file; its first line.
     """
 
@@ -95,10 +95,12 @@ class PassphraseSource:
             "give --passphrase-file FILE or --passphrase-fd N",
         )
 
+    def read_now(self) -> None:
+        """Read what was named, before somebody else reads from the same place."""
+        self._given()
+
     def _given(self) -> Secret:
         if self._read is None:
-            if self.fd is not None and self.file:
-                raise InvalidRequest("--passphrase-fd and --passphrase-file exclude each other")
             self._read = _first_line(self.fd) if self.fd is not None else _file_line(self.file)
             if not len(self._read):
                 raise InvalidRequest("the passphrase is empty", "its first line is what counts")

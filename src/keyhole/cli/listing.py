@@ -34,10 +34,7 @@ def _below(session: Session, folder: str) -> list[str]:
     waiting, found = [folder], list[str]()
     while waiting and len(found) < _MOST:
         current = waiting.pop()
-        try:
-            keys = session.client.list(f"secret/metadata/{current}".rstrip("/")).data["keys"]
-        except NotFound:
-            continue
+        keys = session.names(f"secret/metadata/{current}".rstrip("/"))
         waiting += [current + key for key in keys if key.endswith("/")]
         found += [current + key for key in keys if not key.endswith("/")]
     return found

@@ -79,6 +79,11 @@ class LocalVault:
         return self._keyhole.proxy_url, str((reply.data or {})["ca"])
 
     @property
+    def is_open(self) -> bool:
+        """Was there a vault, and did its key fit?"""
+        return self._node is not None and self._node.vault is not None
+
+    @property
     def keyhole(self) -> Keyhole | None:
         """The road, once it was needed."""
         return self._keyhole

@@ -105,11 +105,7 @@ def _inject(options: dict[str, Any]) -> dict[str, Any]:
 @pass_session
 def list_services(session: Session, /) -> None:
     """All services."""
-    try:
-        names = session.client.list("services").data["keys"]
-    except NotFound:
-        names = []
-    found = [session.client.read(f"services/{name}").data for name in names]
+    found = [session.client.read(f"services/{name}").data for name in session.names("services")]
     rows = [[s["name"], " ".join(s["hosts"]), s["secret"], s["inject"]["kind"]] for s in found]
     session.out.table(
         found, ["name", "hosts", "secret", "as"], rows, empty="no services yet: keyhole service add NAME …"
