@@ -1,0 +1,167 @@
+"""Services, agents, grants, policies and the journal, on a local vault and on a server alike."""
+
+import json
+
+import pytest
+
+from cli_driver import ok, run
+
+VALUE = "sk_live_0123456789"
+
+
+@pytest.fixture
+def stripe(vault):
+    ok("set", "stripe/api-key", stdin=VALUE)
+    ok("service", "add", "stripe", "--host", "api.stripe.com", "--secret", "stripe/api-key", "--bearer")
+    ok("agent", "add", "coder")
+    return vault
+
+
+def test_a_service_is_added_shown_listed_and_removed(stripe):
+    shown = ok("service", "show", "stripe", "--json").json
+    assert shown["hosts"] == ["api.stripe.com:443"]
+    assert shown["secret"] == "stripe/api-key#value"
+    assert shown["inject"] == {"kind": "bearer"}
+    assert [s["name"] for s in ok("service", "list", "--json").json] == ["stripe"]
+    assert VALUE not in ok("service", "show", "stripe").out
+    ok("service", "rm", "stripe")
+    assert ok("service", "list", "--json").json == []
+    assert run("service", "rm", "stripe").code == 5
+
+
+def test_every_limit_of_a_service_is_kept(stripe):
+    ok(
+        *("service", "add", "gh", "--host", "api.github.com:8443", "--host", "*.github.io", "--scheme", "https"),
+        *("--method", "GET", "--method", "HEAD", "--path", "/repos/**", "--deny-path", "/repos/*/keys/**"),
+        *("--allow-address", "10.0.0.5/32", "--secret", "stripe/api-key#value", "--header", "X-Key=token {}"),
+    )
+    shown = ok("service", "show", "gh", "--json").json
+    assert shown["hosts"] == ["api.github.com:8443", "*.github.io:443"]
+    assert (shown["methods"], shown["paths"], shown["deny_paths"]) == (
+        ["GET", "HEAD"],
+        ["/repos/**"],
+        ["/repos/*/keys/**"],
+    )
+    assert shown["allow_addresses"] == ["10.0.0.5/32"]
+    assert shown["inject"] == {"kind": "header", "name": "x-key", "template": "token {}"}
+
+
+@pytest.mark.parametrize("ways", [[], ["--bearer", "--basic"], ["--header", "X={}{}"], ["--header", "Host"]])
+def test_a_service_attaches_its_secret_in_exactly_one_sound_way(stripe, ways):
+    ran = run("service", "add", "odd", "--host", "a.example", "--secret", "stripe/api-key", *ways)
+    assert ran.code == 3
+    assert run("service", "show", "odd").code == 5
+
+
+def test_binding_a_secret_that_does_not_exist_is_pointed_out(vault):
+    ran = ok("service", "add", "x", "--host", "a.example", "--secret", "not/there", "--bearer")
+    assert "keyhole set not/there" in ran.err
+
+
+def test_why_says_what_would_be_attached_only_after_the_grant(stripe):
+    asked = ("why", "GET", "https://api.stripe.com/v1/balance?x=1", "--agent", "coder")
+    before = run(*asked, "--json")
+    assert before.code == 1
+    assert before.json["allowed"] is False
+    assert before.json["error"]["hint"]
+    ok("grant", "coder", "stripe")
+    after = run(*asked, "--json")
+    assert after.code == 0
+    assert (after.json["service"], after.json["secret"]) == ("stripe", "stripe/api-key#value")
+    text = ok(*asked).out
+    assert "authorization: Bearer ***" in text
+    assert VALUE not in text
+    ok("revoke", "coder", "stripe")
+    assert run(*asked).code == 1
+
+
+def test_who_can_and_what_can_answer_from_both_ends(stripe):
+    assert ok("who-can", "stripe/api-key", "--json").json["agents"] == []
+    ok("grant", "coder", "stripe")
+    assert ok("who-can", "stripe/api-key", "--json").json["agents"][0]["uses_through"] == ["stripe"]
+    assert ok("what-can", "coder", "--json").json["services"][0]["secret"] == "stripe/api-key#value"
+    assert run("what-can", "nobody").code == 5
+
+
+def test_an_agent_uses_and_never_reads(stripe, monkeypatch):
+    ok("grant", "coder", "stripe")
+    token = ok("agent", "token", "coder", "--ttl", "1h", "--json").json
+    assert set(token) == {"token", "accessor", "expires_at"}
+    monkeypatch.setenv("KEYHOLE_TOKEN", token["token"])
+    ran = run("get", "stripe/api-key", "--json")
+    assert ran.code == 4
+    assert ran.error["code"] == "policy_denied"
+    assert ran.error["request_id"]
+    assert VALUE not in ran.out + ran.err
+    assert run("set", "stripe/api-key", stdin="overwritten-value").code == 4
+    assert run("why", "GET", "https://api.stripe.com/").code == 0
+
+
+def test_revoked_tokens_are_refused(stripe, monkeypatch):
+    token = ok("agent", "token", "coder", "--json").json["token"]
+    assert ok("agent", "revoke", "coder", "--json").json["revoked"] == 1
+    monkeypatch.setenv("KEYHOLE_TOKEN", token)
+    ran = run("why", "GET", "https://api.stripe.com/", "--json")
+    assert ran.code == 4
+    assert ran.error["code"] == "unauthenticated"
+
+
+def test_a_token_is_printed_alone_for_scripts(stripe):
+    ran = ok("agent", "token", "coder")
+    assert ran.out.startswith("hvs.")
+    assert ran.out.count("\n") == 1
+
+
+def test_agents_are_listed_shown_and_removed(stripe):
+    ok("agent", "add", "second", "--description", "does the rest")
+    assert [a["name"] for a in ok("agent", "list", "--json").json] == ["coder", "second"]
+    assert ok("agent", "show", "second", "--json").json["description"] == "does the rest"
+    ok("agent", "rm", "second")
+    assert run("agent", "show", "second").code == 5
+    assert run("agent", "rm", "second").code == 5
+    assert run("grant", "second", "stripe").code == 5
+    assert run("grant", "coder", "nothing").code == 5
+
+
+def test_a_policy_is_written_tested_and_removed(stripe, tmp_path):
+    (tmp_path / "ops.hcl").write_text('path "secret/data/*" { capabilities = ["read"] }\n')
+    ok("policy", "write", "ops", tmp_path / "ops.hcl")
+    assert "ops" in ok("policy", "list", "--json").json
+    assert "capabilities" in ok("policy", "show", "ops").out
+    assert run("policy", "test", "ops", "read", "secret/data/a").code == 0
+    assert run("policy", "test", "ops", "delete", "secret/data/a").code == 1
+    assert run("policy", "test", "coder", "use", "services/stripe").code == 1
+    ok("grant", "coder", "stripe")
+    answer = run("policy", "test", "coder", "use", "services/stripe", "--json")
+    assert (answer.code, answer.json["rule"]) == (0, "services/stripe")
+    ok("policy", "rm", "ops")
+    assert run("policy", "test", "ops", "read", "x").code == 5
+    assert run("policy", "write", "bad", stdin='path "x" {').code == 3
+
+
+def test_the_journal_names_who_used_what_and_never_a_value(stripe):
+    ok("get", "stripe/api-key")
+    run("get", "not/there")
+    records = ok("audit", "query", "--secret", "stripe/api-key", "--json").json
+    assert {"create", "read"} <= {record["operation"] for record in records}
+    assert len(ok("audit", "query", "--limit", "3", "--json").json) == 3
+    missed = ok("audit", "query", "--result", "not_found", "--json").json
+    assert [record["path"] for record in missed] == ["secret/data/not/there"]
+    tail = ok("audit", "tail", "-n", "50").out
+    assert "secret/data/stripe/api-key" in tail
+    assert VALUE not in json.dumps(records) + tail
+
+
+def test_the_journal_is_whole_and_its_checkpoint_holds(stripe, tmp_path):
+    (tmp_path / "checkpoint.json").write_text(ok("audit", "checkpoint").out)
+    verified = run("audit", "verify", "--anchor", tmp_path / "checkpoint.json", "--json")
+    assert (verified.code, verified.json["valid"], verified.json["anchored"]) == (0, True, True)
+    assert "--anchor" in ok("audit", "verify").out
+    (tmp_path / "checkpoint.json").write_text("[]")
+    assert run("audit", "verify", "--anchor", tmp_path / "checkpoint.json").code == 3
+
+
+def test_the_settings_of_an_org_can_be_changed_by_its_administrator(vault):
+    assert ok("org", "set", "--egress", "log", "--json").json["egress"] == "log"
+    assert ok("org", "show", "--json").json["egress"] == "log"
+    assert run("org", "set", "--egress", "perhaps").code == 3
