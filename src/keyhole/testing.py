@@ -48,13 +48,17 @@ class FrozenClock:
 
 
 class MemorySeal:
-    """A seal whose key is this object: whoever holds it opens the store again."""
+    """A seal whose key is this object: whoever holds it opens the store again.
+
+    Args:
+        key: 32 bytes, for a seal that another process has too.
+    """
 
     name = "memory"
     unattended = True
 
-    def __init__(self) -> None:
-        self._key = AeadKey(os.urandom(32))
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = AeadKey(key or os.urandom(32))
 
     def wrap(self, key: bytes) -> bytes:
         """Seal the root key."""

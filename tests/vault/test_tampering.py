@@ -117,7 +117,8 @@ def test_each_byte_of_a_body_counts(place):
 def test_a_changed_record_is_an_error_for_a_query_and_never_shown(place):
     with opened(place) as db:
         db.execute(
-            "UPDATE journal SET body = CAST(substr(body, 1, 40) || x'00' || substr(body, 42) AS BLOB) WHERE sequence = ?",
+            "UPDATE journal SET body = CAST(substr(body, 1, 40) || x'00' || substr(body, 42) AS BLOB)"
+            " WHERE sequence = ?",
             (WHICH,),
         )
 
