@@ -307,7 +307,12 @@ class _AnswerBody:
         scrubber = self._scrubber
         try:
             while chunk := await self._upstream.read():
+                first = not self._received
                 self._received += len(chunk)
+                if first and self._upstream.ended:
+                    clean = chunk if scrubber is None else scrubber.whole(chunk)
+                    await self._finish(None)
+                    return clean
                 clean = chunk if scrubber is None else scrubber.feed(chunk)
                 if clean:
                     return clean

@@ -181,19 +181,39 @@ class BodyScrubber:
 
     def __init__(self, scrubber: Scrubber, content_encoding: bytes, limits: Limits) -> None:
         self._passes = scrubber.empty
+        self._scrubber = scrubber
+        self._limits = limits
         self._meter = _Meter(limits)
         stack = codings.parse(content_encoding, limits.max_codings) if content_encoding and not scrubber.empty else []
         self._stack = stack
         self._decoders = [_Metered(coding.decoder, self._meter) for coding in reversed(stack)]
         self._encoders: list[codings.Encoder] = []
         self._unflushed = False
-        self._plain = _Inspected(scrubber, limits, self._meter, limits.max_codings)
+        self._inspected: _Inspected | None = None
         self.recoded = bool(stack)
+
+    @property
+    def _plain(self) -> _Inspected:
+        """Made when the first piece is there: most bodies are one clean piece and never need it."""
+        plain = self._inspected
+        if plain is None:
+            plain = self._inspected = _Inspected(self._scrubber, self._limits, self._meter, self._limits.max_codings)
+        return plain
 
     @property
     def masked(self) -> bool:
         """Whether anything was masked so far."""
-        return self._plain.masked
+        return self._inspected is not None and self._inspected.masked
+
+    def whole(self, data: bytes) -> bytes:
+        """Take a whole body and give what can go to the client; in place of ``feed`` and ``finish``.
+
+        Raises:
+            ScrubFailedClosed: the body cannot be inspected; nothing of it may be sent.
+        """
+        if self._passes or (not (self._stack or data.startswith(_MAGIC)) and self._scrubber.is_clean(data)):
+            return data
+        return self.feed(data) + self.finish()
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes from the upstream and give what can go to the client.

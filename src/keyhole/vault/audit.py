@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ SLOT_LEASE = 30.0
 _RENEW_AFTER = 10.0
 _OUTCOME_DELAY = 0.05
 _BACKLOG = 100_000
+_PLACE = struct.Struct(">7sIQ")
 _SIGNATURE = b"keyhole journal signature 1\0"
 
 
@@ -167,14 +169,16 @@ class Journal:
 
     def _rows(self, slot: Slot, pending: list[_Pending]) -> list[JournalRow]:
         rows = []
-        digest, sequence = slot.digest, slot.sequence
-        for item in pending:
+        number, digest, sequence = slot.number, slot.digest, slot.sequence
+        rings: dict[str, Keyring] = {}
+        last = slot.sequence + len(pending)
+        for org_id, time, record, _ in pending:
             sequence += 1
-            where = _where(slot.number, sequence, item.org_id)
-            body = self._ring(item.org_id).seal_record(item.body, where)
-            digest = link(digest, slot.number, sequence, item.time, item.org_id, body)
-            signature = self._signing.sign(_SIGNATURE + digest) if item is pending[-1] else b""
-            rows.append(JournalRow(slot.number, sequence, item.time, item.org_id, body, digest, signature))
+            ring = rings.get(org_id) or rings.setdefault(org_id, self._ring(org_id))
+            body = ring.seal_record(record, _where(number, sequence, org_id))
+            digest = link(digest, number, sequence, time, org_id, body)
+            signature = self._signing.sign(_SIGNATURE + digest) if sequence == last else b""
+            rows.append(JournalRow(number, sequence, time, org_id, body, digest, signature))
         return rows
 
     async def _take_slot(self) -> Slot:
@@ -249,4 +253,4 @@ def _slot_key(number: int) -> str:
 
 
 def _where(writer: int, sequence: int, org_id: str) -> bytes:
-    return b"".join((b"record\0", writer.to_bytes(4, "big"), sequence.to_bytes(8, "big"), org_id.encode()))
+    return _PLACE.pack(b"record\0", writer, sequence) + org_id.encode()

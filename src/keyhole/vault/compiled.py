@@ -79,6 +79,10 @@ class Compiled:
         state = self._states[org_id] = OrgState(org, entry.revision, generation)
         return state
 
+    def last(self, org_id: str) -> OrgState | None:
+        """The state as it was when it was last asked for; for one who was authenticated in this same request."""
+        return self._states.get(org_id)
+
     async def acl(self, state: OrgState, policies: tuple[str, ...]) -> Acl:
         """The compiled union of policies."""
         acl = state.acls.get(policies)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from keyhole.core.errors import Conflict
 from keyhole.crypto.keyring import Keyring, Where
@@ -20,8 +21,7 @@ _AFTER_FOLDER = "\x7f"  # greater than every byte that a key may have after the 
 Paths = list[str]  # ``Storage.list`` hides the builtin inside the class body
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One stored value in clear. ``data`` is ``None`` where nothing lies; ``revision`` is what a write must expect."""
 
     data: bytes | None
@@ -90,7 +90,12 @@ class Storage:
 
     async def get_one(self, path: str) -> Item:
         """The value at one path."""
-        return (await self.get(path))[0]
+        key = self.key(path)
+        [entry] = await self._store.get([key])
+        data = None
+        if entry.value is not None:
+            data = self._keyring().open(entry.value, Where(self._org, self._mount, key, entry.revision))
+        return Item(data, entry.revision)
 
     async def list(self, prefix: str = "", *, recursive: bool = False) -> Paths:
         """Names directly below ``prefix`` (folders end in ``/``), or all paths below it; sorted."""

@@ -146,7 +146,7 @@ class Vault:
         if isinstance(credential, Caller):
             if org and org != credential.org:
                 raise Unauthenticated("permission denied", f"the caller does not belong to the org {org!r}")
-            return await self.compiled.state(credential.org_id), credential
+            return self.compiled.last(credential.org_id) or await self.compiled.state(credential.org_id), credential
         if isinstance(credential, Anonymous) or credential == b"":
             raise Unauthenticated("missing client token", "send one in X-Vault-Token, or log in: keyhole login")
         if isinstance(credential, LocalOwner):

@@ -345,6 +345,11 @@ class ClientAnswer:
             await self.close()
             raise self._explain(connection, error) from None
 
+    @property
+    def ended(self) -> bool:
+        """Whether the whole body has been read, or the answer was given up."""
+        return self._connection is None
+
     def _read_eof(self, connection: ClientConnection, decoder: Decoder) -> None:
         cut = connection.failure is not None or (connection.tls is not None and not connection.tls.closed)
         if isinstance(decoder, CloseDecoder) and cut:
