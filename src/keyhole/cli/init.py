@@ -44,7 +44,7 @@ def initialise(session: Session, seal: str = "", *, make_keyfile: bool = False) 
     if where.remote:
         body = {"seal": seal or "passphrase"}
         if body["seal"] == "passphrase":
-            body["passphrase"] = session.passphrase.get_new().reveal().decode()
+            body["passphrase"] = session.passphrase.get_new().reveal().decode(errors="surrogateescape")
         token = str(session.client.write("sys/init", body).data["root_token"])
     else:
         token = make_local(session, where.location, seal, make_keyfile=make_keyfile)

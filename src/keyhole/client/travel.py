@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from keyhole.client.core import Result, refusal
 from keyhole.client.http import unreachable
 from keyhole.client.road import Road
-from keyhole.core.errors import InvalidRequest, KeyholeError, NoService, Unreachable, by_code
+from keyhole.core.errors import AmbiguousService, InvalidRequest, KeyholeError, NoService, Unreachable, by_code
 
 Ask = Callable[[str, str, Mapping[str, Any]], Result]
 _PORTS = {"http": 80, "https": 443}
@@ -107,8 +107,9 @@ def resolve(ask: Ask, trip: Trip) -> str:
             answer = ask("update", "sys/why", {**question, "service": name}).data
             if _fits(answer, secret, how):
                 return name
-    if not answer.get("allowed") and "error" in answer:
-        detail = answer["error"]
+    detail = answer.get("error") or {}
+    # Services that do not bind this secret may be as many as they like.
+    if detail and detail["code"] != AmbiguousService.code:
         raise by_code(detail["code"])(detail["reason"], detail["hint"])
     raise NoService(
         f"no service that you may use sends the secret {secret!r} to this destination as {how.rstrip(':')!r}",
