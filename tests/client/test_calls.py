@@ -1,0 +1,131 @@
+"""Calls from Python through the broker: the credential arrives upstream, and never at the caller."""
+
+import asyncio
+import http.server
+import threading
+
+import pytest
+
+import keyhole
+from cli_driver import environment, serving
+from keyhole.client.travel import Trip, resolve
+from keyhole.core.errors import InvalidRequest, NoService, PolicyDenied
+
+VALUE = "sk_live_0123456789"
+
+
+class Upstream(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.seen.append((self.path, self.headers.get("Authorization"), body))
+        content = f'{{"you sent": "{self.headers.get("Authorization")}"}}'.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST  # noqa: N815  # the library's spelling
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    server.seen = []
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    env = environment(KEYHOLE_HOME=str(tmp_path_factory.mktemp("home")))
+    with serving("--dev", "--dev-root-token-id", "root", env=env) as (_, started):
+        yield started
+
+
+@pytest.fixture(params=["local", "server"])
+def where(request, tmp_path, monkeypatch):
+    """Location and token of a vault; the same program has to work with both."""
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path))
+    monkeypatch.setattr("keyhole.process.harden_process", lambda: ())
+    if request.param == "server":
+        return request.getfixturevalue("server")["api"], "root"
+    from cli_driver import ok
+
+    location = f"sqlite:{tmp_path / 'vault.db'}"
+    ok("--vault", location, "init", "--seal", f"keyfile:{tmp_path / 'key'}", "--make-keyfile", "-q")
+    return location, ""
+
+
+@pytest.fixture
+def client(where, upstream):
+    location, token = where
+    host = f"127.0.0.1:{upstream.server_port}"
+    common = {"hosts": [host], "schemes": ["http"], "allow_addresses": ["127.0.0.1/32"]}
+    with keyhole.Client(location, token=token) as client:
+        for name in ("one", "two"):
+            client.write(f"secret/data/{name}", {"data": {"value": f"{VALUE}-{name}"}})
+            client.write(f"services/{name}", {**common, "secret": name, "inject": {"kind": "bearer"}})
+        yield client
+
+
+def test_a_call_names_a_secret_and_gets_its_service(client, upstream):
+    url = f"http://127.0.0.1:{upstream.server_port}/v1/things?x=1"
+    answer = client.call("POST", url, bearer="two", body="payload")
+    assert (answer.status, answer.service) == (200, "two")
+    assert upstream.seen[-1] == ("/v1/things?x=1", f"Bearer {VALUE}-two", b"payload")
+    assert VALUE not in answer.text
+    assert list(answer.json()) == ["you sent"]
+    client.call("GET", url, bearer="one#value")
+    assert upstream.seen[-1][1] == f"Bearer {VALUE}-one"
+    client.call("GET", url, service="two")
+    assert upstream.seen[-1][1] == f"Bearer {VALUE}-two"
+
+
+@pytest.mark.parametrize(
+    "named", [{"basic": "one"}, {"header": {"X-Key": "one"}}, {"bearer": "other"}, {"bearer": "one#x"}]
+)
+def test_a_secret_goes_only_where_and_how_a_service_says(client, upstream, named):
+    before = len(upstream.seen)
+    with pytest.raises(NoService):
+        client.call("GET", f"http://127.0.0.1:{upstream.server_port}/", **named)
+    with pytest.raises((NoService, PolicyDenied)):
+        client.call("GET", "https://evil.example/", bearer="one")
+    assert len(upstream.seen) == before
+
+
+def test_a_session_of_requests_goes_through_the_broker(client, upstream):
+    with client.requests_session() as session:
+        answer = session.get(
+            f"http://127.0.0.1:{upstream.server_port}/session", headers={"X-Keyhole-Service": "one"}, timeout=10
+        )
+    assert answer.status_code == 200
+    assert upstream.seen[-1][:2] == ("/session", f"Bearer {VALUE}-one")
+    assert VALUE not in answer.text
+
+
+def test_the_client_for_asyncio_does_the_same(where):
+    location, token = where
+
+    async def use():
+        async with keyhole.AsyncClient(location, token=token) as client:
+            await client.write("secret/data/deep/a", {"data": {"value": VALUE}})
+            both = await asyncio.gather(client.read("secret/data/deep/a"), client.list("secret/metadata/deep"))
+            await client.delete("secret/data/deep/a")
+            return both
+
+    read, listed = asyncio.run(use())
+    assert read.data["data"] == {"value": VALUE}
+    assert listed.data["keys"] == ["a"]
+
+
+def test_a_call_names_one_secret():
+    with pytest.raises(InvalidRequest):
+        resolve(lambda *_: None, Trip("GET", "https://a.example", bearer="a", basic="b"))
