@@ -35,18 +35,25 @@ async def load(storage: Storage, name: str) -> list[PathRule]:
 
 async def read(storage: Storage, name: str) -> dict[str, Any] | None:
     """``text`` and ``rules`` of a policy as stored."""
+    stored, _ = await _read(storage, name)
+    return stored
+
+
+async def _read(storage: Storage, name: str) -> tuple[dict[str, Any] | None, int]:
+    """A policy and the revision that a write made from it must expect."""
     item = await storage.get_one(f"p/{name}")
-    if item.data is None:
-        return {"text": DEFAULT_TEXT, "rules": parse_policy(DEFAULT_TEXT)} if name == DEFAULT else None
-    data: dict[str, Any] = json.loads(item.data)
-    return data
+    if item.data is not None:
+        return json.loads(item.data), item.revision
+    builtin = {"text": DEFAULT_TEXT, "rules": parse_policy(DEFAULT_TEXT)}
+    return builtin if name == DEFAULT else None, item.revision
 
 
 async def write(storage: Storage, name: str, text: str) -> None:
     """Store a policy. Raises ``InvalidRequest`` with the place of a mistake."""
     if name == ROOT:
         raise InvalidRequest('cannot update "root" policy')
-    await _put(storage, name, text, parse_policy(text))
+    _, revision = await _read(storage, name)
+    await _put(storage, name, text, parse_policy(text), revision)
 
 
 async def delete(storage: Storage, name: str) -> None:
@@ -65,7 +72,8 @@ async def names(storage: Storage) -> list[str]:
 
 async def set_capability(storage: Storage, name: str, path: str, capability: str, *, given: bool) -> bool:
     """Add a capability on an exact path to a policy, or take it out; returns whether that changed anything."""
-    stored = await read(storage, name) or {"text": "", "rules": []}
+    found, revision = await _read(storage, name)
+    stored = found or {"text": "", "rules": []}
     rules: list[dict[str, Any]] = stored["rules"]
     there = [rule for rule in rules if rule["path"] == path]
     if given and any("deny" in rule["capabilities"] for rule in there):
@@ -74,7 +82,7 @@ async def set_capability(storage: Storage, name: str, path: str, capability: str
         return False
     if given:
         added = {"path": path, "capabilities": [capability]}
-        await _put(storage, name, _appended(stored["text"], [*rules, added], added), [*rules, added])
+        await _put(storage, name, _appended(stored["text"], [*rules, added], added), [*rules, added], revision)
         return True
     left = []
     for rule in rules:
@@ -82,7 +90,7 @@ async def set_capability(storage: Storage, name: str, path: str, capability: str
         # A stanza that gives nothing shadows wider ones, so only one that this change has emptied goes.
         if kept or not rule["capabilities"]:
             left.append({**rule, "capabilities": kept})
-    await _put(storage, name, render_policy(left), left)
+    await _put(storage, name, render_policy(left), left, revision)
     return True
 
 
@@ -95,7 +103,6 @@ def _appended(text: str, rules: list[dict[str, Any]], added: dict[str, Any]) -> 
         return render_policy(rules)
 
 
-async def _put(storage: Storage, name: str, text: str, rules: Sequence[dict[str, Any]]) -> None:
-    item = await storage.get_one(f"p/{name}")
+async def _put(storage: Storage, name: str, text: str, rules: Sequence[dict[str, Any]], revision: int) -> None:
     data = json.dumps({"text": text, "rules": list(rules)}).encode()
-    await storage.commit(Change([Write(f"p/{name}", data, item.revision)]))
+    await storage.commit(Change([Write(f"p/{name}", data, revision)]))
