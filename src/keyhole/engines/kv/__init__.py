@@ -80,10 +80,10 @@ async def _store_version(context: Context, name: str, document: Document, data: 
     document.versions[str(document.current)] = {"created": context.now, "deleted": deleted, "destroyed": False}
     for number in [n for n in document.versions if int(n) <= document.current - keep]:
         del document.versions[number]
+        document.oldest = int(number) + 1  # 0 while nothing was pruned, as in Vault
         item = await context.storage.get_one(f"v/{number}/{name}")
         if item.data is not None:
             deletes.append((f"v/{number}/{name}", item.revision))
-    document.oldest = min(map(int, document.versions))
     writes.append((f"k/{name}", document.encode(), document.revision))
     await context.storage.change(writes, deletes)
     return Reply(document.describe(document.current))

@@ -92,7 +92,7 @@ class Api:
         method = scope["method"]
         operation = _OPERATIONS.get(method)
         if operation is None:
-            raise UnsupportedOperation("unsupported operation")
+            raise UnsupportedOperation("")
         query = _query(scope)
         if operation is Operation.READ and query.pop("list", "") == "true":
             operation = Operation.LIST

@@ -80,7 +80,7 @@ def render_error(error: KeyholeError, path: str) -> Answer:
 
 def _vault_texts(error: KeyholeError) -> list[str]:
     if error.status == 405:
-        return [_MULTI.format("unsupported operation")]
+        return [_MULTI.format(error.reason)] if error.reason else []
     if isinstance(error, NotFound):
         return [error.reason] if error.reason.startswith(("no handler for route", "Invalid path")) else []
     if isinstance(error, PolicyDenied):

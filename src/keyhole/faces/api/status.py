@@ -21,6 +21,8 @@ _CODES = {"active": 200, "sealed": 503, "uninit": 501}
 async def _init(node: Node, method: str, body: Mapping[str, Any], _query: Mapping[str, Any]) -> Answer:
     if method in _READS:
         return render(Reply({"initialized": (await node.header()) is not None}, bare=True))
+    if await node.header() is not None:
+        raise InvalidRequest("Vault is already initialized", "open it instead of making a new one")
     passphrase = body.get("passphrase")
     spec = str(body.get("seal") or "passphrase")
     if spec == "passphrase" and not isinstance(passphrase, str):
@@ -90,5 +92,5 @@ async def serve(node: Node, method: str, path: str, body: Mapping[str, Any], que
     """Answer one of ``ROUTES``."""
     methods, handler = ROUTES[path]
     if method not in methods:
-        raise UnsupportedOperation("unsupported operation")
+        raise UnsupportedOperation("")
     return await handler(node, method, body, query)

@@ -64,6 +64,8 @@ def _describe(mount: Mount) -> dict[str, Any]:
         "type": mount.engine.type,
         "description": mount.description,
         "accessor": f"{mount.engine.type}_{mount.id}",
+        "uuid": mount.id,
+        "external_entropy_access": False,
         "options": dict(mount.engine.options) or None,
         "config": {"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": False},
         "local": False,

@@ -64,7 +64,7 @@ def describe(token: Token, now: float, *, clear: str = "") -> dict[str, Any]:
         "id": clear,
         "issue_time": format_time(token.created),
         "meta": dict(token.meta) or None,
-        "num_uses": max(0, token.uses),
+        "num_uses": token.uses,
         "orphan": not token.parent,
         "path": "auth/token/create",
         "policies": list(token.policies),
@@ -148,7 +148,8 @@ class _Handlers:
         renewed, warning = await self._vault.tokens.renew(
             self.storage(context), token, increment=increment, now=context.now
         )
-        return Reply(auth=_auth(renewed, context.now, ""), warnings=[warning] if warning else [])
+        clear = str(call.data.get("token") or "")
+        return Reply(auth=_auth(renewed, context.now, clear), warnings=[warning] if warning else [])
 
     async def renew_self(self, context: Context, call: Call) -> Reply:
         return await self.renew(context, call, await self.own(context))
