@@ -1,15 +1,19 @@
 """Calls from Python through the broker: the credential arrives upstream, and never at the caller."""
 
 import asyncio
+import contextlib
 import http.server
+import ssl
 import threading
+from pathlib import Path
 
 import pytest
+import trustme
 
 import keyhole
 from cli_driver import environment, serving
 from keyhole.client.travel import Trip, resolve
-from keyhole.core.errors import InvalidRequest, NoService, PolicyDenied
+from keyhole.core.errors import InvalidRequest, KeyholeError, NoService, PolicyDenied
 
 VALUE = "sk_live_0123456789"
 
@@ -31,29 +35,52 @@ class Upstream(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def upstream():
+@contextlib.contextmanager
+def answering(context=None):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
     server.seen = []
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    env = environment(KEYHOLE_HOME=str(tmp_path_factory.mktemp("home")))
+def upstream():
+    with answering() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_file(authority, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, ca_file):
+    env = environment(KEYHOLE_HOME=str(tmp_path_factory.mktemp("home")), KEYHOLE_UPSTREAM_CA=ca_file)
     with serving("--dev", "--dev-root-token-id", "root", env=env) as (_, started):
         yield started
 
 
 @pytest.fixture(params=["local", "server"])
-def where(request, tmp_path, monkeypatch):
+def where(request, tmp_path, monkeypatch, ca_file):
     """Location and token of a vault; the same program has to work with both."""
     monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path))
+    monkeypatch.setenv("KEYHOLE_UPSTREAM_CA", ca_file)
     monkeypatch.setattr("keyhole.process.harden_process", lambda: ())
     if request.param == "server":
         return request.getfixturevalue("server")["api"], "root"
@@ -89,6 +116,28 @@ def test_a_call_names_a_secret_and_gets_its_service(client, upstream):
     assert upstream.seen[-1][1] == f"Bearer {VALUE}-two"
 
 
+def test_a_call_to_a_tls_upstream_goes_through_a_tunnel(where, authority):
+    location, token = where
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with answering(context) as upstream, keyhole.Client(location, token=token) as client:
+        host = f"localhost:{upstream.server_port}"
+        client.write("secret/data/tls", {"data": {"value": VALUE}})
+        binding = {"hosts": [host], "secret": "tls", "inject": {"kind": "bearer"}, "paths": ["/v1/**"]}
+        client.write("services/tls", {**binding, "allow_addresses": ["127.0.0.1/32", "::1/128"]})
+        answer = client.call("POST", f"https://{host}/v1/things", bearer="tls", body=b"payload")
+        assert answer.status == 200
+        assert upstream.seen == [("/v1/things", f"Bearer {VALUE}", b"payload")]
+        assert VALUE not in answer.text
+        with pytest.raises(KeyholeError):
+            client.call("GET", f"https://{host}/v2/things", bearer="tls")
+        with pytest.raises(KeyholeError):
+            client.call("GET", "https://other.example/", service="tls")
+        with client.requests_session() as session:
+            assert session.get(f"https://{host}/v1/more", timeout=10).status_code == 200
+        assert len(upstream.seen) == 2
+
+
 @pytest.mark.parametrize(
     "named", [{"basic": "one"}, {"header": {"X-Key": "one"}}, {"bearer": "other"}, {"bearer": "one#x"}]
 )
@@ -107,7 +156,11 @@ def test_a_session_of_requests_goes_through_the_broker(client, upstream):
             f"http://127.0.0.1:{upstream.server_port}/session", headers={"X-Keyhole-Service": "one"}, timeout=10
         )
     assert answer.status_code == 200
+    ca = Path(session.verify)
+    assert ca.exists()
     assert upstream.seen[-1][:2] == ("/session", f"Bearer {VALUE}-one")
+    client.close()
+    assert not ca.exists()
     assert VALUE not in answer.text
 
 

@@ -10,6 +10,8 @@ from keyhole.client.discover import Where, discover
 from keyhole.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from keyhole.client.local import Opened
     from keyhole.client.road import Road
     from keyhole.client.travel import Answered
@@ -82,6 +84,7 @@ class Client:
             discover(vault, token=token), org=org, opener=opener or type(self).opener
         )
         self._road: Road | None = None
+        self._ca: Path | None = None
 
     def read(self, path: str, **query: Any) -> Result:
         """Read an API path, such as ``secret/data/stripe/api-key``. Raises ``NotFound`` and other refusals."""
@@ -124,14 +127,23 @@ class Client:
         return self._road
 
     def requests_session(self) -> Any:
-        """A session of the library ``requests`` that is wired to the broker; needs that library."""
-        from keyhole.client.travel import requests_session  # noqa: PLC0415  # as in call
+        """A session of the library ``requests`` that is wired to the broker, until this client is closed.
 
-        return requests_session(self.road())
+        Raises:
+            InvalidRequest: that library is not installed.
+        """
+        from keyhole.client.travel import ca_file, requests_session  # noqa: PLC0415  # as in call
+
+        if self._ca is None:
+            self._ca = ca_file(self.road())
+        return requests_session(self.road(), self._ca)
 
     def close(self) -> None:
         """Let the vault go. The client can be used again."""
         self._road = None
+        if self._ca is not None:
+            self._ca.unlink(missing_ok=True)
+            self._ca = None
         self._transport.close()
 
     def __enter__(self) -> Self:

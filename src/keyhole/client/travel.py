@@ -220,8 +220,13 @@ def _raise_refusal(response: http.client.HTTPResponse, content: bytes) -> None:
     raise error
 
 
-def requests_session(road: Road) -> Any:
-    """A ``requests.Session`` whose calls go through the broker. It ignores proxy variables of the environment."""
+def requests_session(road: Road, ca: Path) -> Any:
+    """A ``requests.Session`` whose calls go through the broker. It ignores proxy variables of the environment.
+
+    Args:
+        road: the way to the broker.
+        ca: file with the broker's CA; the caller removes it after the session's last call.
+    """
     try:
         import requests  # noqa: PLC0415  # the library is the caller's, not a dependency of ours
     except ImportError:
@@ -229,13 +234,13 @@ def requests_session(road: Road) -> Any:
     session = requests.Session()
     session.trust_env = False
     session.proxies = {"http": road.url, "https": road.url}
-    session.verify = ca_file(road)
+    session.verify = str(ca)
     return session
 
 
-def ca_file(road: Road) -> str:
+def ca_file(road: Road) -> Path:
     """A file with the broker's CA, which is public; for libraries that take a path only."""
     descriptor, name = tempfile.mkstemp(prefix="keyhole-ca-", suffix=".pem")
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(road.ca)
-    return str(Path(name))
+    return Path(name)
