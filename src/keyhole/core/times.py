@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest
 
 
+@functools.lru_cache(maxsize=1024)
 def format_time(seconds: float) -> str:
     """RFC 3339 with microseconds and ``Z``, from seconds since the epoch."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -11,6 +11,7 @@ from keyhole.core.errors import NotFound
 from keyhole.core.request import Operation
 from keyhole.engines import Engine, Handler, Route
 
+_RESOLVED = 4096
 _WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 
 
@@ -45,6 +46,7 @@ class Mounts:
     """The table of mounts of a vault."""
 
     def __init__(self, mounts: Iterable[Mount]) -> None:
+        self._resolved: dict[tuple[Operation, str], Target] = {}
         self._tables: list[tuple[Mount, list[tuple[re.Pattern[str], Route]]]] = []
         for mount in mounts:
             self.add(mount)
@@ -52,6 +54,7 @@ class Mounts:
     def add(self, mount: Mount) -> None:
         """Put one more mount into the table."""
         self._tables.append((mount, [(route.compiled(), route) for route in mount.engine.routes]))
+        self._resolved.clear()
         self._tables.sort(key=lambda table: len(table[0].path), reverse=True)
 
     def __iter__(self) -> Iterator[Mount]:
@@ -76,6 +79,15 @@ class Mounts:
             NotFound: no mount or no route fits.
             UnsupportedOperation: a route fits and does not know the operation.
         """
+        target = self._resolved.get((operation, path))
+        if target is None:
+            target = self._resolve(operation, path)
+            if len(self._resolved) >= _RESOLVED:
+                self._resolved.clear()
+            self._resolved[operation, path] = target
+        return target
+
+    def _resolve(self, operation: Operation, path: str) -> Target:
         wanted = Operation.CREATE if operation in _WRITES else operation
         folder = path if path.endswith("/") else f"{path}/"
         fits = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.errors import (
@@ -88,7 +88,16 @@ class Vault:
         Raises:
             KeyholeError: the refusal; ``request_id`` names its record.
         """
-        request = request if request.id else replace(request, id=new_request_id())
+        if not request.id:
+            request = Request(
+                request.credential,
+                request.operation,
+                request.path,
+                request.data,
+                request.org,
+                request.remote,
+                new_request_id(),
+            )
         try:
             reply = await self._handle(request)
         except KeyholeError as error:

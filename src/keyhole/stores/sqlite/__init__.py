@@ -30,6 +30,8 @@ from keyhole.stores.sqlite.writer import Writer
 WATCH_SECONDS = 0.5
 """How often ``watch`` looks for changes of other processes."""
 
+_LOOK_SECONDS = 0.001  # also for a step of the event loop that takes long
+
 _GET_ONE = "SELECT value, revision FROM entry WHERE key = ?"
 _GET_MANY = "SELECT key, value, revision FROM entry WHERE key IN ({})"
 _GET_CHUNK = 64
@@ -100,6 +102,8 @@ class SqliteStore:
         self._pid = os.getpid()
         self._released = False
         self._changed = asyncio.Event()
+        self._looked = 0
+        self._looked_until = 0.0
         self._writer = Writer(writer, self._check_place, self._wake)
 
     async def get(self, keys: Sequence[str]) -> Entries:
@@ -147,7 +151,18 @@ class SqliteStore:
 
     async def generation(self) -> int:
         self._require_usable()
-        return self._generation()
+        # Everything that is under way in one step of the event loop had arrived before the step began, so one look at
+        # the file, made within the step, is late enough for all of it.
+        now = time.monotonic()
+        if now < self._looked_until:
+            return self._looked
+        self._looked = self._generation()
+        self._looked_until = now + _LOOK_SECONDS
+        asyncio.get_running_loop().call_soon(self._look_again)
+        return self._looked
+
+    def _look_again(self) -> None:
+        self._looked_until = 0.0
 
     def watch(self) -> AsyncIterator[int]:
         self._require_usable()
@@ -208,6 +223,7 @@ class SqliteStore:
 
     def _wake(self) -> None:
         # A fresh event for the next change: whoever waits holds the old one, which stays set.
+        self._look_again()
         self._changed.set()
         self._changed = asyncio.Event()
 

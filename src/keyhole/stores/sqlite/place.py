@@ -75,7 +75,7 @@ def identity(path: Path) -> Identity:
         StoreUnavailable: none, or it cannot be looked at.
     """
     try:
-        status = path.lstat()
+        status = os.lstat(path)
     except OSError as error:
         raise StoreUnavailable(f"{path} cannot be reached: {error.strerror}", "check the disk and the folder") from None
     return status.st_dev, status.st_ino
