@@ -143,8 +143,7 @@ class Node:
             seal = seal or open_seal(
                 spec or header.seal, passphrase=passphrase, vault_id=header.vault_id, interactive=interactive
             )
-            root = await asyncio.to_thread(seal.unwrap, header.root)
-            keys = Keys(self.store, root, max_uses=self._max_uses)
+            keys = Keys(self.store, root := await _unwrap(seal, header), max_uses=self._max_uses)
             await keys.load()
             await self._open(keys, header.vault_id, create=False)
             if await asyncio.to_thread(seal.needs_rewrap, header.root):
@@ -243,6 +242,17 @@ class Node:
                 path = vault.storage(org_id, TOKENS).path(key)
                 ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
         return ended
+
+
+async def _unwrap(seal: Seal, header: Header) -> bytes:
+    """The root key. A key that does not fit is told from damage as far as it can be."""
+    try:
+        return await asyncio.to_thread(seal.unwrap, header.root)
+    except IntegrityError as error:
+        what = "passphrase is" if seal.name == "passphrase" else f"{seal.name}'s key is"
+        raise type(error)(
+            f"the {what} not the one of this vault", "try again; if it is right, the vault's header was changed"
+        ) from None
 
 
 async def _high_water(store: Store, keys: Keys) -> float:
