@@ -67,6 +67,7 @@ LINES = (
     Line("audited", "audited reads, door, 64 at once: to fdatasync/s", _between("door", "disk", "rate"), 2.5, 6),
     Line("api-read", "KV v2 read, API, 8 connections: requests/s to nginx, file", _to_nginx("rate"), 0.028, 0.07),
     Line("cli", "keyhole --help to python -c pass", _between("help", "python", "seconds"), 10, 6, less=True),
+    Line("cli", "keyhole list, key file, to python -c pass", _between("list", "python", "seconds"), 10, 6, less=True),
 )
 
 

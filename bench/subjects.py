@@ -16,7 +16,6 @@ from bench.machine import free_port, pinned
 from bench.upstream import CREDENTIAL, NAME, Nginx, Upstream
 
 SECRET = "bench/api-key"
-PASSPHRASE = "a passphrase for a vault of benchmarks"
 
 
 class Subject(Protocol):
@@ -126,13 +125,24 @@ class Keyhole:
     name = "keyhole"
 
     def __init__(self, folder: Path, core: set[int], upstream: Upstream) -> None:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, mode=0o700)
         self._upstream = upstream
-        environment = {**os.environ, "KEYHOLE_HOME": str(folder), "BENCH_PASSPHRASE": PASSPHRASE}
-        environment["KEYHOLE_UPSTREAM_CA"] = upstream.pki.ca
-        environment["KEYHOLE_RESOLVE"] = f"{NAME}:127.0.0.1"
+        self.command = ["--vault", f"sqlite:{folder}/vault.db"]
+        seal = ["--seal", f"keyfile:{folder}/key"]
+        environment = {**os.environ, "KEYHOLE_HOME": str(folder)}
+        made = subprocess.run(
+            [program(), "init", *self.command, *seal, "--make-keyfile", "--json"],
+            env=environment,
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+        self._root_token: str = json.loads(made.stdout)["root_token"]
+        listen = ["--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0", "--data", str(folder), "--json"]
+        out = ["--upstream-ca", upstream.pki.ca, "--resolve", f"{NAME}:127.0.0.1"]
         self._process = subprocess.Popen(
-            pinned(core, sys.executable, "-m", "bench.server", str(folder)), env=environment, stdout=subprocess.PIPE
+            pinned(core, program(), "server", *self.command, *seal, *listen, *out),
+            env=environment,
+            stdout=subprocess.PIPE,
         )
         assert self._process.stdout is not None
         started = json.loads(self._process.stdout.readline() or b"{}")
@@ -140,7 +150,6 @@ class Keyhole:
             raise SystemExit("the server of the benchmark did not start")
         self.pid = self._process.pid
         self._urls = _Urls(_address(started["api"]), _address(started["proxy"]), started["ca_file"])
-        self._root_token = started["root_token"]
         self.agent_token = self._prepare()
 
     def _prepare(self) -> str:
@@ -198,6 +207,11 @@ class Keyhole:
     def close(self) -> None:
         self._process.terminate()
         self._process.wait()
+
+
+def program() -> str:
+    """The command ``keyhole`` of this interpreter's environment."""
+    return str(Path(sys.executable).with_name("keyhole"))
 
 
 def _address(url: str) -> tuple[str, int]:
