@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from typing import Any
 
 import click
@@ -57,7 +58,9 @@ def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
     path, _ = parse_secret_ref(secret)
     inject = _inject(options)
     lists = ("hosts", "schemes", "methods", "paths", "deny_paths", "allow_addresses", "variables")
-    body = {key: list(options[key]) for key in lists if options[key]}
+    body: dict[str, Any] = {key: list(options[key]) for key in lists if options[key]}
+    if options["variables"]:
+        body["placeholder"] = inject.get("text") or _placeholder(secret, options["variables"])
     session.client.write(f"services/{name}", {**body, "secret": secret, "inject": inject})
     with contextlib.suppress(KeyholeError):
         _warn_missing(session, path)
@@ -65,6 +68,17 @@ def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
     session.out.done(
         stored, f"service {name}: {stored['secret']} goes to {' '.join(stored['hosts'])} as {inject['kind']}"
     )
+
+
+def _placeholder(secret: str, variables: tuple[str, ...]) -> str:
+    """What an agent finds in the variables: in the shape that their SDKs expect, where the catalog knows it."""
+    from keyhole.catalog import Catalog  # noqa: PLC0415  # few services name variables
+
+    catalog = Catalog.load()
+    entry = next(filter(None, map(catalog.for_variable, variables)), None)
+    if entry is not None:
+        return entry.placeholder(secret.encode())
+    return f"keyhole_placeholder_{hashlib.sha256(secret.encode()).hexdigest()[:16]}"
 
 
 def _warn_missing(session: Session, path: str) -> None:
