@@ -11,7 +11,9 @@ import functools
 import inspect
 import json
 import re
+import socket
 import ssl
+import struct
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -31,6 +33,7 @@ HOST = "api.allowed.test"
 SECRET = "sk_live_51H8xKeyholeCanary9Zq7"
 LOOPBACK = ["127.0.0.1/32"]
 NAMES = [HOST, *(f"{name}.test" for name in ("a", "b", "c", "evil", "other", "x.wild", "y.wild", "deep.x.wild"))]
+CERTIFIED = [*NAMES, "*.wild.test"]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -48,7 +51,7 @@ def authority() -> trustme.CA:
 @functools.cache
 def server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority().issue_cert(*NAMES, key_type=trustme.KeyType.ECDSA).configure_cert(context)
+    authority().issue_cert(*CERTIFIED, key_type=trustme.KeyType.ECDSA).configure_cert(context)
     return context
 
 
@@ -94,6 +97,7 @@ class Upstream:
         self.keep_bodies = True
         self.requests: list[Received] = []
         self.raw: list[bytearray] = []
+        self.writers: set[asyncio.StreamWriter] = set()
         self.lost = 0
         self.body_bytes = 0
 
@@ -115,6 +119,7 @@ class Upstream:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raw = bytearray()
         self.raw.append(raw)
+        self.writers.add(writer)
         with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             while await self._one(reader, writer, raw):
                 pass
@@ -122,6 +127,7 @@ class Upstream:
         writer.close()
         with contextlib.suppress(OSError, ssl.SSLError):
             await writer.wait_closed()
+        self.writers.discard(writer)
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, raw: bytearray) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -254,6 +260,8 @@ class Stack:
     secure: int = field(init=False)
     plain: int = field(init=False)
     client: ssl.SSLContext = field(init=False)
+    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    _others: list[Upstream] = field(default_factory=list)
     _exit: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     async def __aenter__(self) -> Self:
@@ -280,11 +288,21 @@ class Stack:
         self.client.load_verify_locations(cadata=(await self.ask("read", "sys/keyhole", token=token))["ca"])
 
     async def __aexit__(self, *details: object) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
         await self._exit.aclose()
+        upstreams = [self.upstream, *self._others]
+        for writer in [writer for upstream in upstreams for writer in upstream.writers]:
+            writer.transport.abort()
+        await until(lambda: not any(upstream.writers for upstream in upstreams))
+        for writer in self._writers:
+            with contextlib.suppress(OSError, ssl.SSLError):
+                await writer.wait_closed()
 
     async def listen(self, upstream: Upstream, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> int:
         """Another listener; its port."""
         server = await asyncio.start_server(upstream.serve, host, 0, ssl=tls, limit=1 << 20)
+        self._others.append(upstream)
         self._exit.callback(server.close)
         return int(server.sockets[0].getsockname()[1])
 
@@ -329,7 +347,7 @@ class Stack:
 
     async def open(self) -> Streams:
         reader, writer = await asyncio.open_connection(*self.address, limit=1 << 24)
-        self._exit.callback(writer.close)
+        self._writers.append(writer)
         return reader, writer
 
     async def connect(self, token: str, target: str, *, host: str | None = None) -> tuple[Reply, Streams]:
@@ -389,6 +407,13 @@ class Stack:
             return await read_reply(reader, method)
         finally:
             writer.close()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Hang up at once, so that the other side learns of it and does not wait for a client that only ended its side."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -13,7 +13,7 @@ import zlib
 
 import pytest
 
-from broker.stack import HOST, SECRET, Received, Reply, Stack, read_reply, until, vectors
+from broker.stack import HOST, SECRET, Received, Reply, Stack, read_reply, reset, until, vectors
 
 _numbers = itertools.count()
 TEXT = "sk-placeholder-0001"
@@ -300,7 +300,7 @@ def test_client_that_breaks_off_its_body_leaves_no_half_request_that_counts(stac
         writer.write(f"POST /v1/x HTTP/1.1\r\nHost: {HOST}:{stack.secure}\r\nContent-Length: 100\r\n\r\nhalf".encode())
         await until(lambda: bool(stack.upstream.requests))
         lost = stack.upstream.lost
-        writer.transport.abort()
+        reset(writer)
         await until(lambda: stack.upstream.lost > lost)
 
     run(ask())
