@@ -7,6 +7,7 @@ helps, and ``verify`` says which of the two it had.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections import deque
@@ -24,7 +25,7 @@ from keyhole.stores import JournalRow, Store
 from keyhole.vault.audit import open_row, open_slot, signed
 from keyhole.vault.keys import SYSTEM, Keys
 
-_PAGE = 1000
+_PAGE = 200
 _CHECKPOINT = b"keyhole checkpoint 1\0"
 _EXACT = ("agent", "service", "run", "step", "result", "id", "operation", "workflow")
 
@@ -179,6 +180,7 @@ class History:
             for row in page:
                 yield row
             after = page[-1].sequence
+            await asyncio.sleep(0)  # a long journal is read between other requests, not before them
 
     async def _slots(self) -> list[int]:
         keys = await self._store.list("sys/journal/")

@@ -160,9 +160,9 @@ class Api:
         """A page that resolves its own name to this machine, or posts here from elsewhere, is refused."""
         if not self._hosts:
             return
-        host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
-        origin = headers.get("origin", "").partition("://")[2].rpartition(":")[0]
-        if host.strip("[]") not in self._hosts or (headers.get("origin") and origin.strip("[]") not in self._hosts):
+        origin = headers.get("origin", "")
+        names = [headers.get("host", ""), *([origin.partition("://")[2]] if origin else [])]
+        if any(_hostname(name) not in self._hosts for name in names):
             raise _ForeignOrigin("this API answers on its loopback address only", "use http://127.0.0.1:PORT")
 
 
@@ -177,6 +177,10 @@ class _ForeignOrigin(InvalidRequest):
 
     code = "policy_denied"
     status = 403
+
+
+def _hostname(authority: str) -> str:
+    return authority[1:].partition("]")[0] if authority.startswith("[") else authority.partition(":")[0]
 
 
 def _headers(scope: Scope) -> dict[str, str]:

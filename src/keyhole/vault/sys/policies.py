@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.path import parse_policy_name
@@ -65,5 +64,5 @@ def _decoded(text: str) -> str:
     """Vault takes a policy as base64 too."""
     try:
         return base64.b64decode(text, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, or not of text
         return text
