@@ -253,7 +253,7 @@ async def serving_api(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
     """The API on its socket; gives its URL, and drains at the end."""
     host, port = split_address(config.listen, "listen")
     tls = _server_tls(config)
-    hosts = frozenset({"127.0.0.1", "localhost", "::1"}) if is_loopback(host) else frozenset()
+    hosts = frozenset({host, "127.0.0.1", "localhost", "::1"}) if is_loopback(host) else frozenset()
     server = ApiServer(Api(keyhole.node, config.api, hosts=hosts), _server_limits(config))
     try:
         bound = await server.listen(host, port, tls=tls)
