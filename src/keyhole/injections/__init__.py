@@ -20,7 +20,7 @@ from keyhole.core.message import Message
 from keyhole.core.service import Inject
 
 MEMBERS = {"bearer": "header", "header": "header", "basic": "basic", "placeholder": "placeholder"}
-_LONGEST = 16 * 1024
+LONGEST = 16 * 1024  # bytes of a secret in a header; common servers take no more
 _VISIBLE = re.compile(rb"[\x20-\x7e]+")
 
 Steps = Generator[Message, None, None]
@@ -45,7 +45,7 @@ def header_value(value: bytes) -> bytes:
     Raises:
         InvalidRequest: it is empty, too long, or has a byte that could end or hide a header.
     """
-    if not value or len(value) > _LONGEST:
+    if not value or len(value) > LONGEST:
         raise InvalidRequest("the secret is empty or longer than a header can be", "look at it: keyhole show NAME")
     if value != value.strip() or _VISIBLE.fullmatch(value) is None:
         raise InvalidRequest(

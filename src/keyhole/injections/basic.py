@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.message import Message
 from keyhole.core.service import Inject
-from keyhole.injections import Steps
+from keyhole.injections import LONGEST, Steps
 
 
 def inject(message: Message, how: Inject, values: Mapping[str, bytes]) -> Steps:
@@ -16,6 +16,8 @@ def inject(message: Message, how: Inject, values: Mapping[str, bytes]) -> Steps:
     credentials = _credentials(how, values)
     if any(byte < 0x20 or byte == 0x7F for byte in credentials):
         raise InvalidRequest("the user name or password has a control character", "store it again: keyhole set NAME")
+    if not any(values.values()) or len(credentials) > LONGEST:
+        raise InvalidRequest("the secret is empty or longer than a header can be", "look at it: keyhole show NAME")
     encoded = base64.b64encode(credentials)
     message.set(b"authorization", b"Basic " + encoded)
     user, _, password = credentials.partition(b":")
