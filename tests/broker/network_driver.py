@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from broker.stack import Reply, Stack, basic, read_reply, vectors
@@ -26,12 +29,20 @@ ALLOWED_IP = "93.184.215.14"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
+class Everywhere(dict[str, list[Any]]):
+    """A zone in which every name that is not listed leads to one public address."""
+
+    def get(self, name: str, _default: Any = None) -> list[Any]:  # type: ignore[override]
+        return super().get(name, [[ALLOWED_IP]])
+
+
 @dataclass
 class Canary:
     """Listens on all addresses and notes which one was dialled, and what came."""
 
     dialled: list[tuple[str, int]] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
+    hellos: list[bytes] = field(default_factory=list)
 
     async def start(self) -> None:
         for port in PORTS:
@@ -47,8 +58,10 @@ class Canary:
         address = writer.get_extra_info("sockname")
         self.dialled.append((address[0], address[1]))
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            data = await reader.read(16)
-            if data[:1] != b"\x16":
+            data = await reader.read(1)
+            if data == b"\x16":
+                self.hellos.append(data + await reader.read(4096))
+            else:
                 self.heads.append(data + await reader.readuntil(b"\r\n\r\n"))
                 writer.write(ANSWER)
                 await writer.drain()
@@ -179,12 +192,51 @@ async def play_exemptions(stack: Stack, canary: Canary) -> dict[str, Any]:
     return results
 
 
+def standard_urls() -> list[dict[str, Any]]:
+    """The URLs of the URL standard's own tests, where they are at hand."""
+    root = os.environ.get("KEYHOLE_VECTORS")
+    if not root:
+        return []
+    with tarfile.open(Path(root) / "third-party" / "url-wpt.tar.gz") as archive:
+        member = archive.extractfile("url-wpt/urltestdata.json")
+        assert member is not None
+        return [row for row in json.loads(member.read()) if isinstance(row, dict)]
+
+
+async def play_standard(stack: Stack, canary: Canary, token: str, server: DnsServer) -> list[dict[str, Any]]:
+    """For each URL that is accepted: the host in the record, in the DNS query, in ``Host`` and in the TLS hello."""
+    results = []
+    for row in standard_urls():
+        canary.take()
+        canary.heads.clear()
+        canary.hellos.clear()
+        server.asked.clear()
+        host = row.get("host") or authority_of({"url": row["input"]})
+        lines = f"GET {row['input']} HTTP/1.1\r\nHost: {host}\r\n".encode("utf-8", "surrogatepass")
+        await exchange(stack, lines + basic(token) + b"\r\n")
+        if not canary.dialled:
+            continue
+        results.append(
+            {
+                "input": row["input"],
+                "hostname": row.get("hostname", ""),
+                "failure": bool(row.get("failure")),
+                "record": (await stack.records())[-1]["host"],
+                "asked": sorted({name for name, _ in server.asked}),
+                "dialled": canary.take(),
+                "heads": [head.decode("latin-1") for head in canary.heads],
+                "hellos": [hello.decode("latin-1") for hello in canary.hellos],
+            }
+        )
+    return results
+
+
 async def main() -> None:
     prepare_network()
     rows = vectors("net/ssrf_urls.jsonl")
-    zone = names_of(rows)
-    zone |= {row["name"]: row["answers"] for row in vectors("net/dns_scenarios.jsonl")}
-    zone |= {name: [[address]] for name, address in EXEMPT.items()}
+    zone = Everywhere(names_of(rows))
+    zone.update({row["name"]: row["answers"] for row in vectors("net/dns_scenarios.jsonl")})
+    zone.update({name: [[address]] for name, address in EXEMPT.items()})
     canary = Canary()
     await canary.start()
     transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -198,7 +250,8 @@ async def main() -> None:
         results["names"] = await play_names(stack, canary, token)
         results["exempt"] = await play_exemptions(stack, canary)
         results["heads"] = [head.decode("latin-1") for head in canary.heads]
-    assert server.asked
+        assert server.asked
+        results["standard"] = await play_standard(stack, canary, token, server)
     json.dump(results, sys.stdout)
 
 

@@ -100,3 +100,23 @@ def test_exemption_is_for_the_named_address_and_no_other(played: dict[str, Any])
     assert reached["five.test"] == ["10.0.0.5"]
     refused = {result["code"] for name, result in played["exempt"].items() if name not in reached}
     assert refused == {"address_denied"}
+
+
+@pytest.mark.vectors
+def test_one_host_is_judged_asked_dialled_and_named(played: dict[str, Any]) -> None:
+    if not os.environ.get("KEYHOLE_VECTORS"):
+        pytest.skip("KEYHOLE_VECTORS is not set: the WPT URL vectors in urltestdata.json did not run")
+    rows = played["standard"]
+    assert len(rows) > 20
+    for row in rows:
+        host = row["record"].rpartition(":")[0].strip("[]")
+        assert row["hostname"].strip("[]").removesuffix(".") == host, row["input"]
+        if row["asked"]:
+            assert row["asked"] == [host]
+        else:
+            assert row["dialled"] == [host]
+        for head in row["heads"]:
+            [said] = [line[6:] for line in head.split("\r\n") if line.startswith("Host: ")]
+            assert said in {row["record"], row["record"].rpartition(":")[0]}
+        for hello in row["hellos"]:
+            assert host in hello or not row["asked"]
