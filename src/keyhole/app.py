@@ -39,14 +39,18 @@ MEMORY = "memory:"
 _GC_THRESHOLDS = (20_000, 50, 100)  # requests make no cycles to speak of; look for them less often
 
 
-class _Ephemeral:
-    """Seal of a vault that ends with the process: its key is nowhere but in memory."""
+class MemorySeal:
+    """A seal whose key is this object: whoever holds it opens the store again, and nobody once the process ends.
+
+    Args:
+        key: 32 bytes, for a seal that another process has too.
+    """
 
     name = "memory"
     unattended = True
 
-    def __init__(self) -> None:
-        self._key = AeadKey(os.urandom(32))
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = AeadKey(key or os.urandom(32))
 
     def wrap(self, key: bytes) -> bytes:
         """Seal the root key."""
@@ -133,7 +137,7 @@ async def open_local(config: Config, passphrase: Secret | None = None, *, intera
 async def open_ephemeral(config: Config, *, token: str = "") -> tuple[Keyhole, str]:
     """A vault in memory, open, and its root token. Whatever store the settings name is left alone."""
     keyhole = await assemble(replace(config, vault=MEMORY), create=True)
-    clear = await keyhole.node.init("memory", seal=_Ephemeral(), token=token)
+    clear = await keyhole.node.init("memory", seal=MemorySeal(), token=token)
     return keyhole, clear
 
 

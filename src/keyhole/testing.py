@@ -12,16 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from keyhole import app
+from keyhole.app import MemorySeal as MemorySeal  # shipped here for tests
 from keyhole.config import Config
 from keyhole.core.request import Credential, Operation, Reply, Request
-from keyhole.crypto.aead import AeadKey
 from keyhole.faces.api.envelope import render
 from keyhole.stores import Store, open_store
 from keyhole.vault.node import Node
@@ -45,32 +44,6 @@ class FrozenClock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._elapsed += seconds
-
-
-class MemorySeal:
-    """A seal whose key is this object: whoever holds it opens the store again.
-
-    Args:
-        key: 32 bytes, for a seal that another process has too.
-    """
-
-    name = "memory"
-    unattended = True
-
-    def __init__(self, key: bytes | None = None) -> None:
-        self._key = AeadKey(key or os.urandom(32))
-
-    def wrap(self, key: bytes) -> bytes:
-        """Seal the root key."""
-        return self._key.seal(key, b"")
-
-    def unwrap(self, blob: bytes) -> bytes:
-        """Open the root key."""
-        return self._key.open(blob, b"")
-
-    def needs_rewrap(self, _blob: bytes) -> bool:
-        """Never."""
-        return False
 
 
 @dataclass(slots=True)

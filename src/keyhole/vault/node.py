@@ -107,7 +107,7 @@ class Node:
             blob = await asyncio.to_thread(seal.wrap, root)
             keys = Keys(self.store, root, max_uses=self._max_uses)
             await keys.create(Header(vault_id, spec, blob, 0))
-            vault = await self._open(keys, vault_id, create=True)
+            vault = await self._open(keys, vault_id)
             grant = Grant(name="user/root", policies=(ROOT,), endless=True)
             storage = vault.storage(vault.root_org, TOKENS)
             clear, _, _ = await vault.tokens.create(storage, grant, now=vault.clock.now(), clear=token)
@@ -145,7 +145,7 @@ class Node:
             )
             keys = Keys(self.store, root := await _unwrap(seal, header), max_uses=self._max_uses)
             await keys.load()
-            await self._open(keys, header.vault_id, create=False)
+            await self._open(keys, header.vault_id)
             if await asyncio.to_thread(seal.needs_rewrap, header.root):
                 stronger = replace(header, root=await asyncio.to_thread(seal.wrap, root))
                 with contextlib.suppress(KeyholeError):  # another node did it, or the store is read-only: try next time
@@ -200,12 +200,13 @@ class Node:
         await self.seal()
         await self.store.close()
 
-    async def _open(self, keys: Keys, vault_id: str, *, create: bool) -> Vault:
+    async def _open(self, keys: Keys, vault_id: str) -> Vault:
         orgs = Orgs(self.store, keys)
         clock = Clock(await self.store.now(), await _high_water(self.store, keys), self._monotonic)
-        if create:
-            await orgs.create(ROOT_ORG, egress=self._egress, now=clock.now())
-        root = await orgs.by_name(ROOT_ORG)
+        try:
+            root = await orgs.by_name(ROOT_ORG)
+        except NotFound:  # a new vault, or one whose making was cut off after its keys were written
+            root = await orgs.create(ROOT_ORG, egress=self._egress, now=clock.now())
         journal = Journal(self.store, keys.signing, keys.ring, clock)
         vault = Vault(self.store, keys, journal, clock, root.id, orgs)
         vault.default_egress = self._egress
