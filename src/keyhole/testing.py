@@ -18,13 +18,15 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from keyhole import app
-from keyhole.app import MemorySeal as MemorySeal  # shipped here for tests
+from keyhole.app import MemorySeal
 from keyhole.config import Config
 from keyhole.core.request import Credential, Operation, Reply, Request
 from keyhole.faces.api.envelope import render
 from keyhole.stores import Store, open_store
 from keyhole.vault.node import Node
 from keyhole.vault.vault import Vault
+
+__all__ = ["ROOT_TOKEN", "FakeUpstream", "FrozenClock", "MemorySeal", "OpenVault", "open_keyhole", "open_vault"]
 
 ROOT_TOKEN = "root"  # noqa: S105 - known on purpose
 _HEAD_END = b"\r\n\r\n"
