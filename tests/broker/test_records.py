@@ -74,7 +74,7 @@ def test_each_call_has_one_intent_and_one_outcome_and_each_refusal_one_record(st
     assert first["parameters"] == ("key", "key")
     assert (first["method"], first["target"]) == ("GET", "/v1/a")
     assert (outcome["status"], outcome["received"]) == (200, 2)
-    assert refused["target"] == "/v2/b"
+    assert (refused["target"], refused["service"]) == ("/v2/b", first["service"])
     assert "abc" not in str(found)
     assert SECRET not in str(found)
     assert len(stack.upstream.requests) == 2
@@ -214,6 +214,7 @@ def test_refused_tunnels_are_recorded(stack: Stack, run) -> None:
     found = run(ask())
     assert shape(found) == [("refused", "no_service"), ("refused", "policy_denied"), ("refused", "no_service")]
     assert {record["method"] for record in found} == {"CONNECT"}
+    assert [bool(record.get("service")) for record in found] == [False, True, False]
     assert found[0]["host"] == f"evil.test:{stack.secure}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from dataclasses import replace
 from typing import Any
 
 from keyhole.broker.ca import Authorities
@@ -64,27 +65,26 @@ class Broker:
         # The tunnel itself costs no use; each request in it does.
         state, caller = await self._authenticate(vault, request, spend=False)
         directory = await self.directory(vault, state)
-        refusal = self._tunnel_refusal(directory, state, caller, authority)
+        match = self._match_tunnel(directory, state, caller, authority)
+        refusal = match.refusal
         if refusal is not None:
-            await vault.record_refusal(state, caller, request, refusal)
+            await vault.record_refusal(state, caller, _about(request, match), refusal)
             refusal.request_id = request.id
             raise refusal
         return await self.authorities(vault).context(state, host)
 
     @staticmethod
-    def _tunnel_refusal(
-        directory: Directory, state: OrgState, caller: Caller, authority: Authority
-    ) -> KeyholeError | None:
-        """Why nothing in a tunnel could be allowed; what is in it is judged request by request."""
+    def _match_tunnel(directory: Directory, state: OrgState, caller: Caller, authority: Authority) -> Match:
+        """Why nothing in a tunnel could be allowed, if so; what is in it is judged request by request."""
         schemes = [scheme for scheme in SCHEMES if directory.at(scheme, authority)]
         match = Match()
         for scheme in schemes or SCHEMES[:1]:
             if any(caller.acl.decide("use", f"services/{s.name}") for s in directory.at(scheme, authority)):
-                return None
+                return Match()
             match = directory.match(caller, Wanted(scheme, authority, "GET", "/"))
         if match.refusal is None and state.org.egress == "deny":
-            return no_service(authority)
-        return match.refusal
+            return Match(refusal=no_service(authority))
+        return match
 
     async def handle(self, call: Call) -> Answer:
         """Make a call, or refuse it.
@@ -116,6 +116,7 @@ class Broker:
             wanted = Wanted(call.scheme, authority, call.method, match_path(target), call.service, call.headers)
             match = directory.match(caller, wanted)
             if match.refusal is not None:
+                request = _about(request, match)
                 raise match.refusal
             if match.service is None and state.org.egress == "deny":
                 raise no_service(authority)
@@ -352,6 +353,11 @@ def no_service(authority: Authority) -> NoService:
         f"no service binds a secret to {authority}, and this org lets no other calls out",
         f"keyhole service add NAME --host {authority} …, or allow it: keyhole org set --egress allow",
     )
+
+
+def _about(request: Request, match: Match) -> Request:
+    """The request as the record of its refusal shows it: with the service that the refusal is about."""
+    return replace(request, data={**request.data, "service": match.about})
 
 
 def _summary(call: Call, authority: Authority, *, target: bool) -> dict[str, object]:

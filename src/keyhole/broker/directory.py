@@ -45,11 +45,13 @@ class Match:
         service: what the call goes through; ``None`` when no service of the org knows the host.
         refusal: why it may not be made.
         shown: whether it was decided by what the headers show.
+        about: the service that a refusal is about, for the record.
     """
 
     service: Service | None = None
     refusal: KeyholeError | None = None
     shown: bool = False
+    about: str = ""
 
 
 class Directory:
@@ -125,13 +127,14 @@ class Directory:
         granted = [service for service in candidates if caller.acl.decide("use", f"services/{service.name}")]
         chosen = [service for service in named if service in granted]
         if not chosen:
-            return Match(refusal=_not_granted(caller, named, wanted))
+            return Match(refusal=_not_granted(caller, named, wanted), about=min(service.name for service in named))
         for service in granted:  # also those that were not named: naming another is no way around a deny path
             if service.denies(wanted.path):
                 return Match(
                     refusal=PolicyDenied(
                         f"the service {service.name!r} denies {wanted.path}", "its deny paths win over all others"
-                    )
+                    ),
+                    about=service.name,
                 )
         return _best(chosen, wanted)
 
@@ -155,7 +158,8 @@ def _best(granted: list[Service], wanted: Wanted) -> Match:
         return Match(
             refusal=PolicyDenied(
                 f"{wanted.method} {wanted.path} is not among what {names} allows", "keyhole service show NAME"
-            )
+            ),
+            about=min(service.name for service in granted),
         )
     best = max(rank for rank, _ in ranked)
     top = [service for rank, service in ranked if rank == best]
