@@ -8,8 +8,8 @@ from . import escapes
 from .forms import derive, derive_wire
 from .matcher import Matcher, Span
 
-_PIECE = 256 * 1024
-"""Bytes scanned at once: bounds what one call allocates however large its argument is."""
+_PIECE = 512 * 1024
+"""Bytes scanned at once: bounds what one call allocates however large its argument is. A connection gives less."""
 
 
 _NO_BASE64 = frozenset(bytes((code,)) for code in b"\n\t }])>;:,.!?'\"")
