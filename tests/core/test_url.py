@@ -18,10 +18,10 @@ from keyhole.core.url import (
     HostPattern,
     PathGlob,
     canonical_target,
-    match_path,
     parse_authority,
     parse_host,
     parse_url,
+    readings,
     split_url,
 )
 
@@ -47,8 +47,8 @@ def test_only_the_allowed_host_in_any_spelling_gets_the_credential(case):
 def test_no_spelling_of_a_path_evades_the_path_rules(case):
     allow, deny = PathGlob("/v1/public/**"), PathGlob("/v1/admin/**")
     try:
-        path = match_path(canonical_target(case["value"].encode()))
-        allowed = allow.matches(path) and not deny.denies(path)
+        paths = readings(canonical_target(case["value"].encode()))
+        allowed = all(allow.matches(path) and not deny.denies(path) for path in paths)
     except (InvalidRequest, BadRequestFraming):
         allowed = False
     assert allowed == (case["must"] == "allow")
@@ -207,7 +207,7 @@ def test_a_target_has_one_normal_form(target, canonical):
 @pytest.mark.parametrize(
     "target",
     [b"/..", b"/.", b"/a/./b", b"/a/%2E%2e/b", b"/a/.%2e", b"/..;/a", b"/..;x=1/a", b"/..%3b/a", b"/%2e%2e%3Bx/a",
-     b"/;/a", b"/%3bx/a", b"/a/..%20/b", b"/a/%20/b", b"/...", b"//a", b"/a//b", b"/a//", b"/a%2fb", b"/a%5Cb",
+     b"/;/a", b"/%3bx/a", b"/a/..%20/b", b"/a/%20/b", b"/...", b"//a", b"/a//b", b"/a//", b"/a%5Cb",
      b"/a%252fb", b"/a%252e%252e", b"/%25%32%66", b"/%2525", b"/a\\b", b"/a%00", b"/a%0d%0ab", b"/a%7f", b"/a%",
      b"/a%2", b"/a%zz", b"/%u002e", b"/%c0%ae", b"/%e0%80%af", b"/%ff", b"/\xff", b"/%ed%a0%80",
      "/a/\u2025/b".encode(), "/a\uff0fb".encode(), "/\uff0e\uff0e/b".encode(), "/a\uff05".encode(),
@@ -235,7 +235,10 @@ def test_the_normal_form_is_stable_and_means_the_same_to_every_decoder(tail):
         return
     assert canonical_target(target) == target
     assert target.isascii()
-    once = match_path(target)
+    once, *opaque = readings(target)
+    assert bool(opaque) == (b"%2F" in target.partition(b"?")[0])
+    if opaque:
+        return
     # A server that decodes, decodes again, or resolves dot segments sees the very same segments.
     assert once.split("/") == [unquote(part) for part in target.partition(b"?")[0].decode().split("/")]
     assert unquote(once) == once or "%" in once.replace("%", "", once.count("%") - 1)

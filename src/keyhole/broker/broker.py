@@ -24,7 +24,7 @@ from keyhole.core.message import Answer, Body, Call, Message
 from keyhole.core.record import Phase, Record, clip, parameter_names
 from keyhole.core.request import Operation, Request
 from keyhole.core.service import SCHEMES, Service
-from keyhole.core.target import canonical_target, match_path
+from keyhole.core.target import canonical_target, readings
 from keyhole.net.guard import Guard
 from keyhole.scrub import BodyScrubber
 from keyhole.vault.compiled import OrgState
@@ -81,7 +81,7 @@ class Broker:
         for scheme in schemes or SCHEMES[:1]:
             if any(caller.acl.decide("use", f"services/{s.name}") for s in directory.at(scheme, authority)):
                 return Match()
-            match = directory.match(caller, Wanted(scheme, authority, "GET", "/"))
+            match = directory.match(caller, Wanted(scheme, authority, "GET", ("/",)))
         if match.refusal is None and state.org.egress == "deny":
             return Match(refusal=no_service(authority))
         return match
@@ -112,8 +112,8 @@ class Broker:
                     "send it in Proxy-Authorization only",
                 )
             directory = await self.directory(vault, state)
-            target = canonical_target(call.target, encoded_slash=not directory.judges_paths(authority))
-            wanted = Wanted(call.scheme, authority, call.method, match_path(target), call.service, call.headers)
+            target = canonical_target(call.target)
+            wanted = Wanted(call.scheme, authority, call.method, readings(target), call.service, call.headers)
             match = directory.match(caller, wanted)
             if match.refusal is not None:
                 request = _about(request, match)

@@ -9,7 +9,7 @@ from keyhole.core.errors import AmbiguousService, KeyholeError, NoService, Polic
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.message import Headers
-from keyhole.core.service import SCHEMES, Service
+from keyhole.core.service import Service
 from keyhole.injections.placeholder import decode_basic
 
 _GRANTED = 4096
@@ -24,7 +24,7 @@ class Wanted:
         scheme: ``http`` or ``https``.
         authority: canonical destination.
         method: as received.
-        path: decoded path that rules are judged on.
+        paths: the readings of its path that rules are judged on; the first is the usual one.
         service: the service that the caller named, or ``""``.
         headers: searched for placeholders when a tie is left.
     """
@@ -32,7 +32,7 @@ class Wanted:
     scheme: str
     authority: Authority
     method: str
-    path: str
+    paths: tuple[str, ...]
     service: str = ""
     headers: Headers | None = None
 
@@ -63,7 +63,6 @@ class Directory:
         self._hosts: dict[str, str] = {}
         self._parents: dict[str, str] = {}
         self._granted: dict[tuple[object, ...], Match] = {}
-        self._judged: dict[Authority, bool] = {}
         for service in services:
             for host in service.hosts:
                 table = self._wild if host.wildcard else self._exact
@@ -86,27 +85,17 @@ class Directory:
             where = self._parents.get(authority.host.partition(".")[2], "")
         return where
 
-    def judges_paths(self, authority: Authority) -> bool:
-        """Is anything that is sent there judged by its path, for any caller and scheme?"""
-        judged = self._judged.get(authority)
-        if judged is None:
-            found = (service for scheme in SCHEMES for service in self.at(scheme, authority))
-            judged = any(service.paths or service.deny_paths for service in found)
-            if len(self._judged) < _GRANTED:
-                self._judged[authority] = judged
-        return judged
-
     def match(self, caller: Caller, wanted: Wanted) -> Match:
         """Which service a call goes through, or why it may not be made.
 
         What was granted once by name, destination and path, without a look at headers, is granted again: all that it
         depends on lives as long as this directory.
         """
-        key = (caller.acl, wanted.scheme, wanted.authority, wanted.method, wanted.path, wanted.service)
+        key = (caller.acl, wanted.scheme, wanted.authority, wanted.method, wanted.paths, wanted.service)
         match = self._granted.get(key)
         if match is None:
             match = self._match(caller, wanted)
-            if match.service is not None and not match.shown and len(wanted.path) <= _SHORT_PATH:
+            if match.service is not None and not match.shown and len(wanted.paths[0]) <= _SHORT_PATH:
                 if len(self._granted) >= _GRANTED:
                     self._granted.clear()
                 self._granted[key] = match
@@ -129,10 +118,10 @@ class Directory:
         if not chosen:
             return Match(refusal=_not_granted(caller, named, wanted), about=min(service.name for service in named))
         for service in granted:  # also those that were not named: naming another is no way around a deny path
-            if service.denies(wanted.path):
+            if any(service.denies(path) for path in wanted.paths):
                 return Match(
                     refusal=PolicyDenied(
-                        f"the service {service.name!r} denies {wanted.path}", "its deny paths win over all others"
+                        f"the service {service.name!r} denies {wanted.paths[0]}", "its deny paths win over all others"
                     ),
                     about=service.name,
                 )
@@ -150,14 +139,15 @@ def _best(granted: list[Service], wanted: Wanted) -> Match:
     ranked = []
     for service in granted:
         host = service.host_rank(wanted.scheme, wanted.authority)
-        path = service.path_rank(wanted.path)
+        paths = [service.path_rank(path) for path in wanted.paths]
+        path = None if None in paths else paths[0]
         if host is not None and path is not None and (not service.methods or wanted.method in service.methods):
             ranked.append(((host, path, bool(service.methods)), service))
     if not ranked:
         names = ", ".join(sorted(service.name for service in granted))
         return Match(
             refusal=PolicyDenied(
-                f"{wanted.method} {wanted.path} is not among what {names} allows", "keyhole service show NAME"
+                f"{wanted.method} {wanted.paths[0]} is not among what {names} allows", "keyhole service show NAME"
             ),
             about=min(service.name for service in granted),
         )

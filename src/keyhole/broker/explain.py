@@ -12,7 +12,7 @@ from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.request import Operation, Reply
 from keyhole.core.service import Inject
-from keyhole.core.target import canonical_target, match_path
+from keyhole.core.target import canonical_target, readings
 from keyhole.core.url import split_url
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.policies import DEFAULT
@@ -36,9 +36,8 @@ class _Handlers:
         try:
             scheme, authority, written = split_url(url)
             state = await self._vault.compiled.state(context.caller.org_id)
-            opaque = not (await self._broker.directory(self._vault, state)).judges_paths(authority)
-            path = match_path(canonical_target(written, encoded_slash=opaque))
-            wanted = Wanted(scheme, authority, method, path, str(call.data.get("service") or ""))
+            paths = readings(canonical_target(written))
+            wanted = Wanted(scheme, authority, method, paths, str(call.data.get("service") or ""))
             match = await self._broker.explain(self._vault, state, caller, wanted)
         except KeyholeError as error:
             return Reply({**answer, "allowed": False, **_refusal(error)})

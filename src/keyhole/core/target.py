@@ -36,12 +36,11 @@ _SEPARATORS = frozenset("/\\%;")
 _HINT = "send the path in its normal form (RFC 3986, section 6.2.2)"
 
 
-def canonical_target(target: bytes, *, encoded_slash: bool = False) -> bytes:
+def canonical_target(target: bytes) -> bytes:
     """The one form of an origin-form target (``/path?query``) that is judged and sent. Idempotent.
 
     Args:
-        target: as received.
-        encoded_slash: let ``%2F`` stand in the path. Only for a destination where no rule is judged by the path.
+        target: as received. ``%2F`` may stand in its path; see ``readings``.
 
     Raises:
         BadRequestFraming: it is no origin-form, or has bytes that no request line may have.
@@ -53,16 +52,24 @@ def canonical_target(target: bytes, *, encoded_slash: bool = False) -> bytes:
     if _ILLEGAL.search(target):
         raise BadRequestFraming("the request target has a space, a control character or a '#'", "percent-encode it")
     if not _PLAIN_PATH.match(path):
-        path = _normal_path(path, encoded_slash=encoded_slash)
+        path = _normal_path(path)
     return path + mark + (query if query.isascii() else _encode_query(query))
 
 
-def match_path(target: bytes) -> str:
-    """The decoded path of a canonical target, which rules are judged on."""
-    return unquote_to_bytes(target.partition(b"?")[0]).decode()
+def readings(target: bytes) -> tuple[str, ...]:
+    """The decoded paths of a canonical target, on which rules are judged.
+
+    There is one, unless the path has an encoded slash: whether that separates is the server's choice (RFC 3986,
+    section 2.2), so a rule that allows must allow both readings, and one that denies denies either.
+    """
+    path = target.partition(b"?")[0]
+    decoded = unquote_to_bytes(path).decode()
+    if b"%2F" not in path:
+        return (decoded,)
+    return decoded, unquote_to_bytes(path.replace(b"%2F", b"%252F")).decode()
 
 
-def _normal_path(path: bytes, *, encoded_slash: bool) -> bytes:
+def _normal_path(path: bytes) -> bytes:
     if b"\\" in path:
         raise InvalidRequest("the path has a backslash", _HINT)
     if _BROKEN_TRIPLET.search(path):
@@ -74,7 +81,7 @@ def _normal_path(path: bytes, *, encoded_slash: bool) -> bytes:
     last = len(segments) - 1
     for place, segment in enumerate(segments):
         if segment or place != last:
-            _check_segment(segment, encoded_slash=encoded_slash)
+            _check_segment(segment)
     return quote_from_bytes(path, safe=_PCHAR + "%").encode()
 
 
@@ -83,18 +90,13 @@ def _normal_triplet(match: re.Match[bytes]) -> bytes:
     return bytes((code,)) if code in _UNRESERVED else match[0].upper()
 
 
-def _check_segment(segment: bytes, *, encoded_slash: bool) -> None:
+def _check_segment(segment: bytes) -> None:
     try:
         text = unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
         raise InvalidRequest("the path is not UTF-8", _HINT) from None
     if any(char == "\\" or char < " " or char in "\x7f\ufdd0" for char in text):
         raise InvalidRequest("the path has an encoded backslash or control character", _HINT)
-    if "/" in text and not encoded_slash:
-        raise InvalidRequest(
-            "the path has an encoded slash where calls are judged by their path",
-            "only a host whose services have no paths and no deny paths takes one",
-        )
     folded = text if text.isascii() else _visible(unicodedata.normalize("NFKC", text))
     if any(folded.count(char) > text.count(char) for char in _SEPARATORS):
         raise InvalidRequest("the path has a character that can be taken for a separator", _HINT)
@@ -130,6 +132,8 @@ class PathGlob:
             normal = canonical_target(pattern.encode())
         except (BadRequestFraming, UnicodeEncodeError) as error:
             raise InvalidRequest("a path pattern is not a path", "begin with '/', for example /v1/**") from error
+        if b"%2F" in normal:
+            raise InvalidRequest("a path pattern has an encoded slash", "write the segments apart, or a '*'")
         self.pattern = pattern
         texts = normal.decode().split("/")[1:]
         self._segments = tuple(_compile_segment(text) for text in texts)
@@ -137,7 +141,7 @@ class PathGlob:
         self._folded = tuple(dict.fromkeys(folded))
 
     def matches(self, path: str) -> bool:
-        """Whether a path from ``match_path`` is meant, exactly as written. For rules that allow."""
+        """Whether a path from ``readings`` is meant, exactly as written. For rules that allow."""
         return _match(self._segments, path.split("/")[1:])
 
     def denies(self, path: str) -> bool:

@@ -10,7 +10,7 @@ import re
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.host import DEFAULT_PORTS, Authority, HostPattern, parse_authority, parse_host
-from keyhole.core.target import PathGlob, canonical_target, match_path
+from keyhole.core.target import PathGlob, canonical_target, readings
 
 __all__ = [
     "DEFAULT_PORTS",
@@ -18,10 +18,10 @@ __all__ = [
     "HostPattern",
     "PathGlob",
     "canonical_target",
-    "match_path",
     "parse_authority",
     "parse_host",
     "parse_url",
+    "readings",
     "split_url",
 ]
 
