@@ -6,6 +6,7 @@ This floor cannot construct a vault; whoever stands above gives an ``Opened``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Coroutine, Mapping
@@ -13,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from keyhole.client.core import Result
 from keyhole.client.road import Road
+from keyhole.core.errors import KeyholeError
 from keyhole.core.request import Reply
 from keyhole.core.value import Secret
 
@@ -48,6 +50,7 @@ class LocalTransport:
         self._org = org
         self._runner: asyncio.Runner | None = None
         self._thread: threading.Thread | None = None
+        self._made = ""
 
     def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
         """Ask, and wait. Raises what opening the vault and the door raise."""
@@ -72,7 +75,14 @@ class LocalTransport:
         """The owner of a vault has no token; for the proxy it makes itself one that can do nothing else."""
         request = {"scope": "proxy", "ttl": PROXY_TTL, "display_name": "call"}
         auth = self.ask("update", "auth/token/create", request).auth or {}
-        return str(auth["client_token"])
+        self._made = str(auth["client_token"])
+        return self._made
+
+    def _end_token(self) -> None:
+        made, self._made = self._made, ""
+        if made:
+            with contextlib.suppress(KeyholeError):  # it ends by itself as well
+                self.ask("update", "auth/token/revoke", {"token": made})
 
     def _to_background(self) -> None:
         if self._thread is None and self._runner is not None:
@@ -85,6 +95,7 @@ class LocalTransport:
         if self._runner is None:
             return
         try:
+            self._end_token()
             self.run(self._opened.close())
         finally:
             if self._thread is not None:
