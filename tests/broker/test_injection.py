@@ -256,8 +256,8 @@ def test_body_arrives_byte_for_byte_with_exactly_one_credential(
     stack: Stack, run, token: str, name: str, chunked: bool, headers: bytes
 ) -> None:
     body = BODIES[name]
-    if not body and headers.startswith(b"Expect"):
-        pytest.skip("nobody waits to send nothing")
+    if not body:
+        headers = headers.replace(b"Expect: 100-continue\r\n", b"")  # nobody waits to send nothing
     pieces = [body[at : at + 700] for at in range(0, len(body), 700)]
     assert run(post(stack, token, pieces, chunked=chunked, headers=headers)).status == 200
     received = stack.upstream.last

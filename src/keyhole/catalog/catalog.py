@@ -52,7 +52,7 @@ class Catalog:
 
     def _hint(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.names(), n=3)
-        return f"perhaps {' or '.join(close)}" if close else "see `keyhole catalog`"
+        return f"perhaps {' or '.join(close)}" if close else "keyhole add without a name lists what there is"
 
 
 def read_entry(source: Traversable) -> CatalogEntry:
