@@ -329,15 +329,18 @@ async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> tupl
     return status, headers, await reader.read()
 
 
+_PATIENCE = 20.0  # seconds for the first byte, on a machine that does other things too
+
+
 async def converse(streams: Streams, raw: bytes, quiet: float) -> tuple[bytes, bool]:
-    """Send, then collect what comes back until the end or until nothing came for a while. Whether it ended."""
+    """Send, then collect what comes back until the end, or until nothing more came for a while. Whether it ended."""
     reader, writer = streams
     received = b""
     with contextlib.suppress(OSError):
         writer.write(raw)
         while True:
             try:
-                piece = await asyncio.wait_for(reader.read(65536), quiet)
+                piece = await asyncio.wait_for(reader.read(65536), quiet if received else _PATIENCE)
             except TimeoutError:
                 return received, False
             if not piece:
