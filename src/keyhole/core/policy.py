@@ -112,7 +112,7 @@ class Acl:
         self._exact: dict[str, PathRule] = {}
         wild: dict[str, list[_Wildcard]] = {}
         for rule in by_path.values():
-            if rule.path.endswith("*") or "+" in rule.path.split("/"):
+            if _is_pattern(rule.path):
                 candidate = _Wildcard(rule)
                 wild.setdefault(candidate.fixed, []).append(candidate)
             else:
@@ -182,6 +182,20 @@ class Acl:
             for fixed, bucket in self._wild.items()
         )
 
+    def includes(self, rule: PathRule) -> bool:
+        """Whether a caller with this list may do all that a rule allows.
+
+        Only a rule for one exact path is compared. A pattern reaches paths that other rules of the caller may take
+        away, so it counts as more, unless it gives nothing at all.
+        """
+        if self._root or not rule.capabilities or "deny" in rule.capabilities:
+            return True
+        own = None if _is_pattern(rule.path) else self.rule_for(rule.path)
+        if own is None or "deny" in own.capabilities or not rule.capabilities <= own.capabilities:
+            return False
+        limits = (own.allowed, own.denied, own.required)
+        return not any(limits) or limits == (rule.allowed, rule.denied, rule.required)
+
     def _best(self, path: str) -> PathRule | None:
         for length in self._lengths:
             if length <= len(path):
@@ -189,6 +203,10 @@ class Acl:
                     if candidate.matches(path):
                         return candidate.rule
         return None
+
+
+def _is_pattern(path: str) -> bool:
+    return path.endswith("*") or "+" in path.split("/")
 
 
 class _Wildcard:

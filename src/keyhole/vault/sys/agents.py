@@ -1,4 +1,8 @@
-"""``agents/``: machine identities. Granting writes into the agent's own policy ``agent/NAME``."""
+"""``agents/``: machine identities. Granting writes into the agent's own policy ``agent/NAME``.
+
+Nobody gives away through an agent what it has not got itself: who makes a token for an agent must be allowed all that
+the agent is, and who grants a service must be allowed its use, unless the caller has ``sudo`` on that very path.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.identity import RunContext
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count
@@ -30,6 +34,12 @@ def own_policy(name: str) -> str:
     return f"agent/{name}"
 
 
+async def require_agent(vault: Vault, org_id: str, name: str) -> None:
+    """Raises ``NotFound`` where the org has no such agent."""
+    if (await vault.storage(org_id, MOUNT, configures=True).get_one(f"a/{name}")).data is None:
+        raise NotFound(f"there is no agent {name!r}", f"keyhole agent add {name}")
+
+
 class _Handlers:
     """Handlers of the agent routes of a vault."""
 
@@ -40,10 +50,8 @@ class _Handlers:
         return (await context.storage.get_one(f"a/{params['name']}")).data is not None
 
     async def required(self, context: Context, call: Call) -> str:
-        name = call.params["name"]
-        if not await self.exists(context, call.params):
-            raise NotFound(f"there is no agent {name!r}", f"keyhole agent add {name}")
-        return name
+        await require_agent(self._vault, context.caller.org_id, call.params["name"])
+        return call.params["name"]
 
     async def write(self, context: Context, call: Call) -> Reply:
         name = call.params["name"]
@@ -106,6 +114,7 @@ class _Handlers:
         scope = call.data.get("scope") or "full"
         if scope not in _SCOPES:
             raise InvalidRequest("scope is full or proxy")
+        await self.require_no_more(context, call, name)
         grant = Grant(
             name=f"agent/{name}",
             policies=(policies.DEFAULT, own_policy(name)),
@@ -123,6 +132,18 @@ class _Handlers:
         data = {"token": clear, "accessor": made.accessor, "expires_at": format_time(made.expires)}
         return Reply(data, warnings=[warning] if warning else [])
 
+    async def require_no_more(self, context: Context, call: Call, name: str) -> None:
+        """Raises ``PolicyDenied`` when a token of the agent could do what the caller cannot."""
+        caller = context.caller
+        if own_policy(name) in caller.policies or caller.allows("update", call.path, sudo=True):
+            return
+        for rule in await policies.load(self.policy_storage(context), own_policy(name)):
+            if not caller.acl.includes(rule):
+                raise PolicyDenied(
+                    f"the agent {name!r} may do more than you: its policy has a rule for {rule.path!r}",
+                    f"ask for that right, or for sudo on {call.path}",
+                )
+
     async def revoke(self, context: Context, call: Call) -> Reply:
         return Reply({"revoked": await self.end_all(context, await self.required(context, call))})
 
@@ -130,9 +151,13 @@ class _Handlers:
         name, service = await self.required(context, call), parse_name(call.params["service"])
         if service not in await self._vault.services(await self._vault.compiled.state(context.caller.org_id)):
             raise NotFound(f"there is no service {service!r}", "keyhole service list")
-        changed = await policies.set_capability(
-            self.policy_storage(context), own_policy(name), f"services/{service}", "use", given=True
-        )
+        path = f"services/{service}"
+        if not (context.caller.allows("use", path) or context.caller.allows("update", call.path, sudo=True)):
+            raise PolicyDenied(
+                f"granting a service needs use of it, and you may not use {service!r}",
+                f"ask for that right, or for sudo on {call.path}",
+            )
+        changed = await policies.set_capability(self.policy_storage(context), own_policy(name), path, "use", given=True)
         return Reply({"agent": name, "service": service, "changed": changed})
 
     async def take_back(self, context: Context, call: Call) -> Reply:
