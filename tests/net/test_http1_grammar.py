@@ -85,6 +85,10 @@ def test_a_request_line_has_one_form(line: bytes) -> None:
         b"(x): v",
         b"Transfer_Encoding: chunked",
         b"content_length: 5",
+        b"Transfer_encoding: chunked",
+        b"X_HTTP-Method_Override: DELETE",
+        b"X-HTTP-Method_Override: DELETE",
+        b"X_Original-URL: /admin",
     ],
 )
 def test_a_header_line_has_one_form(field: bytes) -> None:

@@ -105,6 +105,15 @@ def test_connection_cannot_name_a_credential_or_framing_away() -> None:
     assert dict(call.headers) == {b"content-type": b"a/b", b"via": b"1.1 keyhole-rig"}
 
 
+@pytest.mark.parametrize(
+    "name", [b"X_Forwarded-Proto", b"X-Forwarded_For", b"X_Real_IP", b"x_host", b"X_Keyhole_Service", b"Proxy_Cookie"]
+)
+def test_what_is_left_out_is_left_out_with_underscores_too(name: bytes) -> None:
+    call = _admit(_inside(name + b": evil", b"X_Own: mine"))
+    assert dict(call.headers) == {b"x_own": b"mine", b"via": b"1.1 keyhole-rig"}
+    assert call.service == ""
+
+
 def test_a_request_that_has_been_here_is_a_loop() -> None:
     with pytest.raises(LoopDetected):
         _admit(_inside(b"Via: 1.1 other", b"via: 1.1 keyhole-rig (x), 2 third"))

@@ -112,10 +112,18 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
     expects = b"expect" in fields and _expects_continue(head)
     left_out = _LEFT_OUT | named if named else _LEFT_OUT
     headers = [pair for pair in head.headers if pair[0] not in left_out and not pair[0].startswith(_LEFT_OUT_PREFIXES)]
+    if any(b"_" in name for name, _ in headers):
+        headers = [pair for pair in headers if not _imitates_left_out(pair[0])]
     headers.append((b"via", via))
     service = fields.get(b"x-keyhole-service", b"").decode("latin-1")
     call = Call(credential, scheme, host, port, head.method, target, headers, None, remote, service)
     return Admitted(call, persistent, expects)
+
+
+def _imitates_left_out(name: bytes) -> bool:
+    """Would a server that takes an underscore for a hyphen (CGI, WSGI) read a header that is left out?"""
+    plain = name.replace(b"_", b"-")
+    return plain != name and (plain in _LEFT_OUT or plain.startswith(_LEFT_OUT_PREFIXES))
 
 
 def connect_authority(head: RequestHead) -> Authority:

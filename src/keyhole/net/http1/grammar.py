@@ -27,18 +27,19 @@ _FIELDS = re.compile(rb"(?:" + _TOKEN + rb"++:" + _TEXT + rb"*+\r\n)*+\r\n")
 _STRAY = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TOKENS = re.compile(_TOKEN + rb"++")
 
-# Names that a server might take for a name with a hyphen (CGI, WSGI and many frameworks map both to one variable).
-_ALIASES = frozenset(
+# Names that must not be said in another way: CGI, WSGI and many frameworks take an underscore for a hyphen.
+_ALIASED = frozenset(
     {
-        b"transfer_encoding",
-        b"content_length",
-        b"proxy_authorization",
-        b"x_forwarded_host",
-        b"x_http_method_override",
-        b"x_http_method",
-        b"x_method_override",
-        b"x_original_url",
-        b"x_rewrite_url",
+        b"transfer-encoding",
+        b"content-length",
+        b"proxy-authorization",
+        b"x-forwarded-host",
+        b"x-http-method-override",
+        b"x-http-method",
+        b"x-method-override",
+        b"x-original-host",
+        b"x-original-url",
+        b"x-rewrite-url",
     }
 )
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"proxy-authorization"})
@@ -117,7 +118,7 @@ def _parse_fields(head: bytes, start: int, limits: WireLimits) -> tuple[Headers,
     fields = dict(headers)
     if len(fields) != len(headers):
         _refuse_repeated(headers)
-    if b"_" in head and not _ALIASES.isdisjoint(fields):
+    if b"_" in head and any(b"_" in name and name.replace(b"_", b"-") in _ALIASED for name in fields):
         raise Malformed("a header name imitates another with an underscore", "use the name with hyphens")
     if len(head) > limits.value_bytes and max(len(value) for _, value in headers) > limits.value_bytes:
         raise Malformed(f"a header value is longer than {limits.value_bytes} bytes")
