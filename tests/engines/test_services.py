@@ -43,6 +43,9 @@ from vault.world import SERVICE, play, refusal
         {"placeholder": "é"},
         {"variables": ["A B"]},
         {"paths": ["x" * 10_000]},
+        {"deny_path": ["/v1/admin/**"]},
+        {"method": ["GET"]},
+        {"name": "another"},
     ],
 )
 def test_a_binding_that_makes_no_sense_is_a_bad_request(change):
@@ -64,8 +67,7 @@ def test_a_service_is_read_as_it_was_written_and_replaced_as_a_whole():
             ["/v1/admin/**"],
             "stripe/api-key#value",
         )
-        body = {key: first[key] for key in first.keys() - {"name"}}
-        await vault.ask("update", "services/x", body)
+        await vault.ask("update", "services/x", first)
         assert (await vault.ask("read", "services/x")).data == first
         await vault.ask("update", "services/x", SERVICE)
         assert (await vault.ask("read", "services/x")).data["methods"] == []

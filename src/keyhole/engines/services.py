@@ -16,6 +16,19 @@ from keyhole.core.service import Service
 from keyhole.engines import Call, Context, Engine, Field, Route
 
 SECRETS = "secret/"
+FIELDS = (
+    Field("hosts", "list of host[:port]; *.host for one more label"),
+    Field("schemes", "list of https, http; https unless said"),
+    Field("methods", "list of methods; all unless said"),
+    Field("paths", "list of globs: * within a segment, ** across; all unless said"),
+    Field("deny_paths", "list of globs that win over paths"),
+    Field("secret", "path#field of the secret"),
+    Field("inject", 'object: {"kind": "bearer" | "basic" | "header" | "placeholder", …}'),
+    Field("allow_addresses", "list of networks that may be dialled although they are private"),
+    Field("placeholder", "text that stands for the secret in an agent's environment"),
+    Field("variables", "environment variables that hold the placeholder"),
+)
+_KNOWN = {field.name for field in FIELDS} | {"name"}
 
 
 def secret_path(path: str) -> str:
@@ -32,6 +45,11 @@ async def _exists(context: Context, params: Mapping[str, str]) -> bool:
 async def write(context: Context, call: Call) -> None:
     """Makes or replaces a service."""
     name = parse_name(call.params["name"])
+    unknown = call.data.keys() - _KNOWN
+    if unknown:  # a misspelt limit that is passed over would leave the service wider than it was meant
+        raise InvalidRequest(f"unknown field {min(unknown)[:40]!r}", f"known: {', '.join(sorted(_KNOWN))}")
+    if call.data.get("name", name) != name:
+        raise InvalidRequest("the name in the body is not the one in the path", "leave it out")
     service = Service.from_data(name, call.data)
     for path, _ in service.secret_refs():
         if not context.caller.allows("read", secret_path(path)):
@@ -88,18 +106,7 @@ ENGINE = Engine(
             "{name}",
             {Operation.READ: read, Operation.CREATE: write, Operation.DELETE: delete},
             exists=_exists,
-            fields=(
-                Field("hosts", "list of host[:port]; *.host for one more label"),
-                Field("schemes", "list of https, http; https unless said"),
-                Field("methods", "list of methods; all unless said"),
-                Field("paths", "list of globs: * within a segment, ** across; all unless said"),
-                Field("deny_paths", "list of globs that win over paths"),
-                Field("secret", "path#field of the secret"),
-                Field("inject", 'object: {"kind": "bearer" | "basic" | "header" | "placeholder", …}'),
-                Field("allow_addresses", "list of networks that may be dialled although they are private"),
-                Field("placeholder", "text that stands for the secret in an agent's environment"),
-                Field("variables", "environment variables that hold the placeholder"),
-            ),
+            fields=FIELDS,
             help="Where a secret may go, and how it is attached.",
         ),
     ),
