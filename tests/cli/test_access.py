@@ -75,6 +75,25 @@ def test_why_says_what_would_be_attached_only_after_the_grant(stripe):
     assert run(*asked).code == 1
 
 
+def test_why_names_a_secret_that_could_not_be_lent(stripe):
+    ok("grant", "coder", "stripe")
+    asked = ("why", "GET", "https://api.stripe.com/v1/balance", "--agent", "coder")
+    ok("expire", "stripe/api-key", "--at", "2020-01-01")
+    ran = run(*asked, "--json")
+    assert (ran.code, ran.json["allowed"], ran.json["error"]["code"]) == (1, False, "expired")
+    assert ran.json["service"] == "stripe"
+    assert "keyhole set stripe/api-key" in run(*asked).out
+    ok("rm", "stripe/api-key", "--all")
+    assert run(*asked, "--json").json["error"]["code"] == "not_found"
+
+
+def test_questions_about_an_agent_that_is_not_there_say_so(stripe):
+    ran = run("why", "GET", "https://api.stripe.com/", "--agent", "codr", "--json")
+    assert ran.code == 5
+    assert "codr" in ran.error["reason"]
+    assert run("what-can", "codr").code == 5
+
+
 def test_who_can_and_what_can_answer_from_both_ends(stripe):
     assert ok("who-can", "stripe/api-key", "--json").json["agents"] == []
     ok("grant", "coder", "stripe")

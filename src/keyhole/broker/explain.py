@@ -8,7 +8,7 @@ from typing import Any
 from keyhole import __version__
 from keyhole.broker.broker import Broker
 from keyhole.broker.directory import Wanted
-from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied
+from keyhole.core.errors import Expired, InvalidRequest, KeyholeError, NotFound, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.request import Operation, Reply
 from keyhole.core.service import Inject
@@ -16,7 +16,7 @@ from keyhole.core.target import canonical_target, readings
 from keyhole.core.url import split_url
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.policies import DEFAULT
-from keyhole.vault.sys.agents import own_policy
+from keyhole.vault.sys.agents import own_policy, require_agent
 from keyhole.vault.vault import Vault
 
 
@@ -46,12 +46,15 @@ class _Handlers:
         if match.service is None:
             return Reply({**answer, "allowed": True, "service": None, "inject": None, "egress": state.org.egress})
         service = match.service
+        answer |= {"service": service.name, "secret": service.secret}
+        try:
+            await self._vault.check_loan(state, caller, service)
+        except (Expired, NotFound) as error:
+            return Reply({**answer, "allowed": False, **_refusal(error)})
         return Reply(
             {
                 **answer,
                 "allowed": True,
-                "service": service.name,
-                "secret": service.secret,
                 "inject": describe(service.inject),
                 "paths": [glob.pattern for glob in service.paths],
                 "methods": sorted(service.methods),
@@ -65,6 +68,7 @@ class _Handlers:
             return context.caller
         if not context.caller.allows("read", f"agents/{name.removeprefix('agent/')}"):
             raise PolicyDenied(f"asking about {name} needs read on it", "ask about yourself, or ask an administrator")
+        await require_agent(self._vault, context.caller.org_id, name.removeprefix("agent/"))
         policies = (DEFAULT, own_policy(name.removeprefix("agent/")))
         acl = await self._vault.compiled.acl(await self._vault.compiled.state(context.caller.org_id), policies)
         return Caller(context.caller.org, context.caller.org_id, name, "", "full", policies, acl)

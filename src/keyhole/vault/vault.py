@@ -157,7 +157,10 @@ class Vault:
                 raise Unauthenticated("permission denied", f"the caller does not belong to the org {org!r}")
             return self.compiled.last(credential.org_id) or await self.compiled.state(credential.org_id), credential
         if isinstance(credential, Anonymous) or credential == b"":
-            raise Unauthenticated("missing client token", "send one in X-Vault-Token, or log in: keyhole login")
+            raise Unauthenticated(
+                "missing client token",
+                "send one in X-Vault-Token, to the proxy as its password, or log in: keyhole login",
+            )
         if isinstance(credential, LocalOwner):
             return await self._owner(org)
         state = await self.compiled.state(org_of(credential) or self.root_org)
@@ -341,6 +344,10 @@ class Vault:
             except NotFound as error:
                 missing = missing or error
         raise missing or InternalError("a service without a secret")
+
+    async def check_loan(self, state: OrgState, caller: Caller, service: Service) -> None:
+        """Raises what a loan of the service would raise now; nothing is lent."""
+        await self._lend(state, caller, service)
 
     async def _policy(self, org_id: str, name: str) -> list[PathRule]:
         return await policies.load(self.storage(org_id, policies.MOUNT, configures=True), name)

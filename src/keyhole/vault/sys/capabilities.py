@@ -11,7 +11,7 @@ from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.policies import DEFAULT
 from keyhole.vault.sys.agents import MOUNT as AGENTS
-from keyhole.vault.sys.agents import own_policy
+from keyhole.vault.sys.agents import own_policy, require_agent
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
 
@@ -59,6 +59,7 @@ class _Handlers:
 
     async def what_can(self, context: Context, call: Call) -> Reply:
         name = call.params["name"]
+        await require_agent(self._vault, context.caller.org_id, name)
         rules = await self.acl(context, (DEFAULT, own_policy(name)))
         services = (await self._vault.services(await self._vault.compiled.state(context.caller.org_id))).values()
         usable = [s for s in services if rules.decide("use", f"services/{s.name}")]
