@@ -126,7 +126,7 @@ def test_call_of_a_secret_that_no_service_sends_there_is_denied(vault):
     ok("add", "stripe", stdin=KEY)
     done = run("call", "https://evil.example.com/", "--bearer", "stripe/api-key")
     assert done.code == 4
-    assert "does not mean https://evil.example.com:443" in done.err
+    assert "no service binds a secret to evil.example.com:443" in done.err
 
 
 def test_call_with_an_option_that_is_no_pair_does_not_repeat_it(vault):

@@ -104,8 +104,7 @@ def resolve(ask: Ask, trip: Trip) -> str:
         return str(answer["service"])
     if not trip.service:
         for name in _candidates(ask, str(answer.get("caller", "")), secret):
-            answer = ask("update", "sys/why", {**question, "service": name}).data
-            if _fits(answer, secret, how):
+            if _fits(ask("update", "sys/why", {**question, "service": name}).data, secret, how):
                 return name
     detail = answer.get("error") or {}
     # Services that do not bind this secret may be as many as they like.
