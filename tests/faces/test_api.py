@@ -295,7 +295,8 @@ def test_health_and_readiness_tell_sealed_and_broken_from_well():
         assert b"keyhole_sealed 0" in (await ask("GET", "/metrics", token=None)).body
         await vault.node.seal()
         assert (await ask("GET", "/healthz", token=None)).status == 200
-        assert (await ask("GET", "/readyz", token=None)).status == 503
+        ready = await ask("GET", "/readyz", token=None)
+        assert (ready.status, ready.json["error"]["code"]) == (503, "sealed")
         health = await ask("GET", "sys/health", token=None)
         assert (health.status, health.json["sealed"]) == (503, True)
         assert (await ask("GET", "sys/health?sealedcode=204", token=None)).status == 204

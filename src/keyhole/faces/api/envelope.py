@@ -12,6 +12,7 @@ from keyhole.core.value import Secret
 
 JSON = b"application/json"
 _OWN = ("services", "agents", "sys/audit-log", "sys/keyhole", "sys/why", "sys/who-can", "sys/what-can", "sys/org")
+_SERVER = ("/healthz", "/readyz", "/metrics")
 # Here Vault puts the data beside the envelope too, and older clients read it there.
 _LEGACY = (
     "sys/mounts",
@@ -28,8 +29,8 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
 def is_own(path: str) -> bool:
-    """Is this a route that Vault does not have?"""
-    return any(path == own or path.startswith(f"{own}/") for own in _OWN)
+    """Is this a route that Vault does not have? Those of the server itself are outside of ``/v1/``."""
+    return path in _SERVER or any(path == own or path.startswith(f"{own}/") for own in _OWN)
 
 
 def render(reply: Reply, path: str = "") -> Answer:
