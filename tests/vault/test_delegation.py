@@ -102,3 +102,42 @@ def test_the_administrator_of_an_org_mints_for_its_own_agents_only():
         assert (await refusal(vault.ask("update", "agents/coder/token", token=helper))).code == "policy_denied"
 
     play(scenario)
+
+
+def test_a_token_that_was_made_for_an_agent_ends_with_the_token_that_made_it():
+    async def scenario(vault):
+        await stripe(vault)
+        await agent(vault, services=["stripe"])
+        token = await policy_token(vault, MINT + USE)
+        made = (await vault.ask("update", "agents/coder/token", token=token)).data["token"]
+        assert (await use(vault, "services/stripe", made)).lent
+        await vault.ask("update", "auth/token/revoke", {"token": token})
+        assert (await refusal(use(vault, "services/stripe", made))).code == "unauthenticated"
+
+    play(scenario)
+
+
+def test_a_token_for_one_use_does_not_buy_one_for_many():
+    async def scenario(vault):
+        await agent(vault)
+        token = await policy_token(vault, MINT, num_uses=2)
+        for _ in range(2):
+            assert (await refusal(vault.ask("update", "agents/coder/token", token=token))).code == "invalid_request"
+
+    play(scenario)
+
+
+def test_no_token_sheds_the_run_that_it_was_made_for():
+    async def scenario(vault):
+        text = 'path "auth/token/create" { capabilities = ["update"] }\n' + MINT
+        await agent(vault)
+        token = await policy_token(vault, text, run="r-1", on_behalf_of="ann")
+        fields = {"run": "r-2", "step": "s-1", "on_behalf_of": "bob"}
+        for made in (
+            await child(vault, token=token, **fields),
+            (await vault.ask("update", "agents/coder/token", fields, token=token)).data["token"],
+        ):
+            about = (await vault.ask("read", "auth/token/lookup-self", token=made)).data
+            assert {name: about.get(name) for name in fields} == {"run": "r-1", "step": "s-1", "on_behalf_of": "ann"}
+
+    play(scenario)

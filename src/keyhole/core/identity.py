@@ -43,6 +43,10 @@ class RunContext:
             picked[name] = text
         return cls(**picked)
 
+    def extended(self, data: Mapping[str, Any]) -> RunContext:
+        """The context of a token that is made by one with this context: what is set stays, the rest is picked."""
+        return self.from_data({**data, **self.as_data()})
+
     def as_data(self) -> dict[str, str]:
         """The fields that are set."""
         fields = {

@@ -1,7 +1,7 @@
 """``agents/``: machine identities. Granting writes into the agent's own policy ``agent/NAME``.
 
 Nobody gives away through an agent what it has not got itself: who makes a token for an agent must be allowed all that
-the agent is, and who grants a service must be allowed its use, unless the caller has ``sudo`` on that very path.
+the agent is, and its end is theirs; who grants a service must be allowed its use. ``sudo`` on that path lifts this.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
-from keyhole.core.identity import RunContext
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count
 from keyhole.core.path import parse_name, parse_policy_name
@@ -19,7 +18,7 @@ from keyhole.core.request import Operation, Reply
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault import policies
-from keyhole.vault.sys.tokens import end_tokens
+from keyhole.vault.sys.tokens import end_tokens, own_parent
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.tokens import Grant
 from keyhole.vault.vault import Vault
@@ -114,18 +113,23 @@ class _Handlers:
         scope = call.data.get("scope") or "full"
         if scope not in _SCOPES:
             raise InvalidRequest("scope is full or proxy")
-        await self.require_no_more(context, call, name)
+        parent = None
+        if not context.caller.allows("update", call.path, sudo=True):
+            await self.require_no_more(context, call, name)
+            parent = await own_parent(self._vault, context)
         grant = Grant(
             name=f"agent/{name}",
             policies=(policies.DEFAULT, own_policy(name)),
             scope="proxy" if scope == "proxy" else "full",
             ttl=parse_duration(call.data.get("ttl") or DEFAULT_TTL),
             uses=parse_count(call.data.get("num_uses") or 0, "num_uses"),
-            run=RunContext.from_data(call.data),
+            run=context.caller.run.extended(call.data),
         )
         storage = self._vault.storage(context.caller.org_id, TOKENS)
         org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
-        clear, made, warning = await self._vault.tokens.create(storage, grant, now=context.now, org_id=org_id)
+        clear, made, warning = await self._vault.tokens.create(
+            storage, grant, now=context.now, parent=parent, org_id=org_id
+        )
         if not await self.exists(context, call.params):
             await end_tokens(self._vault, context.caller.org_id, made.id)
             raise NotFound(f"the agent {name!r} was deleted", f"keyhole agent add {name}")
@@ -135,7 +139,7 @@ class _Handlers:
     async def require_no_more(self, context: Context, call: Call, name: str) -> None:
         """Raises ``PolicyDenied`` when a token of the agent could do what the caller cannot."""
         caller = context.caller
-        if own_policy(name) in caller.policies or caller.allows("update", call.path, sudo=True):
+        if own_policy(name) in caller.policies:
             return
         for rule in await policies.load(self.policy_storage(context), own_policy(name)):
             if not caller.acl.includes(rule):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
-from keyhole.core.identity import Caller, RunContext
+from keyhole.core.identity import Caller
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.path import parse_policy_name
@@ -49,6 +49,24 @@ async def end_tokens(vault: Vault, org_id: str, token_id: str, *, orphan_childre
             await drawers.commit(Change(deletes=[(p, i.revision) for p, i in zip(paths, items, strict=True)]))
         await vault.tokens.remove(storage, ended)
     return len(gone)
+
+
+async def own_parent(vault: Vault, context: Context) -> Token | None:
+    """The caller's own token, as the parent of another; ``None`` for the owner of a local vault.
+
+    Raises:
+        Unauthenticated: it was revoked meanwhile.
+        InvalidRequest: it is limited in its uses, and a child would not be.
+    """
+    caller = context.caller
+    if not caller.token_id:
+        return None
+    parent = await vault.tokens.get(vault.storage(caller.org_id, MOUNT), caller.token_id)
+    if parent is None:
+        raise Unauthenticated("the parent token was revoked", "ask for a new one")
+    if parent.uses:
+        raise InvalidRequest("restricted use token cannot generate child tokens")
+    return parent
 
 
 def describe(token: Token, now: float, *, clear: str = "") -> dict[str, Any]:
@@ -105,11 +123,7 @@ class _Handlers:
         return await self._vault.tokens.by_accessor(self.storage(context), str(call.data.get("accessor") or ""))
 
     async def create(self, context: Context, call: Call) -> Reply:
-        parent = await self.own(context)
-        if parent is None and context.caller.token_id:
-            raise Unauthenticated("the parent token was revoked", "ask for a new one")
-        if parent is not None and parent.uses:
-            raise InvalidRequest("restricted use token cannot generate child tokens")
+        parent = await own_parent(self._vault, context)
         orphan = parse_flag(call.data.get("no_parent") or False, "no_parent") or call.path.endswith("create-orphan")
         elevated = bool(context.caller.allows("update", call.path, sudo=True))
         if (orphan or call.data.get("period")) and not elevated:
@@ -241,7 +255,7 @@ def _grant(caller: Caller, data: Mapping[str, Any], *, elevated: bool) -> Grant:
         renewable=parse_flag(data.get("renewable", True), "renewable"),
         endless=ROOT in names and not ttl,
         meta=meta,
-        run=RunContext.from_data(data),
+        run=caller.run.extended(data),
     )
 
 
