@@ -36,3 +36,4 @@ def test_the_token_of_local_calls_ends_with_them() -> None:
     assert len(transport.ask("list", "auth/token/accessors", {}).data["keys"]) == len(before) + 1
     transport.close()
     assert transport.ask("list", "auth/token/accessors", {}).data["keys"] == before
+    transport.close()
