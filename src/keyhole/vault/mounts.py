@@ -47,23 +47,24 @@ class Mounts:
 
     def __init__(self, mounts: Iterable[Mount]) -> None:
         self._resolved: dict[tuple[Operation, str], Target] = {}
-        self._tables: list[tuple[Mount, list[tuple[re.Pattern[str], Route]]]] = []
+        self._mounts: list[Mount] = []
+        self._tables: dict[str, list[tuple[re.Pattern[str], Route]]] = {}
         for mount in mounts:
             self.add(mount)
 
     def add(self, mount: Mount) -> None:
         """Put one more mount into the table."""
-        self._tables.append((mount, [(route.compiled(), route) for route in mount.engine.routes]))
+        self._mounts.append(mount)
         self._resolved.clear()
-        self._tables.sort(key=lambda table: len(table[0].path), reverse=True)
+        self._mounts.sort(key=lambda each: len(each.path), reverse=True)
 
     def __iter__(self) -> Iterator[Mount]:
         """All mounts, the longest path first."""
-        return (mount for mount, _ in self._tables)
+        return iter(self._mounts)
 
     def at(self, path: str) -> Mount:
         """The mount with exactly this path. Raises ``NotFound``."""
-        for mount, _ in self._tables:
+        for mount in self._mounts:
             if mount.path == path:
                 return mount
         raise NotFound(f"there is no mount at {path}")
@@ -91,11 +92,11 @@ class Mounts:
         wanted = Operation.CREATE if operation in _WRITES else operation
         folder = path if path.endswith("/") else f"{path}/"
         fits = False
-        for mount, table in self._tables:
+        for mount in self._mounts:
             if not folder.startswith(mount.path):
                 continue
             below = path[len(mount.path) :]
-            for pattern, route in table:
+            for pattern, route in self._table(mount):
                 match = pattern.fullmatch(below)
                 if match is None:
                     continue
@@ -106,6 +107,13 @@ class Mounts:
         if fits:
             raise UnsupportedOperation("unsupported operation")
         raise NotFound(f"no handler for route '{path}'")
+
+    def _table(self, mount: Mount) -> list[tuple[re.Pattern[str], Route]]:
+        """A mount's routes, compiled when it is first asked: a command asks one or two of them."""
+        table = self._tables.get(mount.path)
+        if table is None:
+            table = self._tables[mount.path] = [(route.compiled(), route) for route in mount.engine.routes]
+        return table
 
 
 class UnsupportedOperation(NotFound):
