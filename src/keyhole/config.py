@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -131,13 +132,29 @@ def is_loopback(host: str) -> bool:
 
 
 def home() -> Path:
-    """The directory of the local vault: ``KEYHOLE_HOME``, else the platform's."""
+    """The directory of the local vault: ``KEYHOLE_HOME``, else the platform's.
+
+    Of XDG's it is ``XDG_DATA_HOME``, which counts only when it is absolute (XDG Base Directory 0.8).
+
+    Raises:
+        InvalidRequest: nobody knows where the user's home is.
+    """
     named = os.environ.get("KEYHOLE_HOME")
     if named:
         return Path(named)
-    import platformdirs  # noqa: PLC0415  # every command loads this module, few need the platform's directory
+    if sys.platform in {"darwin", "win32"}:
+        import platformdirs  # noqa: PLC0415  # slow to load, and on other systems two lines say the same
 
-    return Path(platformdirs.user_data_dir("keyhole", appauthor=False))
+        return Path(platformdirs.user_data_dir("keyhole", appauthor=False))
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))
+    return (data if data.is_absolute() else _user_home() / ".local" / "share") / "keyhole"
+
+
+def _user_home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise InvalidRequest("your home directory is not known here", "say where: KEYHOLE_HOME=DIRECTORY") from None
 
 
 def local_vault() -> str:
