@@ -1,8 +1,39 @@
-"""``python -m keyhole``."""
+"""The program ``keyhole``, and ``python -m keyhole``."""
 
+import contextlib
+import os
 import sys
+from typing import NoReturn
 
 from keyhole.cli import main
 
+
+def program() -> NoReturn:
+    """Run one command and end the process.
+
+    Python's own tidying up is left out, which would take longer than most commands do: here the vault is closed
+    already, and the system takes back the rest.
+    """
+    _open_streams()
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # whoever printed has said so
+            stream.flush()
+    os._exit(code)
+
+
+def _open_streams() -> None:
+    """Give the standard streams that are closed their numbers back, or the next file to be opened would get them.
+
+    Reading from such a stdin fails, and so does writing to such a stdout; what goes to a closed stderr is lost.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), encoding="utf-8")
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

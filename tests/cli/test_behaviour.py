@@ -117,6 +117,46 @@ def test_an_unexpected_fault_shows_no_traceback_and_no_detail(local, monkeypatch
     assert "Traceback" in run("list").err
 
 
+def shell(line):
+    """A command line of sh in which ``keyhole`` is the program."""
+    program = f'keyhole() {{ "{sys.executable}" -m keyhole "$@"; }}; {line}'
+    return subprocess.run(["sh", "-c", program], check=False, capture_output=True, text=True, env=environment())
+
+
+@pytest.mark.parametrize("redirect", [">&-", "> /dev/full"])
+def test_output_that_cannot_be_written_is_said_in_one_line(redirect):
+    done = shell(f"keyhole version {redirect}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the output cannot be written: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", "2> /dev/full"])
+def test_where_nobody_can_be_told_the_exit_code_is_right(redirect):
+    assert shell(f"keyhole nonsense {redirect}").returncode == 3
+    assert shell(f"keyhole version {redirect}").stdout.startswith("keyhole ")
+
+
+def test_a_closed_stdin_is_no_value(local):
+    done = shell("keyhole set a/b <&-")
+    assert done.returncode == 2
+    assert done.stderr == "error: stdin cannot be read\n"
+
+
+def test_a_noun_alone_shows_its_verbs_and_no_error():
+    done = shell("keyhole service")
+    assert done.returncode == 3
+    assert done.stderr.startswith("Usage: keyhole service ")
+
+
+def test_columns_stay_under_their_heads_where_letters_are_wide(local):
+    for name in ("plain/key", "日本/鍵"):
+        ok("set", name, stdin=VALUE)
+    head, plain, wide = ok("list").out.splitlines()
+    assert plain.index("never") == head.index("EXPIRES")
+    assert wide.index("never") == head.index("EXPIRES") - len("日本鍵")
+
+
 def test_vaults_own_variables_do_not_count_unless_asked(local, monkeypatch):
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:1")
     monkeypatch.setenv("VAULT_TOKEN", "hvs.elsewhere")

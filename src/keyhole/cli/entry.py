@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check found a violation, 2 failed or cannot tell, 3 usag
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from keyhole.core.errors import InternalError, InvalidRequest, KeyholeError
 
 _COMPLETE = "_KEYHOLE_COMPLETE"
 FAILED, USAGE, INTERRUPTED, UNREAD = 2, 3, 130, 141
+_UNWRITABLE = {errno.EBADF, errno.EFBIG, errno.EIO, errno.ENOSPC}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -34,18 +36,13 @@ def main(args: Sequence[str] | None = None) -> int:
     # A usage error can come before --json was read, and its reader is the same program.
     session = Session(json="--json" in words[: words.index("--") if "--" in words else None])
     try:
-        code = _run(words, session)
-        sys.stdout.flush()
+        return _run(words, session)
     except BrokenPipeError:
         # Python would complain at exit that it cannot flush; there is nobody to complain to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except OSError as error:
-        session.out.error(KeyholeError(f"the output cannot be written: {error.strerror or type(error).__name__}"))
-        return FAILED
-    return code
 
 
 def _run(words: list[str], session: Session) -> int:
@@ -53,10 +50,14 @@ def _run(words: list[str], session: Session) -> int:
         try:
             with root.make_context(PROG, words, obj=session) as context:
                 result = root.invoke(context)
+            sys.stdout.flush()
         finally:
             session.close()
     except click.exceptions.Exit as ended:
         return ended.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else PROG
         session.out.error(InvalidRequest(error.format_message(), f"{where} --help"))
@@ -70,13 +71,30 @@ def _run(words: list[str], session: Session) -> int:
     except click.ClickException as error:
         session.out.error(KeyholeError(error.format_message()))
         return FAILED
+    except OSError as error:
+        session.out.error(_system_error(error))
+        _trace()
+        return FAILED
     except Exception as error:  # noqa: BLE001  # whatever it is, a person gets one line and a script gets a code
-        # The text of an unknown error could quote a value; its type cannot.
-        hint = "run it again with KEYHOLE_DEBUG=1 and report what it says"
-        session.out.error(InternalError(f"internal error: {type(error).__name__}", hint))
+        session.out.error(_internal_error(error))
         _trace()
         return FAILED
     return result if isinstance(result, int) else 0
+
+
+def _system_error(error: OSError) -> KeyholeError:
+    """What the system refused: a file or folder that it names, else what was printed."""
+    if error.filename is not None:
+        return KeyholeError(f"{error.filename}: {error.strerror}", "check that it is yours and can be written")
+    if error.errno in _UNWRITABLE:
+        return KeyholeError(f"the output cannot be written: {error.strerror}")
+    return _internal_error(error)
+
+
+def _internal_error(error: Exception) -> KeyholeError:
+    # The text of an unknown error could quote a value; its type cannot.
+    hint = "run it again with KEYHOLE_DEBUG=1 and report what it says"
+    return InternalError(f"internal error: {type(error).__name__}", hint)
 
 
 def _trace() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
@@ -56,7 +58,7 @@ class Output:
         if not cells:
             self.say(empty)
             return
-        widths = [max(len(row[n]) for row in [list(head), *cells]) for n in range(len(head))]
+        widths = [max(_columns(row[n]) for row in [list(head), *cells]) for n in range(len(head))]
         click.echo(self._styled(_line([h.upper() for h in head], widths), _BOLD, sys.stdout))
         for row in cells:
             click.echo(_line(row, widths))
@@ -72,14 +74,16 @@ class Output:
             click.echo(f"{self._styled('warning:', _YELLOW, sys.stderr)} {printable(message)}", err=True)
 
     def error(self, error: KeyholeError) -> None:
-        """Why a command failed, and the next step."""
+        """Why a command failed, and the next step. Where nobody can be told, the exit code has to do."""
         if self.json:
             detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": error.request_id}
-            click.echo(json.dumps({"error": detail}, ensure_ascii=False), err=True)
-            return
-        click.echo(f"{self._styled('error:', _RED, sys.stderr)} {printable(error.reason)}", err=True)
-        if error.hint:
-            click.echo(f"  next: {printable(error.hint)}", err=True)
+            lines = [json.dumps({"error": detail}, ensure_ascii=False)]
+        else:
+            lines = [f"{self._styled('error:', _RED, sys.stderr)} {printable(error.reason)}"]
+            lines += [f"  next: {printable(error.hint)}"] if error.hint else []
+        with contextlib.suppress(OSError):
+            for line in lines:
+                click.echo(line, err=True)
 
     @staticmethod
     def _styled(text: str, style: str, stream: TextIO) -> str:
@@ -93,4 +97,10 @@ def printable(text: str) -> str:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    pairs = zip(cells, widths, strict=True)
+    return "  ".join(cell + " " * (width - _columns(cell)) for cell, width in pairs).rstrip()
+
+
+def _columns(text: str) -> int:
+    """What a text takes on a terminal, where ideographs are two columns wide (UAX #11)."""
+    return len(text) + sum(unicodedata.east_asian_width(char) in {"W", "F"} for char in text)
