@@ -11,7 +11,7 @@ from keyhole.core.errors import IntegrityError, InternalError, NotFound, Sealed
 from keyhole.core.request import LocalOwner, Operation, Reply, Request
 from keyhole.core.value import Secret
 from keyhole.seals import open_seal
-from keyhole.stores import Store, open_store
+from keyhole.stores import open_store
 from keyhole.vault.node import Node
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class LocalVault:
                 self._keyhole = await app.assemble(self.config)
                 self._node = self._keyhole.node
             else:
-                store = await _existing(self.config.vault)
+                store = await open_store(self.config.vault)
                 self._node = Node(store, max_uses=self.config.max_uses, egress=self.config.egress)
         return self._node
 
@@ -165,10 +165,3 @@ async def has_vault(location: str) -> bool:
         return await node.header() is not None
     finally:
         await node.close()
-
-
-async def _existing(location: str) -> Store:
-    try:
-        return await open_store(location)
-    except NotFound as error:
-        raise NotFound(error.reason, "make a vault: keyhole init") from None

@@ -44,7 +44,7 @@ def status(session: Session, /) -> int:
     ]
     session.out.result(data, lines)
     if not data["initialized"]:
-        raise NotFound("there is no vault in this store", "make one: keyhole init")
+        raise NotFound("there is no vault in this store", "make a vault: keyhole init")
     return SEALED if remote and data["sealed"] else 0
 
 

@@ -139,7 +139,7 @@ class Node:
                 return
             header = await self.header()
             if header is None:
-                raise NotFound("there is no vault in this store", "make one: keyhole init")
+                raise NotFound("there is no vault in this store", "make a vault: keyhole init")
             seal = seal or open_seal(
                 spec or header.seal, passphrase=passphrase, vault_id=header.vault_id, interactive=interactive
             )

@@ -93,7 +93,7 @@ def prepare(path: Path, *, create: bool) -> None:
     _check_folder(path.parent)
     if not os.path.lexists(path):
         if not create:
-            raise NotFound(f"there is no store at {path}", "make one with keyhole init")
+            raise NotFound(f"there is no store at {path}", "make a vault: keyhole init")
         _create(path)
     _check_file(path)
 
@@ -182,7 +182,7 @@ def _check_folder(folder: Path) -> None:
     try:
         status = folder.lstat()
     except FileNotFoundError:
-        raise NotFound(f"there is no folder {folder}", "make the store with keyhole init") from None
+        raise NotFound(f"there is no folder {folder}", "make a vault: keyhole init") from None
     except OSError as error:
         raise StoreUnavailable(f"{folder} cannot be reached: {error.strerror}", "check the path") from None
     if stat.S_ISLNK(status.st_mode):
