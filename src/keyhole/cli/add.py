@@ -12,7 +12,7 @@ from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.consent import read_value
 from keyhole.cli.granted import DEFAULT_AGENT
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound
-from keyhole.core.path import DEFAULT_FIELD
+from keyhole.core.path import DEFAULT_FIELD, parse_name
 from keyhole.core.value import Secret
 
 
@@ -45,6 +45,7 @@ def add_command(session: Session, /, *, name: str, agent: str, from_file: str) -
         session.out.table(known, ("name", "what", "variables", "host"), rows)
         return
     entry = catalog.get(name)
+    agent = parse_name(agent)
     _ensure_vault(session)
     secret = f"{entry.name}/api-key"
     _refuse_other_bindings(session, entry, secret)

@@ -17,7 +17,7 @@ from keyhole.core.errors import InvalidRequest
     keyhole completion fish > ~/.config/fish/completions/keyhole.fish
     """,
 )
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(["bash", "zsh", "fish"]))
 @pass_session
 def completion_command(session: Session, /, *, shell: str) -> None:
     """Print what makes your shell complete commands and options."""

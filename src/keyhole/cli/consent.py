@@ -114,7 +114,10 @@ def _first_line(descriptor: int) -> Secret:
         while len(line) <= _LINE and (byte := os.read(descriptor, 1)) not in {b"", b"\n"}:
             line += byte
     except OSError as error:
-        raise InvalidRequest(f"--passphrase-fd {descriptor} cannot be read: {error.strerror}") from None
+        raise InvalidRequest(
+            f"--passphrase-fd {descriptor} cannot be read: {error.strerror}",
+            f"open it in the shell: {descriptor}< FILE",
+        ) from None
     return Secret(bytes(line).removesuffix(b"\r"))
 
 
@@ -123,7 +126,9 @@ def _file_line(path: str) -> Secret:
         with Path(path).open("rb") as file:
             return Secret(file.readline(_LINE).rstrip(b"\r\n"))
     except OSError as error:
-        raise InvalidRequest(f"--passphrase-file {path} cannot be read: {error.strerror}") from None
+        raise InvalidRequest(
+            f"--passphrase-file {path} cannot be read: {error.strerror}", "check it, and KEYHOLE_PASSPHRASE_FILE"
+        ) from None
 
 
 def read_value(prompt: str, from_file: str = "", *, exact: bool = False) -> Secret:
