@@ -10,7 +10,8 @@ rest. A route with ``exists`` has its writes told apart into create and update, 
 
 1. It reaches the world through ``Context`` only.
 2. It never answers a value except through the route that reads it, as a ``Secret`` of JSON text.
-3. ``lend``, where it exists, is not a route: only the door calls it, after ``use`` was decided and recorded.
+3. A write on a route with ``exists`` calls ``Call.require_new`` with what it has read.
+4. ``lend``, where it exists, is not a route: only the door calls it, after ``use`` was decided and recorded.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from keyhole.core.errors import InvalidRequest
+from keyhole.core.errors import Conflict, InvalidRequest
 from keyhole.core.identity import Caller
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
@@ -75,6 +76,15 @@ class Call:
     path: str
     params: Mapping[str, str]
     data: Mapping[str, Any]
+
+    def require_new(self, *, stored: bool) -> None:
+        """For a write on a route with ``exists``, after what it replaces was read: a create must not replace.
+
+        Raises:
+            Conflict: somebody else made it since the door looked; the door decides again.
+        """
+        if stored and self.operation is Operation.CREATE:
+            raise Conflict("it was made by somebody else meanwhile", "try again")
 
 
 Handler = Callable[[Context, Call], Awaitable[Reply | None]]

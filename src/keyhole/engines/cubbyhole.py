@@ -40,6 +40,7 @@ async def write(context: Context, call: Call) -> None:
         raise InvalidRequest("missing data fields", 'send {"key": "value"}')
     path = _path(context, call.params)
     item = await context.storage.get_one(path)
+    call.require_new(stored=item.data is not None)
     await context.storage.change([(path, json.dumps(dict(call.data)).encode(), item.revision)])
 
 

@@ -60,6 +60,7 @@ async def write(context: Context, call: Call) -> None:
     if service.allow_addresses and not context.caller.allows("update", call.path, sudo=True):
         raise PolicyDenied("naming addresses that the guard refuses needs sudo on the service", "ask an administrator")
     item = await context.storage.get_one(name)
+    call.require_new(stored=item.data is not None)
     await context.storage.change([(name, json.dumps(service.as_data()).encode(), item.revision)])
 
 

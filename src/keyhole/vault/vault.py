@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keyhole.core.errors import (
@@ -125,7 +125,7 @@ class Vault:
         if asked.operation is Operation.USE:
             return await self._use(state, caller, asked, decision)
         record = _intent(caller, asked, decision)
-        await self.journal.intend(record, state.org.id)
+        await self._durable(state, record, self.journal.intend(record, state.org.id))
         try:
             reply = await self._dispatch(state, caller, asked)
         except KeyholeError as error:
@@ -285,7 +285,7 @@ class Vault:
                 raise PolicyDenied("permission denied", f"no policy of yours has a rule for {path}") from error
             raise
         operation = request.operation
-        if operation in {Operation.CREATE, Operation.UPDATE}:
+        if operation in _WRITES:
             context = self.context(state, caller, target.mount)
             there = target.route.exists is None or await target.route.exists(context, target.params)
             operation = Operation.UPDATE if there else Operation.CREATE
@@ -304,7 +304,28 @@ class Vault:
                 # A write that lost a race is done again on what is there now; what it requires is checked again.
                 if asked.operation not in _RETRIED or attempt == _WRITE_RETRIES - 1:
                     raise
+            call = replace(call, operation=await self._still_allowed(caller, asked, target, context))
         raise InternalError("unreachable")
+
+    @staticmethod
+    async def _still_allowed(caller: Caller, asked: _Asked, target: Target, context: Context) -> Operation:
+        """What a write is after another one. Raises ``PolicyDenied`` when the caller may not do that."""
+        operation = asked.operation
+        if operation in _WRITES and target.route.exists is not None:
+            there = await target.route.exists(context, target.params)
+            operation = Operation.UPDATE if there else Operation.CREATE
+            decision = _decide(caller, replace(asked, operation=operation))
+            if not decision:
+                raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
+        return operation
+
+    async def _durable(self, state: OrgState, record: Record, written: asyncio.Future[None]) -> None:
+        """Wait for an intent. It is written also when whoever asked goes away meanwhile, and then has an outcome."""
+        try:
+            await written
+        except asyncio.CancelledError:
+            self.conclude(state, record, "aborted")
+            raise
 
     async def _use(self, state: OrgState, caller: Caller, asked: _Asked, decision: Decision) -> Reply:
         """Open the secrets of a service for one loan. They are released only after the intent is durable."""
@@ -320,14 +341,14 @@ class Vault:
         try:
             lent = await self._lend(state, caller, service)
         except KeyholeError as error:
-            await durable
+            await self._durable(state, record, durable)
             self.conclude(state, record, error.code)
             raise
-        try:
-            await durable
-        except asyncio.CancelledError:
-            self.conclude(state, record, "aborted")  # whoever asked has gone; the intent is written all the same
+        except BaseException as error:
+            durable.cancel()  # nobody waits for it any more; it is written all the same
+            self.conclude(state, record, InternalError.code if isinstance(error, Exception) else "aborted")
             raise
+        await self._durable(state, record, durable)
         return Reply(lent=lent, data={"record": record})
 
     async def _lend(self, state: OrgState, caller: Caller, service: Service) -> dict[str, Secret]:
@@ -353,6 +374,7 @@ class Vault:
         return await policies.load(self.storage(org_id, policies.MOUNT, configures=True), name)
 
 
+_WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 _RETRIED = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
 
 
@@ -362,7 +384,12 @@ def _decide(caller: Caller, asked: _Asked) -> Decision:
     if asked.target is None:
         return caller.acl.decide("use", asked.path)
     sudo = asked.request.operation in asked.target.route.sudo or asked.operation in asked.target.route.sudo
-    return caller.acl.decide(asked.operation.value, asked.path, parameters=asked.request.data, sudo=sudo)
+    decision = caller.acl.decide(asked.operation.value, asked.path, parameters=asked.request.data, sudo=sudo)
+    if not decision and asked.operation is Operation.CREATE:
+        # Whoever may neither create nor update must not learn from the reason whether there is anything.
+        update = caller.acl.decide("update", asked.path, parameters=asked.request.data, sudo=sudo)
+        return decision if update else update
+    return decision
 
 
 def _identity(caller: Caller) -> dict[str, Any]:

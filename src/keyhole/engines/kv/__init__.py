@@ -100,6 +100,7 @@ async def write(context: Context, call: Call) -> Reply:
     """A new version of a secret."""
     data, options, name = _given(call, '{"data": {"value": …}}'), _options(call), _name(call)
     document = await load(context, name)
+    call.require_new(stored=document.stored)
     _check_write(options, document, await load_settings(context))
     apply(document, options, context)
     return await _store_version(context, name, document, data)

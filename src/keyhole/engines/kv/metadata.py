@@ -54,6 +54,7 @@ async def write_metadata(context: Context, call: Call) -> None:
     """Sets metadata; what is not named stays."""
     name = parse_path(call.params["path"])
     document = await load(context, name)
+    call.require_new(stored=document.stored)
     apply(document, call.data, context)
     document.updated = context.now
     await document.save(context, name)

@@ -57,6 +57,7 @@ class _Handlers:
         if parse_name(name) != parse_policy_name(name):
             raise InvalidRequest("the name of an agent is in lower case")
         item = await context.storage.get_one(f"a/{name}")
+        call.require_new(stored=item.data is not None)
         data = json.loads(item.data) if item.data is not None else {"created": context.now}
         data["description"] = str(call.data.get("description") or data.get("description") or "")[:200]
         await context.storage.change([(f"a/{name}", json.dumps(data).encode(), item.revision)])
