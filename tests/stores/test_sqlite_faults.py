@@ -97,7 +97,8 @@ def fill_a_small_disk(folder):
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     with pytest.raises(StoreUnavailable) as refusal:
         asyncio.run(open_store(f"sqlite:{disk}/vault.db"))
-    assert refusal.value.hint
+    assert "read-only" in refusal.value.reason
+    assert "mount it" in refusal.value.hint
     with pytest.raises(StoreUnavailable):
         asyncio.run(open_store(f"sqlite:{disk}/new.db", create=True))
     subprocess.run(["mount", "-o", "remount,rw", disk], check=True)

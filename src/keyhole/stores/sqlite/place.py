@@ -193,6 +193,12 @@ def _check_folder(folder: Path) -> None:
         raise StoreUnavailable(f"{folder} belongs to another user", "keep the store in a folder of your own")
     if status.st_mode & 0o022:
         raise StoreUnavailable(f"others can write to {folder}", f"chmod go-w {folder}, or choose another folder")
+    # SQLite would only say that it cannot open the file. Windows has no statvfs and says it at the first write.
+    if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise StoreUnavailable(
+            f"the file system of {folder} is mounted read-only",
+            "mount it for writing; nothing is released without a record in the store",
+        )
 
 
 def _check_file(path: Path) -> None:
