@@ -51,7 +51,10 @@ def status(session: Session, /) -> int:
 @operator.command("unseal", examples="keyhole operator unseal\nkeyhole operator unseal --passphrase-file FILE")
 @pass_session
 def unseal(session: Session, /) -> None:
-    """Open a server's vault with the passphrase. A keychain or a key file is read by the server itself."""
+    """Open a server's vault with the passphrase.
+
+    A keychain or a key file is read by the server itself, for who may seal it.
+    """
     if not session.where.remote:
         session.client.read("sys/key-status")
         session.out.done({"sealed": False}, "the key opens this vault; each command opens a local vault by itself")

@@ -13,11 +13,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from keyhole.core.errors import Conflict, IntegrityError, KeyholeError, NotFound, Sealed, Unauthenticated
+from keyhole.core.errors import (
+    Conflict,
+    IntegrityError,
+    KeyholeError,
+    NotFound,
+    PolicyDenied,
+    Sealed,
+    Unauthenticated,
+)
 from keyhole.core.identity import ROOT_ORG
 from keyhole.core.policy import ROOT
 from keyhole.core.record import Phase, Record
-from keyhole.core.request import Reply, Request
+from keyhole.core.request import Credential, Reply, Request
 from keyhole.core.value import Secret
 from keyhole.engines import Route
 from keyhole.seals import Seal, open_seal
@@ -120,6 +128,7 @@ class Node:
         spec: str = "",
         seal: Seal | None = None,
         interactive: bool = False,
+        credential: Credential | None = None,
     ) -> None:
         """Open the vault; an open one stays as it is.
 
@@ -128,9 +137,12 @@ class Node:
             spec: another way to reach the same seal, such as a moved key file.
             seal: a seal that is not on the shelf.
             interactive: a keychain may ask its user.
+            credential: who asks, when that is not who runs the process. A seal that needs nobody would open for
+                anybody, so it opens for who could seal; a passphrase is proof enough.
 
         Raises:
             NotFound: there is no vault in this store.
+            Unauthenticated, PolicyDenied: whoever asks may not open it; it stays sealed.
             IntegrityError: the key is wrong.
             Sealed: the seal has nothing to open with.
         """
@@ -145,7 +157,7 @@ class Node:
             )
             keys = Keys(self.store, root := await _unwrap(seal, header), max_uses=self._max_uses)
             await keys.load()
-            await self._open(keys, header.vault_id)
+            await self._open(keys, header.vault_id, credential if seal.unattended else None)
             if await asyncio.to_thread(seal.needs_rewrap, header.root):
                 stronger = replace(header, root=await asyncio.to_thread(seal.wrap, root))
                 with contextlib.suppress(KeyholeError):  # another node did it, or the store is read-only: try next time
@@ -200,7 +212,7 @@ class Node:
         await self.seal()
         await self.store.close()
 
-    async def _open(self, keys: Keys, vault_id: str) -> Vault:
+    async def _open(self, keys: Keys, vault_id: str, credential: Credential | None = None) -> Vault:
         orgs = Orgs(self.store, keys)
         clock = Clock(await self.store.now(), await _high_water(self.store, keys), self._monotonic)
         try:
@@ -210,6 +222,8 @@ class Node:
         journal = Journal(self.store, keys.signing, keys.ring, clock)
         vault = Vault(self.store, keys, journal, clock, root.id, orgs)
         vault.default_egress = self._egress
+        if credential is not None:
+            await _require_sealer(vault, credential)
         more = self._extend(vault) if self._extend is not None else ()
         for mount in tables(vault, History(self.store, keys, vault_id), self.seal_soon, more):
             vault.mounts.add(mount)
@@ -243,6 +257,13 @@ class Node:
                 path = vault.storage(org_id, TOKENS).path(key)
                 ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
         return ended
+
+
+async def _require_sealer(vault: Vault, credential: Credential) -> None:
+    """Only who may seal may undo it."""
+    _, caller = await vault.authenticate(credential, spend=False)
+    if caller.org != ROOT_ORG or caller.scope != "full" or not caller.allows("update", "sys/seal", sudo=True):
+        raise PolicyDenied("permission denied", "unsealing this vault needs sudo on sys/seal; or restart the server")
 
 
 async def _unwrap(seal: Seal, header: Header) -> bytes:

@@ -79,7 +79,8 @@ class Api:
             path = path.removeprefix(_PREFIX)
             if path in status.ROUTES:
                 body = parse_object(await self._body(receive), self._limits)
-                return await status.serve(self._node, scope["method"], path, body, _query(scope))
+                who = _credential(headers)
+                return await status.serve(self._node, scope["method"], path, body, _query(scope), who)
             reply = await self._node.handle(await self._request(scope, headers, path, receive))
             return render(reply, path)
         except KeyholeError as error:

@@ -1,4 +1,7 @@
-"""The few routes of ``sys/`` that answer while the vault is sealed. They need no token and have no envelope."""
+"""The few routes of ``sys/`` that answer while the vault is sealed. They have no envelope, and need no token.
+
+There is one exception: a vault that was sealed on request, and whose seal needs nobody, opens for who may seal it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound
-from keyhole.core.request import Reply
+from keyhole.core.request import Credential, Reply
 from keyhole.core.value import Secret
 from keyhole.faces.api.envelope import Answer, render
 from keyhole.vault.mounts import UnsupportedOperation
@@ -18,7 +21,9 @@ _WRITES = frozenset({"PUT", "POST"})
 _CODES = {"active": 200, "sealed": 503, "uninit": 501}
 
 
-async def _init(node: Node, method: str, body: Mapping[str, Any], _query: Mapping[str, Any]) -> Answer:
+async def _init(
+    node: Node, method: str, body: Mapping[str, Any], _query: Mapping[str, Any], _who: Credential
+) -> Answer:
     if method in _READS:
         return render(Reply({"initialized": (await node.header()) is not None}, bare=True))
     if await node.header() is not None:
@@ -35,11 +40,15 @@ async def _init(node: Node, method: str, body: Mapping[str, Any], _query: Mappin
     return render(Reply({"root_token": token, "keys": [], "keys_base64": []}, bare=True))
 
 
-async def _seal_status(node: Node, _method: str, _body: Mapping[str, Any], _query: Mapping[str, Any]) -> Answer:
+async def _seal_status(
+    node: Node, _method: str, _body: Mapping[str, Any], _query: Mapping[str, Any], _who: Credential
+) -> Answer:
     return render(Reply(await node.status(), bare=True))
 
 
-async def _unseal(node: Node, _method: str, body: Mapping[str, Any], _query: Mapping[str, Any]) -> Answer:
+async def _unseal(
+    node: Node, _method: str, body: Mapping[str, Any], _query: Mapping[str, Any], who: Credential
+) -> Answer:
     key = body.get("key") or body.get("passphrase")
     if not body.get("reset"):
         if key is not None and not isinstance(key, str):
@@ -47,7 +56,7 @@ async def _unseal(node: Node, _method: str, body: Mapping[str, Any], _query: Map
         if not key and (await node.status())["type"] == "passphrase":
             raise InvalidRequest("'key' must be specified in request body as JSON, or 'reset' set to true")
         try:
-            await node.unseal(Secret(key) if key else None)
+            await node.unseal(Secret(key) if key else None, credential=who)
         except IntegrityError as error:
             raise InvalidRequest("the key does not open this vault", error.hint) from None
         except NotFound as error:
@@ -55,7 +64,9 @@ async def _unseal(node: Node, _method: str, body: Mapping[str, Any], _query: Map
     return render(Reply(await node.status(), bare=True))
 
 
-async def _health(node: Node, _method: str, _body: Mapping[str, Any], query: Mapping[str, Any]) -> Answer:
+async def _health(
+    node: Node, _method: str, _body: Mapping[str, Any], query: Mapping[str, Any], _who: Credential
+) -> Answer:
     status = await node.status()
     state = "uninit" if not status["initialized"] else "sealed" if status["sealed"] else "active"
     code = str(query.get(f"{state}code") or _CODES[state])
@@ -73,12 +84,14 @@ async def _health(node: Node, _method: str, _body: Mapping[str, Any], query: Map
     return int(code) if code.isdecimal() and 200 <= int(code) <= 599 else _CODES[state], headers, body
 
 
-async def _leader(_node: Node, _method: str, _body: Mapping[str, Any], _query: Mapping[str, Any]) -> Answer:
+async def _leader(
+    _node: Node, _method: str, _body: Mapping[str, Any], _query: Mapping[str, Any], _who: Credential
+) -> Answer:
     data = {"ha_enabled": False, "is_self": True, "leader_address": "", "leader_cluster_address": ""}
     return render(Reply(data, bare=True))
 
 
-_Handler = Callable[[Node, str, Mapping[str, Any], Mapping[str, Any]], Awaitable[Answer]]
+_Handler = Callable[[Node, str, Mapping[str, Any], Mapping[str, Any], Credential], Awaitable[Answer]]
 ROUTES: dict[str, tuple[frozenset[str], _Handler]] = {
     "sys/init": (_READS | _WRITES, _init),
     "sys/seal-status": (_READS, _seal_status),
@@ -88,9 +101,11 @@ ROUTES: dict[str, tuple[frozenset[str], _Handler]] = {
 }
 
 
-async def serve(node: Node, method: str, path: str, body: Mapping[str, Any], query: Mapping[str, Any]) -> Answer:
-    """Answer one of ``ROUTES``."""
+async def serve(
+    node: Node, method: str, path: str, body: Mapping[str, Any], query: Mapping[str, Any], who: Credential
+) -> Answer:
+    """Answer one of ``ROUTES``; ``who`` counts only where a seal would open for anybody."""
     methods, handler = ROUTES[path]
     if method not in methods:
         raise UnsupportedOperation("")
-    return await handler(node, method, body, query)
+    return await handler(node, method, body, query, who)
