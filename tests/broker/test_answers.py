@@ -147,6 +147,18 @@ def test_secret_in_any_header_is_masked(stack: Stack, run, token: str, line: byt
     assert b"***" in reply.raw or line.startswith(b"Via")
 
 
+@pytest.mark.parametrize(
+    "form",
+    [VALUE, VALUE.upper(), VALUE.hex().encode(), b"%73" + VALUE[1:]],
+)
+def test_header_with_the_secret_in_its_name_is_left_out(stack: Stack, run, token: str, form: bytes) -> None:
+    stack.upstream.say = b"HTTP/1.1 200 OK\r\nX-" + form + b"-Y: 1\r\nX-Kept: 2\r\nContent-Length: 0\r\n\r\n"
+    reply = run(stack.get(token))
+    assert reply.status == 200
+    assert reply.get(b"x-kept") == b"2"
+    assert form.lower() not in reply.raw.lower()
+
+
 def test_secret_in_trailers_and_informational_answers_is_dropped(stack: Stack, run, token: str) -> None:
     stack.upstream.say = [
         b"HTTP/1.1 103 Early Hints\r\nLink: <" + VALUE + b">\r\n\r\nHTTP/1.1 100 " + VALUE + b"\r\n\r\n",

@@ -80,11 +80,15 @@ class Loan:
         return message
 
     def head(self, reason: bytes, headers: Headers) -> tuple[bytes, Headers]:
-        """The reason phrase and the headers of an answer, scrubbed."""
+        """The reason phrase and the headers of an answer, scrubbed. A header with a secret in its name is left out."""
         scrubber = self.scrubber
-        if scrubber is None or scrubber.empty or scrubber.is_clean(b"\n".join([reason, *[v for _, v in headers]])):
+        if scrubber is None or scrubber.empty:
             return reason, headers
-        return self._text(scrubber, reason), [(name, self._text(scrubber, value)) for name, value in headers]
+        if scrubber.is_clean(b"\n".join([reason, *[part for pair in headers for part in pair]])):
+            return reason, headers
+        clean = [pair for pair in headers if scrubber.text(pair[0]) == pair[0]]
+        self.masked = self.masked or len(clean) < len(headers)
+        return self._text(scrubber, reason), [(name, self._text(scrubber, value)) for name, value in clean]
 
     def _text(self, scrubber: scrub.Scrubber, text: bytes) -> bytes:
         clean = scrubber.text(text)
