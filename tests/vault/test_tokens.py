@@ -42,6 +42,24 @@ def test_a_token_ends_with_its_time_and_is_swept():
     play(scenario, clock=clock)
 
 
+def test_expired_tokens_are_swept_also_after_the_vault_was_sealed_and_unsealed(monkeypatch, tmp_path):
+    monkeypatch.setattr("keyhole.vault.node._SWEEP_EVERY", 0.01)
+    clock, place = FrozenClock(), Place(tmp_path)
+
+    async def scenario(vault):
+        vault.node.start_sweeper()
+        await child(vault, policies=["default"], ttl="1h")
+        before = len(await entries(vault))
+        await vault.node.seal()
+        await vault.node.unseal(seal=place.seal)
+        clock.advance(3601)
+        async with asyncio.timeout(10):
+            while len(await entries(vault)) == before:  # noqa: ASYNC110 - nothing announces a sweep
+                await asyncio.sleep(0.01)
+
+    place.play(scenario, clock=clock)
+
+
 def test_an_expired_token_is_not_renewed_back_to_life_nor_looked_up():
     clock = FrozenClock()
 

@@ -192,9 +192,6 @@ class Node:
         """Forget the keys."""
         async with self._lock:
             vault, self.vault = self.vault, None
-            if self._sweeper is not None:
-                self._sweeper.cancel()
-                self._sweeper = None
             if vault is not None:
                 await vault.journal.close()
 
@@ -209,6 +206,9 @@ class Node:
 
     async def close(self) -> None:
         """Seal, and let the store go."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
         await self.seal()
         await self.store.close()
 
