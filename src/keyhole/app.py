@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import shutil
 import signal
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from keyhole.broker import explain
@@ -36,6 +37,7 @@ from keyhole.vault.node import Node
 from keyhole.vault.vault import Vault
 
 MEMORY = "memory:"
+_log = logging.getLogger("keyhole")
 _GC_THRESHOLDS = (20_000, 50, 100)  # requests make no cycles to speak of; look for them less often
 
 
@@ -76,6 +78,7 @@ class Keyhole:
         pool: its connections.
         dialer: knows our own listeners, so that no call comes back to us.
         proxy_url: where the proxy listens, once it does.
+        opened: set once the vault has been open.
     """
 
     config: Config
@@ -84,6 +87,7 @@ class Keyhole:
     pool: Pool
     dialer: Dialer
     proxy_url: str = ""
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def close(self) -> None:
         """Let go of everything."""
@@ -102,6 +106,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     keyhole: Keyhole
 
     def extend(vault: Vault) -> tuple[Route, ...]:
+        keyhole.opened.set()
         return explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
 
     node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress)
@@ -172,7 +177,7 @@ class Started:
     Attributes:
         api: URL of the API.
         proxy: URL of the proxy.
-        ca_file: PEM file of the CA of the org root; empty while the vault is sealed.
+        ca_file: PEM file of the CA of the org root; it is written when the vault is unsealed.
         root_token: of a development server.
     """
 
@@ -218,7 +223,11 @@ async def serve(
         stack.push_async_callback(proxy.close, config.drain)
         api = await stack.enter_async_context(serving_api(keyhole, config))
         keyhole.node.start_sweeper()
-        ca_file = await _write_ca(keyhole, _data_dir(config, stack, dev=dev))
+        ca_file = _data_dir(config, stack, dev=dev) / "ca.pem"
+        written = asyncio.create_task(_write_ca(keyhole, ca_file))
+        stack.callback(written.cancel)
+        if keyhole.opened.is_set():
+            await written
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -227,7 +236,7 @@ async def serve(
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
-        on_ready(Started(api, keyhole.proxy_url, ca_file, root_token))
+        on_ready(Started(api, keyhole.proxy_url, str(ca_file), root_token))
         await stop.wait()
 
 
@@ -290,20 +299,22 @@ def _data_dir(config: Config, stack: contextlib.AsyncExitStack, *, dev: bool) ->
     return home()
 
 
-async def _write_ca(keyhole: Keyhole, folder: Path) -> str:
+async def _write_ca(keyhole: Keyhole, path: Path) -> None:
     """Put the certificate of the CA of the org root where clients can be pointed at it; it is public."""
-    with contextlib.suppress(KeyholeError):
+    await keyhole.opened.wait()
+    try:
         vault = keyhole.node.open_vault()
         state, _ = await vault.authenticate(LocalOwner())
         authority = await keyhole.broker.authorities(vault).get(state)
-        return _write_public(folder / "ca.pem", authority.cert_pem)
-    return ""
+        _write_public(path, authority.cert_pem)
+    except (KeyholeError, OSError) as error:
+        # Nothing depends on the file: clients that ask sys/keyhole get the certificate all the same.
+        _log.warning("the CA's certificate could not be written to %s: %s", path, error)
 
 
-def _write_public(path: Path, content: bytes) -> str:
+def _write_public(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.write_bytes(content)
-    return str(path)
 
 
 def _bracketed(host: str) -> str:

@@ -52,13 +52,18 @@ def test_a_server_opens_its_vault_or_starts_sealed_and_is_unsealed(stored, tmp_p
         assert (ran.code, ran.error["code"]) == (6, "sealed")
     with serving("--vault", location, env=env) as (_, started):
         monkeypatch.setenv("KEYHOLE_ADDR", started["api"])
-        assert started["ca_file"] == ""
+        certificate = Path(started["ca_file"])
+        certificate.unlink()
         assert run("get", "a").code == 6
         (tmp_path / "wrong").write_text("not the passphrase\n")
         assert run("operator", "unseal", "--passphrase-file", tmp_path / "wrong").code != 0
         assert run("operator", "unseal").code == 6
         ok("operator", "unseal", "--passphrase-file", passfile)
         assert ok("get", "a").out == "the-first-value\n"
+        deadline = time.monotonic() + 10
+        while not (certificate.exists() and "END CERTIFICATE" in certificate.read_text()):
+            assert time.monotonic() < deadline, "the CA was not written"
+            time.sleep(0.01)
 
 
 def test_a_server_that_cannot_open_its_vault_ends_with_six(stored, tmp_path):

@@ -77,7 +77,7 @@ def _announce(session: Session, started: Started, *, dev: bool) -> None:
         f"API:        {started.api}",
         f"proxy:      {started.proxy}",
         *([f"root token: {started.root_token}"] if dev else []),
-        f"CA:         {started.ca_file or '- (the vault is sealed: keyhole operator unseal)'}",
+        f"CA:         {started.ca_file}",
     ]
     session.out.result({**data, "ca_file": started.ca_file, "pid": os.getpid()}, lines)
     if dev:
