@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 
 from broker.stack import HOST, Stack
 from keyhole.app import assemble
+from keyhole.broker.ca import Authorities
 from keyhole.config import Config
 from keyhole.core.request import LocalOwner, Operation, Request
 from keyhole.core.value import Secret
@@ -51,6 +53,22 @@ def test_leaf_of_one_host_is_not_shown_for_another(stack: Stack, run, token: str
     with pytest.raises((ssl.SSLError, ConnectionError)):
         run(stack.tunnel(token, HOST, sni="other.test"))
     assert stack.upstream.requests == []
+
+
+def test_leaves_are_kept_for_the_hosts_used_last_only(stack: Stack, run, monkeypatch) -> None:
+    monkeypatch.setattr("keyhole.broker.ca._LEAVES", 2)
+
+    async def ask() -> list[bool]:
+        vault = stack.keyhole.node.open_vault()
+        state, _ = await vault.authenticate(LocalOwner())
+        authorities = Authorities(vault)
+        first = await authorities.context(state, "a.test")
+        again = await asyncio.gather(*(authorities.context(state, "a.test") for _ in range(3)))
+        for host in ("b.test", "c.test"):
+            await authorities.context(state, host)
+        return [*(context is first for context in again), await authorities.context(state, "a.test") is first]
+
+    assert run(ask()) == [True, True, True, False]
 
 
 def test_root_and_leaf_have_different_keys(stack: Stack, run, token: str) -> None:
