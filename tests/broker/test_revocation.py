@@ -7,7 +7,8 @@ import itertools
 
 import pytest
 
-from broker.stack import HOST, Received, Reply, Stack, Streams, until
+from broker.stack import HOST, Received, Reply, Stack, Streams, read_reply, until
+from keyhole.broker import late
 
 _numbers = itertools.count()
 
@@ -58,6 +59,51 @@ def test_change_holds_for_the_next_request_of_an_open_tunnel(stack: Stack, run, 
     assert first.status == 200
     assert (second.status, second.code) == (status, code)
     assert len(stack.upstream.requests) == 1
+
+
+LATE = {name: change for name, change in CHANGES.items() if not name.startswith("secret")}
+LATE["service changed"] = ("update", "services/{name}", {"hosts": ["other.test"]}, 403, "policy_denied")
+
+
+@pytest.mark.parametrize("change", LATE)
+def test_change_holds_for_a_request_whose_body_was_held_back(stack: Stack, run, change: str, monkeypatch) -> None:
+    monkeypatch.setattr(late, "PATIENCE", 0.0)
+    operation, path, data, status, _ = LATE[change]
+
+    async def ask() -> tuple[Reply, str]:
+        case = Case(stack)
+        reader, writer = await case.open()
+        lines = (
+            f"POST /v1/x HTTP/1.1\r\nHost: {HOST}:{stack.secure}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        )
+        writer.write(lines.encode())
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        if operation == "update" and path.startswith("services/"):
+            await stack.service(case.name, secret=f"{case.name}/key", **data)
+        else:
+            await stack.ask(operation, path.format(name=case.name), data)
+        writer.write(b"ok")
+        reply = await read_reply(reader, "POST")
+        await case.close()
+        [*_, outcome] = await stack.records(service=case.name)
+        return reply, outcome["operation"]
+
+    reply, operation_recorded = run(ask())
+    assert (reply.status, operation_recorded) == (407 if status == 407 else 403, "use")
+    assert not stack.upstream.requests
+
+
+def test_last_use_of_a_token_may_have_a_late_body(stack: Stack, run, monkeypatch) -> None:
+    monkeypatch.setattr(late, "PATIENCE", 0.0)
+
+    async def ask() -> list[int]:
+        case = Case(stack)
+        streams = await case.open(num_uses=1)
+        statuses = [(await stack.send(streams, method="POST", body=b"ok")).status for _ in range(2)]
+        await case.close()
+        return statuses
+
+    assert run(ask()) == [200, 407]
 
 
 def test_narrower_service_holds_for_the_next_request_of_an_open_tunnel(stack: Stack, run) -> None:

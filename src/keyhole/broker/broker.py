@@ -14,6 +14,7 @@ from typing import Any
 
 from keyhole.broker.ca import Authorities
 from keyhole.broker.directory import Directory, Match, Wanted
+from keyhole.broker.late import LateBody, require_still
 from keyhole.broker.loan import Loan, Scrubbers, without_stale
 from keyhole.broker.own_token import shows_token
 from keyhole.broker.upstream import Lease, Pool, UpstreamAnswer
@@ -160,7 +161,7 @@ class Broker:
             lease.cancel()
             journey.end(error)
             raise
-        return await journey.send(lease, message, call.body)
+        return await journey.send(lease, message, _judged(vault, caller, service, call.body))
 
     async def _pass(
         self, vault: Vault, state: OrgState, caller: Caller, request: Request, call: Call, message: Message
@@ -187,7 +188,7 @@ class Broker:
             if not isinstance(error, AuditUnavailable):  # then there is no intent to conclude
                 journey.end(error)
             raise
-        return await journey.send(lease, message, call.body)
+        return await journey.send(lease, message, _judged(vault, caller, None, call.body))
 
     async def directory(self, vault: Vault, state: OrgState) -> Directory:
         """The compiled services of an org."""
@@ -353,6 +354,10 @@ def no_service(authority: Authority) -> NoService:
         f"no service binds a secret to {authority}, and this org lets no other calls out",
         f"keyhole service add NAME --host {authority} …, or allow it: keyhole org set --egress allow",
     )
+
+
+def _judged(vault: Vault, caller: Caller, service: Service | None, body: Body | None) -> Body | None:
+    return None if body is None else LateBody(body, lambda: require_still(vault, caller, service))
 
 
 def _about(request: Request, match: Match) -> Request:

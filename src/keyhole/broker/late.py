@@ -1,0 +1,70 @@
+"""A body whose beginning comes late.
+
+A call is decided on its head, and nothing is sent before its body has begun. A client that holds the body back must not
+outlive its token or its grant by that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from keyhole.core.errors import PolicyDenied, Unauthenticated
+from keyhole.core.identity import Caller
+from keyhole.core.message import Body
+from keyhole.core.service import Service
+from keyhole.vault.tokens import MOUNT
+from keyhole.vault.vault import Vault
+
+PATIENCE = 1.0  # seconds for which a decision stands before anything was sent
+
+
+class LateBody:
+    """A body that asks again whether it may be sent when its first chunk was waited for.
+
+    Args:
+        body: what the client sends.
+        judge: raises the refusal.
+    """
+
+    __slots__ = ("_body", "_judge", "length")
+
+    def __init__(self, body: Body, judge: Callable[[], Awaitable[None]]) -> None:
+        self._body = body
+        self._judge: Callable[[], Awaitable[None]] | None = judge
+        self.length = body.length
+
+    async def read(self) -> bytes:
+        """The next chunk; ``b""`` at the end. Raises what the body or the judge raises."""
+        judge, self._judge = self._judge, None
+        if judge is None:
+            return await self._body.read()
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        chunk = await self._body.read()
+        if loop.time() - start >= PATIENCE:
+            await judge()
+        return chunk
+
+
+async def require_still(vault: Vault, caller: Caller, service: Service | None) -> None:
+    """Judge again a call that was allowed and not yet sent. A token that the call itself has used up counts as live.
+
+    Raises:
+        Unauthenticated: the token was revoked or has expired.
+        PolicyDenied: the service was taken back, changed or removed.
+    """
+    state = await vault.compiled.state(caller.org_id)
+    if caller.token_id:
+        token = await vault.tokens.get(vault.storage(caller.org_id, MOUNT), caller.token_id)
+        if token is None or (token.expires and token.expires <= vault.clock.now()):
+            raise Unauthenticated("permission denied", "the token expired or was revoked while the body was awaited")
+    if service is None:
+        return
+    acl = await vault.compiled.acl(state, caller.policies)
+    now = (await vault.services(state)).get(service.name)
+    same = now is not None and now.as_data() == service.as_data()
+    if not (same and acl.decide("use", f"services/{service.name}")):
+        raise PolicyDenied(
+            f"the service {service.name!r} was changed or taken back while the body was awaited", "send it again"
+        )
