@@ -367,3 +367,30 @@ def test_a_request_made_in_another_vault_is_unknown_here():
             await vault.node.handle(Request(token.encode(), Operation.READ, "auth/token/lookup-self"))
 
     play(scenario)
+
+
+def test_policies_are_compiled_once_for_each_set_and_not_for_each_request_or_token(monkeypatch):
+    made = []
+
+    def counted(rules, **options):
+        made.append(len(rules))
+        return Acl(rules, **options)
+
+    monkeypatch.setattr("keyhole.vault.compiled.Acl", counted)
+
+    async def scenario(vault):
+        await stripe(vault)
+        tokens = [await policy_token(vault, READER)]
+        tokens += [await child(vault, policies=["given"]) for _ in range(3)]
+        await vault.ask("read", "secret/data/stripe/api-key", token=tokens[0])
+        made.clear()
+        for token in tokens * 5:
+            await vault.ask("read", "secret/data/stripe/api-key", token=token)
+            await vault.ask("update", "secret/data/other", {"data": {"value": "changes the store"}})
+        assert made == []
+        await vault.ask("update", "sys/policies/acl/given", {"policy": USER})
+        for token in tokens:
+            assert isinstance(await refusal(vault.ask("read", "secret/data/stripe/api-key", token=token)), PolicyDenied)
+        assert len(made) == 1
+
+    play(scenario)
