@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from keyhole.config import ApiLimits
-from keyhole.core.errors import BodyTooLarge, InternalError, InvalidRequest, KeyholeError, NotFound
+from keyhole.core.errors import BodyTooLarge, InternalError, InvalidRequest, KeyholeError, NotFound, Unauthenticated
 from keyhole.core.request import Anonymous, Credential, Operation, Request
 from keyhole.faces.api import status
 from keyhole.faces.api.envelope import JSON, Answer, render, render_error
@@ -34,6 +35,7 @@ _PREFIX = "/v1/"
 _ONCE = frozenset({"authorization", "host", "origin", "x-vault-namespace", "x-vault-token"})
 _MERGE_PATCH = "application/merge-patch+json"
 _READY_FOR = 2.0
+_STRANGERS_BODY = 64 * 1024  # bytes that are read before it is known who sends them
 _log = logging.getLogger("keyhole.api")
 
 
@@ -78,7 +80,7 @@ class Api:
                 return await self._outside(path)
             path = path.removeprefix(_PREFIX)
             if path in status.ROUTES:
-                body = parse_object(await self._body(receive), self._limits)
+                body = parse_object(await self._body(receive, min(_STRANGERS_BODY, self._limits.body)), self._limits)
                 who = _credential(headers)
                 return await status.serve(self._node, scope["method"], path, body, _query(scope), who)
             reply = await self._node.handle(await self._request(scope, headers, path, receive))
@@ -99,24 +101,31 @@ class Api:
             operation = Operation.LIST
         if operation is Operation.PATCH and headers.get("content-type", "").partition(";")[0] != _MERGE_PATCH:
             raise _UnsupportedMediaType("PATCH needs the content type application/merge-patch+json")
-        data: dict[str, Any] = {}
-        if operation in {Operation.UPDATE, Operation.PATCH}:
-            if path.endswith("/"):
-                raise InvalidRequest("cannot write to a path ending in '/'")
-            data = parse_object(await self._body(receive), self._limits)
-        elif operation is not Operation.LIST or query:
-            data = query
         client = scope.get("client") or ("", 0)
-        return Request(
+        request = Request(
             credential=_credential(headers),
             operation=operation,
             path=path if operation is Operation.LIST else path.removesuffix("/"),
-            data=data,
             org=headers.get("x-vault-namespace", "").strip("/"),
             remote=str(client[0]),
         )
+        if operation in {Operation.UPDATE, Operation.PATCH}:
+            if path.endswith("/"):
+                raise InvalidRequest("cannot write to a path ending in '/'")
+            body = await self._body(receive, self._limits.body, request)
+            return replace(request, data=parse_object(body, self._limits))
+        return replace(request, data=query) if operation is not Operation.LIST or query else request
 
-    async def _body(self, receive: Receive) -> bytes:
+    async def _require_known(self, request: Request) -> None:
+        """Refuse, and record, a request of somebody unknown before the rest of its body takes up memory."""
+        try:
+            await self._node.open_vault().authenticate(request.credential, request.org, spend=False)
+        except Unauthenticated:
+            await self._node.handle(request)
+            raise
+
+    async def _body(self, receive: Receive, limit: int, request: Request | None = None) -> bytes:
+        """A whole body; of who is unknown, only a short one."""
         parts, size = [], 0
         while True:
             message = await receive()
@@ -124,8 +133,11 @@ class Api:
                 raise InvalidRequest("the client went away")
             part = message.get("body", b"")
             size += len(part)
-            if size > self._limits.body:
-                raise BodyTooLarge(f"the body is larger than {self._limits.body} bytes")
+            if size > limit:
+                raise BodyTooLarge(f"the body is larger than {limit} bytes")
+            if size > _STRANGERS_BODY and request is not None:
+                await self._require_known(request)
+                request = None
             parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts)

@@ -1,11 +1,16 @@
-"""Who may undo a seal over the API."""
+"""What the API does for strangers: who may undo a seal, and how much of a body is read."""
 
 import asyncio
 import os
 
+import pytest
+
 from faces.api_client import Client
+from keyhole.faces.api.app import Api
 from keyhole.stores import open_store
+from keyhole.testing import open_vault
 from keyhole.vault.node import Node
+from vault.world import journal
 
 
 def test_a_seal_that_needs_nobody_is_undone_only_by_who_may_seal(tmp_path):
@@ -39,5 +44,31 @@ def test_a_seal_that_needs_nobody_is_undone_only_by_who_may_seal(tmp_path):
         assert (await ask("GET", "auth/token/lookup-self", token=tokens["weak"])).status == 200
         assert (await ask("PUT", "sys/unseal", {}, token=None)).json["sealed"] is False
         await node.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("token", ["guess", None, "hvs." + "x" * 44])
+@pytest.mark.parametrize("path", ["/v1/secret/data/x", "/v1/nowhere", "/v1/sys/unseal"])
+def test_a_stranger_cannot_fill_the_memory_with_a_long_body(path, token):
+    async def main():
+        async with open_vault() as vault:
+            api, sent, pieces = Api(vault.node), [], 0
+
+            async def receive():
+                nonlocal pieces
+                pieces += 1
+                return {"type": "http.request", "body": b" " * 16_384, "more_body": pieces < 1000}
+
+            async def send(message):
+                sent.append(message)
+
+            scope = {"type": "http", "method": "PUT", "path": path, "query_string": b"", "headers": []}
+            scope["headers"] = [(b"x-vault-token", token.encode())] if token else []
+            await api(scope, receive, send)
+            assert sent[0]["status"] == (413 if path.endswith("unseal") else 403)
+            assert pieces < 10
+            found = [record.result for _, record in await journal(vault)]
+            assert found.count("unauthenticated") == (0 if path.endswith("unseal") else 1)
 
     asyncio.run(main())
