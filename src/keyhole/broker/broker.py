@@ -52,6 +52,7 @@ class Broker:
         self._scrubbers = Scrubbers()
         self._guards: dict[tuple[str, ...], Guard] = {}
         self._authorities: tuple[Vault, Authorities] | None = None
+        node.forgetting.append(self._forget)
 
     async def open_tunnel(self, credential: bytes, host: str, port: int) -> ssl.SSLContext | None:
         """Judge a CONNECT: who asks, and whether there can be anything for this caller at this host.
@@ -202,6 +203,11 @@ class Broker:
         if self._authorities is None or self._authorities[0] is not vault:
             self._authorities = (vault, Authorities(vault))
         return self._authorities[1]
+
+    def _forget(self) -> None:
+        """The vault was sealed: nothing that came out of it stays here."""
+        self._scrubbers = Scrubbers()
+        self._authorities = None
 
     async def explain(self, vault: Vault, state: OrgState, caller: Caller, wanted: Wanted) -> Match:
         """How a call of this caller would be matched; nothing is done and nothing is lent."""

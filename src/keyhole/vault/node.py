@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -57,6 +58,10 @@ class Node:
         max_uses: values that one key term may seal.
         egress: setting for new orgs.
         monotonic: source of elapsed seconds.
+
+    Attributes:
+        vault: the open vault; ``None`` while it is sealed.
+        forgetting: called when it is sealed, by whoever keeps something that came out of it.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Node:
     ) -> None:
         self.store = store
         self.vault: Vault | None = None
+        self.forgetting: list[Callable[[], None]] = []
         self._extend = extend
         self._max_uses = max_uses
         self._egress = egress
@@ -190,10 +196,20 @@ class Node:
 
     async def seal(self) -> None:
         """Forget the keys."""
+        if not await self._close_vault():
+            return
+        for forget in self.forgetting:
+            forget()
+        # The parts of a vault know each other, so only the collector frees it; a server has told it to look away.
+        gc.unfreeze()
+        gc.collect()
+
+    async def _close_vault(self) -> bool:
         async with self._lock:
             vault, self.vault = self.vault, None
             if vault is not None:
                 await vault.journal.close()
+            return vault is not None
 
     def seal_soon(self) -> None:
         """Seal after the running request has been answered."""
@@ -205,11 +221,11 @@ class Node:
             self._sweeper = asyncio.get_running_loop().create_task(self._sweep_for_ever())
 
     async def close(self) -> None:
-        """Seal, and let the store go."""
+        """Seal, and let the store go; what is left in memory ends with the process."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-        await self.seal()
+        await self._close_vault()
         await self.store.close()
 
     async def _open(self, keys: Keys, vault_id: str, credential: Credential | None = None) -> Vault:

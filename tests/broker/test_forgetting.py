@@ -1,0 +1,29 @@
+"""What is left in the process after the vault was sealed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+from broker.stack import SECRET, Stack
+
+
+def test_a_sealed_vault_leaves_neither_keys_nor_values_behind() -> None:
+    async def main() -> None:
+        async with Stack() as stack:
+            await stack.secret("stripe/key")
+            await stack.service("stripe")
+            token = await stack.agent("coder", "stripe")
+            assert (await stack.get(token)).status == 200
+            vault = stack.keyhole.node.vault
+            assert vault is not None
+            left = [weakref.ref(vault), weakref.ref(vault.keys), weakref.ref(stack.keyhole.broker.authorities(vault))]
+            del vault
+            gc.freeze()  # as a server does once it has started
+            await stack.keyhole.node.seal()
+            await asyncio.sleep(0)
+            assert [ref() for ref in left] == [None, None, None]
+            assert not [held for held in gc.get_objects() if isinstance(held, tuple) and SECRET.encode() in held]
+
+    asyncio.run(main())
