@@ -18,7 +18,15 @@ from keyhole.broker.late import LateBody, require_still
 from keyhole.broker.loan import Loan, Scrubbers, without_stale
 from keyhole.broker.own_token import shows_token
 from keyhole.broker.upstream import Lease, Pool, UpstreamAnswer
-from keyhole.core.errors import AuditUnavailable, InternalError, KeyholeError, NoService, PolicyDenied, Unauthenticated
+from keyhole.core.errors import (
+    AuditUnavailable,
+    Conflict,
+    InternalError,
+    KeyholeError,
+    NoService,
+    PolicyDenied,
+    Unauthenticated,
+)
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.message import Answer, Body, Call, Message
@@ -156,6 +164,13 @@ class Broker:
             raise InternalError("the door lent nothing")
         loan = Loan(service, reply.lent, reply.data["record"], self._scrubbers)
         journey = _Journey(vault, state, loan.record, loan)
+        lent_for = reply.data["service"]
+        if lent_for is not service and lent_for.as_data() != service.as_data():
+            # Changed since it was matched: what is lent for the new destination must not go to the old one.
+            lease.cancel()
+            changed = Conflict(f"the service {service.name!r} was changed meanwhile", "send the request again")
+            journey.end(changed)
+            raise changed
         try:
             message = loan.inject(message)
         except BaseException as error:

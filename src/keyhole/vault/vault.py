@@ -349,7 +349,7 @@ class Vault:
             self.conclude(state, record, InternalError.code if isinstance(error, Exception) else "aborted")
             raise
         await self._durable(state, record, durable)
-        return Reply(lent=lent, data={"record": record})
+        return Reply(lent=lent, data={"record": record, "service": service})
 
     async def _lend(self, state: OrgState, caller: Caller, service: Service) -> dict[str, Secret]:
         """Internal operation: open secrets for the road. There is no route to it."""
