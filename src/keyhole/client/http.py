@@ -11,12 +11,16 @@ import os
 import select
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from keyhole.client.core import Result, build, parse
 from keyhole.client.road import Road
 from keyhole.core.errors import InvalidRequest, Unreachable
+
+if TYPE_CHECKING:
+    from keyhole.client.relay import Relay
 
 TIMEOUT = 60.0
 """Seconds without a byte before a server counts as unreachable."""
@@ -46,8 +50,10 @@ class HttpTransport:
         self._org = org
         self._timeout = timeout
         self._scheme, self.host, self._port = _split(self.address)
-        self._context = _context(cacert or os.environ.get("KEYHOLE_CACERT", "")) if self._scheme == "https" else None
+        self._cacert = cacert or os.environ.get("KEYHOLE_CACERT", "")
+        self._context = _context(self._cacert) if self._scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
+        self._relay: Relay | None = None
 
     def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
         """Send one request. Raises ``Unreachable``, or what the server refuses with."""
@@ -58,24 +64,45 @@ class HttpTransport:
             response = connection.getresponse()
             body = response.read(_LIMIT + 1)
         except (OSError, http.client.HTTPException) as error:
-            self.close()
+            self._disconnect()
             raise unreachable(self.address, error) from None
         if len(body) > _LIMIT or response.will_close:
-            self.close()
+            self._disconnect()
         if len(body) > _LIMIT:
             raise Unreachable(f"the answer of {self.address} is larger than {_LIMIT} bytes")
         headers = {name.lower(): value for name, value in response.getheaders()}
         return parse(response.status, headers, body, address=self.address)
 
     def road(self, token: str = "") -> Road:
-        """Where this server's proxy is, its CA, and the credential for it."""
+        """The way to this server's proxy, its CA, and the credential for it.
+
+        A proxy that speaks TLS is reached through a port of loopback, until this transport is closed.
+        """
         data = self.ask("read", "sys/keyhole", {}).data
         if not data.get("proxy"):
             raise Unreachable(f"the server at {self.address} has no proxy", "start it with --proxy-listen")
-        return Road.at(data["proxy"], data["ca"], token or self._token, reached_as=self.host)
+        road = Road.at(data["proxy"], data["ca"], token or self._token, reached_as=self.host)
+        return road if road.scheme == "http" else replace(road, scheme="http", host="127.0.0.1", port=self._near(road))
+
+    def _near(self, road: Road) -> int:
+        """The port of loopback that leads to a proxy with TLS."""
+        if self._relay is None:
+            from keyhole.client.relay import Relay  # noqa: PLC0415  # brings asyncio, which few commands need
+
+            try:
+                self._relay = Relay(road.host, road.port, self._context or _context(self._cacert))
+            except OSError as error:
+                raise unreachable(f"the proxy at {road.host}:{road.port}", error) from None
+        return self._relay.port
 
     def close(self) -> None:
         """Let the connection go. The transport can be used again."""
+        self._disconnect()
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
+
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -85,7 +112,7 @@ class HttpTransport:
         sock = self._connection.sock if self._connection is not None else None
         if self._connection is not None and sock is not None and not select.select([sock], [], [], 0)[0]:
             return self._connection
-        self.close()
+        self._disconnect()
         if self._context is not None:
             self._connection = http.client.HTTPSConnection(
                 self.host, self._port, timeout=self._timeout, context=self._context

@@ -175,8 +175,6 @@ def _through(road: Road, scheme: str, authority: str, port: int, timeout: float)
     """A connection that ends at the proxy, or in a tunnel through it."""
     try:
         sock: socket.socket = socket.create_connection((road.host, road.port), timeout)
-        if road.scheme == "https":
-            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=road.host)
         if scheme == "https":
             sock = _tunnel(sock, road, authority, port)
     except (OSError, http.client.HTTPException) as error:
