@@ -141,3 +141,20 @@ def test_no_token_sheds_the_run_that_it_was_made_for():
             assert {name: about.get(name) for name in fields} == {"run": "r-1", "step": "s-1", "on_behalf_of": "ann"}
 
     play(scenario)
+
+
+@pytest.mark.parametrize("prefix", ["sys/policies/acl/", "sys/policy/"])
+@pytest.mark.parametrize("operation", ["read", "update", "delete"])
+def test_a_policy_that_is_denied_is_denied_in_every_case(prefix, operation):
+    async def scenario(vault):
+        await agent(vault)
+        await vault.ask("update", "sys/policies/acl/agent/coder", {"policy": USE})
+        text = f'path "{prefix}*" {{ capabilities = ["create", "read", "update", "delete"] }}'
+        token = await policy_token(vault, text + f'\npath "{prefix}agent/coder" {{ capabilities = ["deny"] }}')
+        for name in ("agent/coder", "agent/Coder", "AGENT/CODER"):
+            error = await refusal(vault.ask(operation, prefix + name, {"policy": MINT}, token=token))
+            assert error.code == "policy_denied"
+        assert await refusal(vault.ask("update", f"{prefix}Mixed", {"policy": MINT}, token=token)) is None
+        assert (await vault.ask("read", "sys/policies/acl/agent/coder")).data["policy"] == USE
+
+    play(scenario)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.path import parse_policy_name
 from keyhole.core.policy import ROOT
 from keyhole.core.request import Operation, Reply
@@ -24,21 +24,21 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         return vault.storage(context.caller.org_id, policies.MOUNT, configures=True)
 
     async def read(context: Context, call: Call) -> Reply:
-        name = parse_policy_name(call.params["name"])
+        name = _name(context, call)
         stored = {"text": _ROOT_TEXT} if name == ROOT else await policies.read(storage(context), name)
         if stored is None:
             raise NotFound(f"there is no policy {name!r}", "keyhole policy list")
         return Reply({"name": name, "rules" if call.path.startswith(_OLD) else "policy": stored["text"]})
 
     async def write(context: Context, call: Call) -> None:
-        name = parse_policy_name(call.params["name"])
+        name = _name(context, call)
         text = call.data.get("policy") or call.data.get("rules")
         if not isinstance(text, str) or not text.strip():
             raise InvalidRequest("'policy' parameter not supplied or empty")
         await policies.write(storage(context), name, _decoded(text))
 
     async def delete(context: Context, call: Call) -> None:
-        await policies.delete(storage(context), parse_policy_name(call.params["name"]))
+        await policies.delete(storage(context), _name(context, call))
 
     async def names(context: Context, _call: Call) -> Reply:
         keys = await policies.names(storage(context))
@@ -58,6 +58,16 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             Route(f"{prefix}/{{name...}}", one, fields=fields, help="A policy."),
         )
     )
+
+
+def _name(context: Context, call: Call) -> str:
+    """The policy that is meant. Case does not count in its name, and does in the paths that rules are written for."""
+    written = call.params["name"]
+    name = parse_policy_name(written)
+    path = call.path.removesuffix(written) + name
+    if path != call.path and not context.caller.allows(call.operation.value, path):
+        raise PolicyDenied("permission denied", f"no policy of yours gives {call.operation.value} on {path}")
+    return name
 
 
 def _decoded(text: str) -> str:
