@@ -72,3 +72,13 @@ def test_a_stranger_cannot_fill_the_memory_with_a_long_body(path, token):
             assert found.count("unauthenticated") == (0 if path.endswith("unseal") else 1)
 
     asyncio.run(main())
+
+
+def test_a_query_with_too_many_fields_is_refused_and_not_logged(caplog):
+    async def main():
+        async with open_vault() as vault:
+            answer = await Client(vault.node)("GET", "sys/health?" + "a=1&" * 5_000, token=None)
+            assert answer.status == 400
+            assert not caplog.records
+
+    asyncio.run(main())

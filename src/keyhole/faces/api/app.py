@@ -35,6 +35,7 @@ _PREFIX = "/v1/"
 _ONCE = frozenset({"authorization", "host", "origin", "x-vault-namespace", "x-vault-token"})
 _MERGE_PATCH = "application/merge-patch+json"
 _READY_FOR = 2.0
+_QUERY_FIELDS = 100
 _STRANGERS_BODY = 64 * 1024  # bytes that are read before it is known who sends them
 _log = logging.getLogger("keyhole.api")
 
@@ -208,7 +209,10 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 def _query(scope: Scope) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=100):
+    text = scope["query_string"].decode("latin-1")
+    if text.count("&") >= _QUERY_FIELDS:
+        raise InvalidRequest(f"the query has more than {_QUERY_FIELDS} fields")
+    for name, value in parse_qsl(text, keep_blank_values=True):
         if name in found:
             found[name] = [*(found[name] if isinstance(found[name], list) else [found[name]]), value]
         else:
