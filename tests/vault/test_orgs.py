@@ -241,3 +241,18 @@ def test_records_of_a_deleted_org_stay_and_nobody_can_read_them():
         assert any(partition == acme.rpartition(".")[2] for partition, _ in await journal(vault))
 
     play(scenario)
+
+
+def test_whoever_has_no_token_of_an_org_learns_neither_its_id_nor_its_name():
+    async def scenario(vault):
+        token = await org(vault, "acme")
+        org_id = token.rpartition(".")[2]
+        guesses = [f"hvs.{'x' * 44}{end}" for end in (f".{org_id}", f".{'a' * 16}", "")]
+        errors = [
+            await refusal(vault.node.handle(Request(guess.encode(), Operation.READ, "secret/data/x", org=name)))
+            for guess in guesses
+            for name in ("", "acme", "root", "nowhere")
+        ]
+        assert len({(error.code, error.reason, error.hint) for error in errors}) == 1
+
+    play(scenario)

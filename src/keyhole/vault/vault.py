@@ -163,10 +163,16 @@ class Vault:
             )
         if isinstance(credential, LocalOwner):
             return await self._owner(org)
-        state = await self.compiled.state(org_of(credential) or self.root_org)
-        if org and org != state.org.name:
+        org_id = org_of(credential) or self.root_org
+        try:
+            state = await self.compiled.state(org_id)
+        except Unauthenticated:
+            raise _unknown() from None  # a guess at an org must not tell whether there is one
+        here = not org or org == state.org.name
+        caller = await self._token_caller(state, self.tokens.hash(credential), spend=spend and here)
+        if not here:
             raise Unauthenticated("permission denied", f"the token does not belong to the org {org!r}")
-        return state, await self._token_caller(state, self.tokens.hash(credential), spend=spend)
+        return state, caller
 
     async def _owner(self, org: str) -> tuple[OrgState, Caller]:
         """Whoever opened the store with its key: root of the org ``root``, and nobody in any other."""
@@ -188,7 +194,7 @@ class Vault:
             return known[2]
         token = await self.tokens.get(self.storage(state.org.id, TOKENS), token_id)
         if token is None or not token.live(now):
-            raise Unauthenticated("permission denied", "the token is unknown, expired or revoked: ask for a new one")
+            raise _unknown()
         if known is not None and known[1].revision == token.revision:
             caller = known[2]
         else:
@@ -376,6 +382,10 @@ class Vault:
 
 _WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 _RETRIED = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
+
+
+def _unknown() -> Unauthenticated:
+    return Unauthenticated("permission denied", "the token is unknown, expired or revoked: ask for a new one")
 
 
 def _decide(caller: Caller, asked: _Asked) -> Decision:
