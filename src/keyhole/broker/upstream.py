@@ -309,7 +309,7 @@ class Pool:
         except ssl.SSLError as error:
             raise upstream_error(error) from None
         except OSError:
-            raise UpstreamUnreachable("the upstream closed the connection before it was used") from None
+            raise UpstreamUnreachable("the upstream closed the connection before it was used", "try again") from None
         return connection
 
     async def _adopt(self, origin: Origin, sock: socket.socket) -> _Connection:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import ssl
 
 import pytest
@@ -129,7 +130,11 @@ def test_a_body_where_none_can_be_is_not_the_next_answer(status: int) -> None:
 )
 def test_broken_framing_is_never_a_whole_answer(hostile: bytes) -> None:
     received, closed, _ = _play(hostile)
-    assert received.startswith(b"HTTP/1.1 502 ") or (closed and not received.endswith(b"0\r\n\r\n"))
+    if received.startswith(b"HTTP/1.1 502 "):
+        assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["hint"]
+    else:
+        assert closed
+        assert not received.endswith(b"0\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -298,8 +303,9 @@ def test_an_upstream_that_does_not_answer_is_a_504() -> None:
             release = asyncio.Event()
             reader, writer = await rig.open()
             writer.write(get())
-            status, headers, _ = await read_answer(reader)
+            status, headers, body = await read_answer(reader)
             assert (status, headers[b"x-keyhole-error"]) == (504, b"upstream_timeout")
+            assert json.loads(body)["error"]["hint"]
             release.set()
 
     asyncio.run(run())

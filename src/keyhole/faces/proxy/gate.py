@@ -204,7 +204,7 @@ def _connection(head: RequestHead) -> tuple[bool, frozenset[bytes]]:
         if b"websocket" in fields[b"upgrade"].lower():
             if b"sec-websocket-key" not in fields:
                 raise InvalidRequest("a WebSocket handshake without a key")
-            raise InvalidRequest("WebSocket is not available through this proxy")
+            raise InvalidRequest("WebSocket is not available through this proxy", "use the API's other transport")
     named: frozenset[bytes] = frozenset()
     if b"connection" in fields:
         value = fields[b"connection"]

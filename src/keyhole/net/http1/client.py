@@ -22,6 +22,8 @@ from keyhole.net.http1.wire import NEVER, Wire, WireGroup
 
 _EXPECTS_BODY = frozenset({"POST", "PUT", "PATCH"})
 _VERSION = b"HTTP/1."
+_LATER = "try again later; if it goes on, ask who runs the API"
+_THEIRS = "check host, port and scheme of the service, and report the fault to who runs the API"
 
 
 class Stale(UpstreamUnreachable):
@@ -221,10 +223,10 @@ class ClientConnection(Wire):
                 self._answered = True
                 return head
             if head.status == 101:
-                raise UpstreamUnreachable("the upstream switched protocols without being asked")
+                raise UpstreamUnreachable("the upstream switched protocols without being asked", _THEIRS)
             self._informational += 1
             if self._informational > self._limits.informational:
-                raise UpstreamUnreachable("the upstream sends endless 1xx answers")
+                raise UpstreamUnreachable("the upstream sends endless 1xx answers", _THEIRS)
         if self.eof:
             self._refuse_eof()
         return None
@@ -232,7 +234,7 @@ class ClientConnection(Wire):
     def _refuse_eof(self) -> None:
         if self.used and not self.buffer and not self._informational and self._pump_error is None:
             raise Stale("the upstream closed the connection")
-        raise UpstreamUnreachable("the upstream closed the connection before it answered")
+        raise UpstreamUnreachable("the upstream closed the connection before it answered", _LATER)
 
     def _explain(self, error: BaseException) -> BaseException:
         if isinstance(error, Exception) and self._pump_error is not None:
@@ -240,11 +242,13 @@ class ClientConnection(Wire):
         if isinstance(error, KeyholeError) and not isinstance(error, Malformed):
             return error
         if isinstance(error, Malformed):
-            return UpstreamUnreachable(f"the upstream's answer is not acceptable: {error.reason}")
+            return UpstreamUnreachable(f"the upstream's answer is not acceptable: {error.reason}", _THEIRS)
         if isinstance(error, TimeoutError):
-            return UpstreamTimeout("the upstream did not answer in time")
+            return UpstreamTimeout(
+                "the upstream did not answer in time", "try again, or raise the setting answer_timeout"
+            )
         if isinstance(error, OSError):
-            return UpstreamUnreachable("the connection to the upstream broke")
+            return UpstreamUnreachable("the connection to the upstream broke", _LATER)
         return error
 
     def _abandon(self, pump: asyncio.Task[None] | None) -> None:
@@ -359,10 +363,10 @@ class ClientAnswer:
 
     def _explain(self, connection: ClientConnection, error: BaseException) -> BaseException:
         if isinstance(error, TimeoutError):
-            return UpstreamTimeout("the upstream stopped sending in the middle of its answer")
+            return UpstreamTimeout("the upstream stopped sending in the middle of its answer", _LATER)
         if isinstance(error, Malformed):
             return connection._pump_error or UpstreamUnreachable(  # noqa: SLF001 - one unit with its connection
-                f"the upstream's answer is incomplete or broken: {error.reason}"
+                f"the upstream's answer is incomplete or broken: {error.reason}", _LATER
             )
         return error
 
