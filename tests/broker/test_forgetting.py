@@ -6,13 +6,15 @@ import asyncio
 import gc
 import weakref
 
-from broker.stack import SECRET, Stack
+from broker.stack import Stack
+
+VALUE = "value-of-the-sealed-vault-only"
 
 
 def test_a_sealed_vault_leaves_neither_keys_nor_values_behind() -> None:
     async def main() -> None:
         async with Stack() as stack:
-            await stack.secret("stripe/key")
+            await stack.secret("stripe/key", VALUE)
             await stack.service("stripe")
             token = await stack.agent("coder", "stripe")
             assert (await stack.get(token)).status == 200
@@ -24,6 +26,6 @@ def test_a_sealed_vault_leaves_neither_keys_nor_values_behind() -> None:
             await stack.keyhole.node.seal()
             await asyncio.sleep(0)
             assert [ref() for ref in left] == [None, None, None]
-            assert not [held for held in gc.get_objects() if isinstance(held, tuple) and SECRET.encode() in held]
+            assert not [held for held in gc.get_objects() if isinstance(held, tuple) and VALUE.encode() in held]
 
     asyncio.run(main())
