@@ -26,6 +26,11 @@ def test_add_asks_for_a_new_passphrase_and_the_key_and_run_for_the_passphrase(tm
     assert KEY not in added.seen
     assert PASSPHRASE not in added.seen
 
+    given_up = Terminal("list", env=env)
+    given_up.until("Passphrase of the vault: ")
+    given_up.type("\x03")
+    assert given_up.end() == 130
+
     started = Terminal("run", "--", "sh", "-c", "echo it is $STRIPE_API_KEY", env=env)
     started.until("Passphrase of the vault: ")
     started.type(f"{PASSPHRASE}\n")

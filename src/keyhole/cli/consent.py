@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from keyhole.core.errors import InvalidRequest, KeyholeError
@@ -32,9 +35,25 @@ def ask_hidden(prompt: str) -> Secret:
     import getpass  # noqa: PLC0415  # most commands ask nothing
 
     try:
-        return Secret(getpass.getpass(prompt))
+        with _interruptible():
+            return Secret(getpass.getpass(prompt))
     except EOFError:
+        sys.stderr.write("\n")
         raise InvalidRequest("nothing was entered", "type it, or give it on stdin") from None
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a question at once: the handler of a running event loop only takes a note, and reading goes on."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def ask_new_passphrase() -> Secret:
