@@ -42,11 +42,11 @@ def service() -> None:
 @click.option("--basic", is_flag=True, help="As Authorization: Basic; the value is user:password.")
 @click.option("--user", metavar="NAME", help="The user name for --basic, where the value is the password alone.")
 @click.option("--header", metavar="NAME[=TEMPLATE]", help="As a header; the template has one {}.")
-@click.option("--query", metavar="NAME", help="As a parameter of the query.")
-@click.option("--body-field", metavar="A.B", help="As a field of a JSON body.")
-@click.option("--form-field", metavar="F", help="As a field of a form.")
+@click.option("--query", metavar="NAME", help="Not built yet.")
+@click.option("--body-field", metavar="A.B", help="Not built yet.")
+@click.option("--form-field", metavar="F", help="Not built yet.")
 @click.option("--placeholder", metavar="TEXT", help="In place of a text that the agent sends.")
-@click.option("--in", "places", metavar="PLACES", help="Where the placeholder is replaced: header,query,path,body.")
+@click.option("--in", "places", metavar="PLACES", help="Where the placeholder is replaced: header, so far.")
 @click.option("--variable", "variables", multiple=True, metavar="NAME", help="Variable that holds the placeholder.")
 @pass_session
 def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
@@ -110,7 +110,7 @@ def _inject(options: dict[str, Any]) -> dict[str, Any]:
     if len(ways) != 1:
         raise InvalidRequest(
             f"{'several ways' if ways else 'no way'} of attaching the secret",
-            "say one of --bearer --basic --header --query --body-field --form-field --placeholder",
+            "say one of --bearer --basic --header --placeholder",
         )
     return ways[0]
 
