@@ -126,7 +126,9 @@ def _place(kind: str, entry: dict[str, Any]) -> str:
 def _anchor(path: str) -> dict[str, Any]:
     try:
         data = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError):
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}", "check --anchor") from None
+    except ValueError:
         data = None
     if not isinstance(data, dict):
         raise InvalidRequest(f"{path} is no checkpoint", "give the file that keyhole audit checkpoint wrote")

@@ -47,10 +47,9 @@ def write(session: Session, /, *, name: str, file: str | None) -> None:
     name = parse_policy_name(name)
     try:
         text = Path(file).read_text("utf-8") if file and file != "-" else sys.stdin.read()
-    except (OSError, UnicodeDecodeError):
-        raise InvalidRequest(
-            f"{file or 'stdin'} cannot be read as UTF-8", f"keyhole policy write {name} FILE"
-        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise InvalidRequest(f"{file or 'stdin'} cannot be read: {why}", f"keyhole policy write {name} FILE") from None
     session.client.write(f"sys/policies/acl/{name}", {"policy": text})
     session.out.done({"name": name}, f"policy {name} is written; it holds from the next request on")
 

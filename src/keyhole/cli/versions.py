@@ -131,5 +131,8 @@ def rm_command(
         done, message = "destroyed", f"destroyed version {listed} of {name}"
     else:
         session.client.write(f"secret/delete/{name}", {"versions": versions})
-        done, message = "deleted", f"deleted version {listed} of {name}; back again: keyhole rollback {name} --to N"
+        done, message = (
+            "deleted",
+            f"deleted version {listed} of {name}; back again: keyhole rollback {name} --to {versions[0]}",
+        )
     session.out.done({"name": name, done: True if everything else versions}, message)
