@@ -118,25 +118,10 @@ class Conflict(KeyholeError):
     status = 409
 
 
-class ApprovalRequired(KeyholeError):
-    """A person has to approve this first."""
-
-    code = "approval_required"
-    status = 403
-    exit_code = 4
-
-
 class RateLimited(KeyholeError):
     """Too many requests for the limit that applies."""
 
     code = "rate_limited"
-    status = 429
-
-
-class LeaseLimit(KeyholeError):
-    """Too many live leases."""
-
-    code = "lease_limit"
     status = 429
 
 
