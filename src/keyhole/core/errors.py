@@ -202,6 +202,17 @@ class IntegrityError(KeyholeError):
     status = 500
 
 
+def fault_place(error: BaseException) -> str:
+    """Where a fault of ours happened, for the log: type and frames, without its text, which might quote a peer."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(f"{code.co_name} ({code.co_filename}:{trace.tb_lineno})")
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {' < '.join(reversed(frames))}"
+
+
 def by_code(code: str) -> type[KeyholeError]:
     """The class for a machine-readable code, as a client needs it; ``KeyholeError`` when the code is unknown."""
     for cls in KeyholeError.__subclasses__():

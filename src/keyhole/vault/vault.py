@@ -20,6 +20,7 @@ from keyhole.core.errors import (
     NotFound,
     PolicyDenied,
     Unauthenticated,
+    fault_place,
 )
 from keyhole.core.identity import ROOT_ORG, Caller
 from keyhole.core.path import parse_path
@@ -134,7 +135,7 @@ class Vault:
         except BaseException as error:  # also when whoever waited has gone: an intent never stays without an outcome
             self.conclude(state, record, InternalError.code)
             if isinstance(error, Exception):
-                raise InternalError("the request failed inside Keyhole", "see the server's log") from error
+                raise _fault(error) from error
             raise
         self.conclude(state, record, "ok")
         return reply
@@ -386,6 +387,13 @@ _RETRIED = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Opera
 
 def _unknown() -> Unauthenticated:
     return Unauthenticated("permission denied", "the token is unknown, expired or revoked: ask for a new one")
+
+
+def _fault(error: Exception) -> InternalError:
+    import logging  # noqa: PLC0415 - a command on a local vault starts without it
+
+    logging.getLogger("keyhole.vault").error("internal error: %s", fault_place(error))
+    return InternalError("the request failed inside Keyhole", "see the server's log")
 
 
 def _decide(caller: Caller, asked: _Asked) -> Decision:

@@ -10,7 +10,15 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from keyhole.config import ApiLimits
-from keyhole.core.errors import BodyTooLarge, InternalError, InvalidRequest, KeyholeError, NotFound, Unauthenticated
+from keyhole.core.errors import (
+    BodyTooLarge,
+    InternalError,
+    InvalidRequest,
+    KeyholeError,
+    NotFound,
+    Unauthenticated,
+    fault_place,
+)
 from keyhole.core.request import Anonymous, Credential, Operation, Request
 from keyhole.faces.api import status
 from keyhole.faces.api.envelope import JSON, Answer, render, render_error
@@ -88,8 +96,8 @@ class Api:
             return render(reply, path)
         except KeyholeError as error:
             return render_error(error, path)
-        except Exception:  # noqa: BLE001 - whatever went wrong, no traceback and no silence towards a client
-            _log.exception("a request failed")
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, no traceback and no silence towards a client
+            _log.error("internal error: %s", fault_place(error))
             return render_error(InternalError("internal error", "see the server's log"), path)
 
     async def _request(self, scope: Scope, headers: dict[str, str], path: str, receive: Receive) -> Request:

@@ -9,11 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import traceback
 import weakref
 from typing import Protocol
 
-from keyhole.core.errors import BadRequestFraming, InternalError, InvalidRequest, KeyholeError, UpstreamUnreachable
+from keyhole.core.errors import (
+    BadRequestFraming,
+    InternalError,
+    InvalidRequest,
+    KeyholeError,
+    UpstreamUnreachable,
+    fault_place,
+)
 from keyhole.core.host import parse_host
 from keyhole.core.message import Answer, Body, Call
 from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, read_credential
@@ -141,7 +147,7 @@ class ProxyConnection(ServerWire):
         except asyncio.CancelledError:
             self.abort()
         except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection only, and is logged
-            _report(error)
+            _log.error("internal error: %s", fault_place(error))
             self.abort()
         finally:
             self.serving = False
@@ -190,7 +196,7 @@ class ProxyConnection(ServerWire):
         except KeyholeError as error:
             return self._refuse(error, head, body, persistent)
         except Exception as error:  # noqa: BLE001 - a fault of ours is a 500, logged without values
-            _report(error)
+            _log.error("internal error: %s", fault_place(error))
             return self._refuse(InternalError("the broker failed", "see the server's log"), head, body, persistent)
         return await self._answer(answer, head, body, persistent)
 
@@ -380,10 +386,3 @@ def _check_server_name(handle: ssl.SSLObject, name: str | None, _context: ssl.SS
     except KeyholeError:
         same = False
     return None if same else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-
-
-def _report(error: Exception) -> None:
-    """Log where a fault of ours happened, without its text, which might quote what an agent or an upstream sent."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = " < ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames))
-    _log.error("internal error: %s at %s", type(error).__name__, where)
