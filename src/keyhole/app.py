@@ -26,9 +26,10 @@ from keyhole.core.value import Secret
 from keyhole.crypto.aead import AeadKey
 from keyhole.engines import Route
 from keyhole.faces.api.app import Api
-from keyhole.faces.api.server import ApiServer, ServerLimits
-from keyhole.faces.proxy import ProxyLimits, ProxyServer
+from keyhole.faces.api.server import ApiServer
+from keyhole.faces.proxy import ProxyServer
 from keyhole.net.dial import Dialer
+from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.resolve import Resolver
 from keyhole.net.tls import client_context
 from keyhole.process import harden_process
@@ -149,17 +150,9 @@ async def open_ephemeral(config: Config, *, token: str = "") -> tuple[Keyhole, s
 async def start_proxy(keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | None = None) -> ProxyServer:
     """Listen for agents at ``HOST:PORT``."""
     host, port = split_address(address, "proxy_listen")
-    config = keyhole.config
-    limits = ProxyLimits(
-        connections=config.connections,
-        head_timeout=config.head_timeout,
-        idle_timeout=config.idle_timeout,
-        tunnel_timeout=config.tunnel_timeout,
-        body_timeout=config.body_timeout,
-        write_timeout=config.write_timeout,
-    )
     # Nodes over one store answer for one another, so they know each other's requests by one name.
     header = await keyhole.node.header()
+    limits = _limits(keyhole.config, keyhole.config.connections)
     server = ProxyServer(keyhole.broker, limits, instance=header.vault_id if header else "")
     try:
         bound = await server.listen(host, port, tls=tls)
@@ -267,7 +260,7 @@ async def serving_api(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
     host, port = split_address(config.listen, "listen")
     tls = _server_tls(config)
     hosts = frozenset({host, "127.0.0.1", "localhost", "::1"}) if is_loopback(host) else frozenset()
-    server = ApiServer(Api(keyhole.node, config.api, hosts=hosts), _server_limits(config))
+    server = ApiServer(Api(keyhole.node, config.api, hosts=hosts), _limits(config, config.api.concurrency))
     try:
         bound = await server.listen(host, port, tls=tls)
     except OSError as error:
@@ -279,11 +272,12 @@ async def serving_api(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
         await server.close(config.drain)
 
 
-def _server_limits(config: Config) -> ServerLimits:
-    return ServerLimits(
-        connections=config.api.concurrency,
+def _limits(config: Config, connections: int) -> ListenerLimits:
+    return ListenerLimits(
+        connections=connections,
         head_timeout=config.head_timeout,
         idle_timeout=config.idle_timeout,
+        tunnel_timeout=config.tunnel_timeout,
         body_timeout=config.body_timeout,
         write_timeout=config.write_timeout,
     )

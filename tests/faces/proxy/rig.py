@@ -25,8 +25,9 @@ import trustme
 from keyhole.broker.upstream import Pool, UpstreamLimits
 from keyhole.core.errors import KeyholeError, NoService, Unauthenticated
 from keyhole.core.message import Answer, Call, Message
-from keyhole.faces.proxy import ProxyLimits, ProxyServer
+from keyhole.faces.proxy import ProxyServer
 from keyhole.net.guard import Guard
+from keyhole.net.http1.limits import ListenerLimits
 
 HOST = "api.allowed.test"
 TOKEN = b"hvs.testtoken0123456789abcdef"
@@ -256,10 +257,10 @@ class Rig:
     """Client, proxy and upstream in one event loop."""
 
     def __init__(
-        self, respond: Respond = answer_ok, limits: ProxyLimits | None = None, upstream: UpstreamLimits | None = None
+        self, respond: Respond = answer_ok, limits: ListenerLimits | None = None, upstream: UpstreamLimits | None = None
     ) -> None:
         self.upstream = Upstream(respond)
-        self.limits = limits or ProxyLimits(linger=0.2)
+        self.limits = limits or ListenerLimits(linger=0.2)
         self._upstream_limits = upstream or UpstreamLimits()
         self._writers: list[asyncio.StreamWriter] = []
         self.differential = True

@@ -12,10 +12,10 @@ import pytest
 
 from faces.proxy.rig import CREDENTIAL, HOST, TOKEN, Rig, client_context, converse, get, read_answer, until, vectors
 from keyhole.core.errors import BadRequestFraming, InvalidRequest, LoopDetected, PolicyDenied
-from keyhole.faces.proxy import ProxyLimits, ProxyServer
+from keyhole.faces.proxy import ProxyServer
 from keyhole.faces.proxy.gate import Tunnel, admit, read_credential
 from keyhole.net.http1.grammar import parse_request_head
-from keyhole.net.http1.limits import REQUEST_LIMITS
+from keyhole.net.http1.limits import REQUEST_LIMITS, ListenerLimits
 from keyhole.net.http1.tls import TlsChannel
 
 INSIDE = Tunnel("https", HOST, 443, TOKEN)
@@ -335,7 +335,7 @@ def test_a_fault_of_ours_is_a_500_without_details(caplog: pytest.LogCaptureFixtu
 
 def test_too_many_connections_are_turned_away_and_room_is_made_again() -> None:
     async def run() -> None:
-        async with Rig(limits=ProxyLimits(connections=2, linger=0.2)) as rig:
+        async with Rig(limits=ListenerLimits(connections=2, linger=0.2)) as rig:
             first = await rig.open()
             second = await rig.open()
             for reader, writer in (first, second):

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from faces.proxy.rig import CREDENTIAL, HOST, Received, Rig, Streams, converse, get, vectors
-from keyhole.faces.proxy import ProxyLimits
+from keyhole.net.http1.limits import ListenerLimits
 
-LIMITS = ProxyLimits(head_timeout=1.0, body_timeout=0.3, linger=0.2)
+LIMITS = ListenerLimits(head_timeout=1.0, body_timeout=0.3, linger=0.2)
 _ORIGIN_FORM = re.compile(rb"\A((?:\r\n)*[A-Z]+ )(/v1[^ ]*)(?= HTTP/1)")
 
 

@@ -12,7 +12,7 @@ import pytest
 from faces.proxy.rig import OK, Received, Rig, converse, get, read_answer, until
 from keyhole.core.errors import PolicyDenied
 from keyhole.core.message import Answer, Call
-from keyhole.faces.proxy import ProxyLimits
+from keyhole.net.http1.limits import ListenerLimits
 
 pytestmark = pytest.mark.usefixtures("either_loop")
 SIZE = 50 * 1024 * 1024
@@ -178,7 +178,7 @@ def test_a_client_that_leaves_in_the_middle_of_an_answer_ends_the_upstream_conne
             await writer.drain()
             await forever.wait()
 
-        async with Rig(respond, limits=ProxyLimits(linger=0.1)) as rig:
+        async with Rig(respond, limits=ListenerLimits(linger=0.1)) as rig:
             rig.differential = False
             forever = asyncio.Event()
             reader, writer = await (rig.tunnel() if secure else rig.open())
@@ -318,7 +318,7 @@ def test_a_client_that_stops_reading_is_cut() -> None:
                 writer.write(PIECE)
                 await writer.drain()
 
-        async with Rig(respond, limits=ProxyLimits(write_timeout=0.2, linger=0.1)) as rig:
+        async with Rig(respond, limits=ListenerLimits(write_timeout=0.2, linger=0.1)) as rig:
             rig.differential = False
             _, writer = await rig.open()
             writer.write(get())
@@ -332,7 +332,7 @@ def test_a_client_that_stops_reading_is_cut() -> None:
 @pytest.mark.parametrize("start", [b"", b"G", get()[:-2], _post(5) + b"he"])
 def test_a_client_that_drips_is_cut_by_the_time_for_the_whole(start: bytes) -> None:
     async def run() -> None:
-        limits = ProxyLimits(head_timeout=0.2, idle_timeout=0.2, body_timeout=0.2, linger=0.1)
+        limits = ListenerLimits(head_timeout=0.2, idle_timeout=0.2, body_timeout=0.2, linger=0.1)
         async with Rig(limits=limits) as rig:
             rig.differential = False
             reader, writer = await rig.open()
@@ -357,7 +357,7 @@ def test_a_client_that_drips_is_cut_by_the_time_for_the_whole(start: bytes) -> N
 
 def test_an_idle_tunnel_and_a_handshake_that_stalls_are_closed() -> None:
     async def run() -> None:
-        async with Rig(limits=ProxyLimits(tunnel_timeout=0.2, linger=0.1)) as rig:
+        async with Rig(limits=ListenerLimits(tunnel_timeout=0.2, linger=0.1)) as rig:
             for start in (b"", b"\x16\x03\x01\x02\x00"):
                 received, closed = await converse(await rig.tunnel(tls=False), start, 3.0)
                 assert (received, closed) == (b"", True)

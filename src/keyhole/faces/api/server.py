@@ -11,7 +11,6 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.errors import BadRequestFraming, KeyholeError
@@ -20,7 +19,7 @@ from keyhole.faces.api.envelope import render_error
 from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import request_decoder
 from keyhole.net.http1.grammar import Malformed, RequestHead, list_tokens, parse_request_head
-from keyhole.net.http1.limits import REQUEST_LIMITS, WireLimits
+from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.serialise import serialise_answer
 from keyhole.net.http1.server import ServerWire
 from keyhole.net.http1.wire import NEVER, WireGroup
@@ -37,31 +36,6 @@ _BACKLOG = 1024
 _REASONS = {200: b"OK", 204: b"No Content", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found"}
 
 
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """Bounds on clients of a listener; times in seconds.
-
-    Attributes:
-        wire: bounds on one request.
-        connections: open connections; further ones are closed at once.
-        head_timeout: a whole request head, counted from its first byte.
-        idle_timeout: between requests.
-        body_timeout: the next bytes of a body.
-        write_timeout: a client that does not read its answer.
-        linger: how long a refused client may go on sending.
-        linger_bytes: how much a refused client may go on sending.
-    """
-
-    wire: WireLimits = REQUEST_LIMITS
-    connections: int = 2_000
-    head_timeout: float = 10.0
-    idle_timeout: float = 75.0
-    body_timeout: float = 60.0
-    write_timeout: float = 60.0
-    linger: float = 2.0
-    linger_bytes: int = 1024 * 1024
-
-
 class ApiServer:
     """Serves an ASGI application.
 
@@ -70,9 +44,9 @@ class ApiServer:
         limits: bounds on clients.
     """
 
-    def __init__(self, application: Application, limits: ServerLimits | None = None) -> None:
+    def __init__(self, application: Application, limits: ListenerLimits | None = None) -> None:
         self.application = application
-        self.limits = limits or ServerLimits()
+        self.limits = limits or ListenerLimits()
         self.draining = False
         self.group: WireGroup
         self.connections: set[_Connection] = set()

@@ -23,7 +23,6 @@ from keyhole.core.errors import (
 from keyhole.core.host import parse_host
 from keyhole.core.message import Answer, Body, Call
 from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, read_credential
-from keyhole.faces.proxy.limits import ProxyLimits
 from keyhole.faces.proxy.refusal import ESTABLISHED, render_refusal
 from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import request_decoder
@@ -32,6 +31,7 @@ from keyhole.net.http1.grammar import (
     RequestHead,
     parse_request_head,
 )
+from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.serialise import serialise_answer
 from keyhole.net.http1.server import ServerWire
 from keyhole.net.http1.tls import TlsChannel
@@ -70,7 +70,7 @@ class Owner(Protocol):
     """What a connection needs of its listener."""
 
     broker: Broker
-    limits: ProxyLimits
+    limits: ListenerLimits
     pseudonym: bytes
     via: bytes
     group: WireGroup

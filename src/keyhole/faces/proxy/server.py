@@ -10,7 +10,7 @@ import ssl
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.faces.proxy.connection import Broker, ProxyConnection
-from keyhole.faces.proxy.limits import ProxyLimits
+from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.wire import WireGroup
 
 _BACKLOG = 1024
@@ -27,12 +27,12 @@ class ProxyServer:
             empty.
     """
 
-    def __init__(self, broker: Broker, limits: ProxyLimits | None = None, *, instance: str = "") -> None:
+    def __init__(self, broker: Broker, limits: ListenerLimits | None = None, *, instance: str = "") -> None:
         instance = instance or secrets.token_hex(8)
         if not _PSEUDONYM.fullmatch(instance):
             raise InvalidRequest("the instance name has a character that cannot stand in Via", "use letters and digits")
         self.broker = broker
-        self.limits = limits or ProxyLimits()
+        self.limits = limits or ListenerLimits()
         self.pseudonym = b"keyhole-" + instance.encode()
         self.via = b"Via: 1.1 " + self.pseudonym + b"\r\n"
         self.draining = False
