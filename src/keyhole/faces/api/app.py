@@ -111,19 +111,21 @@ class Api:
         if operation is Operation.PATCH and headers.get("content-type", "").partition(";")[0] != _MERGE_PATCH:
             raise _UnsupportedMediaType("PATCH needs the content type application/merge-patch+json")
         client = scope.get("client") or ("", 0)
+        writes = operation is Operation.UPDATE or operation is Operation.PATCH
         request = Request(
             credential=_credential(headers),
             operation=operation,
             path=path if operation is Operation.LIST else path.removesuffix("/"),
+            data={} if writes else query,
             org=headers.get("x-vault-namespace", "").strip("/"),
             remote=str(client[0]),
         )
-        if operation in {Operation.UPDATE, Operation.PATCH}:
+        if writes:
             if path.endswith("/"):
                 raise InvalidRequest("cannot write to a path ending in '/'")
             body = await self._body(receive, self._limits.body, request)
             return replace(request, data=parse_object(body, self._limits))
-        return replace(request, data=query) if operation is not Operation.LIST or query else request
+        return request
 
     async def _require_known(self, request: Request) -> None:
         """Refuse, and record, a request of somebody unknown before the rest of its body takes up memory."""
@@ -218,6 +220,8 @@ def _headers(scope: Scope) -> dict[str, str]:
 def _query(scope: Scope) -> dict[str, Any]:
     found: dict[str, Any] = {}
     text = scope["query_string"].decode("latin-1")
+    if not text:
+        return found
     if text.count("&") >= _QUERY_FIELDS:
         raise InvalidRequest(f"the query has more than {_QUERY_FIELDS} fields")
     for name, value in parse_qsl(text, keep_blank_values=True):
