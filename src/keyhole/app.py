@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import shutil
@@ -39,7 +38,6 @@ from keyhole.vault.vault import Vault
 
 MEMORY = "memory:"
 _log = logging.getLogger("keyhole")
-_GC_THRESHOLDS = (20_000, 50, 100)  # requests make no cycles to speak of; look for them less often
 
 
 class MemorySeal:
@@ -225,10 +223,6 @@ async def serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        # What start-up made lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
         on_ready(Started(api, keyhole.proxy_url, str(ca_file), root_token))
         await stop.wait()
 

@@ -22,7 +22,7 @@ def test_a_sealed_vault_leaves_neither_keys_nor_values_behind() -> None:
             assert vault is not None
             left = [weakref.ref(vault), weakref.ref(vault.keys), weakref.ref(stack.keyhole.broker.authorities(vault))]
             del vault
-            gc.freeze()  # as a server does once it has started
+            gc.freeze()  # a program may have done so, and then no collector frees what is held in a cycle
             await stack.keyhole.node.seal()
             await asyncio.sleep(0)
             assert [ref() for ref in left] == [None, None, None]
