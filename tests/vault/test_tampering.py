@@ -116,11 +116,9 @@ def test_each_byte_of_a_body_counts(place):
 
 def test_a_changed_record_is_an_error_for_a_query_and_never_shown(place):
     with opened(place) as db:
-        db.execute(
-            "UPDATE journal SET body = CAST(substr(body, 1, 40) || x'00' || substr(body, 42) AS BLOB)"
-            " WHERE sequence = ?",
-            (WHICH,),
-        )
+        (body,) = db.execute("SELECT body FROM journal WHERE sequence = ?", (WHICH,)).fetchone()
+        changed = body[:40] + bytes([body[40] ^ 1]) + body[41:]
+        db.execute("UPDATE journal SET body = ? WHERE sequence = ?", (changed, WHICH))
 
     async def ask(vault):
         return await refusal(vault.ask("read", "sys/audit-log", {"limit": "1000"}))
