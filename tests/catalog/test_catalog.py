@@ -82,7 +82,7 @@ def test_git_over_https_is_covered_and_nothing_else_of_the_site():
             assert git.path_rank(repository + path) is not None
         assert git.path_rank("/settings/tokens") is None
         assert git.inject.kind == "basic"
-        assert git.inject.user
+        assert git.inject["user"]
 
 
 def test_the_calls_that_answer_ok_to_everybody_are_read():

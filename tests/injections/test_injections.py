@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.inject import KINDS as KNOWN
+from keyhole.core.inject import Inject
 from keyhole.core.message import Message
-from keyhole.core.service import Inject
-from keyhole.injections import LONGEST, MEMBERS, inject
+from keyhole.injections import LONGEST, MEMBERS, Terms, inject
 from keyhole.injections.placeholder import decode_basic, shows
 
 TEXT = "sk-placeholder-0001"
@@ -28,11 +29,11 @@ def message(*headers: tuple[bytes, bytes]) -> Message:
 
 
 def injected(kind: str, value: bytes, *headers: tuple[bytes, bytes], **fields: bytes) -> Message:
-    return next(inject(message(*headers), Inject.from_data(KINDS[kind]), fields or {"value": value}))
+    return next(inject(message(*headers), Inject.from_data(KINDS[kind]), Terms(fields or {"value": value})))
 
 
 def test_every_kind_is_a_member_that_loads() -> None:
-    assert set(KINDS) == set(MEMBERS)
+    assert set(KINDS) == set(MEMBERS) == set(KNOWN)
     for kind in MEMBERS:
         injected(kind, b"value-of-a-secret")
 
@@ -81,12 +82,12 @@ def test_basic_carries_user_and_password_and_names_all_forms(user: str, password
 @pytest.mark.parametrize("value", [b"key-as-the-user-name:", b":key-as-the-password"])
 def test_one_side_of_basic_may_be_empty(value: bytes) -> None:
     how = Inject.from_data({"kind": "basic"})
-    assert decode_basic(next(inject(message(), how, {"value": value})).get(b"authorization") or b"") == value
+    assert decode_basic(next(inject(message(), how, Terms({"value": value}))).get(b"authorization") or b"") == value
 
 
 def test_secret_without_a_user_name_is_refused_with_the_way_to_store_it() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        next(inject(message(), Inject.from_data({"kind": "basic"}), {"value": b"only-a-password"}))
+        next(inject(message(), Inject.from_data({"kind": "basic"}), Terms({"value": b"only-a-password"})))
     assert "user:password" in caught.value.hint
     assert "only-a-password" not in str(caught.value)
 
@@ -109,6 +110,8 @@ def test_placeholder_is_seen_as_it_is_and_inside_basic(content: bytes) -> None:
     [
         {},
         {"kind": "magic"},
+        {"kind": ["bearer"]},
+        {"kind": "bearer", "templat": "{}"},
         {"kind": "header", "name": "Host"},
         {"kind": "header", "name": "Content-Length"},
         {"kind": "header", "name": "Proxy-Authorization"},

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
 
 from keyhole.broker.ca import Authorities
 from keyhole.broker.directory import Directory, Match, Wanted
+from keyhole.broker.errand import run_errand
+from keyhole.broker.exchange import Exchange
+from keyhole.broker.kept import Kept
 from keyhole.broker.late import LateBody, require_still
 from keyhole.broker.loan import Loan, Scrubbers, without_stale
 from keyhole.broker.own_token import shows_token
-from keyhole.broker.upstream import Lease, Pool, UpstreamAnswer
+from keyhole.broker.upstream import Pool, UpstreamAnswer
 from keyhole.core.errors import (
     AuditUnavailable,
     Conflict,
@@ -29,6 +33,7 @@ from keyhole.core.errors import (
 )
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
+from keyhole.core.inject import KINDS
 from keyhole.core.message import Answer, Body, Call, Message
 from keyhole.core.record import Phase, Record, clip, parameter_names
 from keyhole.core.request import Operation, Request
@@ -58,6 +63,7 @@ class Broker:
         self._node = node
         self._pool = pool
         self._scrubbers = Scrubbers()
+        self._kept = Kept()
         self._guards: dict[tuple[str, ...], Guard] = {}
         self._authorities: tuple[Vault, Authorities] | None = None
         node.forgetting.append(self._forget)
@@ -171,13 +177,15 @@ class Broker:
             changed = Conflict(f"the service {service.name!r} was changed meanwhile", "send the request again")
             journey.end(changed)
             raise changed
-        try:
-            message = loan.inject(message)
-        except BaseException as error:
-            lease.cancel()
-            journey.end(error)
-            raise
-        return await journey.send(lease, message, _judged(vault, caller, service, call.body))
+        room = self._kept.room(state.org.id, service, loan.values) if KINDS[service.inject.kind].keeps else None
+        exchange = Exchange(
+            loan,
+            lambda: self._pool.reserve(key, call.scheme, call.host, call.port, guard),
+            lambda errand: run_errand(vault, state, self._pool, guard, service, loan.record, errand),
+            room,
+            vault.clock.now,
+        )
+        return await journey.answer(exchange.run(lease, message, _judged(vault, caller, service, call.body)))
 
     async def _pass(
         self, vault: Vault, state: OrgState, caller: Caller, request: Request, call: Call, message: Message
@@ -204,7 +212,7 @@ class Broker:
             if not isinstance(error, AuditUnavailable):  # then there is no intent to conclude
                 journey.end(error)
             raise
-        return await journey.send(lease, message, _judged(vault, caller, None, call.body))
+        return await journey.answer(lease.send(message, _judged(vault, caller, None, call.body)))
 
     async def directory(self, vault: Vault, state: OrgState) -> Directory:
         """The compiled services of an org."""
@@ -222,6 +230,7 @@ class Broker:
     def _forget(self) -> None:
         """The vault was sealed: nothing that came out of it stays here."""
         self._scrubbers = Scrubbers()
+        self._kept = Kept()
         self._authorities = None
 
     async def explain(self, vault: Vault, state: OrgState, caller: Caller, wanted: Wanted) -> Match:
@@ -261,10 +270,10 @@ class _Journey:
         self._ended = False
         self._start = vault.clock.now()
 
-    async def send(self, lease: Lease, message: Message, body: Body | None) -> Answer:
+    async def answer(self, sending: Awaitable[UpstreamAnswer]) -> Answer:
         """Send, and give back the answer as the caller may see it."""
         try:
-            upstream = await lease.send(message, body)
+            upstream = await sending
         except BaseException as error:
             self.end(error)
             raise

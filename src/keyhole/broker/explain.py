@@ -11,7 +11,6 @@ from keyhole.broker.directory import Wanted
 from keyhole.core.errors import Expired, InvalidRequest, KeyholeError, NotFound, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.request import Operation, Reply
-from keyhole.core.service import Inject
 from keyhole.core.target import canonical_target, readings
 from keyhole.core.url import split_url
 from keyhole.engines import Call, Context, Field, Route
@@ -55,7 +54,7 @@ class _Handlers:
             {
                 **answer,
                 "allowed": True,
-                "inject": describe(service.inject),
+                "inject": service.inject.describe(),
                 "paths": [glob.pattern for glob in service.paths],
                 "methods": sorted(service.methods),
             }
@@ -99,15 +98,6 @@ def routes(broker: Broker, vault: Vault, proxy_url: Callable[[], str]) -> tuple[
         ),
         Route("keyhole", {Operation.READ: handlers.keyhole}, help="Where the proxy is, and its CA."),
     )
-
-
-def describe(inject: Inject) -> str:
-    """What an injection does, in words without a value."""
-    if inject.kind in {"bearer", "header"}:
-        return f"{inject.name}: {inject.template.replace('{}', '***')}"
-    if inject.kind == "basic":
-        return f"authorization: Basic base64({inject.user + ':' if inject.user else ''}***)"
-    return f"{inject.text} -> *** in {', '.join(inject.places)}"
 
 
 def _refusal(error: KeyholeError) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from keyhole import scrub
 from keyhole.core.message import Headers, Message
 from keyhole.core.record import Record
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
-from keyhole.injections import inject
+from keyhole.injections import Steps, Terms, inject, needs_content
 from keyhole.injections.placeholder import shows
 
 # Parts of an answer are asked for piecewise by a range, and could be put together behind the scrubber's back.
@@ -56,28 +56,35 @@ class Loan:
 
     Attributes:
         masked: whether anything was masked in the head of the answer.
+        values: the lent secrets in clear, by field.
     """
 
-    __slots__ = ("_scrubbers", "_values", "masked", "record", "scrubber", "service")
+    __slots__ = ("_scrubbers", "masked", "record", "scrubber", "service", "values")
 
     def __init__(self, service: Service, lent: Mapping[str, Secret], record: Record, scrubbers: Scrubbers) -> None:
         self.service = service
         self.record = record
         self.masked = False
         self.scrubber: scrub.Scrubber | None = None
-        self._values = {field: secret.reveal() for field, secret in lent.items()}
+        self.values = {field: secret.reveal() for field, secret in lent.items()}
         self._scrubbers = scrubbers
 
-    def inject(self, message: Message) -> Message:
-        """Attach the secrets; the client's own placeholder and ranges are taken out."""
+    def needs_content(self, message: Message) -> bool:
+        """Whether the injection works on the whole body."""
+        return needs_content(message, self.service.inject)
+
+    def inject(self, message: Message, now: float, kept: dict[str, Any]) -> Steps:
+        """Start to attach the secrets; the client's own placeholder and ranges are taken out."""
         _remove_placeholder(message, self.service)
         message.headers = [pair for pair in message.headers if pair[0] not in _RANGE]
         accepted = message.get(b"accept-encoding")
         if accepted is not None:
             message.set(b"accept-encoding", scrub.accept_encoding(accepted))
-        message = next(inject(message, self.service.inject, self._values))
-        self.scrubber = self._scrubbers.get(list(self._values.values()), message.forms)
-        return message
+        return inject(message, self.service.inject, Terms(self.values, now, kept))
+
+    def injected(self, message: Message) -> None:
+        """A message is about to be sent: from here on its forms are looked for in answers too."""
+        self.scrubber = self._scrubbers.get(list(self.values.values()), message.forms)
 
     def head(self, reason: bytes, headers: Headers) -> tuple[bytes, Headers]:
         """The reason phrase and the headers of an answer, scrubbed. A header with a secret in its name is left out."""

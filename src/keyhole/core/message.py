@@ -53,12 +53,30 @@ class Call:
     service: str = ""
 
 
+class Recoder(Protocol):
+    """Changes a body while it is sent, chunk by chunk, as signatures inside of a body need it."""
+
+    def length(self, declared: int | None) -> int | None:
+        """Bytes that come out, where ``declared`` go in; ``None`` when that is not known before the end."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What is sent for the next chunk. Raises ``InvalidRequest`` for a body that it cannot read."""
+
+    def finish(self) -> bytes:
+        """What is sent after the last chunk."""
+
+
 @dataclass(slots=True)
 class Message:
     """The head of the request on its way upstream; injections change it in place.
 
     Attributes:
         forms: every byte string an injection put on the wire that is a secret or reveals one (for the scrubber).
+        content: the whole body, for an injection that asked for it; what stands here at the end is sent. ``None`` when
+            the request has no body or it streams.
+        recode: changes the body while it streams.
+        errand: a request of the injection's own to some other place, such as one for a token. It has no part of the
+            client's request in it, and its answer is read for the injection alone.
     """
 
     method: str
@@ -68,6 +86,9 @@ class Message:
     target: bytes
     headers: Headers
     forms: list[bytes] = field(default_factory=list)
+    content: bytes | None = None
+    recode: Recoder | None = None
+    errand: bool = False
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header (``name`` in lower case), or ``None``."""
@@ -84,6 +105,25 @@ class Message:
         """Put exactly one header of this name in place of whatever was there."""
         self.remove(name)
         self.headers.append((name, value))
+
+
+@dataclass(slots=True)
+class Heard:
+    """What an injection hears of an answer.
+
+    Attributes:
+        status: 200 to 599.
+        headers: end-to-end headers with lower-cased names.
+        content: the whole body of the answer to an errand; empty for others.
+    """
+
+    status: int
+    headers: Headers
+    content: bytes = b""
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a header (``name`` in lower case), or ``None``."""
+        return next((value for key, value in self.headers if key == name), None)
 
 
 @dataclass(slots=True)

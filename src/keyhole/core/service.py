@@ -18,69 +18,14 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.host import Authority, HostPattern
+from keyhole.core.inject import KINDS, Inject
 from keyhole.core.path import DEFAULT_FIELD, parse_secret_ref
 from keyhole.core.target import PathGlob
 
 SCHEMES = ("https", "http")
 PORTS = {"https": 443, "http": 80}
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
-# Headers that frame or route a message: a secret in one of them would change what is judged.
-_FRAMING = frozenset(
-    {"host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect", "via"}
-)
-_PLACES = ("header", "query", "path", "body")
 _LIMIT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Inject:
-    """How a secret is attached.
-
-    Attributes:
-        kind: ``bearer``, ``basic``, ``header`` or ``placeholder``.
-        name: header name in lower case, for ``header``.
-        template: with one ``{}``, for ``header``.
-        text: what stands for the secret, for ``placeholder``.
-        places: where that text is replaced.
-        user: the user name that goes with a value without one, for ``basic``.
-    """
-
-    kind: str
-    name: str = ""
-    template: str = "{}"
-    text: str = ""
-    places: tuple[str, ...] = ()
-    user: str = ""
-
-    @classmethod
-    def from_data(cls, data: Any) -> Inject:
-        """Read the ``inject`` object of a service. Raises ``InvalidRequest`` for a kind that does not exist."""
-        if not isinstance(data, Mapping):
-            raise InvalidRequest("inject is an object", 'for example {"kind": "bearer"}')
-        kind = data.get("kind")
-        if kind == "bearer":
-            return cls("bearer", "authorization", "Bearer {}")
-        if kind == "basic":
-            user = str(data.get("user", ""))
-            if ":" in user or not user.isprintable():
-                raise InvalidRequest("the user name of basic cannot have a colon or a control character")
-            return cls("basic", "authorization", user=user)
-        if kind == "header":
-            return cls("header", _header_name(data.get("name")), _template(data.get("template") or "{}"))
-        if kind == "placeholder":
-            return cls("placeholder", text=_placeholder(data.get("text")), places=_places(data.get("in")))
-        raise InvalidRequest(f"there is no injection {str(kind)!r} yet", "use bearer, basic, header or placeholder")
-
-    def as_data(self) -> dict[str, Any]:
-        """The form in which it was given."""
-        if self.kind == "header":
-            return {"kind": "header", "name": self.name, "template": self.template}
-        if self.kind == "placeholder":
-            return {"kind": "placeholder", "text": self.text, "in": list(self.places)}
-        if self.kind == "basic" and self.user:
-            return {"kind": "basic", "user": self.user}
-        return {"kind": self.kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +110,11 @@ class Service:
         return self.secret_choices()[0]
 
     def secret_choices(self) -> list[list[tuple[str, str]]]:
-        """The fields that a loan opens, by preference: Basic takes one value, or a user name and a password."""
+        """The fields that a loan opens, by preference; ``KINDS`` says which an injection can work with."""
         path, field = parse_secret_ref(self.secret)
-        pair = [(path, "username"), (path, "password")]
-        return [[(path, field)], *([pair] if self.inject.kind == "basic" and field == DEFAULT_FIELD else [])]
+        kind = KINDS[self.inject.kind]
+        named = [[(path, name) for name in names] for names in kind.fields] if field == DEFAULT_FIELD else []
+        return [*([[(path, field)]] if kind.sole or not named else []), *named]
 
     def host_rank(self, scheme: str, authority: Authority) -> tuple[int, int] | None:
         """How specifically the service means this destination; ``None`` when it does not."""
@@ -193,39 +139,6 @@ def _texts(data: Mapping[str, Any], name: str) -> list[str]:
     if not isinstance(items, list | tuple) or len(items) > _LIMIT or not all(isinstance(item, str) for item in items):
         raise InvalidRequest(f"{name} is a list of at most {_LIMIT} texts")
     return [item for item in items if item]
-
-
-def _header_name(value: Any) -> str:
-    text = str(value or "").lower()
-    if not _HEADER.fullmatch(text) or text in _FRAMING or text.startswith("proxy-"):
-        raise InvalidRequest("the header name is not one that can carry a secret", "for example X-Api-Key")
-    return text
-
-
-def _template(value: Any) -> str:
-    text = str(value)
-    if text.count("{}") != 1 or not text.isprintable() or not text.isascii():
-        raise InvalidRequest("a header template has exactly one {} and only ASCII", "for example 'Token {}'")
-    return text
-
-
-def _placeholder(value: Any) -> str:
-    text = str(value or "")
-    if not 8 <= len(text) <= 256 or not text.isascii() or not text.isprintable() or " " in text:
-        raise InvalidRequest("a placeholder is 8 to 256 visible ASCII characters", "for example sk-placeholder-1")
-    return text
-
-
-def _places(value: Any) -> tuple[str, ...]:
-    places = tuple(value.split(",")) if isinstance(value, str) else value or ("header",)
-    if not isinstance(places, list | tuple):
-        raise InvalidRequest(f"a placeholder is replaced in {', '.join(_PLACES)}")
-    for place in places:
-        if place not in _PLACES:
-            raise InvalidRequest(f"a placeholder is replaced in {', '.join(_PLACES)}")
-        if place != "header":
-            raise InvalidRequest(f"placeholders in the {place} are not built yet", "use header")
-    return tuple(places)
 
 
 def _environment_text(value: Any) -> str:

@@ -23,7 +23,7 @@ FIELDS = (
     Field("paths", "list of globs: * within a segment, ** across; all unless said"),
     Field("deny_paths", "list of globs that win over paths"),
     Field("secret", "path#field of the secret"),
-    Field("inject", 'object: {"kind": "bearer" | "basic" | "header" | "placeholder", …}'),
+    Field("inject", 'object: {"kind": …} with the options of that kind'),
     Field("allow_addresses", "list of networks that may be dialled although they are private"),
     Field("placeholder", "text that stands for the secret in an agent's environment"),
     Field("variables", "environment variables that hold the placeholder"),

@@ -1,11 +1,16 @@
 """Shelf: how a secret enters a message. An injection is a generator that any shell can drive.
 
-    steps = inject(message, service.inject, {"value": b"..."})
-    message = next(steps)              # the message as it is to be sent; injections of several steps go on with
-    ...                                # the upstream's answer: answer = yield message
+    steps = inject(message, service.inject, Terms({"value": b"..."}, now, kept))
+    message = next(steps)              # the message as it is to be sent
+    message = steps.send(heard)        # after its answer: another message to send instead (a challenge was answered),
+    ...                                # or StopIteration: that was the answer
 
 It changes the message in place, appends to ``message.forms`` every other byte string on the wire that reveals the
-secret, and raises ``InvalidRequest`` (naming no value) when the secret cannot stand where it is to be put. Pure.
+secret, and raises ``InvalidRequest`` (naming no value) when the secret cannot stand where it is to be put. A message
+with ``errand`` set goes to some other place first, and what is heard of it has a body. Pure: whoever drives it sends,
+reads the clock, and holds the body when ``needs_content`` says so.
+
+A member is a module with ``inject``, and with ``needs_content(message, how)`` where the kind works on bodies.
 """
 
 from __future__ import annotations
@@ -13,30 +18,53 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.core.message import Message
-from keyhole.core.service import Inject
+from keyhole.core.inject import Inject
+from keyhole.core.message import Heard, Message
 
 MEMBERS = {"bearer": "header", "header": "header", "basic": "basic", "placeholder": "placeholder"}
 LONGEST = 16 * 1024  # bytes of a secret in a header; common servers take no more
 _VISIBLE = re.compile(rb"[\x20-\x7e]+")
 
-Steps = Generator[Message, None, None]
+Steps = Generator[Message, Heard, None]
 
 
-def inject(message: Message, how: Inject, values: Mapping[str, bytes]) -> Steps:
-    """Start the injection that ``how`` names. ``values`` are the fields of the loan."""
-    return _load(MEMBERS[how.kind])(message, how, values)
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an injection works with.
+
+    Attributes:
+        values: the fields of the loan.
+        now: seconds since the epoch.
+        kept: what earlier loans of these same values through this service left for later ones, such as a token with
+            its end. It is forgotten when the vault is sealed, and starts empty when a value changes.
+    """
+
+    values: Mapping[str, bytes]
+    now: float = 0.0
+    kept: dict[str, Any] = field(default_factory=dict)
+
+
+def inject(message: Message, how: Inject, terms: Terms) -> Steps:
+    """Start the injection that ``how`` names."""
+    steps: Steps = _load(MEMBERS[how.kind]).inject(message, how, terms)
+    return steps
+
+
+def needs_content(message: Message, how: Inject) -> bool:
+    """Whether the injection works on the whole body of this message."""
+    needs = getattr(_load(MEMBERS[how.kind]), "needs_content", None)
+    return needs is not None and bool(needs(message, how))
 
 
 @functools.cache
-def _load(name: str) -> Callable[[Message, Inject, Mapping[str, bytes]], Steps]:
-    member: Callable[[Message, Inject, Mapping[str, bytes]], Steps] = importlib.import_module(
-        f"keyhole.injections.{name}"
-    ).inject
-    return member
+def _load(name: str) -> ModuleType:
+    return importlib.import_module(f"keyhole.injections.{name}")
 
 
 def header_value(value: bytes) -> bytes:

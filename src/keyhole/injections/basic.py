@@ -6,13 +6,14 @@ import base64
 from collections.abc import Mapping
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.inject import Inject
 from keyhole.core.message import Message
-from keyhole.core.service import Inject
-from keyhole.injections import LONGEST, Steps
+from keyhole.injections import LONGEST, Steps, Terms
 
 
-def inject(message: Message, how: Inject, values: Mapping[str, bytes]) -> Steps:
+def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     """Set ``Authorization``; whatever the client sent there is gone."""
+    values = terms.values
     credentials = _credentials(how, values)
     if any(byte < 0x20 or byte == 0x7F for byte in credentials):
         raise InvalidRequest("the user name or password has a control character", "store it again: keyhole set NAME")
@@ -32,8 +33,8 @@ def _credentials(how: Inject, values: Mapping[str, bytes]) -> bytes:
             raise InvalidRequest("the user name has a colon, which Basic cannot carry (RFC 7617, section 2)")
         return user + b":" + password
     [value] = values.values()
-    if how.user:
-        return how.user.encode() + b":" + value
+    if how["user"]:
+        return str(how["user"]).encode() + b":" + value
     if b":" not in value:
         raise InvalidRequest(
             "the secret has no user name",

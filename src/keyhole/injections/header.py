@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from keyhole.core.inject import Inject
 from keyhole.core.message import Message
-from keyhole.core.service import Inject
-from keyhole.injections import Steps, header_value
+from keyhole.injections import Steps, Terms, header_value
 
 
-def inject(message: Message, how: Inject, values: Mapping[str, bytes]) -> Steps:
+def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     """Set the header; whatever the client sent under this name is gone."""
-    [value] = values.values()
-    before, _, after = how.template.encode().partition(b"{}")
-    message.set(how.name.encode(), before + header_value(value) + after)
+    [value] = terms.values.values()
+    if how.kind == "bearer":
+        message.set(b"authorization", b"Bearer " + header_value(value))
+    else:
+        before, _, after = str(how["template"]).encode().partition(b"{}")
+        message.set(str(how["name"]).encode(), before + header_value(value) + after)
     yield message

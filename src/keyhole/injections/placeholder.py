@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
 
+from keyhole.core.inject import Inject
 from keyhole.core.message import Message
-from keyhole.core.service import Inject
-from keyhole.injections import Steps, header_value
+from keyhole.injections import Steps, Terms, header_value
 
 _BASIC = b"basic "
 _CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-authorization"})
 
 
-def inject(message: Message, how: Inject, values: Mapping[str, bytes]) -> Steps:
+def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     """Replace the text in every header."""
-    [value] = values.values()
-    text = how.text.encode()
+    [value] = terms.values.values()
+    text = how["text"].encode()
     headers = []
     for name, content in message.headers:
         if text in content:

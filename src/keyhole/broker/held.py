@@ -1,0 +1,71 @@
+"""A body held whole in memory, for whatever has to see all of it before any of it is sent."""
+
+from __future__ import annotations
+
+from keyhole.core.errors import BodyTooLarge
+from keyhole.core.message import Body, Recoder
+
+LIMIT = 1024 * 1024  # bytes
+
+
+class HeldBody:
+    """A body that is all there. It can be read once."""
+
+    __slots__ = ("_content", "length")
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.length: int | None = len(content)
+
+    async def read(self) -> bytes:
+        """All of it, then ``b""``."""
+        content, self._content = self._content, b""
+        return content
+
+
+class RecodedBody:
+    """A body that is changed while it streams."""
+
+    __slots__ = ("_body", "_recode", "length")
+
+    def __init__(self, body: Body, recode: Recoder) -> None:
+        self._body: Body | None = body
+        self._recode = recode
+        self.length = recode.length(body.length)
+
+    async def read(self) -> bytes:
+        """The next changed bytes; ``b""`` at the end. Raises what the body or the recoder raises."""
+        while self._body is not None:
+            chunk = await self._body.read()
+            if not chunk:
+                self._body = None
+                return self._recode.finish()
+            if changed := self._recode.feed(chunk):
+                return changed
+        return b""
+
+
+async def hold(body: Body, limit: int = LIMIT) -> bytes:
+    """All of a body.
+
+    Raises:
+        BodyTooLarge: it is longer than ``limit`` bytes; what was declared is judged before anything is read.
+        KeyholeError: whatever reading it raised.
+    """
+    if body.length is not None and body.length > limit:
+        raise _too_large(limit)
+    parts = []
+    size = 0
+    while chunk := await body.read():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the body is longer than the {limit} bytes that can be worked on",
+        "send less at once, or bind the secret in another way, such as a header",
+    )
