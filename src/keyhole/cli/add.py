@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 import click
 
 from keyhole.catalog import Catalog, CatalogEntry
 from keyhole.cli.base import Session, command, pass_session
+from keyhole.cli.bindings import bind, ensure_vault, grant, other_bindings
 from keyhole.cli.consent import read_value
 from keyhole.cli.granted import DEFAULT_AGENT
-from keyhole.core.errors import Conflict, InvalidRequest, NotFound
+from keyhole.core.errors import Conflict, InvalidRequest
 from keyhole.core.path import DEFAULT_FIELD, parse_name
 from keyhole.core.value import Secret
 
@@ -46,13 +44,13 @@ def add_command(session: Session, /, *, name: str, agent: str, from_file: str) -
         return
     entry = catalog.get(name)
     agent = parse_name(agent)
-    _ensure_vault(session)
+    ensure_vault(session)
     secret = f"{entry.name}/api-key"
     _refuse_other_bindings(session, entry, secret)
     session.out.say(f"Keys of {entry.title} are made at {entry.key_page}")
     version = _store(session, entry, secret, read_value(f"The key for {entry.title}: ", from_file))
-    made = _bind(session, entry, secret)
-    _grant(session, entry, agent)
+    made = bind(session, entry, secret)
+    grant(session, agent, made)
     hosts = [host for service in entry.services for host in service.hosts]
     data = {"secret": secret, "version": version, "services": made, "agent": agent, "variables": list(entry.variables)}
     session.out.done(
@@ -64,31 +62,13 @@ def add_command(session: Session, /, *, name: str, agent: str, from_file: str) -
     )
 
 
-def _ensure_vault(session: Session) -> None:
-    """Make the local vault where there is none; a server's is its administrator's matter."""
-    if session.where.remote:
-        return
-    from keyhole.cli.init import make_local  # noqa: PLC0415  # a client of a server makes no vault
-    from keyhole.cli.local import has_vault  # noqa: PLC0415  # the same
-
-    location = session.where.location
-    if not asyncio.run(has_vault(location)):
-        make_local(session, location)
-        session.out.say(f"made your vault in {location}")
-
-
 def _refuse_other_bindings(session: Session, entry: CatalogEntry, secret: str) -> None:
     """A service of that name that lends another secret is the user's own; nothing is changed then."""
-    for service in entry.services:
-        try:
-            bound = session.client.read(f"services/{service.name}").data["secret"]
-        except NotFound:
-            continue
-        if bound != f"{secret}#{DEFAULT_FIELD}":
-            raise Conflict(
-                f"there is a service {service.name!r} already, and it lends {bound}",
-                f"remove it with: keyhole service rm {service.name}; or set the key with: keyhole set",
-            )
+    for name, bound in other_bindings(session, entry, secret).items():
+        raise Conflict(
+            f"there is a service {name!r} already, and it lends {bound}",
+            f"remove it with: keyhole service rm {name}; or set the key with: keyhole set",
+        )
 
 
 def _store(session: Session, entry: CatalogEntry, secret: str, value: Secret) -> int:
@@ -100,22 +80,3 @@ def _store(session: Session, entry: CatalogEntry, secret: str, value: Secret) ->
         session.out.warn(f"this does not look like a key of {entry.title}; it is stored all the same")
     body = {"data": {DEFAULT_FIELD: text}, "options": {"type": "api-key"}}
     return int(session.client.write(f"secret/data/{secret}", body).data["version"])
-
-
-def _bind(session: Session, entry: CatalogEntry, secret: str) -> list[str]:
-    placeholder = entry.placeholder(secret.encode())
-    for service in entry.services:
-        data: dict[str, Any] = service.data(
-            f"{secret}#{DEFAULT_FIELD}", placeholder=placeholder, variables=entry.variables
-        )
-        session.client.write(f"services/{service.name}", data)
-    return [service.name for service in entry.services]
-
-
-def _grant(session: Session, entry: CatalogEntry, agent: str) -> None:
-    try:
-        session.client.read(f"agents/{agent}")
-    except NotFound:
-        session.client.write(f"agents/{agent}")
-    for service in entry.services:
-        session.client.write(f"agents/{agent}/services/{service.name}")

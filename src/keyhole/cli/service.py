@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from typing import Any
 
 import click
 
 from keyhole.cli.base import Session, group, pass_session
+from keyhole.cli.bindings import placeholder_for
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.path import parse_name, parse_secret_ref
 
@@ -75,10 +75,7 @@ def _placeholder(secret: str, variables: tuple[str, ...]) -> str:
     from keyhole.catalog import Catalog  # noqa: PLC0415  # few services name variables
 
     catalog = Catalog.load()
-    entry = next(filter(None, map(catalog.for_variable, variables)), None)
-    if entry is not None:
-        return entry.placeholder(secret.encode())
-    return f"keyhole_placeholder_{hashlib.sha256(secret.encode()).hexdigest()[:16]}"
+    return placeholder_for(secret, next(filter(None, map(catalog.for_variable, variables)), None))
 
 
 def _warn_missing(session: Session, path: str) -> None:

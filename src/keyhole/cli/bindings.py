@@ -1,0 +1,74 @@
+"""What ``add`` and ``import`` share: a vault that is there, a known API's services bound to a secret, and grants."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any
+
+from keyhole.catalog import CatalogEntry
+from keyhole.cli.base import Session
+from keyhole.core.errors import NotFound
+from keyhole.core.path import DEFAULT_FIELD
+
+
+def ensure_vault(session: Session) -> None:
+    """Make the local vault where there is none; a server's is its administrator's matter."""
+    if session.where.remote:
+        return
+    from keyhole.cli.init import make_local  # noqa: PLC0415  # a client of a server makes no vault
+    from keyhole.cli.local import has_vault  # noqa: PLC0415  # the same
+
+    location = session.where.location
+    if not asyncio.run(has_vault(location)):
+        make_local(session, location)
+        session.out.say(f"made your vault in {location}")
+
+
+def bound_secret(session: Session, service: str) -> str | None:
+    """Which secret (``path#field``) a service lends; ``None`` where there is no such service."""
+    try:
+        return str(session.client.read(f"services/{service}").data["secret"])
+    except NotFound:
+        return None
+
+
+def other_bindings(session: Session, entry: CatalogEntry, secret: str) -> dict[str, str]:
+    """The services of an entry's names that lend another secret, and are the user's own: name to secret."""
+    bound = {service.name: bound_secret(session, service.name) for service in entry.services}
+    ours = f"{secret}#{DEFAULT_FIELD}"
+    return {name: other for name, other in bound.items() if other not in {None, ours}}
+
+
+def bind(session: Session, entry: CatalogEntry, secret: str, *, only: tuple[str, ...] = ()) -> list[str]:
+    """Write the services of an entry, bound to ``secret``; all of them, or those that ``only`` names."""
+    placeholder = entry.placeholder(secret.encode())
+    made = [service for service in entry.services if not only or service.name in only]
+    for service in made:
+        data: dict[str, Any] = service.data(
+            f"{secret}#{DEFAULT_FIELD}", placeholder=placeholder, variables=entry.variables
+        )
+        session.client.write(f"services/{service.name}", data)
+    return [service.name for service in made]
+
+
+def grant(session: Session, agent: str, services: list[str]) -> None:
+    """Let an agent use services; it is made where there is none."""
+    try:
+        session.client.read(f"agents/{agent}")
+    except NotFound:
+        session.client.write(f"agents/{agent}")
+    for service in services:
+        session.client.write(f"agents/{agent}/services/{service}")
+
+
+def placeholder_for(secret: str, entry: CatalogEntry | None) -> str:
+    """What stands for a secret outside the vault: in the shape that SDKs expect, where the catalog knows it.
+
+    Args:
+        secret: as it is written in a command, such as ``stripe/api-key`` or ``db/prod#password``.
+        entry: what the catalog knows of it.
+    """
+    if entry is not None:
+        return entry.placeholder(secret.encode())
+    return f"keyhole_placeholder_{hashlib.sha256(secret.encode()).hexdigest()[:16]}"
