@@ -121,6 +121,8 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         answer=config.answer_timeout,
         body=config.stream_timeout,
         write=config.write_timeout,
+        rate=config.stream_rate,
+        window=config.rate_window,
     )
     pool = Pool(dialer, tls_context, UpstreamLimits(timeouts=timeouts))
     keyhole = Keyhole(config, node, Broker(node, pool), pool, dialer)
@@ -273,6 +275,8 @@ def _limits(config: Config, connections: int) -> ListenerLimits:
         idle_timeout=config.idle_timeout,
         tunnel_timeout=config.tunnel_timeout,
         body_timeout=config.body_timeout,
+        body_rate=config.body_rate,
+        rate_window=config.rate_window,
         write_timeout=config.write_timeout,
     )
 

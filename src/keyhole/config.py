@@ -59,9 +59,12 @@ class Config:
         connect_timeout: seconds for name resolution, TCP and TLS to an upstream.
         answer_timeout: seconds for the head of an upstream's answer; language models think for minutes.
         stream_timeout: seconds of silence within an upstream's body; event streams are silent for minutes.
+        stream_rate: bytes a second that an upstream's body must have on average, unless it is an event stream; 0: none.
         head_timeout: seconds for a whole request head of a client.
         idle_timeout: seconds a client may be silent between requests.
         body_timeout: seconds of silence within a client's body.
+        body_rate: bytes a second that a client's body must have on average; 0: none.
+        rate_window: seconds of waiting over which these averages are taken.
         write_timeout: seconds for a peer that does not read.
         tunnel_timeout: seconds from the answer to CONNECT to the end of the TLS handshake.
         connections: open client connections of the proxy.
@@ -86,9 +89,12 @@ class Config:
     connect_timeout: float = 10.0
     answer_timeout: float = 300.0
     stream_timeout: float = 600.0
+    stream_rate: float = 1.0
     head_timeout: float = 10.0
     idle_timeout: float = 75.0
     body_timeout: float = 60.0
+    body_rate: float = 1.0
+    rate_window: float = 60.0
     write_timeout: float = 60.0
     tunnel_timeout: float = 10.0
     connections: int = 10_000

@@ -41,14 +41,18 @@ class UpstreamTimeouts:
     Attributes:
         connect: name resolution and TCP together, and again TLS.
         answer: the whole head of the answer, once the request is sent; language models think for minutes.
-        body: the next bytes of a body; event streams are silent for minutes.
+        body: the next payload of a body; event streams are silent for minutes.
         write: an upstream that does not read.
+        rate: bytes of a body a second, at least, on average over ``window``, unless it is an event stream; 0 for none.
+        window: of waiting, over which that average is taken.
     """
 
     connect: float = 10.0
     answer: float = 300.0
     body: float = 600.0
     write: float = 60.0
+    rate: float = 1.0
+    window: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import request_decoder
 from keyhole.net.http1.grammar import Malformed, RequestHead, list_tokens, parse_request_head
 from keyhole.net.http1.limits import ListenerLimits
+from keyhole.net.http1.pace import Pace
 from keyhole.net.http1.serialise import serialise_answer
 from keyhole.net.http1.server import ServerWire
 from keyhole.net.http1.wire import NEVER, WireGroup
@@ -55,7 +56,7 @@ class ApiServer:
     async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
         """Open the listening socket; its address."""
         loop = asyncio.get_running_loop()
-        self.group = WireGroup(loop, min(1.0, self.limits.head_timeout / 5))
+        self.group = WireGroup(loop, self.limits.tick)
         self._server = await loop.create_server(lambda: _Connection(self), host, port, backlog=_BACKLOG, ssl=tls)
         address = self._server.sockets[0].getsockname()
         return str(address[0]), int(address[1])
@@ -142,7 +143,8 @@ class _Connection(ServerWire):
         expects = head.fields.get(b"expect", b"").lower() == b"100-continue"
         body = None
         if decoder is not None and not decoder.done:
-            body = RequestBody(self, decoder, limits.body_timeout, expects=expects)
+            pace = Pace(limits.body_rate, limits.rate_window)
+            body = RequestBody(self, decoder, limits.body_timeout, expects=expects, pace=pace)
         exchange = _Exchange(self, head, body, limits.write_timeout)
         await self._owner.application(self._scope(head), exchange.receive, exchange.send)
         return await exchange.finish() and head.minor == 1 and b"close" not in list_tokens(head.headers, b"connection")

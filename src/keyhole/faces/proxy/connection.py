@@ -25,13 +25,14 @@ from keyhole.core.message import Answer, Body, Call
 from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, read_credential
 from keyhole.faces.proxy.refusal import ESTABLISHED, render_refusal
 from keyhole.net.http1.body import RequestBody
-from keyhole.net.http1.framing import request_decoder
+from keyhole.net.http1.framing import Decoder, request_decoder
 from keyhole.net.http1.grammar import (
     Malformed,
     RequestHead,
     parse_request_head,
 )
 from keyhole.net.http1.limits import ListenerLimits
+from keyhole.net.http1.pace import Pace, window_for
 from keyhole.net.http1.serialise import serialise_answer
 from keyhole.net.http1.server import ServerWire
 from keyhole.net.http1.tls import TlsChannel
@@ -187,7 +188,7 @@ class ProxyConnection(ServerWire):
             decoder = request_decoder(head, owner.limits.wire)
             body = None
             if decoder is not None and not decoder.done:
-                body = call.body = RequestBody(self, decoder, owner.limits.body_timeout, expects=expects)
+                body = call.body = self._body(head, decoder, expects=expects)
         except KeyholeError as error:
             self.write(render_refusal(error, close=True, head_only=head is not None and head.method == "HEAD"))
             return False
@@ -199,6 +200,11 @@ class ProxyConnection(ServerWire):
             _log.error("internal error: %s", fault_place(error))
             return self._refuse(InternalError("the broker failed", "see the server's log"), head, body, persistent)
         return await self._answer(answer, head, body, persistent)
+
+    def _body(self, head: RequestHead, decoder: Decoder, *, expects: bool) -> RequestBody:
+        limits = self._owner.limits
+        pace = Pace(limits.body_rate, window_for(head.fields, limits.rate_window, declared=True))
+        return RequestBody(self, decoder, limits.body_timeout, expects=expects, pace=pace)
 
     def _read_credential(self, head: RequestHead) -> None:
         if self._tunnel is not None:

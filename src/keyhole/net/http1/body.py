@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keyhole.core.errors import BadRequestFraming
 from keyhole.net.http1.framing import Decoder
+from keyhole.net.http1.pace import Pace, TooSlow
 from keyhole.net.http1.wire import NEVER, Wire
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -20,18 +21,23 @@ class RequestBody:
         decoder: finds the end.
         expects: answer ``100 Continue`` when the body is first read, and not before: a refused request never gets it.
         timeout: seconds to wait for the next payload; framing alone does not count as progress.
+        pace: judges how much comes while it is waited for; ``None`` for as little as the client likes.
 
     Raises:
         Malformed: what has arrived is not well-formed.
     """
 
-    __slots__ = ("_decoder", "_expects", "_ready", "_settled", "_timeout", "_wire", "length")
+    __slots__ = ("_decoder", "_expects", "_pace", "_ready", "_received", "_settled", "_timeout", "_wire", "length")
 
-    def __init__(self, wire: Wire, decoder: Decoder, timeout: float, *, expects: bool) -> None:
+    def __init__(
+        self, wire: Wire, decoder: Decoder, timeout: float, *, expects: bool, pace: Pace | None = None
+    ) -> None:
         self._wire = wire
         self._decoder = decoder
         self._expects = expects
         self._timeout = timeout
+        self._pace = pace
+        self._received = 0
         self._ready = b""
         self._settled = False
         self.length = decoder.length
@@ -52,7 +58,7 @@ class RequestBody:
         Raises:
             BadRequestFraming: the client broke off, stalled, or sent broken framing.
         """
-        wire, decoder = self._wire, self._decoder
+        wire, decoder, pace = self._wire, self._decoder, self._pace
         waiting = False
         try:
             while True:
@@ -60,6 +66,7 @@ class RequestBody:
                     self._pull()
                 if self._ready:
                     payload, self._ready = self._ready, b""
+                    self._received += len(payload)
                     return payload
                 if decoder.done:
                     return b""
@@ -68,10 +75,19 @@ class RequestBody:
                 if self._expects:
                     self._expects = False
                     wire.write(_CONTINUE)
+                now = wire.loop.time()
+                if pace is not None:
+                    pace.check(self._received)
                 if not waiting:
                     waiting = True
-                    wire.read_deadline = wire.loop.time() + self._timeout
+                    wire.read_deadline = now + self._timeout
                 await wire.wait()
+                if pace is not None:
+                    pace.waited(wire.loop.time() - now)
+        except TooSlow:
+            raise BadRequestFraming(
+                "the request body comes too slowly", "send it faster, or in smaller parts"
+            ) from None
         except TimeoutError:
             raise BadRequestFraming("the request body stalled", "send it without long pauses") from None
         finally:

@@ -17,6 +17,7 @@ from keyhole.core.message import Body, Headers, Message
 from keyhole.net.http1.framing import CloseDecoder, Decoder, answer_decoder
 from keyhole.net.http1.grammar import AnswerHead, Malformed, check_partial_head, list_tokens, parse_answer_head
 from keyhole.net.http1.limits import WireLimits
+from keyhole.net.http1.pace import Pace, TooSlow, window_for
 from keyhole.net.http1.serialise import HOP_BY_HOP, serialise_request
 from keyhole.net.http1.wire import NEVER, Wire, WireGroup
 
@@ -35,8 +36,10 @@ class Timeouts(Protocol):
 
     Attributes:
         answer: for the whole head of the answer, once the request is sent.
-        body: for the next bytes of the answer's body.
+        body: for the next payload of the answer's body.
         write: for a peer that does not read.
+        rate: bytes of the answer's body a second, at least, on average over ``window``; 0 for none.
+        window: seconds of waiting over which that average is taken.
     """
 
     @property
@@ -45,6 +48,10 @@ class Timeouts(Protocol):
     def body(self) -> float: ...  # noqa: D102 - described above
     @property
     def write(self) -> float: ...  # noqa: D102 - described above
+    @property
+    def rate(self) -> float: ...  # noqa: D102 - described above
+    @property
+    def window(self) -> float: ...  # noqa: D102 - described above
 
 
 class ClientConnection(Wire):
@@ -282,8 +289,10 @@ class ClientAnswer:
     __slots__ = (
         "_connection",
         "_decoder",
+        "_pace",
         "_persistent",
         "_pump",
+        "_received",
         "_timeouts",
         "body",
         "headers",
@@ -312,6 +321,8 @@ class ClientAnswer:
         self._persistent = persistent
         self._pump = pump
         self._timeouts = timeouts
+        self._received = 0
+        self._pace: Pace | None = None
         connection.read_deadline = NEVER
         if decoder is None or decoder.done:
             self._finish()
@@ -321,11 +332,12 @@ class ClientAnswer:
 
         Raises:
             UpstreamUnreachable: the body broke off, or its framing is broken.
-            UpstreamTimeout: nothing came for too long.
+            UpstreamTimeout: nothing came for too long, or too little.
         """
         connection, decoder = self._connection, self._decoder
         if connection is None or decoder is None:
             return b""
+        deadline = 0.0
         try:
             while True:
                 data = connection.buffer
@@ -337,17 +349,35 @@ class ClientAnswer:
                         self._finish()
                         return payload
                     if payload:
+                        self._received += len(payload)
                         return payload
                 elif connection.eof:
                     self._read_eof(connection, decoder)
                     return b""
                 else:
-                    connection.read_deadline = connection.loop.time() + self._timeouts.body
-                    await connection.wait()
-                    connection.read_deadline = NEVER
+                    now = connection.loop.time()
+                    deadline = deadline or now + self._timeouts.body  # framing alone is no progress
+                    await self._wait(connection, now, deadline)
         except BaseException as error:  # noqa: BLE001 - cancelled or not, the connection is in doubt; always raised on
             await self.close()
             raise self._explain(connection, error) from None
+
+    async def _wait(self, connection: ClientConnection, now: float, deadline: float) -> None:
+        pace = self._pace
+        if pace is None and self._received:
+            pace = self._pace = self._make_pace()
+        if pace is not None:
+            pace.check(self._received)
+        connection.read_deadline = deadline
+        await connection.wait()
+        connection.read_deadline = NEVER
+        if pace is not None:
+            pace.waited(connection.loop.time() - now)
+
+    def _make_pace(self) -> Pace:
+        timeouts = self._timeouts
+        window = window_for(dict(self.headers), timeouts.window, declared=self.length is not None)
+        return Pace(timeouts.rate, window, self._received)
 
     @property
     def ended(self) -> bool:
@@ -362,6 +392,8 @@ class ClientAnswer:
         self._finish()
 
     def _explain(self, connection: ClientConnection, error: BaseException) -> BaseException:
+        if isinstance(error, TooSlow):
+            return UpstreamTimeout("the upstream sends its answer too slowly", "try again, or set stream_rate down")
         if isinstance(error, TimeoutError):
             return UpstreamTimeout("the upstream stopped sending in the middle of its answer", _LATER)
         if isinstance(error, Malformed):

@@ -71,7 +71,7 @@ class ChunkedDecoder:
     Extensions and trailers are checked and dropped.
     """
 
-    __slots__ = ("_checked", "_chunk_left", "_limits", "_pending", "_state", "done", "surplus")
+    __slots__ = ("_checked", "_chunk_left", "_extensions", "_limits", "_pending", "_state", "done", "surplus")
     length: int | None = None
 
     _SIZE, _DATA, _DATA_END, _TRAILERS = range(4)
@@ -81,6 +81,7 @@ class ChunkedDecoder:
         self._state = self._SIZE
         self._chunk_left = 0
         self._pending = b""
+        self._extensions = 0  # bytes of extensions that no payload made up for
         self._checked = 0  # how much of a pending trailer section was looked at, so that dripping it stays linear
         self.done = False
         self.surplus = b""
@@ -138,6 +139,11 @@ class ChunkedDecoder:
         size = int(line.group(1), 16)
         if size > _MAX_CHUNK:
             raise Malformed("a chunk size is out of range")
+        extension = line.end() - line.end(1) - 2
+        if extension:
+            self._extensions = max(0, self._extensions + extension - size)
+            if self._extensions > self._limits.extensions_bytes:
+                raise Malformed("the body is mostly chunk extensions")
         self._chunk_left = size
         self._state = self._DATA if size else self._TRAILERS
         return line.end() - position

@@ -15,6 +15,7 @@ class WireLimits:
         target_bytes: the request target.
         value_bytes: one header value.
         chunk_extension_bytes: everything between a chunk size and its line end.
+        extensions_bytes: chunk extensions of one body together, beyond the bytes of its payload.
         trailer_bytes: the trailer section; trailers are checked and dropped.
         informational: 1xx answers before the final one.
     """
@@ -24,6 +25,7 @@ class WireLimits:
     target_bytes: int = 8 * 1024
     value_bytes: int = 16 * 1024
     chunk_extension_bytes: int = 256
+    extensions_bytes: int = 16 * 1024
     trailer_bytes: int = 16 * 1024
     informational: int = 8
 
@@ -43,6 +45,8 @@ class ListenerLimits:
         idle_timeout: between requests, and before the first.
         tunnel_timeout: of a proxy, from the answer to CONNECT to the end of the TLS handshake.
         body_timeout: the next payload of a request body that somebody is waiting for.
+        body_rate: bytes of a request body a second, at least, on average over ``rate_window``; 0 for none.
+        rate_window: seconds of waiting over which that average is taken.
         write_timeout: a client that does not read its answer.
         linger: how long a refused client may go on sending, or one that ended its side may wait for its answer.
         linger_bytes: how much a refused client may go on sending.
@@ -54,6 +58,8 @@ class ListenerLimits:
     idle_timeout: float = 75.0
     tunnel_timeout: float = 10.0
     body_timeout: float = 60.0
+    body_rate: float = 1.0
+    rate_window: float = 60.0
     write_timeout: float = 60.0
     linger: float = 5.0
     linger_bytes: int = 8 * 1024 * 1024
