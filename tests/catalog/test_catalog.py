@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from keyhole.catalog import Catalog, CatalogEntry
-from keyhole.catalog.entry import TestCall as HarmlessCall
 from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.probe import Verdict
 from keyhole.core.service import Service
 
 CATALOG = Catalog.load()
@@ -34,19 +34,26 @@ def test_the_catalog_knows_these():
     assert CATALOG.names() == tuple(sorted(EXAMPLES))
 
 
+def services(entry: CatalogEntry) -> list[Service]:
+    return [Service.from_data(name, data) for name, data in entry.sample().bindings("a/key").items()]
+
+
 @pytest.fixture(params=sorted(EXAMPLES))
 def entry(request) -> CatalogEntry:
     return CATALOG.get(request.param)
 
 
 def test_every_service_is_one_that_the_vault_accepts(entry):
-    names = [service.name for service in entry.services]
+    filled = entry.sample()
+    names = [service.name for service in filled.services]
     assert names[0] == entry.name
     assert len(set(names)) == len(names)
-    for service in entry.services:
-        made = Service.from_data(service.name, service.data(f"{entry.name}/key", variables=entry.variables))
+    for name, data in filled.bindings(entry.secret).items():
+        made = Service.from_data(name, data)
         assert made.schemes == ("https",)
         assert made.variables == entry.variables
+        assert set(made.environment()) == set(entry.variables)
+        assert Service.from_data(name, made.as_data()).as_data() == made.as_data()
 
 
 def test_a_real_key_is_recognised_and_other_texts_are_not(entry):
@@ -65,19 +72,19 @@ def test_a_placeholder_has_the_shape_of_a_key_and_cannot_be_taken_for_one(entry)
     assert placeholder != entry.placeholder(b"home/key")
 
 
-def test_the_test_call_goes_to_a_host_and_path_of_the_first_service(entry):
-    service = Service.from_data("x", entry.services[0].data("a/key"))
-    url = re.fullmatch(r"https://([^/]+)(/.*)", entry.test.url)
-    assert url
-    assert url[1] in entry.services[0].hosts
-    assert service.path_rank(url[2]) is not None
-    assert not service.methods or entry.test.method in service.methods
-    assert entry.key_page.startswith("https://")
+def test_the_test_call_goes_to_a_path_of_the_first_service(entry):
+    service = services(entry)[0]
+    path = service.test.path.partition("?")[0]
+    assert service.path_rank(path) is not None
+    assert not service.denies(path)
+    assert not service.methods or service.test.method in service.methods
+    assert not service.hosts[0].wildcard
+    assert re.fullmatch(r"https://[a-z0-9.-]+/.*", entry.key_page)
 
 
 def test_git_over_https_is_covered_and_nothing_else_of_the_site():
     for name, repository in (("github", "/octo/repo.git"), ("gitlab", "/group/sub/group/repo.git")):
-        git = Service.from_data("git", CATALOG.get(name).services[1].data("a/key"))
+        git = services(CATALOG.get(name))[1]
         for path in ("/info/refs", "/git-upload-pack", "/git-receive-pack", "/info/lfs/objects/batch"):
             assert git.path_rank(repository + path) is not None
         assert git.path_rank("/settings/tokens") is None
@@ -87,9 +94,8 @@ def test_git_over_https_is_covered_and_nothing_else_of_the_site():
 
 def test_the_calls_that_answer_ok_to_everybody_are_read():
     call = CATALOG.get("slack").test
-    assert call.accepted(200, '{\n "ok": true, "team": "x"}')
-    assert not call.accepted(200, '{"ok":false,"error":"invalid_auth"}')
-    assert not HarmlessCall("GET", "https://a.example/").accepted(401, "")
+    assert call.verdict(200, '{\n "ok": true, "team": "x"}') == Verdict.ACCEPTED
+    assert call.verdict(200, '{"ok":false,"error":"invalid_auth"}') == Verdict.REFUSED
 
 
 def test_a_variable_leads_to_its_entry():
@@ -107,7 +113,7 @@ def test_an_unknown_name_gets_a_hint():
 
 def test_a_users_own_file_is_added_and_wins(tmp_path):
     text = (DATA / "stripe.toml").read_text()
-    (tmp_path / "acme.toml").write_text(text.replace("Stripe", "Acme"))
+    (tmp_path / "acme.toml").write_text(text.replace("Stripe", "Acme").replace('name = "stripe"', 'name = "acme"'))
     (tmp_path / "stripe.toml").write_text(text.replace("Stripe", "My Stripe"))
     (tmp_path / "notes.txt").write_text("no entry")
     catalog = Catalog.load(tmp_path, tmp_path / "not-there")
@@ -123,11 +129,19 @@ def test_a_users_own_file_is_added_and_wins(tmp_path):
         ('title = "Stripe"', 'titel = "Stripe"', "titel"),
         ('["STRIPE_API_KEY", "STRIPE_SECRET_KEY"]', '"STRIPE_API_KEY"', "variables"),
         ('["STRIPE_API_KEY", "STRIPE_SECRET_KEY"]', '["STRIPE API KEY"]', "service 1"),
+        ('["STRIPE_API_KEY", "STRIPE_SECRET_KEY"]', '{ STRIPE_API_KEY = "key" }', "variables: STRIPE_API_KEY"),
+        ('title = "Stripe"', 'title = "Stripe"\nshared = ["STRIPE"]', "shared"),
+        ('title = "Stripe"', 'title = "Stripe"\nsettings = { STRIPE_URL = "{host}" }', "settings"),
+        ("(sk|rk)_", "([a-z]+_)*", "key: pattern"),
+        ('"api.stripe.com"', '"{site}.stripe.com"', "service 1"),
+        ('path = "/v1/balance"', 'path = "v1"', "test: path"),
+        ('path = "/v1/balance"', 'path = "/v1"\nbodies = "x"', "bodies"),
+        ('path = "/v1/balance"', 'path = "/v1"\nstatuses = []', "test: statuses"),
         ('path = "/apikeys"', 'path = "apikeys"', "key_page: path"),
         ('host = "dashboard.stripe.com", ', "", "key_page: host"),
         ("(sk|rk)_", "(sk|rk_", "key: pattern"),
         ('placeholder = "sk_test_keyhole"', 'placeholder = "sk_test_4eC39"', "key: placeholder"),
-        ('placeholder = "sk_test_keyhole"', 'placeholder = "keyhole"', "key.placeholder"),
+        ('placeholder = "sk_test_keyhole"', 'placeholder = "keyhole"', "key: placeholder"),
         ("length = 107", "length = 12", "key: length"),
         ('hosts = ["api.stripe.com", "files.stripe.com"]', "", "service 1: hosts"),
         ('hosts = ["api.stripe.com", "files.stripe.com"]', 'hosts = ["a*b.com"]', "service 1"),
@@ -142,10 +156,10 @@ def test_a_users_own_file_is_added_and_wins(tmp_path):
 def test_a_mistake_in_a_file_is_named(tmp_path, old, new, named):
     text = (DATA / "stripe.toml").read_text()
     assert old in text
-    (tmp_path / "mine.toml").write_text(text.replace(old, new))
+    (tmp_path / "stripe.toml").write_text(text.replace(old, new))
     with pytest.raises(InvalidRequest) as caught:
-        Catalog.load(tmp_path).get("mine")
-    assert "mine" in caught.value.reason
+        Catalog.load(tmp_path).get("stripe")
+    assert "stripe" in caught.value.reason
     assert named in caught.value.reason
 
 

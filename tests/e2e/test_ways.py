@@ -100,3 +100,20 @@ def test_the_agents_own_token_cannot_start_anything_or_read(world, served):
     assert _keyhole(world, env, "get", "api/key").returncode == 4
     assert _keyhole(world, env, "run", "--agent", "coder", "--", "true").returncode == 125
     assert _keyhole(world, env, "agent", "list").returncode == 4
+
+
+def test_service_test_says_whether_the_api_takes_the_key(world):
+    port = world.upstream.port
+    add = ("--secret", "api/wrong", "--bearer", "--allow-address", "127.0.0.1/32")
+    world.keyhole("set", "api/wrong", given=b"sk_of_nobody_at_all_0001")
+    world.keyhole("service", "add", "wrong", "--host", f"{API}:{port}", "--path", "/never/**", *add)
+    world.keyhole("service", "add", "gone", "--host", f"{API}:1", *add)
+
+    accepted = world.keyhole("service", "test", "api", "/v1/tested")
+    assert f"{API}:{port}/v1/tested: 200\naccepted: the API takes the key api/key".encode() in accepted.stdout
+    refused = world.keyhole("service", "test", "wrong", "/never/mind", code=1)
+    assert b"refused: the API does not take the key api/wrong" in refused.stdout
+    unreachable = world.keyhole("service", "test", "gone", code=6)
+    assert b"the API could not be reached" in unreachable.stderr
+    for name in ("wrong", "gone"):
+        world.keyhole("service", "rm", name)

@@ -168,7 +168,7 @@ def _best(granted: list[Service], wanted: Wanted) -> Match:
 
 def _shows(service: Service, headers: Headers) -> bool:
     """Does the caller show the placeholder of this service?"""
-    texts = [text.encode() for text in (service.placeholder, service.inject.text) if text]
+    texts = [text.encode() for text in service.shown()]
     if not texts:
         return False
     for _, value in headers:

@@ -120,7 +120,10 @@ def without_stale(headers: Headers) -> Headers:
 
 
 def _remove_placeholder(message: Message, service: Service) -> None:
-    """Take out headers in which the client's SDK sent the placeholder, when it is not the injection's own text."""
-    text = service.placeholder.encode()
-    if text and service.inject.kind != "placeholder":
-        message.headers = [pair for pair in message.headers if not shows(pair[1], text)]
+    """Take out headers in which the client's SDK sent a placeholder, when it is not the injection's own text."""
+    if service.inject.kind == "placeholder":
+        return
+    for text in (service.placeholder, *service.placeholders.values()):
+        sent = text.encode()
+        if sent:
+            message.headers = [pair for pair in message.headers if not shows(pair[1], sent)]

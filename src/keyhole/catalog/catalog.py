@@ -47,12 +47,15 @@ class Catalog:
         return self._read[name]
 
     def for_variable(self, variable: str) -> CatalogEntry | None:
-        """The entry whose SDKs read this environment variable."""
-        return next((entry for entry in map(self.get, self.names()) if variable in entry.variables), None)
+        """The entry whose SDKs read this environment variable; ``None`` too where several share it."""
+        found = [entry for entry in map(self.get, self.names()) if variable in entry.variables]
+        return found[0] if len(found) == 1 else next((e for e in found if variable not in e.shared), None)
 
     def _hint(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.names(), n=3)
-        return f"perhaps {' or '.join(close)}" if close else "keyhole add without a name lists what there is"
+        titles = {self.get(each).title.lower(): each for each in self.names()} if not close else {}
+        close = close or [titles[title] for title in difflib.get_close_matches(name.lower(), titles, n=3)]
+        return f"perhaps {' or '.join(close)}" if close else "keyhole catalog list shows what there is"
 
 
 def read_entry(source: Traversable) -> CatalogEntry:

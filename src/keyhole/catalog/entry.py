@@ -2,12 +2,21 @@
 
 ============== ====================================================================================
 ``title``       what people call it
-``variables``   environment variables that its SDKs and command lines read
 ``key_page``    ``host`` or ``host_labels``, and ``path``: where a key is made
-``[key]``       ``pattern`` (a regular expression for all of it), ``placeholder`` (how ours begins), ``length``
-``[[service]]`` ``name``, ``hosts`` or ``host_labels``, ``inject``; optional ``methods``, ``paths``, ``deny_paths``
-``[test]``      ``method``, ``path``; optional ``headers``, ``body``, ``statuses``, ``contains``; goes to the first
-                host of the first service
+``note``        optional: a sentence for who adds it
+``variables``   environment variables that its SDKs and command lines read: a list, or for a credential of several
+                fields a table of variable and field
+``shared``      those of them that other entries claim as well
+``settings``    optional: variables that are set to a text, which may have blanks
+``[key]``       ``pattern`` (a regular expression for all of it), ``placeholder`` (how ours begins, or with ``*`` for
+                each letter to fill in), ``length``; for a credential of several fields ``[key.FIELD]`` with a
+                ``title`` besides, and ``optional`` where it can do without
+``[blank.NAME]`` what differs from account to account, written ``{NAME}`` elsewhere: ``ask``, ``kind`` (``label``,
+                ``host``, ``text``), ``choices``, ``default``, ``example``, ``optional``
+``[[service]]`` ``name``, ``hosts`` or ``host_labels``, ``inject``; optional ``methods``, ``paths``, ``deny_paths``,
+                ``field``
+``[test]``      ``method``, ``path``; optional ``headers``, ``body``, ``statuses``, ``refused``, ``limited``,
+                ``contains``; goes to the first host of the first service. ``{key}``, or ``{FIELD}``, is the placeholder
 ============== ====================================================================================
 
 ``host_labels`` writes a host as the list of its labels, for hosts whose name is not to be found in files.
@@ -15,39 +24,38 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import dataclasses
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from keyhole.catalog.blank import Blank, put, read_blanks, written_in
+from keyhole.catalog.reader import Reader
+from keyhole.catalog.shape import KeyShape, read_shape
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.path import DEFAULT_FIELD
+from keyhole.core.probe import Probe
 from keyhole.core.service import Service
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
-_MARK = "keyhole"
-_LENGTHS = range(16, 257)
-
-
-@dataclass(frozen=True, slots=True)
-class KeyShape:
-    """What a key looks like.
-
-    Attributes:
-        pattern: matches the whole key.
-        placeholder: how our placeholders begin; contains the word that marks them.
-        length: characters of a placeholder, as many as a key usually has.
-    """
-
-    pattern: re.Pattern[str]
-    placeholder: str
-    length: int
+_FIELD = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_KEY = "key"  # what a single key is called in braces
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogService:
-    """One service of an entry: a destination with its own way of attaching the same key."""
+    """One service of an entry: a destination with its own way of attaching the same key.
+
+    Attributes:
+        name: of the service; the entry's own, or with an ending.
+        hosts: patterns, which may have blanks.
+        inject: the object that says how.
+        methods: upper case; empty for any.
+        paths: globs; empty for any.
+        deny_paths: globs.
+        field: of the credential, where only one of several is attached.
+    """
 
     name: str
     hosts: tuple[str, ...]
@@ -55,69 +63,139 @@ class CatalogService:
     methods: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     deny_paths: tuple[str, ...] = ()
-
-    def data(self, secret: str, *, placeholder: str = "", variables: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The object that creates this service, bound to ``secret`` (``path#field``)."""
-        return {
-            "hosts": list(self.hosts),
-            "schemes": ["https"],
-            "methods": list(self.methods),
-            "paths": list(self.paths),
-            "deny_paths": list(self.deny_paths),
-            "secret": secret,
-            "inject": dict(self.inject),
-            "placeholder": placeholder,
-            "variables": list(variables),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class TestCall:
-    """A call that changes nothing and shows whether a key is accepted.
-
-    Attributes:
-        method: of HTTP.
-        url: where to.
-        headers: besides the credential.
-        body: ``None`` for none.
-        statuses: that an accepted key gets.
-        contains: what the answer must have besides, once its white space is taken out.
-    """
-
-    __test__ = False  # not a test case, whatever its name makes pytest think
-
-    method: str
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: str | None = None
-    statuses: tuple[int, ...] = (200,)
-    contains: str = ""
-
-    def accepted(self, status: int, body: str) -> bool:
-        """Whether this answer means that the key works."""
-        return status in self.statuses and self.contains in "".join(body.split())
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """All that the catalog knows under one name."""
+    """All that the catalog knows under one name.
+
+    Attributes:
+        name: of the file.
+        title: what people call it.
+        key_page: URL where keys are made.
+        variables: that hold a placeholder.
+        fields: variable to field, for a credential of several fields.
+        shared: variables that other entries claim as well.
+        settings: variable to text.
+        keys: field to shape; the field ``value`` alone for a single key.
+        blanks: to be filled in.
+        services: to be made.
+        test: a harmless call through the first of them.
+        note: a sentence for who adds it.
+    """
 
     name: str
     title: str
-    variables: tuple[str, ...]
     key_page: str
-    key: KeyShape
+    variables: tuple[str, ...]
+    fields: Mapping[str, str]
+    shared: tuple[str, ...]
+    settings: Mapping[str, str]
+    keys: Mapping[str, KeyShape]
+    blanks: tuple[Blank, ...]
     services: tuple[CatalogService, ...]
-    test: TestCall
+    test: Probe
+    note: str = ""
 
-    def placeholder(self, seed: bytes) -> str:
-        """A text in the shape of a key that is visibly none, always the same for one seed (a secret's name)."""
-        begin = self.key.placeholder
-        return begin + "".join(_letters(self.name.encode() + b"\0" + seed, self.key.length - len(begin)))
+    @property
+    def key(self) -> KeyShape:
+        """The shape of the only key, or of the first field."""
+        return next(iter(self.keys.values()))
 
-    def looks_like_a_key(self, text: str) -> bool:
+    @property
+    def secret(self) -> str:
+        """Where the key is kept unless somebody says otherwise."""
+        return f"{self.name}/{'api-key' if DEFAULT_FIELD in self.keys else 'credentials'}"
+
+    def placeholder(self, seed: bytes, field: str = "") -> str:
+        """A text in the shape of a key that is visibly none, always the same for one seed (a secret's name).
+
+        Args:
+            seed: what makes it differ from others.
+            field: of a credential of several; empty for the key, or for the first of them.
+        """
+        field = field or next(iter(self.keys))
+        mark = b"" if field == DEFAULT_FIELD else field.encode() + b"\0"
+        return self.keys[field].fill(self.name.encode() + b"\0" + mark + seed)
+
+    def looks_like_a_key(self, text: str, field: str = "") -> bool:
         """Whether a pasted text has the shape of a key. Shapes change: to warn by, not to refuse."""
-        return bool(self.key.pattern.fullmatch(text)) and _MARK not in text
+        return self.keys[field or next(iter(self.keys))].matches(text)
+
+    def bindings(self, secret: str) -> dict[str, dict[str, Any]]:
+        """Service name to the object that creates it, bound to the secret of this path. The blanks must be filled."""
+        seed = secret.encode()
+        shown = {field: self.placeholder(seed, field) for field in self.keys}
+        single = shown.get(DEFAULT_FIELD, "")
+        more = {} if single else {"placeholders": shown}
+        words = {_KEY: single, **shown}
+        test = put(self.test.as_data(), words)
+        made = {}
+        for service in self.services:
+            text = {"text": single} if service.inject.get("kind") == "placeholder" and single else {}
+            made[service.name] = {
+                "hosts": list(service.hosts),
+                "schemes": ["https"],
+                "methods": list(service.methods),
+                "paths": list(service.paths),
+                "deny_paths": list(service.deny_paths),
+                "secret": f"{secret}#{service.field or DEFAULT_FIELD}",
+                "inject": {**put(dict(service.inject), words), **text},
+                "placeholder": single,
+                "variables": dict(self.fields) if self.fields else list(self.variables),
+                **more,
+                **({"settings": dict(self.settings)} if self.settings else {}),
+                **({"test": test} if service is self.services[0] else {}),
+            }
+        return made
+
+    def answers(self, said: Mapping[str, str]) -> dict[str, str]:
+        """What was said for the blanks, in normal form.
+
+        Raises:
+            InvalidRequest: there is no such blank, an answer is missing or wrong.
+        """
+        known = {blank.name for blank in self.blanks}
+        for name in said:
+            if name not in known:
+                has = f"it has {', '.join(sorted(known))}" if known else "it has none"
+                raise InvalidRequest(f"{self.title} has no blank {name[:40]!r} to fill in", has)
+        return {blank.name: blank.read(said.get(blank.name, ""), self.hosts_with(blank)) for blank in self.blanks}
+
+    def hosts_with(self, blank: Blank) -> tuple[str, ...]:
+        """The hosts that a blank is a part of."""
+        return tuple(h for service in self.services for h in service.hosts if blank.name in written_in(h))
+
+    def fill(self, answers: Mapping[str, str]) -> CatalogEntry:
+        """The same entry for one account. What names an optional blank that stays empty is left out."""
+        empty = {blank.name for blank in self.blanks} - {name for name, text in answers.items() if text}
+
+        def kept(texts: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(put(text, answers) for text in texts if not written_in(text) & empty)
+
+        services = tuple(
+            dataclasses.replace(
+                service,
+                hosts=kept(service.hosts),
+                inject=put(service.inject, answers),
+                paths=kept(service.paths),
+                deny_paths=kept(service.deny_paths),
+            )
+            for service in self.services
+        )
+        settings = {name: text for name, text in self.settings.items() if not written_in(text) & empty}
+        return dataclasses.replace(
+            self,
+            blanks=(),
+            settings=put(settings, answers),
+            services=tuple(service for service in services if service.hosts),
+            test=Probe.from_data(put(self.test.as_data(), answers)),
+        )
+
+    def sample(self) -> CatalogEntry:
+        """The entry of some account, to look at or to check."""
+        return self.fill({blank.name: blank.sample() for blank in self.blanks})
 
     @classmethod
     def from_data(cls, name: str, data: Mapping[str, Any]) -> CatalogEntry:
@@ -126,104 +204,72 @@ class CatalogEntry:
         Raises:
             InvalidRequest: names the entry, the field and what is wrong with it.
         """
-        reader = _Reader(name, data)
+        reader = Reader(name, data)
         if not _NAME.fullmatch(name):
             raise reader.wrong("", "is named with lower case letters, digits and hyphens")
-        reader.only("title", "variables", "key_page", "key", "service", "test")
-        services = tuple(_service(part) for part in reader.tables("service"))
-        key = _key(reader.table("key"))
+        reader.only(
+            "title",
+            "key_page",
+            "note",
+            "variables",
+            "shared",
+            "settings",
+            "key",
+            "blank",
+            "service",
+            "test",
+        )
+        keys = _keys(reader.table("key"))
+        variables, fields = _variables(reader, keys)
         entry = cls(
             name=name,
             title=reader.text("title"),
-            variables=reader.texts("variables"),
             key_page=_url(reader.table("key_page")),
-            key=key,
-            services=services,
-            test=_test(reader.table("test"), services[0].hosts[0]),
+            variables=variables,
+            fields=fields,
+            shared=reader.texts("shared", required=False),
+            settings=reader.table_of_texts("settings"),
+            keys=keys,
+            blanks=read_blanks(reader.table("blank")) if "blank" in data else (),
+            services=tuple(_service(part, name, keys) for part in reader.tables("service")),
+            test=_test(reader.table("test")),
+            note=reader.text("note", ""),
         )
-        for service, part in zip(services, reader.tables("service"), strict=True):
-            _accepted_by_the_vault(entry, service, part)
-        if not key.pattern.fullmatch(entry.placeholder(b"")):
-            raise reader.wrong("key.placeholder", "does not lead to a text that the pattern matches")
+        _check(entry, reader)
         return entry
 
 
-class _Reader:
-    """A table of a file that says where it stands when something is wrong with it."""
-
-    def __init__(self, where: str, data: Mapping[str, Any]) -> None:
-        self.where = where
-        self.data = data
-
-    def wrong(self, name: str, what: str) -> InvalidRequest:
-        place = f"{self.where}: {name}" if name else self.where
-        return InvalidRequest(f"catalog entry {place} {what}")
-
-    def only(self, *names: str) -> None:
-        for name in self.data:
-            if name not in names:
-                raise self.wrong(name, f"is not known; there are {', '.join(names)}")
-
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self.data.get(name, default)
-        if not isinstance(value, str) or (default is None and not value):
-            raise self.wrong(name, "must be a text")
-        return value
-
-    def texts(self, name: str, *, required: bool = True) -> tuple[str, ...]:
-        value = self.data.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value) or (required and not value):
-            raise self.wrong(name, "must be a list of texts")
-        return tuple(value)
-
-    def table(self, name: str) -> _Reader:
-        value = self.data.get(name)
-        if not isinstance(value, Mapping):
-            raise self.wrong(name, "must be a table")
-        return _Reader(f"{self.where}: {name}", value)
-
-    def tables(self, name: str) -> list[_Reader]:
-        value = self.data.get(name)
-        if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
-            raise self.wrong(name, "must be there at least once, as [[service]]")
-        return [_Reader(f"{self.where}: {name} {number}", item) for number, item in enumerate(value, 1)]
-
-    def host(self) -> str:
-        if ("host" in self.data) == ("host_labels" in self.data):
-            raise self.wrong("host", "or host_labels must be there, one of the two")
-        return self.text("host") if "host" in self.data else ".".join(self.texts("host_labels"))
-
-    def hosts(self) -> tuple[str, ...]:
-        labels = self.data.get("host_labels", [])
-        if not isinstance(labels, list) or not all(isinstance(item, list) and item for item in labels):
-            raise self.wrong("host_labels", "must be a list of lists of texts")
-        if not all(isinstance(label, str) for item in labels for label in item):
-            raise self.wrong("host_labels", "must be a list of lists of texts")
-        hosts = (*self.texts("hosts", required=False), *(".".join(item) for item in labels))
-        if not hosts:
-            raise self.wrong("hosts", "or host_labels must name a host")
-        return hosts
+def _keys(part: Reader) -> dict[str, KeyShape]:
+    if "pattern" in part.data or not part.data:
+        return {DEFAULT_FIELD: read_shape(part)}
+    for field in part.data:
+        if not _FIELD.fullmatch(field) or field in {DEFAULT_FIELD, _KEY}:
+            raise part.wrong(field[:40], "is not the name of a field: lower case letters, digits and underscores")
+    return {field: read_shape(part.table(field)) for field in part.data}
 
 
-def _key(part: _Reader) -> KeyShape:
-    part.only("pattern", "placeholder", "length")
-    try:
-        pattern = re.compile(part.text("pattern"))
-    except re.error as error:
-        raise part.wrong("pattern", f"is not a regular expression ({error})") from error
-    placeholder, length = part.text("placeholder"), part.data.get("length")
-    if _MARK not in placeholder:
-        raise part.wrong("placeholder", f"must contain {_MARK!r}, so that nobody takes it for a key")
-    if type(length) is not int or length not in _LENGTHS or length < len(placeholder) + 8:
-        raise part.wrong("length", f"must be a number from {_LENGTHS.start} to {_LENGTHS.stop - 1}, past the beginning")
-    return KeyShape(pattern, placeholder, length)
+def _variables(part: Reader, keys: Mapping[str, KeyShape]) -> tuple[tuple[str, ...], dict[str, str]]:
+    if isinstance(part.data.get("variables"), list):
+        names = part.texts("variables", required=False)
+        if names and DEFAULT_FIELD not in keys:
+            raise part.wrong("variables", "must be a table of variable and field: the key has several fields")
+        return names, {}
+    table = part.table_of_texts("variables")
+    for variable, field in table.items():
+        if field not in keys or field == DEFAULT_FIELD:
+            raise part.wrong(f"variables: {variable}", f"names no field; there are {', '.join(keys)}")
+    return tuple(table), table
 
 
-def _service(part: _Reader) -> CatalogService:
-    part.only("name", "hosts", "host_labels", "inject", "methods", "paths", "deny_paths")
-    name = part.text("name")
+def _service(part: Reader, entry: str, keys: Mapping[str, KeyShape]) -> CatalogService:
+    part.only("name", "hosts", "host_labels", "inject", "methods", "paths", "deny_paths", "field")
+    name, field = part.text("name"), part.text("field", "")
     if not _NAME.fullmatch(name):
         raise part.wrong("name", "has lower case letters, digits and hyphens")
+    if name != entry and not name.startswith(f"{entry}-"):
+        raise part.wrong("name", f"must be {entry!r}, or begin with {entry + '-'!r}")
+    if field and field not in keys:
+        raise part.wrong("field", f"is none of {', '.join(keys)}")
     return CatalogService(
         name=name,
         hosts=part.hosts(),
@@ -231,54 +277,48 @@ def _service(part: _Reader) -> CatalogService:
         methods=part.texts("methods", required=False),
         paths=part.texts("paths", required=False),
         deny_paths=part.texts("deny_paths", required=False),
+        field=field,
     )
 
 
-def _test(part: _Reader, host: str) -> TestCall:
-    part.only("method", "path", "headers", "body", "statuses", "contains")
-    headers, statuses = part.data.get("headers", {}), part.data.get("statuses", [200])
-    if not isinstance(headers, Mapping) or not all(isinstance(value, str) for value in headers.values()):
-        raise part.wrong("headers", "must be a table of texts")
-    if not isinstance(statuses, list) or not all(type(status) is int for status in statuses) or not statuses:
-        raise part.wrong("statuses", "must be a list of numbers")
-    return TestCall(
-        method=part.text("method"),
-        url=f"https://{host}{_path(part)}",
-        headers=dict(headers),
-        body=part.text("body") if "body" in part.data else None,
-        statuses=tuple(statuses),
-        contains=part.text("contains", ""),
-    )
+def _test(part: Reader) -> Probe:
+    try:
+        return Probe.from_data(part.data)
+    except InvalidRequest as error:
+        reason = error.reason.removeprefix("test: ")
+        raise InvalidRequest(f"catalog entry {part.where}: {reason}", error.hint) from error
 
 
-def _url(part: _Reader) -> str:
+def _url(part: Reader) -> str:
     part.only("host", "host_labels", "path")
-    return f"https://{part.host()}{_path(part)}"
-
-
-def _path(part: _Reader) -> str:
     path = part.text("path")
     if not path.startswith("/"):
         raise part.wrong("path", "must begin with a slash")
-    return path
+    return f"https://{part.host()}{path}"
 
 
-def _accepted_by_the_vault(entry: CatalogEntry, service: CatalogService, part: _Reader) -> None:
-    """The vault's own reader is the judge of hosts, paths, injection and variables."""
-    data = service.data("a/key", placeholder=entry.placeholder(b""), variables=entry.variables)
-    try:
-        Service.from_data(service.name, data)
-    except InvalidRequest as error:
-        raise part.wrong("", f"cannot become a service: {error.reason}") from error
-
-
-def _letters(seed: bytes, count: int) -> Iterator[str]:
-    """Lower case letters and digits, which every known shape allows, drawn from a hash."""
-    made = 0
-    for counter in range(count):
-        digest = hashlib.sha256(b"keyhole placeholder\0" + bytes([counter]) + seed).digest()
-        for letter in base64.b32encode(digest).decode().lower().rstrip("="):
-            if made == count:
-                return
-            made += 1
-            yield letter
+def _check(entry: CatalogEntry, reader: Reader) -> None:
+    """What can only be judged when all of it is read. The vault's own reader has the last word."""
+    names = [service.name for service in entry.services]
+    if names[0] != entry.name or len(set(names)) != len(names):
+        raise reader.wrong("service", f"the first is named {entry.name!r}, and no two have one name")
+    if unknown := set(entry.shared) - set(entry.variables):
+        raise reader.wrong("shared", f"has {min(unknown)}, which is not among the variables")
+    blanks = {blank.name for blank in entry.blanks}
+    if both := blanks & entry.keys.keys():
+        raise reader.wrong("blank", f"has {min(both)}, which is a field of the key")
+    for service, part in zip(entry.services, reader.tables("service"), strict=True):
+        known = blanks | ({*entry.keys, _KEY} if service.inject.get("kind") == "placeholder" else set())
+        used = written_in([*service.hosts, *service.paths, *service.deny_paths, dict(service.inject)])
+        if used - known:
+            raise part.wrong("", f"has {{{min(used - known)}}}, which is no blank")
+    if unknown := (written_in(entry.settings) | written_in(entry.key_page)) - blanks:
+        raise reader.wrong("settings", f"has {{{min(unknown)}}}, which is no blank")
+    least = entry.fill({blank.name: "" if blank.optional else blank.sample() for blank in entry.blanks})
+    if not least.services or least.services[0].name != entry.name:
+        raise reader.wrong("service 1", "has no host when the optional blanks stay empty")
+    for number, (name, data) in enumerate(entry.sample().bindings("a/key").items(), 1):
+        try:
+            Service.from_data(name, data)
+        except InvalidRequest as error:
+            raise reader.wrong(f"service {number}", f"cannot become a service: {error.reason}") from error

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any
 
 from keyhole.catalog import CatalogEntry
 from keyhole.cli.base import Session
 from keyhole.core.errors import NotFound
-from keyhole.core.path import DEFAULT_FIELD
 
 
 def ensure_vault(session: Session) -> None:
@@ -36,20 +34,15 @@ def bound_secret(session: Session, service: str) -> str | None:
 def other_bindings(session: Session, entry: CatalogEntry, secret: str) -> dict[str, str]:
     """The services of an entry's names that lend another secret, and are the user's own: name to secret."""
     bound = {service.name: bound_secret(session, service.name) for service in entry.services}
-    ours = f"{secret}#{DEFAULT_FIELD}"
-    return {name: other for name, other in bound.items() if other not in {None, ours}}
+    return {name: other for name, other in bound.items() if other is not None and other.split("#")[0] != secret}
 
 
 def bind(session: Session, entry: CatalogEntry, secret: str, *, only: tuple[str, ...] = ()) -> list[str]:
     """Write the services of an entry, bound to ``secret``; all of them, or those that ``only`` names."""
-    placeholder = entry.placeholder(secret.encode())
-    made = [service for service in entry.services if not only or service.name in only]
-    for service in made:
-        data: dict[str, Any] = service.data(
-            f"{secret}#{DEFAULT_FIELD}", placeholder=placeholder, variables=entry.variables
-        )
-        session.client.write(f"services/{service.name}", data)
-    return [service.name for service in made]
+    made = {name: data for name, data in entry.bindings(secret).items() if not only or name in only}
+    for name, data in made.items():
+        session.client.write(f"services/{name}", data)
+    return list(made)
 
 
 def grant(session: Session, agent: str, services: list[str]) -> None:

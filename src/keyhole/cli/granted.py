@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from keyhole.client import Client
+from keyhole.core.service import Service
 
 DEFAULT_AGENT = "default"
 
@@ -16,9 +18,9 @@ class Variable:
 
     Attributes:
         name: of the variable.
-        placeholder: its content.
+        placeholder: its content; for a setting, what it is set to.
         service: that gives the key.
-        secret: where the key is.
+        secret: where the key is; empty for a setting.
     """
 
     name: str
@@ -62,9 +64,17 @@ def granted(client: Client, agent: str) -> Granted:
     found: dict[str, Variable] = {}
     hidden = []
     for name, data in sorted(services.items()):
-        for variable in data.get("variables") or () if data.get("placeholder") else ():
-            new = Variable(variable, data["placeholder"], name, data["secret"])
-            first = found.setdefault(variable, new)
+        for new in _variables(Service.from_data(name, data)):
+            first = found.setdefault(new.name, new)
             if first.placeholder != new.placeholder:
                 hidden.append(new)
     return Granted(agent, services, tuple(found.values()), tuple(hidden))
+
+
+def _variables(service: Service) -> Iterator[Variable]:
+    path = service.secret.partition("#")[0]
+    for name, text in service.environment().items():
+        field = service.fields.get(name)
+        yield Variable(name, text, service.name, f"{path}#{field}" if field else service.secret)
+    for name, text in service.settings.items():
+        yield Variable(name, text, service.name, "")

@@ -9,10 +9,26 @@ import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.bindings import placeholder_for
-from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
-from keyhole.core.path import parse_name, parse_secret_ref
+from keyhole.core.errors import (
+    InvalidRequest,
+    KeyholeError,
+    NotFound,
+    UpstreamTimeout,
+    UpstreamTls,
+    UpstreamUnreachable,
+)
+from keyhole.core.path import DEFAULT_FIELD, parse_name, parse_secret_ref
+from keyhole.core.probe import Probe, Verdict
+from keyhole.core.service import PORTS, Service
 
 REFUSED = 1
+_MEANS = {
+    Verdict.ACCEPTED: "accepted: the API takes the key {secret}",
+    Verdict.REFUSED: "refused: the API does not take the key {secret}; store another with: keyhole set {secret}",
+    Verdict.LIMITED: "limited: the API knows the key {secret}, or hides why not, and does not let it make this call: "
+    "look at its scopes where it was made",
+    Verdict.UNCLEAR: "unclear: this answer does not say whether the API takes the key {secret}",
+}
 
 
 @group("service", examples="keyhole service add stripe --host api.stripe.com --secret stripe/api-key --bearer")
@@ -149,27 +165,37 @@ def remove(session: Session, /, *, name: str) -> None:
     session.out.done({"name": name, "removed": True}, f"removed the service {name}")
 
 
-@service.command(
-    "test", examples="keyhole service test stripe /v1/balance\nkeyhole service test github /user --method GET"
-)
+@service.command("test", examples="keyhole service test stripe\nkeyhole service test github /user --method GET")
 @click.argument("name")
-@click.argument("path", default="/")
-@click.option("--method", default="GET", metavar="M", help="GET unless said.")
+@click.argument("path", default="")
+@click.option("--method", default="", metavar="M", help="GET unless said.")
 @pass_session
 def test(session: Session, /, *, name: str, path: str, method: str) -> int:
     """Make one real call through a service, and say whether the API took the credential.
 
-    Exit code 0 if it answered with success, 1 if it refused the credential (401 or 403), 2 otherwise.
+    Without a path it makes the harmless call that the catalog knows for the service. Exit code 0 if the key was
+    accepted, 1 if the API refused it or it may not make this call, 6 if the API could not be reached, 2 if the answer
+    says neither.
     """
-    data = session.client.read(f"services/{parse_name(name)}").data
-    host = data["hosts"][0]
-    if "*" in host:
+    bound = Service.from_data(name, session.client.read(f"services/{parse_name(name)}").data)
+    host = bound.hosts[0]
+    if host.wildcard:
         raise InvalidRequest(f"{host} stands for many hosts", "keyhole call https://HOST/PATH --service NAME")
-    url = f"{data['schemes'][0]}://{host}/{path.lstrip('/')}"
-    answer = session.client.call(method.upper(), url, service=data["name"])
+    probe = bound.test or Probe(statuses=tuple(range(200, 400)))
+    if path or method:
+        probe = Probe(method.upper() or "GET", f"/{path.lstrip('/')}", statuses=tuple(range(200, 400)))
+    url = f"{bound.schemes[0]}://{str(host).removesuffix(f':{PORTS[bound.schemes[0]]}')}{probe.path}"
+    try:
+        answer = session.client.call(probe.method, url, service=name, headers=probe.headers, body=probe.body)
+    except (UpstreamUnreachable, UpstreamTimeout, UpstreamTls) as error:
+        raise type(error)(f"the API could not be reached: {error.reason}", error.hint) from None
+    verdict = probe.verdict(answer.status, answer.text)
     session.out.result(
-        {"name": data["name"], "url": url, "status": answer.status}, f"{method.upper()} {url}: {answer.status}"
+        {"name": name, "url": url, "status": answer.status, "verdict": verdict.value},
+        f"{probe.method} {url}: {answer.status}\n{_MEANS[verdict].format(secret=_without_default(bound.secret))}",
     )
-    if answer.status in {401, 403}:
-        return REFUSED
-    return 0 if answer.status < 400 else 2
+    return {Verdict.ACCEPTED: 0, Verdict.UNCLEAR: 2}.get(verdict, REFUSED)
+
+
+def _without_default(reference: str) -> str:
+    return reference.removesuffix(f"#{DEFAULT_FIELD}")

@@ -13,13 +13,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.host import Authority, HostPattern
 from keyhole.core.inject import KINDS, Inject
-from keyhole.core.path import DEFAULT_FIELD, parse_secret_ref
+from keyhole.core.path import DEFAULT_FIELD, parse_field, parse_secret_ref
+from keyhole.core.probe import Probe
 from keyhole.core.target import PathGlob
 
 SCHEMES = ("https", "http")
@@ -44,6 +45,10 @@ class Service:
         allow_addresses: networks that are dialled although the guard refuses them.
         placeholder: text that stands for the secret in an agent's environment.
         variables: names of the environment variables that the SDKs read.
+        placeholders: field to text, for the fields of a secret that has several.
+        fields: variable to field, for variables that hold the placeholder of a field of its own.
+        settings: variable to text, for what an agent needs besides and may know, such as the region of an account.
+        test: a harmless call.
     """
 
     name: str
@@ -57,6 +62,10 @@ class Service:
     allow_addresses: tuple[str, ...] = ()
     placeholder: str = ""
     variables: tuple[str, ...] = ()
+    placeholders: Mapping[str, str] = field(default_factory=dict, hash=False)
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+    test: Probe | None = None
 
     @classmethod
     def from_data(cls, name: str, data: Mapping[str, Any]) -> Service:
@@ -71,7 +80,12 @@ class Service:
         for method in methods:
             if not _METHOD.fullmatch(method):
                 raise InvalidRequest(f"{method[:40]!r} is not a method", "write it in upper case, as in GET")
-        path, field = parse_secret_ref(str(data.get("secret") or ""))
+        path, name_of_field = parse_secret_ref(str(data.get("secret") or ""))
+        variables, fields = _variables(data)
+        placeholders = {_field(key): _environment_text(text) for key, text in _table(data, "placeholders").items()}
+        for variable, key in fields.items():
+            if key not in placeholders:
+                raise InvalidRequest(f"{variable} holds the placeholder of {key!r}, which is not among placeholders")
         addresses = _texts(data, "allow_addresses")
         for address in addresses:
             _network(address)
@@ -83,16 +97,20 @@ class Service:
             methods=frozenset(methods),
             paths=tuple(PathGlob(path) for path in _texts(data, "paths")),
             deny_paths=tuple(PathGlob(path) for path in _texts(data, "deny_paths")),
-            secret=f"{path}#{field}",
+            secret=f"{path}#{name_of_field}",
             inject=Inject.from_data(data.get("inject")),
             allow_addresses=tuple(addresses),
             placeholder=_environment_text(data.get("placeholder", "")),
-            variables=tuple(_variable(text) for text in _texts(data, "variables")),
+            variables=variables,
+            placeholders=placeholders,
+            fields=fields,
+            settings={_variable(key): _environment_text(text) for key, text in _table(data, "settings").items()},
+            test=Probe.from_data(data["test"]) if data.get("test") is not None else None,
         )
 
     def as_data(self) -> dict[str, Any]:
         """JSON-ready, in the form that ``from_data`` reads."""
-        return {
+        data: dict[str, Any] = {
             "hosts": [str(host) for host in self.hosts],
             "schemes": list(self.schemes),
             "methods": sorted(self.methods),
@@ -102,8 +120,26 @@ class Service:
             "inject": self.inject.as_data(),
             "allow_addresses": list(self.allow_addresses),
             "placeholder": self.placeholder,
-            "variables": list(self.variables),
+            "variables": {name: self.fields.get(name, "") for name in self.variables}
+            if self.fields
+            else list(self.variables),
         }
+        if self.placeholders:
+            data["placeholders"] = dict(self.placeholders)
+        if self.settings:
+            data["settings"] = dict(self.settings)
+        if self.test is not None:
+            data["test"] = self.test.as_data()
+        return data
+
+    def environment(self) -> dict[str, str]:
+        """Variable to the placeholder that it holds for an agent. Without ``settings``."""
+        texts = {name: self.placeholders.get(self.fields.get(name, ""), self.placeholder) for name in self.variables}
+        return {name: text for name, text in texts.items() if text}
+
+    def shown(self) -> tuple[str, ...]:
+        """Every text that stands for the secret or a field of it."""
+        return tuple(filter(None, dict.fromkeys((self.placeholder, *self.placeholders.values(), self.inject.text))))
 
     def secret_refs(self) -> list[tuple[str, str]]:
         """``(path, field)`` of every secret field that a loan of this service opens."""
@@ -139,6 +175,25 @@ def _texts(data: Mapping[str, Any], name: str) -> list[str]:
     if not isinstance(items, list | tuple) or len(items) > _LIMIT or not all(isinstance(item, str) for item in items):
         raise InvalidRequest(f"{name} is a list of at most {_LIMIT} texts")
     return [item for item in items if item]
+
+
+def _table(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = data.get(name) or {}
+    if not isinstance(value, Mapping) or len(value) > _LIMIT:
+        raise InvalidRequest(f"{name} is an object of at most {_LIMIT} texts")
+    return value
+
+
+def _variables(data: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The names, and for those of an object the field whose placeholder each holds; an empty one is the main one."""
+    if not isinstance(data.get("variables"), Mapping):
+        return tuple(_variable(text) for text in _texts(data, "variables")), {}
+    table = _table(data, "variables")
+    return tuple(_variable(name) for name in table), {name: _field(key) for name, key in table.items() if key != ""}
+
+
+def _field(value: Any) -> str:
+    return parse_field(str(value))
 
 
 def _environment_text(value: Any) -> str:

@@ -26,7 +26,10 @@ FIELDS = (
     Field("inject", 'object: {"kind": …} with the options of that kind'),
     Field("allow_addresses", "list of networks that may be dialled although they are private"),
     Field("placeholder", "text that stands for the secret in an agent's environment"),
-    Field("variables", "environment variables that hold the placeholder"),
+    Field("variables", "environment variables that hold the placeholder; or an object: variable to field"),
+    Field("placeholders", "object: field to text, for secrets of several fields"),
+    Field("settings", "object: environment variable to text, for what an agent may know, such as a region"),
+    Field("test", 'object: a harmless call, {"method", "path", …}'),
 )
 _KNOWN = {field.name for field in FIELDS} | {"name"}
 
