@@ -17,6 +17,7 @@ from pathlib import Path
 from keyhole.broker import explain
 from keyhole.broker.broker import Broker
 from keyhole.broker.upstream import Origin, Pool, UpstreamLimits, UpstreamTimeouts
+from keyhole.broker.websocket import StreamLimits
 from keyhole.config import Config, home, is_loopback, local_vault, split_address
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.host import parse_authority
@@ -31,6 +32,7 @@ from keyhole.net.dial import Dialer
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.resolve import Resolver
 from keyhole.net.tls import client_context
+from keyhole.net.websocket import FrameLimits
 from keyhole.process import harden_process
 from keyhole.stores import open_store
 from keyhole.vault.node import Node
@@ -125,7 +127,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         window=config.rate_window,
     )
     pool = Pool(dialer, tls_context, UpstreamLimits(timeouts=timeouts))
-    keyhole = Keyhole(config, node, Broker(node, pool), pool, dialer)
+    keyhole = Keyhole(config, node, Broker(node, pool, _streams(config)), pool, dialer)
     return keyhole
 
 
@@ -266,6 +268,11 @@ async def serving_api(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
         yield f"{'https' if tls else 'http'}://{_bracketed(bound[0])}:{bound[1]}"
     finally:
         await server.close(config.drain)
+
+
+def _streams(config: Config) -> StreamLimits:
+    frames = FrameLimits(frame=config.websocket_frame, message=config.websocket_message)
+    return StreamLimits(frames, idle=config.websocket_idle_timeout, write=config.write_timeout)
 
 
 def _limits(config: Config, connections: int) -> ListenerLimits:

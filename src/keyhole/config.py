@@ -67,6 +67,8 @@ class Config:
         rate_window: seconds of waiting over which these averages are taken.
         write_timeout: seconds for a peer that does not read.
         tunnel_timeout: seconds from the answer to CONNECT to the end of the TLS handshake.
+        websocket_idle_timeout: seconds that a WebSocket may be silent in both directions; pings count.
+        websocket_frame, websocket_message: bytes of one frame and of one message of a WebSocket. Neither is held.
         connections: open client connections of the proxy.
         max_uses: values that one key term may seal.
         api: bounds on clients of the API.
@@ -97,6 +99,9 @@ class Config:
     rate_window: float = 60.0
     write_timeout: float = 60.0
     tunnel_timeout: float = 10.0
+    websocket_idle_timeout: float = 900.0
+    websocket_frame: int = 256 * 1024 * 1024
+    websocket_message: int = 1024 * 1024 * 1024
     connections: int = 10_000
     max_uses: int = 2**32
     api: ApiLimits = field(default_factory=ApiLimits)

@@ -22,6 +22,7 @@ from keyhole.broker.late import LateBody, require_still
 from keyhole.broker.loan import Loan, Scrubbers, without_stale
 from keyhole.broker.own_token import shows_token
 from keyhole.broker.upstream import Pool, UpstreamAnswer
+from keyhole.broker.websocket import WEBSOCKET, StreamLimits, WebSocketStream, prepare
 from keyhole.core.errors import (
     AuditUnavailable,
     Conflict,
@@ -57,11 +58,13 @@ class Broker:
     Args:
         node: where the door is.
         pool: the only outgoing connections.
+        streams: bounds on what goes on after an answer's head.
     """
 
-    def __init__(self, node: Node, pool: Pool) -> None:
+    def __init__(self, node: Node, pool: Pool, streams: StreamLimits | None = None) -> None:
         self._node = node
         self._pool = pool
+        self._streams = streams or StreamLimits()
         self._scrubbers = Scrubbers()
         self._kept = Kept()
         self._guards: dict[tuple[str, ...], Guard] = {}
@@ -140,6 +143,8 @@ class Broker:
             await vault.record_refusal(state, caller, request, error)
             raise
         message = Message(call.method, call.scheme, call.host, call.port, target, list(call.headers))
+        if call.upgrade:
+            prepare(message, call.upgrade)
         if match.service is None:
             return await self._pass(vault, state, caller, request, call, message)
         return await self._lend(vault, state, caller, request, call, message, match.service)
@@ -157,7 +162,8 @@ class Broker:
         """Use, inject, send, scrub."""
         guard = self._guard(service.allow_addresses)
         key = (state.org.id, service.name, service.allow_addresses)
-        lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard)
+        fresh = bool(call.upgrade)
+        lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard, fresh=fresh)
         path = f"services/{service.name}"
         asked = Request(caller, Operation.USE, path, request.data, "", request.remote, request.id)
         try:
@@ -169,7 +175,7 @@ class Broker:
             lease.cancel()
             raise InternalError("the door lent nothing")
         loan = Loan(service, reply.lent, reply.data["record"], self._scrubbers)
-        journey = _Journey(vault, state, loan.record, loan)
+        journey = _Journey(vault, state, loan.record, loan, self._streams)
         lent_for = reply.data["service"]
         if lent_for is not service and lent_for.as_data() != service.as_data():
             # Changed since it was matched: what is lent for the new destination must not go to the old one.
@@ -180,7 +186,7 @@ class Broker:
         room = self._kept.room(state.org.id, service, loan.values) if KINDS[service.inject.kind].keeps else None
         exchange = Exchange(
             loan,
-            lambda: self._pool.reserve(key, call.scheme, call.host, call.port, guard),
+            lambda: self._pool.reserve(key, call.scheme, call.host, call.port, guard, fresh=fresh),
             lambda errand: run_errand(vault, state, self._pool, guard, service, loan.record, errand),
             room,
             vault.clock.now,
@@ -203,8 +209,9 @@ class Broker:
             remote=request.remote,
             **fields,
         )
-        lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN)
-        journey = _Journey(vault, state, record, None)
+        fresh = bool(call.upgrade)
+        lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN, fresh=fresh)
+        journey = _Journey(vault, state, record, None, self._streams)
         try:
             await vault.journal.intend(record, state.org.id)
         except BaseException as error:
@@ -260,13 +267,14 @@ class Broker:
 class _Journey:
     """One call from its durable intent to its outcome. Ends exactly once."""
 
-    __slots__ = ("_ended", "_loan", "_record", "_start", "_state", "_vault")
+    __slots__ = ("_ended", "_loan", "_record", "_start", "_state", "_streams", "_vault")
 
-    def __init__(self, vault: Vault, state: OrgState, record: Record, loan: Loan | None) -> None:
+    def __init__(self, vault: Vault, state: OrgState, record: Record, loan: Loan | None, streams: StreamLimits) -> None:
         self._vault = vault
         self._state = state
         self._record = record
         self._loan = loan
+        self._streams = streams
         self._ended = False
         self._start = vault.clock.now()
 
@@ -285,7 +293,13 @@ class _Journey:
             raise
 
     def end(
-        self, error: BaseException | None = None, *, status: int = 0, received: int = 0, masked: bool = False
+        self,
+        error: BaseException | None = None,
+        *,
+        status: int = 0,
+        received: int = 0,
+        sent: int = 0,
+        masked: bool = False,
     ) -> None:
         """Record the outcome."""
         if self._ended:
@@ -297,6 +311,7 @@ class _Journey:
             _result(error),
             status=status,
             received=received,
+            sent=sent,
             scrubbed=int(masked or (self._loan is not None and self._loan.masked)),
             milliseconds=int((self._vault.clock.now() - self._start) * 1000),
         )
@@ -309,6 +324,9 @@ class _Journey:
             reason, headers = self._loan.head(reason, headers)
         if scrubber is not None and scrubber.recoded:
             headers = without_stale(headers)
+        if upstream.status == 101:
+            stream = WebSocketStream(upstream.take_over(), self._loan, self._streams, self.end)
+            return Answer(101, reason, headers, None, stream, WEBSOCKET)
         if upstream.body is None:
             self.end(status=upstream.status)
             return Answer(upstream.status, reason, headers, None)

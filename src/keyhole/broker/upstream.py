@@ -127,11 +127,11 @@ class Lease:
 
     __slots__ = ("_connection", "_dialling", "_guard", "_origin", "_pool")
 
-    def __init__(self, pool: Pool, origin: Origin, guard: Guard) -> None:
+    def __init__(self, pool: Pool, origin: Origin, guard: Guard, *, fresh: bool) -> None:
         self._pool = pool
         self._origin = origin
         self._guard = guard
-        self._connection = pool.take(origin)
+        self._connection = None if fresh else pool.take(origin)
         self._dialling: asyncio.Task[_Connection] | None = None
         if self._connection is None:
             self._dialling = asyncio.get_running_loop().create_task(pool.dial(origin, guard))
@@ -221,9 +221,18 @@ class Pool:
         """Idle connections now."""
         return self._idle_count
 
-    def reserve(self, key: Hashable, scheme: str, host: str, port: int, guard: Guard) -> Lease:
-        """Take an idle connection or begin to make one, without sending anything but the TLS handshake."""
-        return Lease(self, Origin(key, scheme, host, port), guard)
+    def reserve(self, key: Hashable, scheme: str, host: str, port: int, guard: Guard, *, fresh: bool = False) -> Lease:
+        """Take an idle connection or begin to make one, without sending anything but the TLS handshake.
+
+        Args:
+            key: see ``Origin``.
+            scheme: ``http`` or ``https``.
+            host: canonical.
+            port: of the origin.
+            guard: judges the address.
+            fresh: take none that was used before, for what will change its protocol.
+        """
+        return Lease(self, Origin(key, scheme, host, port), guard, fresh=fresh)
 
     async def send(
         self,

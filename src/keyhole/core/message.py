@@ -39,6 +39,8 @@ class Call:
         body: ``None`` when the request has none.
         remote: address of the caller, for the audit record.
         service: name of the service that the caller chose, or ``""``.
+        upgrade: protocol that the connection is to change to (RFC 9110 section 7.8), of those that can be looked into:
+            ``websocket``; else ``""``.
     """
 
     token: bytes
@@ -51,6 +53,30 @@ class Call:
     body: Body | None = None
     remote: str = ""
     service: str = ""
+    upgrade: str = ""
+
+
+class Stream(Protocol):
+    """What goes on after the head of an answer in both directions, until either side ends it.
+
+    The broker's side knows the protocol; a face carries the bytes and understands none of them. One task reads while
+    another writes; each waits for the other side, so that memory stays constant.
+    """
+
+    async def read(self) -> bytes:
+        """The next bytes for the caller; ``b""`` once at the end, when the caller's connection is to be closed."""
+
+    async def write(self, data: bytes) -> None:
+        """Take bytes from the caller; returns when there is room for more. What comes too late is dropped."""
+
+    def end(self) -> None:
+        """The caller ended its side; ``read`` comes to its end."""
+
+    def leave(self) -> None:
+        """Whoever listens is about to stop: both sides are told so in the words of the protocol."""
+
+    async def close(self) -> None:
+        """Let go of the upstream. Called once, whatever happened."""
 
 
 class Recoder(Protocol):
@@ -77,6 +103,7 @@ class Message:
         recode: changes the body while it streams.
         errand: a request of the injection's own to some other place, such as one for a token. It has no part of the
             client's request in it, and its answer is read for the injection alone.
+        upgrade: as of the call.
     """
 
     method: str
@@ -89,6 +116,7 @@ class Message:
     content: bytes | None = None
     recode: Recoder | None = None
     errand: bool = False
+    upgrade: str = ""
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header (``name`` in lower case), or ``None``."""
@@ -131,13 +159,17 @@ class Answer:
     """What the upstream said, as the caller may see it.
 
     Attributes:
-        status: 200 to 599.
+        status: 200 to 599, or 101 with a stream.
         reason: reason phrase.
         headers: end-to-end headers with lower-cased names; ``content-length`` only when it is right for ``body``.
         body: pulls scrubbed chunks; ``length`` tells the face how to frame it.
+        stream: what goes on after the head, in place of a body.
+        upgrade: the protocol of the stream, as the call asked for it.
     """
 
     status: int
     reason: bytes
     headers: Headers
     body: Body | None
+    stream: Stream | None = None
+    upgrade: str = ""

@@ -69,7 +69,8 @@ class Record(_Encoded):
         parameters: names of the query parameters of a call.
         status: HTTP status that the upstream gave.
         scrubbed: how many places were masked in the answer.
-        received: bytes of the answer's body.
+        received: bytes of the answer's body, or from the upstream of a stream.
+        sent: bytes from the caller of a stream.
         milliseconds: from the intent to the end.
         workflow, run, step, tool, on_behalf_of: the run context of the token.
     """
@@ -92,6 +93,7 @@ class Record(_Encoded):
     status: int = 0
     scrubbed: int = 0
     received: int = 0
+    sent: int = 0
     milliseconds: int = 0
     workflow: str = ""
     run: str = ""
@@ -118,10 +120,23 @@ class Record(_Encoded):
         return body
 
     def encode_outcome(
-        self, result: str, *, status: int = 0, scrubbed: int = 0, received: int = 0, milliseconds: int = 0
+        self,
+        result: str,
+        *,
+        status: int = 0,
+        scrubbed: int = 0,
+        received: int = 0,
+        sent: int = 0,
+        milliseconds: int = 0,
     ) -> bytes:
         """The encoded record of how this intent ended: all that it says, and the result."""
-        numbers = (("status", status), ("scrubbed", scrubbed), ("received", received), ("milliseconds", milliseconds))
+        numbers = (
+            ("status", status),
+            ("scrubbed", scrubbed),
+            ("received", received),
+            ("sent", sent),
+            ("milliseconds", milliseconds),
+        )
         ending = "".join([f',"{name}":{number}' for name, number in numbers if number])
         return b'%b%b,"result":%b%b}' % (
             _OUTCOME,

@@ -21,9 +21,10 @@ from keyhole.core.errors import (
     fault_place,
 )
 from keyhole.core.host import parse_host
-from keyhole.core.message import Answer, Body, Call
+from keyhole.core.message import Answer, Body, Call, Stream
 from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, read_credential
 from keyhole.faces.proxy.refusal import ESTABLISHED, render_refusal
+from keyhole.faces.proxy.relay import relay, switching
 from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import Decoder, request_decoder
 from keyhole.net.http1.grammar import (
@@ -96,6 +97,7 @@ class ProxyConnection(ServerWire):
         "_remote",
         "_tunnel",
         "serving",
+        "stream",
         "task",
     )
 
@@ -109,6 +111,7 @@ class ProxyConnection(ServerWire):
         self._head_unsent = False
         self._grace: asyncio.TimerHandle | None = None
         self.serving = False
+        self.stream: Stream | None = None
         self.task: asyncio.Task[None] | None = None
 
     # What the event loop calls.
@@ -254,6 +257,8 @@ class ProxyConnection(ServerWire):
     # Answers.
 
     async def _answer(self, answer: Answer, head: RequestHead, request: RequestBody | None, persistent: bool) -> bool:  # noqa: FBT001
+        if answer.stream is not None:
+            return await self._relay(answer, answer.stream)
         body = answer.body
         bodiless = head.method == "HEAD" or answer.status in {204, 304}
         chunked = False
@@ -287,6 +292,21 @@ class ProxyConnection(ServerWire):
             await _give_up(body)
             return persistent
         return await self._answer_body(body, head, request, persistent, chunked=chunked)
+
+    async def _relay(self, answer: Answer, stream: Stream) -> bool:
+        """The connection changes its protocol, and serves no request afterwards."""
+        try:
+            head = switching(answer, self._owner.via)
+        except InvalidRequest:
+            await stream.close()
+            self.write(render_refusal(UpstreamUnreachable("the answer has a header that would break it"), close=True))
+            return False
+        self.write(head)
+        self.stream = stream
+        if self._owner.draining:
+            stream.leave()
+        await relay(self, stream, self._owner.limits.write_timeout)
+        return False
 
     async def _answer_body(
         self,

@@ -24,6 +24,7 @@ from keyhole.core.message import Call, Headers
 from keyhole.core.url import split_url
 from keyhole.net.http1.grammar import RequestHead, list_tokens
 from keyhole.net.http1.serialise import HOP_BY_HOP
+from keyhole.net.websocket import check_request
 
 _LEFT_OUT = HOP_BY_HOP | {
     b"host",
@@ -41,7 +42,18 @@ _LEFT_OUT = HOP_BY_HOP | {
     b"x-host",
 }
 _LEFT_OUT_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-keyhole-")
-_FRAMING_NAMES = frozenset({b"host", b"content-length", b"content-type", b"content-encoding", b"expect"})
+_FRAMING_NAMES = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"expect",
+        b"sec-websocket-key",
+        b"sec-websocket-protocol",
+        b"sec-websocket-version",
+    }
+)
 _TOKEN_SHAPE = re.compile(rb"[a-z]{1,8}\.[A-Za-z0-9_=-]{16,}")
 _REFUSED_METHODS = frozenset({"TRACE", "TRACK", "PRI", "CONNECT"})
 
@@ -101,8 +113,9 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
     host_header = fields.get(b"host")
     if host_header is None:
         raise BadRequestFraming("the request has no Host header", "send exactly one")
+    upgrade = _upgrade(head) if b"upgrade" in fields else ""
     if tunnel is None:
-        scheme, host, port, target = _absolute_form(head.target, host_header)
+        scheme, host, port, target = _absolute_form(_as_http(head.target) if upgrade else head.target, host_header)
     else:
         scheme, host, port, target = tunnel.scheme, tunnel.host, tunnel.port, head.target
         if target[:1] != b"/":
@@ -116,7 +129,7 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
         headers = [pair for pair in headers if not _imitates_left_out(pair[0])]
     headers.append((b"via", via))
     service = fields.get(b"x-keyhole-service", b"").decode("latin-1")
-    call = Call(credential, scheme, host, port, head.method, target, headers, None, remote, service)
+    call = Call(credential, scheme, host, port, head.method, target, headers, None, remote, service, upgrade)
     return Admitted(call, persistent, expects)
 
 
@@ -201,10 +214,6 @@ def _connection(head: RequestHead) -> tuple[bool, frozenset[bytes]]:
         # An upgrade that is not taken up ends the connection: a client that believes in it would go on in another
         # protocol, and its bytes must not be read as requests.
         persistent = False
-        if b"websocket" in fields[b"upgrade"].lower():
-            if b"sec-websocket-key" not in fields:
-                raise InvalidRequest("a WebSocket handshake without a key")
-            raise InvalidRequest("WebSocket is not available through this proxy", "use the API's other transport")
     named: frozenset[bytes] = frozenset()
     if b"connection" in fields:
         value = fields[b"connection"]
@@ -213,6 +222,19 @@ def _connection(head: RequestHead) -> tuple[bool, frozenset[bytes]]:
             persistent = persistent and b"close" not in members
             named = frozenset(members) - _FRAMING_NAMES
     return persistent, named
+
+
+def _upgrade(head: RequestHead) -> str:
+    """The protocol that a request asks for, where it can be looked into; others are left out, as RFC 9110 allows."""
+    if b"websocket" not in b",".join(value for name, value in head.headers if name == b"upgrade").lower():
+        return ""
+    check_request(head)
+    return "websocket"
+
+
+def _as_http(target: bytes) -> bytes:
+    """A target of the schemes ws and wss, which some clients write, as it is called everywhere else (RFC 6455)."""
+    return b"http" + target[2:] if target[:5].lower() in {b"ws://", b"wss:/"} else target
 
 
 def _expects_continue(head: RequestHead) -> bool:

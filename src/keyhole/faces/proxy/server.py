@@ -88,6 +88,8 @@ class ProxyServer:
         for connection in list(self._connections):
             if not connection.serving:
                 connection.close()
+            elif connection.stream is not None:
+                connection.stream.leave()
         tasks = [connection.task for connection in self._connections if connection.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace)

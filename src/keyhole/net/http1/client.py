@@ -15,10 +15,11 @@ from typing import Protocol
 from keyhole.core.errors import InvalidRequest, KeyholeError, UpstreamTimeout, UpstreamUnreachable
 from keyhole.core.message import Body, Headers, Message
 from keyhole.net.http1.framing import CloseDecoder, Decoder, answer_decoder
-from keyhole.net.http1.grammar import AnswerHead, Malformed, check_partial_head, list_tokens, parse_answer_head
+from keyhole.net.http1.grammar import AnswerHead, Malformed, check_partial_head, parse_answer_head
+from keyhole.net.http1.hops import end_to_end, require_agreed
 from keyhole.net.http1.limits import WireLimits
 from keyhole.net.http1.pace import Pace, TooSlow, window_for
-from keyhole.net.http1.serialise import HOP_BY_HOP, serialise_request
+from keyhole.net.http1.serialise import serialise_request
 from keyhole.net.http1.wire import NEVER, Wire, WireGroup
 
 _EXPECTS_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -79,6 +80,7 @@ class ClientConnection(Wire):
         "_on_lost",
         "_pump_error",
         "_scanned",
+        "_upgrades",
         "born",
         "busy",
         "used",
@@ -99,7 +101,7 @@ class ClientConnection(Wire):
         self._on_free = on_free
         self._on_lost = on_lost
         self._pump_error: Exception | None = None
-        self._answered = False
+        self._answered = self._upgrades = False
         self._informational = self._scanned = 0
         self.busy = True
         self.used = 0
@@ -153,8 +155,12 @@ class ClientConnection(Wire):
             self.read_deadline = self.loop.time() + timeouts.answer
             while (head := self._take_final_head()) is None:
                 await self.wait()
-            decoder = answer_decoder(head, message.method, self._limits)
-            headers, persistent = _end_to_end(head)
+            decoder = answer_decoder(head, message.method, self._limits) if head.status != 101 else None
+            headers, persistent = end_to_end(head)
+            if head.status == 101:
+                require_agreed(head, message)
+            elif message.upgrade:
+                persistent = False  # it was made for the upgrade, and serves nothing else
         except BaseException as error:  # noqa: BLE001 - cancelled or not, the connection is in doubt; always raised on
             self._abandon(pump)
             raise self._explain(error) from None
@@ -164,7 +170,10 @@ class ClientConnection(Wire):
 
     def _send(self, message: Message, body: Body | None, first: bytes, timeouts: Timeouts) -> asyncio.Task[None] | None:
         length = None if body is None else body.length
-        if body is None or (not first and not length):
+        self._upgrades = bool(message.upgrade)
+        if message.upgrade:
+            framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % message.upgrade.encode("ascii")
+        elif body is None or (not first and not length):
             framing = b"Content-Length: 0\r\n" if body is not None or message.method in _EXPECTS_BODY else b""
         else:
             framing = b"Transfer-Encoding: chunked\r\n" if length is None else b"Content-Length: %d\r\n" % length
@@ -226,7 +235,7 @@ class ClientConnection(Wire):
             self.buffer = data[end + 4 :]
             self._scanned = 0
             head = parse_answer_head(data[: end + 4], self._limits)
-            if head.status >= 200:
+            if head.status >= 200 or (head.status == 101 and self._upgrades):
                 self._answered = True
                 return head
             if head.status == 101:
@@ -279,7 +288,7 @@ class ClientAnswer:
     """The final answer to one request; also its body.
 
     Attributes:
-        status: 200 to 599.
+        status: 200 to 599, or 101 when an upgrade was asked for; then ``take_over`` gives the connection.
         reason: reason phrase.
         headers: end-to-end headers with lower-cased names, ``content-length`` as declared.
         length: declared bytes of the body.
@@ -324,8 +333,14 @@ class ClientAnswer:
         self._received = 0
         self._pace: Pace | None = None
         connection.read_deadline = NEVER
-        if decoder is None or decoder.done:
+        if (decoder is None or decoder.done) and head.status != 101:
             self._finish()
+
+    def take_over(self) -> ClientConnection:
+        """The connection of a 101, for whoever speaks the new protocol on it. It never serves a request again."""
+        connection, self._connection = self._connection, None
+        assert connection is not None  # noqa: S101 - asked once, for an answer that nobody closed
+        return connection
 
     async def read(self) -> bytes:
         """The next bytes of the body as they arrive; ``b""`` at the end.
@@ -419,18 +434,3 @@ class ClientAnswer:
         if connection is not None:
             connection.read_deadline = NEVER
             connection.abort()
-
-
-def _end_to_end(head: AnswerHead) -> tuple[Headers, bool]:
-    """The headers that are about the message, and whether the connection stays open after it (RFC 9112 section 9.3)."""
-    fields = head.fields
-    persistent = head.minor == 1
-    if HOP_BY_HOP.isdisjoint(fields):
-        return head.headers, persistent
-    dropped = HOP_BY_HOP
-    if fields.get(b"connection", b"keep-alive") != b"keep-alive":
-        members = list_tokens(head.headers, b"connection")
-        persistent = persistent and b"close" not in members
-        # Fields that frame or describe the message stay, whoever calls them hop-by-hop.
-        dropped = HOP_BY_HOP.union(members) - {b"content-length", b"content-encoding", b"content-type"}
-    return [pair for pair in head.headers if pair[0] not in dropped], persistent

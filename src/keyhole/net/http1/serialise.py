@@ -43,6 +43,7 @@ _KNOWN = (
     "Content-Security-Policy Content-Type Cookie Date ETag Expect Expires From Host If-Match If-Modified-Since "
     "If-None-Match If-Range If-Unmodified-Since Last-Modified Link Location Max-Forwards Origin Pragma "
     "Proxy-Authenticate Range Referer Referrer-Policy Retry-After Server Set-Cookie Strict-Transport-Security "
+    "Sec-WebSocket-Accept Sec-WebSocket-Key Sec-WebSocket-Protocol Sec-WebSocket-Version "
     "Transfer-Encoding User-Agent Vary Via Warning WWW-Authenticate X-Api-Key X-Content-Type-Options "
     "X-Frame-Options X-Request-Id"
 )

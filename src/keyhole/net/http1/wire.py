@@ -146,6 +146,10 @@ class Wire(asyncio.Protocol):
         self._read_waiter = waiter
         return waiter
 
+    def wake(self) -> None:
+        """Let a waiting reader look again, as if bytes had come."""
+        self._wake_reader(None)
+
     # Writing.
 
     def write(self, data: bytes) -> None:
