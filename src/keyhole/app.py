@@ -113,7 +113,11 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress)
     via = parse_authority(config.upstream_proxy, 8080) if config.upstream_proxy else None
     dialer = Dialer(Resolver(config.resolver, config.resolve), via=via)
-    context = client_context(config.upstream_ca or None, ["http/1.1"])
+
+    def new_context() -> ssl.SSLContext:
+        return client_context(config.upstream_ca or None, ["http/1.1"])
+
+    context = new_context()
 
     def tls_context(_origin: Origin) -> ssl.SSLContext:
         return context
@@ -127,7 +131,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         window=config.rate_window,
     )
     pool = Pool(dialer, tls_context, UpstreamLimits(timeouts=timeouts))
-    keyhole = Keyhole(config, node, Broker(node, pool, _streams(config)), pool, dialer)
+    keyhole = Keyhole(config, node, Broker(node, pool, _streams(config), new_context), pool, dialer)
     return keyhole
 
 

@@ -33,8 +33,8 @@ def injected(kind: str, value: bytes, *headers: tuple[bytes, bytes], **fields: b
 
 
 def test_every_kind_is_a_member_that_loads() -> None:
-    assert set(KINDS) == set(MEMBERS) == set(KNOWN)
-    for kind in MEMBERS:
+    assert set(KINDS) <= set(MEMBERS) == set(KNOWN)
+    for kind in KINDS:
         injected(kind, b"value-of-a-secret")
 
 

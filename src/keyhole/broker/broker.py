@@ -7,22 +7,23 @@ The upstream connection may be made while the intent is being committed; no byte
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from keyhole.broker.ca import Authorities
+from keyhole.broker.certified import client_identity
 from keyhole.broker.directory import Directory, Match, Wanted
 from keyhole.broker.errand import run_errand
 from keyhole.broker.exchange import Exchange
+from keyhole.broker.journey import Journey
 from keyhole.broker.kept import Kept
 from keyhole.broker.late import LateBody, require_still
-from keyhole.broker.loan import Loan, Scrubbers, without_stale
+from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.own_token import shows_token
-from keyhole.broker.upstream import Pool, UpstreamAnswer
-from keyhole.broker.websocket import WEBSOCKET, StreamLimits, WebSocketStream, prepare
+from keyhole.broker.upstream import Lease, Pool
+from keyhole.broker.websocket import StreamLimits, prepare
 from keyhole.core.errors import (
     AuditUnavailable,
     Conflict,
@@ -41,7 +42,7 @@ from keyhole.core.request import Operation, Request
 from keyhole.core.service import SCHEMES, Service
 from keyhole.core.target import canonical_target, readings
 from keyhole.net.guard import Guard
-from keyhole.scrub import BodyScrubber
+from keyhole.net.tls import client_context
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.node import Node
@@ -59,9 +60,17 @@ class Broker:
         node: where the door is.
         pool: the only outgoing connections.
         streams: bounds on what goes on after an answer's head.
+        client_context: makes a TLS context that verifies upstreams, for a client's certificate to be put into.
     """
 
-    def __init__(self, node: Node, pool: Pool, streams: StreamLimits | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        pool: Pool,
+        streams: StreamLimits | None = None,
+        client_context: Callable[[], ssl.SSLContext] = client_context,
+    ) -> None:
+        self._client_context = client_context
         self._node = node
         self._pool = pool
         self._streams = streams or StreamLimits()
@@ -162,36 +171,51 @@ class Broker:
         """Use, inject, send, scrub."""
         guard = self._guard(service.allow_addresses)
         key = (state.org.id, service.name, service.allow_addresses)
+        kind = KINDS[service.inject.kind]
         fresh = bool(call.upgrade)
-        lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard, fresh=fresh)
+        lease = None
+        if not (service.certified or kind.answers):  # the connection is made while the intent is being committed
+            lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard, fresh=fresh)
         path = f"services/{service.name}"
         asked = Request(caller, Operation.USE, path, request.data, "", request.remote, request.id)
         try:
             reply = await vault.handle(asked)
         except BaseException:
-            lease.cancel()
+            if lease is not None:
+                lease.cancel()
             raise
         if reply.lent is None or reply.data is None:
-            lease.cancel()
             raise InternalError("the door lent nothing")
         loan = Loan(service, reply.lent, reply.data["record"], self._scrubbers)
-        journey = _Journey(vault, state, loan.record, loan, self._streams)
+        journey = Journey(vault, state, loan.record, loan, self._streams)
         lent_for = reply.data["service"]
         if lent_for is not service and lent_for.as_data() != service.as_data():
             # Changed since it was matched: what is lent for the new destination must not go to the old one.
-            lease.cancel()
+            if lease is not None:
+                lease.cancel()
             changed = Conflict(f"the service {service.name!r} was changed meanwhile", "send the request again")
             journey.end(changed)
             raise changed
-        room = self._kept.room(state.org.id, service, loan.values) if KINDS[service.inject.kind].keeps else None
         exchange = Exchange(
             loan,
-            lambda: self._pool.reserve(key, call.scheme, call.host, call.port, guard, fresh=fresh),
+            lambda: self._reserve(state, service, loan, call, guard),
             lambda errand: run_errand(vault, state, self._pool, guard, service, loan.record, errand),
-            room,
+            self._kept.room(state.org.id, service, loan.values) if kind.keeps else None,
             vault.clock.now,
         )
         return await journey.answer(exchange.run(lease, message, _judged(vault, caller, service, call.body)))
+
+    async def _reserve(self, state: OrgState, service: Service, loan: Loan, call: Call, guard: Guard) -> Lease:
+        """A connection for a loan that is not reserved before its secrets are there."""
+        key = (state.org.id, service.name, service.allow_addresses)
+        if not service.certified:
+            return self._pool.reserve(key, call.scheme, call.host, call.port, guard, fresh=bool(call.upgrade))
+        room = self._kept.room(state.org.id, service, loan.certificate)
+        identity = await client_identity(loan.certificate, room.kept, self._client_context)
+        whose = (*key, identity.digest)
+        return self._pool.reserve(
+            whose, call.scheme, call.host, call.port, guard, identity.context, fresh=bool(call.upgrade)
+        )
 
     async def _pass(
         self, vault: Vault, state: OrgState, caller: Caller, request: Request, call: Call, message: Message
@@ -211,7 +235,7 @@ class Broker:
         )
         fresh = bool(call.upgrade)
         lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN, fresh=fresh)
-        journey = _Journey(vault, state, record, None, self._streams)
+        journey = Journey(vault, state, record, None, self._streams)
         try:
             await vault.journal.intend(record, state.org.id)
         except BaseException as error:
@@ -262,138 +286,6 @@ class Broker:
                 self._guards.clear()
             guard = self._guards[allow] = Guard(allow)
         return guard
-
-
-class _Journey:
-    """One call from its durable intent to its outcome. Ends exactly once."""
-
-    __slots__ = ("_ended", "_loan", "_record", "_start", "_state", "_streams", "_vault")
-
-    def __init__(self, vault: Vault, state: OrgState, record: Record, loan: Loan | None, streams: StreamLimits) -> None:
-        self._vault = vault
-        self._state = state
-        self._record = record
-        self._loan = loan
-        self._streams = streams
-        self._ended = False
-        self._start = vault.clock.now()
-
-    async def answer(self, sending: Awaitable[UpstreamAnswer]) -> Answer:
-        """Send, and give back the answer as the caller may see it."""
-        try:
-            upstream = await sending
-        except BaseException as error:
-            self.end(error)
-            raise
-        try:
-            return self._answer(upstream)
-        except BaseException as error:
-            self.end(error, status=upstream.status)
-            await upstream.close()
-            raise
-
-    def end(
-        self,
-        error: BaseException | None = None,
-        *,
-        status: int = 0,
-        received: int = 0,
-        sent: int = 0,
-        masked: bool = False,
-    ) -> None:
-        """Record the outcome."""
-        if self._ended:
-            return
-        self._ended = True
-        self._vault.conclude(
-            self._state,
-            self._record,
-            _result(error),
-            status=status,
-            received=received,
-            sent=sent,
-            scrubbed=int(masked or (self._loan is not None and self._loan.masked)),
-            milliseconds=int((self._vault.clock.now() - self._start) * 1000),
-        )
-
-    def _answer(self, upstream: UpstreamAnswer) -> Answer:
-        headers, reason = upstream.headers, upstream.reason
-        scrubber = None
-        if self._loan is not None:
-            scrubber = self._loan.body(headers) if upstream.body is not None else None
-            reason, headers = self._loan.head(reason, headers)
-        if scrubber is not None and scrubber.recoded:
-            headers = without_stale(headers)
-        if upstream.status == 101:
-            stream = WebSocketStream(upstream.take_over(), self._loan, self._streams, self.end)
-            return Answer(101, reason, headers, None, stream, WEBSOCKET)
-        if upstream.body is None:
-            self.end(status=upstream.status)
-            return Answer(upstream.status, reason, headers, None)
-        return Answer(upstream.status, reason, headers, _AnswerBody(self, upstream, scrubber))
-
-
-class _AnswerBody:
-    """The body of an answer, scrubbed as it is pulled; its end concludes the call."""
-
-    __slots__ = ("_done", "_journey", "_received", "_scrubber", "_upstream", "length")
-
-    def __init__(self, journey: _Journey, upstream: UpstreamAnswer, scrubber: BodyScrubber | None) -> None:
-        self._journey = journey
-        self._upstream = upstream
-        self._scrubber = scrubber
-        self._received = 0
-        self._done = False
-        self.length = None if scrubber is not None and scrubber.recoded else upstream.length
-
-    async def read(self) -> bytes:
-        """The next scrubbed chunk; ``b""`` at the end.
-
-        Raises:
-            KeyholeError: the upstream broke off, or the body cannot be inspected; the rest is withheld.
-        """
-        if self._done:
-            return b""
-        scrubber = self._scrubber
-        try:
-            while chunk := await self._upstream.read():
-                first = not self._received
-                self._received += len(chunk)
-                if first and self._upstream.ended:
-                    clean = chunk if scrubber is None else scrubber.whole(chunk)
-                    await self._finish(None)
-                    return clean
-                clean = chunk if scrubber is None else scrubber.feed(chunk)
-                if clean:
-                    return clean
-            rest = b"" if scrubber is None else scrubber.finish()
-        except BaseException as error:
-            await self._finish(error)
-            raise
-        await self._finish(None)
-        return rest
-
-    async def close(self) -> None:
-        """The client went away: nothing more is read, and the connection is not used again."""
-        if not self._done:
-            await self._finish(asyncio.CancelledError())
-
-    async def _finish(self, error: BaseException | None) -> None:
-        self._done = True
-        masked = self._scrubber is not None and self._scrubber.masked
-        status = self._upstream.status
-        self._journey.end(error, status=status, received=self._received, masked=masked)
-        if error is not None:
-            await self._upstream.close()
-
-
-def _result(error: BaseException | None) -> str:
-    """How a call ended, for its record."""
-    if error is None:
-        return "ok"
-    if isinstance(error, KeyholeError):
-        return error.code
-    return "aborted" if isinstance(error, asyncio.CancelledError) else InternalError.code
 
 
 def no_service(authority: Authority) -> NoService:

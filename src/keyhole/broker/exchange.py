@@ -14,12 +14,37 @@ from keyhole.broker.held import HeldBody, RecodedBody, hold
 from keyhole.broker.kept import Room
 from keyhole.broker.loan import Loan
 from keyhole.broker.upstream import Lease, UpstreamAnswer
-from keyhole.core.errors import InternalError
+from keyhole.core.errors import InternalError, KeyholeError
 from keyhole.core.message import Body, Heard, Message
 from keyhole.injections import Steps
 
 _STEPS = 8
 _SPARED = 64 * 1024  # bytes that are read so that a connection can be used again
+
+
+class OwnAnswer:
+    """An answer that an injection gave by itself; reads like one of an upstream."""
+
+    def __init__(self, said: Heard) -> None:
+        self.status = said.status
+        self.reason = b"OK"
+        self.headers = said.headers
+        self.length: int | None = len(said.content)
+        self.body: OwnAnswer | None = self
+        self._content = said.content
+
+    async def read(self) -> bytes:
+        """All of it, then ``b""``."""
+        content, self._content = self._content, b""
+        return content
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was read."""
+        return not self._content
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 class _BeginAgain(Exception):
@@ -32,23 +57,24 @@ class Exchange:
 
     Attributes:
         loan: what was lent.
-        reserve: makes a connection for a further message to the same place.
+        reserve: makes a connection, where none is reserved yet or a further message goes to the same place.
         errand: sends a message elsewhere, with a record of its own, and reads its answer.
         room: what the injection keeps between calls; ``None`` for kinds that keep nothing.
         now: seconds since the epoch.
     """
 
     loan: Loan
-    reserve: Callable[[], Lease]
+    reserve: Callable[[], Awaitable[Lease]]
     errand: Callable[[Message], Awaitable[Heard]]
     room: Room | None
     now: Callable[[], float]
 
-    async def run(self, lease: Lease, message: Message, body: Body | None) -> UpstreamAnswer:
+    async def run(self, lease: Lease | None, message: Message, body: Body | None) -> UpstreamAnswer | OwnAnswer:
         """Inject and send. Raises whatever refuses, fails or breaks off; then the lease is given back."""
         try:
             if body is not None and self.loan.needs_content(message):
                 message.content = await hold(body)
+            message.streams = body is not None and message.content is None
             if self.room is None:
                 return await self._drive(lease, self.loan.inject(message, self.now(), {}), body)
             while True:
@@ -59,17 +85,20 @@ class Exchange:
                 except _BeginAgain:
                     continue
         except BaseException:
-            lease.cancel()
+            if lease is not None:
+                lease.cancel()
             raise
 
-    async def _drive(self, lease: Lease, steps: Steps, body: Body | None) -> UpstreamAnswer:
+    async def _drive(self, lease: Lease | None, steps: Steps, body: Body | None) -> UpstreamAnswer | OwnAnswer:
         message = next(steps)
         for _ in range(_STEPS):
             if message.errand:
                 message = await self._run_errand(steps, message)
                 continue
             self.loan.injected(message)
-            answer = await lease.send(message, _sent(message, body))
+            if message.answered is not None:
+                return OwnAnswer(message.answered)
+            answer = await (lease or await self.reserve()).send(message, _sent(message, body))
             try:
                 message = steps.send(Heard(answer.status, answer.headers))
             except StopIteration:
@@ -78,23 +107,29 @@ class Exchange:
                 await answer.close()
                 raise
             await _spare(answer)
-            if body is not None and message.content is None:
+            if message.streams:
                 raise InternalError("an injection asked to send a body again that nobody holds")
-            lease = self.reserve()
+            lease = None
         raise InternalError("an injection is never content")
 
     async def _run_errand(self, steps: Steps, message: Message) -> Message:
         if self.room is None:
             raise InternalError("an injection ran an errand and keeps nothing")
-        if self.room.errand.locked():
-            async with self.room.errand:
+        room = self.room
+        if room.errand.locked():
+            async with room.errand:
+                if room.failure is not None:  # what failed for one would fail for all who waited for it
+                    raise type(room.failure)(room.failure.reason, room.failure.hint)
                 raise _BeginAgain
-        async with self.room.errand:
-            heard = await self.errand(message)
+        async with room.errand:
+            room.failure = None
             try:
-                return steps.send(heard)
+                return steps.send(await self.errand(message))
             except StopIteration:
                 raise InternalError("an injection ended with an errand") from None
+            except KeyholeError as error:
+                room.failure = error
+                raise
 
 
 def _sent(message: Message, body: Body | None) -> Body | None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from keyhole.core.errors import KeyholeError
 from keyhole.core.service import Service
 
 
@@ -23,10 +24,12 @@ class Room:
     Attributes:
         kept: what injections put there.
         errand: held by the one call that runs an errand; others wait for what it brings.
+        failure: how the last errand failed, until the next one begins.
     """
 
     kept: dict[str, Any] = field(default_factory=dict)
     errand: asyncio.Lock = field(default_factory=asyncio.Lock)
+    failure: KeyholeError | None = None
 
 
 class Kept:

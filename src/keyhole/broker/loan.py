@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from keyhole import scrub
 from keyhole.core.message import Headers, Message
 from keyhole.core.record import Record
-from keyhole.core.service import Service
+from keyhole.core.service import CERTIFICATE, Service
 from keyhole.core.value import Secret
 from keyhole.injections import Steps, Terms, inject, needs_content
 from keyhole.injections.placeholder import shows
@@ -57,9 +57,10 @@ class Loan:
     Attributes:
         masked: whether anything was masked in the head of the answer.
         values: the lent secrets in clear, by field.
+        certificate: the fields of the client's certificate.
     """
 
-    __slots__ = ("_scrubbers", "masked", "record", "scrubber", "service", "values")
+    __slots__ = ("_scrubbers", "certificate", "masked", "record", "scrubber", "service", "values")
 
     def __init__(self, service: Service, lent: Mapping[str, Secret], record: Record, scrubbers: Scrubbers) -> None:
         self.service = service
@@ -67,6 +68,10 @@ class Loan:
         self.masked = False
         self.scrubber: scrub.Scrubber | None = None
         self.values = {field: secret.reveal() for field, secret in lent.items()}
+        self.certificate: dict[str, bytes] = {}
+        if service.certified:
+            for name in [name for name in self.values if name.startswith(CERTIFICATE)]:
+                self.certificate[name] = self.values.pop(name)
         self._scrubbers = scrubbers
 
     def needs_content(self, message: Message) -> bool:
@@ -84,7 +89,7 @@ class Loan:
 
     def injected(self, message: Message) -> None:
         """A message is about to be sent: from here on its forms are looked for in answers too."""
-        self.scrubber = self._scrubbers.get(list(self.values.values()), message.forms)
+        self.scrubber = self._scrubbers.get([*self.values.values(), *self.certificate.values()], message.forms)
 
     def head(self, reason: bytes, headers: Headers) -> tuple[bytes, Headers]:
         """The reason phrase and the headers of an answer, scrubbed. A header with a secret in its name is left out."""

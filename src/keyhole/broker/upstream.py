@@ -125,16 +125,19 @@ class Lease:
     Exactly one of ``send`` and ``cancel`` is called; ``cancel`` after ``send`` does nothing.
     """
 
-    __slots__ = ("_connection", "_dialling", "_guard", "_origin", "_pool")
+    __slots__ = ("_connection", "_context", "_dialling", "_guard", "_origin", "_pool")
 
-    def __init__(self, pool: Pool, origin: Origin, guard: Guard, *, fresh: bool) -> None:
+    def __init__(
+        self, pool: Pool, origin: Origin, guard: Guard, context: ssl.SSLContext | None, *, fresh: bool
+    ) -> None:
         self._pool = pool
         self._origin = origin
         self._guard = guard
+        self._context = context
         self._connection = None if fresh else pool.take(origin)
         self._dialling: asyncio.Task[_Connection] | None = None
         if self._connection is None:
-            self._dialling = asyncio.get_running_loop().create_task(pool.dial(origin, guard))
+            self._dialling = asyncio.get_running_loop().create_task(pool.dial(origin, guard, context))
 
     async def send(
         self, message: Message, body: Body | None, timeouts: UpstreamTimeouts | None = None
@@ -160,7 +163,7 @@ class Lease:
         except Stale:
             if body is not None or message.method not in _REPEATABLE:
                 raise
-        connection = await self._pool.dial(self._origin, self._guard)
+        connection = await self._pool.dial(self._origin, self._guard, self._context)
         return await connection.exchange(message, None, b"", timeouts)
 
     async def _obtain(self) -> _Connection:
@@ -171,7 +174,7 @@ class Lease:
             connection.abort()
             connection = self._pool.take(self._origin)
         if self._dialling is None:
-            return await self._pool.dial(self._origin, self._guard)
+            return await self._pool.dial(self._origin, self._guard, self._context)
         connection = await self._dialling
         self._dialling = None
         return connection
@@ -221,18 +224,29 @@ class Pool:
         """Idle connections now."""
         return self._idle_count
 
-    def reserve(self, key: Hashable, scheme: str, host: str, port: int, guard: Guard, *, fresh: bool = False) -> Lease:
+    def reserve(
+        self,
+        key: Hashable,
+        scheme: str,
+        host: str,
+        port: int,
+        guard: Guard,
+        context: ssl.SSLContext | None = None,
+        *,
+        fresh: bool = False,
+    ) -> Lease:
         """Take an idle connection or begin to make one, without sending anything but the TLS handshake.
 
         Args:
-            key: see ``Origin``.
+            key: see ``Origin``; names the ``context`` where there is one.
             scheme: ``http`` or ``https``.
             host: canonical.
             port: of the origin.
             guard: judges the address.
+            context: of TLS, when it is not the usual one, such as one with a client's certificate.
             fresh: take none that was used before, for what will change its protocol.
         """
-        return Lease(self, Origin(key, scheme, host, port), guard, fresh=fresh)
+        return Lease(self, Origin(key, scheme, host, port), guard, context, fresh=fresh)
 
     async def send(
         self,
@@ -309,14 +323,14 @@ class Pool:
         if not connections:
             del self._idle[connection.origin]
 
-    async def dial(self, origin: Origin, guard: Guard) -> _Connection:
+    async def dial(self, origin: Origin, guard: Guard, context: ssl.SSLContext | None = None) -> _Connection:
         """Make a connection: resolve, judge, connect, verify the certificate."""
         timeout = self.limits.timeouts.connect
         sock = await self._dialer.dial(origin.host, origin.port, guard, timeout=timeout)
         try:
             connection = await self._adopt(origin, sock)
             if origin.scheme == "https":
-                await self._secure(origin, connection, timeout)
+                await self._secure(origin, connection, context or self._tls_context(origin), timeout)
         except TimeoutError:
             raise UpstreamTimeout("the TLS handshake with the upstream took too long", "try again later") from None
         except ssl.SSLError as error:
@@ -335,8 +349,13 @@ class Pool:
         self.group().add(connection)
         return connection
 
-    async def _secure(self, origin: Origin, connection: _Connection, timeout: float) -> None:  # noqa: ASYNC109 - the wire keeps time
-        context = self._tls_context(origin)
+    async def _secure(
+        self,
+        origin: Origin,
+        connection: _Connection,
+        context: ssl.SSLContext,
+        timeout: float,  # noqa: ASYNC109 - the wire keeps time
+    ) -> None:
         known = self._sessions.get(origin)
         session = known[1] if known is not None and known[0] is context else None
         connection.context = context

@@ -63,6 +63,7 @@ def service() -> None:
 @click.option("--form-field", metavar="F", help="Not built yet.")
 @click.option("--placeholder", metavar="TEXT", help="In place of a text that the agent sends.")
 @click.option("--in", "places", metavar="PLACES", help="Where the placeholder is replaced: header, so far.")
+@click.option("--certificate", metavar="NAME[#FIELD]", help="The client's certificate and its key.")
 @click.option("--variable", "variables", multiple=True, metavar="NAME", help="Variable that holds the placeholder.")
 @pass_session
 def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
@@ -77,6 +78,8 @@ def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
     body: dict[str, Any] = {key: list(options[key]) for key in lists if options[key]}
     if options["variables"]:
         body["placeholder"] = inject.get("text") or _placeholder(secret, options["variables"])
+    if options["certificate"]:
+        body["certificate"] = options["certificate"]
     session.client.write(f"services/{name}", {**body, "secret": secret, "inject": inject})
     with contextlib.suppress(KeyholeError):
         _warn_missing(session, path)

@@ -13,6 +13,7 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.kind import Kind, Option, header_name, placeholder_text, places, template, user_name
+from keyhole.core.minted import MINTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,4 +107,5 @@ KINDS: dict[str, Kind] = {
             Option("in", places, ("header",), "where it is replaced"),
         ),
     ),
+    **MINTED,
 }

@@ -51,6 +51,8 @@ class Kind:
             that is there is taken; empty for a kind that takes one value.
         sole: it can do with the one value that the reference names as well; tried first.
         keeps: something made with the secret outlives a call, such as a token with its end.
+        secretless: it works without a secret, and its service names none.
+        answers: it answers by itself, and nothing is sent.
     """
 
     help: str
@@ -59,6 +61,8 @@ class Kind:
     fields: tuple[tuple[str, ...], ...] = ()
     sole: bool = True
     keeps: bool = False
+    secretless: bool = False
+    answers: bool = False
 
 
 def header_name(value: Any) -> str:

@@ -93,49 +93,6 @@ class Recoder(Protocol):
 
 
 @dataclass(slots=True)
-class Message:
-    """The head of the request on its way upstream; injections change it in place.
-
-    Attributes:
-        forms: every byte string an injection put on the wire that is a secret or reveals one (for the scrubber).
-        content: the whole body, for an injection that asked for it; what stands here at the end is sent. ``None`` when
-            the request has no body or it streams.
-        recode: changes the body while it streams.
-        errand: a request of the injection's own to some other place, such as one for a token. It has no part of the
-            client's request in it, and its answer is read for the injection alone.
-        upgrade: as of the call.
-    """
-
-    method: str
-    scheme: str
-    host: str
-    port: int
-    target: bytes
-    headers: Headers
-    forms: list[bytes] = field(default_factory=list)
-    content: bytes | None = None
-    recode: Recoder | None = None
-    errand: bool = False
-    upgrade: str = ""
-
-    def get(self, name: bytes) -> bytes | None:
-        """The first value of a header (``name`` in lower case), or ``None``."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
-
-    def remove(self, name: bytes) -> None:
-        """Drop every header of this name."""
-        self.headers = [pair for pair in self.headers if pair[0] != name]
-
-    def set(self, name: bytes, value: bytes) -> None:
-        """Put exactly one header of this name in place of whatever was there."""
-        self.remove(name)
-        self.headers.append((name, value))
-
-
-@dataclass(slots=True)
 class Heard:
     """What an injection hears of an answer.
 
@@ -152,6 +109,53 @@ class Heard:
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header (``name`` in lower case), or ``None``."""
         return next((value for key, value in self.headers if key == name), None)
+
+
+@dataclass(slots=True)
+class Message:
+    """The head of the request on its way upstream; injections change it in place.
+
+    Attributes:
+        forms: every byte string an injection put on the wire that is a secret or reveals one (for the scrubber).
+        content: the whole body, for an injection that asked for it; what stands here at the end is sent. ``None`` when
+            the request has no body or it streams.
+        recode: changes the body while it streams.
+        streams: it has a body that is not held, and so can be sent only once.
+        errand: a request of the injection's own to some other place, such as one for a token. It has no part of the
+            client's request in it, and its answer is read for the injection alone.
+        upgrade: as of the call.
+        answered: what the injection answers by itself; then nothing is sent.
+    """
+
+    method: str
+    scheme: str
+    host: str
+    port: int
+    target: bytes
+    headers: Headers
+    forms: list[bytes] = field(default_factory=list)
+    content: bytes | None = None
+    recode: Recoder | None = None
+    streams: bool = False
+    errand: bool = False
+    upgrade: str = ""
+    answered: Heard | None = None
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a header (``name`` in lower case), or ``None``."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def remove(self, name: bytes) -> None:
+        """Drop every header of this name."""
+        self.headers = [pair for pair in self.headers if pair[0] != name]
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Put exactly one header of this name in place of whatever was there."""
+        self.remove(name)
+        self.headers.append((name, value))
 
 
 @dataclass(slots=True)

@@ -23,6 +23,8 @@ from keyhole.core.path import DEFAULT_FIELD, parse_field, parse_secret_ref
 from keyhole.core.probe import Probe
 from keyhole.core.target import PathGlob
 
+MTLS = "mtls"
+CERTIFICATE = "certificate:"  # begins the names under which the fields of a client's certificate are lent
 SCHEMES = ("https", "http")
 PORTS = {"https": 443, "http": 80}
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
@@ -42,6 +44,7 @@ class Service:
         deny_paths: globs of which none may match.
         secret: reference ``path#field``.
         inject: how it is attached.
+        certificate: reference ``path#field`` of the client's certificate and key, for TLS with the upstream.
         allow_addresses: networks that are dialled although the guard refuses them.
         placeholder: text that stands for the secret in an agent's environment.
         variables: names of the environment variables that the SDKs read.
@@ -66,6 +69,7 @@ class Service:
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     test: Probe | None = None
+    certificate: str = ""
 
     @classmethod
     def from_data(cls, name: str, data: Mapping[str, Any]) -> Service:
@@ -80,12 +84,12 @@ class Service:
         for method in methods:
             if not _METHOD.fullmatch(method):
                 raise InvalidRequest(f"{method[:40]!r} is not a method", "write it in upper case, as in GET")
-        path, name_of_field = parse_secret_ref(str(data.get("secret") or ""))
         variables, fields = _variables(data)
         placeholders = {_field(key): _environment_text(text) for key, text in _table(data, "placeholders").items()}
         for variable, key in fields.items():
             if key not in placeholders:
                 raise InvalidRequest(f"{variable} holds the placeholder of {key!r}, which is not among placeholders")
+        inject = Inject.from_data(data.get("inject"))
         addresses = _texts(data, "allow_addresses")
         for address in addresses:
             _network(address)
@@ -97,8 +101,8 @@ class Service:
             methods=frozenset(methods),
             paths=tuple(PathGlob(path) for path in _texts(data, "paths")),
             deny_paths=tuple(PathGlob(path) for path in _texts(data, "deny_paths")),
-            secret=f"{path}#{name_of_field}",
-            inject=Inject.from_data(data.get("inject")),
+            secret=_secret(data, inject),
+            inject=inject,
             allow_addresses=tuple(addresses),
             placeholder=_environment_text(data.get("placeholder", "")),
             variables=variables,
@@ -106,6 +110,7 @@ class Service:
             fields=fields,
             settings={_variable(key): _environment_text(text) for key, text in _table(data, "settings").items()},
             test=Probe.from_data(data["test"]) if data.get("test") is not None else None,
+            certificate=_certificate(data, inject, schemes),
         )
 
     def as_data(self) -> dict[str, Any]:
@@ -123,6 +128,7 @@ class Service:
             "variables": {name: self.fields.get(name, "") for name in self.variables}
             if self.fields
             else list(self.variables),
+            **({"certificate": self.certificate} if self.certificate else {}),
         }
         if self.placeholders:
             data["placeholders"] = dict(self.placeholders)
@@ -143,14 +149,30 @@ class Service:
 
     def secret_refs(self) -> list[tuple[str, str]]:
         """``(path, field)`` of every secret field that a loan of this service opens."""
-        return self.secret_choices()[0]
+        certificate = self.certificate_choices()
+        return [*self.secret_choices()[0], *(certificate[0] if certificate else [])]
 
     def secret_choices(self) -> list[list[tuple[str, str]]]:
         """The fields that a loan opens, by preference; ``KINDS`` says which an injection can work with."""
-        path, field = parse_secret_ref(self.secret)
         kind = KINDS[self.inject.kind]
+        if kind.secretless or self.inject.kind == MTLS:
+            return [[]]
+        path, field = parse_secret_ref(self.secret)
         named = [[(path, name) for name in names] for names in kind.fields] if field == DEFAULT_FIELD else []
         return [*([[(path, field)]] if kind.sole or not named else []), *named]
+
+    @property
+    def certified(self) -> bool:
+        """Whether connections of this service show a client's certificate."""
+        return bool(self.certificate) or self.inject.kind == MTLS
+
+    def certificate_choices(self) -> list[list[tuple[str, str]]]:
+        """The fields with the client's certificate and its key, by preference; empty for a service without one."""
+        if not self.certified:
+            return []
+        path, field = parse_secret_ref(self.certificate or self.secret)
+        pair = [(path, "certificate"), (path, "private_key")]
+        return [[(path, field)], *([pair] if field == DEFAULT_FIELD else [])]
 
     def host_rank(self, scheme: str, authority: Authority) -> tuple[int, int] | None:
         """How specifically the service means this destination; ``None`` when it does not."""
@@ -194,6 +216,28 @@ def _variables(data: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, str]
 
 def _field(value: Any) -> str:
     return parse_field(str(value))
+
+
+def _secret(data: Mapping[str, Any], inject: Inject) -> str:
+    text = str(data.get("secret") or "")
+    if KINDS[inject.kind].secretless:
+        if text:
+            raise InvalidRequest(f"the injection {inject.kind} attaches no secret", "leave secret out")
+        return ""
+    path, field = parse_secret_ref(text)
+    return f"{path}#{field}"
+
+
+def _certificate(data: Mapping[str, Any], inject: Inject, schemes: tuple[str, ...]) -> str:
+    text = str(data.get("certificate") or "")
+    if (text or inject.kind == MTLS) and schemes != ("https",):
+        raise InvalidRequest("a client's certificate is for https alone", "leave the scheme http out")
+    if not text:
+        return ""
+    if inject.kind == MTLS:
+        raise InvalidRequest("the certificate is named twice", "name it as secret, or as certificate beside a key")
+    path, field = parse_secret_ref(text)
+    return f"{path}#{field}"
 
 
 def _environment_text(value: Any) -> str:

@@ -30,6 +30,7 @@ FIELDS = (
     Field("placeholders", "object: field to text, for secrets of several fields"),
     Field("settings", "object: environment variable to text, for what an agent may know, such as a region"),
     Field("test", 'object: a harmless call, {"method", "path", …}'),
+    Field("certificate", "path#field of the client's certificate and key, for TLS with the upstream"),
 )
 _KNOWN = {field.name for field in FIELDS} | {"name"}
 

@@ -27,7 +27,20 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.core.inject import Inject
 from keyhole.core.message import Heard, Message
 
-MEMBERS = {"bearer": "header", "header": "header", "basic": "basic", "placeholder": "placeholder"}
+MEMBERS = {
+    "bearer": "header",
+    "header": "header",
+    "basic": "basic",
+    "placeholder": "placeholder",
+    "jwt": "minted.jwt",
+    "github-app": "minted.github_app",
+    "gcp": "minted.gcp",
+    "client-credentials": "minted.client_credentials",
+    "azure": "minted.client_credentials",
+    "mtls": "nothing",
+    "none": "nothing",
+    "stand-in": "nothing",
+}
 LONGEST = 16 * 1024  # bytes of a secret in a header; common servers take no more
 _VISIBLE = re.compile(rb"[\x20-\x7e]+")
 

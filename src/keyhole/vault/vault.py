@@ -36,6 +36,7 @@ from keyhole.vault.audit import Journal
 from keyhole.vault.clock import Clock
 from keyhole.vault.compiled import Compiled, OrgState
 from keyhole.vault.keys import Keys, new_request_id
+from keyhole.vault.lending import open_loan
 from keyhole.vault.mounts import Mount, Mounts, Target
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.storage import Storage
@@ -365,13 +366,7 @@ class Vault:
         if lend is None:
             raise InternalError("the mount of secrets cannot lend")
         context = self.context(state, caller, mount)
-        missing: NotFound | None = None
-        for refs in service.secret_choices():
-            try:
-                return {field: await lend(context, path, field) for path, field in refs}
-            except NotFound as error:
-                missing = missing or error
-        raise missing or InternalError("a service without a secret")
+        return await open_loan(lend, context, service)
 
     async def check_loan(self, state: OrgState, caller: Caller, service: Service) -> None:
         """Raises what a loan of the service would raise now; nothing is lent."""

@@ -1,0 +1,32 @@
+"""Opens the secrets of a service for one loan. There is no route to it: only the door calls it, after the decision."""
+
+from __future__ import annotations
+
+from keyhole.core.errors import InternalError, NotFound
+from keyhole.core.service import CERTIFICATE, Service
+from keyhole.core.value import Secret
+from keyhole.engines import Context, Lend
+
+
+async def open_loan(lend: Lend, context: Context, service: Service) -> dict[str, Secret]:
+    """The secrets by field, those of a client's certificate with ``CERTIFICATE`` before their names.
+
+    Raises:
+        NotFound, Expired: one is not there, or not any more.
+    """
+    lent = await _first_there(lend, context, service.secret_choices())
+    if service.certified:
+        found = await _first_there(lend, context, service.certificate_choices())
+        lent |= {CERTIFICATE + name: secret for name, secret in found.items()}
+    return lent
+
+
+async def _first_there(lend: Lend, context: Context, choices: list[list[tuple[str, str]]]) -> dict[str, Secret]:
+    """The first of several sets of fields that is there in full."""
+    missing: NotFound | None = None
+    for refs in choices:
+        try:
+            return {field: await lend(context, path, field) for path, field in refs}
+        except NotFound as error:
+            missing = missing or error
+    raise missing or InternalError("a service without a secret")
