@@ -1,0 +1,155 @@
+"""Collecting what an importer finds: the reasons for leaving something alone that all sources have in common."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.path import DEFAULT_FIELD
+from keyhole.core.value import Secret
+from keyhole.importers.found import LIMITS, Asked, Found, Origin, Report, Skipped, Spot
+from keyhole.importers.judge import Judgement, judge
+
+GENERIC_PLACEHOLDER = "keyhole_placeholder_"
+_REFERENCE = re.compile(r"\$\{|\$[A-Za-z_]|\$\(|\{\{|%\([a-z_]+\)s")
+_BRACES = re.compile(r"\$\{|\{\{")
+_ELSEWHERE = ("op://", "vault:", "keyhole:", "ref+", "ENC[", "encrypted:", "keychain:", "secret://")
+_MARKS = re.compile(r"[^a-z0-9.]+")
+# The credentials of AWS are two or three texts that belong together.
+AWS_FIELDS = {
+    "AWS_ACCESS_KEY_ID": "access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+    "AWS_SESSION_TOKEN": "session_token",
+}
+
+
+class Collector:
+    """Gathers the report on one source.
+
+    Args:
+        origin: of the bytes.
+    """
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self._found: list[Found] = []
+        self._skipped: list[Skipped] = []
+        self._notes: list[str] = []
+        self._asked: list[Asked] = []
+
+    def skip(self, name: str, where: str, why: str) -> None:
+        """Leave something alone. ``name`` is a key of the source, never a value."""
+        self._count()
+        self._skipped.append(Skipped(shown(name), where, why))
+
+    def note(self, text: str) -> None:
+        """Tell the person."""
+        self._notes.append(text)
+
+    def ask(self, helper: str, server: str) -> None:
+        """Another program has it."""
+        self._asked.append(Asked(helper, server))
+
+    def variable(self, name: str, value: str | None, where: str, spots: tuple[Spot, ...], **more: Any) -> None:
+        """The content of an environment variable, or of a setting that is called like one."""
+        if self.refused(name, value, where, references=False) or value is None:
+            return
+        seems: Judgement = more.pop("seems", None) or judge(name, value)
+        self.add(
+            Found(
+                name=more.pop("secret", "") or f"{segment(self.origin.group)}/{segment(name)}",
+                fields={DEFAULT_FIELD: Secret(value)},
+                where=where,
+                kind=seems.kind,
+                variable=name,
+                spots=spots,
+                doubt=seems.doubt,
+                stays=seems.stays,
+                **more,
+            )
+        )
+
+    def add(self, found: Found) -> None:
+        """Take a credential."""
+        self._count()
+        self._found.append(found)
+
+    def refused(self, name: str, value: str | None, where: str, *, references: bool = True) -> bool:
+        """Whether a value cannot be taken, and then it is noted why: for reasons that no name makes good.
+
+        Args:
+            name: of the entry.
+            value: ``None`` for what is not UTF-8.
+            where: it stands.
+            references: ``${NAME}`` in it is filled in by the program that reads the file.
+        """
+        why = ""
+        if value is None:
+            why = "is not text in UTF-8"
+        elif not value:
+            why = "is empty"
+        elif len(value.encode("utf-8", "surrogatepass")) > LIMITS.value:
+            why = f"is longer than {LIMITS.value // 1024} KiB"
+        elif GENERIC_PLACEHOLDER in value:
+            why = "is a placeholder of Keyhole already"
+        elif "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            why = "is not text"
+        elif value.startswith(_ELSEWHERE):
+            why = "refers to another place, or is encrypted already"
+        elif references and _BRACES.search(value):
+            why = "refers to a variable, which is not expanded here"
+        if why:
+            self.skip(name, where, why)
+        return bool(why)
+
+    def report(self) -> Report:
+        """All of it."""
+        return Report(tuple(_with_aws(self._found)), tuple(self._skipped), tuple(self._notes), tuple(self._asked))
+
+    def _count(self) -> None:
+        if len(self._found) + len(self._skipped) >= LIMITS.entries:
+            raise InvalidRequest(f"it has more than {LIMITS.entries} entries", "import what is in it by hand")
+
+
+def refers(value: str) -> bool:
+    """Does the value name a variable, a command or a template, whose content comes later?"""
+    return bool(_REFERENCE.search(value))
+
+
+def segment(text: str) -> str:
+    """A part of a secret's name, made of a name that somebody else chose: ``API_KEY`` becomes ``api-key``."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return _MARKS.sub("-", plain).strip("-.")[:63].rstrip("-.") or "unnamed"
+
+
+def shown(name: str) -> str:
+    """A key of a source for a person: cut, without what a terminal would obey."""
+    return "".join(char if char.isprintable() else "?" for char in name[:80])
+
+
+def _with_aws(found: list[Found]) -> list[Found]:
+    """The variables of AWS become one credential, for each place where they stand together."""
+    parts: dict[str, list[Found]] = {}
+    for each in found:
+        if each.variable in AWS_FIELDS and DEFAULT_FIELD in each.fields:
+            parts.setdefault(each.name.rpartition("/")[0], []).append(each)
+    merged = [joined for group in parts.values() if (joined := _joined(group)) is not None]
+    taken = {id(each) for group in parts.values() if _joined(group) is not None for each in group}
+    return [*(each for each in found if id(each) not in taken), *merged]
+
+
+def _joined(group: list[Found]) -> Found | None:
+    by_field = {AWS_FIELDS[each.variable]: each for each in group}
+    if not {"access_key_id", "secret_access_key"} <= by_field.keys():
+        return None
+    last = by_field["secret_access_key"]
+    fields: Mapping[str, Secret] = {field: each.fields[DEFAULT_FIELD] for field, each in by_field.items()}
+    spots = tuple(replace(spot, field=field) for field, each in by_field.items() for spot in each.spots)
+    folder = last.name.rpartition("/")[0]
+    return replace(
+        last, name=f"aws/{folder.rpartition('/')[2]}", fields=fields, doubt="", kind="api-key", stays="", spots=spots
+    )
