@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from keyhole import scrub
+from keyhole.core.inject import KINDS
 from keyhole.core.message import Headers, Message
 from keyhole.core.record import Record
 from keyhole.core.service import CERTIFICATE, Service
@@ -74,14 +75,23 @@ class Loan:
                 self.certificate[name] = self.values.pop(name)
         self._scrubbers = scrubbers
 
+    @property
+    def longest(self) -> int:
+        """Bytes of a body that the injection can work on."""
+        return KINDS[self.service.inject.kind].longest
+
     def needs_content(self, message: Message) -> bool:
         """Whether the injection works on the whole body."""
         return needs_content(message, self.service.inject)
 
     def inject(self, message: Message, now: float, kept: dict[str, Any]) -> Steps:
-        """Start to attach the secrets; the client's own placeholder and ranges are taken out."""
-        _remove_placeholder(message, self.service)
-        message.headers = [pair for pair in message.headers if pair[0] not in _RANGE]
+        """Start to attach the secrets; the client's own placeholder and ranges are taken out.
+
+        A kind that signs reads where the client's placeholder stands, and shows an upstream nothing to echo.
+        """
+        if not KINDS[self.service.inject.kind].signs:
+            _remove_placeholder(message, self.service)
+            message.headers = [pair for pair in message.headers if pair[0] not in _RANGE]
         accepted = message.get(b"accept-encoding")
         if accepted is not None:
             message.set(b"accept-encoding", scrub.accept_encoding(accepted))
@@ -89,7 +99,9 @@ class Loan:
 
     def injected(self, message: Message) -> None:
         """A message is about to be sent: from here on its forms are looked for in answers too."""
-        self.scrubber = self._scrubbers.get([*self.values.values(), *self.certificate.values()], message.forms)
+        public = KINDS[self.service.inject.kind].public
+        values = [value for field, value in self.values.items() if field not in public]
+        self.scrubber = self._scrubbers.get([*values, *self.certificate.values()], message.forms)
 
     def head(self, reason: bytes, headers: Headers) -> tuple[bytes, Headers]:
         """The reason phrase and the headers of an answer, scrubbed. A header with a secret in its name is left out."""

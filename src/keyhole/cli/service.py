@@ -42,6 +42,7 @@ def service() -> None:
     keyhole service add stripe --host api.stripe.com --secret stripe/api-key --bearer
     keyhole service add github --host api.github.com --secret github/token --header 'Authorization=token {}'
     keyhole service add crm --host crm.internal:8443 --allow-address 10.0.0.5/32 --secret crm/login --basic
+    keyhole service add s3 --host '*.s3.eu-central-1.amazonaws.com' --secret aws/keys --sigv4
     keyhole service add gh --host api.github.com --method GET --path '/repos/**' --deny-path '/repos/*/*/keys/**' \\
         --secret github/token --bearer
     """,
@@ -62,6 +63,9 @@ def service() -> None:
 @click.option("--body-field", metavar="A.B", help="Not built yet.")
 @click.option("--form-field", metavar="F", help="Not built yet.")
 @click.option("--placeholder", metavar="TEXT", help="In place of a text that the agent sends.")
+@click.option("--sigv4", is_flag=True, help="Sign again what an AWS SDK signed with placeholder keys.")
+@click.option("--region", metavar="R", help="For --sigv4: the only region; the client's unless said.")
+@click.option("--aws-service", metavar="S", help="For --sigv4: the only AWS service; the client's unless said.")
 @click.option("--in", "places", metavar="PLACES", help="Where the placeholder is replaced: header, so far.")
 @click.option("--certificate", metavar="NAME[#FIELD]", help="The client's certificate and its key.")
 @click.option("--variable", "variables", multiple=True, metavar="NAME", help="Variable that holds the placeholder.")
@@ -123,10 +127,15 @@ def _inject(options: dict[str, Any]) -> dict[str, Any]:
     if options["placeholder"]:
         places = (options["places"] or "header").split(",")
         ways.append({"kind": "placeholder", "text": options["placeholder"], "in": [place.strip() for place in places]})
+    if (options["region"] or options["aws_service"]) and not options["sigv4"]:
+        raise InvalidRequest("--region and --aws-service are about requests to AWS", "say --sigv4 as well")
+    if options["sigv4"]:
+        said = {"region": options["region"], "service": options["aws_service"]}
+        ways.append({"kind": "sigv4", **{name: value for name, value in said.items() if value}})
     if len(ways) != 1:
         raise InvalidRequest(
             f"{'several ways' if ways else 'no way'} of attaching the secret",
-            "say one of --bearer --basic --header --placeholder",
+            "say one of --bearer --basic --header --placeholder --sigv4",
         )
     return ways[0]
 

@@ -14,6 +14,7 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.kind import Kind, Option, header_name, placeholder_text, places, template, user_name
 from keyhole.core.minted import MINTED
+from keyhole.core.signing import SIGNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +109,5 @@ KINDS: dict[str, Kind] = {
         ),
     ),
     **MINTED,
+    **SIGNING,
 }

@@ -53,6 +53,9 @@ class Kind:
         keeps: something made with the secret outlives a call, such as a token with its end.
         secretless: it works without a secret, and its service names none.
         answers: it answers by itself, and nothing is sent.
+        public: fields that are no secrets, such as the id of a key; answers are not searched for them.
+        signs: only signatures made with the secret go on the wire, and the client's own signature says what is meant.
+        longest: bytes of a body that it can work on, where it needs the whole of it.
     """
 
     help: str
@@ -63,6 +66,9 @@ class Kind:
     keeps: bool = False
     secretless: bool = False
     answers: bool = False
+    public: tuple[str, ...] = ()
+    signs: bool = False
+    longest: int = 1024 * 1024
 
 
 def header_name(value: Any) -> str:

@@ -32,6 +32,7 @@ MEMBERS = {
     "header": "header",
     "basic": "basic",
     "placeholder": "placeholder",
+    "sigv4": "sigv4",
     "jwt": "minted.jwt",
     "github-app": "minted.github_app",
     "gcp": "minted.gcp",
