@@ -36,6 +36,7 @@ from keyhole.net.websocket import FrameLimits
 from keyhole.process import harden_process
 from keyhole.stores import open_store
 from keyhole.vault.node import Node
+from keyhole.vault.strangers import RefusalLimits
 from keyhole.vault.vault import Vault
 
 MEMORY = "memory:"
@@ -110,7 +111,8 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         keyhole.opened.set()
         return explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
 
-    node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress)
+    refusals = RefusalLimits(config.refusal_rate, config.refusal_burst)
+    node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress, refusals=refusals)
     via = parse_authority(config.upstream_proxy, 8080) if config.upstream_proxy else None
     dialer = Dialer(Resolver(config.resolver, config.resolve), via=via)
 
@@ -262,7 +264,9 @@ async def serving_api(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
     host, port = split_address(config.listen, "listen")
     tls = _server_tls(config)
     hosts = frozenset({host, "127.0.0.1", "localhost", "::1"}) if is_loopback(host) else frozenset()
-    server = ApiServer(Api(keyhole.node, config.api, hosts=hosts), _limits(config, config.api.concurrency))
+    api = Api(keyhole.node, config.api, hosts=hosts)
+    limits = _limits(config, config.api.concurrency)
+    server = ApiServer(api, limits, on_refusal=keyhole.node.note_refusal)
     try:
         bound = await server.listen(host, port, tls=tls)
     except OSError as error:

@@ -70,6 +70,8 @@ class Config:
         websocket_idle_timeout: seconds that a WebSocket may be silent in both directions; pings count.
         websocket_frame, websocket_message: bytes of one frame and of one message of a WebSocket. Neither is held.
         connections: open client connections of the proxy.
+        refusal_rate: refusals a second of one address without a valid token that are recorded one by one.
+        refusal_burst: such refusals of one address at once; further ones are counted, and the count is recorded.
         max_uses: values that one key term may seal.
         api: bounds on clients of the API.
     """
@@ -103,6 +105,8 @@ class Config:
     websocket_frame: int = 256 * 1024 * 1024
     websocket_message: int = 1024 * 1024 * 1024
     connections: int = 10_000
+    refusal_rate: float = 1.0
+    refusal_burst: int = 100
     max_uses: int = 2**32
     api: ApiLimits = field(default_factory=ApiLimits)
 

@@ -80,7 +80,7 @@ class Broker:
         self._authorities: tuple[Vault, Authorities] | None = None
         node.forgetting.append(self._forget)
 
-    async def open_tunnel(self, credential: bytes, host: str, port: int) -> ssl.SSLContext | None:
+    async def open_tunnel(self, credential: bytes, host: str, port: int, remote: str = "") -> ssl.SSLContext | None:
         """Judge a CONNECT: who asks, and whether there can be anything for this caller at this host.
 
         Returns:
@@ -89,7 +89,7 @@ class Broker:
         vault = self._node.open_vault()
         authority = Authority(host, port)
         data = {"host": str(authority), "method": "CONNECT"}
-        request = Request(credential, Operation.USE, "services", data, id=new_request_id())
+        request = Request(credential, Operation.USE, "services", data, "", remote, new_request_id())
         # The tunnel itself costs no use; each request in it does.
         state, caller = await self._authenticate(vault, request, spend=False)
         directory = await self.directory(vault, state)
@@ -113,6 +113,10 @@ class Broker:
         if match.refusal is None and state.org.egress == "deny":
             return Match(refusal=no_service(authority))
         return match
+
+    def note_refusal(self, error: KeyholeError, remote: str) -> None:
+        """Record that a face refused what it could not take for a call."""
+        self._node.note_refusal(error, remote)
 
     async def handle(self, call: Call) -> Answer:
         """Make a call, or refuse it.

@@ -71,7 +71,8 @@ class Record(_Encoded):
         scrubbed: how many places were masked in the answer.
         received: bytes of the answer's body, or from the upstream of a stream.
         sent: bytes from the caller of a stream.
-        milliseconds: from the intent to the end.
+        milliseconds: from the intent to the end; with ``count`` the time over which was counted.
+        count: refusals that this one record stands for.
         workflow, run, step, tool, on_behalf_of: the run context of the token.
     """
 
@@ -95,6 +96,7 @@ class Record(_Encoded):
     received: int = 0
     sent: int = 0
     milliseconds: int = 0
+    count: int = 0
     workflow: str = ""
     run: str = ""
     step: str = ""

@@ -36,6 +36,7 @@ from keyhole.vault.clock import Clock
 from keyhole.vault.history import History
 from keyhole.vault.keys import MAX_USES, SYSTEM, Header, Keys, new_id, read_header
 from keyhole.vault.orgs import Orgs
+from keyhole.vault.strangers import RefusalLimits
 from keyhole.vault.sys import tables
 from keyhole.vault.sys.tokens import end_tokens
 from keyhole.vault.tokens import MOUNT as TOKENS
@@ -57,6 +58,7 @@ class Node:
         extend: called with each vault that is opened; gives routes below ``sys/`` that higher floors serve.
         max_uses: values that one key term may seal.
         egress: setting for new orgs.
+        refusals: bounds on what strangers can make the journal hold.
         monotonic: source of elapsed seconds.
 
     Attributes:
@@ -71,6 +73,7 @@ class Node:
         extend: Callable[[Vault], tuple[Route, ...]] | None = None,
         max_uses: int = MAX_USES,
         egress: str = "deny",
+        refusals: RefusalLimits | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
@@ -79,6 +82,7 @@ class Node:
         self._extend = extend
         self._max_uses = max_uses
         self._egress = egress
+        self._refusals = refusals or RefusalLimits()
         self._monotonic = monotonic
         self._lock = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
@@ -97,6 +101,11 @@ class Node:
         if self.vault is None:
             raise Sealed("Vault is sealed", "unseal it: keyhole operator unseal")
         return self.vault
+
+    def note_refusal(self, error: KeyholeError, remote: str) -> None:
+        """Record a refusal that no request came of; while the vault is sealed there is no journal for it."""
+        if self.vault is not None:
+            self.vault.strangers.note(error, remote)
 
     async def init(
         self, spec: str, passphrase: Secret | None = None, *, seal: Seal | None = None, token: str = ""
@@ -208,6 +217,7 @@ class Node:
         async with self._lock:
             vault, self.vault = self.vault, None
             if vault is not None:
+                vault.strangers.flush()
                 await vault.journal.close()
             return vault is not None
 
@@ -238,6 +248,7 @@ class Node:
         journal = Journal(self.store, keys.signing, keys.ring, clock)
         vault = Vault(self.store, keys, journal, clock, root.id, orgs)
         vault.default_egress = self._egress
+        vault.strangers.limits = self._refusals
         if credential is not None:
             await _require_sealer(vault, credential)
         more = self._extend(vault) if self._extend is not None else ()

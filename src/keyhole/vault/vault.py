@@ -40,6 +40,7 @@ from keyhole.vault.lending import open_loan
 from keyhole.vault.mounts import Mount, Mounts, Target
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.storage import Storage
+from keyhole.vault.strangers import Strangers
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.tokens import Token, Tokens, org_of
 
@@ -83,6 +84,7 @@ class Vault:
         self.tokens = Tokens(keys.token_key)
         self.mounts = Mounts(mounts.standard())
         self.compiled = Compiled(store, self.orgs, self._policy)
+        self.strangers = Strangers(clock, journal, root_org)
 
     async def handle(self, request: Request) -> Reply:
         """Do what is asked, or refuse it.
@@ -268,7 +270,12 @@ class Vault:
         await self.journal.intend(record, state.org.id)
 
     async def record_unknown(self, request: Request, error: KeyholeError) -> None:
-        """Record that somebody without a valid credential was refused; it goes into the journal of the org root."""
+        """Record that somebody without a valid credential was refused; it goes into the journal of the org root.
+
+        Raises:
+            RateLimited: instead of the refusal, which was only counted.
+        """
+        self.strangers.admit(request.remote)
         record = Record(
             phase=Phase.REFUSED,
             id=request.id,

@@ -224,9 +224,13 @@ class FakeBroker:
         self.tunnels: list[tuple[bytes, str, int]] = []
         self.revoked = False
         self.refuse: KeyholeError | None = None
+        self.noted: list[tuple[str, str]] = []
         self.read_first = False
 
-    async def open_tunnel(self, credential: bytes, host: str, port: int) -> ssl.SSLContext | None:
+    def note_refusal(self, error: KeyholeError, remote: str) -> None:
+        self.noted.append((error.code, remote))
+
+    async def open_tunnel(self, credential: bytes, host: str, port: int, remote: str) -> ssl.SSLContext | None:
         self.tunnels.append((credential, host, port))
         self._authenticate(credential)
         if host != HOST or port not in {80, 443, 8443}:

@@ -95,6 +95,8 @@ class Api:
             reply = await self._node.handle(await self._request(scope, headers, path, receive))
             return render(reply, path)
         except KeyholeError as error:
+            if not error.request_id:  # it never came to the door, which would have recorded it
+                self._node.note_refusal(error, str((scope.get("client") or ("",))[0]))
             return render_error(error, path)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, no traceback and no silence towards a client
             _log.error("internal error: %s", fault_place(error))

@@ -43,10 +43,18 @@ class ApiServer:
     Args:
         application: called once per request.
         limits: bounds on clients.
+        on_refusal: told of requests that could not be read, with the client's address.
     """
 
-    def __init__(self, application: Application, limits: ListenerLimits | None = None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        limits: ListenerLimits | None = None,
+        *,
+        on_refusal: Callable[[KeyholeError, str], None] | None = None,
+    ) -> None:
         self.application = application
+        self.on_refusal = on_refusal
         self.limits = limits or ListenerLimits()
         self.draining = False
         self.group: WireGroup
@@ -167,6 +175,8 @@ class _Connection(ServerWire):
         }
 
     def _refuse(self, error: KeyholeError) -> None:
+        if self._owner.on_refusal is not None:
+            self._owner.on_refusal(error, self._client[0])
         status, headers, content = render_error(error, "services")
         extra = b"Content-Length: %d\r\nConnection: close\r\n" % len(content)
         self.write(serialise_answer(status, _REASONS.get(status, b""), headers, extra, own=True) + content)

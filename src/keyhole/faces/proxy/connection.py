@@ -48,12 +48,12 @@ _TLS_HANDSHAKE = 0x16  # the content type of a TLS record that begins a connecti
 
 
 class Broker(Protocol):
-    """What decides and acts for the proxy. Both methods refuse by raising ``KeyholeError``.
+    """What decides and acts for the proxy. It refuses by raising ``KeyholeError``.
 
     An error may carry the attribute ``request_id``, which then stands in the refusal.
     """
 
-    async def open_tunnel(self, credential: bytes, host: str, port: int) -> ssl.SSLContext | None:
+    async def open_tunnel(self, credential: bytes, host: str, port: int, remote: str) -> ssl.SSLContext | None:
         """Judge a CONNECT: who asks, and whether there is anything for this caller at this host.
 
         Returns:
@@ -66,6 +66,9 @@ class Broker(Protocol):
 
         The task is cancelled when the client goes away.
         """
+
+    def note_refusal(self, error: KeyholeError, remote: str) -> None:
+        """Record that a request was refused before there was a call. May give the error its ``request_id``."""
 
 
 class Owner(Protocol):
@@ -193,6 +196,7 @@ class ProxyConnection(ServerWire):
             if decoder is not None and not decoder.done:
                 body = call.body = self._body(head, decoder, expects=expects)
         except KeyholeError as error:
+            owner.broker.note_refusal(error, self._remote)
             self.write(render_refusal(error, close=True, head_only=head is not None and head.method == "HEAD"))
             return False
         try:
@@ -225,7 +229,9 @@ class ProxyConnection(ServerWire):
         authority = connect_authority(head)
         self._read_credential(head)
         try:
-            context = await self._owner.broker.open_tunnel(self._credential, authority.host, authority.port)
+            context = await self._owner.broker.open_tunnel(
+                self._credential, authority.host, authority.port, self._remote
+            )
         except KeyholeError as error:
             self.write(render_refusal(error, close=True))
             return False
@@ -375,6 +381,7 @@ class ProxyConnection(ServerWire):
 
     async def _turn_away(self, error: Malformed) -> None:
         """Answer a head that could not be read, and close."""
+        self._owner.broker.note_refusal(error, self._remote)
         self.write(render_refusal(error, close=True))
         self.flush()
         await self.linger(self._owner.limits.linger, self._owner.limits.linger_bytes)
