@@ -160,7 +160,7 @@ def test_the_current_term_and_unknown_terms_cannot_be_dropped(ring, term):
 
 
 def test_journal_records_survive_the_drop_of_their_entry_term(ring):
-    record = ring.seal_record(b"who did what", b"header")
+    record = ring.seal_records([(b"who did what", b"header")])[0]
     later = ring.rotated().without(1)
     assert later.open_record(record, b"header") == b"who did what"
     assert later.journal_terms == (1, 2)
@@ -170,7 +170,7 @@ def test_journal_records_survive_the_drop_of_their_entry_term(ring):
 
 def test_a_journal_record_opens_only_with_its_own_header_and_whole(ring):
     both = ring.rotated()
-    record = both.seal_record(b"who did what", b"header")
+    record = both.seal_records([(b"who did what", b"header")])[0]
     with pytest.raises(IntegrityError):
         both.open_record(record, b"headex")
     for position in range(len(record)):
@@ -184,7 +184,7 @@ def test_an_entry_is_not_a_journal_record(ring):
     with pytest.raises(IntegrityError):
         ring.open_record(ring.seal(VALUE, WHERE), associated_data(WHERE))
     with pytest.raises(IntegrityError):
-        ring.open(ring.seal_record(VALUE * 4, associated_data(WHERE)), WHERE)
+        ring.open(ring.seal_records([(VALUE * 4, associated_data(WHERE))])[0], WHERE)
 
 
 def test_a_keyring_reads_everything_after_it_was_stored(ring):
@@ -193,7 +193,7 @@ def test_a_keyring_reads_everything_after_it_was_stored(ring):
     assert again.terms == (1, 3)
     assert again.journal_terms == (1, 2, 3)
     assert again.open(rotated.seal(VALUE, WHERE), WHERE) == VALUE
-    assert again.open_record(rotated.seal_record(b"r", b""), b"") == b"r"
+    assert again.open_record(rotated.seal_records([(b"r", b"")])[0], b"") == b"r"
     assert again.keyed_hash("token", b"t") == ring.keyed_hash("token", b"t")
     assert again.name_key.decrypt(ring.name_key.encrypt("name", "p"), "p") == "name"
     assert again.to_bytes() == rotated.to_bytes()

@@ -223,7 +223,7 @@ def rewrite(place):
         digest, new = GENESIS, []
         for sequence, row in enumerate(rows, 1):
             clear = keys.ring(row.partition).open_record(row.body, _place(0, row.sequence, row.partition))
-            body = keys.ring(row.partition).seal_record(clear, _place(0, sequence, row.partition))
+            body = keys.ring(row.partition).seal_records([(clear, _place(0, sequence, row.partition))])[0]
             digest = link(digest, 0, sequence, row.time, row.partition, body)
             new.append((sequence, row.time, row.partition, body, digest, keys.signing.sign(signed(digest))))
         [entry] = await store.get(["sys/journal/0"])

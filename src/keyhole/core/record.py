@@ -12,13 +12,14 @@ and starts from 32 zero bytes. The last row of each commit carries an Ed25519 si
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import operator
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from json.encoder import encode_basestring_ascii as _text
 from typing import Any
 
 GENESIS = bytes(32)
@@ -41,14 +42,8 @@ class Phase(StrEnum):
     EVENT = "event"
 
 
-class _Encoded:
-    """Room for the bytes of a record, which are made once and stand in its outcome too."""
-
-    __slots__ = ("_body",)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record(_Encoded):
+class Record:
     """One typed entry. Empty fields are not stored.
 
     Attributes:
@@ -109,43 +104,11 @@ class Record(_Encoded):
 
     def encode(self) -> bytes:
         """Compact JSON in ASCII; whatever a peer wrote into a name stays one string of one field."""
-        body: bytes | None = getattr(self, "_body", None)
-        if body is None:
-            values = _values(self)
-            encode = _encode_rest if self.parameters else _encode_rest_again
-            body = b'{"phase":%b,"id":%b%b' % (
-                _encode(values[0]).encode(),
-                _encode(values[1]).encode(),
-                encode(values[2:]),
-            )
-            object.__setattr__(self, "_body", body)
-        return body
+        return _encode(self.as_data()).encode()
 
-    def encode_outcome(
-        self,
-        result: str,
-        *,
-        status: int = 0,
-        scrubbed: int = 0,
-        received: int = 0,
-        sent: int = 0,
-        milliseconds: int = 0,
-    ) -> bytes:
-        """The encoded record of how this intent ended: all that it says, and the result."""
-        numbers = (
-            ("status", status),
-            ("scrubbed", scrubbed),
-            ("received", received),
-            ("sent", sent),
-            ("milliseconds", milliseconds),
-        )
-        ending = "".join([f',"{name}":{number}' for name, number in numbers if number])
-        return b'%b%b,"result":%b%b}' % (
-            _OUTCOME,
-            self.encode()[len(_INTENT) : -1],
-            _encode(result).encode(),
-            ending.encode(),
-        )
+    def encode_outcome(self, result: str, **numbers: int) -> bytes:
+        """``Intent.encode_outcome`` of this intent."""
+        return Intent.of(self).encode_outcome(result, **numbers)
 
     @classmethod
     def decode(cls, body: bytes) -> Record:
@@ -159,19 +122,69 @@ class Record(_Encoded):
 
 _FIELDS = tuple(field.name for field in fields(Record))
 _values = operator.attrgetter(*_FIELDS)
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 _INTENT = b'{"phase":"intent"'
 _OUTCOME = b'{"phase":"outcome"'
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 
 
-def _encode_rest(values: tuple[Any, ...]) -> bytes:
-    """All fields that are set but the first two, which no two requests have in common."""
-    data = {name: value for name, value in zip(_FIELDS[2:], values, strict=True) if value}
-    return b",%b" % _encode(data).encode()[1:] if data else b"}"
+class Intent:
+    """The record of an intent, encoded. Its outcome says all that it says, and the result.
+
+    Args:
+        body: what ``Record.decode`` reads.
+    """
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    @classmethod
+    def of(cls, record: Record) -> Intent:
+        """Encode a record, whose phase is ``intent``."""
+        return cls(record.encode())
+
+    def record(self) -> Record:
+        """The record again."""
+        return Record.decode(self._body)
+
+    def encode(self) -> bytes:
+        """The encoded intent."""
+        return self._body
+
+    def encode_outcome(self, result: str, **numbers: int) -> bytes:
+        """The encoded record of how this ended; the numbers are fields of ``Record``."""
+        ending = "".join([f',"{name}":{number}' for name, number in numbers.items() if number])
+        return b"%b%b%b" % (
+            _OUTCOME,
+            self._body[len(_INTENT) : -1],
+            f',"result":{_text(result)}{ending}}}'.encode(),
+        )
 
 
-# Many requests in a row say the same but for their id. Names of parameters, of which there can be many, are not kept.
-_encode_rest_again = functools.lru_cache(maxsize=512)(_encode_rest)
+class IntentForm:
+    """What many intents have in common, encoded once; what differs from one to the next is filled in.
+
+    Args:
+        record: says what they have in common; its id does not count.
+    """
+
+    __slots__ = ("_common",)
+
+    def __init__(self, record: Record) -> None:
+        data = record.as_data()
+        del data["phase"], data["id"]
+        self._common = _encode(data)[1:-1]
+
+    def fill(self, request_id: str, *, remote: str = "", target: str = "", parameters: Sequence[str] = ()) -> Intent:
+        """The intent of one request. Each argument stands for a field that the form does not have."""
+        varying = f',"remote":{_text(remote)}' if remote else ""
+        if target:
+            varying += f',"target":{_text(target)}'
+        if parameters:
+            varying += f',"parameters":{_encode(parameters)}'
+        body = f'{{"phase":"intent","id":{_text(request_id)},{self._common}{varying}}}'
+        return Intent(body.encode())
 
 
 def clip(text: str) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hmac
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn, Self
 
 from keyhole.core.errors import InvalidRequest
@@ -36,6 +36,7 @@ _WRAPPED_END = _HEADER.size + OVERHEAD + KEY_SIZE
 ENTRY_OVERHEAD = _WRAPPED_END + OVERHEAD
 RECORD_OVERHEAD = _HEADER.size + OVERHEAD
 LAST_TERM = 2**32 - 1
+_OPENED = 1024
 
 
 class Where(NamedTuple):
@@ -85,7 +86,17 @@ class Keyring:
     Made by ``generate`` or ``from_bytes``. ``to_bytes`` is key material: the caller seals it under the root key.
     """
 
-    __slots__ = ("_entries", "_entry_keys", "_journal_keys", "_journals", "_name", "_token", "current", "name_key")
+    __slots__ = (
+        "_entries",
+        "_entry_keys",
+        "_journal_keys",
+        "_journals",
+        "_name",
+        "_opened",
+        "_token",
+        "current",
+        "name_key",
+    )
 
     current: int
     """The term that new entries and records are sealed under: always the highest."""
@@ -99,6 +110,9 @@ class Keyring:
         self._journal_keys = {term: AeadKey(key) for term, key in self._journals.items()}
         self._name = name
         self._token = token
+        # Data keys of entries that were opened lately, ready for use, by what wraps them and where they belong. They
+        # open nothing that the keys above would not.
+        self._opened: dict[tuple[bytes, bytes], AeadKey] = {}
         self.name_key = siv.NameKey(name)
         self.current = max(self._entries)
 
@@ -165,13 +179,22 @@ class Keyring:
         """
         if len(blob) < ENTRY_OVERHEAD or blob[0] != FORMAT:
             raise does_not_open()
-        key = self._entry_keys.get(_HEADER.unpack_from(blob)[1])
-        if key is None:
-            raise does_not_open()
         place = associated_data(where)
-        view = memoryview(blob)
-        data_key = key.open(view[_HEADER.size : _WRAPPED_END], place + blob[1 : _HEADER.size])
-        return AeadKey(data_key).open(view[_WRAPPED_END:], place)
+        wrapped = blob[:_WRAPPED_END]
+        key = self._opened.get((wrapped, place))
+        if key is None:
+            key = self._unwrap(wrapped, place)
+        return key.open(blob[_WRAPPED_END:], place)
+
+    def _unwrap(self, wrapped: bytes, place: bytes) -> AeadKey:
+        term = self._entry_keys.get(_HEADER.unpack_from(wrapped)[1])
+        if term is None:
+            raise does_not_open()
+        key = AeadKey(term.open(wrapped[_HEADER.size :], place + wrapped[1 : _HEADER.size]))
+        if len(self._opened) >= _OPENED:
+            self._opened.clear()
+        self._opened[wrapped, place] = key
+        return key
 
     def rewrap(self, blob: bytes, old: Where, new: Where) -> bytes:
         """The same plaintext for another place (usually the next revision), under the current term and a new data key.
@@ -181,10 +204,9 @@ class Keyring:
         """
         return self.seal(self.open(blob, old), new)
 
-    def seal_record(self, body: bytes, aad: bytes) -> bytes:
-        """A journal record's body under the journal key of the current term; ``aad`` is the record's clear header."""
-        header = _HEADER.pack(FORMAT, self.current)
-        return header + self._journal_keys[self.current].seal(body, header + aad)
+    def seal_records(self, records: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """Bodies of journal records under the journal key of the current term, each bound to its clear header."""
+        return self._journal_keys[self.current].seal_each(records, _HEADER.pack(FORMAT, self.current))
 
     def open_record(self, blob: bytes, aad: bytes) -> bytes:
         """The body of a journal record.

@@ -22,15 +22,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from keyhole.core.errors import InvalidRequest
 
 MEMBERS = ("memory", "sqlite")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One stored value. ``value`` is ``None`` for a key that was deleted (revision > 0) or never was (revision 0)."""
 
     value: bytes | None
@@ -63,8 +62,7 @@ class Check:
     expected: int
 
 
-@dataclass(frozen=True, slots=True)
-class JournalRow:
+class JournalRow(NamedTuple):
     """One journal record as stored.
 
     Attributes:

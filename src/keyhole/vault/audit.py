@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from keyhole.core.errors import AuditUnavailable, Conflict, IntegrityError, InternalError, KeyholeError
-from keyhole.core.record import GENESIS, Record, link
+from keyhole.core.record import GENESIS, Intent, Record, link
 from keyhole.crypto.keyring import Keyring, Where
 from keyhole.crypto.signing import SigningKey
 from keyhole.stores import Batch, Check, JournalRow, Put, Store
@@ -46,7 +46,7 @@ class _Pending(NamedTuple):
     org_id: str
     time: int
     body: bytes
-    keep: bool
+    keep: bool = False
 
 
 class Journal:
@@ -71,11 +71,11 @@ class Journal:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def intend(self, record: Record, org_id: str) -> asyncio.Future[None]:
+    def intend(self, record: Record | Intent, org_id: str) -> asyncio.Future[None]:
         """Queue a record; the future is done when it is durable, or fails with ``AuditUnavailable``."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        self._pending.append(_Pending(org_id, self._time(), record.encode(), keep=False))
+        self._pending.append(_Pending(org_id, self._time(), record.encode()))
         self._waiters.append(waiter)
         if self._task is None:
             self._task = loop.create_task(self._flush())
@@ -168,18 +168,25 @@ class Journal:
         raise AuditUnavailable("no journal slot could be held", "are very many processes using this vault?")
 
     def _rows(self, slot: Slot, pending: list[_Pending]) -> list[JournalRow]:
+        number, digest, first = slot.number, slot.digest, slot.sequence + 1
         rows = []
-        number, digest, sequence = slot.number, slot.digest, slot.sequence
-        rings: dict[str, Keyring] = {}
-        last = slot.sequence + len(pending)
-        for org_id, time, record, _ in pending:
-            sequence += 1
-            ring = rings.get(org_id) or rings.setdefault(org_id, self._ring(org_id))
-            body = ring.seal_record(record, _where(number, sequence, org_id))
-            digest = link(digest, number, sequence, time, org_id, body)
-            signature = self._signing.sign(_SIGNATURE + digest) if sequence == last else b""
-            rows.append(JournalRow(number, sequence, time, org_id, body, digest, signature))
+        for sequence, (item, body) in enumerate(zip(pending, self._sealed(number, first, pending), strict=True), first):
+            digest = link(digest, number, sequence, item.time, item.org_id, body)
+            rows.append(JournalRow(number, sequence, item.time, item.org_id, body, digest))
+        rows[-1] = rows[-1]._replace(signature=self._signing.sign(_SIGNATURE + digest))
         return rows
+
+    def _sealed(self, number: int, first: int, pending: list[_Pending]) -> list[bytes]:
+        """The bodies, each sealed for its place, with one call for each org."""
+        by_org: dict[str, list[int]] = {}
+        for index, item in enumerate(pending):
+            by_org.setdefault(item.org_id, []).append(index)
+        sealed = [b""] * len(pending)
+        for org_id, indices in by_org.items():
+            records = [(pending[index].body, _where(number, first + index, org_id)) for index in indices]
+            for index, body in zip(indices, self._ring(org_id).seal_records(records), strict=True):
+                sealed[index] = body
+        return sealed
 
     async def _take_slot(self) -> Slot:
         """Lease the lowest free slot and find the head of its chain."""

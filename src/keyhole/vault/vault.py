@@ -25,7 +25,7 @@ from keyhole.core.errors import (
 from keyhole.core.identity import ROOT_ORG, Caller
 from keyhole.core.path import parse_path
 from keyhole.core.policy import ROOT, Decision, PathRule
-from keyhole.core.record import Phase, Record, clip
+from keyhole.core.record import Intent, Phase, Record, clip
 from keyhole.core.request import Anonymous, Credential, LocalOwner, Operation, Reply, Request
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
@@ -242,7 +242,7 @@ class Vault:
             state.services = {service.name: service for service in loaded}
         return state.services
 
-    def conclude(self, state: OrgState, intent: Record, result: str, **fields: int) -> None:
+    def conclude(self, state: OrgState, intent: Record | Intent, result: str, **fields: int) -> None:
         """Record how something that was intended ended; durable within 100 ms."""
         self.journal.outcome(intent.encode_outcome(result, **fields), state.org.id)
 
