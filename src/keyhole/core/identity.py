@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.policy import Acl, Decision
+from keyhole.core.record import IntentForm
 
 Scope = Literal["full", "proxy"]
 ROOT_ORG = "root"
@@ -72,6 +73,8 @@ class Caller:
         policies: names, sorted.
         acl: the compiled policies.
         token_id: keyed hash under which the token is stored; empty for the owner of a local vault.
+        run: the run context of the token.
+        forms: what the door has worked out of its records; lives and dies with this object.
     """
 
     org: str
@@ -83,6 +86,7 @@ class Caller:
     acl: Acl
     token_id: str = ""
     run: RunContext = field(default_factory=RunContext)
+    forms: dict[tuple[object, ...], IntentForm] = field(default_factory=dict, repr=False)
 
     def allows(self, operation: str, path: str, *, sudo: bool = False) -> Decision:
         """Pure: what the policies say of an operation on a path."""

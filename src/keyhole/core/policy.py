@@ -24,6 +24,8 @@ CAPABILITIES = ("create", "read", "update", "patch", "delete", "list", "sudo", "
 ROOT = "root"
 _PARAMETER_OPERATIONS = frozenset({"create", "read", "update", "patch"})
 Parameters = Mapping[str, tuple[str, ...]]
+_DECIDED = 4096
+_LONG = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,11 @@ class PathRule:
             frozenset(str(name).lower() for name in data.get("required_parameters", ())),
         )
 
+    @property
+    def restricts(self) -> bool:
+        """Whether it asks for or limits parameters."""
+        return bool(self.required or self.denied or self.allowed)
+
     def merged(self, other: PathRule) -> PathRule:
         """This rule and another one for the same path, as one."""
         if "deny" in self.capabilities or "deny" in other.capabilities:
@@ -101,10 +108,11 @@ class Acl:
         root: the policy ``root`` is among them: everything is allowed.
     """
 
-    __slots__ = ("_exact", "_lengths", "_root", "_wild")
+    __slots__ = ("_decided", "_exact", "_lengths", "_root", "_wild")
 
     def __init__(self, rules: Iterable[PathRule], *, root: bool = False) -> None:
         self._root = root
+        self._decided: dict[tuple[str, str, bool], Decision] = {}
         by_path: dict[str, PathRule] = {}
         for rule in rules:
             known = by_path.get(rule.path)
@@ -147,14 +155,28 @@ class Acl:
         """
         if self._root:
             return ALLOWED_BY_ROOT
-        rule = self.rule_for(path, listing=operation == "list")
+        decision = self._decided.get((operation, path, sudo))
+        if decision is None:
+            rule = self.rule_for(path, listing=operation == "list")
+            decision = self._judge(rule, operation, path, parameters or {}, sudo=sudo)
+            if decision.allowed and not (rule is None or rule.restricts) and len(path) <= _LONG:
+                # So it is for ever and whatever the parameters, as this list never changes.
+                if len(self._decided) >= _DECIDED:
+                    self._decided.clear()
+                self._decided[operation, path, sudo] = decision
+        return decision
+
+    @staticmethod
+    def _judge(
+        rule: PathRule | None, operation: str, path: str, parameters: Mapping[str, Any], *, sudo: bool
+    ) -> Decision:
         if rule is None:
             return Decision(allowed=False, reason=f"no policy of yours has a rule for {path}")
         if operation not in rule.capabilities or "deny" in rule.capabilities:
             return Decision(allowed=False, reason=f'the rule "{rule.path}" does not give {operation}', rule=rule.path)
         if sudo and "sudo" not in rule.capabilities:
             return Decision(allowed=False, reason=f'the rule "{rule.path}" does not give sudo', rule=rule.path)
-        if operation in _PARAMETER_OPERATIONS and not _parameters_pass(rule, parameters or {}):
+        if operation in _PARAMETER_OPERATIONS and not _parameters_pass(rule, parameters):
             return Decision(
                 allowed=False, reason=f'the rule "{rule.path}" does not accept these parameters', rule=rule.path
             )
@@ -301,7 +323,7 @@ def _any_glob(patterns: Iterable[str], texts: Iterable[str]) -> bool:
 
 
 def _parameters_pass(rule: PathRule, parameters: Mapping[str, Any]) -> bool:
-    if not (rule.required or rule.denied or rule.allowed):
+    if not rule.restricts:
         return True
     # Pairs, not a dict: "Force" beside "force" must not hide it, as the engine reads only one of them.
     given = [(name.lower(), value) for name, value in parameters.items()]

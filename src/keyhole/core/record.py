@@ -16,11 +16,10 @@ import hashlib
 import json
 import operator
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii as _text
-from typing import Any
+from typing import Any, NamedTuple
 
 GENESIS = bytes(32)
 _MAGIC = b"keyhole journal 1\0"
@@ -127,6 +126,18 @@ _INTENT = b'{"phase":"intent"'
 _OUTCOME = b'{"phase":"outcome"'
 
 
+class CallFacts(NamedTuple):
+    """What a record says of a call; see ``Record``. All bounded by ``clip``."""
+
+    host: str = ""
+    method: str = ""
+    target: str = ""
+    parameters: tuple[str, ...] = ()
+
+
+NO_CALL = CallFacts()
+
+
 class Intent:
     """The record of an intent, encoded. Its outcome says all that it says, and the result.
 
@@ -176,9 +187,12 @@ class IntentForm:
         del data["phase"], data["id"]
         self._common = _encode(data)[1:-1]
 
-    def fill(self, request_id: str, *, remote: str = "", target: str = "", parameters: Sequence[str] = ()) -> Intent:
-        """The intent of one request. Each argument stands for a field that the form does not have."""
+    def fill(self, request_id: str, remote: str = "", call: CallFacts = NO_CALL) -> Intent:
+        """The intent of one request; the form has none of these fields."""
+        host, method, target, parameters = call
         varying = f',"remote":{_text(remote)}' if remote else ""
+        if host:
+            varying += f',"host":{_text(host)},"method":{_text(method)}'
         if target:
             varying += f',"target":{_text(target)}'
         if parameters:

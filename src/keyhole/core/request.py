@@ -22,6 +22,8 @@ class Operation(StrEnum):
     DELETE = "delete"
     USE = "use"
 
+    __hash__ = str.__hash__  # an enumeration's own is a function in Python, and tables are asked on every request
+
 
 class LocalOwner:
     """Credential of whoever opened a local vault with its key: ``user/owner`` of the org ``root``, without a token."""

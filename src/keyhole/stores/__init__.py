@@ -127,6 +127,9 @@ class Store(Protocol):
     async def generation(self) -> int:
         """A number that is different after any entry changed. Cheap: asked for on every request."""
 
+    def latest(self) -> int | None:
+        """What ``generation`` would answer, when that is known at once; ``None`` when it has to be asked."""
+
     def watch(self) -> AsyncIterator[int]:
         """Yields the generation each time it is seen to have changed; other processes are noticed within a second."""
 

@@ -95,6 +95,9 @@ class MemoryStore:
         self._require_open()
         return self._generation
 
+    def latest(self) -> int | None:
+        return None if self._closed else self._generation
+
     def watch(self) -> AsyncIterator[int]:
         return self._watch(self._generation)
 

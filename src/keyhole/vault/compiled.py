@@ -32,6 +32,7 @@ class OrgState:
         rules: of each policy by name, loaded when first needed.
         acls: of each set of policies.
         services: by name; ``None`` until first needed.
+        lending: those that were used, by path, each with the names of its secrets.
         callers: by token id, each with the generation at which its token was last read.
         derived: what a higher floor compiled from the services, such as the broker's directory.
     """
@@ -42,6 +43,7 @@ class OrgState:
     rules: dict[str, list[PathRule]] = field(default_factory=dict)
     acls: dict[tuple[str, ...], Acl] = field(default_factory=dict)
     services: dict[str, Service] | None = None
+    lending: dict[str, tuple[Service, tuple[str, ...]]] = field(default_factory=dict)
     callers: dict[str, tuple[int, Token, Caller]] = field(default_factory=dict)
     derived: dict[str, object] = field(default_factory=dict)
 
@@ -60,6 +62,11 @@ class Compiled:
         self._orgs = orgs
         self._load_policy = load_policy
         self._states: dict[str, OrgState] = {}
+
+    def current(self, org_id: str) -> OrgState | None:
+        """The state of an org as of now, when that is known at once; else ask ``state``."""
+        state = self._states.get(org_id)
+        return state if state is not None and state.generation == self._store.latest() else None
 
     async def state(self, org_id: str) -> OrgState:
         """The state of an org as of now. Raises ``Unauthenticated`` when the org does not exist (any more)."""

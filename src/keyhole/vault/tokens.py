@@ -8,7 +8,6 @@ stolen store holds nothing to guess at and no comparison depends on its bytes.
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import re
 import secrets
@@ -20,6 +19,7 @@ from typing import Any
 from keyhole.core.errors import Conflict, InvalidRequest, Unauthenticated
 from keyhole.core.identity import RunContext, Scope
 from keyhole.core.lease import compute_term
+from keyhole.crypto.mac import MacKey
 from keyhole.vault.storage import Change, Storage, Write
 
 MOUNT = "tokens"
@@ -95,12 +95,18 @@ class Grant:
     run: RunContext = field(default_factory=RunContext)
 
 
-def org_of(token: bytes) -> str:
-    """The org id that a token carries; empty for the org root. Raises ``Unauthenticated`` for anything not a token."""
+def read_form(token: bytes) -> str | None:
+    """The org id that a token carries, empty for the org root; ``None`` for anything that is no token."""
     match = _FORM.fullmatch(token)
-    if match is None:
+    return None if match is None else (match[1] or b"").decode()
+
+
+def org_of(token: bytes) -> str:
+    """As ``read_form``. Raises ``Unauthenticated`` for anything that is no token."""
+    org_id = read_form(token)
+    if org_id is None:
         raise Unauthenticated("the token is not valid", "ask for a new one: keyhole agent token NAME, or keyhole login")
-    return (match.group(1) or b"").decode()
+    return org_id
 
 
 class Tokens:
@@ -111,11 +117,11 @@ class Tokens:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self._key = MacKey(key)
 
     def hash(self, token: bytes) -> str:
         """The id under which a token is stored."""
-        return hmac.digest(self._key, token, "sha256").hex()
+        return self._key.hexdigest(token)
 
     async def create(
         self,

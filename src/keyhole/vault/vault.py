@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 from keyhole.core.errors import (
     Conflict,
@@ -25,7 +25,7 @@ from keyhole.core.errors import (
 from keyhole.core.identity import ROOT_ORG, Caller
 from keyhole.core.path import parse_path
 from keyhole.core.policy import ROOT, Decision, PathRule
-from keyhole.core.record import Intent, Phase, Record, clip
+from keyhole.core.record import Intent, Record
 from keyhole.core.request import Anonymous, Credential, LocalOwner, Operation, Reply, Request
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
@@ -39,17 +39,16 @@ from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.lending import open_loan
 from keyhole.vault.mounts import Mount, Mounts, Target
 from keyhole.vault.orgs import Orgs
+from keyhole.vault.recording import intent_of, refusal_of
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
 from keyhole.vault.tokens import MOUNT as TOKENS
-from keyhole.vault.tokens import Token, Tokens, org_of
+from keyhole.vault.tokens import Token, Tokens, org_of, read_form
 
 OWNER = "user/owner"
 _SECRETS = "secret/"
 _SERVICES = "services/"
-_CALL_FIELDS = ("host", "method", "target", "parameters")
 _WRITE_RETRIES = 20
-_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,22 @@ class _Asked:
 
     request: Request
     path: str
-    target: Target | None
+    target: Target
     operation: Operation
+
+
+class Lent(NamedTuple):
+    """What the door gives for one use.
+
+    Attributes:
+        secrets: by field; only the road may have them.
+        intent: to be concluded when the use ends.
+        service: as it was when it was used.
+    """
+
+    secrets: dict[str, Secret]
+    intent: Intent
+    service: Service
 
 
 class Vault:
@@ -111,11 +124,10 @@ class Vault:
         return reply
 
     async def _handle(self, request: Request) -> Reply:
-        try:
-            state, caller = await self.authenticate(request.credential, request.org)
-        except Unauthenticated as error:
-            await self.record_unknown(request, error)
-            raise
+        state, caller = self.recognise(request.credential, request.org) or await self._admit(request)
+        if request.operation is Operation.USE:
+            lent = await self.use(state, caller, request)
+            return Reply(lent=lent.secrets, data={"record": lent.intent, "service": lent.service})
         try:
             asked = await self._read_path(request, state, caller)
         except KeyholeError as error:
@@ -126,8 +138,6 @@ class Vault:
             refusal = PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
             await self.record_refusal(state, caller, request, refusal, path=asked.path, rule=decision.rule)
             raise refusal
-        if asked.operation is Operation.USE:
-            return await self._use(state, caller, asked, decision)
         record = _intent(caller, asked, decision)
         await self._durable(state, record, self.journal.intend(record, state.org.id))
         try:
@@ -142,6 +152,30 @@ class Vault:
             raise
         self.conclude(state, record, "ok")
         return reply
+
+    def recognise(self, credential: Credential, org: str = "") -> tuple[OrgState, Caller] | None:
+        """What ``authenticate`` says of a token that was read since anything in the store last changed.
+
+        ``None`` for everything else, also for what is to be refused. Nothing here waits, because nearly every request
+        comes this way.
+        """
+        if type(credential) is not bytes or org:
+            return None
+        form = read_form(credential)
+        state = None if form is None else self.compiled.current(form or self.root_org)
+        if state is None:
+            return None
+        known = state.callers.get(self.tokens.hash(credential))
+        if known is None or known[0] != state.generation or not known[1].live(self.clock.now()):
+            return None
+        return state, known[2]
+
+    async def _admit(self, request: Request) -> tuple[OrgState, Caller]:
+        try:
+            return await self.authenticate(request.credential, request.org)
+        except Unauthenticated as error:
+            await self.record_unknown(request, error)
+            raise
 
     async def authenticate(
         self, credential: Credential, org: str = "", *, spend: bool = True
@@ -250,23 +284,7 @@ class Vault:
         self, state: OrgState, caller: Caller, request: Request, error: KeyholeError, *, path: str = "", rule: str = ""
     ) -> None:
         """Record that something was refused. A refusal is one record, and is durable before it is said."""
-        fields = {
-            name: request.data[name]
-            for name in _CALL_FIELDS
-            if request.operation is Operation.USE and name in request.data
-        }
-        record = Record(
-            phase=Phase.REFUSED,
-            id=request.id,
-            operation=request.operation.value,
-            path=path or clip(request.path),
-            result=error.code,
-            rule=rule,
-            remote=request.remote,
-            service=str(request.data.get("service", "")) if request.operation is Operation.USE else "",
-            **fields,
-            **_identity(caller),
-        )
+        record = refusal_of(caller, request, error, path=path, rule=rule)
         await self.journal.intend(record, state.org.id)
 
     async def record_unknown(self, request: Request, error: KeyholeError) -> None:
@@ -276,21 +294,12 @@ class Vault:
             RateLimited: instead of the refusal, which was only counted.
         """
         self.strangers.admit(request.remote)
-        record = Record(
-            phase=Phase.REFUSED,
-            id=request.id,
-            operation=request.operation.value,
-            path=clip(request.path),
-            result=error.code,
-            remote=request.remote,
-        )
+        record = refusal_of(None, request, error)
         await self.compiled.state(self.root_org)
         await self.journal.intend(record, self.root_org)
 
     async def _read_path(self, request: Request, state: OrgState, caller: Caller) -> _Asked:
         """The canonical path and who answers it; a write is told apart into create and update."""
-        if request.operation is Operation.USE:
-            return _Asked(request, parse_path(request.path), None, Operation.USE)
         path = parse_path(request.path, listing=request.operation is Operation.LIST)
         try:
             target = self.mounts.resolve(request.operation, path)
@@ -308,8 +317,6 @@ class Vault:
 
     async def _dispatch(self, state: OrgState, caller: Caller, asked: _Asked) -> Reply:
         target = asked.target
-        if target is None:
-            raise InternalError("a use has no handler")
         call = Call(asked.operation, asked.path, target.params, asked.request.data)
         for attempt in range(_WRITE_RETRIES):
             context = self.context(state, caller, target.mount)
@@ -334,7 +341,7 @@ class Vault:
                 raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
         return operation
 
-    async def _durable(self, state: OrgState, record: Record, written: asyncio.Future[None]) -> None:
+    async def _durable(self, state: OrgState, record: Intent, written: asyncio.Future[None]) -> None:
         """Wait for an intent. It is written also when whoever asked goes away meanwhile, and then has an outcome."""
         try:
             await written
@@ -342,16 +349,28 @@ class Vault:
             self.conclude(state, record, "aborted")
             raise
 
-    async def _use(self, state: OrgState, caller: Caller, asked: _Asked, decision: Decision) -> Reply:
-        """Open the secrets of a service for one loan. They are released only after the intent is durable."""
-        name = asked.path.removeprefix(_SERVICES)
-        service = (await self.services(state)).get(name) if asked.path.startswith(_SERVICES) else None
-        if service is None:
-            refusal = NotFound(f"there is no service {name!r}", "keyhole service list")
-            await self.record_refusal(state, caller, asked.request, refusal, path=asked.path)
-            raise refusal
-        names = sorted({path for path, _ in service.secret_refs()})
-        record = _intent(caller, asked, decision, service=name, secrets=tuple(names))
+    async def use(self, state: OrgState, caller: Caller, request: Request) -> Lent:
+        """Open the secrets of a service for one loan. They are released only after the intent is durable.
+
+        Args:
+            state: of the caller's org.
+            caller: authenticated within this same request.
+            request: its path is ``services/NAME``; its data say what the call is, for the record.
+
+        Raises:
+            KeyholeError: the refusal.
+        """
+        path, decision = "", Decision(allowed=False)
+        try:
+            path = parse_path(request.path)
+            decision = caller.acl.decide("use", path)
+            if not decision:
+                raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
+            service, secrets = state.lending.get(path) or await self._find_service(state, path)
+        except KeyholeError as error:
+            await self.record_refusal(state, caller, request, error, path=path, rule=decision.rule)
+            raise
+        record = intent_of(caller, request, Operation.USE, path, decision.rule, secrets)
         durable = self.journal.intend(record, state.org.id)
         try:
             lent = await self._lend(state, caller, service)
@@ -364,7 +383,16 @@ class Vault:
             self.conclude(state, record, InternalError.code if isinstance(error, Exception) else "aborted")
             raise
         await self._durable(state, record, durable)
-        return Reply(lent=lent, data={"record": record, "service": service})
+        return Lent(lent, record, service)
+
+    async def _find_service(self, state: OrgState, path: str) -> tuple[Service, tuple[str, ...]]:
+        """The service at a path, and the names of the secrets that it lends."""
+        name = path.removeprefix(_SERVICES)
+        service = (await self.services(state)).get(name) if path.startswith(_SERVICES) else None
+        if service is None:
+            raise NotFound(f"there is no service {name!r}", "keyhole service list")
+        found = state.lending[path] = service, tuple(sorted({secret for secret, _ in service.secret_refs()}))
+        return found
 
     async def _lend(self, state: OrgState, caller: Caller, service: Service) -> dict[str, Secret]:
         """Internal operation: open secrets for the road. There is no route to it."""
@@ -399,12 +427,10 @@ def _fault(error: Exception) -> InternalError:
 
 
 def _decide(caller: Caller, asked: _Asked) -> Decision:
-    if caller.scope == "proxy" and asked.operation is not Operation.USE:
+    if caller.scope == "proxy":
         return Decision(allowed=False, reason="this token can do nothing but make calls through the proxy")
-    if asked.target is None:
-        return caller.acl.decide("use", asked.path)
     sudo = asked.request.operation in asked.target.route.sudo or asked.operation in asked.target.route.sudo
-    decision = caller.acl.decide(asked.operation.value, asked.path, parameters=asked.request.data, sudo=sudo)
+    decision = caller.acl.decide(asked.operation, asked.path, parameters=asked.request.data, sudo=sudo)
     if not decision and asked.operation is Operation.CREATE:
         # Whoever may neither create nor update must not learn from the reason whether there is anything.
         update = caller.acl.decide("update", asked.path, parameters=asked.request.data, sudo=sudo)
@@ -412,35 +438,7 @@ def _decide(caller: Caller, asked: _Asked) -> Decision:
     return decision
 
 
-def _identity(caller: Caller) -> dict[str, Any]:
-    return {"caller": caller.name, "accessor": caller.accessor, **caller.run.as_data()}
-
-
-def _intent(
-    caller: Caller, asked: _Asked, decision: Decision, *, service: str = "", secrets: tuple[str, ...] = ()
-) -> Record:
-    request, target, run = asked.request, asked.target, caller.run
-    call = request.data if asked.operation is Operation.USE else _NOTHING
-    if target is not None and target.mount.engine.lend is not None and target.params.get("path"):
-        secrets = (target.params["path"],)
-    return Record(
-        phase=Phase.INTENT,
-        id=request.id,
-        caller=caller.name,
-        accessor=caller.accessor,
-        operation=asked.operation.value,
-        path=asked.path,
-        rule=decision.rule,
-        remote=request.remote,
-        service=service,
-        secrets=secrets,
-        host=call.get("host", ""),
-        method=call.get("method", ""),
-        target=call.get("target", ""),
-        parameters=call.get("parameters", ()),
-        workflow=run.workflow,
-        run=run.run,
-        step=run.step,
-        tool=run.tool,
-        on_behalf_of=run.on_behalf_of,
-    )
+def _intent(caller: Caller, asked: _Asked, decision: Decision) -> Intent:
+    target = asked.target
+    named = target.params.get("path", "") if target.mount.engine.lend is not None else ""
+    return intent_of(caller, asked.request, asked.operation, asked.path, decision.rule, (named,) if named else ())

@@ -161,6 +161,9 @@ class SqliteStore:
         asyncio.get_running_loop().call_soon(self._look_again)
         return self._looked
 
+    def latest(self) -> int | None:
+        return self._looked if time.monotonic() < self._looked_until and self._pid == os.getpid() else None
+
     def _look_again(self) -> None:
         self._looked_until = 0.0
 
