@@ -27,7 +27,6 @@ from keyhole.broker.websocket import StreamLimits, prepare
 from keyhole.core.errors import (
     AuditUnavailable,
     Conflict,
-    InternalError,
     KeyholeError,
     NoService,
     PolicyDenied,
@@ -37,7 +36,7 @@ from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.inject import KINDS
 from keyhole.core.message import Answer, Body, Call, Message
-from keyhole.core.record import Phase, Record, clip, parameter_names
+from keyhole.core.record import Intent, Phase, Record, clip, parameter_names
 from keyhole.core.request import Operation, Request
 from keyhole.core.service import SCHEMES, Service
 from keyhole.core.target import canonical_target, readings
@@ -183,17 +182,14 @@ class Broker:
         path = f"services/{service.name}"
         asked = Request(caller, Operation.USE, path, request.data, "", request.remote, request.id)
         try:
-            reply = await vault.handle(asked)
+            lent = await vault.use(state, caller, asked)
         except BaseException:
             if lease is not None:
                 lease.cancel()
             raise
-        if reply.lent is None or reply.data is None:
-            raise InternalError("the door lent nothing")
-        loan = Loan(service, reply.lent, reply.data["record"], self._scrubbers)
-        journey = Journey(vault, state, loan.record, loan, self._streams)
-        lent_for = reply.data["service"]
-        if lent_for is not service and lent_for.as_data() != service.as_data():
+        loan = Loan(service, lent.secrets, lent.intent, self._scrubbers)
+        journey = Journey(vault, state, loan.intent, loan, self._streams)
+        if lent.service is not service and lent.service.as_data() != service.as_data():
             # Changed since it was matched: what is lent for the new destination must not go to the old one.
             if lease is not None:
                 lease.cancel()
@@ -203,7 +199,7 @@ class Broker:
         exchange = Exchange(
             loan,
             lambda: self._reserve(state, service, loan, call, guard),
-            lambda errand: run_errand(vault, state, self._pool, guard, service, loan.record, errand),
+            lambda errand: run_errand(vault, state, self._pool, guard, service, loan.intent.record(), errand),
             self._kept.room(state.org.id, service, loan.values) if kind.keeps else None,
             vault.clock.now,
         )
@@ -239,9 +235,10 @@ class Broker:
         )
         fresh = bool(call.upgrade)
         lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN, fresh=fresh)
-        journey = Journey(vault, state, record, None, self._streams)
+        intent = Intent.of(record)
+        journey = Journey(vault, state, intent, None, self._streams)
         try:
-            await vault.journal.intend(record, state.org.id)
+            await vault.journal.intend(intent, state.org.id)
         except BaseException as error:
             lease.cancel()
             if not isinstance(error, AuditUnavailable):  # then there is no intent to conclude
@@ -277,7 +274,7 @@ class Broker:
 
     async def _authenticate(self, vault: Vault, request: Request, *, spend: bool = True) -> tuple[OrgState, Caller]:
         try:
-            return await vault.authenticate(request.credential, spend=spend)
+            return vault.recognise(request.credential) or await vault.authenticate(request.credential, spend=spend)
         except Unauthenticated as error:
             error.request_id = request.id
             await vault.record_unknown(request, error)

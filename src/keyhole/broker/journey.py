@@ -11,7 +11,7 @@ from keyhole.broker.upstream import UpstreamAnswer
 from keyhole.broker.websocket import WEBSOCKET, StreamLimits, WebSocketStream
 from keyhole.core.errors import InternalError, KeyholeError
 from keyhole.core.message import Answer
-from keyhole.core.record import Record
+from keyhole.core.record import Intent
 from keyhole.scrub import BodyScrubber
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.vault import Vault
@@ -20,12 +20,12 @@ from keyhole.vault.vault import Vault
 class Journey:
     """One call from its durable intent to its outcome. Ends exactly once."""
 
-    __slots__ = ("_ended", "_loan", "_record", "_start", "_state", "_streams", "_vault")
+    __slots__ = ("_ended", "_intent", "_loan", "_start", "_state", "_streams", "_vault")
 
-    def __init__(self, vault: Vault, state: OrgState, record: Record, loan: Loan | None, streams: StreamLimits) -> None:
+    def __init__(self, vault: Vault, state: OrgState, intent: Intent, loan: Loan | None, streams: StreamLimits) -> None:
         self._vault = vault
         self._state = state
-        self._record = record
+        self._intent = intent
         self._loan = loan
         self._streams = streams
         self._ended = False
@@ -60,7 +60,7 @@ class Journey:
         self._ended = True
         self._vault.conclude(
             self._state,
-            self._record,
+            self._intent,
             _result(error),
             status=status,
             received=received,

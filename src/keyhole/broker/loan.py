@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from keyhole import scrub
 from keyhole.core.inject import KINDS
 from keyhole.core.message import Headers, Message
-from keyhole.core.record import Record
+from keyhole.core.record import Intent
 from keyhole.core.service import CERTIFICATE, Service
 from keyhole.core.value import Secret
 from keyhole.injections import Steps, Terms, inject, needs_content
@@ -52,7 +52,7 @@ class Loan:
     Args:
         service: through which it was lent.
         lent: field to secret.
-        record: the intent, to be concluded when the call ends.
+        intent: to be concluded when the call ends.
         scrubbers: where compiled scrubbers are kept.
 
     Attributes:
@@ -61,11 +61,11 @@ class Loan:
         certificate: the fields of the client's certificate.
     """
 
-    __slots__ = ("_scrubbers", "certificate", "masked", "record", "scrubber", "service", "values")
+    __slots__ = ("_scrubbers", "certificate", "intent", "masked", "scrubber", "service", "values")
 
-    def __init__(self, service: Service, lent: Mapping[str, Secret], record: Record, scrubbers: Scrubbers) -> None:
+    def __init__(self, service: Service, lent: Mapping[str, Secret], intent: Intent, scrubbers: Scrubbers) -> None:
         self.service = service
-        self.record = record
+        self.intent = intent
         self.masked = False
         self.scrubber: scrub.Scrubber | None = None
         self.values = {field: secret.reveal() for field, secret in lent.items()}

@@ -361,6 +361,7 @@ class Vault:
             KeyholeError: the refusal.
         """
         path, decision = "", Decision(allowed=False)
+        state = self.compiled.last(state.org.id) or state  # the services may have changed since it was authenticated
         try:
             path = parse_path(request.path)
             decision = caller.acl.decide("use", path)
