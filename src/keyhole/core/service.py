@@ -6,6 +6,8 @@ Which of several services is meant by a call (``choose``):
 2. only services that the caller may use count;
 3. the more specific host wins, then the more specific path, then the one that names its methods;
 4. what is left equal is a tie: the caller names the service, or shows its placeholder.
+
+The checks of a service (``core.checks``) do not choose: they are judged once it is chosen, and refuse.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from keyhole.core.checks.rules import Checks
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.host import Authority, HostPattern
 from keyhole.core.inject import KINDS, Inject
@@ -52,6 +55,7 @@ class Service:
         fields: variable to field, for variables that hold the placeholder of a field of its own.
         settings: variable to text, for what an agent needs besides and may know, such as the region of an account.
         test: a harmless call.
+        checks: conditions, limits and approval of a call that goes through it; ``None`` without any.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Service:
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     test: Probe | None = None
     certificate: str = ""
+    checks: Checks | None = None
 
     @classmethod
     def from_data(cls, name: str, data: Mapping[str, Any]) -> Service:
@@ -111,6 +116,7 @@ class Service:
             settings={_variable(key): _environment_text(text) for key, text in _table(data, "settings").items()},
             test=Probe.from_data(data["test"]) if data.get("test") is not None else None,
             certificate=_certificate(data, inject, schemes),
+            checks=Checks.from_data(data),
         )
 
     def as_data(self) -> dict[str, Any]:
@@ -129,6 +135,7 @@ class Service:
             if self.fields
             else list(self.variables),
             **({"certificate": self.certificate} if self.certificate else {}),
+            **(self.checks.as_data() if self.checks is not None else {}),
         }
         if self.placeholders:
             data["placeholders"] = dict(self.placeholders)

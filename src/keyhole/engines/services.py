@@ -31,6 +31,9 @@ FIELDS = (
     Field("settings", "object: environment variable to text, for what an agent may know, such as a region"),
     Field("test", 'object: a harmless call, {"method", "path", …}'),
     Field("certificate", "path#field of the client's certificate and key, for TLS with the upstream"),
+    Field("conditions", "object or list of objects: query, body, graphql, git, hours, until, and what they are for"),
+    Field("limits", 'object: {"rate": "10/m", "count": "100/d", "concurrent": 4}, for each agent'),
+    Field("approval", 'object: {"required": true, "for": […], "wait": seconds, "ttl": duration, "preview": bool}'),
 )
 _KNOWN = {field.name for field in FIELDS} | {"name"}
 
@@ -55,6 +58,8 @@ async def write(context: Context, call: Call) -> None:
     if call.data.get("name", name) != name:
         raise InvalidRequest("the name in the body is not the one in the path", "leave it out")
     service = Service.from_data(name, call.data)
+    if service.checks is not None:
+        service.checks.require_usable()
     for path, _ in service.secret_refs():
         if not context.caller.allows("read", secret_path(path)):
             raise PolicyDenied(

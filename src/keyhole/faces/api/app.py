@@ -20,9 +20,9 @@ from keyhole.core.errors import (
     fault_place,
 )
 from keyhole.core.request import Anonymous, Credential, Operation, Request
+from keyhole.core.strict_json import parse_object
 from keyhole.faces.api import status
 from keyhole.faces.api.envelope import JSON, Answer, render, render_error
-from keyhole.faces.api.strict_json import parse_object
 from keyhole.vault.mounts import UnsupportedOperation
 from keyhole.vault.node import Node
 

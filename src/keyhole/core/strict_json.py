@@ -1,13 +1,14 @@
-"""JSON as the API takes it: one object, each key once, no NaN, bounded in depth and size (RFC 8259, RFC 7493)."""
+"""JSON that every reader reads alike: each key once, no NaN, bounded in depth and size (RFC 8259, RFC 7493)."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, NoReturn, Protocol
 
-from keyhole.config import ApiLimits
 from keyhole.core.errors import InvalidRequest
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -15,20 +16,64 @@ _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _UNSAFE = re.compile("[\x00\ud800-\udfff]")
 
 
-def parse_object(body: bytes, limits: ApiLimits) -> dict[str, Any]:
+class Bounds(Protocol):
+    """How large a document may be."""
+
+    @property
+    def depth(self) -> int:
+        """Nesting."""
+
+    @property
+    def string(self) -> int:
+        """Characters of one string."""
+
+    @property
+    def items(self) -> int:
+        """Members of all objects and arrays together."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonBounds:
+    """``Bounds`` with their own numbers."""
+
+    depth: int = 64
+    string: int = 1024 * 1024
+    items: int = 100_000
+
+
+def parse_object(body: bytes, limits: Bounds) -> dict[str, Any]:
     """The object in a request body; an empty body is an empty object. Raises ``InvalidRequest``."""
     if not body.strip():
         return {}
+    value = parse_json(body, limits)
+    if not isinstance(value, dict):
+        raise InvalidRequest("error parsing JSON", "the body must be one object")
+    return value
+
+
+def parse_json(body: bytes, limits: Bounds, *, exact: bool = False) -> Any:
+    """The value of a document.
+
+    Args:
+        body: the document, UTF-8 without a byte order mark.
+        limits: bounds.
+        exact: fractions as ``Decimal``, so that comparing them rounds nothing.
+
+    Raises:
+        InvalidRequest: it is no JSON, could be read in two ways, or is larger than the bounds.
+    """
     try:
         _check_depth(body, limits)
         value = json.loads(
-            body.decode(), object_pairs_hook=_unique, parse_constant=_constant, parse_int=_integer, parse_float=_float
+            body.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_constant,
+            parse_int=_integer,
+            parse_float=_decimal if exact else _float,
         )
     except (ValueError, RecursionError) as error:
         reason = error.args[0] if isinstance(error, _Refused) else "it is not JSON"
         raise InvalidRequest("error parsing JSON", reason) from None
-    if not isinstance(value, dict):
-        raise InvalidRequest("error parsing JSON", "the body must be one object")
     _check_size(value, limits)
     return value
 
@@ -61,7 +106,14 @@ def _float(text: str) -> float:
     return number
 
 
-def _check_depth(body: bytes, limits: ApiLimits) -> None:
+def _decimal(text: str) -> Decimal:
+    if len(text) > 60:
+        raise _Refused("a number is too long")
+    _float(text)
+    return Decimal(text)
+
+
+def _check_depth(body: bytes, limits: Bounds) -> None:
     """Bound the nesting before the parser recurses; brackets within strings do not count."""
     if body.count(b"[") + body.count(b"{") <= limits.depth:
         return
@@ -75,7 +127,7 @@ def _check_depth(body: bytes, limits: ApiLimits) -> None:
             raise _Refused("it is nested too deeply")
 
 
-def _check_size(value: Any, limits: ApiLimits) -> None:
+def _check_size(value: Any, limits: Bounds) -> None:
     items, stack = 0, [value]
     while stack:
         current = stack.pop()

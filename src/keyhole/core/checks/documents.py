@@ -1,0 +1,144 @@
+"""Bodies as conditions read them: JSON and forms, the members that a pointer names, and their look-alikes. Pure.
+
+A pointer is RFC 6901's (``/items/0/price``), and ``*`` in it stands for every element of an array. In a form ``/a/b``
+is the field ``a[b]``. Beside a member that a pointer names no other may stand that a careless reader would take for it:
+Go's decoder, for one, does not look at case and takes the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keyhole.core.checks.urlencoded import fold, only, read_parameters
+from keyhole.core.checks.values import ValueTest
+from keyhole.core.errors import InvalidRequest, PolicyDenied
+from keyhole.core.message import Headers
+from keyhole.core.strict_json import JsonBounds, parse_json
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+_BOUNDS = JsonBounds()
+_LONGEST = 256
+_DEEPEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Where a member of a body is.
+
+    Attributes:
+        text: as it was written.
+        steps: its decoded segments.
+    """
+
+    text: str
+    steps: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: Any) -> Pointer:
+        """Read a pointer. Raises ``InvalidRequest``."""
+        if not isinstance(text, str) or not text.startswith("/") or len(text) > _LONGEST or text.count("/") > _DEEPEST:
+            raise InvalidRequest('a condition on the body needs "at" with a JSON pointer', '{"at": "/amount", …}')
+        return cls(text, tuple(step.replace("~1", "/").replace("~0", "~") for step in text[1:].split("/")))
+
+    @property
+    def field(self) -> str:
+        """Its name in a form."""
+        return self.steps[0] + "".join(f"[{step}]" for step in self.steps[1:])
+
+    def find(self, document: Any) -> list[Any]:
+        """The members that it names, with ``MISSING`` for each way that leads nowhere."""
+        found = [document]
+        for step in self.steps:
+            found = [inner for value in found for inner in _step(value, step)]
+        return found
+
+
+MISSING = object()
+
+
+def _step(value: Any, step: str) -> list[Any]:
+    if isinstance(value, dict):
+        looks = fold(step, nested=True)
+        if any(key != step and fold(key, nested=True) == looks for key in value):
+            raise InvalidRequest(f"the body has a member that may be taken for {step!r}", f"send {step!r} once")
+        return [value.get(step, MISSING)]
+    if isinstance(value, list):
+        if step == "*":
+            return value or [MISSING]
+        if step.isdecimal() and step.isascii() and (step == "0" or step[0] != "0") and len(step) < 10:
+            return value[int(step) : int(step) + 1] or [MISSING]
+    return [MISSING]
+
+
+@dataclass(frozen=True, slots=True)
+class BodyTest:
+    """A condition on one member of a body."""
+
+    pointer: Pointer
+    test: ValueTest
+
+    def judge_json(self, document: Any) -> None:
+        """Judge a JSON document. Raises ``PolicyDenied`` or ``InvalidRequest``."""
+        for value in self.pointer.find(document):
+            holds = self.test.absent or self.test.optional if value is MISSING else self.test.holds_json(value)
+            if not holds:
+                raise self._refusal()
+
+    def judge_form(self, text: str) -> None:
+        """Judge a form. Raises ``PolicyDenied`` or ``InvalidRequest``."""
+        for parameters in read_parameters(text):
+            found = only(parameters, self.pointer.field)
+            if found is None:
+                if not (self.test.absent or self.test.optional):
+                    raise self._refusal()
+            elif not all(self.test.holds_text(value) for value in found.values):
+                raise self._refusal()
+
+    def _refusal(self) -> PolicyDenied:
+        return PolicyDenied(f"the body's {self.pointer.text} is not as the service wants it", f"it must be {self.test}")
+
+
+def judge_body(tests: tuple[BodyTest, ...], headers: Headers, content: bytes) -> None:
+    """Judge a whole body. Raises ``PolicyDenied`` or ``InvalidRequest``; a body of another kind is refused."""
+    kind = content_type(headers)
+    if kind == FORM:
+        try:
+            text = content.decode("ascii")
+        except UnicodeDecodeError:
+            raise InvalidRequest("the form has bytes that are not ASCII", "percent-encode them") from None
+        for test in tests:
+            test.judge_form(text)
+        return
+    if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise PolicyDenied(
+            "the service has conditions on the body, and this is neither JSON nor a form", f"send {JSON}"
+        )
+    document = parse_json(content, _BOUNDS, exact=True)
+    for test in tests:
+        test.judge_json(document)
+
+
+def content_type(headers: Headers) -> str:
+    """The media type of a body that may be looked into, in lower case; empty where none is named.
+
+    Raises:
+        InvalidRequest: the header stands twice, the body is encoded, or its characters are not UTF-8.
+    """
+    kinds = [value for name, value in headers if name == b"content-type"]
+    codings = [value.strip().lower() for name, value in headers if name == b"content-encoding"]
+    if any(coding not in {b"", b"identity"} for coding in codings):
+        raise InvalidRequest(
+            "the service looks into the body, and it is compressed", "send it without Content-Encoding"
+        )
+    if len(kinds) > 1:
+        raise InvalidRequest("the header content-type stands twice", "send it once")
+    if not kinds:
+        return ""
+    kind, _, rest = kinds[0].decode("latin-1").lower().partition(";")
+    for parameter in rest.split(";"):
+        name, _, value = parameter.strip().partition("=")
+        if name.strip() == "charset" and value.strip().strip('"') not in {"utf-8", "utf8", "us-ascii"}:
+            raise InvalidRequest("the service judges the body, and it is not UTF-8", "send it as UTF-8")
+    return kind.strip()

@@ -1,0 +1,100 @@
+"""Queries and forms as conditions read them: in one way, or not at all. Pure.
+
+Servers disagree about what a query says, and a condition is worth nothing where the server reads another value than the
+one that was judged. So of a parameter with a condition:
+
+1. It stands once. Some servers take the first of two, some the last, some both.
+2. No other parameter looks like it: in other case or width, encoded twice, with ``[]`` behind it, cut at a NUL, or with
+   a dot or space where PHP puts an underscore.
+3. ``;`` separates for some servers and not for others, ``+`` is a space for some: the condition holds in each reading.
+4. Names and values are UTF-8 and well-formed percent-encoding (RFC 3986, section 2.1).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from keyhole.core.codepoints import is_invisible
+from keyhole.core.errors import InvalidRequest
+
+MOST = 1000  # parameters
+_BROKEN = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_UNDERSCORED = re.compile(r"[ .+\[]")
+_LAYERS = 3  # of percent-encoding that are looked through
+
+
+class Parameter(NamedTuple):
+    """One parameter: its name decoded once, and the readings of its value."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+def read_parameters(text: str) -> list[list[Parameter]]:
+    """The readings of a query string or a form, each a list of its parameters in order.
+
+    Raises:
+        InvalidRequest: it is not well-formed, or has more than ``MOST`` parameters.
+    """
+    if text.count("&") + text.count(";") >= MOST:
+        raise InvalidRequest(f"there are more than {MOST} parameters", "send fewer")
+    if _BROKEN.search(text):
+        raise InvalidRequest("a '%' is not followed by two hexadecimal digits", "percent-encode it as %25")
+    readings = [_parameters(text.split("&"))]
+    if ";" in text:
+        readings.append(_parameters(text.replace(";", "&").split("&")))
+    return readings
+
+
+def only(parameters: list[Parameter], name: str) -> Parameter | None:
+    """The parameter of this name; ``None`` where it is not there.
+
+    Raises:
+        InvalidRequest: it stands twice, or another one could be taken for it.
+    """
+    nested = "[" in name
+    looks = fold(name, nested=nested)
+    found = [each for each in parameters if each.name == name or fold(each.name, nested=nested) == looks]
+    if not found:
+        return None
+    if len(found) > 1 or found[0].name != name:
+        raise InvalidRequest(f"the parameter {name!r} stands twice, or in another spelling", f"send {name!r} once")
+    return found[0]
+
+
+def fold(name: str, *, nested: bool = False) -> str:
+    """What a name may be taken for: all names with the same result look alike to some server.
+
+    Args:
+        name: decoded once.
+        nested: keep what stands in brackets, for a name that has them.
+    """
+    for _ in range(_LAYERS):
+        if "%" not in name:
+            break
+        name = unquote(name)
+    name = unicodedata.normalize("NFKC", name).casefold().partition("\0")[0].strip()
+    if not name.isascii():
+        name = "".join(char for char in name if not is_invisible(char))
+    return name if nested else _UNDERSCORED.sub("_", name.partition("[")[0] or name)
+
+
+def _parameters(parts: list[str]) -> list[Parameter]:
+    found = []
+    for part in parts:
+        name, _, value = part.partition("=")
+        if not part:
+            continue
+        readings = dict.fromkeys([_decode(value.replace("+", " ")), _decode(value)])
+        found.append(Parameter(_decode(name), tuple(readings)))
+    return found
+
+
+def _decode(text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidRequest("a parameter is not UTF-8", "percent-encode it as UTF-8") from None
