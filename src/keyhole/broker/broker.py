@@ -14,7 +14,8 @@ from typing import Any
 
 from keyhole.broker.ca import Authorities
 from keyhole.broker.certified import client_identity
-from keyhole.broker.directory import Directory, Match, Wanted
+from keyhole.broker.checks import Gate
+from keyhole.broker.directory import Directory, Match, Wanted, no_service
 from keyhole.broker.errand import run_errand
 from keyhole.broker.exchange import Exchange
 from keyhole.broker.journey import Journey
@@ -28,7 +29,6 @@ from keyhole.core.errors import (
     AuditUnavailable,
     Conflict,
     KeyholeError,
-    NoService,
     PolicyDenied,
     Unauthenticated,
 )
@@ -75,6 +75,7 @@ class Broker:
         self._streams = streams or StreamLimits()
         self._scrubbers = Scrubbers()
         self._kept = Kept()
+        self._gate = Gate()
         self._guards: dict[tuple[str, ...], Guard] = {}
         self._authorities: tuple[Vault, Authorities] | None = None
         node.forgetting.append(self._forget)
@@ -151,6 +152,11 @@ class Broker:
                 raise match.refusal
             if match.service is None and state.org.egress == "deny":
                 raise no_service(authority)
+            passed = None
+            if match.checks is not None:
+                request = _about(request, match)
+                passed = await self._gate.admit(vault, state, caller, match, wanted, call, request)
+                call, request = passed.call, passed.request
         except KeyholeError as error:
             await vault.record_refusal(state, caller, request, error)
             raise
@@ -159,7 +165,13 @@ class Broker:
             prepare(message, call.upgrade)
         if match.service is None:
             return await self._pass(vault, state, caller, request, call, message)
-        return await self._lend(vault, state, caller, request, call, message, match.service)
+        if passed is None:
+            return await self._lend(vault, state, caller, request, call, message, match.service)
+        try:
+            return await self._lend(vault, state, caller, request, call, message, match.service, passed.end)
+        except BaseException:
+            passed.end()
+            raise
 
     async def _lend(
         self,
@@ -170,8 +182,9 @@ class Broker:
         call: Call,
         message: Message,
         service: Service,
+        done: Callable[[], None] | None = None,
     ) -> Answer:
-        """Use, inject, send, scrub."""
+        """Use, inject, send, scrub. What is ``done`` at the end is called unless this raises."""
         guard = self._guard(service.allow_addresses)
         key = (state.org.id, service.name, service.allow_addresses)
         kind = KINDS[service.inject.kind]
@@ -188,7 +201,7 @@ class Broker:
                 lease.cancel()
             raise
         loan = Loan(service, lent.secrets, lent.intent, self._scrubbers)
-        journey = Journey(vault, state, loan.intent, loan, self._streams)
+        journey = Journey(vault, state, loan.intent, loan, self._streams, done)
         if lent.service is not service and lent.service.as_data() != service.as_data():
             # Changed since it was matched: what is lent for the new destination must not go to the old one.
             if lease is not None:
@@ -263,6 +276,7 @@ class Broker:
         """The vault was sealed: nothing that came out of it stays here."""
         self._scrubbers = Scrubbers()
         self._kept = Kept()
+        self._gate = Gate()
         self._authorities = None
 
     async def explain(self, vault: Vault, state: OrgState, caller: Caller, wanted: Wanted) -> Match:
@@ -287,14 +301,6 @@ class Broker:
                 self._guards.clear()
             guard = self._guards[allow] = Guard(allow)
         return guard
-
-
-def no_service(authority: Authority) -> NoService:
-    """The refusal of a host that no service means."""
-    return NoService(
-        f"no service binds a secret to {authority}, and this org lets no other calls out",
-        f"keyhole service add NAME --host {authority} …, or allow it: keyhole org set --egress allow",
-    )
 
 
 def _judged(vault: Vault, caller: Caller, service: Service | None, body: Body | None) -> Body | None:

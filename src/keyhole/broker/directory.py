@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from keyhole.core.checks.rules import Checks
+from keyhole.core.checks.scope import Rule
 from keyhole.core.errors import AmbiguousService, KeyholeError, NoService, PolicyDenied
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
@@ -45,13 +47,15 @@ class Match:
         service: what the call goes through; ``None`` when no service of the org knows the host.
         refusal: why it may not be made.
         shown: whether it was decided by what the headers show.
-        about: the service that a refusal is about, for the record.
+        about: the service that a refusal is about, for the record; also where a check may refuse yet.
+        checks: what is asked of the call besides; ``None`` for nothing.
     """
 
     service: Service | None = None
     refusal: KeyholeError | None = None
     shown: bool = False
     about: str = ""
+    checks: Checks | None = None
 
 
 class Directory:
@@ -125,7 +129,10 @@ class Directory:
                     ),
                     about=service.name,
                 )
-        return _best(chosen, wanted)
+        match = _best(chosen, wanted)
+        if match.service is not None and (checks := _checks(match.service, granted, wanted)) is not None:
+            return replace(match, checks=checks, about=match.service.name)
+        return match
 
     def _without_service(self, authority: Authority) -> Match:
         """A host that has services on another port or scheme must not fall through to the egress rule."""
@@ -166,6 +173,22 @@ def _best(granted: list[Service], wanted: Wanted) -> Match:
     return Match(top[0], shown=shown)
 
 
+def _checks(chosen: Service, granted: list[Service], wanted: Wanted) -> Checks | None:
+    """The checks of the chosen service, and what others that bind the same secret want a person to approve."""
+    secret = chosen.secret.partition("#")[0]
+    others = [
+        approval
+        for service in granted
+        if service is not chosen and service.checks is not None and service.secret.partition("#")[0] == secret
+        for approval in service.checks.approvals
+        if Rule(service.methods, service.paths).means(wanted.method, wanted.paths)
+    ]
+    if not others:
+        return chosen.checks
+    own = chosen.checks or Checks()
+    return replace(own, approvals=(*own.approvals, *others))
+
+
 def _shows(service: Service, headers: Headers) -> bool:
     """Does the caller show the placeholder of this service?"""
     texts = [text.encode() for text in service.shown()]
@@ -183,4 +206,12 @@ def _not_granted(caller: Caller, candidates: list[Service], wanted: Wanted) -> P
     who = caller.name.removeprefix("agent/")
     return PolicyDenied(
         f"{caller.name} may not use the service {name!r} for {wanted.authority}", f"keyhole grant {who} {name}"
+    )
+
+
+def no_service(authority: Authority) -> NoService:
+    """The refusal of a host that no service means."""
+    return NoService(
+        f"no service binds a secret to {authority}, and this org lets no other calls out",
+        f"keyhole service add NAME --host {authority} …, or allow it: keyhole org set --egress allow",
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from keyhole import __version__
 from keyhole.broker.broker import Broker
+from keyhole.broker.checks import foresee
 from keyhole.broker.directory import Wanted
 from keyhole.core.errors import Expired, InvalidRequest, KeyholeError, NotFound, PolicyDenied
 from keyhole.core.identity import Caller
@@ -35,9 +36,10 @@ class _Handlers:
         try:
             scheme, authority, written = split_url(url)
             state = await self._vault.compiled.state(context.caller.org_id)
-            paths = readings(canonical_target(written))
-            wanted = Wanted(scheme, authority, method, paths, str(call.data.get("service") or ""))
+            target = canonical_target(written)
+            wanted = Wanted(scheme, authority, method, readings(target), str(call.data.get("service") or ""))
             match = await self._broker.explain(self._vault, state, caller, wanted)
+            checks = foresee(match, wanted, target, context.now)
         except KeyholeError as error:
             return Reply({**answer, "allowed": False, **_refusal(error)})
         if match.refusal is not None:
@@ -57,6 +59,7 @@ class _Handlers:
                 "inject": service.inject.describe(),
                 "paths": [glob.pattern for glob in service.paths],
                 "methods": sorted(service.methods),
+                **({"checks": checks} if checks else {}),
             }
         )
 

@@ -6,6 +6,7 @@ from keyhole.core.errors import BodyTooLarge
 from keyhole.core.message import Body, Recoder
 
 LIMIT = 1024 * 1024  # bytes
+_HINT = "send less at once, or bind the secret in another way, such as a header"
 
 
 class HeldBody:
@@ -45,27 +46,29 @@ class RecodedBody:
         return b""
 
 
-async def hold(body: Body, limit: int = LIMIT) -> bytes:
+async def hold(body: Body, limit: int = LIMIT, hint: str = _HINT) -> bytes:
     """All of a body.
+
+    Args:
+        body: what the client sends.
+        limit: bytes.
+        hint: the next step for who sends more.
 
     Raises:
         BodyTooLarge: it is longer than ``limit`` bytes; what was declared is judged before anything is read.
         KeyholeError: whatever reading it raised.
     """
     if body.length is not None and body.length > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, hint)
     parts = []
     size = 0
     while chunk := await body.read():
         size += len(chunk)
         if size > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, hint)
         parts.append(chunk)
     return b"".join(parts)
 
 
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"the body is longer than the {limit} bytes that can be worked on",
-        "send less at once, or bind the secret in another way, such as a header",
-    )
+def _too_large(limit: int, hint: str) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is longer than the {limit} bytes that can be worked on", hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from keyhole.broker.exchange import OwnAnswer
 from keyhole.broker.loan import Loan, without_stale
@@ -20,9 +20,18 @@ from keyhole.vault.vault import Vault
 class Journey:
     """One call from its durable intent to its outcome. Ends exactly once."""
 
-    __slots__ = ("_ended", "_intent", "_loan", "_start", "_state", "_streams", "_vault")
+    __slots__ = ("_done", "_ended", "_intent", "_loan", "_start", "_state", "_streams", "_vault")
 
-    def __init__(self, vault: Vault, state: OrgState, intent: Intent, loan: Loan | None, streams: StreamLimits) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        state: OrgState,
+        intent: Intent,
+        loan: Loan | None,
+        streams: StreamLimits,
+        done: Callable[[], None] | None = None,
+    ) -> None:
+        self._done = done
         self._vault = vault
         self._state = state
         self._intent = intent
@@ -58,6 +67,8 @@ class Journey:
         if self._ended:
             return
         self._ended = True
+        if self._done is not None:
+            self._done()
         self._vault.conclude(
             self._state,
             self._intent,

@@ -52,6 +52,8 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"  rule:     methods {_list(answer['methods'])}, paths {_list(answer['paths'])}"
     yield f"  secret:   {answer['secret']}"
     yield f"  injected: {answer['inject']}"
+    for line in answer.get("checks", ()):
+        yield f"  checked:  {line}"
 
 
 def _list(items: list[str]) -> str:

@@ -26,6 +26,7 @@ class KeyholeError(Exception):
         self.reason = reason
         self.hint = hint
         self.request_id = ""  # the door names the record of the refusal
+        self.retry_after = 0  # seconds, where waiting helps
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.hint}" if self.hint else self.reason
@@ -119,10 +120,26 @@ class Conflict(KeyholeError):
 
 
 class RateLimited(KeyholeError):
-    """Too many requests for the limit that applies."""
+    """Too many requests for the limit that applies.
+
+    Args:
+        retry_after: seconds after which there is room again; 0 where that is not known.
+    """
 
     code = "rate_limited"
     status = 429
+
+    def __init__(self, reason: str, hint: str = "", *, retry_after: int = 0) -> None:
+        super().__init__(reason, hint)
+        self.retry_after = retry_after
+
+
+class ApprovalRequired(KeyholeError):
+    """A person has to approve this very request first."""
+
+    code = "approval_required"
+    status = 403
+    exit_code = 4
 
 
 class UpstreamTls(KeyholeError):

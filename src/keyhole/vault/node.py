@@ -36,6 +36,7 @@ from keyhole.vault.clock import Clock
 from keyhole.vault.history import History
 from keyhole.vault.keys import MAX_USES, SYSTEM, Header, Keys, new_id, read_header
 from keyhole.vault.orgs import Orgs
+from keyhole.vault.storage import Change, Storage
 from keyhole.vault.strangers import RefusalLimits
 from keyhole.vault.sys import tables
 from keyhole.vault.sys.tokens import end_tokens
@@ -47,6 +48,7 @@ _SWEEP_EVERY = 30.0
 _SWEEP_BATCH = 500
 _CLOCK_NOISE = 1.0  # seconds by which the clocks of two processes may differ without meaning anything
 _READY = "sys/ready"
+_PASSING = ("limits",)  # mounts whose entries only have to go when they are due
 REPORTED_VERSION = "1.14.0"  # what clients of the wire format decide by
 
 
@@ -267,13 +269,14 @@ class Node:
                 await self.sweep()
 
     async def sweep(self) -> int:
-        """Remove tokens that are expired, used up or half revoked; returns how many."""
+        """Remove what is past its time: tokens that are expired, used up or half revoked (returns how many), counts."""
         vault = self.open_vault()
         vault.clock.resynchronise(await self.store.now())
         ended = 0
         for key in await self.store.due(vault.clock.now(), _SWEEP_BATCH):
             org_id, _, rest = key.partition("/")
-            if org_id == SYSTEM or not rest.startswith(f"{TOKENS}/"):
+            mount = rest.partition("/")[0]
+            if org_id == SYSTEM or mount not in {TOKENS, *_PASSING}:
                 continue
             with contextlib.suppress(Conflict, IntegrityError):  # one that cannot be ended does not keep the others
                 try:
@@ -281,9 +284,19 @@ class Node:
                 except Unauthenticated:
                     await vault.orgs.purge(org_id)  # a deletion was cut short
                     continue
+                if mount in _PASSING:
+                    await _remove(vault.storage(org_id, mount), key)
+                    continue
                 path = vault.storage(org_id, TOKENS).path(key)
                 ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
         return ended
+
+
+async def _remove(storage: Storage, key: str) -> None:
+    path = storage.path(key)
+    item = await storage.get_one(path)
+    if item.data is not None:
+        await storage.commit(Change(deletes=[(path, item.revision)]))
 
 
 async def _require_sealer(vault: Vault, credential: Credential) -> None:

@@ -25,7 +25,7 @@ from keyhole.core.times import format_time, parse_time
 BODY_LIMIT = 1024 * 1024  # bytes
 _LARGEST = 16 * 1024 * 1024
 _MOST = 32
-_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _KNOWN = frozenset({"for", "query", "body", "body_limit", "graphql", "git", "hours", "until"})
 
 
@@ -39,6 +39,7 @@ class Asked:
         paths: the readings of its path.
         headers: end-to-end headers with lower-cased names.
         has_body: whether it has one, however long.
+        upgrade: the connection is to change to another protocol, and what goes over it then nobody judges.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Asked:
     paths: tuple[str, ...]
     headers: Headers
     has_body: bool
+    upgrade: bool = False
 
     @property
     def query(self) -> str:
@@ -116,6 +118,8 @@ class Condition:
     def judge_head(self, asked: Asked, now: float) -> None:
         """Judge what needs no body. Raises ``PolicyDenied`` or ``InvalidRequest``."""
         self.judge_time(now)
+        if asked.upgrade and (self.body or self.graphql or self.git):
+            raise PolicyDenied("the service judges bodies, and over a WebSocket nobody could", "use another service")
         for reading in read_parameters(asked.query) if self.query else ():
             for name, test in self.query:
                 found = only(reading, name)
@@ -138,7 +142,7 @@ class Condition:
         """Whether the rest can be judged with the whole body only."""
         if self.graphql is not None and asked.has_body:
             return True
-        if self.body and (asked.has_body or asked.method not in _WITHOUT_BODY):
+        if self.body and (asked.has_body or asked.method not in WITHOUT_BODY):
             return True
         return bool(self.git) and self._git_in_body(asked)
 

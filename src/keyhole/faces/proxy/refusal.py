@@ -53,6 +53,8 @@ def render_refusal(error: KeyholeError, *, close: bool, head_only: bool = False)
     ]
     if status == 407:
         lines.append(b'Proxy-Authenticate: Basic realm="keyhole"')
+    if error.retry_after:
+        lines.append(b"Retry-After: %d" % error.retry_after)
     if close:
         lines.append(b"Connection: close")
     head = b"\r\n".join([*lines, b"", b""])
