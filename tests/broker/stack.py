@@ -339,9 +339,8 @@ class Stack:
     async def records(self, **filters: Any) -> list[dict[str, Any]]:
         """Records of calls, the oldest first."""
         found = (await self.ask("read", "sys/audit-log", {"limit": 1000, **filters}))["records"]
-        return sorted(
-            (record for record in found if record["operation"] in {"use", "egress"}), key=lambda record: record["time"]
-        )
+        calls = [record for record in found if record.get("operation") in {"use", "egress"}]
+        return sorted(calls, key=lambda record: record["time"])
 
     # The client.
 
