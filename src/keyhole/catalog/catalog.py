@@ -11,6 +11,8 @@ from pathlib import Path
 from keyhole.catalog.entry import CatalogEntry
 from keyhole.core.errors import InvalidRequest, NotFound
 
+LONGEST = 64 * 1024  # bytes of a file
+
 
 class Catalog:
     """Entries, each read when it is first asked for. A user's own file wins over one of ours with the same name."""
@@ -46,16 +48,26 @@ class Catalog:
             self._read[name] = read_entry(source)
         return self._read[name]
 
+    def entries(self) -> tuple[tuple[CatalogEntry, ...], tuple[InvalidRequest, ...]]:
+        """All entries, and what is wrong with the files of a user's own that cannot be read."""
+        found, wrong = [], []
+        for name in self.names():
+            try:
+                found.append(self.get(name))
+            except InvalidRequest as error:
+                wrong.append(error)
+        return tuple(found), tuple(wrong)
+
     def for_variable(self, variable: str) -> CatalogEntry | None:
         """The entry whose SDKs read this environment variable; ``None`` too where several share it."""
-        found = [entry for entry in map(self.get, self.names()) if variable in entry.variables]
+        found = [entry for entry in self.entries()[0] if variable in entry.variables]
         return found[0] if len(found) == 1 else next((e for e in found if variable not in e.shared), None)
 
     def _hint(self, name: str) -> str:
-        close = difflib.get_close_matches(name, self.names(), n=3)
-        titles = {self.get(each).title.lower(): each for each in self.names()} if not close else {}
-        close = close or [titles[title] for title in difflib.get_close_matches(name.lower(), titles, n=3)]
-        return f"perhaps {' or '.join(close)}" if close else "keyhole catalog list shows what there is"
+        wanted = name.lower()
+        near = difflib.get_close_matches(wanted, self.names(), n=3)
+        near += [e.name for e in self.entries()[0] if wanted and wanted in e.title.lower() and e.name not in near]
+        return f"perhaps {' or '.join(near[:3])}" if near else "keyhole catalog list shows what there is"
 
 
 def read_entry(source: Traversable) -> CatalogEntry:
@@ -66,7 +78,11 @@ def read_entry(source: Traversable) -> CatalogEntry:
     """
     name = source.name.removesuffix(".toml")
     try:
-        data = tomllib.loads(source.read_text(encoding="utf-8"))
+        with source.open("rb") as file:
+            content = file.read(LONGEST + 1)
+        if len(content) > LONGEST:
+            raise InvalidRequest(f"catalog entry {name} is longer than {LONGEST} bytes")
+        data = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"catalog entry {name} is not TOML ({error})") from error
     except OSError as error:

@@ -124,7 +124,13 @@ class CatalogEntry:
         return self.keys[field or next(iter(self.keys))].matches(text)
 
     def bindings(self, secret: str) -> dict[str, dict[str, Any]]:
-        """Service name to the object that creates it, bound to the secret of this path. The blanks must be filled."""
+        """Service name to the object that creates it, bound to the secret of this path.
+
+        Raises:
+            InvalidRequest: a blank is not filled in and has no default.
+        """
+        if self.blanks:
+            return self.fill(self.answers({})).bindings(secret)
         seed = secret.encode()
         shown = {field: self.placeholder(seed, field) for field in self.keys}
         single = shown.get(DEFAULT_FIELD, "")
@@ -188,6 +194,7 @@ class CatalogEntry:
         return dataclasses.replace(
             self,
             blanks=(),
+            key_page=put(self.key_page, answers),
             settings=put(settings, answers),
             services=tuple(service for service in services if service.hosts),
             test=Probe.from_data(put(self.test.as_data(), answers)),

@@ -25,7 +25,8 @@ class KeyShape:
     Attributes:
         title: what people call it; empty for the only one.
         pattern: matches the whole key.
-        placeholder: how our placeholders begin, or with ``*`` where letters are put; contains the word that marks them.
+        placeholder: how our placeholders begin, or with ``*`` where letters are put; contains the word that marks them,
+            in upper case where the letters are to be.
         length: characters of a placeholder, as many as a key usually has.
         optional: a credential does without it.
     """
@@ -38,7 +39,7 @@ class KeyShape:
 
     def fill(self, seed: bytes) -> str:
         """A text in the shape of a key that is visibly none, always the same for one seed."""
-        upper = self.placeholder == self.placeholder.upper()
+        upper = MARK.upper() in self.placeholder
         letters = _letters(seed, self.length)
         shape = self.placeholder if _FILL in self.placeholder else self.placeholder.ljust(self.length, _FILL)
         return "".join((next(letters).upper() if upper else next(letters)) if c == _FILL else c for c in shape)
