@@ -1,33 +1,23 @@
 """The catalog: every entry keeps the contract, and a user's own mistakes are named."""
 
+import importlib.util
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from catalog.examples import EXAMPLES
 from keyhole.catalog import Catalog, CatalogEntry
+from keyhole.catalog.shape import repeats_repetition
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.probe import Verdict
 from keyhole.core.service import Service
+from keyhole.faces.run.environment import check_names
+from keyhole.faces.run.plan import RunPlan
 
 CATALOG = Catalog.load()
 DATA = Path(__file__).parents[2] / "src" / "keyhole" / "catalog" / "data"
-
-# Shapes as their makers publish them; none of these was ever a key.
-EXAMPLES = {
-    "anthropic": "sk-ant-api03-" + "A1b2" * 23 + "-AA",
-    "github": "ghp_" + "A1b2" * 9,
-    "gitlab": "glpat-" + "A1b2_" * 4,
-    "google-ai": "AIza" + "A1b2c" * 7,
-    "huggingface": "hf_" + "AbCd" * 8 + "Ef",
-    "linear": "lin_api_" + "A1b2" * 10,
-    "notion": "ntn_" + "A1b2" * 11 + "AB",
-    "npm": "npm_" + "A1b2" * 9,
-    "openai": "sk-proj-" + "A1b2" * 10 + "T3BlbkFJ" + "A1b2" * 10,
-    "pypi": "pypi-" + "AgEIcH" + "A1b2" * 40,
-    "slack": "xoxb-" + "123456789012-123456789012-" + "A1b2" * 6,
-    "stripe": "sk_live_" + "A1b2" * 24,
-}
 
 
 def test_the_catalog_knows_these():
@@ -66,7 +56,7 @@ def test_a_placeholder_has_the_shape_of_a_key_and_cannot_be_taken_for_one(entry)
     placeholder = entry.placeholder(b"work/key")
     assert entry.key.pattern.fullmatch(placeholder)
     assert len(placeholder) == entry.key.length
-    assert "keyhole" in placeholder
+    assert "keyhole" in placeholder.lower()
     assert not entry.looks_like_a_key(placeholder)
     assert placeholder == entry.placeholder(b"work/key")
     assert placeholder != entry.placeholder(b"home/key")
@@ -79,7 +69,7 @@ def test_the_test_call_goes_to_a_path_of_the_first_service(entry):
     assert not service.denies(path)
     assert not service.methods or service.test.method in service.methods
     assert not service.hosts[0].wildcard
-    assert re.fullmatch(r"https://[a-z0-9.-]+/.*", entry.key_page)
+    assert re.fullmatch(r"https://[a-z0-9.-]+/[^{}]*", entry.sample().key_page)
 
 
 def test_git_over_https_is_covered_and_nothing_else_of_the_site():
@@ -100,15 +90,64 @@ def test_the_calls_that_answer_ok_to_everybody_are_read():
 
 def test_a_variable_leads_to_its_entry():
     assert CATALOG.for_variable("GH_TOKEN") is CATALOG.get("github")
+    assert CATALOG.for_variable("GITLAB_TOKEN") is CATALOG.get("gitlab")
     assert CATALOG.for_variable("HOME") is None
-    seen = [variable for name in CATALOG.names() for variable in CATALOG.get(name).variables]
-    assert len(seen) == len(set(seen))
+
+
+def test_no_two_entries_claim_a_variable_unless_one_says_that_it_shares_it():
+    claimed = Counter(v for e in CATALOG.entries()[0] for v in e.variables if v not in e.shared)
+    assert [variable for variable, times in claimed.items() if times > 1] == []
+    assert all(variable in claimed for e in CATALOG.entries()[0] for variable in e.shared)
+
+
+def test_no_variable_steers_the_command_and_none_is_set_twice():
+    for one in CATALOG.entries()[0]:
+        names = [*one.variables, *one.settings]
+        assert len(set(names)) == len(names)
+        check_names(RunPlan(("true",), "", b"", dict.fromkeys(names, "x"), {}, ()))
+
+
+def test_every_placeholder_is_another():
+    made = [e.placeholder(b"a/key", field) for e in CATALOG.entries()[0] for field in e.keys]
+    assert len(set(made)) == len(made)
+
+
+def test_a_long_text_is_compared_with_a_pattern_in_no_time(entry):
+    for field, shape in entry.keys.items():
+        assert not repeats_repetition(shape.pattern.pattern)
+        begin = entry.placeholder(b"", field)
+        for text in ("a" * 16_000, "-" * 16_000, "A1." * 5_000, begin * 60 + "!", begin[:8] + "a_" * 7_000 + " "):
+            entry.looks_like_a_key(text, field)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "slow"),
+    [
+        ("(a+)+", True),
+        ("(?:[a-z]*x)*y", True),
+        ("((ab)+c){2,}", True),
+        ("(a{2,}b)+", True),
+        ("(x|(y+))*", True),
+        ("(a|b)+", False),
+        ("(a+)?", False),
+        ("(sk_)?[a-z+*]{20,}", False),
+        (r"a\(b+\)+", False),
+    ],
+)
+def test_a_pattern_that_could_take_for_ever_is_noticed(pattern, slow):
+    assert repeats_repetition(pattern) == slow
 
 
 def test_an_unknown_name_gets_a_hint():
     with pytest.raises(NotFound) as caught:
         CATALOG.get("strip")
     assert "stripe" in caught.value.hint
+    with pytest.raises(NotFound) as caught:
+        CATALOG.get("jira")
+    assert "perhaps atlassian" in caught.value.hint
+    with pytest.raises(NotFound) as caught:
+        CATALOG.get("qqqqqqqqqq")
+    assert "keyhole catalog list" in caught.value.hint
 
 
 def test_a_users_own_file_is_added_and_wins(tmp_path):
@@ -166,5 +205,16 @@ def test_a_mistake_in_a_file_is_named(tmp_path, old, new, named):
 def test_no_host_of_a_package_registry_stands_in_a_file():
     for source in (*DATA.iterdir(), Path(__file__)):
         text = source.read_text()
-        for name in ("npm", "pypi", "huggingface"):
+        for name in ("npm", "pypi", "huggingface", "docker-hub"):
             assert not [host for service in CATALOG.get(name).services for host in service.hosts if host in text]
+
+
+def test_the_table_of_the_page_is_the_catalog_of_today():
+    path = Path(__file__).parents[2] / "scripts" / "catalog_table.py"
+    spec = importlib.util.spec_from_file_location("catalog_table", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = script.PAGE.read_text()
+    assert script.updated(page) == page, "python scripts/catalog_table.py"
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f"`keyhole add` knows {len(EXAMPLES)} APIs" in readme

@@ -17,22 +17,27 @@ LONGEST = 64 * 1024  # bytes of a file
 class Catalog:
     """Entries, each read when it is first asked for. A user's own file wins over one of ours with the same name."""
 
-    def __init__(self, sources: dict[str, Traversable]) -> None:
+    def __init__(self, sources: dict[str, Traversable], own: frozenset[str] = frozenset()) -> None:
         self._sources = sources
+        self._own = own
         self._read: dict[str, CatalogEntry] = {}
 
     @classmethod
     def load(cls, *folders: Path) -> Catalog:
         """Our entries and those in ``folders``; a folder that is not there is an empty one."""
-        found: dict[str, Traversable] = {}
-        for folder in (files("keyhole.catalog") / "data", *folders):
-            if folder.is_dir():
-                found |= {item.name.removesuffix(".toml"): item for item in folder.iterdir() if _is_entry(item)}
-        return cls(found)
+        found = _entries(files("keyhole.catalog") / "data")
+        own: dict[str, Traversable] = {}
+        for folder in folders:
+            own |= _entries(folder)
+        return cls(found | own, frozenset(own))
 
     def names(self) -> tuple[str, ...]:
         """In alphabetical order."""
         return tuple(sorted(self._sources))
+
+    def own_names(self) -> frozenset[str]:
+        """Those of a user's own."""
+        return self._own
 
     def get(self, name: str) -> CatalogEntry:
         """The entry of that name.
@@ -65,8 +70,8 @@ class Catalog:
 
     def _hint(self, name: str) -> str:
         wanted = name.lower()
-        near = difflib.get_close_matches(wanted, self.names(), n=3)
-        near += [e.name for e in self.entries()[0] if wanted and wanted in e.title.lower() and e.name not in near]
+        near = [entry.name for entry in self.entries()[0] if wanted and wanted in entry.title.lower()]
+        near += [name for name in difflib.get_close_matches(wanted, self.names(), n=3) if name not in near]
         return f"perhaps {' or '.join(near[:3])}" if near else "keyhole catalog list shows what there is"
 
 
@@ -90,5 +95,9 @@ def read_entry(source: Traversable) -> CatalogEntry:
     return CatalogEntry.from_data(name, data)
 
 
-def _is_entry(item: Traversable) -> bool:
-    return item.name.endswith(".toml") and item.is_file()
+def _entries(folder: Traversable) -> dict[str, Traversable]:
+    """Name to file. A hidden file is no entry: an editor or a copy under way made it."""
+    if not folder.is_dir():
+        return {}
+    names = (item for item in folder.iterdir() if item.name.endswith(".toml") and not item.name.startswith("."))
+    return {item.name.removesuffix(".toml"): item for item in names if item.is_file()}

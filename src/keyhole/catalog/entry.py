@@ -324,8 +324,25 @@ def _check(entry: CatalogEntry, reader: Reader) -> None:
     least = entry.fill({blank.name: "" if blank.optional else blank.sample() for blank in entry.blanks})
     if not least.services or least.services[0].name != entry.name:
         raise reader.wrong("service 1", "has no host when the optional blanks stay empty")
+    made = []
     for number, (name, data) in enumerate(entry.sample().bindings("a/key").items(), 1):
         try:
-            Service.from_data(name, data)
+            made.append(Service.from_data(name, data))
         except InvalidRequest as error:
             raise reader.wrong(f"service {number}", f"cannot become a service: {error.reason}") from error
+    _check_test(made[0], reader)
+
+
+def _check_test(first: Service, reader: Reader) -> None:
+    """The harmless call has to be one that its service lets through."""
+    if first.test is None:
+        return
+    path = first.test.path.partition("?")[0]
+    if (
+        first.path_rank(path) is None
+        or first.denies(path)
+        or (first.methods and first.test.method not in first.methods)
+    ):
+        raise reader.wrong("test", "is no call that the first service allows")
+    if first.hosts[0].wildcard:
+        raise reader.wrong("service 1: hosts", "begin with a wildcard, where the test cannot go")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import click
 
 from keyhole.catalog import Catalog, CatalogEntry
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.bindings import bind, ensure_vault, grant, other_bindings
-from keyhole.cli.consent import read_value
+from keyhole.cli.catalog import list_entries, own_folder
+from keyhole.cli.consent import ask_hidden, ask_text, read_value
 from keyhole.cli.granted import DEFAULT_AGENT
 from keyhole.core.errors import Conflict, InvalidRequest
 from keyhole.core.path import DEFAULT_FIELD, parse_name
@@ -19,46 +23,86 @@ from keyhole.core.value import Secret
     examples="""
     keyhole add stripe                           # asks for the key, and does not show it
     keyhole add github --agent coder < token.txt
+    keyhole add atlassian --host acme.atlassian.net --set email=me@acme.com
     keyhole add                                  # the names that are known
     """,
 )
 @click.argument("name", default="")
 @click.option("--agent", default=DEFAULT_AGENT, show_default=True, help="Who may use it; made where there is none.")
 @click.option("--from-file", metavar="FILE", default="", help="Read the key from a file.")
+@click.option("--host", metavar="HOST", default="", help="Your site, region or server, for APIs that have several.")
+@click.option("--set", "said", multiple=True, metavar="NAME=TEXT", help="Other things that are asked for; no secrets.")
 @pass_session
-def add_command(session: Session, /, *, name: str, agent: str, from_file: str) -> None:
+def add_command(
+    session: Session, /, *, name: str, agent: str, from_file: str, host: str, said: tuple[str, ...]
+) -> None:
     """Store the key of a known API, bind it to the API's hosts, and let an agent use it.
 
     The first time it makes the local vault: its master key lies in the system's keychain where one is unlocked, else a
-    passphrase opens it. Without a name it lists what the catalog knows. For anything else: keyhole set, keyhole
-    service add, keyhole grant.
+    passphrase opens it. What the API has besides for each account (a site, a region, an account's id) is asked for, or
+    given with --host and --set. A credential of several fields is given as a JSON object where it is not typed.
+    Without a name it lists what the catalog knows. For anything else: keyhole set, keyhole service add, keyhole grant.
     """
-    from keyhole.config import home  # noqa: PLC0415  # --help needs no paths
-
-    catalog = Catalog.load(home() / "catalog")
+    catalog = Catalog.load(own_folder())
     if not name:
-        entries = [catalog.get(each) for each in catalog.names()]
-        rows = [(e.name, e.title, ", ".join(e.variables), e.services[0].hosts[0]) for e in entries]
-        known = [{"name": e.name, "title": e.title, "variables": list(e.variables)} for e in entries]
-        session.out.table(known, ("name", "what", "variables", "host"), rows)
+        list_entries(session, catalog)
         return
-    entry = catalog.get(name)
+    entry = _filled(session, catalog.get(name), host, said)
     agent = parse_name(agent)
     ensure_vault(session)
-    secret = f"{entry.name}/api-key"
+    secret = entry.secret
     _refuse_other_bindings(session, entry, secret)
     session.out.say(f"Keys of {entry.title} are made at {entry.key_page}")
-    version = _store(session, entry, secret, read_value(f"The key for {entry.title}: ", from_file))
+    if entry.note:
+        session.out.say(entry.note)
+    version = _store(session, entry, secret, _values(entry, from_file))
     made = bind(session, entry, secret)
     grant(session, agent, made)
     hosts = [host for service in entry.services for host in service.hosts]
     data = {"secret": secret, "version": version, "services": made, "agent": agent, "variables": list(entry.variables)}
+    finds = f", who finds a placeholder in {', '.join(entry.variables)}" if entry.variables else ""
     session.out.done(
         data,
         f"stored {secret}, version {version}\n"
-        f"bound to {', '.join(hosts)}: service {', '.join(made)}\n"
-        f"granted to the agent {agent}, who finds a placeholder in {', '.join(entry.variables)}\n"
+        f"bound to {_some(hosts)}: service {', '.join(made)}\n"
+        f"granted to the agent {agent}{finds}\n"
         f"now: keyhole run{'' if agent == DEFAULT_AGENT else f' --agent {agent}'} -- COMMAND",
+    )
+
+
+def _some(hosts: list[str], most: int = 4) -> str:
+    return ", ".join(hosts[:most]) + (f" and {len(hosts) - most} more" if len(hosts) > most else "")
+
+
+def _filled(session: Session, entry: CatalogEntry, host: str, said: tuple[str, ...]) -> CatalogEntry:
+    """The entry for the user's account: what the options say, then what the person answers, then the defaults."""
+    answers = {}
+    for text in said:
+        name, mark, answer = text.partition("=")
+        if not mark:
+            raise InvalidRequest("--set is not a name and a text", "for example --set email=me@example.com")
+        answers[name] = answer
+    if host:
+        answers |= {_blank_of_host(entry): host}
+    person = sys.stdin is not None and sys.stdin.isatty()
+    for blank in entry.blanks:
+        if blank.name in answers:
+            continue
+        if person and not blank.default and not blank.optional:
+            of = f" ({', '.join(blank.choices)})" if blank.choices else ""
+            answers[blank.name] = ask_text(f"{blank.ask}{of}: ")
+        elif blank.default or blank.optional:
+            option = "--host" if entry.hosts_with(blank) else f"--set {blank.name}="
+            session.out.say(f"{blank.ask}: {blank.default or 'none'}; say another with {option}")
+    return entry.fill(entry.answers(answers))
+
+
+def _blank_of_host(entry: CatalogEntry) -> str:
+    for blank in entry.blanks:
+        if entry.hosts_with(blank):
+            return blank.name
+    raise InvalidRequest(
+        f"the hosts of {entry.title} are the same for everybody", "for another host: keyhole service add NAME --host …"
     )
 
 
@@ -71,12 +115,50 @@ def _refuse_other_bindings(session: Session, entry: CatalogEntry, secret: str) -
         )
 
 
-def _store(session: Session, entry: CatalogEntry, secret: str, value: Secret) -> int:
+def _values(entry: CatalogEntry, from_file: str) -> dict[str, str]:
+    """The key, or the fields of the credential: typed one by one, or read as a JSON object."""
+    if DEFAULT_FIELD in entry.keys:
+        return {DEFAULT_FIELD: _text(read_value(f"The key for {entry.title}: ", from_file))}
+    if not from_file and sys.stdin is not None and sys.stdin.isatty():
+        typed = {}
+        for field, shape in entry.keys.items():
+            more = ", or nothing" if shape.optional else ""
+            typed[field] = _text(ask_hidden(f"{entry.title}, {shape.title or field}{more}: "))
+        return _complete(entry, typed)
     try:
-        text = value.reveal().decode()
+        data = json.loads(_text(read_value("", from_file)))
+    except ValueError:
+        data = None
+    if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
+        raise InvalidRequest(
+            f"the credential of {entry.title} has several fields, and what was given is no JSON object of texts",
+            f'give {{"{next(iter(entry.keys))}": "…", …}}, or type it on a terminal',
+        )
+    return _complete(entry, data)
+
+
+def _complete(entry: CatalogEntry, data: dict[str, str]) -> dict[str, str]:
+    given = {field: value.strip() for field, value in data.items() if value.strip()}
+    missing = [field for field, shape in entry.keys.items() if field not in given and not shape.optional]
+    if missing or given.keys() - entry.keys.keys():
+        raise InvalidRequest(
+            f"{missing[0]} is missing" if missing else "there is a field too many (not shown, it may be a secret)",
+            f"the fields are {', '.join(entry.keys)}",
+        )
+    return given
+
+
+def _text(value: Secret) -> str:
+    try:
+        return value.reveal().decode()
     except UnicodeDecodeError:
         raise InvalidRequest("the key is not text", "paste the key itself") from None
-    if not entry.looks_like_a_key(text):
-        session.out.warn(f"this does not look like a key of {entry.title}; it is stored all the same")
-    body = {"data": {DEFAULT_FIELD: text}, "options": {"type": "api-key"}}
+
+
+def _store(session: Session, entry: CatalogEntry, secret: str, values: dict[str, str]) -> int:
+    for field, text in values.items():
+        if not entry.looks_like_a_key(text, field):
+            what = "a key" if field == DEFAULT_FIELD else entry.keys[field].title or field
+            session.out.warn(f"this does not look like {what} of {entry.title}; it is stored all the same")
+    body = {"data": values, "options": {"type": "api-key"}}
     return int(session.client.write(f"secret/data/{secret}", body).data["version"])

@@ -33,8 +33,9 @@ def bound_secret(session: Session, service: str) -> str | None:
 
 def other_bindings(session: Session, entry: CatalogEntry, secret: str) -> dict[str, str]:
     """The services of an entry's names that lend another secret, and are the user's own: name to secret."""
-    bound = {service.name: bound_secret(session, service.name) for service in entry.services}
-    return {name: other for name, other in bound.items() if other is not None and other.split("#")[0] != secret}
+    ours = {name: data["secret"] for name, data in entry.bindings(secret).items()}
+    bound = {name: bound_secret(session, name) for name in ours}
+    return {name: other for name, other in bound.items() if other not in {None, ours[name]}}
 
 
 def bind(session: Session, entry: CatalogEntry, secret: str, *, only: tuple[str, ...] = ()) -> list[str]:
@@ -55,13 +56,14 @@ def grant(session: Session, agent: str, services: list[str]) -> None:
         session.client.write(f"agents/{agent}/services/{service}")
 
 
-def placeholder_for(secret: str, entry: CatalogEntry | None) -> str:
+def placeholder_for(secret: str, entry: CatalogEntry | None, field: str = "") -> str:
     """What stands for a secret outside the vault: in the shape that SDKs expect, where the catalog knows it.
 
     Args:
         secret: as it is written in a command, such as ``stripe/api-key`` or ``db/prod#password``.
         entry: what the catalog knows of it.
+        field: of the entry, where it has several.
     """
     if entry is not None:
-        return entry.placeholder(secret.encode())
+        return entry.placeholder(secret.encode(), field)
     return f"keyhole_placeholder_{hashlib.sha256(secret.encode()).hexdigest()[:16]}"

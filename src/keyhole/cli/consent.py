@@ -42,6 +42,18 @@ def ask_hidden(prompt: str) -> Secret:
         raise InvalidRequest("nothing was entered", "type it, or give it on stdin") from None
 
 
+def ask_text(prompt: str) -> str:
+    """One line that may be seen. The question is shown on stderr, since stdout is for results."""
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    with _interruptible():
+        line = sys.stdin.readline(_LINE)
+    if not line:
+        sys.stderr.write("\n")
+        raise InvalidRequest("nothing was entered", "type it, or give it with --host or --set")
+    return line.strip()
+
+
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """Let Ctrl-C end a question at once: the handler of a running event loop only takes a note, and reading goes on."""

@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Services, agents, policies": {
         "service": ("service:service", "Where secrets may go and how they are attached."),
         "agent": ("agent:agent", "Machine identities and their tokens."),
+        "catalog": ("catalog:catalog", "The services that add knows, and your own."),
         "grant": ("grants:grant_command", "Let an agent use a service."),
         "revoke": ("grants:revoke_command", "Take a grant back."),
         "policy": ("policy:policy", "Rules on API paths."),

@@ -98,7 +98,11 @@ def _placeholder(secret: str, variables: tuple[str, ...]) -> str:
     from keyhole.catalog import Catalog  # noqa: PLC0415  # few services name variables
 
     catalog = Catalog.load()
-    return placeholder_for(secret, next(filter(None, map(catalog.for_variable, variables)), None))
+    for variable in variables:
+        entry = catalog.for_variable(variable)
+        if entry is not None:
+            return placeholder_for(secret, entry, entry.fields.get(variable, ""))
+    return placeholder_for(secret, None)
 
 
 def _warn_missing(session: Session, path: str) -> None:
