@@ -1,7 +1,7 @@
 """The keys of one org, and the envelope around each stored entry.
 
     entry        format 0x01 | term u32 | data key, wrapped | body
-    record       format 0x01 | term u32 | body
+    record       format 0x01 | term u32 | salt 16 | body
     wrapped key  nonce 12 | ciphertext 32 | tag 16
     body         nonce 12 | ciphertext | tag 16
 
@@ -11,8 +11,8 @@ mount, key, revision or term, and a new term rewraps an entry without a new mean
 
 Safe here: keys of different use are independent random bytes, never derived from one another; a data key seals one
 message. A term's key seals one short message an entry: the vault counts these, and rotates long before 2**32.
-Journal records are sealed directly under the journal key of a term. They cannot be sealed again (the digest chain
-covers their bytes), so journal terms live on when an entry term is dropped.
+Journal records are sealed under keys derived from the journal key of a term (``journal_key``). They cannot be sealed
+again (the digest chain covers their bytes), so journal terms live on when an entry term is dropped.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import NamedTuple, NoReturn, Self
 from keyhole.core.errors import InvalidRequest
 from keyhole.crypto import siv
 from keyhole.crypto.aead import KEY_SIZE, OVERHEAD, AeadKey, does_not_open
+from keyhole.crypto.journal_key import SALT_SIZE, JournalKey
 
 FORMAT = 1
 _HEADER = struct.Struct(">BI")  # format, term
@@ -34,7 +35,8 @@ _TERM = struct.Struct(f">I{KEY_SIZE}s")
 _COUNT = struct.Struct(">H")
 _WRAPPED_END = _HEADER.size + OVERHEAD + KEY_SIZE
 ENTRY_OVERHEAD = _WRAPPED_END + OVERHEAD
-RECORD_OVERHEAD = _HEADER.size + OVERHEAD
+_RECORD_BODY = _HEADER.size + SALT_SIZE
+RECORD_OVERHEAD = _RECORD_BODY + OVERHEAD
 LAST_TERM = 2**32 - 1
 _OPENED = 1024
 
@@ -107,7 +109,7 @@ class Keyring:
         self._entries = dict(sorted(entries.items()))
         self._journals = dict(sorted(journals.items()))
         self._entry_keys = {term: AeadKey(key) for term, key in self._entries.items()}
-        self._journal_keys = {term: AeadKey(key) for term, key in self._journals.items()}
+        self._journal_keys = {term: JournalKey(key) for term, key in self._journals.items()}
         self._name = name
         self._token = token
         # Data keys of entries that were opened lately, ready for use, by what wraps them and where they belong. They
@@ -206,7 +208,8 @@ class Keyring:
 
     def seal_records(self, records: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         """Bodies of journal records under the journal key of the current term, each bound to its clear header."""
-        return self._journal_keys[self.current].seal_each(records, _HEADER.pack(FORMAT, self.current))
+        key, salt = self._journal_keys[self.current].sealer(len(records))
+        return key.seal_each(records, _HEADER.pack(FORMAT, self.current) + salt)
 
     def open_record(self, blob: bytes, aad: bytes) -> bytes:
         """The body of a journal record.
@@ -217,7 +220,8 @@ class Keyring:
         key = self._journal_keys.get(term_of(blob))
         if key is None:
             raise does_not_open()
-        return key.open(memoryview(blob)[_HEADER.size :], blob[: _HEADER.size] + aad)
+        header = blob[:_RECORD_BODY]
+        return key.opener(header[_HEADER.size :]).open(blob[_RECORD_BODY:], header + aad)
 
     def keyed_hash(self, purpose: str, data: bytes) -> bytes:
         """HMAC-SHA256 (32 bytes) for looking something up without storing it; purposes never collide.
