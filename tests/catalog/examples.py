@@ -1,6 +1,7 @@
 """Keys in the shape that their makers publish. None of these was ever a key: they are made of a few letters."""
 
 import itertools
+import json
 
 
 def alnum(count: int) -> str:
@@ -23,7 +24,12 @@ def jwt() -> str:
     return f"eyJ{alnum(17)}.{alnum(60)}.{alnum(43)}"
 
 
-EXAMPLES = {
+def account() -> str:
+    return json.dumps({"type": "service_account", "private_key": f"-----BEGIN PRIVATE KEY-----\n{alnum(1600)}\n"})
+
+
+# The key, or the fields of a credential.
+EXAMPLES: dict[str, str | dict[str, str]] = {
     "airtable": f"pat{alnum(14)}.{hexa(64)}",
     "algolia": hexa(32),
     "anthropic": f"sk-ant-api03-{alnum(92)}-AA",
@@ -31,6 +37,12 @@ EXAMPLES = {
     "asana": f"2/1200000000000000/1200000000000001:{hexa(32)}",
     "assemblyai": hexa(32),
     "atlassian": f"ATATT3xFfGF0{alnum(171)}={upper(8)}",
+    "aws": {
+        "access_key_id": f"AKIA{upper(16)}",
+        "secret_access_key": f"{alnum(20)}/{alnum(18)}+",
+        "session_token": f"IQoJb3JpZ2luX2Vj{alnum(300)}==".replace("_", "/"),
+    },
+    "azure": f"{alnum(3)}8Q~{alnum(34)}",
     "azure-devops": alnum(84),
     "bitbucket": f"ATATT3xFfGF0{alnum(171)}={upper(8)}",
     "box": alnum(32),
@@ -56,6 +68,7 @@ EXAMPLES = {
     "firecrawl": f"fc-{hexa(32)}",
     "fireworks": f"fw_{alnum(24)}",
     "fly": f"FlyV1 fm2_lJPE{alnum(300)},fm2_{alnum(300)}",
+    "gcp": account(),
     "github": f"ghp_{alnum(36)}",
     "github-enterprise": f"ghp_{alnum(36)}",
     "gitlab": f"glpat-{alnum(20)}",

@@ -11,6 +11,7 @@ from catalog.examples import EXAMPLES
 from keyhole.catalog import Catalog, CatalogEntry
 from keyhole.catalog.shape import repeats_repetition
 from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.path import DEFAULT_FIELD
 from keyhole.core.probe import Verdict
 from keyhole.core.service import Service
 from keyhole.faces.run.environment import check_names
@@ -46,20 +47,29 @@ def test_every_service_is_one_that_the_vault_accepts(entry):
         assert Service.from_data(name, made.as_data()).as_data() == made.as_data()
 
 
+def keys(entry: CatalogEntry) -> dict[str, str]:
+    """A real key by its field."""
+    example = EXAMPLES[entry.name]
+    return {DEFAULT_FIELD: example} if isinstance(example, str) else example
+
+
 def test_a_real_key_is_recognised_and_other_texts_are_not(entry):
-    assert entry.looks_like_a_key(EXAMPLES[entry.name])
-    for wrong in ("", "password", "https://example.com/", EXAMPLES[entry.name] + "\n", " " + EXAMPLES[entry.name]):
-        assert not entry.looks_like_a_key(wrong)
+    assert keys(entry).keys() == entry.keys.keys()
+    for field, key in keys(entry).items():
+        assert entry.looks_like_a_key(key, field)
+        for wrong in ("", "password", "https://example.com/", key + "\0", "! " + key, key * 4_000):
+            assert not entry.looks_like_a_key(wrong, field)
 
 
 def test_a_placeholder_has_the_shape_of_a_key_and_cannot_be_taken_for_one(entry):
-    placeholder = entry.placeholder(b"work/key")
-    assert entry.key.pattern.fullmatch(placeholder)
-    assert len(placeholder) == entry.key.length
-    assert "keyhole" in placeholder.lower()
-    assert not entry.looks_like_a_key(placeholder)
-    assert placeholder == entry.placeholder(b"work/key")
-    assert placeholder != entry.placeholder(b"home/key")
+    for field, shape in entry.keys.items():
+        placeholder = entry.placeholder(b"work/key", field)
+        assert shape.token or shape.pattern.fullmatch(placeholder)
+        assert len(placeholder) == shape.length
+        assert "keyhole" in placeholder.lower()
+        assert not entry.looks_like_a_key(placeholder, field)
+        assert placeholder == entry.placeholder(b"work/key", field)
+        assert placeholder != entry.placeholder(b"home/key", field)
 
 
 def test_the_test_call_goes_to_a_path_of_the_first_service(entry):

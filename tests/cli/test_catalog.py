@@ -155,3 +155,29 @@ def test_an_entry_that_takes_the_place_of_another_is_warned_of(local, acme, tmp_
     said = ok("catalog", "add", own).err
     assert "takes the place of the entry 'stripe'" in said
     assert "OPENAI_API_KEY is a variable of openai too" in said
+
+
+def test_a_field_that_a_credential_does_without_has_no_variable(local):
+    keys = {"access_key_id": "AKIA" + "A1B2" * 4, "secret_access_key": "a1B2" * 10}
+    ok("add", "aws", "--host", "eu-central-1", stdin=json.dumps(keys))
+    service = ok("service", "show", "aws", "--json").json
+    assert service["variables"] == {"AWS_ACCESS_KEY_ID": "access_key_id", "AWS_SECRET_ACCESS_KEY": "secret_access_key"}
+    assert service["hosts"][:2] == ["sts.eu-central-1.amazonaws.com:443", "*.eu-central-1.amazonaws.com:443"]
+    found = {v["variable"]: v["placeholder"] for v in ok("env", "--json").json}
+    assert found["AWS_REGION"] == "eu-central-1"
+    assert found["AWS_ACCESS_KEY_ID"].startswith("AKIAKEYHOLE")
+    assert "AWS_SESSION_TOKEN" not in found
+    ok("add", "aws", "--host", "eu-central-1", stdin=json.dumps({**keys, "session_token": "a1B2" * 50}))
+    assert "AWS_SESSION_TOKEN" in {v["variable"] for v in ok("env", "--json").json}
+
+
+def test_an_sdk_that_asks_for_a_token_itself_is_given_the_placeholder(local):
+    options = ("--set", "tenant=acme.onmicrosoft.com", "--set", "client_id=00000000-0000-0000-0000-000000000001")
+    ok("add", "azure", *options, stdin="a1B8Q~" + "a1B2" * 8 + "ab")
+    services = {each["name"]: each for each in ok("service", "list", "--json").json}
+    shown = {v["variable"]: v["placeholder"] for v in ok("env", "--json").json}
+    assert services["azure-login"]["inject"]["text"] == shown["AZURE_CLIENT_SECRET"]
+    assert services["azure-login"]["paths"][0] == "/acme.onmicrosoft.com/oauth2/v2.0/token"
+    assert services["azure-vault"]["inject"]["client_id"] == "00000000-0000-0000-0000-000000000001"
+    allowed = run("why", "POST", "https://login.microsoftonline.com/acme.onmicrosoft.com/oauth2/v2.0/token")
+    assert allowed.code == 0, allowed

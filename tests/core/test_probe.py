@@ -17,10 +17,11 @@ from keyhole.core.probe import Probe, Verdict
         (404, "", Verdict.UNCLEAR),
         (302, "", Verdict.UNCLEAR),
         (500, '{"ok":true}', Verdict.UNCLEAR),
+        (401, '{"code": "missing_permissions"}', Verdict.LIMITED),
     ],
 )
 def test_an_answer_means_accepted_refused_limited_or_neither(status, body, verdict):
-    probe = Probe(refused=(400, 401), contains='"ok":true')
+    probe = Probe(refused=(400, 401), contains='"ok":true', limited_by='"code":"missing')
     assert probe.verdict(status, body) == verdict
 
 
@@ -34,6 +35,7 @@ def test_a_probe_comes_back_as_it_was_given():
         "refused": [401, 403],
         "limited": [],
         "contains": '"id"',
+        "limited_by": "scope",
     }
     assert Probe.from_data(data).as_data() == data
     assert Probe.from_data({}).as_data() == {"method": "GET", "path": "/"}
@@ -57,6 +59,7 @@ def test_a_probe_comes_back_as_it_was_given():
         {"refused": [99]},
         {"limited": "403"},
         {"contains": 1},
+        {"limited_by": ["a"]},
     ],
 )
 def test_what_is_no_probe_is_refused(data):

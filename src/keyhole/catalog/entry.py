@@ -1,23 +1,23 @@
 """One entry of the catalog and the form of its file.
 
-============== ====================================================================================
-``title``       what people call it
-``key_page``    ``host`` or ``host_labels``, and ``path``: where a key is made
-``note``        optional: a sentence for who adds it
-``variables``   environment variables that its SDKs and command lines read: a list, or for a credential of several
-                fields a table of variable and field
-``shared``      those of them that other entries claim as well
-``settings``    optional: variables that are set to a text, which may have blanks
-``[key]``       ``pattern`` (a regular expression for all of it), ``placeholder`` (how ours begins, or with ``*`` for
-                each letter to fill in), ``length``; for a credential of several fields ``[key.FIELD]`` with a
-                ``title`` besides, and ``optional`` where it can do without
+================ ==================================================================================================
+``title``        what people call it
+``key_page``     ``host`` or ``host_labels``, and ``path``: where a key is made
+``note``         optional: a sentence for who adds it
+``variables``    environment variables that its SDKs and command lines read: a list, or for a credential of several
+                 fields a table of variable and field
+``shared``       those of them that other entries claim as well
+``settings``     optional: variables that are set to a text, which may have blanks
+``[key]``        ``pattern`` (a regular expression for all of it), ``placeholder`` (how ours begins, or with ``*`` for
+                 each letter to fill in), ``length``, ``token`` where it stands for a token that is made with the key;
+                 for a credential of several fields ``[key.FIELD]`` with a ``title`` besides, and ``optional``
 ``[blank.NAME]`` what differs from account to account, written ``{NAME}`` elsewhere: ``ask``, ``kind`` (``label``,
-                ``host``, ``text``), ``choices``, ``default``, ``example``, ``optional``
-``[[service]]`` ``name``, ``hosts`` or ``host_labels``, ``inject``; optional ``methods``, ``paths``, ``deny_paths``,
-                ``field``
-``[test]``      ``method``, ``path``; optional ``headers``, ``body``, ``statuses``, ``refused``, ``limited``,
-                ``contains``; goes to the first host of the first service. ``{key}``, or ``{FIELD}``, is the placeholder
-============== ====================================================================================
+                 ``host``, ``text``), ``choices``, ``default``, ``example``, ``optional``
+``[[service]]``  ``name``, ``hosts`` or ``host_labels``, ``inject``; optional ``methods``, ``paths``, ``deny_paths``,
+                 ``field``
+``[test]``       see ``core.probe``; goes to the first host of the first service. ``{key}``, or ``{FIELD}``, is the
+                 placeholder
+================ ==================================================================================================
 
 ``host_labels`` writes a host as the list of its labels, for hosts whose name is not to be found in files.
 """
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ from keyhole.catalog.blank import Blank, put, read_blanks, written_in
 from keyhole.catalog.reader import Reader
 from keyhole.catalog.shape import KeyShape, read_shape
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.inject import KINDS
+from keyhole.core.kind import Kind
 from keyhole.core.path import DEFAULT_FIELD
 from keyhole.core.probe import Probe
 from keyhole.core.service import Service
@@ -123,33 +125,40 @@ class CatalogEntry:
         """Whether a pasted text has the shape of a key. Shapes change: to warn by, not to refuse."""
         return self.keys[field or next(iter(self.keys))].matches(text)
 
-    def bindings(self, secret: str) -> dict[str, dict[str, Any]]:
+    def bindings(self, secret: str, *, without: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         """Service name to the object that creates it, bound to the secret of this path.
+
+        Args:
+            secret: path of the secret.
+            without: optional fields that it does not have.
 
         Raises:
             InvalidRequest: a blank is not filled in and has no default.
         """
         if self.blanks:
-            return self.fill(self.answers({})).bindings(secret)
+            return self.fill(self.answers({})).bindings(secret, without=without)
         seed = secret.encode()
-        shown = {field: self.placeholder(seed, field) for field in self.keys}
+        shown = {field: self.placeholder(seed, field) for field in self.keys if field not in without}
+        fields = {variable: field for variable, field in self.fields.items() if field not in without}
         single = shown.get(DEFAULT_FIELD, "")
         more = {} if single else {"placeholders": shown}
         words = {_KEY: single, **shown}
         test = put(self.test.as_data(), words)
         made = {}
         for service in self.services:
-            text = {"text": single} if service.inject.get("kind") == "placeholder" and single else {}
+            kind = KINDS.get(str(service.inject.get("kind")))
+            text = {"text": single} if single and _takes_text(kind) and "text" not in service.inject else {}
+            secretless = kind is not None and kind.secretless
             made[service.name] = {
                 "hosts": list(service.hosts),
                 "schemes": ["https"],
                 "methods": list(service.methods),
                 "paths": list(service.paths),
                 "deny_paths": list(service.deny_paths),
-                "secret": f"{secret}#{service.field or DEFAULT_FIELD}",
+                "secret": "" if secretless else f"{secret}#{service.field or DEFAULT_FIELD}",
                 "inject": {**put(dict(service.inject), words), **text},
                 "placeholder": single,
-                "variables": dict(self.fields) if self.fields else list(self.variables),
+                "variables": fields or list(self.variables),
                 **more,
                 **({"settings": dict(self.settings)} if self.settings else {}),
                 **({"test": test} if service is self.services[0] else {}),
@@ -246,6 +255,11 @@ class CatalogEntry:
         return entry
 
 
+def _takes_text(kind: Kind | None) -> bool:
+    """Whether the client has to send the placeholder, or gets it."""
+    return kind is not None and any(option.name == "text" for option in kind.options)
+
+
 def _keys(part: Reader) -> dict[str, KeyShape]:
     if "pattern" in part.data or not part.data:
         return {DEFAULT_FIELD: read_shape(part)}
@@ -315,7 +329,8 @@ def _check(entry: CatalogEntry, reader: Reader) -> None:
     if both := blanks & entry.keys.keys():
         raise reader.wrong("blank", f"has {min(both)}, which is a field of the key")
     for service, part in zip(entry.services, reader.tables("service"), strict=True):
-        known = blanks | ({*entry.keys, _KEY} if service.inject.get("kind") == "placeholder" else set())
+        takes_text = _takes_text(KINDS.get(str(service.inject.get("kind"))))
+        known = blanks | ({*entry.keys, _KEY} if takes_text else set())
         used = written_in([*service.hosts, *service.paths, *service.deny_paths, dict(service.inject)])
         if used - known:
             raise part.wrong("", f"has {{{min(used - known)}}}, which is no blank")

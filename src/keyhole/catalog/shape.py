@@ -29,6 +29,7 @@ class KeyShape:
             in upper case where the letters are to be.
         length: characters of a placeholder, as many as a key usually has.
         optional: a credential does without it.
+        token: the placeholder stands for a token that is made with the key, and need not look like the key.
     """
 
     title: str
@@ -36,6 +37,7 @@ class KeyShape:
     placeholder: str
     length: int
     optional: bool = False
+    token: bool = False
 
     def fill(self, seed: bytes) -> str:
         """A text in the shape of a key that is visibly none, always the same for one seed."""
@@ -51,7 +53,7 @@ class KeyShape:
 
 def read_shape(part: Reader) -> KeyShape:
     """Read a ``[key]`` table. Raises ``InvalidRequest``."""
-    part.only("title", "pattern", "placeholder", "length", "optional")
+    part.only("title", "pattern", "placeholder", "length", "optional", "token")
     source = part.text("pattern")
     try:
         pattern = re.compile(source)
@@ -70,8 +72,9 @@ def read_shape(part: Reader) -> KeyShape:
         raise part.wrong("length", "must be that of the placeholder, or at least 8 more than its beginning")
     if 0 < stars < _RANDOM:
         raise part.wrong("placeholder", f"must have at least {_RANDOM} characters to fill in")
-    shape = KeyShape(part.text("title", ""), pattern, placeholder, length, part.flag("optional"))
-    if not pattern.fullmatch(shape.fill(b"")):
+    flags = (part.flag("optional"), part.flag("token"))
+    shape = KeyShape(part.text("title", ""), pattern, placeholder, length, *flags)
+    if not shape.token and not pattern.fullmatch(shape.fill(b"")):
         raise part.wrong("placeholder", "does not lead to a text that the pattern matches")
     return shape
 

@@ -55,8 +55,9 @@ def add_command(
     session.out.say(f"Keys of {entry.title} are made at {entry.key_page}")
     if entry.note:
         session.out.say(entry.note)
-    version = _store(session, entry, secret, _values(entry, from_file))
-    made = bind(session, entry, secret)
+    values = _values(entry, from_file)
+    version = _store(session, entry, secret, values)
+    made = bind(session, entry, secret, without=tuple(field for field in entry.keys if field not in values))
     grant(session, agent, made)
     hosts = [host for service in entry.services for host in service.hosts]
     data = {"secret": secret, "version": version, "services": made, "agent": agent, "variables": list(entry.variables)}

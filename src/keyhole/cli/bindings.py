@@ -38,9 +38,25 @@ def other_bindings(session: Session, entry: CatalogEntry, secret: str) -> dict[s
     return {name: other for name, other in bound.items() if other not in {None, ours[name]}}
 
 
-def bind(session: Session, entry: CatalogEntry, secret: str, *, only: tuple[str, ...] = ()) -> list[str]:
-    """Write the services of an entry, bound to ``secret``; all of them, or those that ``only`` names."""
-    made = {name: data for name, data in entry.bindings(secret).items() if not only or name in only}
+def bind(
+    session: Session,
+    entry: CatalogEntry,
+    secret: str,
+    *,
+    only: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+) -> list[str]:
+    """Write the services of an entry, bound to ``secret``; all of them, or those that ``only`` names.
+
+    Args:
+        session: whose vault.
+        entry: of the catalog.
+        secret: path.
+        only: names of services.
+        without: optional fields that the secret does not have.
+    """
+    bindings = entry.bindings(secret, without=without)
+    made = {name: data for name, data in bindings.items() if not only or name in only}
     for name, data in made.items():
         session.client.write(f"services/{name}", data)
     return list(made)

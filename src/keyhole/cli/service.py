@@ -204,6 +204,9 @@ def test(session: Session, /, *, name: str, path: str, method: str) -> int:
     try:
         answer = session.client.call(probe.method, url, service=name, headers=probe.headers, body=probe.body)
     except (UpstreamUnreachable, UpstreamTimeout, UpstreamTls) as error:
+        if "token endpoint refused" in error.reason:  # it was reached, and did not take the secret
+            session.out.result({"name": name, "url": url, "verdict": "refused"}, f"refused: {error.reason}")
+            return REFUSED
         raise type(error)(f"the API could not be reached: {error.reason}", error.hint) from None
     verdict = probe.verdict(answer.status, answer.text)
     session.out.result(

@@ -12,7 +12,7 @@ from keyhole.core.errors import InvalidRequest
 _LONGEST = 4096  # characters of a path or a body
 _HEADERS = 16
 _METHODS = ("GET", "HEAD", "POST")
-_KNOWN = ("method", "path", "headers", "body", "statuses", "refused", "limited", "contains")
+_KNOWN = ("method", "path", "headers", "body", "statuses", "refused", "limited", "contains", "limited_by")
 
 
 class Verdict(StrEnum):
@@ -37,6 +37,7 @@ class Probe:
         refused: that a wrong key gets.
         limited: that a right key gets which may not make this call.
         contains: what the answer to an accepted key must have besides, once its white space is taken out.
+        limited_by: what the refusal of a right key has that may not make this call, where its status does not tell.
     """
 
     method: str = "GET"
@@ -47,6 +48,7 @@ class Probe:
     refused: tuple[int, ...] = (401,)
     limited: tuple[int, ...] = (403,)
     contains: str = ""
+    limited_by: str = ""
 
     @classmethod
     def from_data(cls, data: Any) -> Probe:
@@ -68,9 +70,9 @@ class Probe:
         body = data.get("body")
         if body is not None and not (isinstance(body, str) and len(body) <= _LONGEST):
             raise InvalidRequest("test: body must be a text")
-        contains = data.get("contains", "")
-        if not _is_text(contains):
-            raise InvalidRequest("test: contains must be a text")
+        for name in ("contains", "limited_by"):
+            if not _is_text(data.get(name, "")):
+                raise InvalidRequest(f"test: {name} must be a text")
         return cls(
             method=method,
             path=path,
@@ -79,7 +81,8 @@ class Probe:
             statuses=_statuses(data, "statuses", (200,), least=1),
             refused=_statuses(data, "refused", (401,)),
             limited=_statuses(data, "limited", (403,)),
-            contains=contains,
+            contains=data.get("contains", ""),
+            limited_by=data.get("limited_by", ""),
         )
 
     def as_data(self) -> dict[str, Any]:
@@ -93,17 +96,16 @@ class Probe:
         for name in ("statuses", "refused", "limited"):
             if getattr(self, name) != getattr(plain, name):
                 data[name] = list(getattr(self, name))
-        return {**data, **({"contains": self.contains} if self.contains else {})}
+        return data | {name: getattr(self, name) for name in ("contains", "limited_by") if getattr(self, name)}
 
     def verdict(self, status: int, body: str) -> Verdict:
         """What an answer with this status and body means."""
+        said = "".join(body.split())
         if status in self.statuses:
-            if self.contains in "".join(body.split()):
-                return Verdict.ACCEPTED
-            return Verdict.UNCLEAR if status in self.limited else Verdict.REFUSED
-        if status in self.refused:
-            return Verdict.REFUSED
-        return Verdict.LIMITED if status in self.limited else Verdict.UNCLEAR
+            return Verdict.ACCEPTED if self.contains in said else Verdict.REFUSED
+        if status in self.limited or (self.limited_by and self.limited_by in said):
+            return Verdict.LIMITED
+        return Verdict.REFUSED if status in self.refused else Verdict.UNCLEAR
 
 
 def _is_text(value: Any) -> bool:
