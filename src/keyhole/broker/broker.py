@@ -145,7 +145,7 @@ class Broker:
                 )
             directory = await self.directory(vault, state)
             target = canonical_target(call.target)
-            wanted = Wanted(call.scheme, authority, call.method, readings(target), call.service, call.headers)
+            wanted = Wanted(call.scheme, authority, call.method, readings(target), call.service, call.headers, target)
             match = directory.match(caller, wanted)
             if match.refusal is not None:
                 request = _about(request, match)

@@ -12,7 +12,7 @@ from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.message import Headers
 from keyhole.core.service import Service
-from keyhole.injections.placeholder import decode_basic
+from keyhole.injections.placeholder import shows, shows_in_target
 
 _GRANTED = 4096
 _SHORT_PATH = 256
@@ -29,6 +29,7 @@ class Wanted:
         paths: the readings of its path that rules are judged on; the first is the usual one.
         service: the service that the caller named, or ``""``.
         headers: searched for placeholders when a tie is left.
+        target: the same.
     """
 
     scheme: str
@@ -37,6 +38,7 @@ class Wanted:
     paths: tuple[str, ...]
     service: str = ""
     headers: Headers | None = None
+    target: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Match:
     Attributes:
         service: what the call goes through; ``None`` when no service of the org knows the host.
         refusal: why it may not be made.
-        shown: whether it was decided by what the headers show.
+        shown: whether it was decided by what the request shows.
         about: the service that a refusal is about, for the record; also where a check may refuse yet.
         checks: what is asked of the call besides; ``None`` for nothing.
     """
@@ -162,7 +164,7 @@ def _best(granted: list[Service], wanted: Wanted) -> Match:
     top = [service for rank, service in ranked if rank == best]
     shown = len(top) > 1
     if shown:
-        top = [service for service in top if _shows(service, wanted.headers or [])] or top
+        top = [service for service in top if _shows(service, wanted)] or top
     if len(top) > 1:
         names = ", ".join(sorted(service.name for service in top))
         return Match(
@@ -189,14 +191,10 @@ def _checks(chosen: Service, granted: list[Service], wanted: Wanted) -> Checks |
     return replace(own, approvals=(*own.approvals, *others))
 
 
-def _shows(service: Service, headers: Headers) -> bool:
-    """Does the caller show the placeholder of this service?"""
-    texts = [text.encode() for text in service.shown()]
-    if not texts:
-        return False
-    for _, value in headers:
-        inside = decode_basic(value) or b""
-        if any(text in value or text in inside for text in texts):
+def _shows(service: Service, wanted: Wanted) -> bool:
+    """Does the caller show a placeholder of this service?"""
+    for text in map(str.encode, service.shown()):
+        if shows_in_target(wanted.target, text) or any(shows(value, text) for _, value in wanted.headers or ()):
             return True
     return False
 

@@ -72,8 +72,10 @@ class Exchange:
     async def run(self, lease: Lease | None, message: Message, body: Body | None) -> UpstreamAnswer | OwnAnswer:
         """Inject and send. Raises whatever refuses, fails or breaks off; then the lease is given back."""
         try:
-            if body is not None and self.loan.needs_content(message):
-                message.content = await hold(body, self.loan.longest)
+            if body is not None:
+                message.declared = body.length
+                if self.loan.needs_content(message):
+                    message.content = await hold(body, self.loan.longest)
             message.streams = body is not None and message.content is None
             if self.room is None:
                 return await self._drive(lease, self.loan.inject(message, self.now(), {}), body)

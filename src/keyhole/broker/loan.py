@@ -13,7 +13,7 @@ from keyhole.core.record import Intent
 from keyhole.core.service import CERTIFICATE, Service
 from keyhole.core.value import Secret
 from keyhole.injections import Steps, Terms, inject, needs_content
-from keyhole.injections.placeholder import shows
+from keyhole.injections.placeholder import take_out
 
 # Parts of an answer are asked for piecewise by a range, and could be put together behind the scrubber's back.
 _RANGE = frozenset({b"range", b"if-range"})
@@ -137,10 +137,9 @@ def without_stale(headers: Headers) -> Headers:
 
 
 def _remove_placeholder(message: Message, service: Service) -> None:
-    """Take out headers in which the client's SDK sent a placeholder, when it is not the injection's own text."""
+    """Take out what the client's SDK sent with a placeholder, when it is not the injection's own text."""
     if service.inject.kind == "placeholder":
         return
     for text in (service.placeholder, *service.placeholders.values()):
-        sent = text.encode()
-        if sent:
-            message.headers = [pair for pair in message.headers if not shows(pair[1], sent)]
+        if text:
+            take_out(message, text.encode())

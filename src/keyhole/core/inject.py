@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.core.kind import Kind, Option, header_name, placeholder_text, places, template, user_name
+from keyhole.core.kind import Kind, Option, header_name, template, user_name
 from keyhole.core.minted import MINTED
+from keyhole.core.placed import PLACED
 from keyhole.core.signing import SIGNING
 
 
@@ -47,7 +48,9 @@ class Inject:
             if key != "kind" and key not in known:
                 has = ", ".join(sorted(known)) or "no options"
                 raise InvalidRequest(f"the injection {name} has no option {str(key)[:40]!r}", f"it has {has}")
-        return cls(str(name), tuple((option.name, option.read(data.get(option.name))) for option in kind.options))
+        how = cls(str(name), tuple((option.name, option.read(data.get(option.name))) for option in kind.options))
+        kind.check(how)
+        return how
 
     def __getitem__(self, name: str) -> Any:
         for key, value in self.options:
@@ -67,11 +70,7 @@ class Inject:
         defaults = {option.name: option.default for option in KINDS[self.kind].options}
         return {
             "kind": self.kind,
-            **{
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in self.options
-                if value != defaults[name]
-            },
+            **{name: _plain(value) for name, value in self.options if value != defaults[name]},
         }
 
     @property
@@ -100,14 +99,14 @@ KINDS: dict[str, Kind] = {
             Option("template", template, "{}", "text of the header, with one {}"),
         ),
     ),
-    "placeholder": Kind(
-        "in place of a text that the client sends",
-        lambda how: f"{how['text']} -> *** in {', '.join(how['in'])}",
-        (
-            Option("text", placeholder_text, help="what the client sends"),
-            Option("in", places, ("header",), "where it is replaced"),
-        ),
-    ),
+    **PLACED,
     **MINTED,
     **SIGNING,
 }
+
+
+def _plain(value: Any) -> Any:
+    """The normal form of an option as JSON has it: tables are made of pairs, lists of texts."""
+    if not isinstance(value, tuple):
+        return value
+    return dict(value) if value and isinstance(value[0], tuple) else list(value)

@@ -56,6 +56,8 @@ class Kind:
         public: fields that are no secrets, such as the id of a key; answers are not searched for them.
         signs: only signatures made with the secret go on the wire, and the client's own signature says what is meant.
         longest: bytes of a body that it can work on, where it needs the whole of it.
+        named: the fields that the options name; where there are any, it is these that a loan opens.
+        check: raises ``InvalidRequest`` where options contradict each other.
     """
 
     help: str
@@ -69,6 +71,8 @@ class Kind:
     public: tuple[str, ...] = ()
     signs: bool = False
     longest: int = 1024 * 1024
+    named: Callable[[Any], tuple[str, ...]] = lambda _: ()
+    check: Callable[[Any], None] = lambda _: None
 
 
 def header_name(value: Any) -> str:
@@ -97,14 +101,9 @@ def placeholder_text(value: Any) -> str:
 
 def places(value: Any) -> tuple[str, ...]:
     """Where a placeholder is replaced."""
-    found = tuple(value.split(",")) if isinstance(value, str) else value or ("header",)
-    if not isinstance(found, list | tuple) or not all(isinstance(place, str) for place in found):
-        raise InvalidRequest(f"a placeholder is replaced in {', '.join(PLACES)}")
-    for place in found:
-        if place not in PLACES:
-            raise InvalidRequest(f"a placeholder is replaced in {', '.join(PLACES)}")
-        if place != "header":
-            raise InvalidRequest(f"placeholders in the {place} are not built yet", "use header")
+    found = [place.strip() for place in value.split(",")] if isinstance(value, str) else value or ("header",)
+    if not isinstance(found, list | tuple) or not all(place in PLACES for place in found):
+        raise InvalidRequest(f"a placeholder is replaced in {', '.join(PLACES)}", "name one of them, or several")
     return tuple(dict.fromkeys(found))
 
 

@@ -165,6 +165,8 @@ class Service:
         if kind.secretless or self.inject.kind == MTLS:
             return [[]]
         path, field = parse_secret_ref(self.secret)
+        if names := kind.named(self.inject):
+            return [[(path, name) for name in names]]
         named = [[(path, name) for name in names] for names in kind.fields] if field == DEFAULT_FIELD else []
         return [*([[(path, field)]] if kind.sole or not named else []), *named]
 

@@ -29,8 +29,15 @@ from keyhole.core.message import Heard, Message
 
 MEMBERS = {
     "bearer": "header",
-    "header": "header",
     "basic": "basic",
+    "header": "header",
+    "headers": "header",
+    "cookie": "cookie",
+    "query": "query",
+    "path": "placeholder",
+    "body": "body",
+    "form": "form",
+    "digest": "digest",
     "placeholder": "placeholder",
     "sigv4": "sigv4",
     "jwt": "minted.jwt",

@@ -1,4 +1,4 @@
-"""A header of its own: ``Authorization: Bearer SECRET`` (RFC 6750), ``X-Api-Key: SECRET`` and their like."""
+"""Headers of their own: ``Authorization: Bearer SECRET`` (RFC 6750), ``X-Api-Key: SECRET`` and their like."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from keyhole.injections import Steps, Terms, header_value
 
 
 def inject(message: Message, how: Inject, terms: Terms) -> Steps:
-    """Set the header; whatever the client sent under this name is gone."""
+    """Set the header, or each of them; whatever the client sent under these names is gone."""
+    if how.kind == "headers":
+        for name, field in how["headers"]:
+            message.set(name.encode(), header_value(terms.values[field]))
+        yield message
+        return
     [value] = terms.values.values()
     if how.kind == "bearer":
         message.set(b"authorization", b"Bearer " + header_value(value))
