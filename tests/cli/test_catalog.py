@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cli_driver import ok, run
+from cli_driver import environment, ok, run, spawn
 
 ENTRY = """
 title = "Acme"
@@ -181,3 +181,10 @@ def test_an_sdk_that_asks_for_a_token_itself_is_given_the_placeholder(local):
     assert services["azure-vault"]["inject"]["client_id"] == "00000000-0000-0000-0000-000000000001"
     allowed = run("why", "POST", "https://login.microsoftonline.com/acme.onmicrosoft.com/oauth2/v2.0/token")
     assert allowed.code == 0, allowed
+
+
+def test_the_shell_completes_names_of_ours_and_ones_own(local, acme):
+    ok("catalog", "add", acme)
+    begin = {"_KEYHOLE_COMPLETE": "bash_complete", "COMP_WORDS": "keyhole add ac", "COMP_CWORD": "2"}
+    done = spawn(env=environment(KEYHOLE_HOME=str(local), **begin))
+    assert done.out.split() == ["plain,acme"]

@@ -10,7 +10,7 @@ import click
 from keyhole.catalog import Catalog, CatalogEntry
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.bindings import bind, ensure_vault, grant, other_bindings
-from keyhole.cli.catalog import list_entries, own_folder
+from keyhole.cli.catalog import complete_name, list_entries, own_folder
 from keyhole.cli.consent import ask_hidden, ask_text, read_value
 from keyhole.cli.granted import DEFAULT_AGENT
 from keyhole.core.errors import Conflict, InvalidRequest
@@ -27,7 +27,7 @@ from keyhole.core.value import Secret
     keyhole add                                  # the names that are known
     """,
 )
-@click.argument("name", default="")
+@click.argument("name", default="", shell_complete=complete_name)
 @click.option("--agent", default=DEFAULT_AGENT, show_default=True, help="Who may use it; made where there is none.")
 @click.option("--from-file", metavar="FILE", default="", help="Read the key from a file.")
 @click.option("--host", metavar="HOST", default="", help="Your site, region or server, for APIs that have several.")

@@ -24,6 +24,11 @@ def own_folder() -> Path:
     return home() / "catalog"
 
 
+def complete_name(_context: click.Context, _parameter: click.Parameter, begin: str) -> list[str]:
+    """Names for the shell's completion. No entry is read for it."""
+    return [name for name in Catalog.load(own_folder()).names() if name.startswith(begin)]
+
+
 def list_entries(session: Session, catalog: Catalog) -> None:
     """The table of all entries; a file that cannot be read is warned of."""
     entries, wrong = catalog.entries()
@@ -51,7 +56,7 @@ def list_command(session: Session, /) -> None:
 
 
 @catalog.command("show", examples="keyhole catalog show stripe")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_name)
 @pass_session
 def show(session: Session, /, *, name: str) -> None:
     """One entry: where its keys may go, how they are attached, and what reads them."""
@@ -106,7 +111,7 @@ def add(session: Session, /, *, file: Path, replace: bool) -> None:
 
 
 @catalog.command("rm", examples="keyhole catalog rm acme")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_name)
 @pass_session
 def remove(session: Session, /, *, name: str) -> None:
     """Remove an entry of your own. Services that were made by it stay."""
