@@ -92,6 +92,14 @@ def test_git_over_https_is_covered_and_nothing_else_of_the_site():
         assert git.inject["user"]
 
 
+def test_a_placeholder_that_the_test_sends_is_the_one_that_is_replaced():
+    for name, place in (("telegram", "path"), ("supabase", "header")):
+        service = services(CATALOG.get(name))[0]
+        sent = service.test.path if place == "path" else "".join(service.test.headers.values())
+        assert service.inject.text
+        assert service.inject.text in sent
+
+
 def test_the_calls_that_answer_ok_to_everybody_are_read():
     call = CATALOG.get("slack").test
     assert call.verdict(200, '{\n "ok": true, "team": "x"}') == Verdict.ACCEPTED
@@ -182,6 +190,8 @@ def test_a_users_own_file_is_added_and_wins(tmp_path):
         ('title = "Stripe"', 'title = "Stripe"\nshared = ["STRIPE"]', "shared"),
         ('title = "Stripe"', 'title = "Stripe"\nsettings = { STRIPE_URL = "{host}" }', "settings"),
         ("(sk|rk)_", "([a-z]+_)*", "key: pattern"),
+        ('kind = "bearer"', 'kind = "headers", headers = { x-a = "one", x-b = "two" }', "service 1"),
+        ('kind = "bearer"', 'kind = "sigv4"', "none of value"),
         ('"api.stripe.com"', '"{site}.stripe.com"', "service 1"),
         ('path = "/v1/balance"', 'path = "v1"', "test: path"),
         ('path = "/v1/balance"', 'path = "/v1"\nbodies = "x"', "bodies"),

@@ -188,3 +188,11 @@ def test_the_shell_completes_names_of_ours_and_ones_own(local, acme):
     begin = {"_KEYHOLE_COMPLETE": "bash_complete", "COMP_WORDS": "keyhole add ac", "COMP_CWORD": "2"}
     done = spawn(env=environment(KEYHOLE_HOME=str(local), **begin))
     assert done.out.split() == ["plain,acme"]
+
+
+def test_a_service_of_an_optional_field_is_made_when_the_field_is_there(local):
+    uuid = "a1b2c3d4-a1b2-a1b2-a1b2-a1b2c3d4a1b2"
+    ok("add", "codecov", stdin=json.dumps({"api_token": uuid}))
+    assert run("service", "show", "codecov-upload").code == 5
+    ok("add", "codecov", stdin=json.dumps({"api_token": uuid, "upload_token": uuid}))
+    assert ok("service", "show", "codecov-upload", "--json").json["secret"] == "codecov/credentials#upload_token"

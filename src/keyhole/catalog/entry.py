@@ -146,6 +146,8 @@ class CatalogEntry:
         test = put(self.test.as_data(), words)
         made = {}
         for service in self.services:
+            if service.field in without:
+                continue
             kind = KINDS.get(str(service.inject.get("kind")))
             text = {"text": single} if single and _takes_text(kind) and "text" not in service.inject else {}
             secretless = kind is not None and kind.secretless
@@ -345,6 +347,8 @@ def _check(entry: CatalogEntry, reader: Reader) -> None:
             made.append(Service.from_data(name, data))
         except InvalidRequest as error:
             raise reader.wrong(f"service {number}", f"cannot become a service: {error.reason}") from error
+        if not any({field for _, field in choice} <= entry.keys.keys() for choice in made[-1].secret_choices()):
+            raise reader.wrong(f"service {number}", f"attaches a field that is none of {', '.join(entry.keys)}")
     _check_test(made[0], reader)
 
 
