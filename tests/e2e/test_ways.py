@@ -102,6 +102,51 @@ def test_the_agents_own_token_cannot_start_anything_or_read(world, served):
     assert _keyhole(world, env, "agent", "list").returncode == 4
 
 
+OWN = """
+title = "Acme"
+variables = ["ACME_KEY"]
+settings = { ACME_URL = "https://{host}" }
+key_page = { host = "{host}", path = "/" }
+[key]
+pattern = "sk_e2e_.+"
+placeholder = "sk_e2e_keyhole"
+length = 40
+[blank.host]
+ask = "Host of Acme"
+kind = "host"
+[[service]]
+name = "acme"
+hosts = ["{host}"]
+paths = ["/v1/acme/**"]
+inject = { kind = "bearer" }
+[test]
+path = "/v1/acme/me"
+contains = '"ok":true'
+"""
+NEAR = """
+from keyhole import Client
+with Client() as vault:
+    data = vault.read("services/acme").data
+    vault.write("services/acme", {**data, "allow_addresses": ["127.0.0.1/32"]})
+"""
+
+
+def test_an_entry_of_ones_own_leads_an_unchanged_client_to_the_api(world):
+    host = f"{API}:{world.upstream.port}"
+    (world.folder / "work" / "acme.toml").write_text(OWN)
+    world.keyhole("catalog", "add", "acme.toml")
+    world.keyhole("add", "acme", "--agent", "coder", "--host", f"https://{host}/", given=KEY.encode())
+    subprocess.run([sys.executable, "-c", NEAR], env=world.env, check=True)  # the upstream of a test is on loopback
+
+    tested = world.keyhole("service", "test", "acme")
+    assert f"https://{host}/v1/acme/me: 200\naccepted".encode() in tested.stdout
+    script = 'curl -sSf -H "Authorization: Bearer $ACME_KEY" $ACME_URL/v1/acme/things; echo " $ACME_KEY"'
+    done = world.run("sh", "-c", script)
+    assert b'"ok": true' in done.stdout
+    assert b" sk_e2e_keyhole" in done.stdout
+    world.keyhole("service", "rm", "acme")
+
+
 def test_service_test_says_whether_the_api_takes_the_key(world):
     port = world.upstream.port
     add = ("--secret", "api/wrong", "--bearer", "--allow-address", "127.0.0.1/32")
