@@ -11,14 +11,16 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from keyhole.broker.approvals import Case, Desk, case_of, noted, use_up
 from keyhole.broker.directory import Match, Wanted
 from keyhole.broker.held import HeldBody, hold
 from keyhole.broker.late import PATIENCE, require_still
-from keyhole.broker.meters import Meters
+from keyhole.broker.meters import Meter, Meters
+from keyhole.core.checks.approval import BODY_LIMIT as APPROVABLE
 from keyhole.core.checks.conditions import WITHOUT_BODY, Asked
-from keyhole.core.errors import InternalError
+from keyhole.core.errors import InternalError, PolicyDenied
 from keyhole.core.identity import Caller
-from keyhole.core.message import Call
+from keyhole.core.message import Body, Call
 from keyhole.core.request import Request
 from keyhole.core.service import Service
 from keyhole.core.target import canonical_target
@@ -48,6 +50,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._meters = Meters()
+        self._desk = Desk()
 
     async def admit(
         self,
@@ -72,13 +75,36 @@ class Gate:
         if meter is not None:
             meter.take_rate()
         judged = [each for each in conditions if each.needs_body(asked)]
-        if judged:
-            content = await _held(vault, caller, service, call, min(each.body_limit for each in judged))
-            for condition in judged:
-                condition.judge_body(asked, content)
-            call = replace(call, body=HeldBody(content) if call.body is not None else None)
-        end = await meter.begin() if meter is not None else _nothing
-        return Passed(call, request, end)
+        wanted_approvals = [each for each in checks.approvals if each.scope.means(asked.method, asked.paths)]
+        content = b""
+        if call.body is not None and (judged or wanted_approvals):
+            limits = [each.body_limit for each in judged]
+            content = await _held(
+                vault, caller, service, call.body, min([*limits, *[APPROVABLE] * len(wanted_approvals)])
+            )
+            call = replace(call, body=HeldBody(content))
+        for condition in judged:
+            condition.judge_body(asked, content)
+        if not wanted_approvals:
+            turn = await meter.begin() if meter is not None else None
+            return Passed(call, request, _nothing if turn is None else turn.end)
+        if call.upgrade:
+            raise PolicyDenied("a person approves whole requests, and a WebSocket has no end", "use another service")
+        origin = (wanted.scheme, wanted.authority)
+        case = case_of(vault, state, caller, service, wanted_approvals, request, asked, origin, content)
+        return await self._approved(case, meter, call)
+
+    async def _approved(self, case: Case, meter: Meter | None, call: Call) -> Passed:
+        """Have a call approved. The approval is used up last, when nothing else can refuse the call."""
+        found = await self._desk.require(case)
+        turn = await meter.begin() if meter is not None else None
+        try:
+            approval = await use_up(case, found)
+        except BaseException:
+            if turn is not None:
+                turn.undo()
+            raise
+        return Passed(call, noted(case.request, approval), _nothing if turn is None else turn.end)
 
 
 def foresee(match: Match, wanted: Wanted, target: bytes, now: float) -> list[str]:
@@ -99,13 +125,11 @@ def foresee(match: Match, wanted: Wanted, target: bytes, now: float) -> list[str
     return match.checks.describe(asked.method, asked.paths)
 
 
-async def _held(vault: Vault, caller: Caller, service: Service, call: Call, limit: int) -> bytes:
+async def _held(vault: Vault, caller: Caller, service: Service, body: Body, limit: int) -> bytes:
     """The whole body. Whoever took long to send it is judged again."""
-    if call.body is None:
-        return b""
     loop = asyncio.get_running_loop()
     start = loop.time()
-    content = await hold(call.body, limit, _TOO_MUCH)
+    content = await hold(body, limit, _TOO_MUCH)
     if loop.time() - start >= PATIENCE:
         await require_still(vault, caller, service)
     return content

@@ -68,32 +68,24 @@ class Meter:
                 retry_after=wait,
             )
 
-    async def begin(self) -> Callable[[], None]:
-        """Count a call that is about to be made; returns what ends it. Raises ``RateLimited``."""
+    async def begin(self) -> Turn:
+        """Count a call that is about to be made. Raises ``RateLimited``."""
         limits = self.limits
-        under_way = self.under_way
-        if limits.concurrent and under_way.calls >= limits.concurrent:
+        if limits.concurrent and self.under_way.calls >= limits.concurrent:
             raise RateLimited(
                 f"the service {self.name!r} lets each agent make {limits.concurrent} calls at once",
                 "wait for one to end",
                 retry_after=1,
             )
-        under_way.calls += 1
+        turn = Turn(self)
         try:
             if limits.count is not None:
                 await self._take_count(limits.count)
         except BaseException:
-            under_way.calls -= 1
+            turn.end()
             raise
-        ended = False
-
-        def end() -> None:
-            nonlocal ended
-            if not ended:
-                ended = True
-                under_way.calls -= 1
-
-        return end
+        turn.window = self.window
+        return turn
 
     async def _take_count(self, count: Quota) -> None:
         async with self.taking:
@@ -123,6 +115,31 @@ class Meter:
                 await self.storage.commit(Change([Write(self.path, data, item.revision, due)]))
                 return block
         raise Conflict("calls are being counted by many at once", "try again")
+
+
+class Turn:
+    """One call under way."""
+
+    __slots__ = ("_ended", "_meter", "window")
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._ended = False
+        self.window = -1
+        meter.under_way.calls += 1
+
+    def end(self) -> None:
+        """It has ended; said again, nothing happens."""
+        if not self._ended:
+            self._ended = True
+            self._meter.under_way.calls -= 1
+
+    def undo(self) -> None:
+        """It was not made after all, and does not count."""
+        meter = self._meter
+        if not self._ended and meter.limits.count is not None and meter.window == self.window:
+            meter.left += 1
+        self.end()
 
 
 class Meters:

@@ -88,7 +88,7 @@ def line(record: dict[str, Any]) -> str:
         what.append(f"{record.get('method', '')} {record['host']}{record.get('target', '')}")
     what += [
         f"{name}={record[name]}"
-        for name in ("status", "scrubbed", "count", "workflow", "run", "step", "tool")
+        for name in ("status", "approval", "scrubbed", "count", "workflow", "run", "step", "tool")
         if record.get(name)
     ]
     if record.get("secrets"):

@@ -135,11 +135,19 @@ class RateLimited(KeyholeError):
 
 
 class ApprovalRequired(KeyholeError):
-    """A person has to approve this very request first."""
+    """A person has to approve this very request first.
+
+    Args:
+        approval: id of the request that waits for it; empty where none does.
+    """
 
     code = "approval_required"
     status = 403
     exit_code = 4
+
+    def __init__(self, reason: str, hint: str = "", *, approval: str = "") -> None:
+        super().__init__(reason, hint)
+        self.approval = approval
 
 
 class UpstreamTls(KeyholeError):

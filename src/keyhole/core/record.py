@@ -61,6 +61,7 @@ class Record:
         method: HTTP method of a call.
         target: path of a call, without its query.
         parameters: names of the query parameters of a call.
+        approval: id of the approval by which a call was made, or for which it waits.
         status: HTTP status that the upstream gave.
         scrubbed: how many places were masked in the answer.
         received: bytes of the answer's body, or from the upstream of a stream.
@@ -85,6 +86,7 @@ class Record:
     method: str = ""
     target: str = ""
     parameters: tuple[str, ...] = ()
+    approval: str = ""
     status: int = 0
     scrubbed: int = 0
     received: int = 0
@@ -133,6 +135,7 @@ class CallFacts(NamedTuple):
     method: str = ""
     target: str = ""
     parameters: tuple[str, ...] = ()
+    approval: str = ""
 
 
 NO_CALL = CallFacts()
@@ -189,7 +192,7 @@ class IntentForm:
 
     def fill(self, request_id: str, remote: str = "", call: CallFacts = NO_CALL) -> Intent:
         """The intent of one request; the form has none of these fields."""
-        host, method, target, parameters = call
+        host, method, target, parameters, approval = call
         varying = f',"remote":{_text(remote)}' if remote else ""
         if host:
             varying += f',"host":{_text(host)},"method":{_text(method)}'
@@ -197,6 +200,8 @@ class IntentForm:
             varying += f',"target":{_text(target)}'
         if parameters:
             varying += f',"parameters":{_encode(parameters)}'
+        if approval:
+            varying += f',"approval":{_text(approval)}'
         body = f'{{"phase":"intent","id":{_text(request_id)},{self._common}{varying}}}'
         return Intent(body.encode())
 

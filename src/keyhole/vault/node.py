@@ -48,7 +48,7 @@ _SWEEP_EVERY = 30.0
 _SWEEP_BATCH = 500
 _CLOCK_NOISE = 1.0  # seconds by which the clocks of two processes may differ without meaning anything
 _READY = "sys/ready"
-_PASSING = ("limits",)  # mounts whose entries only have to go when they are due
+_PASSING = ("approvals", "limits")  # mounts whose entries only have to go when they are due
 REPORTED_VERSION = "1.14.0"  # what clients of the wire format decide by
 
 

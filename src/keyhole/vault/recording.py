@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyhole.core.errors import KeyholeError
+from keyhole.core.errors import ApprovalRequired, KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.record import NO_CALL, CallFacts, Intent, IntentForm, Phase, Record, clip
 from keyhole.core.request import Operation, Request
 
-_CALL_FIELDS = ("host", "method", "target", "parameters")
+_CALL_FIELDS = ("host", "method", "target", "parameters", "approval")
 _FORMS = 256  # of one caller
 
 
@@ -47,7 +47,11 @@ def intent_of(
     facts = NO_CALL
     if uses and data:
         facts = CallFacts(
-            data.get("host", ""), data.get("method", ""), data.get("target", ""), data.get("parameters", ())
+            data.get("host", ""),
+            data.get("method", ""),
+            data.get("target", ""),
+            data.get("parameters", ()),
+            data.get("approval", ""),
         )
     return form.fill(request.id, request.remote, facts)
 
@@ -60,6 +64,8 @@ def refusal_of(
     if caller is not None and request.operation is Operation.USE:
         fields |= {name: request.data[name] for name in _CALL_FIELDS if name in request.data}
         fields["service"] = str(request.data.get("service", ""))
+        if isinstance(error, ApprovalRequired):
+            fields["approval"] = error.approval
     return Record(
         phase=Phase.REFUSED,
         id=request.id,

@@ -12,7 +12,17 @@ from keyhole.core.request import Reply
 from keyhole.core.value import Secret
 
 JSON = b"application/json"
-_OWN = ("services", "agents", "sys/audit-log", "sys/keyhole", "sys/why", "sys/who-can", "sys/what-can", "sys/org")
+_OWN = (
+    "services",
+    "agents",
+    "approvals",
+    "sys/audit-log",
+    "sys/keyhole",
+    "sys/why",
+    "sys/who-can",
+    "sys/what-can",
+    "sys/org",
+)
 _SERVER = ("/healthz", "/readyz", "/metrics")
 # Here Vault puts the data beside the envelope too, and older clients read it there.
 _LEGACY = (

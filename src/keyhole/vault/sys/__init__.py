@@ -7,7 +7,7 @@ from collections.abc import Callable
 from keyhole.engines import Engine, Route
 from keyhole.vault.history import History
 from keyhole.vault.mounts import Mount
-from keyhole.vault.sys import agents, audit, capabilities, orgs, policies, system, tokens
+from keyhole.vault.sys import agents, approvals, audit, capabilities, orgs, policies, system, tokens
 from keyhole.vault.vault import Vault
 
 
@@ -25,4 +25,7 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
         Mount("sys/", "sys", Engine("system", routes), "the vault itself"),
         Mount("auth/token/", "token", Engine("token", tokens.routes(vault)), "tokens"),
         Mount("agents/", "agents", Engine("agents", agents.routes(vault), configures=True), "machine identities"),
+        Mount(
+            "approvals/", "approvals", Engine("approvals", approvals.routes(vault)), "requests that wait for a person"
+        ),
     ]
