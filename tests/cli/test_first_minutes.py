@@ -37,3 +37,34 @@ def test_add_asks_for_a_new_passphrase_and_the_key_and_run_for_the_passphrase(tm
     started.until("it is sk_test_keyhole")
     assert started.end() == 0, started.seen
     assert started.seen.count("Passphrase of the vault") == 1
+
+
+def test_add_asks_for_the_site_and_for_every_field_and_shows_no_key(tmp_path):
+    env = environment(KEYHOLE_HOME=str(tmp_path / "home"), HOME=str(tmp_path), TERM="xterm")
+    (tmp_path / "key").write_bytes(bytes(range(32)))
+    (tmp_path / "key").chmod(0o600)
+    env["KEYHOLE_SEAL"] = f"keyfile:{tmp_path / 'key'}"
+    token = "ATATT" + "x9Y8" * 40
+
+    site = Terminal("add", "atlassian", env=env)
+    site.until("Your site, as in SITE.atlassian.net: ")
+    site.type("acme\n")
+    site.until("E-mail address of your account: ")
+    site.type("me@acme.example\n")
+    site.until("The key for Atlassian (Jira, Confluence): ")
+    site.type(f"{token}\n")
+    assert site.end() == 0, site.seen
+    assert "bound to acme.atlassian.net" in site.seen
+    assert token not in site.seen
+
+    fields = Terminal("add", "aws", env=env)
+    fields.until("Region: us-east-1; say another with --host")
+    fields.until("Amazon Web Services, Access key ID: ")
+    fields.type("AKIA" + "A1B2" * 4 + "\n")
+    fields.until("Amazon Web Services, Secret access key: ")
+    fields.type("a1B2" * 10 + "\n")
+    fields.until("Amazon Web Services, Session token, or nothing: ")
+    fields.type("\n")
+    assert fields.end() == 0, fields.seen
+    assert "look like" not in fields.seen
+    assert "a1B2" * 10 not in fields.seen
