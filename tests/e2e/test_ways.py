@@ -129,6 +129,12 @@ with Client() as vault:
     data = vault.read("services/acme").data
     vault.write("services/acme", {**data, "allow_addresses": ["127.0.0.1/32"]})
 """
+NARROW = """
+from keyhole import Client
+with Client() as vault:
+    data = vault.read("services/wrong").data
+    vault.write("services/wrong", {**data, "test": {"path": "/never/mind", "limited_by": '"unknownkey"'}})
+"""
 
 
 def test_an_entry_of_ones_own_leads_an_unchanged_client_to_the_api(world):
@@ -158,6 +164,9 @@ def test_service_test_says_whether_the_api_takes_the_key(world):
     assert f"{API}:{port}/v1/tested: 200\naccepted: the API takes the key api/key".encode() in accepted.stdout
     refused = world.keyhole("service", "test", "wrong", "/never/mind", code=1)
     assert b"refused: the API does not take the key api/wrong" in refused.stdout
+    subprocess.run([sys.executable, "-c", NARROW], env=world.env, check=True)
+    limited = world.keyhole("service", "test", "wrong", code=1)
+    assert b"limited: the API knows the key api/wrong" in limited.stdout
     unreachable = world.keyhole("service", "test", "gone", code=6)
     assert b"the API could not be reached" in unreachable.stderr
     for name in ("wrong", "gone"):

@@ -67,7 +67,8 @@ def add_command(
         f"stored {secret}, version {version}\n"
         f"bound to {_some(hosts)}: service {', '.join(made)}\n"
         f"granted to the agent {agent}{finds}\n"
-        f"now: keyhole run{'' if agent == DEFAULT_AGENT else f' --agent {agent}'} -- COMMAND",
+        f"now: keyhole run{'' if agent == DEFAULT_AGENT else f' --agent {agent}'} -- COMMAND\n"
+        f"does the API take the key? keyhole service test {entry.services[0].name}",
     )
 
 
