@@ -23,6 +23,8 @@ from keyhole.broker.kept import Kept
 from keyhole.broker.late import LateBody, require_still
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.own_token import shows_token
+from keyhole.broker.tripwires import RULE as TRIPWIRE
+from keyhole.broker.tripwires import Tripped, Tripwires
 from keyhole.broker.upstream import Lease, Pool
 from keyhole.broker.websocket import StreamLimits, prepare
 from keyhole.core.errors import (
@@ -76,6 +78,7 @@ class Broker:
         self._scrubbers = Scrubbers()
         self._kept = Kept()
         self._gate = Gate()
+        self._tripwires = Tripwires()
         self._guards: dict[tuple[str, ...], Guard] = {}
         self._authorities: tuple[Vault, Authorities] | None = None
         node.forgetting.append(self._forget)
@@ -146,17 +149,27 @@ class Broker:
             directory = await self.directory(vault, state)
             target = canonical_target(call.target)
             wanted = Wanted(call.scheme, authority, call.method, readings(target), call.service, call.headers, target)
+            if caller.bound:
+                wanted = replace(wanted, own=lambda service: self._tripwires.session(vault, caller, service))
             match = directory.match(caller, wanted)
+            service = match.service and self._tripwires.session(vault, caller, match.service)
+            await self._tripwires.judge(vault, state, call, service)
             if match.refusal is not None:
                 request = _about(request, match)
                 raise match.refusal
             if match.service is None and state.org.egress == "deny":
                 raise no_service(authority)
+            call.body = self._tripwires.watch(vault, state, caller, call, service, request.id)
             passed = None
             if match.checks is not None:
                 request = _about(request, match)
                 passed = await self._gate.admit(vault, state, caller, match, wanted, call, request)
                 call, request = passed.call, passed.request
+        except Tripped as error:
+            await vault.record_refusal(state, caller, request, error, rule=TRIPWIRE)
+            if not error.alarmed:
+                await vault.alarm(state, caller, request.id, match.about, error.what)
+            raise
         except KeyholeError as error:
             await vault.record_refusal(state, caller, request, error)
             raise
@@ -200,8 +213,9 @@ class Broker:
             if lease is not None:
                 lease.cancel()
             raise
-        loan = Loan(service, lent.secrets, lent.intent, self._scrubbers)
+        loan = Loan(self._tripwires.session(vault, caller, service), lent.secrets, lent.intent, self._scrubbers)
         journey = Journey(vault, state, loan.intent, loan, self._streams, done)
+        self._tripwires.lent(state, loan)
         if lent.service is not service and lent.service.as_data() != service.as_data():
             # Changed since it was matched: what is lent for the new destination must not go to the old one.
             if lease is not None:
@@ -277,6 +291,7 @@ class Broker:
         self._scrubbers = Scrubbers()
         self._kept = Kept()
         self._gate = Gate()
+        self._tripwires = Tripwires()
         self._authorities = None
 
     async def explain(self, vault: Vault, state: OrgState, caller: Caller, wanted: Wanted) -> Match:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from keyhole.core.checks.rules import Checks
@@ -30,6 +30,7 @@ class Wanted:
         service: the service that the caller named, or ``""``.
         headers: searched for placeholders when a tie is left.
         target: the same.
+        own: a service as the caller's session sees it, when it has placeholders of its own.
     """
 
     scheme: str
@@ -39,6 +40,7 @@ class Wanted:
     service: str = ""
     headers: Headers | None = None
     target: bytes = b""
+    own: Callable[[Service], Service] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,8 @@ def _best(granted: list[Service], wanted: Wanted) -> Match:
     top = [service for rank, service in ranked if rank == best]
     shown = len(top) > 1
     if shown:
-        top = [service for service in top if _shows(service, wanted)] or top
+        own = wanted.own or _as_it_is
+        top = [service for service in top if _shows(own(service), wanted)] or top
     if len(top) > 1:
         names = ", ".join(sorted(service.name for service in top))
         return Match(
@@ -173,6 +176,10 @@ def _best(granted: list[Service], wanted: Wanted) -> Match:
             )
         )
     return Match(top[0], shown=shown)
+
+
+def _as_it_is(service: Service) -> Service:
+    return service
 
 
 def _checks(chosen: Service, granted: list[Service], wanted: Wanted) -> Checks | None:

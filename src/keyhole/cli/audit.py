@@ -32,6 +32,7 @@ def _filters(function: F) -> F:
         click.option("--run", metavar="ID", help="Records of this run."),
         click.option("--step", metavar="ID", help="Records of this step."),
         click.option("--result", metavar="CODE", help="ok, or an error code such as policy_denied."),
+        click.option("--operation", metavar="NAME", help="use, read, alarm and so on."),
         click.option("--after", metavar="TIME", help="From this time on, such as 2027-01-31T12:00:00Z."),
         click.option("--before", metavar="TIME", help="Up to this time."),
     )

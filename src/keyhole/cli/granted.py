@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keyhole.client import Client
@@ -44,6 +44,13 @@ class Granted:
     services: dict[str, dict[str, Any]]
     variables: tuple[Variable, ...]
     hidden: tuple[Variable, ...]
+
+    def for_session(self, own: Mapping[str, Mapping[str, str]]) -> Granted:
+        """The same with the placeholders of one session: service to its placeholder, to the session's."""
+        found = (
+            replace(v, placeholder=own.get(v.service, {}).get(v.placeholder, v.placeholder)) for v in self.variables
+        )
+        return replace(self, variables=tuple(found))
 
     @property
     def placeholders(self) -> dict[str, str]:

@@ -6,9 +6,11 @@ import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.versions import confirm
+from keyhole.core.errors import InvalidRequest
 from keyhole.core.path import parse_name
 
 EGRESS = click.Choice(["deny", "allow", "log"])
+TRIPWIRE = click.Choice(["stop", "revoke", "off"])
 
 
 @group("org", examples="keyhole org add acme --json\nkeyhole org set --egress log")
@@ -46,12 +48,17 @@ def show(session: Session, /) -> None:
 
 
 @org.command("set", examples="keyhole org set --egress log")
-@click.option("--egress", type=EGRESS, required=True, help="What happens to calls to hosts without a service.")
+@click.option("--egress", type=EGRESS, help="What happens to calls to hosts without a service.")
+@click.option("--tripwire", type=TRIPWIRE, help="What happens when a request carries what must not leave.")
 @pass_session
-def set_org(session: Session, /, *, egress: str) -> None:
+def set_org(session: Session, /, **settings: str | None) -> None:
     """Change settings of your own org."""
-    data = session.client.write("sys/org", {"egress": egress}).data
-    session.out.done(data, f"the org {data['name']} has egress {data['egress']}")
+    wanted = {name: value for name, value in settings.items() if value}
+    if not wanted:
+        raise InvalidRequest("no setting is named", "say --egress or --tripwire")
+    data = session.client.write("sys/org", wanted).data
+    said = " and ".join(f"{name} {data[name]}" for name in wanted)
+    session.out.done(data, f"the org {data['name']} has {said}")
 
 
 @org.command("rm", examples="keyhole org rm acme --yes")

@@ -41,6 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "grant": ("grants:grant_command", "Let an agent use a service."),
         "revoke": ("grants:revoke_command", "Take a grant back."),
         "policy": ("policy:policy", "Rules on API paths."),
+        "honey": ("honey:honey", "Secrets that are bait."),
     },
     "Server": {
         "server": ("server:server_command", "Run a server."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -75,8 +75,9 @@ def run_command(
         session.client.read("sys/keyhole")  # opens a local vault with its road at once, which spares a second opening
         gets = granted(session.client, agent)
         values = _revealed(session, gets, reveal)
-        with _token(session, agent, ttl) as token:
-            road = session.client.road(token)
+        with _token(session, agent, ttl) as made:
+            gets = gets.for_session(made.get("placeholders") or {})
+            road = session.client.road(str(made["token"]))
             plan = RunPlan(
                 argv,
                 road.url,
@@ -110,11 +111,12 @@ def _tell(session: Session, report: SandboxReport) -> None:
 
 
 @contextmanager
-def _token(session: Session, agent: str, ttl: str) -> Iterator[str]:
-    """A token that can do nothing but calls, as long as the command runs."""
-    made = session.client.write(f"agents/{agent}/token", {"scope": "proxy", "ttl": ttl}).data
+def _token(session: Session, agent: str, ttl: str) -> Iterator[Mapping[str, Any]]:
+    """A token that can do nothing but calls, with placeholders of its own, as long as the command runs."""
+    wanted = {"scope": "proxy", "ttl": ttl, "placeholders": True}
+    made = session.client.write(f"agents/{agent}/token", wanted).data
     try:
-        yield str(made["token"])
+        yield made
     finally:
         try:
             session.client.write("auth/token/revoke-accessor", {"accessor": made["accessor"]})

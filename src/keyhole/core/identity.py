@@ -72,6 +72,7 @@ class Caller:
         scope: to a ``proxy`` token the door refuses everything but ``use``.
         policies: names, sorted.
         acl: the compiled policies.
+        bound: its placeholders are its own, see ``core.placeholder``.
         token_id: keyed hash under which the token is stored; empty for the owner of a local vault.
         run: the run context of the token.
         forms: what the door has worked out of its records; lives and dies with this object.
@@ -86,6 +87,7 @@ class Caller:
     acl: Acl
     token_id: str = ""
     run: RunContext = field(default_factory=RunContext)
+    bound: bool = False
     forms: dict[tuple[object, ...], IntentForm] = field(default_factory=dict, repr=False)
 
     def allows(self, operation: str, path: str, *, sudo: bool = False) -> Decision:

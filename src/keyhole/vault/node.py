@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from keyhole.core.errors import (
@@ -31,6 +32,7 @@ from keyhole.core.value import Secret
 from keyhole.engines import Route
 from keyhole.seals import Seal, open_seal
 from keyhole.stores import Batch, Put, Store
+from keyhole.vault.alarms import raise_alarm
 from keyhole.vault.audit import Journal, open_slot
 from keyhole.vault.clock import Clock
 from keyhole.vault.history import History
@@ -250,6 +252,7 @@ class Node:
         journal = Journal(self.store, keys.signing, keys.ring, clock)
         vault = Vault(self.store, keys, journal, clock, root.id, orgs)
         vault.default_egress = self._egress
+        vault.alarm = partial(raise_alarm, vault)
         vault.strangers.limits = self._refusals
         if credential is not None:
             await _require_sealer(vault, credential)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound
@@ -13,6 +13,7 @@ from keyhole.vault.keys import SYSTEM, Keys, new_id, ring_key
 from keyhole.vault.storage import Change, Storage, Write
 
 EGRESS = ("deny", "allow", "log")
+TRIPWIRE = ("stop", "revoke", "off")
 _PAGE = 500
 
 
@@ -25,12 +26,15 @@ class Org:
         name: what people write.
         egress: what happens to a call to a host without a service: ``deny``, ``allow`` or ``log``.
         created: seconds since the epoch.
+        tripwire: what happens to a request that carries what must not leave: it is stopped (``stop``), its token is
+            revoked besides (``revoke``), or nobody looks (``off``).
     """
 
     id: str
     name: str
     egress: str
     created: float
+    tripwire: str = "stop"
 
 
 class Orgs:
@@ -100,12 +104,15 @@ class Orgs:
         self._known[org.id] = org
         return org
 
-    async def configure(self, org: Org, *, egress: str) -> Org:
-        """Change what the org does with calls to hosts without a service."""
+    async def configure(self, org: Org, *, egress: str = "", tripwire: str = "") -> Org:
+        """Change settings of an org; an empty one stays. Raises ``InvalidRequest`` for one that does not exist."""
+        egress, tripwire = egress or org.egress, tripwire or org.tripwire
         if egress not in EGRESS:
             raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}")
+        if tripwire not in TRIPWIRE:
+            raise InvalidRequest(f"tripwire is one of {', '.join(TRIPWIRE)}")
         item = await self._directory.get_one(f"id/{org.id}")
-        changed = Org(org.id, org.name, egress, org.created)
+        changed = replace(org, egress=egress, tripwire=tripwire)
         await self._directory.commit(Change([Write(f"id/{org.id}", _encode(changed), item.revision)]))
         await self.touch(org.id)
         self._known[org.id] = changed
@@ -155,5 +162,5 @@ class Orgs:
 
 
 def _encode(org: Org) -> bytes:
-    data: dict[str, Any] = {"name": org.name, "egress": org.egress, "created": org.created}
+    data: dict[str, Any] = {"name": org.name, "egress": org.egress, "created": org.created, "tripwire": org.tripwire}
     return json.dumps(data).encode()

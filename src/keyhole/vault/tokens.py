@@ -49,6 +49,7 @@ class Token:
         renewable: may its life be extended.
         meta: free text fields.
         run: run context for the audit records.
+        bound: placeholders that are its own were given out with it.
         revision: of the entry.
     """
 
@@ -67,6 +68,7 @@ class Token:
     renewable: bool = True
     meta: Mapping[str, str] = field(default_factory=dict)
     run: RunContext = field(default_factory=RunContext)
+    bound: bool = False
     revision: int = 0
 
     def live(self, now: float) -> bool:
@@ -93,6 +95,7 @@ class Grant:
     endless: bool = False
     meta: Mapping[str, str] = field(default_factory=dict)
     run: RunContext = field(default_factory=RunContext)
+    bound: bool = False
 
 
 def read_form(token: bytes) -> str | None:
@@ -166,6 +169,7 @@ class Tokens:
             renewable=grant.renewable and not grant.endless,
             meta=grant.meta,
             run=grant.run,
+            bound=grant.bound,
         )
         for _ in range(_RETRIES):
             try:

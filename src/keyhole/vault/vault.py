@@ -9,7 +9,7 @@ outcome follows. What the steps mean is written elsewhere; this file holds their
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -48,6 +48,7 @@ from keyhole.vault.tokens import Token, Tokens, org_of, read_form
 OWNER = "user/owner"
 _SECRETS = "secret/"
 _SERVICES = "services/"
+HONEY = "honey"
 _WRITE_RETRIES = 20
 
 
@@ -75,6 +76,14 @@ class Lent(NamedTuple):
     service: Service
 
 
+Alarm = Callable[[OrgState, Caller, str, str, str], Awaitable[None]]
+"""Raises an alarm: org, who, request id, service, and what in words without a value."""
+
+
+async def _no_alarm(*_about: object) -> None:
+    raise InternalError("nobody hears alarms")
+
+
 class Vault:
     """An open vault.
 
@@ -94,6 +103,7 @@ class Vault:
         self.root_org = root_org
         self.orgs = orgs
         self.default_egress = "deny"
+        self.alarm: Alarm = _no_alarm
         self.tokens = Tokens(keys.token_key)
         self.mounts = Mounts(mounts.standard())
         self.compiled = Compiled(store, self.orgs, self._policy)
@@ -140,6 +150,8 @@ class Vault:
             raise refusal
         record = _intent(caller, asked, decision)
         await self._durable(state, record, self.journal.intend(record, state.org.id))
+        if asked.operation is Operation.READ and asked.target is not None and asked.target.mount.path == _SECRETS:
+            await self._taste(state, caller, request, (asked.target.params.get("path") or "",))
         try:
             reply = await self._dispatch(state, caller, asked)
         except KeyholeError as error:
@@ -256,6 +268,7 @@ class Vault:
             acl=acl,
             token_id=token.id,
             run=token.run,
+            bound=token.bound,
         )
 
     def storage(self, org_id: str, mount: str, *, configures: bool = False) -> Storage:
@@ -384,7 +397,16 @@ class Vault:
             self.conclude(state, record, InternalError.code if isinstance(error, Exception) else "aborted")
             raise
         await self._durable(state, record, durable)
+        if state.honey:
+            await self._taste(state, caller, request, secrets)
         return Lent(lent, record, service)
+
+    async def _taste(self, state: OrgState, caller: Caller, request: Request, secrets: tuple[str, ...]) -> None:
+        """Raise an alarm when one of these is a honey secret; it is given out all the same, so that nobody notices."""
+        if state.honey is None:
+            state.honey = frozenset(await self.storage(state.org.id, HONEY, configures=True).list(recursive=True))
+        for name in state.honey.intersection(secrets):
+            await self.alarm(state, caller, request.id, "", f"the honey secret {name} was touched")
 
     async def _find_service(self, state: OrgState, path: str) -> tuple[Service, tuple[str, ...]]:
         """The service at a path, and the names of the secrets that it lends."""
@@ -392,6 +414,8 @@ class Vault:
         service = (await self.services(state)).get(name) if path.startswith(_SERVICES) else None
         if service is None:
             raise NotFound(f"there is no service {name!r}", "keyhole service list")
+        if state.honey is None:
+            state.honey = frozenset(await self.storage(state.org.id, HONEY, configures=True).list(recursive=True))
         found = state.lending[path] = service, tuple(sorted({secret for secret, _ in service.secret_refs()}))
         return found
 
@@ -403,6 +427,11 @@ class Vault:
             raise InternalError("the mount of secrets cannot lend")
         context = self.context(state, caller, mount)
         return await open_loan(lend, context, service)
+
+    async def watched(self, state: OrgState, service: Service) -> dict[str, Secret]:
+        """What a service would lend, for the broker to notice it in requests; it goes to nobody."""
+        nobody = Caller(state.org.name, state.org.id, "", "", "full", (), await self.compiled.acl(state, ()))
+        return await self._lend(state, nobody, service)
 
     async def check_loan(self, state: OrgState, caller: Caller, service: Service) -> None:
         """Raises what a loan of the service would raise now; nothing is lent."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from keyhole.engines import Engine, Route
 from keyhole.vault.history import History
 from keyhole.vault.mounts import Mount
-from keyhole.vault.sys import agents, approvals, audit, capabilities, orgs, policies, system, tokens
+from keyhole.vault.sys import agents, approvals, audit, capabilities, honey, orgs, policies, system, tokens
 from keyhole.vault.vault import Vault
 
 
@@ -17,6 +17,7 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
         *policies.routes(vault),
         *audit.routes(vault, history),
         *orgs.routes(vault),
+        *honey.routes(vault),
         *capabilities.routes(vault),
         *system.routes(vault, seal),
         *more,

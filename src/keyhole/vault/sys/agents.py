@@ -12,9 +12,10 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.lease import parse_duration
-from keyhole.core.numbers import parse_count
+from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.path import parse_name, parse_policy_name
 from keyhole.core.request import Operation, Reply
+from keyhole.core.session import pairs, placeholder_key, service_of_session
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault import policies
@@ -114,6 +115,7 @@ class _Handlers:
         scope = call.data.get("scope") or "full"
         if scope not in _SCOPES:
             raise InvalidRequest("scope is full or proxy")
+        bound = parse_flag(call.data.get("placeholders") or False, "placeholders")
         parent = None
         if not context.caller.allows("update", call.path, sudo=True):
             await self.require_no_more(context, call, name)
@@ -125,6 +127,7 @@ class _Handlers:
             ttl=parse_duration(call.data.get("ttl") or DEFAULT_TTL),
             uses=parse_count(call.data.get("num_uses") or 0, "num_uses"),
             run=context.caller.run.extended(call.data),
+            bound=bound,
         )
         storage = self._vault.storage(context.caller.org_id, TOKENS)
         org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
@@ -134,8 +137,22 @@ class _Handlers:
         if not await self.exists(context, call.params):
             await end_tokens(self._vault, context.caller.org_id, made.id)
             raise NotFound(f"the agent {name!r} was deleted", f"keyhole agent add {name}")
-        data = {"token": clear, "accessor": made.accessor, "expires_at": format_time(made.expires)}
+        data: dict[str, Any] = {"token": clear, "accessor": made.accessor, "expires_at": format_time(made.expires)}
+        if bound:
+            data["placeholders"] = await self.placeholders(context, name, made.id)
         return Reply(data, warnings=[warning] if warning else [])
+
+    async def placeholders(self, context: Context, name: str, token_id: str) -> dict[str, dict[str, str]]:
+        """Of each service that the agent may use: its placeholders, and those that this token has in their place."""
+        state = await self._vault.compiled.state(context.caller.org_id)
+        acl = await self._vault.compiled.acl(state, (policies.DEFAULT, own_policy(name)))
+        key = placeholder_key(self._vault.keys.token_key, context.caller.org_id)
+        found = {}
+        for service in (await self._vault.services(state)).values():
+            if acl.decide("use", f"services/{service.name}"):
+                own = service_of_session(service, key, token_id)
+                found[service.name] = dict(pairs(service, own))
+        return found
 
     async def require_no_more(self, context: Context, call: Call, name: str) -> None:
         """Raises ``PolicyDenied`` when a token of the agent could do what the caller cannot."""
@@ -191,6 +208,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             fields=(
                 Field("ttl", "duration, 24h unless said"),
                 Field("scope", "full, or proxy: nothing but calls"),
+                Field("placeholders", "answer placeholders that are this token's own, and take no others from it"),
                 Field("num_uses", "requests it is good for; 0 for unlimited"),
                 Field("workflow", "run context, as are run, step, tool and on_behalf_of"),
             ),

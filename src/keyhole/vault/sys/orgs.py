@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyhole.core.errors import NotFound, PolicyDenied
+from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.identity import ROOT_ORG
 from keyhole.core.path import parse_name
 from keyhole.core.policy import ROOT
@@ -38,7 +38,10 @@ class _Handlers:
 
     async def configure(self, context: Context, call: Call) -> Reply:
         org = await self._vault.orgs.by_id(context.caller.org_id)
-        return Reply(_describe(await self._vault.orgs.configure(org, egress=str(call.data.get("egress")))))
+        wanted = {name: str(call.data.get(name) or "") for name in ("egress", "tripwire")}
+        if not any(wanted.values()):
+            raise InvalidRequest("no setting is named", "send egress or tripwire")
+        return Reply(_describe(await self._vault.orgs.configure(org, **wanted)))
 
     async def own(self, context: Context, _call: Call) -> Reply:
         return Reply(_describe(await self._vault.orgs.by_id(context.caller.org_id)))
@@ -74,7 +77,10 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             "org",
             {Operation.READ: r.own, Operation.CREATE: r.configure},
             sudo=frozenset({Operation.UPDATE}),
-            fields=fields,
+            fields=(
+                *fields,
+                Field("tripwire", "stop requests that carry what must not leave; revoke their token besides; or off"),
+            ),
             help="Settings of the caller's own org.",
         ),
     )
@@ -91,5 +97,6 @@ def _describe(org: Org) -> dict[str, Any]:
         "name": org.name,
         "path": f"{org.name}/",
         "egress": org.egress,
+        "tripwire": org.tripwire,
         "created": format_time(org.created),
     }

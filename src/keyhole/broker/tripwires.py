@@ -1,0 +1,306 @@
+"""Tripwires: what an agent must not send is stopped before it leaves, recorded, and raises an alarm.
+
+1. A placeholder of a session that turns up in another session's request, on its way to another service's host, or in a
+   place where its service attaches nothing, was copied to where it does not belong.
+2. A real value of a secret in any form that the scrubber knows should be nowhere: no agent was ever given it.
+
+Heads are judged before anything is lent. Bodies are judged while they stream: what may be the beginning of a value is
+held back until it is decided, so that no whole value leaves. Placeholders that a person chose are not marked, and stay
+what they are: text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+from keyhole.broker.loan import Loan
+from keyhole.core.errors import KeyholeError, PolicyDenied, ScrubFailedClosed
+from keyhole.core.identity import Caller
+from keyhole.core.inject import KINDS
+from keyhole.core.message import Body, Call, Headers
+from keyhole.core.placeholder import MARK, end_of, marked
+from keyhole.core.record import Phase, Record
+from keyhole.core.service import Service
+from keyhole.core.session import placeholder_key, service_of_session
+from keyhole.injections.placeholder import decode_basic
+from keyhole.scrub import BodyScrubber, Scrubber
+from keyhole.scrub import body as body_scrubber
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.keys import new_request_id
+from keyhole.vault.vault import Vault
+
+RULE = "tripwire"
+MOST_VALUES = 256
+"""Secrets of an org whose values are looked for; more would make every request slow."""
+_TAKEN_OUT = frozenset({"header", "query"})  # where a client's placeholder is taken out, whatever is attached
+_MORE = {"body": "body", "form": "body", "path": "path"}
+_SESSIONS = 4096
+_TAIL = 96  # bytes of a body that are looked at again with what follows
+
+
+class Tripped(PolicyDenied):
+    """A request carries what must not leave.
+
+    Attributes:
+        what: for the alarm: ``placeholder`` or ``value``, and where.
+        alarmed: the alarm was raised.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(reason, "send it to nobody; if this is a mistake, keyhole org set --tripwire off")
+        self.what = what
+        self.alarmed = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """What is looked for in requests of one org.
+
+    Attributes:
+        epoch: of the org's configuration from which they were made.
+        values: finds the values of its secrets.
+        lent: the values themselves, by service.
+        known: all of them, to notice a changed one.
+    """
+
+    epoch: int
+    values: Scrubber
+    lent: Mapping[str, tuple[bytes, ...]]
+    known: frozenset[bytes]
+
+
+class Tripwires:
+    """The tripwires of all orgs of a node."""
+
+    def __init__(self) -> None:
+        self._wires: dict[str, Wires] = {}
+        self._arming: dict[str, asyncio.Task[None]] = {}
+        self._sessions: OrderedDict[tuple[str, int], tuple[Service, Service]] = OrderedDict()
+
+    def session(self, vault: Vault, caller: Caller, service: Service) -> Service:
+        """The service as a session sees it: with the placeholders that are its own."""
+        if not caller.bound:
+            return service
+        name = (caller.token_id, id(service))
+        known = self._sessions.get(name)
+        if known is None or known[0] is not service:
+            made = service_of_session(service, _key(vault, caller.org_id), caller.token_id)
+            known = self._sessions[name] = (service, made)
+            if len(self._sessions) > _SESSIONS:
+                self._sessions.popitem(last=False)
+        return known[1]
+
+    async def judge(self, vault: Vault, state: OrgState, call: Call, service: Service | None) -> None:
+        """Look at a request's head.
+
+        Args:
+            vault: open.
+            state: of the caller's org.
+            call: what is asked.
+            service: as the session sees it; ``None`` where the call goes through none.
+
+        Raises:
+            Tripped: it must not leave.
+        """
+        if state.org.tripwire == "off" or (service is not None and KINDS[service.inject.kind].answers):
+            return
+        wires = await self._armed(vault, state)
+        key = _key(vault, state.org.id)
+        head = b"\n".join([call.target, *[value for _, value in call.headers]])
+        if MARK in head or b"asic " in head:
+            _judge_placeholders(key, call, service)
+        if not wires.values.is_clean(head) and wires.values.text(head) is not head:
+            _judge_values(wires, call, service)
+
+    def watch(
+        self, vault: Vault, state: OrgState, caller: Caller, call: Call, service: Service | None, request_id: str
+    ) -> Body | None:
+        """The call's body, watched while it is sent."""
+        wires = self._wires.get(state.org.id)
+        if call.body is None or wires is None or state.org.tripwire == "off":
+            return call.body
+        if service is not None and KINDS[service.inject.kind].answers:
+            return call.body
+
+        async def alarm(error: Tripped) -> None:
+            await vault.alarm(state, caller, request_id, service.name if service is not None else "", error.what)
+
+        coding = b", ".join(value for name, value in call.headers if name == b"content-encoding")
+        own = _own_ends(service) if service is not None and "body" in _places(service) else frozenset()
+        return _WatchedBody(call.body, wires.values, coding, _key(vault, state.org.id), own, alarm)
+
+    def lent(self, state: OrgState, loan: Loan) -> None:
+        """Values were lent: where one is new, what is looked for is made again with the next request."""
+        wires = self._wires.get(state.org.id)
+        if wires is not None and len(wires.known) < MOST_VALUES and not wires.known.issuperset(loan.values.values()):
+            self._wires[state.org.id] = replace(wires, epoch=-1)
+
+    async def _armed(self, vault: Vault, state: OrgState) -> Wires:
+        """What to look for as of now; the first request after a change waits for it."""
+        org_id = state.org.id
+        while True:
+            wires = self._wires.get(org_id)
+            if wires is not None and wires.epoch >= state.epoch:
+                return wires
+            task = self._arming.get(org_id)
+            if task is None:
+                task = self._arming[org_id] = asyncio.get_running_loop().create_task(self._arm(vault, state))
+                task.add_done_callback(lambda done: self._armed_or_failed(org_id, done))
+            await asyncio.shield(task)
+
+    def _armed_or_failed(self, org_id: str, task: asyncio.Task[None]) -> None:
+        """A failure is told to whoever waits; the next request tries again."""
+        self._arming.pop(org_id, None)
+        if not task.cancelled():
+            task.exception()
+
+    async def _arm(self, vault: Vault, state: OrgState) -> None:
+        lent: dict[str, tuple[bytes, ...]] = {}
+        known: set[bytes] = set()
+        for service in (await vault.services(state)).values():
+            with contextlib.suppress(KeyholeError):  # a secret that is not there has no value to look for
+                opened = await vault.watched(state, service)
+                lent[service.name] = tuple(secret.reveal() for secret in opened.values())
+                known.update(lent[service.name])
+            if len(known) >= MOST_VALUES:
+                break
+        before = self._wires.get(state.org.id)
+        if before is not None and before.known == known:
+            scrubber = before.values
+        else:
+            scrubber = await asyncio.to_thread(Scrubber.compile, tuple(known))
+        self._wires[state.org.id] = Wires(state.epoch, scrubber, lent, frozenset(known))
+        said = f"the values of {len(known)} secrets are watched for"
+        record = Record(phase=Phase.EVENT, id=new_request_id(), operation="watch", result=said)
+        vault.journal.outcome(record.encode(), state.org.id)
+
+
+Alarm = Callable[[Tripped], Awaitable[None]]
+
+
+def _key(vault: Vault, org_id: str) -> bytes:
+    return placeholder_key(vault.keys.token_key, org_id)
+
+
+def _own_ends(service: Service) -> frozenset[bytes]:
+    return frozenset(end for end in map(end_of, service.shown()) if end)
+
+
+def _places(service: Service) -> frozenset[str]:
+    """Where a service's own placeholder may stand: where it is replaced, or taken out again."""
+    kind = service.inject.kind
+    if kind == "placeholder":
+        return frozenset(service.inject["in"])
+    return _TAKEN_OUT if kind not in _MORE else _TAKEN_OUT | {_MORE[kind]}
+
+
+def _judge_placeholders(key: bytes, call: Call, service: Service | None) -> None:
+    own = _own_ends(service) if service is not None else frozenset()
+    places = _places(service) if service is not None else frozenset()
+    path, _, query = call.target.partition(b"?")
+    for place, text in (("path", path), ("query", query), ("header", _header_texts(call.headers))):
+        for end in marked(text, key):
+            if end not in own:
+                raise _foreign(place)
+            if place not in places:
+                raise Tripped(
+                    f"placeholder in {place}",
+                    f"the request carries a placeholder in its {place}, where its service attaches nothing",
+                )
+
+
+def _header_texts(headers: Headers) -> bytes:
+    texts = []
+    for name, value in headers:
+        texts.append(value)
+        if name.endswith(b"authorization"):
+            texts.append(decode_basic(value) or b"")
+    return b"\n".join(texts)
+
+
+def _foreign(place: str) -> Tripped:
+    return Tripped(
+        f"placeholder in {place}",
+        f"the request carries in its {place} a placeholder that belongs to another service or session",
+    )
+
+
+def _judge_values(wires: Wires, call: Call, service: Service | None) -> None:
+    """A value was found in the head. One that its own service would put into that header anyway may stand there."""
+    own, headers = None, frozenset[bytes]()
+    if service is not None and service.name in wires.lent:
+        own = Scrubber.compile(wires.lent[service.name])
+        headers = frozenset({b"authorization", str(service.inject.get("name", "")).encode()})
+    for name, text in ((b"the target", call.target), *call.headers):
+        found = wires.values.text(text)
+        if found is text or (own is not None and name in headers and own.text(text) == found):
+            continue
+        place = name.decode("latin-1")
+        raise Tripped(f"value in {place}", f"the request carries the value of a secret in {place}")
+
+
+class _WatchedBody:
+    """A body that is looked at while it is sent."""
+
+    __slots__ = ("_alarm", "_body", "_coded", "_key", "_own", "_stream", "_tail", "length")
+
+    def __init__(
+        self, body: Body, values: Scrubber, coding: bytes, key: bytes, own: frozenset[bytes], alarm: Alarm
+    ) -> None:
+        self._body = body
+        self._key = key
+        self._own = own
+        self._alarm = alarm
+        self._tail = b""
+        self._stream = None if coding else values.stream()
+        self._coded = _coded(values, coding)
+        self.length = body.length
+
+    async def read(self) -> bytes:
+        """The next chunk; ``b""`` at the end. Raises ``Tripped``, and what the body raises."""
+        while True:
+            chunk = await self._body.read()
+            if chunk:
+                await self._look(chunk)
+            if self._stream is None:
+                return chunk
+            clean = self._stream.feed(chunk) if chunk else self._stream.finish()
+            if self._stream.masked:
+                await self._trip(Tripped("value in body", "the request carries the value of a secret in its body"))
+            if clean or not chunk:
+                return clean
+
+    async def _look(self, chunk: bytes) -> None:
+        text = self._tail + chunk if self._tail else chunk
+        if MARK in text:
+            for end in marked(text, self._key):
+                if end not in self._own:
+                    await self._trip(_foreign("body"))
+        self._tail = text[-_TAIL:]
+        coded = self._coded
+        if coded is not None:
+            try:
+                coded.feed(chunk)
+            except ScrubFailedClosed:
+                self._coded = None  # what it is, only its upstream can tell
+            if coded.masked:
+                await self._trip(Tripped("value in body", "the request carries the value of a secret in its body"))
+
+    async def _trip(self, error: Tripped) -> None:
+        error.alarmed = True
+        await self._alarm(error)
+        raise error
+
+
+def _coded(values: Scrubber, coding: bytes) -> BodyScrubber | None:
+    """What looks into an encoded body; its output is not used, so that the body stays as it is."""
+    if not coding or values.empty:
+        return None
+    try:
+        return body_scrubber(values, coding)
+    except ScrubFailedClosed:
+        return None

@@ -1,0 +1,246 @@
+"""What must not leave is stopped, recorded and raises an alarm: placeholders out of place, and values anywhere."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import itertools
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from broker.stack import HOST, SECRET, Stack
+
+_numbers = itertools.count()
+STATIC = "ghp_keyholeabcdefghijklmnopqrstuvwxyz012"
+OTHER = "c.test"
+
+
+async def service(stack: Stack, **more: Any) -> str:
+    name = f"t{next(_numbers)}"
+    await stack.secret(f"{name}/key", more.pop("value", f"{SECRET}-{name}"))
+    await stack.service(name, secret=f"{name}/key", placeholder=STATIC, **more)
+    return name
+
+
+async def session(stack: Stack, name: str, *services: str) -> tuple[str, dict[str, str]]:
+    """A token with placeholders of its own; by service."""
+    await stack.ask("update", f"agents/{name}", {})
+    for each in services:
+        await stack.ask("update", f"agents/{name}/services/{each}", {})
+    made = await stack.ask("update", f"agents/{name}/token", {"scope": "proxy", "placeholders": True})
+    return str(made["token"]), {each: made["placeholders"][each][STATIC] for each in services}
+
+
+async def alarms(stack: Stack) -> list[str]:
+    found = (await stack.ask("read", "sys/audit-log", {"limit": 1000, "operation": "alarm"}))["records"]
+    return [record["result"] for record in found]
+
+
+async def clear(stack: Stack, *names: str) -> None:
+    for name in names:
+        await stack.ask("delete", f"services/{name}")
+
+
+def test_placeholder_of_the_session_is_taken_out_and_the_call_made(stack: Stack, run) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        token, own = await session(stack, name, name)
+        assert own[name] != STATIC
+        before = await alarms(stack)
+        for line in (
+            f"Authorization: Bearer {own[name]}\r\n".encode(),
+            b"Authorization: Basic " + base64.b64encode(b"u:" + own[name].encode()) + b"\r\n",
+            b"",
+        ):
+            assert (await stack.get(token, headers=line)).status == 200
+            assert stack.upstream.last.values(b"authorization") == [f"Bearer {SECRET}-{name}".encode()]
+        assert own[name].encode() not in stack.upstream.received
+        assert await alarms(stack) == before
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_placeholder_kind_replaces_the_session_s_text_and_no_other(stack: Stack, run) -> None:
+    async def go() -> None:
+        name = await service(stack, inject={"kind": "placeholder", "text": STATIC})
+        token, own = await session(stack, name, name)
+        assert (await stack.get(token, headers=f"X-Key: {own[name]}\r\n".encode())).status == 200
+        assert stack.upstream.last.values(b"x-key") == [f"{SECRET}-{name}".encode()]
+        assert (await stack.get(token, headers=f"X-Key: {STATIC}\r\n".encode())).status == 200
+        assert stack.upstream.last.values(b"x-key") == [STATIC.encode()]
+        await clear(stack, name)
+
+    run(go())
+
+
+async def stopped(stack: Stack, token: str, **request: Any) -> None:
+    """The request is refused, recorded, alarmed, and nothing of it went upstream."""
+    before = len(await alarms(stack))
+    stack.upstream.forget()
+    reply = await stack.get(token, **request)
+    assert (reply.status, reply.code) == (403, "policy_denied"), reply.raw
+    assert not stack.upstream.requests
+    assert len(await alarms(stack)) == before + 1
+    refused = [r for r in await stack.records() if r["phase"] == "refused"]
+    assert refused[-1]["rule"] == "tripwire"
+
+
+def test_placeholder_of_another_service_or_session_is_stopped(stack: Stack, run) -> None:
+    async def go() -> None:
+        one, two = await service(stack), await service(stack, hosts=[f"{OTHER}:{stack.secure}"])
+        token, own = await session(stack, one, one, two)
+        _, foreign = await session(stack, two, one, two)
+        for text in (own[two], foreign[one], foreign[two]):
+            await stopped(stack, token, headers=f"Authorization: Bearer {text}\r\n".encode())
+        await stopped(stack, token, path=f"/v1/x?note={own[two]}")
+        basic = base64.b64encode(b"user:" + own[two].encode())
+        await stopped(stack, token, headers=b"Authorization: Basic " + basic + b"\r\n")
+        await clear(stack, one, two)
+
+    run(go())
+
+
+def test_placeholder_in_a_place_where_its_service_attaches_nothing_is_stopped(stack: Stack, run) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        token, own = await session(stack, name, name)
+        await stopped(stack, token, path=f"/v1/{own[name]}")
+        before = len(await alarms(stack))
+        body = b'{"issue": "my key is %b, keep it"}' % own[name].encode()
+        reply = await stack.get(token, method="POST", body=body)
+        assert reply.code == "policy_denied"
+        assert own[name].encode() not in stack.upstream.received
+        assert len(await alarms(stack)) == before + 1
+        outcome = [r for r in await stack.records(service=name) if r["phase"] == "outcome"][-1]
+        assert outcome["result"] == "policy_denied"
+        await clear(stack, name)
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda value: value,
+        lambda value: base64.b64encode(value.encode()).decode(),
+        lambda value: value.encode().hex(),
+        lambda value: "".join(f"%{byte:02x}" for byte in value.encode()),
+        lambda value: base64.urlsafe_b64encode(b"x" + value.encode()).decode(),
+    ],
+)
+def test_value_of_a_secret_is_stopped_in_every_place_and_form(stack: Stack, run, form) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        other = await service(stack, hosts=[f"{OTHER}:{stack.secure}"], value="other-secret/value+of=the-org-77")
+        token, _ = await session(stack, name, name)
+        text = form("other-secret/value+of=the-org-77")
+        await stopped(stack, token, headers=f"X-Note: {text}\r\n".encode())
+        await stopped(stack, token, path=f"/v1/x?q={quote(text)}")
+        await clear(stack, name, other)
+
+    run(go())
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_value_in_a_body_never_leaves_as_a_whole(stack: Stack, run, encoded: bool) -> None:
+    async def go() -> None:
+        value = "value-in-a-body/0123456789abcdef"
+        name = await service(stack, value=value)
+        token, _ = await session(stack, name, name)
+        before = len(await alarms(stack))
+        body = b"x" * 70_000 + value.encode() + b"y" * 70_000
+        headers = b""
+        if encoded:
+            body, headers = gzip.compress(body), b"Content-Encoding: gzip\r\n"
+        reply = await stack.get(token, method="POST", body=body, headers=headers)
+        assert reply.code == "policy_denied"
+        assert value.encode() not in stack.upstream.received.replace(b"Authorization: Bearer " + value.encode(), b"")
+        assert len(await alarms(stack)) == before + 1
+        await clear(stack, name)
+
+    run(go())
+
+
+@pytest.mark.parametrize("headers", [b"", b"Content-Encoding: gzip\r\n", b"Content-Encoding: x-unknown\r\n"])
+def test_clean_bodies_pass_byte_for_byte(stack: Stack, run, headers: bytes) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        token, _ = await session(stack, name, name)
+        for body in (bytes(range(256)) * 300, gzip.compress(bytes(range(256)) * 300), b"{", b"keyhole" * 40):
+            assert (await stack.get(token, method="POST", body=body, headers=headers)).status == 200
+            assert stack.upstream.last.body == body
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_own_value_in_the_header_of_its_service_is_replaced_by_itself(stack: Stack, run) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        token, _ = await session(stack, name, name)
+        value = f"{SECRET}-{name}"
+        assert (await stack.get(token, headers=f"Authorization: Bearer {value}\r\n".encode())).status == 200
+        await stopped(stack, token, headers=f"X-Copy: {value}\r\n".encode())
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_changed_secret_is_looked_for_after_its_first_loan(stack: Stack, run) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        token, _ = await session(stack, name, name)
+        assert (await stack.get(token)).status == 200
+        await stack.secret(f"{name}/key", "a-new-value-of-the-secret-88")
+        assert (await stack.get(token)).status == 200
+        assert (await stack.get(token)).status == 200
+        await stopped(stack, token, headers=b"X-Note: a-new-value-of-the-secret-88\r\n")
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_org_may_revoke_the_session_or_look_at_nothing(stack: Stack, run) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        token, _ = await session(stack, name, name)
+        _, foreign = await session(stack, f"{name}x", name)
+        await stack.ask("update", "sys/org", {"tripwire": "off"})
+        line = f"X-Note: {foreign[name]}\r\n".encode()
+        assert (await stack.get(token, headers=line)).status == 200
+        await stack.ask("update", "sys/org", {"tripwire": "revoke"})
+        streams = await stack.tunnel(token)
+        assert (await stack.send(streams, headers=line)).code == "policy_denied"
+        again = await stack.tunnel(await stack.agent(f"{name}y", name))
+        assert (await stack.send(again)).status == 200
+        reply, _ = await stack.connect(token, f"{HOST}:{stack.secure}")
+        assert reply.status == 407
+        await stack.ask("update", "sys/org", {"tripwire": "stop"})
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_honey_secret_works_and_raises_an_alarm(stack: Stack, run) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        await stack.ask("update", f"sys/honey/{name}/key")
+        token, _ = await session(stack, name, name)
+        before = len(await alarms(stack))
+        assert (await stack.get(token)).status == 200
+        assert len(await alarms(stack)) == before + 1
+        read = await stack.ask("read", f"secret/data/{name}/key")
+        assert json.loads(read["data"].reveal()) == {"value": f"{SECRET}-{name}"}
+        found = await alarms(stack)
+        assert len(found) == before + 2
+        assert found[-1] == f"the honey secret {name}/key was touched"
+        await stack.ask("delete", f"sys/honey/{name}/key")
+        assert (await stack.get(token)).status == 200
+        assert len(await alarms(stack)) == before + 2
+        await clear(stack, name)
+
+    run(go())
