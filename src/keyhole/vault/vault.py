@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from keyhole.core.errors import (
@@ -32,6 +32,7 @@ from keyhole.core.value import Secret
 from keyhole.engines import Call, Context, services
 from keyhole.stores import Store
 from keyhole.vault import mounts, policies
+from keyhole.vault.asked import Asked, decide, intent_for
 from keyhole.vault.audit import Journal
 from keyhole.vault.clock import Clock
 from keyhole.vault.compiled import Compiled, OrgState
@@ -50,16 +51,6 @@ _SECRETS = "secret/"
 _SERVICES = "services/"
 HONEY = "honey"
 _WRITE_RETRIES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request after its path was read: what it is called in policies and records, and who answers it."""
-
-    request: Request
-    path: str
-    target: Target
-    operation: Operation
 
 
 class Lent(NamedTuple):
@@ -143,12 +134,12 @@ class Vault:
         except KeyholeError as error:
             await self.record_refusal(state, caller, request, error)
             raise
-        decision = _decide(caller, asked)
+        decision = decide(caller, asked)
         if not decision:
             refusal = PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
             await self.record_refusal(state, caller, request, refusal, path=asked.path, rule=decision.rule)
             raise refusal
-        record = _intent(caller, asked, decision)
+        record = intent_for(caller, asked, decision)
         await self._durable(state, record, self.journal.intend(record, state.org.id))
         if asked.operation is Operation.READ and asked.target is not None and asked.target.mount.path == _SECRETS:
             await self._taste(state, caller, request, (asked.target.params.get("path") or "",))
@@ -311,7 +302,7 @@ class Vault:
         await self.compiled.state(self.root_org)
         await self.journal.intend(record, self.root_org)
 
-    async def _read_path(self, request: Request, state: OrgState, caller: Caller) -> _Asked:
+    async def _read_path(self, request: Request, state: OrgState, caller: Caller) -> Asked:
         """The canonical path and who answers it; a write is told apart into create and update."""
         path = parse_path(request.path, listing=request.operation is Operation.LIST)
         try:
@@ -326,9 +317,9 @@ class Vault:
             context = self.context(state, caller, target.mount)
             there = target.route.exists is None or await target.route.exists(context, target.params)
             operation = Operation.UPDATE if there else Operation.CREATE
-        return _Asked(request, path, target, operation)
+        return Asked(request, path, target, operation)
 
-    async def _dispatch(self, state: OrgState, caller: Caller, asked: _Asked) -> Reply:
+    async def _dispatch(self, state: OrgState, caller: Caller, asked: Asked) -> Reply:
         target = asked.target
         call = Call(asked.operation, asked.path, target.params, asked.request.data)
         for attempt in range(_WRITE_RETRIES):
@@ -343,13 +334,13 @@ class Vault:
         raise InternalError("unreachable")
 
     @staticmethod
-    async def _still_allowed(caller: Caller, asked: _Asked, target: Target, context: Context) -> Operation:
+    async def _still_allowed(caller: Caller, asked: Asked, target: Target, context: Context) -> Operation:
         """What a write is after another one. Raises ``PolicyDenied`` when the caller may not do that."""
         operation = asked.operation
         if operation in _WRITES and target.route.exists is not None:
             there = await target.route.exists(context, target.params)
             operation = Operation.UPDATE if there else Operation.CREATE
-            decision = _decide(caller, replace(asked, operation=operation))
+            decision = decide(caller, replace(asked, operation=operation))
             if not decision:
                 raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
         return operation
@@ -454,21 +445,3 @@ def _fault(error: Exception) -> InternalError:
 
     logging.getLogger("keyhole.vault").error("internal error: %s", fault_place(error))
     return InternalError("the request failed inside Keyhole", "see the server's log")
-
-
-def _decide(caller: Caller, asked: _Asked) -> Decision:
-    if caller.scope == "proxy":
-        return Decision(allowed=False, reason="this token can do nothing but make calls through the proxy")
-    sudo = asked.request.operation in asked.target.route.sudo or asked.operation in asked.target.route.sudo
-    decision = caller.acl.decide(asked.operation, asked.path, parameters=asked.request.data, sudo=sudo)
-    if not decision and asked.operation is Operation.CREATE:
-        # Whoever may neither create nor update must not learn from the reason whether there is anything.
-        update = caller.acl.decide("update", asked.path, parameters=asked.request.data, sudo=sudo)
-        return decision if update else update
-    return decision
-
-
-def _intent(caller: Caller, asked: _Asked, decision: Decision) -> Intent:
-    target = asked.target
-    named = target.params.get("path", "") if target.mount.engine.lend is not None else ""
-    return intent_of(caller, asked.request, asked.operation, asked.path, decision.rule, (named,) if named else ())

@@ -1,0 +1,42 @@
+"""A request whose path was read: what it is called in policies and records, and what they say of it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keyhole.core.identity import Caller
+from keyhole.core.policy import Decision
+from keyhole.core.record import Intent
+from keyhole.core.request import Operation, Request
+from keyhole.vault.mounts import Target
+from keyhole.vault.recording import intent_of
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request after its path was read: what it is called in policies and records, and who answers it."""
+
+    request: Request
+    path: str
+    target: Target
+    operation: Operation
+
+
+def decide(caller: Caller, asked: Asked) -> Decision:
+    """What the caller's policies say of it."""
+    if caller.scope == "proxy":
+        return Decision(allowed=False, reason="this token can do nothing but make calls through the proxy")
+    sudo = asked.request.operation in asked.target.route.sudo or asked.operation in asked.target.route.sudo
+    decision = caller.acl.decide(asked.operation, asked.path, parameters=asked.request.data, sudo=sudo)
+    if not decision and asked.operation is Operation.CREATE:
+        # Whoever may neither create nor update must not learn from the reason whether there is anything.
+        update = caller.acl.decide("update", asked.path, parameters=asked.request.data, sudo=sudo)
+        return decision if update else update
+    return decision
+
+
+def intent_for(caller: Caller, asked: Asked, decision: Decision) -> Intent:
+    """The intent to be recorded of it."""
+    target = asked.target
+    named = target.params.get("path", "") if target.mount.engine.lend is not None else ""
+    return intent_of(caller, asked.request, asked.operation, asked.path, decision.rule, (named,) if named else ())
