@@ -77,6 +77,7 @@ class Exchange:
                 if self.loan.needs_content(message):
                     message.content = await hold(body, self.loan.longest)
             message.streams = body is not None and message.content is None
+            message.length = None if body is None else body.length
             if self.room is None:
                 return await self._drive(lease, self.loan.inject(message, self.now(), {}), body)
             while True:

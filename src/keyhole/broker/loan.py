@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from secrets import token_bytes
 from typing import Any, NoReturn
 
 from keyhole import scrub
@@ -20,6 +21,7 @@ _RANGE = frozenset({b"range", b"if-range"})
 _STALE_WHEN_RECODED = frozenset(
     {b"content-length", b"etag", b"content-md5", b"digest", b"content-digest", b"repr-digest", b"accept-ranges"}
 )
+_NONCE = 16  # bytes
 
 
 class Scrubbers:
@@ -95,7 +97,7 @@ class Loan:
         accepted = message.get(b"accept-encoding")
         if accepted is not None:
             message.set(b"accept-encoding", scrub.accept_encoding(accepted))
-        return inject(message, self.service.inject, Terms(self.values, now, kept))
+        return inject(message, self.service.inject, Terms(self.values, now, kept, token_bytes(_NONCE)))
 
     def injected(self, message: Message) -> None:
         """A message is about to be sent: from here on its forms are looked for in answers too."""

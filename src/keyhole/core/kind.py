@@ -72,7 +72,7 @@ class Kind:
     signs: bool = False
     longest: int = 1024 * 1024
     named: Callable[[Any], tuple[str, ...]] = lambda _: ()
-    check: Callable[[Any], None] = lambda _: None
+    check: Callable[[Any], object] = lambda _: None
 
 
 def header_name(value: Any) -> str:

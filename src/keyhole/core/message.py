@@ -121,6 +121,7 @@ class Message:
             the request has no body or it streams.
         recode: changes the body while it streams.
         streams: it has a body that is not held, and so can be sent only once.
+        length: bytes of the body that the client declared; ``None`` where it did not, or there is none.
         errand: a request of the injection's own to some other place, such as one for a token. It has no part of the
             client's request in it, and its answer is read for the injection alone.
         upgrade: as of the call.
@@ -138,6 +139,7 @@ class Message:
     content: bytes | None = None
     recode: Recoder | None = None
     streams: bool = False
+    length: int | None = None
     errand: bool = False
     upgrade: str = ""
     answered: Heard | None = None

@@ -8,9 +8,11 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.kind import Kind, Option
+from keyhole.core.recipe import HMAC
 
 SCOPE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LONGEST_PRESIGNED = 7 * 24 * 3600  # seconds; AWS takes no longer
+OAUTH1_METHODS = {"HMAC-SHA1": "sha1", "HMAC-SHA256": "sha256"}
 _CLIENT = re.compile(r"[\x21-\x7e]{8,128}")
 
 
@@ -59,4 +61,36 @@ SIGV4 = Kind(
     longest=16 * 1024 * 1024,  # DynamoDB and others take as much in one request
 )
 
-SIGNING: dict[str, Kind] = {"sigv4": SIGV4}
+
+def _method(value: Any) -> str:
+    if value and str(value) not in OAUTH1_METHODS:
+        raise InvalidRequest(f"{str(value)[:40]!r} is none of {', '.join(OAUTH1_METHODS)}")
+    return str(value or "")
+
+
+def _storage(value: Any) -> str:
+    if value and str(value) not in {"blob", "table"}:
+        raise InvalidRequest("storage is blob (also for queues and files) or table")
+    return str(value or "")
+
+
+OAUTH1 = Kind(
+    "signed with OAuth 1.0 (RFC 5849)",
+    lambda how: f"authorization: OAuth …, {how['method'] or 'the method of the client, else HMAC-SHA1'}",
+    (Option("method", _method, "", "HMAC-SHA1 or HMAC-SHA256; the client's unless said"),),
+    fields=(("consumer_key", "consumer_secret", "token", "token_secret"), ("consumer_key", "consumer_secret")),
+    sole=False,
+    public=("consumer_key",),
+    signs=True,
+)
+AZURE_STORAGE = Kind(
+    "signed with the key of an Azure storage account",
+    lambda _: "authorization: SharedKey …",
+    (Option("storage", _storage, "", "blob (also for queues and files) or table; what the host says unless said"),),
+    fields=(("account_name", "account_key"),),
+    sole=False,
+    public=("account_name",),
+    signs=True,
+)
+
+SIGNING: dict[str, Kind] = {"sigv4": SIGV4, "hmac": HMAC, "oauth1": OAUTH1, "azure-storage": AZURE_STORAGE}

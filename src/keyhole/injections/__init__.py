@@ -40,6 +40,9 @@ MEMBERS = {
     "digest": "digest",
     "placeholder": "placeholder",
     "sigv4": "sigv4",
+    "hmac": "recipe",
+    "oauth1": "oauth1",
+    "azure-storage": "azure_storage",
     "jwt": "minted.jwt",
     "github-app": "minted.github_app",
     "gcp": "minted.gcp",
@@ -64,11 +67,13 @@ class Terms:
         now: seconds since the epoch.
         kept: what earlier loans of these same values through this service left for later ones, such as a token with
             its end. It is forgotten when the vault is sealed, and starts empty when a value changes.
+        nonce: random bytes that nobody else has, for this call.
     """
 
     values: Mapping[str, bytes]
     now: float = 0.0
     kept: dict[str, Any] = field(default_factory=dict)
+    nonce: bytes = b""
 
 
 def inject(message: Message, how: Inject, terms: Terms) -> Steps:
