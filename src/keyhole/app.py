@@ -31,7 +31,7 @@ from keyhole.faces.proxy import ProxyServer
 from keyhole.net.dial import Dialer
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.resolve import Resolver
-from keyhole.net.tls import client_context
+from keyhole.net.trust import Trust
 from keyhole.net.websocket import FrameLimits
 from keyhole.process import harden_process
 from keyhole.stores import open_store
@@ -40,6 +40,7 @@ from keyhole.vault.strangers import RefusalLimits
 from keyhole.vault.vault import Vault
 
 MEMORY = "memory:"
+_TRUST_EVERY = 10.0
 _log = logging.getLogger("keyhole")
 
 
@@ -78,6 +79,7 @@ class Keyhole:
         node: the door's entrance.
         broker: the road.
         pool: its connections.
+        trust: what upstreams prove themselves by.
         dialer: knows our own listeners, so that no call comes back to us.
         proxy_url: where the proxy listens, once it does.
         opened: set once the vault has been open.
@@ -88,6 +90,7 @@ class Keyhole:
     broker: Broker
     pool: Pool
     dialer: Dialer
+    trust: Trust
     proxy_url: str = ""
     opened: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -115,14 +118,10 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress, refusals=refusals)
     via = parse_authority(config.upstream_proxy, 8080) if config.upstream_proxy else None
     dialer = Dialer(Resolver(config.resolver, config.resolve), via=via)
-
-    def new_context() -> ssl.SSLContext:
-        return client_context(config.upstream_ca or None, ["http/1.1"])
-
-    context = new_context()
+    trust = Trust(config.upstream_ca, config.upstream_crl, ["http/1.1"])
 
     def tls_context(_origin: Origin) -> ssl.SSLContext:
-        return context
+        return trust.context()
 
     timeouts = UpstreamTimeouts(
         connect=config.connect_timeout,
@@ -133,7 +132,9 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         window=config.rate_window,
     )
     pool = Pool(dialer, tls_context, UpstreamLimits(timeouts=timeouts))
-    keyhole = Keyhole(config, node, Broker(node, pool, _streams(config), new_context), pool, dialer)
+    broker = Broker(node, pool, _streams(config), trust.fresh)
+    trust.changed += [pool.distrust, broker.distrust]
+    keyhole = Keyhole(config, node, broker, pool, dialer, trust)
     return keyhole
 
 
@@ -224,6 +225,8 @@ async def serve(
         stack.push_async_callback(proxy.close, config.drain)
         api = await stack.enter_async_context(serving_api(keyhole, config))
         keyhole.node.start_sweeper()
+        watching = asyncio.create_task(_watch(keyhole.trust))
+        stack.callback(watching.cancel)
         ca_file = _data_dir(config, stack, dev=dev) / "ca.pem"
         written = asyncio.create_task(_write_ca(keyhole, ca_file))
         stack.callback(written.cancel)
@@ -235,6 +238,13 @@ async def serve(
             loop.add_signal_handler(number, stop.set)
         on_ready(Started(api, keyhole.proxy_url, str(ca_file), root_token))
         await stop.wait()
+
+
+async def _watch(trust: Trust) -> None:
+    """Notice changed files also while no connection is made."""
+    while True:
+        await asyncio.sleep(_TRUST_EVERY)
+        trust.context()
 
 
 async def _unseal_at_start(keyhole: Keyhole, passphrase: Secret | None) -> None:

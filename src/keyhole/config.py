@@ -50,6 +50,7 @@ class Config:
         data: directory of files that are not secret (the CA's certificate); empty for the home.
         egress: for new orgs: ``deny``, ``allow`` or ``log`` calls to hosts without a service.
         upstream_ca: PEM file of CAs that upstreams may use besides the system's.
+        upstream_crl: PEM file of revocation lists, which then must cover all upstreams; empty for no check.
         upstream_proxy: ``HOST:PORT`` of a corporate HTTP proxy through which upstreams are reached.
         resolver: ``HOST:PORT`` of a DNS server; empty for the system's resolver.
         resolve: ``HOST:ADDRESS`` entries that answer before any resolver.
@@ -83,6 +84,7 @@ class Config:
     data: str = ""
     egress: str = "deny"
     upstream_ca: str = ""
+    upstream_crl: str = ""
     upstream_proxy: str = ""
     resolver: str = ""
     resolve: tuple[str, ...] = ()

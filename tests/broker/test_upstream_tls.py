@@ -8,13 +8,19 @@ import socket
 import ssl
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.stack import HOST, OK, Received, Reply, Stack, authority, until
+from keyhole.config import Config
+from keyhole.core.errors import InvalidRequest
+from keyhole.net.trust import Trust
 
 ECDSA = trustme.KeyType.ECDSA
 
@@ -26,10 +32,6 @@ def context_of(cert: trustme.LeafCert) -> ssl.SSLContext:
 
 
 def self_signed(folder) -> ssl.SSLContext:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
     now = dt.datetime.now(dt.UTC)
@@ -203,3 +205,148 @@ def test_without_the_extra_bundle_its_upstreams_are_unknown(run) -> None:
     reply, received = run(ask())
     assert reply.code == "upstream_tls"
     assert received.strip(b"\0") == b""
+
+
+class Pki:
+    """A root, an intermediate and a server's certificate under them, with lists of what each CA revoked."""
+
+    def __init__(self, folder) -> None:
+        self.folder = folder
+        self.root = trustme.CA(key_type=ECDSA)
+        self.intermediate = self.root.create_child_ca(key_type=ECDSA)
+        self.leaf = self.intermediate.issue_cert(HOST, key_type=ECDSA)
+        self.ca = folder / "root.pem"
+        self.root.cert_pem.write_to_path(str(self.ca))
+        self.crl = folder / "crl.pem"
+
+    def serials(self) -> dict[str, int]:
+        blobs = {
+            "leaf": self.leaf.cert_chain_pems[0],
+            "intermediate": self.intermediate.cert_pem,
+            "root": self.root.cert_pem,
+        }
+        return {name: x509.load_pem_x509_certificate(blob.bytes()).serial_number for name, blob in blobs.items()}
+
+    def publish(self, *revoked: str, issuers=("root", "intermediate"), days: float = 1.0) -> None:
+        """Write the lists; what each CA issued is in its own."""
+        serials = self.serials()
+        lists = {
+            "root": (self.root, {"root", "intermediate"}),
+            "intermediate": (self.intermediate, {"leaf"}),
+        }
+        pem = b""
+        for name in issuers:
+            ca, mine = lists[name]
+            pem += signed_list(ca, [serials[one] for one in revoked if one in mine], days)
+        new = self.crl.with_suffix(".new")
+        new.write_bytes(pem)
+        new.replace(self.crl)
+
+    def config(self) -> Config:
+        return Config(upstream_ca=str(self.ca), upstream_crl=str(self.crl))
+
+
+def signed_list(ca: trustme.CA, serials: list[int], days: float) -> bytes:
+    now = dt.datetime.now(dt.UTC)
+    issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
+    key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
+    made = x509.CertificateRevocationListBuilder(issuer.subject, now - dt.timedelta(9), now + dt.timedelta(days))
+    for serial in serials:
+        made = made.add_revoked_certificate(x509.RevokedCertificateBuilder(serial, now - dt.timedelta(8)).build())
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())
+    signed = made.add_extension(identifier, critical=False).sign(key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM)
+
+
+async def _called(stack: Stack, pki: Pki) -> Callable[[], Awaitable[Reply]]:
+    await stack.secret("stripe/key")
+    port = await stack.listen(stack.upstream, context_of(pki.leaf))
+    await stack.service("listed", hosts=[f"{HOST}:{port}"])
+    token = await stack.agent("coder", "listed")
+    return lambda: stack.get(token, port=port)
+
+
+REVOKED = {
+    "nothing": ((), {}, ""),
+    "leaf": (("leaf",), {}, "revoked"),
+    "intermediate": (("intermediate",), {}, "revoked"),
+    "root": (("root",), {}, "revoked"),
+    "no list of the leaf's CA": ((), {"issuers": ("root",)}, "no revocation list"),
+    "no list of the root": ((), {"issuers": ("intermediate",)}, "no revocation list"),
+    "lists that have expired": ((), {"days": -1.0}, "expired"),
+}
+
+
+@pytest.mark.parametrize("kind", REVOKED)
+def test_a_chain_with_a_revoked_certificate_or_without_lists_gets_no_request(run, tmp_path, kind: str) -> None:
+    revoked, lists, reason = REVOKED[kind]
+    pki = Pki(tmp_path)
+    pki.publish(*revoked, **lists)
+
+    async def ask() -> tuple[Reply, bytes]:
+        async with Stack(pki.config()) as stack:
+            call = await _called(stack, pki)
+            return await call(), stack.upstream.received
+
+    reply, received = run(ask())
+    if not reason:
+        assert (reply.status, received.count(b"GET /v1/x")) == (200, 1)
+        return
+    assert (reply.status, reply.code) == (502, "upstream_tls")
+    assert reason in reply.body.decode()
+    assert received.strip(b"\0") == b""
+
+
+@pytest.mark.parametrize("change", ["revoked", "removed from the bundle"])
+def test_trust_that_ends_while_the_server_runs_ends_for_open_connections_and_sessions(
+    run, tmp_path, change: str
+) -> None:
+    pki = Pki(tmp_path)
+    pki.publish()
+
+    async def ask() -> tuple[list[Reply], int]:
+        async with Stack(pki.config()) as stack:
+            call = await _called(stack, pki)
+            replies = [await call(), await call()]
+            assert stack.keyhole.pool.idle == 1
+            if change == "revoked":
+                pki.publish("leaf")
+            else:
+                trustme.CA(key_type=ECDSA).cert_pem.write_to_path(str(pki.ca))
+            stack.keyhole.trust.context()  # what a running server does every few seconds
+            await until(lambda: stack.keyhole.pool.idle == 0)
+            replies += [await call(), await call()]
+            return replies, len(stack.upstream.requests)
+
+    replies, requests = run(ask())
+    assert [reply.status for reply in replies] == [200, 200, 502, 502]
+    assert {reply.code for reply in replies[2:]} == {"upstream_tls"}
+    assert requests == 2
+
+
+def test_a_changed_file_that_cannot_be_read_changes_nothing_and_is_logged(run, tmp_path, caplog) -> None:
+    pki = Pki(tmp_path)
+    pki.publish("leaf")
+
+    async def ask() -> list[Reply]:
+        async with Stack(pki.config()) as stack:
+            call = await _called(stack, pki)
+            replies = [await call()]
+            pki.crl.write_text("half a fi")
+            replies.append(await call())
+            pki.crl.unlink()
+            return [*replies, await call()]
+
+    assert {reply.code for reply in run(ask())} == {"upstream_tls"}
+    assert "--upstream-crl" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["missing", "", "certificates"])
+def test_a_file_that_is_no_list_is_named_at_the_start(tmp_path, content: str) -> None:
+    path = tmp_path / "crl.pem"
+    if content == "certificates":
+        path.write_bytes(authority().cert_pem.bytes())
+    elif content != "missing":
+        path.write_text(content)
+    with pytest.raises(InvalidRequest, match="--upstream-crl"):
+        Trust(crl=str(path))

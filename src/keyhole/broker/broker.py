@@ -294,6 +294,10 @@ class Broker:
         self._tripwires = Tripwires()
         self._authorities = None
 
+    def distrust(self) -> None:
+        """What upstreams are trusted by has changed: contexts that hold a client's certificate are made again."""
+        self._kept = Kept()
+
     async def explain(self, vault: Vault, state: OrgState, caller: Caller, wanted: Wanted) -> Match:
         """How a call of this caller would be matched; nothing is done and nothing is lent."""
         match = (await self.directory(vault, state)).match(caller, wanted)

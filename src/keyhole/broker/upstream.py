@@ -218,6 +218,7 @@ class Pool:
         self._sessions: OrderedDict[Origin, tuple[ssl.SSLContext, ssl.SSLSession]] = OrderedDict()
         self._group: WireGroup | None = None
         self._closed = False
+        self._trusted_since = 0.0
 
     @property
     def idle(self) -> int:
@@ -268,6 +269,17 @@ class Pool:
             for connection in list(connections):
                 connection.close()
 
+    def distrust(self) -> None:
+        """What upstreams are trusted by has changed: nobody is believed for what it proved before.
+
+        Idle connections end now, others with their exchange; no TLS session is resumed.
+        """
+        self._sessions.clear()
+        self._trusted_since = asyncio.get_running_loop().time()
+        for connections in list(self._idle.values()):
+            for connection in list(connections):
+                connection.close()
+
     # What leases and connections call.
 
     def group(self) -> WireGroup:
@@ -298,6 +310,7 @@ class Pool:
             or len(connections) >= limits.idle_per_origin
             or self._idle_count >= limits.idle
             or now - connection.born > limits.age_seconds
+            or connection.born < self._trusted_since
             or connection.eof
         ):
             connection.close()

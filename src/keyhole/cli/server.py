@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="DIR", help="Where the CA's certificate is written.")
 @click.option("--egress", metavar="MODE", help="For new orgs: deny, allow or log calls to hosts without a service.")
 @click.option("--upstream-ca", metavar="FILE", help="CAs that upstreams may use besides the system's.")
+@click.option("--upstream-crl", metavar="FILE", help="Revocation lists for every CA that upstreams use.")
 @click.option("--upstream-proxy", metavar="HOST:PORT", help="A corporate proxy on the way to upstreams.")
 @click.option("--resolver", metavar="HOST:PORT", help="A DNS server for upstreams, instead of the system's.")
 @click.option("--resolve", metavar="HOST:ADDRESS", multiple=True, help="Answer for one host; may be repeated.")

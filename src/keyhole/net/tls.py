@@ -19,7 +19,12 @@ from keyhole.core.errors import InvalidRequest, UpstreamTls
 
 # OpenSSL's X509_V_ERR_* codes (openssl/x509_vfy.h): what happened, and the next step.
 _TRUST = "add the issuer's certificate with --upstream-ca"
+_LISTS = "add the current lists of all CAs in its chain to the file of --upstream-crl"
 _VERIFY = {
+    3: ("no revocation list covers the upstream's certificate and its issuers", _LISTS),
+    8: ("a revocation list for the upstream's certificate is not signed by its issuer", _LISTS),
+    11: ("the revocation list for the upstream's certificate is not valid yet", "check the clocks of both machines"),
+    12: ("the revocation list for the upstream's certificate has expired", _LISTS),
     9: ("the upstream's certificate is not valid yet", "check the clocks of both machines"),
     10: ("the upstream's certificate has expired", "ask the upstream's operator to renew it"),
     18: ("the upstream's certificate is self-signed", _TRUST),
@@ -50,15 +55,19 @@ _REASONS = {
 }
 
 
-def client_context(extra_ca: str | None = None, alpn: Sequence[str] | None = None) -> ssl.SSLContext:
+def client_context(
+    extra_ca: str | None = None, alpn: Sequence[str] | None = None, *, crl: str | None = None
+) -> ssl.SSLContext:
     """A context that verifies chain and host name, from TLS 1.2 on.
 
     Args:
         extra_ca: path of a PEM bundle that is trusted besides the system's store.
         alpn: protocols to offer (RFC 7301), the preferred one first.
+        crl: path of a PEM file of revocation lists (RFC 5280 section 5). With it every certificate of a chain, the root
+            too, must be covered by a list that is valid now, and be in none.
 
     Raises:
-        InvalidRequest: the bundle cannot be read.
+        InvalidRequest: a file cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
@@ -67,7 +76,24 @@ def client_context(extra_ca: str | None = None, alpn: Sequence[str] | None = Non
             context.load_verify_locations(cafile=extra_ca)
         except (OSError, ssl.SSLError):
             raise InvalidRequest("the CA bundle is not a readable PEM file", "check the path and the file") from None
+    if crl is not None:
+        _load_lists(context, crl)
     return _restrict(context, alpn)
+
+
+def _load_lists(context: ssl.SSLContext, path: str) -> None:
+    """Check revocation by the lists in a file. OpenSSL would also trust what certificates it finds there."""
+    before = context.cert_store_stats()
+    try:
+        context.load_verify_locations(cafile=path)
+    except (OSError, ssl.SSLError):
+        raise InvalidRequest("the file of --upstream-crl is not a readable PEM file", "check path and file") from None
+    after = context.cert_store_stats()
+    if after["x509"] != before["x509"] or after["crl"] == before["crl"]:
+        raise InvalidRequest(
+            "the file of --upstream-crl holds something else than revocation lists", "put only X509 CRL blocks into it"
+        )
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
 
 
 def server_context(cert_pem: bytes, key_pem: bytes, alpn: Sequence[str] | None = None) -> ssl.SSLContext:
