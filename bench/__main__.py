@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import machine
 from bench.cases import CASES, playing
+from bench.peers import installed
 from bench.report import Rounds, details, medians, ratios, table
 from bench.upstream import LARGE
 
@@ -22,13 +23,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--large", type=int, default=LARGE, help="bytes of the large body")
     parser.add_argument("--tunnels", type=int, default=1000, help="idle tunnels")
     parser.add_argument("--folder", help="a directory on the disk that is to be measured")
+    parser.add_argument("--peers", action="store_true", help="measure the programs of scripts/peers too")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     options = parser.parse_args(arguments)
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"there is no case {min(unknown)!r}; known: {', '.join(CASES)}")
     before = machine.describe()
     rounds: Rounds = {}
-    with playing(options.seconds, large=options.large, tunnels=options.tunnels, folder=options.folder) as field:
+    settings = {"large": options.large, "tunnels": options.tunnels, "folder": options.folder}
+    with playing(options.seconds, **settings, with_peers=installed() if options.peers else ()) as field:
         for number in range(options.rounds):
             for name in options.cases or CASES:
                 print(f"round {number + 1}: {name}", file=sys.stderr)

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench import peers
 from bench.load import Job
 from bench.machine import cores, cpu_seconds, pinned, rss_bytes, sync_rate
 from bench.subjects import Direct, Keyhole, NginxProxy, Subject, program
@@ -29,6 +30,7 @@ class Field:
         seconds: for each measurement.
         large: bytes of the large file.
         tunnels: idle ones.
+        peers: other programs that take part, by name.
     """
 
     folder: Path
@@ -39,14 +41,22 @@ class Field:
     direct: Direct = field(init=False)
     nginx: NginxProxy = field(init=False)
     keyhole: Keyhole = field(init=False)
+    peers: list[Subject] = field(default_factory=list)
 
     @property
     def subjects(self) -> list[Subject]:
-        return [self.direct, self.nginx, self.keyhole]
+        return [self.direct, self.nginx, self.keyhole, *self.peers]
 
 
 @contextlib.contextmanager
-def playing(seconds: float, *, large: int = LARGE, tunnels: int = 1000, folder: str | None = None) -> Iterator[Field]:
+def playing(
+    seconds: float,
+    *,
+    large: int = LARGE,
+    tunnels: int = 1000,
+    folder: str | None = None,
+    with_peers: Sequence[str] = (),
+) -> Iterator[Field]:
     """Start everything in a directory that is removed at the end."""
     subject, other = cores()
     with contextlib.ExitStack() as stack:
@@ -60,6 +70,10 @@ def playing(seconds: float, *, large: int = LARGE, tunnels: int = 1000, folder: 
         stack.callback(field_.nginx.close)
         field_.keyhole = Keyhole(where / "keyhole", subject, field_.upstream)
         stack.callback(field_.keyhole.close)
+        for name in with_peers:
+            peer = peers.start(name, where / name, subject, field_.upstream)
+            stack.callback(peer.close)
+            field_.peers.append(peer)
         yield field_
 
 
@@ -96,8 +110,9 @@ def _flood(scheme: str, connections: int, mode: str = "keepalive") -> Callable[[
     def run(field_: Field) -> dict[str, Numbers]:
         found = {}
         for subject in field_.subjects:
-            job = subject.job(scheme, "/small", mode, connections=connections, seconds=field_.seconds)
-            found[subject.name] = _loaded(job, subject.pid)
+            with contextlib.suppress(LookupError):  # some do not speak this scheme
+                job = subject.job(scheme, "/small", mode, connections=connections, seconds=field_.seconds)
+                found[subject.name] = _loaded(job, subject.pid)
         return found
 
     return run

@@ -25,6 +25,7 @@ class Line:
         goal: target beyond.
         less: smaller is better.
         unit: of value and targets.
+        peer: it is left out where this one did not take part.
     """
 
     case: str
@@ -34,6 +35,7 @@ class Line:
     goal: float
     less: bool = False
     unit: str = ""
+    peer: str = ""
 
 
 def _between(one: str, other: str, name: str) -> Value:
@@ -56,6 +58,18 @@ def _added(found: Subjects) -> float:
 LINES = (
     Line("plain-64", "plain, 64 connections: requests/s to nginx", _to_nginx("rate"), 0.3, 0.55),
     Line("tls-64", "TLS, 64 connections: requests/s to nginx", _to_nginx("rate"), 0.35, 0.75),
+    *(
+        Line(
+            case,
+            f"{words}, 64 connections: requests/s to {peer}",
+            _between("keyhole", peer, "rate"),
+            first,
+            goal,
+            peer=peer,
+        )
+        for peer, first, goal in (("mitmproxy", 10, 30), ("varlock", 20, 50))
+        for case, words in (("plain-64", "plain"), ("tls-64", "TLS"))
+    ),
     Line("plain-1", "plain, 1 connection: added p50 to nginx's", _added, 3, 2.2, less=True),
     Line("tls-1", "TLS, 1 connection: added p50 to nginx's", _added, 3, 2.2, less=True),
     Line("connect-16", "new CONNECT and TLS each, 16 at once: requests/s to nginx", _to_nginx("rate"), 0.8, 1),
@@ -86,7 +100,7 @@ def ratios(found: Medians) -> list[dict[str, Any]]:
     """Each line whose case was measured."""
     lines = []
     for line in LINES:
-        if found.get(line.case):
+        if found.get(line.case) and (not line.peer or line.peer in found[line.case]):
             value = line.value(found[line.case])
             reached = [value <= target if line.less else value >= target for target in (line.first, line.goal)]
             lines.append({**asdict(line), "value": value, "reached": reached})
