@@ -16,8 +16,8 @@ from pathlib import Path
 
 from keyhole.broker import explain
 from keyhole.broker.broker import Broker
+from keyhole.broker.live import StreamLimits
 from keyhole.broker.upstream import Origin, Pool, UpstreamLimits, UpstreamTimeouts
-from keyhole.broker.websocket import StreamLimits
 from keyhole.config import Config, home, is_loopback, local_vault, split_address
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.host import parse_authority

@@ -21,17 +21,19 @@ from keyhole.broker.exchange import Exchange
 from keyhole.broker.journey import Journey
 from keyhole.broker.kept import Kept
 from keyhole.broker.late import LateBody, require_still
+from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.own_token import shows_token
 from keyhole.broker.tripwires import RULE as TRIPWIRE
 from keyhole.broker.tripwires import Tripped, Tripwires
 from keyhole.broker.upstream import Lease, Pool
-from keyhole.broker.websocket import StreamLimits, prepare
+from keyhole.broker.websocket import prepare
 from keyhole.core.errors import (
     AuditUnavailable,
     Conflict,
     KeyholeError,
     PolicyDenied,
+    Sealed,
     Unauthenticated,
 )
 from keyhole.core.host import Authority
@@ -74,7 +76,7 @@ class Broker:
         self._client_context = client_context
         self._node = node
         self._pool = pool
-        self._streams = streams or StreamLimits()
+        self._live = Live(streams or StreamLimits())
         self._scrubbers = Scrubbers()
         self._kept = Kept()
         self._gate = Gate()
@@ -214,7 +216,7 @@ class Broker:
                 lease.cancel()
             raise
         loan = Loan(self._tripwires.session(vault, caller, service), lent.secrets, lent.intent, self._scrubbers)
-        journey = Journey(vault, state, loan.intent, loan, self._streams, done)
+        journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, done)
         self._tripwires.lent(state, loan)
         if lent.service is not service and lent.service.as_data() != service.as_data():
             # Changed since it was matched: what is lent for the new destination must not go to the old one.
@@ -263,7 +265,7 @@ class Broker:
         fresh = bool(call.upgrade)
         lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN, fresh=fresh)
         intent = Intent.of(record)
-        journey = Journey(vault, state, intent, None, self._streams)
+        journey = Journey(vault, state, caller, None, intent, None, self._live)
         try:
             await vault.journal.intend(intent, state.org.id)
         except BaseException as error:
@@ -293,6 +295,7 @@ class Broker:
         self._gate = Gate()
         self._tripwires = Tripwires()
         self._authorities = None
+        self._live.cut(Sealed("the vault was sealed while the call was under way", "unseal it, and call again"))
 
     def distrust(self) -> None:
         """What upstreams are trusted by has changed: contexts that hold a client's certificate are made again."""

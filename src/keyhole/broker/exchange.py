@@ -46,6 +46,9 @@ class OwnAnswer:
     async def close(self) -> None:
         """Nothing is open."""
 
+    def abort(self) -> None:
+        """Nothing is open."""
+
 
 class _BeginAgain(Exception):
     """Another call ran the errand meanwhile."""

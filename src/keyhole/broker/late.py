@@ -7,6 +7,7 @@ outlive its token or its grant by that.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 from keyhole.core.errors import PolicyDenied, Unauthenticated
@@ -29,9 +30,9 @@ class LateBody:
 
     __slots__ = ("_body", "_judge", "length")
 
-    def __init__(self, body: Body, judge: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, body: Body, judge: Callable[[], Awaitable[object]]) -> None:
         self._body = body
-        self._judge: Callable[[], Awaitable[None]] | None = judge
+        self._judge: Callable[[], Awaitable[object]] | None = judge
         self.length = body.length
 
     async def read(self) -> bytes:
@@ -47,24 +48,30 @@ class LateBody:
         return chunk
 
 
-async def require_still(vault: Vault, caller: Caller, service: Service | None) -> None:
-    """Judge again a call that was allowed and not yet sent. A token that the call itself has used up counts as live.
+async def require_still(vault: Vault, caller: Caller, service: Service | None) -> float:
+    """Judge again a call that was allowed. A token that the call itself has used up counts as live until it is swept.
+
+    Returns:
+        When the token expires, in seconds since the epoch; infinity for one that does not.
 
     Raises:
         Unauthenticated: the token was revoked or has expired.
         PolicyDenied: the service was taken back, changed or removed.
     """
     state = await vault.compiled.state(caller.org_id)
+    expires = math.inf
     if caller.token_id:
         token = await vault.tokens.get(vault.storage(caller.org_id, MOUNT), caller.token_id)
         if token is None or (token.expires and token.expires <= vault.clock.now()):
-            raise Unauthenticated("permission denied", "the token expired or was revoked while the body was awaited")
+            raise Unauthenticated("permission denied", "the token expired or was revoked while the call was under way")
+        expires = token.expires or math.inf
     if service is None:
-        return
+        return expires
     acl = await vault.compiled.acl(state, caller.policies)
     now = (await vault.services(state)).get(service.name)
     same = now is not None and now.as_data() == service.as_data()
     if not (same and acl.decide("use", f"services/{service.name}")):
         raise PolicyDenied(
-            f"the service {service.name!r} was changed or taken back while the body was awaited", "send it again"
+            f"the service {service.name!r} was changed or taken back while the call was under way", "make it again"
         )
+    return expires

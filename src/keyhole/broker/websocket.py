@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from keyhole.broker.frames import AnswerFrames, CallFrames
+from keyhole.broker.live import Ended, StreamLimits
 from keyhole.broker.loan import Loan
 from keyhole.core.errors import KeyholeError, PolicyDenied, Unauthenticated, UpstreamTimeout, UpstreamUnreachable
 from keyhole.core.message import Message
 from keyhole.net.http1.client import ClientConnection
 from keyhole.net.http1.wire import NEVER
-from keyhole.net.websocket import CLOSE, FrameError, FrameLimits, close_payload, encode
+from keyhole.net.websocket import CLOSE, FrameError, close_payload, encode
 from keyhole.net.websocket.frames import BAD_GATEWAY, GOING_AWAY, INTERNAL_ERROR, POLICY_VIOLATION
 
 WEBSOCKET = "websocket"
@@ -29,34 +27,10 @@ _EXTENSIONS = b"sec-websocket-extensions"
 _SLICE = 64 * 1024  # bytes that are looked at between two waits
 
 
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """Bounds on what goes on after an answer's head.
-
-    Attributes:
-        frames: bounds on the frames of either side.
-        idle: seconds without a byte in either direction; pings count.
-        write: seconds for a peer that does not read.
-        farewell: seconds that an upstream gets to answer a close frame.
-    """
-
-    frames: FrameLimits = field(default_factory=FrameLimits)
-    idle: float = 900.0
-    write: float = 60.0
-    farewell: float = 1.0
-
-
 def prepare(message: Message, upgrade: str) -> None:
     """Make a handshake of a message, without what would let frames be changed in ways that cannot be looked into."""
     message.upgrade = upgrade
     message.remove(_EXTENSIONS)
-
-
-class Ended(Protocol):
-    """What is told at the end."""
-
-    def __call__(self, error: BaseException | None, *, status: int, received: int, sent: int, masked: bool) -> None:
-        """Record why it ended (``None`` when it was said goodbye), how much was said, and whether any was masked."""
 
 
 class WebSocketStream:
@@ -81,7 +55,6 @@ class WebSocketStream:
         "_received",
         "_sent",
         "_unread",
-        "on_cut",
         "touched",
     )
 
@@ -102,7 +75,6 @@ class WebSocketStream:
         self._over = False
         self._received = self._sent = 0
         self._unread = False
-        self.on_cut: Callable[[], None] | None = None
         self.touched = connection.loop.time()
 
     # To the caller.
@@ -202,8 +174,6 @@ class WebSocketStream:
         """End it for a reason that neither side gave."""
         code = POLICY_VIOLATION if isinstance(error, Unauthenticated | PolicyDenied) else GOING_AWAY
         self._fail(error, to_caller=code, to_upstream=code)
-        if self.on_cut is not None:
-            self.on_cut()
 
     def overdue(self, now: float) -> KeyholeError | None:
         """Why it has to end although nobody ended it."""

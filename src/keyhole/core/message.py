@@ -7,6 +7,7 @@ sender and memory stays constant.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -173,6 +174,7 @@ class Answer:
         body: pulls scrubbed chunks; ``length`` tells the face how to frame it.
         stream: what goes on after the head, in place of a body.
         upgrade: the protocol of the stream, as the call asked for it.
+        on_cut: what a face wants to be called when the answer is cut off while it may be waiting for a slow reader.
     """
 
     status: int
@@ -181,3 +183,4 @@ class Answer:
     body: Body | None
     stream: Stream | None = None
     upgrade: str = ""
+    on_cut: Callable[[], None] | None = None

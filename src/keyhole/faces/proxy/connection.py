@@ -44,6 +44,7 @@ _log = logging.getLogger("keyhole.proxy")
 # The host that a handshake must ask for, by the object that the context's callback receives.
 _EXPECTED_NAMES: weakref.WeakKeyDictionary[ssl.SSLObject, str] = weakref.WeakKeyDictionary()
 
+_MOMENT = 1.0  # seconds
 _TLS_HANDSHAKE = 0x16  # the content type of a TLS record that begins a connection (RFC 8446 section 5.1)
 
 
@@ -297,6 +298,7 @@ class ProxyConnection(ServerWire):
         if bodiless:
             await _give_up(body)
             return persistent
+        answer.on_cut = self.hurry
         return await self._answer_body(body, head, request, persistent, chunked=chunked)
 
     async def _relay(self, answer: Answer, stream: Stream) -> bool:
@@ -309,6 +311,7 @@ class ProxyConnection(ServerWire):
             return False
         self.write(head)
         self.stream = stream
+        answer.on_cut = self.hurry
         if self._owner.draining:
             stream.leave()
         await relay(self, stream, self._owner.limits.write_timeout)
@@ -385,6 +388,10 @@ class ProxyConnection(ServerWire):
         self.write(render_refusal(error, close=True))
         self.flush()
         await self.linger(self._owner.limits.linger, self._owner.limits.linger_bytes)
+
+    def hurry(self) -> None:
+        """What is being answered is cut off: a client that does not read gets a moment longer, and no more."""
+        self.write_deadline = min(self.write_deadline, self.loop.time() + _MOMENT)
 
     def flush(self) -> None:
         """As in ``Wire``; from here on the answer cannot be taken back."""

@@ -427,6 +427,10 @@ class ClientAnswer:
         connection.settle(clean=self._persistent and pump_done)
 
     async def close(self) -> None:
+        """``abort``, for whoever awaits it."""
+        self.abort()
+
+    def abort(self) -> None:
         """Give up an answer that was not read to its end: its connection ends too. Harmless afterwards."""
         connection, self._connection = self._connection, None
         if self._pump is not None:

@@ -1,0 +1,85 @@
+"""The body of an answer on its way from the upstream to the face."""
+
+from __future__ import annotations
+
+import asyncio
+
+from keyhole.broker.exchange import OwnAnswer
+from keyhole.broker.live import Ended, Flow
+from keyhole.broker.upstream import UpstreamAnswer
+from keyhole.core.errors import KeyholeError
+from keyhole.scrub import BodyScrubber
+
+
+class AnswerBody:
+    """The body of an answer, scrubbed as it is pulled; its end concludes the call.
+
+    Args:
+        flow: the call, which may be cut.
+        ended: called once at the end.
+        upstream: where the bytes come from.
+        scrubber: what they go through, if anything was lent.
+    """
+
+    __slots__ = ("_done", "_ended", "_flow", "_received", "_scrubber", "_upstream", "length")
+
+    def __init__(
+        self, flow: Flow, ended: Ended, upstream: UpstreamAnswer | OwnAnswer, scrubber: BodyScrubber | None
+    ) -> None:
+        self._flow = flow
+        self._ended = ended
+        self._upstream = upstream
+        self._scrubber = scrubber
+        self._received = 0
+        self._done = False
+        self.length = None if scrubber is not None and scrubber.recoded else upstream.length
+
+    async def read(self) -> bytes:
+        """The next scrubbed chunk; ``b""`` at the end.
+
+        Raises:
+            KeyholeError: the upstream broke off, or the body cannot be inspected; the rest is withheld.
+        """
+        if self._done:
+            return b""
+        scrubber = self._scrubber
+        try:
+            while chunk := await self._upstream.read():
+                self._flow.require_uncut()
+                first = not self._received
+                self._received += len(chunk)
+                if first and self._upstream.ended:
+                    clean = chunk if scrubber is None else scrubber.whole(chunk)
+                    await self._finish(None)
+                    return clean
+                clean = chunk if scrubber is None else scrubber.feed(chunk)
+                if clean:
+                    return clean
+            self._flow.require_uncut()
+            rest = b"" if scrubber is None else scrubber.finish()
+        except BaseException as error:
+            await self._finish(error)
+            self._flow.require_uncut()
+            raise
+        await self._finish(None)
+        return rest
+
+    async def close(self) -> None:
+        """The client went away: nothing more is read, and the connection is not used again."""
+        if not self._done:
+            await self._finish(asyncio.CancelledError())
+
+    def cut(self, _error: KeyholeError) -> None:
+        """Nothing more comes; whoever reads learns from the call why."""
+        self._upstream.abort()
+
+    def overdue(self, _now: float) -> KeyholeError | None:
+        """Never: reading from the upstream has a time limit of its own."""
+
+    async def _finish(self, error: BaseException | None) -> None:
+        self._done = True
+        masked = self._scrubber is not None and self._scrubber.masked
+        status = self._upstream.status
+        self._ended(error, status=status, received=self._received, masked=masked)
+        if error is not None:
+            await self._upstream.close()
