@@ -14,7 +14,7 @@ from botocore.credentials import Credentials
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from keyhole.core.errors import BadRequestFraming, InvalidRequest
+from keyhole.core.errors import BadRequestFraming, InvalidRequest, PolicyDenied
 from keyhole.core.host import parse_authority
 from keyhole.core.inject import Inject
 from keyhole.core.message import Message
@@ -388,3 +388,43 @@ def test_the_secret_is_nowhere_in_what_is_sent_and_its_signing_key_is_looked_for
     assert b"placeholder" not in wire.lower()
     assert all(form not in wire for form in sent.forms)
     assert len(sent.forms[0]) == 32
+
+
+@pytest.mark.parametrize(
+    ("service", "target", "headers", "body"),
+    [
+        ("sts", "/", [], b"Version=2011-06-15&Action=AssumeRole&RoleArn=x"),
+        ("sts", "/?Action=GetSessionToken", [], b""),
+        ("sts", "/", [], b"%41ction=assumerole"),
+        ("sts", "/", [], b"Action=GetCallerIdentity&Action=AssumeRole"),
+        ("sts", "/service/Sts/operation/AssumeRole", [], b""),
+        (
+            "sts",
+            "/",
+            [("X-Amz-Content-Sha256", hashlib.sha256(b"Action=AssumeRole").hexdigest())],
+            b"Action=AssumeRole",
+        ),
+        ("iam", "/", [], b"Action=CreateAccessKey"),
+        ("ecr", "/", [("X-Amz-Target", "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken")], b"{}"),
+        ("codeartifact", "/v1/authorization-token?domain=x", [], b""),
+        ("s3express", "/?session", [], b""),
+    ],
+)
+def test_a_call_that_answers_with_keys_is_refused_unless_the_service_allows_it(service, target, headers, body):
+    def message() -> Message:
+        made = AWSRequest("POST", f"https://aws.test{target}", data=body)
+        for name, value in headers:
+            made.headers[name] = value
+        with at(NOW):
+            auth.SigV4Auth(FAKE, service, "eu-central-1").add_auth(made)
+        return on_the_wire(made, body)
+
+    with pytest.raises(PolicyDenied, match="credentials of AWS"):
+        signed_again(message())
+    assert signed_again(message(), credentials="allow").get(b"authorization")
+
+
+def test_other_calls_of_the_same_services_are_signed():
+    for body in (b"Action=GetCallerIdentity", b"Action=DecodeAuthorizationMessage&x=AssumeRole"):
+        assert signed_again(simple("sts", method="POST", target="/", body=body)).get(b"authorization")
+    assert signed_again(simple("dynamodb", target="/?Action=AssumeRole")).get(b"authorization")

@@ -40,6 +40,12 @@ def _expires(value: Any) -> int:
     return int(text)
 
 
+def _credentials(value: Any) -> str:
+    if value not in {None, "refuse", "allow"}:
+        raise InvalidRequest("credentials is refuse or allow")
+    return str(value or "refuse")
+
+
 def _describe_sigv4(how: Any) -> str:
     pinned = [f"{name} {how[name]}" for name in ("region", "service") if how[name]]
     return ", ".join(["signed again with AWS Signature Version 4", *pinned])
@@ -52,6 +58,7 @@ SIGV4 = Kind(
         Option("region", _scope_part("a region", "eu-central-1"), "", "the only region; the client's unless said"),
         Option("service", _scope_part("an AWS service", "s3"), "", "the only AWS service; the client's unless said"),
         Option("expires", _expires, LONGEST_PRESIGNED, "seconds for which a presigned URL is good at most"),
+        Option("credentials", _credentials, "refuse", "calls that answer with keys of AWS: refuse or allow"),
         Option("client", _client, "", "the access key id that clients must have signed with; any unless said"),
     ),
     fields=(("access_key_id", "secret_access_key", "session_token"), ("access_key_id", "secret_access_key")),

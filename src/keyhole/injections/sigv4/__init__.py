@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from keyhole.core.errors import InvalidRequest
+from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.host import Authority
 from keyhole.core.inject import Inject
 from keyhole.core.message import Message
@@ -21,6 +21,7 @@ from keyhole.injections import Steps, Terms, header_value
 from keyhole.injections.sigv4 import chunked
 from keyhole.injections.sigv4.canonical import S3, digest, encode
 from keyhole.injections.sigv4.claim import FORMAT, Claim, parameter_name, parameters, read_claim, seconds
+from keyhole.injections.sigv4.minting import FORMS, mints
 from keyhole.injections.sigv4.place import place_of
 from keyhole.injections.sigv4.signer import ALGORITHM, Signer
 
@@ -45,9 +46,14 @@ class _Keys:
 
 
 def needs_content(message: Message, how: Inject) -> bool:
-    """Where neither the client nor the service says what is signed of a body, it has to be hashed."""
+    """Where neither the client nor the service says what is signed of a body, it has to be hashed.
+
+    Some calls are named in a form, and are not let through unseen.
+    """
     claim = read_claim(message)
     _, service = _place(message, how, claim)
+    if service in FORMS and how["credentials"] == "refuse":
+        return True
     return not _said_payload(message) and not _unsigned_payload(message, claim, service)
 
 
@@ -63,6 +69,11 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     if claim.way == "old presigned" and claim.expires < terms.now:
         raise InvalidRequest("the URL that the client presigned has expired", "presign it again")
     region, service = _place(message, how, claim)
+    if how["credentials"] == "refuse" and (call := mints(message, service)):
+        raise PolicyDenied(
+            f"{call} answers with credentials of AWS, which the client would then have",
+            'store keys that need no other role; or let the service say so: "credentials": "allow"',
+        )
     payload = _payload(message, claim, service)
     _remove_credentials(message, claim)
     if claim.presigned:
