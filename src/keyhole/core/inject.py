@@ -7,6 +7,7 @@ in ``injections``, one file a kind or family.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,13 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.kind import Kind, Option, header_name, template, user_name
 from keyhole.core.minted import MINTED
+from keyhole.core.path import parse_field
 from keyhole.core.placed import PLACED
 from keyhole.core.signing import SIGNING
+
+_ONE_PLACE = ("bearer", "header", "query", "path", "body", "form", "cookie", "placeholder")
+_MOST = 16
+_EACH = 'for example [{"kind": "form", "field": "otp", "from": "seed", "as": "totp"}]'
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,48 @@ class Inject:
         return KINDS[self.kind].describe(self)
 
 
+def placed(item: Any) -> tuple[Inject, str, str]:
+    """One of ``several``: where a value goes, the field of the secret that it is, and what is made of it first.
+
+    Raises:
+        InvalidRequest: it is no injection of one value into one place, or names something else that does not exist.
+    """
+    if not isinstance(item, Mapping):
+        raise InvalidRequest("each of several is an object", _EACH)
+    how = Inject.from_data({name: value for name, value in item.items() if name not in {"from", "as"}})
+    field, derive = item.get("from") or "", item.get("as") or ""
+    if how.kind not in _ONE_PLACE or KINDS[how.kind].named(how):
+        raise InvalidRequest(f"{how.kind} is not among what can be one of several", f"use {', '.join(_ONE_PLACE)}")
+    if derive not in {"", "totp"}:
+        raise InvalidRequest("as is totp, or left out", _EACH)
+    return how, parse_field(str(field)) if field else "", str(derive)
+
+
+def _each(value: Any) -> str:
+    """The parts of ``several`` as JSON; given as a list, or as such a text."""
+    try:
+        items = json.loads(value) if isinstance(value, str) else value
+        text = json.dumps(items, sort_keys=True)
+    except (ValueError, TypeError, RecursionError):
+        raise InvalidRequest("each is a list of injections", _EACH) from None
+    if not isinstance(items, list) or not 1 <= len(items) <= _MOST:
+        raise InvalidRequest(f"each is a list of 1 to {_MOST} injections", _EACH)
+    fields = [field for _, field, _ in map(placed, items)]
+    if not all(fields) and len(fields) > 1:
+        raise InvalidRequest("each of several says from which field of the secret it comes", _EACH)
+    return text
+
+
+def _described(how: Inject) -> str:
+    parts = [placed(item) for item in json.loads(how["each"])]
+    return "; ".join(f"{part.describe()}{' (a one-time password)' if derive else ''}" for part, _, derive in parts)
+
+
+def _fields_of_each(how: Inject) -> tuple[str, ...]:
+    fields = (field for _, field, _ in map(placed, json.loads(how["each"])))
+    return tuple(dict.fromkeys(filter(None, fields)))
+
+
 KINDS: dict[str, Kind] = {
     "bearer": Kind("as Authorization: Bearer (RFC 6750)", lambda _: "authorization: Bearer ***"),
     "basic": Kind(
@@ -98,6 +146,12 @@ KINDS: dict[str, Kind] = {
             Option("name", header_name, help="the header"),
             Option("template", template, "{}", "text of the header, with one {}"),
         ),
+    ),
+    "several": Kind(
+        "as several of these at once, each with a field of the secret, or the one-time password of this moment",
+        _described,
+        (Option("each", _each, help="a JSON list of injections, each with from: FIELD, and as: totp for a seed"),),
+        named=_fields_of_each,
     ),
     **PLACED,
     **MINTED,

@@ -38,6 +38,7 @@ MEMBERS = {
     "body": "body",
     "form": "form",
     "digest": "digest",
+    "several": "several",
     "placeholder": "placeholder",
     "sigv4": "sigv4",
     "hmac": "recipe",
