@@ -42,6 +42,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "revoke": ("grants:revoke_command", "Take a grant back."),
         "policy": ("policy:policy", "Rules on API paths."),
         "honey": ("honey:honey", "Secrets that are bait."),
+        "requests": ("approvals:requests_command", "Calls that wait for an approval."),
+        "approve": ("approvals:approve_command", "Let one of them through."),
+        "deny": ("approvals:deny_command", "Refuse it, or take a standing approval back."),
     },
     "Server": {
         "server": ("server:server_command", "Run a server."),

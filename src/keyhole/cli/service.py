@@ -9,6 +9,7 @@ import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.bindings import placeholder_for
+from keyhole.cli.checks import check_options, lines, read_checks, without_checks
 from keyhole.core.errors import (
     InvalidRequest,
     KeyholeError,
@@ -45,6 +46,8 @@ def service() -> None:
     keyhole service add s3 --host '*.s3.eu-central-1.amazonaws.com' --secret aws/keys --sigv4
     keyhole service add gh --host api.github.com --method GET --path '/repos/**' --deny-path '/repos/*/*/keys/**' \\
         --secret github/token --bearer
+    keyhole service add pay --host api.pay.example --secret pay/key --bearer --rate 10/m \\
+        --body-condition '/amount<=5000' --approve 'POST /v1/refunds'
     """,
 )
 @click.argument("name")
@@ -69,6 +72,7 @@ def service() -> None:
 @click.option("--in", "places", metavar="PLACES", help="Where the placeholder is replaced: header, so far.")
 @click.option("--certificate", metavar="NAME[#FIELD]", help="The client's certificate and its key.")
 @click.option("--variable", "variables", multiple=True, metavar="NAME", help="Variable that holds the placeholder.")
+@check_options
 @pass_session
 def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
     """Bind a secret to a destination and a way of attaching it. A service of that name is replaced.
@@ -84,6 +88,7 @@ def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
         body["placeholder"] = inject.get("text") or _placeholder(secret, options["variables"])
     if options["certificate"]:
         body["certificate"] = options["certificate"]
+    body |= read_checks(options)
     session.client.write(f"services/{name}", {**body, "secret": secret, "inject": inject})
     with contextlib.suppress(KeyholeError):
         _warn_missing(session, path)
@@ -161,7 +166,9 @@ def list_services(session: Session, /) -> None:
 def show(session: Session, /, *, name: str) -> None:
     """One service."""
     data = session.client.read(f"services/{parse_name(name)}").data
-    session.out.result(data, (f"{key + ':':<17}{_shown(value)}" for key, value in data.items() if value))
+    rows = [(key, _shown(value)) for key, value in without_checks(data).items() if value]
+    rows += [("checked", line) for line in lines(data)]
+    session.out.result(data, (f"{key + ':':<17}{text}" for key, text in rows))
 
 
 def _shown(value: Any) -> str:

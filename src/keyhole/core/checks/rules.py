@@ -62,3 +62,9 @@ class Checks:
         lines = [line for each in self.conditions if each.scope.means(method, paths) for line in each.describe()]
         lines += self.limits.describe() if self.limits else []
         return lines + [each.describe() for each in self.approvals if each.scope.means(method, paths)]
+
+    def lines(self) -> list[str]:
+        """Everything that is asked of some request, in words, one line each."""
+        found = [line for each in self.conditions for line in each.describe()]
+        found += self.limits.describe() if self.limits else []
+        return found + [each.describe() for each in self.approvals]
