@@ -15,7 +15,7 @@ from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.path import DEFAULT_FIELD, parse_field, parse_path
 from keyhole.core.value import Secret
 
-TYPES = ("api-key", "oauth-token", "password", "certificate", "connection-string", "ssh-key", "custom")
+TYPES = ("api-key", "oauth-token", "password", "certificate", "connection-string", "ssh-key", "backup", "custom")
 SHORT = 8
 """Bytes below which a value cannot be scrubbed from answers: ``keyhole.scrub.MIN_SECRET``."""
 

@@ -15,7 +15,7 @@ from keyhole.core.times import format_time, parse_time
 from keyhole.engines import Call, Context
 from keyhole.engines.kv.document import CONFIG, Document, go_duration, load, load_settings, load_stored
 
-TYPES = ("api-key", "oauth-token", "password", "certificate", "connection-string", "ssh-key", "custom")
+TYPES = ("api-key", "oauth-token", "password", "certificate", "connection-string", "ssh-key", "backup", "custom")
 DESCRIPTIVE = ("type", "owner", "tags", "expires_at", "expires_in")
 """What a write of a value may say of it besides; the rest of the metadata governs versions and has its own path."""
 _LABELS = 64
