@@ -246,7 +246,9 @@ def test_registries_mail_and_clouds(vault, tmp_path):
     assert found["netrc/api.acme.example"]["fields"] == ["password", "username"]
     assert found["netrc/api.acme.example"]["services"] == ["netrc-api.acme.example"]
     assert found["github/api-key"]["services"] == ["github", "github-git"]
-    assert found["aws/default"]["fields"] == ["access_key_id", "secret_access_key"]
+    assert found["aws/credentials"]["fields"] == ["access_key_id", "secret_access_key"]
+    assert found["aws/credentials"]["services"] == ["aws"]
+    assert run("why", "GET", "https://sts.us-east-1.amazonaws.com/", "--agent", "default").code == 0
     assert found["pip/pip.acme.example"]["services"] == []
     assert "without encryption" in found["pip/pip.acme.example"]["why"]
     assert "--scheme http" in found["pip/pip.acme.example"]["next"]
@@ -283,6 +285,26 @@ def test_without_a_source_the_answer_counts(local, place, monkeypatch, answer, c
 
 def test_nothing_to_take_is_no_fault(local):
     assert "nothing to take" in ok("import").err
+
+
+def test_what_differs_from_account_to_account_is_asked_for_as_the_next_step(vault, place):
+    write(place / ".env", f"GH_ENTERPRISE_TOKEN={TOKEN}\n")
+    [item] = ok("import", ".env", "--json").json["taken"]
+    assert (item["state"], item["services"]) == ("stored", [])
+    assert item["next"] == "keyhole get github-enterprise/api-key | keyhole add github-enterprise --host HOST"
+    write(place / ".env", f"GH_ENTERPRISE_TOKEN={TOKEN}\nGH_HOST=git.acme.example\n")
+    [item] = ok("import", ".env", "--json").json["taken"]
+    assert (item["state"], item["services"]) == ("already there", ["github-enterprise", "github-enterprise-git"])
+    assert run("why", "GET", "https://git.acme.example/api/v3/user", "--agent", "default").code == 0
+
+
+def test_placeholders_of_several_fields_are_those_of_the_environment_of_run(vault, place):
+    key = "AWS_ACCESS_KEY_ID=AKIA0123456789ABCDEF\nAWS_SECRET_ACCESS_KEY=" + "aB3/" * 10 + "\n"
+    path = write(place / ".env", key)
+    ok("import", ".env", "--placeholders")
+    shown = {row["variable"]: row["placeholder"] for row in run("env", "--json").json}
+    lines = dict(line.split("=") for line in path.read_text().splitlines())
+    assert lines == {name: shown[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
 
 
 def test_a_file_that_others_can_read_is_taken_with_a_warning(local, place):

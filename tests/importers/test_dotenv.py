@@ -3,7 +3,6 @@
 import pytest
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.core.value import Secret
 from keyhole.importers import LIMITS, Origin, rewritten
 from keyhole.importers.dotenv import parse
 
@@ -166,18 +165,6 @@ def test_what_looks_like_a_secret_is_taken_with_its_kind(written, kind):
     assert found.kind == kind
     assert found.name.startswith("my-shop/")
     assert bool(found.stays) == (kind in {"connection-string", "ssh-key", "certificate"})
-
-
-def test_the_two_or_three_variables_of_aws_are_one_secret():
-    text = "AWS_ACCESS_KEY_ID=AKIA0000000000000000\nX=1\nAWS_SECRET_ACCESS_KEY='abc/def+ghi0000000000'\n"
-    found = next(each for each in report(text).found if each.variable == "AWS_SECRET_ACCESS_KEY")
-    assert found.name == "aws/my-shop"
-    assert found.fields == {
-        "access_key_id": Secret("AKIA0000000000000000"),
-        "secret_access_key": Secret("abc/def+ghi0000000000"),
-    }
-    assert sorted(spot.field for spot in found.spots) == ["access_key_id", "secret_access_key"]
-    assert report("AWS_SECRET_ACCESS_KEY=abc/def+ghi0000000000").found[0].name == "my-shop/aws-secret-access-key"
 
 
 def test_only_the_value_is_replaced_and_not_what_is_around_it():

@@ -1,5 +1,8 @@
 """What the catalog makes of things found, and which are taken."""
 
+import base64
+import json
+
 import pytest
 
 from keyhole.catalog import Catalog
@@ -72,3 +75,60 @@ def test_wishes_win_over_looks(recogniser):
     assert [proposal.found.variable for proposal in taken] == ["PORT"]
     [proposal], _ = choose(recogniser, "dotenv", "A_KEY=0123456789abcdef", under="web")
     assert proposal.name == "web/a-key"
+
+
+def test_variables_that_are_fields_of_one_credential_become_one(recogniser):
+    text = "AWS_SECRET_ACCESS_KEY='abc/def+ghi0000000000'\nX=1\nAWS_ACCESS_KEY_ID=AKIA0000000000000000\n"
+    [proposal], _ = choose(recogniser, "dotenv", text)
+    assert proposal.name == "aws/credentials"
+    assert proposal.fields == {
+        "access_key_id": Secret("AKIA0000000000000000"),
+        "secret_access_key": Secret("abc/def+ghi0000000000"),
+    }
+    assert sorted(spot.field for spot in proposal.spots) == ["access_key_id", "secret_access_key"]
+    assert proposal.found.where == "line 1, line 3"
+    [proposal], _ = choose(recogniser, "dotenv", "AWS_SECRET_ACCESS_KEY=abc/def+ghi0000000000")
+    assert (proposal.name, proposal.entry) == ("shop/aws-secret-access-key", None)
+
+
+def test_credentials_of_two_places_in_one_file_are_not_mixed(recogniser):
+    one = {"AWS_ACCESS_KEY_ID": "AKIA0000000000000001"}
+    two = {"AWS_SECRET_ACCESS_KEY": "abc/def+ghi0000000000"}
+    text = json.dumps({"projects": {p: {"mcpServers": {"s": {"env": e}}} for p, e in (("/a", one), ("/b", two))}})
+    taken, _ = choose(recogniser, "mcp", text)
+    assert all(proposal.entry is None for proposal in taken)
+
+
+def test_what_differs_from_account_to_account_is_read_where_the_source_says_it(recogniser):
+    key = "AWS_ACCESS_KEY_ID=AKIA0000000000000000\nAWS_SECRET_ACCESS_KEY=abc/def+ghi0000000000\n"
+    [proposal], _ = choose(recogniser, "dotenv", f"{key}AWS_REGION=eu-north-1\n")
+    assert "*.eu-north-1.amazonaws.com" in proposal.entry.services[0].hosts
+    [proposal], _ = choose(recogniser, "dotenv", key)
+    assert "*.us-east-1.amazonaws.com" in proposal.entry.bindings("a/b")["aws"]["hosts"]
+    ghe = "GH_ENTERPRISE_TOKEN=" + TOKEN
+    [proposal], _ = choose(recogniser, "dotenv", ghe)
+    assert (proposal.entry.name, len(proposal.missing)) == ("github-enterprise", 1)
+    [proposal], _ = choose(recogniser, "dotenv", f"{ghe}\nGH_HOST=git.acme.example\n")
+    assert not proposal.missing
+    assert proposal.entry.services[0].hosts == ("git.acme.example",)
+
+
+def test_an_account_is_read_from_a_user_name(recogniser):
+    auth = base64.b64encode(b"acme:dckr_pat_" + b"A1" * 14).decode()
+    [proposal], _ = choose(recogniser, "docker", json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": auth}}}))
+    assert proposal.entry.name == "docker-hub"
+    assert proposal.entry.services[0].inject == {"kind": "basic", "user": "acme"}
+    assert proposal.fields == {"value": Secret("dckr_pat_" + "A1" * 14)}
+
+
+def test_a_token_that_is_made_with_a_key_is_not_taken_for_the_key(recogniser):
+    taken, _ = choose(recogniser, "dotenv", "CLOUDSDK_AUTH_ACCESS_TOKEN=ya29.a0123456789")
+    assert [proposal.entry for proposal in taken] == [None]
+
+
+def test_no_placeholder_of_any_entry_is_taken_for_a_key(recogniser):
+    for name in Catalog.load().names():
+        entry = Catalog.load().get(name)
+        for field in entry.keys:
+            taken, _ = choose(recogniser, "dotenv", f"SOME_TOKEN={entry.placeholder(b'x', field)}")
+            assert not taken, name

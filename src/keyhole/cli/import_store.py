@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from keyhole.catalog import CatalogEntry
 from keyhole.cli.base import Session
-from keyhole.cli.bindings import bind, bound_secret, grant, placeholder_for
+from keyhole.cli.bindings import bind, bound_secret, grant, other_bindings, placeholder_for
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, PolicyDenied
 from keyhole.core.path import DEFAULT_FIELD, parse_path
 from keyhole.core.value import Secret
@@ -48,9 +49,10 @@ class Outcome:
 
     def placeholder(self, name: str) -> str:
         """What stands for a field of the secret outside the vault: the same text as in the environment of ``run``."""
-        if name == DEFAULT_FIELD:
-            return placeholder_for(self.name, self.proposal.entry)
-        return placeholder_for(f"{self.name}#{name}", None)
+        entry = self.proposal.entry
+        if entry is not None and name in entry.keys:
+            return placeholder_for(self.name, entry, name)
+        return placeholder_for(self.name if name == DEFAULT_FIELD else f"{self.name}#{name}", None)
 
     def as_data(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -158,14 +160,14 @@ class Mover:
 
     def _planned(self, proposal: Proposal) -> list[str]:
         if proposal.entry is not None:
-            return [service.name for service in proposal.entry.services]
+            return [] if proposal.missing else [service.name for service in proposal.entry.services]
         return [_service_name(proposal.name)] if proposal.binding and proposal.binding.scheme == "https" else []
 
     def _bound(self, outcome: Outcome) -> None:
         """Make the services that are missing; those that are there are their owner's matter."""
         try:
             if outcome.proposal.entry is not None:
-                outcome.services = self._bound_by_catalog(outcome)
+                outcome.services = self._bound_by_catalog(outcome, outcome.proposal.entry)
             elif outcome.proposal.binding is not None:
                 outcome.services = self._bound_by_source(outcome)
             if outcome.services:
@@ -173,17 +175,19 @@ class Mover:
         except (InvalidRequest, PolicyDenied) as error:
             outcome.services, outcome.why = [], error.reason
 
-    def _bound_by_catalog(self, outcome: Outcome) -> list[str]:
-        entry, name = outcome.proposal.entry, outcome.name
-        names = [service.name for service in entry.services] if entry is not None else []
-        lent = {service: bound_secret(self._session, service) for service in names}
-        missing = tuple(service for service, secret in lent.items() if secret is None)
-        for service, secret in lent.items():
-            if secret not in {None, f"{name}#{DEFAULT_FIELD}"}:
-                outcome.why = f"the service {service} lends {secret}"
-        if entry is not None and missing:
-            bind(self._session, entry, name, only=missing)
-        return [service for service, secret in lent.items() if secret in {None, f"{name}#{DEFAULT_FIELD}"}]
+    def _bound_by_catalog(self, outcome: Outcome, entry: CatalogEntry) -> list[str]:
+        if outcome.proposal.missing:
+            outcome.why = f"{entry.title} differs from account to account: {', '.join(outcome.proposal.missing)}"
+            return []
+        others = other_bindings(self._session, entry, outcome.name)
+        for service, secret in others.items():
+            outcome.why = f"the service {service} lends {secret}"
+        mine = tuple(service.name for service in entry.services if service.name not in others)
+        missing = tuple(service for service in mine if bound_secret(self._session, service) is None)
+        if missing:
+            absent = tuple(name for name in entry.keys if name not in outcome.proposal.fields)
+            bind(self._session, entry, outcome.name, only=missing, without=absent)
+        return list(mine)
 
     def _bound_by_source(self, outcome: Outcome) -> list[str]:
         binding, service = outcome.proposal.binding, _service_name(outcome.name)
@@ -228,6 +232,12 @@ def _next_step(proposal: Proposal) -> str:
     if found.stays:
         variable = f"{found.variable}=" if found.variable else "VARIABLE="
         return f"keyhole run --env {variable}{proposal.name} -- COMMAND (which then has the value itself)"
+    entry = proposal.entry
+    if entry is not None and proposal.missing:
+        blanks = [blank for blank in entry.blanks if not blank.default and not blank.optional]
+        answers = ["--host HOST" if entry.hosts_with(blank) else f"--set {blank.name}=…" for blank in blanks]
+        given = f"keyhole get {proposal.name} | " if DEFAULT_FIELD in entry.keys else ""
+        return f"{given}keyhole add {entry.name} {' '.join(answers)}"
     words = ["keyhole service add", _service_name(proposal.name), "--host", binding.host if binding else "HOST"]
     if binding is not None and binding.scheme != "https":
         words += ["--scheme", binding.scheme]

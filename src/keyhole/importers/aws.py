@@ -66,7 +66,7 @@ def _take(profile: str, named: dict[str, Setting], found: Collector) -> None:
             name=f"aws/{segment(name)}",
             fields={_FIELDS[key]: Secret(value or "") for key, value in values.items()},
             where=there[_SECRET].where,
-            variable="AWS_SECRET_ACCESS_KEY",
+            entry="aws",
             spots=tuple(Spot(setting.start, setting.end, _FIELDS[key]) for key, setting in there.items()),
         )
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest
@@ -19,12 +17,6 @@ _REFERENCE = re.compile(r"\$\{|\$[A-Za-z_]|\$\(|\{\{|%\([a-z_]+\)s")
 _BRACES = re.compile(r"\$\{|\{\{")
 _ELSEWHERE = ("op://", "vault:", "keyhole:", "ref+", "ENC[", "encrypted:", "keychain:", "secret://")
 _MARKS = re.compile(r"[^a-z0-9.]+")
-# The credentials of AWS are two or three texts that belong together.
-AWS_FIELDS = {
-    "AWS_ACCESS_KEY_ID": "access_key_id",
-    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
-    "AWS_SESSION_TOKEN": "session_token",
-}
 
 
 class Collector:
@@ -108,7 +100,7 @@ class Collector:
 
     def report(self) -> Report:
         """All of it."""
-        return Report(tuple(_with_aws(self._found)), tuple(self._skipped), tuple(self._notes), tuple(self._asked))
+        return Report(tuple(self._found), tuple(self._skipped), tuple(self._notes), tuple(self._asked))
 
     def _count(self) -> None:
         if len(self._found) + len(self._skipped) >= LIMITS.entries:
@@ -129,27 +121,3 @@ def segment(text: str) -> str:
 def shown(name: str) -> str:
     """A key of a source for a person: cut, without what a terminal would obey."""
     return "".join(char if char.isprintable() else "?" for char in name[:80])
-
-
-def _with_aws(found: list[Found]) -> list[Found]:
-    """The variables of AWS become one credential, for each place where they stand together."""
-    parts: dict[str, list[Found]] = {}
-    for each in found:
-        if each.variable in AWS_FIELDS and DEFAULT_FIELD in each.fields:
-            parts.setdefault(each.name.rpartition("/")[0], []).append(each)
-    merged = [joined for group in parts.values() if (joined := _joined(group)) is not None]
-    taken = {id(each) for group in parts.values() if _joined(group) is not None for each in group}
-    return [*(each for each in found if id(each) not in taken), *merged]
-
-
-def _joined(group: list[Found]) -> Found | None:
-    by_field = {AWS_FIELDS[each.variable]: each for each in group}
-    if not {"access_key_id", "secret_access_key"} <= by_field.keys():
-        return None
-    last = by_field["secret_access_key"]
-    fields: Mapping[str, Secret] = {field: each.fields[DEFAULT_FIELD] for field, each in by_field.items()}
-    spots = tuple(replace(spot, field=field) for field, each in by_field.items() for spot in each.spots)
-    folder = last.name.rpartition("/")[0]
-    return replace(
-        last, name=f"aws/{folder.rpartition('/')[2]}", fields=fields, doubt="", kind="api-key", stays="", spots=spots
-    )

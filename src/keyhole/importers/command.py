@@ -8,7 +8,7 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.core.path import DEFAULT_FIELD
 from keyhole.core.value import Secret
 from keyhole.importers.collect import Collector, segment
-from keyhole.importers.found import Found, Origin, Report
+from keyhole.importers.found import Binding, Found, Origin, Report
 
 SHORTEST = 8  # bytes; a shorter value cannot be masked in answers
 TITLE = "command"
@@ -24,22 +24,26 @@ class Known:
         variable: a variable that holds such a token, by which the catalog knows it.
         secret: a name for it.
         expires_in: how long it lives; empty where it lives on.
+        host: where it goes as a bearer token, for what the catalog does not know by the variable.
     """
 
     argv: tuple[str, ...]
     variable: str
     secret: str
     expires_in: str = ""
+    host: str = ""
 
 
 KNOWN = {
     "gh": Known(("gh", "auth", "token"), "GITHUB_TOKEN", "github/token"),
     "glab": Known(("glab", "config", "get", "token", "--host", "gitlab.com"), "GITLAB_TOKEN", "gitlab/token"),
-    "gcloud": Known(
-        ("gcloud", "auth", "print-access-token"), "CLOUDSDK_AUTH_ACCESS_TOKEN", "gcloud/access-token", "1h"
-    ),
+    "gcloud": Known(("gcloud", "auth", "print-access-token"), "", "gcloud/access-token", "1h", "*.googleapis.com"),
     "az": Known(
-        ("az", "account", "get-access-token", "--query", "accessToken", "--output", "tsv"), "", "azure/token", "1h"
+        ("az", "account", "get-access-token", "--query", "accessToken", "--output", "tsv"),
+        "",
+        "azure/access-token",
+        "1h",
+        "management.azure.com",
     ),
     "heroku": Known(("heroku", "auth:token"), "HEROKU_API_KEY", "heroku/token"),
     "flyctl": Known(("flyctl", "auth", "token"), "FLY_API_TOKEN", "fly/token"),
@@ -70,6 +74,7 @@ def parse(content: bytes, origin: Origin) -> Report:
                 where="output",
                 kind="oauth-token",
                 variable=known.variable if known else "",
+                binding=Binding(known.host, {"kind": "bearer"}) if known and known.host else None,
                 expires_in=known.expires_in if known else "",
             )
         )

@@ -103,6 +103,7 @@ class Found:
         where: where in the source, such as ``line 3``.
         kind: type of the secret.
         variable: the environment variable that holds it, where one does.
+        entry: name in the catalog, where the source is only for that.
         binding: where the source sends it, where it says so.
         spots: what gives it away in the file; empty for what is not in a file.
         doubt: why it is probably not a secret; it is taken only when somebody insists, or the catalog knows it.
@@ -115,6 +116,7 @@ class Found:
     where: str
     kind: str = "api-key"
     variable: str = ""
+    entry: str = ""
     binding: Binding | None = None
     spots: tuple[Spot, ...] = ()
     doubt: str = ""
