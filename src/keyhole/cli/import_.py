@@ -164,7 +164,7 @@ def env_command(session: Session, /, **given: Any) -> int:
     examples="""
     keyhole import command gh                    # one that is known by name
     keyhole import command --as github/token -- gh auth token
-    keyhole import command --as crm/token -- op read op://work/crm/token
+    keyhole import command --as crm/token -- op read op://team/crm/token
     """,
 )
 @click.argument("argv", nargs=-1, metavar="NAME | -- COMMAND [ARGUMENTS]…")
