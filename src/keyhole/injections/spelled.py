@@ -1,7 +1,7 @@
 """A placeholder as clients write it in a place, and a secret as it is written there instead of it.
 
-A client's library escapes a placeholder like any other text, so it is looked for in those spellings; characters that
-no library escapes (RFC 3986, section 2.3) are looked for as they are.
+A client's library escapes a placeholder like any other text, so it is looked for in those spellings. Letters and digits,
+which none escapes, are looked for as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.injections.json_text import quoted
 from keyhole.injections.parameters import encode
 
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_ALNUM = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+_UNRESERVED = frozenset((b"-", b".", b"_", b"~"))  # with the former (RFC 3986, section 2.3)
 _XML = {b"&": b"&amp;", b"<": b"&lt;", b">": b"&gt;", b"'": b"&apos;"}
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _NOT_MULTIPART = re.compile(rb"[\x00\r\n\"]")
@@ -41,6 +42,8 @@ def _percent(char: bytes) -> tuple[bytes, ...]:
 
 
 def _json(char: bytes) -> tuple[bytes, ...]:
+    if char in _UNRESERVED:
+        return (char,)
     slash = (b"\\/",) if char == b"/" else ()
     return tuple(dict.fromkeys((char, *slash, b"\\u%04X" % char[0], b"\\u%04x" % char[0])))
 
@@ -111,8 +114,7 @@ _TEXTS = frozenset({b"graphql", b"javascript", b"yaml", b"x-yaml", b"toml", b"sq
 @functools.lru_cache(maxsize=1024)
 def _tokens(text: bytes, syntax: Syntax) -> tuple[tuple[bytes, ...], ...]:
     return tuple(
-        (text[at : at + 1],) if text[at] in _UNRESERVED else syntax.spellings(text[at : at + 1])
-        for at in range(len(text))
+        (text[at : at + 1],) if text[at] in _ALNUM else syntax.spellings(text[at : at + 1]) for at in range(len(text))
     )
 
 
@@ -127,12 +129,18 @@ def pattern(text: bytes, syntax: Syntax) -> re.Pattern[bytes]:
     )
 
 
-def bounded(times: int, written: bytes) -> int:
-    """The bytes that occurrences take. Raises ``InvalidRequest`` when a small message would be made a huge one."""
-    size = times * len(written)
-    if size > _MOST:
+def bounded(times: int, written: bytes) -> None:
+    """Keep a small message from being made a huge one. Raises ``InvalidRequest``."""
+    if times * len(written) > _MOST:
         raise InvalidRequest("the placeholder stands too often in one message", "send less at once")
-    return size
+
+
+def _written(syntax: Syntax, value: bytes, times: int) -> bytes:
+    if not value:
+        raise InvalidRequest("the secret is empty", "look at it: keyhole show NAME")
+    written = syntax.write(value)
+    bounded(times, written)
+    return written
 
 
 def replaced(content: bytes, text: bytes, syntax: Syntax, value: bytes) -> bytes:
@@ -141,8 +149,7 @@ def replaced(content: bytes, text: bytes, syntax: Syntax, value: bytes) -> bytes
     times = sum(1 for _ in finder.finditer(content))
     if not times:
         return content
-    written = syntax.write(value)
-    bounded(times, written)
+    written = _written(syntax, value, times)
     return finder.sub(lambda _: written, content)
 
 
@@ -179,7 +186,7 @@ class Replacer:
         parts: list[bytes] = []
         at = 0
         for match in self._finder.finditer(content):
-            parts += (content[at : match.start()], self._written())
+            parts += (content[at : match.start()], self._next())
             at = match.end()
         end = self._unfinished(content, at)
         self._held = content[end:]
@@ -187,11 +194,9 @@ class Replacer:
             return content
         return b"".join([*parts, content[at:end]])
 
-    def _written(self) -> bytes:
-        written = self._syntax.write(self._value)
+    def _next(self) -> bytes:
         self._times += 1
-        bounded(self._times, written)
-        return written
+        return _written(self._syntax, self._value, self._times)
 
     def finish(self) -> bytes:
         """What was held back is no occurrence."""
