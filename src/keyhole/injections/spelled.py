@@ -1,7 +1,7 @@
 """A placeholder as clients write it in a place, and a secret as it is written there instead of it.
 
-A client's library escapes a placeholder like any other text, so it is looked for in those spellings. Letters and digits,
-which none escapes, are looked for as they are.
+A client's library escapes a placeholder like any other text, so it is looked for in those spellings. Letters and
+digits, which none escapes, are looked for as they are.
 """
 
 from __future__ import annotations
