@@ -103,3 +103,10 @@ def test_an_object_of_any_size_streams_when_nothing_needs_its_digest(stack, run)
     assert received.body == body
     assert b"Credential=" + KEY_ID.encode() in received.values(b"authorization")[0]
     assert HOST.encode() in received.head
+
+
+def test_the_id_of_a_key_may_stand_in_a_request_and_the_key_may_not(stack, run):
+    run(send(stack, AWS, SIGV4, times=2, path=f"/?Action=DeleteAccessKey&AccessKeyId={KEY_ID}"))
+    assert KEY_ID.encode() in stack.upstream.last.target
+    reply = run(send(stack, AWS, SIGV4, headers=f"X-Leak: {KEY}\r\n".encode()))
+    assert (reply.status, reply.code) == (403, "policy_denied")

@@ -77,6 +77,11 @@ class Loan:
                 self.certificate[name] = self.values.pop(name)
         self._scrubbers = scrubbers
 
+    def secrets(self) -> list[bytes]:
+        """The values that nobody may see: all but public ones, such as the id of a key."""
+        public = KINDS[self.service.inject.kind].public
+        return [value for field, value in self.values.items() if field not in public]
+
     @property
     def longest(self) -> int:
         """Bytes of a body that the injection can work on."""
@@ -101,9 +106,7 @@ class Loan:
 
     def injected(self, message: Message) -> None:
         """A message is about to be sent: from here on its forms are looked for in answers too."""
-        public = KINDS[self.service.inject.kind].public
-        values = [value for field, value in self.values.items() if field not in public]
-        self.scrubber = self._scrubbers.get([*values, *self.certificate.values()], message.forms)
+        self.scrubber = self._scrubbers.get([*self.secrets(), *self.certificate.values()], message.forms)
 
     def head(self, reason: bytes, headers: Headers) -> tuple[bytes, Headers]:
         """The reason phrase and the headers of an answer, scrubbed. A header with a secret in its name is left out."""

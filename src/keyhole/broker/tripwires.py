@@ -136,7 +136,7 @@ class Tripwires:
     def lent(self, state: OrgState, loan: Loan) -> None:
         """Values were lent: where one is new, what is looked for is made again with the next request."""
         wires = self._wires.get(state.org.id)
-        if wires is not None and len(wires.known) < MOST_VALUES and not wires.known.issuperset(loan.values.values()):
+        if wires is not None and len(wires.known) < MOST_VALUES and not wires.known.issuperset(loan.secrets()):
             self._wires[state.org.id] = replace(wires, epoch=-1)
 
     async def _armed(self, vault: Vault, state: OrgState) -> Wires:
@@ -164,7 +164,8 @@ class Tripwires:
         for service in (await vault.services(state)).values():
             with contextlib.suppress(KeyholeError):  # a secret that is not there has no value to look for
                 opened = await vault.watched(state, service)
-                lent[service.name] = tuple(secret.reveal() for secret in opened.values())
+                public = KINDS[service.inject.kind].public
+                lent[service.name] = tuple(value.reveal() for field, value in opened.items() if field not in public)
                 known.update(lent[service.name])
             if len(known) >= MOST_VALUES:
                 break
