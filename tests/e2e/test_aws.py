@@ -184,6 +184,29 @@ def test_keys_of_a_session_bring_their_token(place, aws):
         place.store()
 
 
+def test_the_placeholders_that_run_hands_out_are_signed_with_and_replaced(place, aws):
+    variables = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    place.bind(*(word for name in variables for word in ("--variable", name)))
+    own = {name: place.env.pop(name) for name in variables}
+    try:
+        done = place.boto(
+            """
+            s3 = client("s3", signature_version="s3v4")
+            s3.put_object(Bucket="bucket", Key="k", Body=b"v")
+            url = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "k"})
+            assert urllib.request.urlopen(url).read() == b"v"
+            print(os.environ["AWS_ACCESS_KEY_ID"])
+            """
+        )
+    finally:
+        place.env.update(own)
+        place.bind()
+    shown = done.stdout.strip()
+    assert shown != ID.encode()
+    assert not any(shown in head for head in aws.heads)
+    assert [method for _, method, _ in aws.verified] == ["PUT", "GET"]
+
+
 CHUNKS = """
 from botocore import auth
 from botocore.awsrequest import AWSRequest

@@ -21,6 +21,7 @@ from keyhole.core.checks.documents import content_type
 from keyhole.core.errors import ApprovalRequired, Conflict, KeyholeError, PolicyDenied
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
+from keyhole.core.inject import KINDS
 from keyhole.core.record import Phase, Record, clip
 from keyhole.core.request import Request
 from keyhole.core.service import Service
@@ -34,7 +35,6 @@ POLL = 0.5  # seconds between two looks at the store
 _RETRIES = 20
 _HELD = 256  # calls that are held at once, each with its body
 _HELD_EACH = 16  # of one agent
-_SIGNED = frozenset({"sigv4"})  # injections that sign again what the client had signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def case_of(
         asked.target,
         asked.headers,
         content,
-        signed=service.inject.kind in _SIGNED,
+        signed=KINDS[service.inject.kind].signs,
     )
     data = request.data
     facts: dict[str, Any] = {

@@ -49,7 +49,8 @@ VOLATILE = frozenset(
         b"content-length",  # the body itself is part of what is approved
     }
 )
-_SIGNATURE = frozenset({b"authorization", b"x-amz-date", b"x-amz-security-token"})  # made anew where we sign
+# Made anew where we sign.
+_SIGNATURE = frozenset({b"authorization", b"x-amz-date", b"x-amz-security-token", b"x-ms-date"})
 
 
 @dataclass(frozen=True, slots=True)
