@@ -105,6 +105,14 @@ def test_what_no_placeholder_can_stand_for_stays_and_is_said(local, place):  # n
     assert f"me:{SAUCE}@" in path.read_text()
 
 
+def test_what_is_found_in_requests_by_its_placeholder_has_to_come_from_run(local, place):  # noqa: F811
+    token = "123456789:AA" + "b1C2d3E4f5" * 3
+    write(place / ".env", f"TELEGRAM_BOT_TOKEN={token}\nACME_TOKEN={SAUCE}\n")
+    [done] = ok("import", ".env", "--placeholders", "--json").json["files"]
+    assert done["by_run"] == {"telegram/api-key": ["TELEGRAM_BOT_TOKEN", "TELEGRAM_TOKEN"]}
+    assert done["stay"] == {}
+
+
 def test_what_is_not_in_the_vault_stays_in_the_file(local, place):  # noqa: F811
     ok("set", "shop/acme-token", stdin="what-was-there-before")
     path = write(place / ".env", ENV)

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.path import parse_path
 from keyhole.importers import Origin, load, rewritten
 from keyhole.importers.docker import parse_helper
 
@@ -45,6 +46,10 @@ class TestNpmrc:
         found = one("npmrc", content)
         assert fields(found) == {"username": "me", "password": "pass:word1"}
         assert rewritten(content, [(found.spots[0], "PH")]) == f"//r.example/:_auth={b64('me:PH')}\n".encode()
+
+    def test_a_long_path_of_a_registry_still_has_a_name_that_a_secret_can_have(self):
+        found = one("npmrc", f"//r.example/{'deep/' * 500}:_authToken=abcdef0123")
+        assert parse_path(found.name) == found.name
 
     def test_name_and_password_belong_together(self):
         found = one("npmrc", f"//r.example/:_password={b64('hunter22')}\n//r.example/:username=me\n")

@@ -40,16 +40,25 @@ class Replaced:
         backup: name of the copy.
         names: of the secrets that are out of the file.
         stay: name to reason, for those whose value is still in it.
+        by_run: name to variables, for those that ``run`` has to give: a request is searched for the placeholder, and
+            each session has its own.
     """
 
     path: str
     backup: str
     names: list[str]
     stay: dict[str, str]
+    by_run: dict[str, list[str]]
 
     def as_data(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {"path": self.path, "backup": self.backup, "replaced": self.names, "stay": self.stay}
+        return {
+            "path": self.path,
+            "backup": self.backup,
+            "replaced": self.names,
+            "stay": self.stay,
+            "by_run": self.by_run,
+        }
 
 
 def replace_values(session: Session, source: Source, outcomes: list[Outcome]) -> Replaced | None:
@@ -80,7 +89,8 @@ def replace_values(session: Session, source: Source, outcomes: list[Outcome]) ->
             stay[outcome.name] = "it stands in another place of the file too"
     backup = _keep(session, path, source.content, status, content)
     _put(path, content, status)
-    return Replaced(source.label, backup, names, stay)
+    by_run = {o.name: o.variables for o in outcomes if o.name in names and o.searched}
+    return Replaced(source.label, backup, names, stay, by_run)
 
 
 def _require_own(path: Path, status: os.stat_result) -> None:

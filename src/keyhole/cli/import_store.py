@@ -10,6 +10,7 @@ from keyhole.catalog import CatalogEntry
 from keyhole.cli.base import Session
 from keyhole.cli.bindings import bind, bound_secret, grant, other_bindings, placeholder_for
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, PolicyDenied
+from keyhole.core.inject import KINDS
 from keyhole.core.path import DEFAULT_FIELD, parse_path
 from keyhole.core.value import Secret
 from keyhole.importers.recognise import Proposal
@@ -46,6 +47,18 @@ class Outcome:
     def name(self) -> str:
         """Of the secret."""
         return self.proposal.name
+
+    @property
+    def variables(self) -> list[str]:
+        """That hold its placeholder in the environment of ``run``."""
+        return list(self.proposal.entry.variables) if self.proposal.entry is not None else []
+
+    @property
+    def searched(self) -> bool:
+        """Does a service look for the placeholder in requests, rather than put the value into a place of its own?"""
+        services = self.proposal.entry.services if self.proposal.entry is not None else ()
+        kinds = [KINDS.get(str(service.inject.get("kind"))) for service in services]
+        return any(option.name == "text" for kind in kinds if kind is not None for option in kind.options)
 
     def placeholder(self, name: str) -> str:
         """What stands for a field of the secret outside the vault: the same text as in the environment of ``run``."""

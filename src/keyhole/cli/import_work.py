@@ -200,6 +200,10 @@ class Work:
             out.say(f"{file.path} has placeholders now; the original: keyhole import restore {file.backup}")
             for name, why in file.stay.items():
                 out.warn(f"the value of {name} is still in {file.path}: {why}")
+            for name, variables in file.by_run.items():
+                out.warn(
+                    f"{name} works by the placeholder that run sets, in {' or '.join(variables)}, not by the file's"
+                )
         for line in dict.fromkeys(o.next for _, o in outcomes if o.next):
             out.say(f"next: {line}")
         if any(o.services and o.state in IN_VAULT for _, o in outcomes):

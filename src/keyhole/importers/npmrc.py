@@ -23,6 +23,7 @@ PLACES = ("./.npmrc", "~/.npmrc", "$NPM_CONFIG_USERCONFIG")
 _KEY = re.compile(
     r"(?://([^/\s]+)(/.*?)?/?:)?(_authToken|_auth|_password|username|tokenHelper|cert|key|certfile|keyfile)"
 )
+_FOLDERS = 6  # of a registry's path in the name of its secret, whose length has a limit
 _DEFAULT_REGISTRY = ("registry", "npmjs", "org")  # labels, as the catalog writes some hosts
 _REGISTRY = re.compile(r"(https?)://([^/\s]+)")
 _ELSEWHERE = {
@@ -103,7 +104,7 @@ def _credential(registry: _Registry, key: str, setting: Setting, scheme: str, fo
     inject = {"kind": "basic"} if form == BASE64 else {"kind": "bearer"}
     found.add(
         Found(
-            name="/".join(["npm", *map(segment, filter(None, (registry.host, *registry.path.split("/"))))]),
+            name="/".join(["npm", *map(segment, filter(None, (registry.host, *registry.path.split("/")[:_FOLDERS])))]),
             fields={name: Secret(value) for name, value in fields.items()},
             where=setting.where,
             kind="password" if form == BASE64 else "api-key",
