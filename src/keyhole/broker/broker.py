@@ -207,10 +207,8 @@ class Broker:
         lease = None
         if not (service.certified or kind.answers):  # the connection is made while the intent is being committed
             lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard, fresh=fresh)
-        path = f"services/{service.name}"
-        asked = Request(caller, Operation.USE, path, request.data, "", request.remote, request.id)
         try:
-            lent = await vault.use(state, caller, asked)
+            lent = await vault.use(state, caller, request, f"services/{service.name}")
         except BaseException:
             if lease is not None:
                 lease.cancel()

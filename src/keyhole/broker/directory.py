@@ -18,7 +18,7 @@ _GRANTED = 4096
 _SHORT_PATH = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wanted:
     """What a call is matched by.
 

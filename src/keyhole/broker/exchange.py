@@ -54,7 +54,7 @@ class _BeginAgain(Exception):
     """Another call ran the errand meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exchange:
     """One loan on its way.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ from keyhole.vault.vault import Vault
 RULE = "tripwire"
 MOST_VALUES = 256
 """Secrets of an org whose values are looked for; more would make every request slow."""
+# What this proxy adds to every request alone. A client's own ``Via`` is not that: it stands in one value with ours.
+_OWN_VIA = re.compile(rb"1\.1 keyhole-[A-Za-z0-9.-]{1,64}")
 _TAKEN_OUT = frozenset({"header", "query"})  # where a client's placeholder is taken out, whatever is attached
 _MORE = {"body": "body", "form": "body", "path": "path"}
 _SESSIONS = 4096
@@ -80,6 +83,7 @@ class Tripwires:
         self._wires: dict[str, Wires] = {}
         self._arming: dict[str, asyncio.Task[None]] = {}
         self._sessions: OrderedDict[tuple[str, int], tuple[Service, Service]] = OrderedDict()
+        self._keys: dict[str, bytes] = {}
 
     def session(self, vault: Vault, caller: Caller, service: Service) -> Service:
         """The service as a session sees it: with the placeholders that are its own."""
@@ -88,7 +92,7 @@ class Tripwires:
         name = (caller.token_id, id(service))
         known = self._sessions.get(name)
         if known is None or known[0] is not service:
-            made = service_of_session(service, _key(vault, caller.org_id), caller.token_id)
+            made = service_of_session(service, self._key(vault, caller.org_id), caller.token_id)
             known = self._sessions[name] = (service, made)
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
@@ -109,12 +113,17 @@ class Tripwires:
         if state.org.tripwire == "off" or (service is not None and KINDS[service.inject.kind].answers):
             return
         wires = await self._armed(vault, state)
-        key = _key(vault, state.org.id)
-        head = b"\n".join([call.target, *[value for _, value in call.headers]])
+        head = b"\n".join([call.target, *[value for _, value in call.headers if not _OWN_VIA.fullmatch(value)]])
         if MARK in head or b"asic " in head:
-            _judge_placeholders(key, call, service)
+            _judge_placeholders(self._key(vault, state.org.id), call, service)
         if not wires.values.is_clean(head) and wires.values.text(head) is not head:
             _judge_values(wires, call, service)
+
+    def _key(self, vault: Vault, org_id: str) -> bytes:
+        key = self._keys.get(org_id)
+        if key is None:
+            key = self._keys[org_id] = placeholder_key(vault.keys.token_key, org_id)
+        return key
 
     def watch(
         self, vault: Vault, state: OrgState, caller: Caller, call: Call, service: Service | None, request_id: str
@@ -131,7 +140,7 @@ class Tripwires:
 
         coding = b", ".join(value for name, value in call.headers if name == b"content-encoding")
         own = _own_ends(service) if service is not None and "body" in _places(service) else frozenset()
-        return _WatchedBody(call.body, wires.values, coding, _key(vault, state.org.id), own, alarm)
+        return _WatchedBody(call.body, wires.values, coding, self._key(vault, state.org.id), own, alarm)
 
     def lent(self, state: OrgState, loan: Loan) -> None:
         """Values were lent: where one is new, what is looked for is made again with the next request."""
@@ -181,10 +190,6 @@ class Tripwires:
 
 
 Alarm = Callable[[Tripped], Awaitable[None]]
-
-
-def _key(vault: Vault, org_id: str) -> bytes:
-    return placeholder_key(vault.keys.token_key, org_id)
 
 
 def _own_ends(service: Service) -> frozenset[bytes]:

@@ -15,6 +15,7 @@ import functools
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import idna
 
@@ -35,8 +36,7 @@ _PRIVATE_SUFFIXES = frozenset({"test", "localhost", "local", "internal"})
 _HINT = "give a plain host name or address, such as api.example.com"
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+class Authority(NamedTuple):
     """Where a call goes: a canonical host and a port from 1 to 65535."""
 
     host: str

@@ -51,7 +51,7 @@ class StorageView(Protocol):
         """Writes ``(path, data, expected revision)``, deletes and checks ``(path, revision)``, all or nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """All that an engine is given.
 

@@ -127,7 +127,7 @@ class Vault:
     async def _handle(self, request: Request) -> Reply:
         state, caller = self.recognise(request.credential, request.org) or await self._admit(request)
         if request.operation is Operation.USE:
-            lent = await self.use(state, caller, request)
+            lent = await self.use(state, caller, request, request.path)
             return Reply(lent=lent.secrets, data={"record": lent.intent, "service": lent.service})
         try:
             asked = await self._read_path(request, state, caller)
@@ -353,21 +353,22 @@ class Vault:
             self.conclude(state, record, "aborted")
             raise
 
-    async def use(self, state: OrgState, caller: Caller, request: Request) -> Lent:
+    async def use(self, state: OrgState, caller: Caller, request: Request, path: str) -> Lent:
         """Open the secrets of a service for one loan. They are released only after the intent is durable.
 
         Args:
             state: of the caller's org.
             caller: authenticated within this same request.
-            request: its path is ``services/NAME``; its data say what the call is, for the record.
+            request: its data say what the call is, for the record.
+            path: ``services/NAME``.
 
         Raises:
             KeyholeError: the refusal.
         """
-        path, decision = "", Decision(allowed=False)
+        asked, path, decision = path, "", Decision(allowed=False)
         state = self.compiled.last(state.org.id) or state  # the services may have changed since it was authenticated
         try:
-            path = parse_path(request.path)
+            path = parse_path(asked)
             decision = caller.acl.decide("use", path)
             if not decision:
                 raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")

@@ -17,7 +17,16 @@ from keyhole.core.path import parse_path
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context, Engine, Field, Route
-from keyhole.engines.kv.document import CONFIG, DEFAULT_VERSIONS, Document, exists, load, load_settings, load_stored
+from keyhole.engines.kv.document import (
+    CONFIG,
+    DEFAULT_VERSIONS,
+    Document,
+    exists,
+    load,
+    load_current,
+    load_settings,
+    load_stored,
+)
 from keyhole.engines.kv.metadata import (
     DESCRIPTIVE,
     TYPES,
@@ -146,11 +155,8 @@ async def read(context: Context, call: Call) -> Reply:
 
 async def lend(context: Context, path: str, field_name: str) -> Secret:
     """The value of one field of the current version, for the road."""
-    document = await load_stored(context, path)
-    if document.current == 0 or document.gone(document.current, context.now):
-        raise NotFound(f"the current version of the secret {path!r} is deleted", f"keyhole set {path}")
-    document.require_unexpired(path, context.now)
-    value = document.data.get(field_name) if isinstance(document.data, dict) else None
+    data = await load_current(context, path)
+    value = data.get(field_name) if isinstance(data, dict) else None
     if value is None:
         raise NotFound(f"the secret {path!r} has no field {field_name!r}", f"keyhole show {path}")
     return Secret(value if isinstance(value, str) else json.dumps(value))

@@ -14,6 +14,7 @@ from keyhole.engines import Context
 
 DEFAULT_VERSIONS = 10
 CONFIG = "config"
+_decode = json.JSONDecoder().raw_decode
 
 
 @dataclass(slots=True)
@@ -58,16 +59,11 @@ class Document:
 
     def gone(self, number: int, now: float) -> bool:
         """Is the version deleted or destroyed?"""
-        version = self.versions[str(number)]
-        return version["destroyed"] or bool(version["deleted"] and version["deleted"] <= now)
+        return _gone(self.versions[str(number)], now)
 
     def require_unexpired(self, name: str, now: float) -> None:
         """Raises ``Expired`` once the secret has passed its date."""
-        if self.expires and self.expires <= now:
-            raise Expired(
-                f"the secret {name!r} expired at {format_time(self.expires)}",
-                f"store a new value: keyhole set {name}",
-            )
+        _require_unexpired(self.expires, name, now)
 
     async def save(self, context: Context, name: str) -> None:
         """Write it where it was read. Raises ``Conflict`` when somebody else wrote meanwhile."""
@@ -86,8 +82,41 @@ async def load_stored(context: Context, name: str) -> Document:
     """The document of a secret. Raises ``NotFound`` where there is none."""
     document = await load(context, name)
     if not document.stored:
-        raise NotFound(f"there is no secret {name!r}", "keyhole list")
+        raise _nothing(name)
     return document
+
+
+async def load_current(context: Context, name: str) -> Any:
+    """The data of the current version, and nothing of the document besides: every loan comes this way.
+
+    Raises:
+        NotFound: there is no such secret, or its current version is deleted.
+        Expired: it has passed its date.
+    """
+    item = await context.storage.get_one(f"k/{name}")
+    if item.data is None:
+        raise _nothing(name)
+    fields = _decode(item.data.decode())[0]
+    current = fields["current"]
+    if current == 0 or _gone(fields["versions"][str(current)], context.now):
+        raise NotFound(f"the current version of the secret {name!r} is deleted", f"keyhole set {name}")
+    _require_unexpired(fields.get("expires", 0.0), name, context.now)
+    return fields["data"]
+
+
+def _gone(version: Mapping[str, Any], now: float) -> bool:
+    return version["destroyed"] or bool(version["deleted"] and version["deleted"] <= now)
+
+
+def _require_unexpired(expires: float, name: str, now: float) -> None:
+    if expires and expires <= now:
+        raise Expired(
+            f"the secret {name!r} expired at {format_time(expires)}", f"store a new value: keyhole set {name}"
+        )
+
+
+def _nothing(name: str) -> NotFound:
+    return NotFound(f"there is no secret {name!r}", "keyhole list")
 
 
 async def exists(context: Context, params: Mapping[str, str]) -> bool:

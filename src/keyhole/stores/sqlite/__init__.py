@@ -150,6 +150,9 @@ class SqliteStore:
             return [key for (key,) in self._reader.execute(_DUE, (now, max(limit, 0)))]
 
     async def generation(self) -> int:
+        return self.latest()
+
+    def latest(self) -> int:
         self._require_usable()
         # Everything that is under way in one step of the event loop had arrived before the step began, so one look at
         # the file, made within the step, is late enough for all of it.
@@ -160,9 +163,6 @@ class SqliteStore:
         self._looked_until = now + _LOOK_SECONDS
         asyncio.get_running_loop().call_soon(self._look_again)
         return self._looked
-
-    def latest(self) -> int | None:
-        return self._looked if time.monotonic() < self._looked_until and self._pid == os.getpid() else None
 
     def _look_again(self) -> None:
         self._looked_until = 0.0
