@@ -113,6 +113,13 @@ def test_what_differs_from_account_to_account_is_read_where_the_source_says_it(r
     assert proposal.entry.services[0].hosts == ("git.acme.example",)
 
 
+def test_an_account_in_a_variable_of_its_own_is_no_secret_and_fills_the_entry_in(recogniser):
+    text = f"TWILIO_ACCOUNT_SID=AC{'0123456789abcdef' * 2}\nTWILIO_AUTH_TOKEN={'0123456789abcdef' * 2}\n"
+    [proposal], [left] = choose(recogniser, "dotenv", text)
+    assert (proposal.entry.name, proposal.missing) == ("twilio", ())
+    assert (left.name, left.why) == ("TWILIO_ACCOUNT_SID", "is a setting for Twilio, and no secret")
+
+
 def test_an_account_is_read_from_a_user_name(recogniser):
     auth = base64.b64encode(b"acme:dckr_pat_" + b"A1" * 14).decode()
     [proposal], _ = choose(recogniser, "docker", json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": auth}}}))

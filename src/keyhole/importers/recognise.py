@@ -80,6 +80,7 @@ class Recogniser:
         self._entries, _ = catalog.entries()
         self._by_name = {entry.name: entry for entry in self._entries}
         self._by_variable: dict[str, list[CatalogEntry]] = {}
+        self._settings = {name: entry.title for entry in self._entries for name in entry.settings}
         self._by_host: dict[str, CatalogEntry] = {}
         for entry in self._entries:
             for variable in entry.variables:
@@ -107,7 +108,11 @@ class Recogniser:
             return "is to be left, as you said"
         if any(self._is_placeholder(_text(value)) for value in proposal.fields.values()):
             return "is a placeholder of Keyhole already"
-        if not found.doubt or _named(names, wish.take):
+        if _named(names, wish.take):
+            return ""
+        if proposal.entry is None and found.variable in self._settings:
+            return f"is a setting for {self._settings[found.variable]}, and no secret"
+        if not found.doubt:
             return ""
         known = proposal.entry is not None and (found.doubt != EXAMPLE or not proposal.odd)
         return "" if known else found.doubt
