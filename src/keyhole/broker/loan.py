@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from secrets import token_bytes
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ from keyhole.core.record import Intent
 from keyhole.core.service import CERTIFICATE, Service
 from keyhole.core.value import Secret
 from keyhole.injections import Steps, Terms, inject, needs_content
-from keyhole.injections.placeholder import take_out
+from keyhole.injections.placeholder import in_frames, take_out
 
 # Parts of an answer are asked for piecewise by a range, and could be put together behind the scrubber's back.
 _RANGE = frozenset({b"range", b"if-range"})
@@ -107,6 +107,14 @@ class Loan:
     def injected(self, message: Message) -> None:
         """A message is about to be sent: from here on its forms are looked for in answers too."""
         self.scrubber = self._scrubbers.get([*self.secrets(), *self.certificate.values()], message.forms)
+
+    def change(self) -> Callable[[bytes], bytes] | None:
+        """What is done to the text messages of a WebSocket that the client sends; ``None`` for nothing."""
+        how = self.service.inject
+        if how.kind != "placeholder" or "frame" not in how["in"]:
+            return None
+        [value] = self.values.values()
+        return lambda message: in_frames(message, how, value)
 
     def head(self, reason: bytes, headers: Headers) -> tuple[bytes, Headers]:
         """The reason phrase and the headers of an answer, scrubbed. A header with a secret in its name is left out."""

@@ -67,7 +67,7 @@ class WebSocketStream:
     ) -> None:
         self._connection = connection
         self._inbound = AnswerFrames(None if loan is None else loan.scrubber, limits.frames)
-        self._outbound = CallFrames(limits.frames)
+        self._outbound = CallFrames(limits.frames, None if loan is None else loan.change())
         self._limits = limits
         self._ended = ended
         self._error: BaseException | None = None

@@ -69,7 +69,7 @@ def service() -> None:
 @click.option("--sigv4", is_flag=True, help="Sign again what an AWS SDK signed with placeholder keys.")
 @click.option("--region", metavar="R", help="For --sigv4: the only region; the client's unless said.")
 @click.option("--aws-service", metavar="S", help="For --sigv4: the only AWS service; the client's unless said.")
-@click.option("--in", "places", metavar="PLACES", help="Where the placeholder is replaced: header, so far.")
+@click.option("--in", "places", metavar="PLACES", help="Where it is replaced: header, query, path, body, frame.")
 @click.option("--certificate", metavar="NAME[#FIELD]", help="The client's certificate and its key.")
 @click.option("--variable", "variables", multiple=True, metavar="NAME", help="Variable that holds the placeholder.")
 @check_options

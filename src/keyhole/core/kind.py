@@ -9,7 +9,7 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest
 
-PLACES = ("header", "query", "path", "body")
+PLACES = ("header", "query", "path", "body", "frame")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 # Headers that frame or route a message: a secret in one of them would change what is judged.
 _FRAMING = frozenset(

@@ -172,7 +172,7 @@ PLACED: dict[str, Kind] = {
         lambda how: f"{how['text']} -> *** in {', '.join(how['in'])}",
         (
             Option("text", placeholder_text, help="what the client sends"),
-            Option("in", places, ("header",), "where it is replaced: header, query, path, body"),
+            Option("in", places, ("header",), "where it is replaced: header, query, path, body, frame"),
         ),
         check=lambda how: _text_in(how["in"], how["text"]),
     ),

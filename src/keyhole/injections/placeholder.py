@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 
 from keyhole.core.errors import InvalidRequest, KeyholeError
@@ -17,7 +18,7 @@ from keyhole.core.inject import Inject
 from keyhole.core.message import Message
 from keyhole.core.target import canonical_target
 from keyhole.injections import Steps, Terms, content, cookies, header_value, parameters
-from keyhole.injections.spelled import PERCENT, Replacer, Syntax, bounded, pattern, replaced, syntax_of
+from keyhole.injections.spelled import JSON, PERCENT, PLAIN, Replacer, Syntax, bounded, pattern, replaced, syntax_of
 
 _BASIC = b"basic "
 _CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-authorization"})
@@ -110,6 +111,29 @@ def _in_body(message: Message, text: bytes, value: bytes) -> None:
     changed = replaced(message.content, text, syntax, value)
     if changed is not message.content:
         content.change(message, changed)
+
+
+def in_frames(message: bytes, how: Inject, value: bytes) -> bytes:
+    """A text message of a WebSocket with the text replaced: as JSON asks for where the message is JSON, else as it is.
+
+    Raises:
+        InvalidRequest: the secret cannot stand there.
+    """
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("the secret is not UTF-8, and cannot stand in a text frame") from None
+    return replaced(message, how["text"].encode(), JSON if _is_json(message) else PLAIN, value)
+
+
+def _is_json(message: bytes) -> bool:
+    if message.lstrip()[:1] not in {b"{", b"[", b'"'}:
+        return False
+    try:
+        json.loads(message)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _syntax(message: Message) -> Syntax | None:
