@@ -8,6 +8,9 @@ import itertools
 import re
 
 import pytest
+from botocore import auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from broker.stack import HOST, Reply, Stack
 
@@ -93,6 +96,30 @@ def test_a_body_that_is_too_long_to_be_signed_whole_is_refused_before_it_is_read
     reply = run(send(stack, value, inject, method="POST", headers=headers))
     assert (reply.status, reply.code) == (413, "body_too_large")
     assert stack.upstream.requests == []
+
+
+def test_what_is_signed_is_what_is_sent_after_all_that_was_changed_on_the_way(stack, run):
+    signed = "accept-encoding;content-length;host;x-amz-date;x-custom;x-forwarded-for"
+    headers = (
+        b"Authorization: AWS4-HMAC-SHA256 Credential=AKIAPLACEHOLDER00001/20260101/eu-central-1/execute-api/"
+        b"aws4_request, SignedHeaders=%b, Signature=%b\r\nX-Amz-Date: 20260101T000000Z\r\n"
+        b"Accept-Encoding: compress, gzip\r\n"
+        b"X-Forwarded-For: 1.2.3.4\r\nX-Custom: a   b\r\n" % (signed.encode(), b"0" * 64)
+    )
+    run(
+        send(stack, AWS, {"kind": "sigv4"}, path="/a%20b/%7Ec?z=1&a=%C3%A9", method="POST", body=b"{}", headers=headers)
+    )
+    received = stack.upstream.last
+    fields = dict(received.headers)
+    covered = fields[b"authorization"].decode().partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    assert covered == ["accept-encoding", "host", "x-amz-date", "x-custom"]
+    made = AWSRequest("POST", f"https://{fields[b'host'].decode()}{received.target.decode()}", data=received.body)
+    for name in covered:
+        made.headers[name] = fields[name.encode()].decode()
+    made.context["timestamp"] = fields[b"x-amz-date"].decode()
+    oracle = auth.SigV4Auth(Credentials(KEY_ID, KEY), "execute-api", "eu-central-1")
+    signature = oracle.signature(oracle.string_to_sign(made, oracle.canonical_request(made)), made)
+    assert fields[b"authorization"].decode().endswith(f"Signature={signature}")
 
 
 def test_an_object_of_any_size_streams_when_nothing_needs_its_digest(stack, run):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 import re
@@ -25,17 +26,18 @@ from keyhole.injections import Steps, Terms, header_value
 
 _FORM = b"application/x-www-form-urlencoded"
 _WHSEC = b"whsec_"  # before the base64 of keys of Standard Webhooks
+_recipe = functools.lru_cache(maxsize=1024)(Recipe.of)
 
 
 def needs_content(_message: Message, how: Inject) -> bool:
     """Whether the body is part of what is signed."""
-    recipe = Recipe.of(how)
+    recipe = _recipe(how)
     return any(mentions(template, "body", "form") for template in (recipe.message, *(t for _, t in recipe.headers)))
 
 
 def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     """Sign; whatever the client sent in the same headers and parameters is gone."""
-    recipe = Recipe.of(how)
+    recipe = _recipe(how)
     values = terms.values
     stored = values["key"] if "key" in values else next(iter(values.values()))
     key = _key(stored, recipe.key_encoding)
