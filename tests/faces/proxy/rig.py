@@ -165,12 +165,12 @@ class Upstream:
         """What was recorded is also what h11 and llhttp read."""
         for number, raw in enumerate(self.raw):
             targets = [received.line.split(b" ")[1] for received in self.requests if received.connection == number]
-            assert _h11_targets(bytes(raw))[: len(targets)] == targets
-            assert _llhttp_targets(bytes(raw))[: len(targets)] == targets
-            assert len(_h11_targets(bytes(raw))) <= len(targets) + 1
+            assert h11_targets(bytes(raw))[: len(targets)] == targets
+            assert llhttp_targets(bytes(raw))[: len(targets)] == targets
+            assert len(h11_targets(bytes(raw))) <= len(targets) + 1
 
 
-def _h11_targets(raw: bytes) -> list[bytes]:
+def h11_targets(raw: bytes) -> list[bytes]:
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     connection.receive_data(raw)
     targets = []
@@ -188,7 +188,7 @@ def _h11_targets(raw: bytes) -> list[bytes]:
             return targets
 
 
-def _llhttp_targets(raw: bytes) -> list[bytes]:
+def llhttp_targets(raw: bytes) -> list[bytes]:
     targets: list[bytes] = []
 
     class Events:

@@ -37,7 +37,7 @@ def _large() -> list[dict]:
     ]
 
 
-def _cases(*musts: str) -> list[tuple[str, bytes]]:
+def smuggling_cases(*musts: str) -> list[tuple[str, bytes]]:
     rows = vectors("smuggling/own_requests.jsonl") + _large()
     return [(row["name"], base64.b64decode(row["raw_b64"])) for row in rows if row["must"] in musts]
 
@@ -52,7 +52,7 @@ async def _open(rig: Rig, form: str) -> Streams:
     return await (rig.tunnel() if form == "tunnel" else rig.open())
 
 
-async def _play(rig: Rig, form: str, raw: bytes, quiet: float) -> tuple[bytes, bool]:
+async def play(rig: Rig, form: str, raw: bytes, quiet: float) -> tuple[bytes, bool]:
     return await converse(await _open(rig, form), _absolute(raw) if form == "absolute" else raw, quiet)
 
 
@@ -61,7 +61,7 @@ async def _play_all(rig: Rig, form: str, cases: list[tuple[str, bytes]]) -> list
 
     async def one(name: str, raw: bytes) -> tuple[str, bytes, bool]:
         async with gate:
-            return (name, *await _play(rig, form, raw, 5.0))
+            return (name, *await play(rig, form, raw, 5.0))
 
     return list(await asyncio.gather(*(one(name, raw) for name, raw in cases)))
 
@@ -70,7 +70,7 @@ async def _play_all(rig: Rig, form: str, cases: list[tuple[str, bytes]]) -> list
 def test_every_ambiguous_request_is_refused_and_nothing_of_it_reaches_the_upstream(form: str) -> None:
     async def run() -> None:
         async with Rig(limits=LIMITS) as rig:
-            for name, received, closed in await _play_all(rig, form, _cases("reject")):
+            for name, received, closed in await _play_all(rig, form, smuggling_cases("reject")):
                 assert re.match(rb"HTTP/1\.1 4\d\d ", received), (name, received[:80])
                 assert len(re.findall(rb"HTTP/1\.1 \d", received)) == 1, name
                 assert closed, name
@@ -83,7 +83,9 @@ def test_every_ambiguous_request_is_refused_and_nothing_of_it_reaches_the_upstre
 def test_requests_for_an_origin_server_are_refused_at_the_proxys_own_port() -> None:
     async def run() -> None:
         async with Rig(limits=LIMITS) as rig:
-            cases = _cases("reject", "accept", "reject_or_single", "reject_or_drop_trailer", "timeout_then_close")
+            cases = smuggling_cases(
+                "reject", "accept", "reject_or_single", "reject_or_drop_trailer", "timeout_then_close"
+            )
             for name, received, closed in await _play_all(rig, "origin", cases):
                 assert re.match(rb"HTTP/1\.1 4\d\d ", received), (name, received[:80])
                 assert closed, name
@@ -96,14 +98,14 @@ def test_requests_for_an_origin_server_are_refused_at_the_proxys_own_port() -> N
 def test_odd_requests_are_refused_or_stay_one_request(form: str) -> None:
     async def one(name: str, raw: bytes) -> None:
         async with Rig(limits=LIMITS) as rig:
-            received, _ = await _play(rig, form, raw, 0.3)
+            received, _ = await play(rig, form, raw, 0.3)
             assert re.match(rb"HTTP/1\.1 [24]\d\d ", received), (name, received[:80])
             assert len(rig.upstream.requests) <= 1, name
             sent = b"".join(map(bytes, rig.upstream.raw))
             assert b"GET /smuggled" not in sent or name == "cl-on-get", name
             assert b"Bearer x" not in sent, name
 
-    _run_together(one(name, raw) for name, raw in _cases("reject_or_single", "reject_or_drop_trailer"))
+    _run_together(one(name, raw) for name, raw in smuggling_cases("reject_or_single", "reject_or_drop_trailer"))
 
 
 @pytest.mark.parametrize("form", ["absolute", "tunnel"])
@@ -111,7 +113,7 @@ def test_a_body_that_never_ends_is_cut_and_the_upstream_never_sees_a_whole_reque
     async def run() -> None:
         async with Rig(limits=LIMITS) as rig:
             rig.differential = False
-            for name, received, closed in await _play_all(rig, form, _cases("timeout_then_close")):
+            for name, received, closed in await _play_all(rig, form, smuggling_cases("timeout_then_close")):
                 assert closed, name
                 assert not received.startswith(b"HTTP/1.1 2"), name
             assert not rig.upstream.requests
@@ -123,13 +125,13 @@ def test_a_body_that_never_ends_is_cut_and_the_upstream_never_sees_a_whole_reque
 def test_legal_requests_pass(form: str) -> None:
     async def one(name: str, raw: bytes) -> None:
         async with Rig(limits=LIMITS) as rig:
-            received, closed = await _play(rig, form, raw, 0.3)
+            received, closed = await play(rig, form, raw, 0.3)
             assert received.startswith(b"HTTP/1.1 200 "), name
             assert not closed, name
             assert len(rig.upstream.requests) == 1
             assert rig.upstream.requests[0].values(b"authorization") == [b"Bearer injected"]
 
-    _run_together(one(name, raw) for name, raw in _cases("accept"))
+    _run_together(one(name, raw) for name, raw in smuggling_cases("accept"))
 
 
 def _run_together(cases: Iterable[Coroutine[None, None, None]]) -> None:
@@ -139,7 +141,7 @@ def _run_together(cases: Iterable[Coroutine[None, None, None]]) -> None:
     asyncio.run(run())
 
 
-def _llhttp(kind: str) -> list[dict]:
+def llhttp_cases(kind: str) -> list[dict]:
     folder = os.environ.get("KEYHOLE_VECTORS")
     if not folder:
         pytest.skip("KEYHOLE_VECTORS is not set: the 246 llhttp cases did not run")
@@ -152,7 +154,7 @@ def _llhttp(kind: str) -> list[dict]:
 @pytest.mark.vectors
 def test_no_llhttp_request_makes_the_upstream_see_more_messages_than_we_judged() -> None:
     async def run() -> None:
-        cases = _llhttp("request")
+        cases = llhttp_cases("request")
         async with Rig(limits=LIMITS) as rig:
             gate = asyncio.Semaphore(16)
 
@@ -161,7 +163,7 @@ def test_no_llhttp_request_makes_the_upstream_see_more_messages_than_we_judged()
                     # Without a Host almost all of them would be refused for that alone.
                     raw = re.sub(rb"(HTTP/1\.1\r\n)", rb"\1Host: " + HOST.encode() + rb"\r\n", raw)
                     raw = re.sub(rb"\A([A-Z]+) (?:url|[^ /]+)(?= HTTP)", rb"\1 /url", raw)
-                    await _play(rig, "tunnel", raw, 0.1)
+                    await play(rig, "tunnel", raw, 0.1)
 
             await asyncio.gather(*(one(base64.b64decode(row["raw_b64"])) for row in cases))
             assert len(rig.broker.calls) > 20
@@ -187,4 +189,4 @@ def test_no_llhttp_response_leaks_into_the_answer_to_another_request() -> None:
             assert second.startswith(b"HTTP/1.1 200 "), name
             assert second.endswith(b"mine"), (name, second)
 
-    _run_together(one(row["name"], base64.b64decode(row["raw_b64"])) for row in _llhttp("response"))
+    _run_together(one(row["name"], base64.b64decode(row["raw_b64"])) for row in llhttp_cases("response"))
