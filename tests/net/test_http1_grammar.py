@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.net.http1.grammar import (
+    LastFields,
     Malformed,
     check_partial_head,
     check_request_line,
@@ -221,3 +222,30 @@ def test_framing_and_hop_by_hop_headers_are_never_copied() -> None:
     headers = [(b"host", b"evil"), (b"content-length", b"9"), (b"te", b"x"), (b"upgrade", b"h2c"), (b"expect", b"x")]
     head = serialise_request("GET", b"/", b"a.test", [*headers, (b"accept", b"*/*")], b"")
     assert head == b"GET / HTTP/1.1\r\nHost: a.test\r\nAccept: */*\r\n\r\n"
+
+
+def test_what_a_client_sent_before_never_stands_in_for_what_it_sends_now():
+    last = LastFields()
+    heads = [
+        b"GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        b"GET /2 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        b"GET /3 HTTP/1.1\r\nHost: a.test\r\nX-More: 1\r\n\r\n",
+        b"GET /4 HTTP/1.1\r\nHost: b.test\r\n\r\n",
+        b"GET /5 HTTP/1.1\r\nHost: a.test\r\nX-Long: " + b"l" * 5000 + b"\r\n\r\n",
+        b"GET /6 HTTP/1.1\r\nHost: a.test\r\nX-Long: " + b"m" * 5000 + b"\r\n\r\n",
+        b"GET /7 HTTP/1.1\r\n\r\n",
+        b"GET /8 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+    ]
+    for head in heads:
+        assert parse_request_head(head, REQUEST_LIMITS, last) == parse_request_head(head, REQUEST_LIMITS)
+
+
+def test_a_malformed_head_is_refused_whatever_came_before_it():
+    last = LastFields()
+    bad = b"GET / HTTP/1.1\r\nHost: a.test\r\n folded: x\r\n\r\n"
+    for head in (bad, b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", bad, bad):
+        if head is bad:
+            with pytest.raises(Malformed):
+                parse_request_head(head, REQUEST_LIMITS, last)
+        else:
+            assert parse_request_head(head, REQUEST_LIMITS, last).fields == {b"host": b"a.test"}

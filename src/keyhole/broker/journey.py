@@ -78,6 +78,8 @@ class Journey(Flow):
             return
         self._ended = True
         self._live.discard(self)
+        if self.reason is None:  # nothing is left to be cut, and what was lent goes with the last who holds this
+            self.given = self.flowing = None
         if self._done is not None:
             self._done()
         self.vault.conclude(

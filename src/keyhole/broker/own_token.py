@@ -23,13 +23,14 @@ def shows_token(call: Call) -> bool:
         return False
     if _holds(call.target, token):
         return True
-    small = token.lower()
-    for name, value in call.headers:
-        if _holds(value, token) or (len(name) >= len(small) and small in name):
-            return True
-        if name.endswith(b"authorization") and token in (decode_basic(value) or b""):
-            return True
-    return False
+    names = b"\n".join([name for name, _ in call.headers])
+    if _holds(b"\n".join([value for _, value in call.headers]), token) or token.lower() in names:
+        return True
+    if b"authorization" not in names:
+        return False
+    return any(
+        name.endswith(b"authorization") and token in (decode_basic(value) or b"") for name, value in call.headers
+    )
 
 
 def _holds(text: bytes, token: bytes) -> bool:

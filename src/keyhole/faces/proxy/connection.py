@@ -28,6 +28,7 @@ from keyhole.faces.proxy.relay import relay, switching
 from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import Decoder, request_decoder
 from keyhole.net.http1.grammar import (
+    LastFields,
     Malformed,
     RequestHead,
     parse_request_head,
@@ -95,6 +96,7 @@ class ProxyConnection(ServerWire):
     __slots__ = (
         "_credential",
         "_credential_header",
+        "_fields",
         "_grace",
         "_head_unsent",
         "_owner",
@@ -112,6 +114,7 @@ class ProxyConnection(ServerWire):
         self._credential_header: bytes | None = None
         self._tunnel: Tunnel | None = None
         self._remote = ""
+        self._fields = LastFields()
         self._head_unsent = False
         self._grace: asyncio.TimerHandle | None = None
         self.serving = False
@@ -187,7 +190,7 @@ class ProxyConnection(ServerWire):
         self.flush()
         head = None
         try:
-            head = parse_request_head(raw, owner.limits.wire)
+            head = parse_request_head(raw, owner.limits.wire, self._fields)
             if head.method == "CONNECT":
                 return await self._connect(head)
             self._read_credential(head)

@@ -42,6 +42,7 @@ _ALIASED = frozenset(
         b"x-rewrite-url",
     }
 )
+_KEPT_SECTION = 4096  # bytes
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"proxy-authorization"})
 
 
@@ -75,8 +76,31 @@ class AnswerHead(NamedTuple):
     fields: dict[bytes, bytes]
 
 
-def parse_request_head(head: bytes, limits: WireLimits) -> RequestHead:
+class LastFields:
+    """The header section that a connection's client sent last: many send the same one with every request."""
+
+    __slots__ = ("_parsed", "_section")
+
+    def __init__(self) -> None:
+        self._section = b""
+        self._parsed: tuple[Headers, dict[bytes, bytes]] = ([], {})
+
+    def parse(self, head: bytes, start: int, limits: WireLimits) -> tuple[Headers, dict[bytes, bytes]]:
+        """The fields of a head from ``start`` on; nobody may change them. Raises ``Malformed``."""
+        section = head[start:]
+        if section != self._section:
+            self._parsed = _parse_fields(head, start, limits)
+            self._section = section if len(section) <= _KEPT_SECTION else b""
+        return self._parsed
+
+
+def parse_request_head(head: bytes, limits: WireLimits, last: LastFields | None = None) -> RequestHead:
     """Read a request head, given up to and including its empty line.
+
+    Args:
+        head: the bytes.
+        limits: bounds on it; the same for all that ``last`` is given with.
+        last: what this client sent before, if it is kept.
 
     Raises:
         Malformed: for anything that RFC 9112 does not allow a client to generate, or that a limit excludes.
@@ -87,7 +111,10 @@ def parse_request_head(head: bytes, limits: WireLimits) -> RequestHead:
     method, target, minor = line.groups()
     if len(target) > limits.target_bytes:
         raise Malformed(f"the request target is longer than {limits.target_bytes} bytes")
-    headers, fields = _parse_fields(head, line.end(), limits)
+    if last is None:
+        headers, fields = _parse_fields(head, line.end(), limits)
+    else:
+        headers, fields = last.parse(head, line.end(), limits)
     return RequestHead(method.decode("ascii"), target, 1 if minor == b"1" else 0, headers, fields)
 
 
