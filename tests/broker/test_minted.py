@@ -295,3 +295,23 @@ def test_certificate_in_fields_of_their_own(stack: Stack, run) -> None:
         await stack.ask("delete", "services/pair")
 
     run(go())
+
+
+def test_nothing_is_minted_for_a_call_that_waits_or_is_refused(stack: Stack, run) -> None:
+    async def go() -> None:
+        endpoint = Endpoint()
+        name, token = await service(stack, endpoint)
+        bound = await stack.ask("read", f"services/{name}")
+        checks = {"approval": {"required": True}, "conditions": {"query": {"a": ["b"]}}, "limits": {"count": "1/52w"}}
+        await stack.ask("update", f"services/{name}", {**bound, **checks})
+        connections = len(stack.upstream.raw)
+        refused = await stack.get(token, "/v1/x")
+        waits = await stack.get(token, "/v1/x?a=b")
+        request_id = json.loads(waits.body)["error"]["hint"].split()[2].rstrip(",")
+        assert [refused.code, waits.code] == ["policy_denied", "approval_required"]
+        assert (endpoint.minted, len(stack.upstream.raw)) == (0, connections)
+        await stack.ask("update", f"approvals/requests/{request_id}/approve")
+        assert (await stack.get(token, "/v1/x?a=b")).status == 200
+        assert endpoint.minted == 1
+
+    run(go())

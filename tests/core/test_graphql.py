@@ -87,6 +87,7 @@ def test_a_mutation_is_refused_under_a_read_only_rule(text):
         "{ a } ; mutation { b }",
         "{ 1a }",
         "{ a(x: 01) }",
+        "{ " + "a" * 257 + " }",
         "query { a } mutation { b }",
         "{" + "a{" * 100 + "b" + "}" * 101,
         "{ " + "a " * 30_000 + "}",

@@ -7,6 +7,7 @@ Go's decoder, for one, does not look at case and takes the last.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,21 +48,38 @@ class Pointer:
         """Its name in a form."""
         return self.steps[0] + "".join(f"[{step}]" for step in self.steps[1:])
 
-    def find(self, document: Any) -> list[Any]:
-        """The members that it names, with ``MISSING`` for each way that leads nowhere."""
+    def find(self, document: Any, looks: Looks) -> list[Any]:
+        """The members that it names, with ``MISSING`` for each way that leads nowhere.
+
+        Raises:
+            InvalidRequest: beside one of them is another that looks like it.
+        """
         found = [document]
         for step in self.steps:
-            found = [inner for value in found for inner in _step(value, step)]
+            found = [inner for value in found for inner in _step(value, step, looks)]
         return found
 
 
 MISSING = object()
 
 
-def _step(value: Any, step: str) -> list[Any]:
+class Looks:
+    """What the members of a document's objects may be taken for; each object is gone through once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Counter[str]] = {}
+
+    def count(self, value: dict[str, Any], name: str) -> int:
+        """How many members of an object of the document may be taken for ``name``."""
+        known = self._known.get(id(value))
+        if known is None:
+            known = self._known[id(value)] = Counter(fold(key, nested=True) for key in value)
+        return known[fold(name, nested=True)]
+
+
+def _step(value: Any, step: str, looks: Looks) -> list[Any]:
     if isinstance(value, dict):
-        looks = fold(step, nested=True)
-        if any(key != step and fold(key, nested=True) == looks for key in value):
+        if looks.count(value, step) > int(step in value):
             raise InvalidRequest(f"the body has a member that may be taken for {step!r}", f"send {step!r} once")
         return [value.get(step, MISSING)]
     if isinstance(value, list):
@@ -79,9 +97,9 @@ class BodyTest:
     pointer: Pointer
     test: ValueTest
 
-    def judge_json(self, document: Any) -> None:
+    def judge_json(self, document: Any, looks: Looks) -> None:
         """Judge a JSON document. Raises ``PolicyDenied`` or ``InvalidRequest``."""
-        for value in self.pointer.find(document):
+        for value in self.pointer.find(document, looks):
             holds = self.test.absent or self.test.optional if value is MISSING else self.test.holds_json(value)
             if not holds:
                 raise self._refusal()
@@ -116,8 +134,9 @@ def judge_body(tests: tuple[BodyTest, ...], headers: Headers, content: bytes) ->
             "the service has conditions on the body, and this is neither JSON nor a form", f"send {JSON}"
         )
     document = parse_json(content, _BOUNDS, exact=True)
+    looks = Looks()
     for test in tests:
-        test.judge_json(document)
+        test.judge_json(document, looks)
 
 
 def content_type(headers: Headers) -> str:

@@ -15,6 +15,7 @@ from keyhole.core.errors import InvalidRequest
 
 LONGEST = 256 * 1024  # characters
 _TOKENS = 20_000
+_NAME = 256  # characters; patterns are matched against names
 _DEEPEST = 48
 _FIELDS = 5_000  # after fragments were put in
 OPERATIONS = ("query", "mutation", "subscription")
@@ -119,6 +120,8 @@ def _tokens(text: str) -> list[str]:
         if match is None:
             raise _syntax()
         at = match.end()
+        if match.lastgroup == "name" and len(match[0]) > _NAME:
+            raise _syntax()
         if match.lastgroup != "ignored":
             found.append(match[0] if match.lastgroup in {"name", "mark"} else '"')
             if len(found) > _TOKENS:
