@@ -68,7 +68,9 @@ QUERY = {
         ("x=1;dry_run=true", "policy_denied"),
         ("dry_run=true&amount=%zz", "invalid_request"),
         ("dry_run=true&amount=%ff", "invalid_request"),
+        ("dry_run=true&%ff=1", "invalid_request"),
         ("dry_run=true" + "&a=1" * 1000, "invalid_request"),
+        ("dry_run=true&" + "%20" * 400 + "dry_run=false", "invalid_request"),
     ],
 )
 def test_a_query_is_judged_in_every_reading_that_a_server_may_have(query, code):
@@ -153,6 +155,7 @@ def test_json_is_judged_by_its_exact_numbers_and_in_one_reading(body, code):
         (b"amount=5&amount=6&currency=eur", "invalid_request"),
         (b"amount=5&currency=eur&x=1;amount=9999", "invalid_request"),
         (b"amount=5&currency=eur&x=\xff", "invalid_request"),
+        (b"amount=5&currency=eu%ff", "invalid_request"),
         (b'{"amount": 5, "currency": "eur"}', "policy_denied"),
     ],
 )

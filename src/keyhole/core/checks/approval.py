@@ -153,7 +153,7 @@ def shape(kind: str, content: bytes) -> list[str]:
     names: list[str] = []
     try:
         if kind == FORM:
-            names = [each.name for each in read_parameters(content.decode("ascii"))[0]]
+            names = [each.name for each in read_parameters(content.decode("ascii"))[0].parameters]
         else:  # clients do not always say that it is JSON
             _collect(parse_json(content, _BOUNDS), "", names)
     except (KeyholeError, UnicodeDecodeError):

@@ -15,7 +15,7 @@ from keyhole.core.checks.documents import BodyTest, Pointer, judge_body
 from keyhole.core.checks.graphql_rule import GraphqlRule
 from keyhole.core.checks.hours import Window, parse_windows, zone
 from keyhole.core.checks.scope import EVERYTHING, Scope
-from keyhole.core.checks.urlencoded import only, read_parameters
+from keyhole.core.checks.urlencoded import read_parameters
 from keyhole.core.checks.values import ValueTest
 from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.message import Headers
@@ -122,7 +122,7 @@ class Condition:
             raise PolicyDenied("the service judges bodies, and over a WebSocket nobody could", "use another service")
         for reading in read_parameters(asked.query) if self.query else ():
             for name, test in self.query:
-                found = only(reading, name)
+                found = reading.only(name)
                 there = found is not None and all(test.holds_text(value) for value in found.values)
                 if not (there if found is not None else test.absent or test.optional):
                     raise PolicyDenied(f"the parameter {name!r} is not as the service wants it", f"it must be {test}")

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from keyhole.core.checks.urlencoded import fold, only, read_parameters
+from keyhole.core.checks.urlencoded import Reading, fold, read_parameters
 from keyhole.core.checks.values import ValueTest
 from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.message import Headers
@@ -104,10 +104,10 @@ class BodyTest:
             if not holds:
                 raise self._refusal()
 
-    def judge_form(self, text: str) -> None:
-        """Judge a form. Raises ``PolicyDenied`` or ``InvalidRequest``."""
-        for parameters in read_parameters(text):
-            found = only(parameters, self.pointer.field)
+    def judge_form(self, readings: list[Reading]) -> None:
+        """Judge the readings of a form. Raises ``PolicyDenied`` or ``InvalidRequest``."""
+        for reading in readings:
+            found = reading.only(self.pointer.field)
             if found is None:
                 if not (self.test.absent or self.test.optional):
                     raise self._refusal()
@@ -123,11 +123,11 @@ def judge_body(tests: tuple[BodyTest, ...], headers: Headers, content: bytes) ->
     kind = content_type(headers)
     if kind == FORM:
         try:
-            text = content.decode("ascii")
+            readings = read_parameters(content.decode("ascii"))
         except UnicodeDecodeError:
             raise InvalidRequest("the form has bytes that are not ASCII", "percent-encode them") from None
         for test in tests:
-            test.judge_form(text)
+            test.judge_form(readings)
         return
     if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         raise PolicyDenied(

@@ -14,7 +14,7 @@ from typing import Any
 
 from keyhole.core.checks.documents import JSON, content_type
 from keyhole.core.checks.graphql import OPERATIONS, parse_document
-from keyhole.core.checks.urlencoded import Parameter, fold, only, read_parameters
+from keyhole.core.checks.urlencoded import Parameter, fold, read_parameters
 from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.message import Headers
 from keyhole.core.strict_json import JsonBounds, parse_json
@@ -123,11 +123,11 @@ class GraphqlRule:
             raise PolicyDenied("the service lets GraphQL through, and this is none", "send it with POST")
 
     def _judge_parameters(self, query: str) -> None:
-        for parameters in read_parameters(query):
-            found = {name: only(parameters, name) for name in _PARAMETERS}
-            if not self.persisted and any(each.name not in _PARAMETERS for each in parameters):
+        for reading in read_parameters(query):
+            found = {name: reading.only(name) for name in _PARAMETERS}
+            if not self.persisted and any(each.name not in _PARAMETERS for each in reading.parameters):
                 raise _unknown()
-            document, name = (found[name] or Parameter(name, ("",)) for name in ("query", "operationName"))
+            document, name = (found[name] or Parameter(name, "") for name in ("query", "operationName"))
             self._judge_readings(document.values, name.values[0])
 
     def _judge_readings(self, documents: Sequence[str], name: str) -> None:
@@ -145,7 +145,7 @@ class GraphqlRule:
 
     def _judge_post(self, query: str, headers: Headers, content: bytes) -> None:
         looks = {fold(name) for name in _PARAMETERS}
-        if any(fold(each.name) in looks for parameters in read_parameters(query) for each in parameters):
+        if any(fold(each.name) in looks for reading in read_parameters(query) for each in reading.parameters):
             raise InvalidRequest("the query and the body both speak GraphQL", "send it in the body alone")
         kind = content_type(headers)
         if kind == "application/graphql":

@@ -21,20 +21,57 @@ from keyhole.core.codepoints import is_invisible
 from keyhole.core.errors import InvalidRequest
 
 MOST = 1000  # parameters
+_LONGEST = 512  # characters of a name as it is sent
+_LONGEST_VALUE = 128 * 1024  # of a value with a condition
 _BROKEN = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNDERSCORED = re.compile(r"[ .+\[]")
 _LAYERS = 3  # of percent-encoding that are looked through
 
 
 class Parameter(NamedTuple):
-    """One parameter: its name decoded once, and the readings of its value."""
+    """One parameter: its name decoded once, and its value as it was sent."""
 
     name: str
-    values: tuple[str, ...]
+    value: str
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The readings of its value. Raises ``InvalidRequest`` for one that is not UTF-8, or longer than any is."""
+        if len(self.value) > _LONGEST_VALUE:
+            raise InvalidRequest(f"the parameter {self.name!r} is too long", f"at most {_LONGEST_VALUE} characters")
+        plain = _decode(self.value)
+        return (plain,) if "+" not in self.value else (_decode(self.value.replace("+", " ")), plain)
 
 
-def read_parameters(text: str) -> list[list[Parameter]]:
-    """The readings of a query string or a form, each a list of its parameters in order.
+class Reading:
+    """One way to read a query or a form: its parameters in order. What they look like is worked out once."""
+
+    def __init__(self, parameters: list[Parameter]) -> None:
+        self.parameters = parameters
+        self._looks: dict[bool, dict[str, list[Parameter]]] = {}
+
+    def only(self, name: str) -> Parameter | None:
+        """The parameter of this name; ``None`` where it is not there.
+
+        Raises:
+            InvalidRequest: it stands twice, or another one could be taken for it.
+        """
+        nested = "[" in name
+        looks = self._looks.get(nested)
+        if looks is None:
+            looks = self._looks[nested] = {}
+            for each in self.parameters:
+                looks.setdefault(fold(each.name, nested=nested), []).append(each)
+        found = looks.get(fold(name, nested=nested), [])
+        if not found:
+            return None
+        if len(found) > 1 or found[0].name != name:
+            raise InvalidRequest(f"the parameter {name!r} stands twice, or in another spelling", f"send {name!r} once")
+        return found[0]
+
+
+def read_parameters(text: str) -> list[Reading]:
+    """The readings of a query string or a form.
 
     Raises:
         InvalidRequest: it is not well-formed, or has more than ``MOST`` parameters.
@@ -43,26 +80,10 @@ def read_parameters(text: str) -> list[list[Parameter]]:
         raise InvalidRequest(f"there are more than {MOST} parameters", "send fewer")
     if _BROKEN.search(text):
         raise InvalidRequest("a '%' is not followed by two hexadecimal digits", "percent-encode it as %25")
-    readings = [_parameters(text.split("&"))]
+    readings = [Reading(_parameters(text.split("&")))]
     if ";" in text:
-        readings.append(_parameters(text.replace(";", "&").split("&")))
+        readings.append(Reading(_parameters(text.replace(";", "&").split("&"))))
     return readings
-
-
-def only(parameters: list[Parameter], name: str) -> Parameter | None:
-    """The parameter of this name; ``None`` where it is not there.
-
-    Raises:
-        InvalidRequest: it stands twice, or another one could be taken for it.
-    """
-    nested = "[" in name
-    looks = fold(name, nested=nested)
-    found = [each for each in parameters if each.name == name or fold(each.name, nested=nested) == looks]
-    if not found:
-        return None
-    if len(found) > 1 or found[0].name != name:
-        raise InvalidRequest(f"the parameter {name!r} stands twice, or in another spelling", f"send {name!r} once")
-    return found[0]
 
 
 def fold(name: str, *, nested: bool = False) -> str:
@@ -86,10 +107,10 @@ def _parameters(parts: list[str]) -> list[Parameter]:
     found = []
     for part in parts:
         name, _, value = part.partition("=")
-        if not part:
-            continue
-        readings = dict.fromkeys([_decode(value.replace("+", " ")), _decode(value)])
-        found.append(Parameter(_decode(name), tuple(readings)))
+        if len(name) > _LONGEST:
+            raise InvalidRequest("the name of a parameter is too long", f"at most {_LONGEST} characters")
+        if part:
+            found.append(Parameter(_decode(name), value))
     return found
 
 
