@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keyhole.core.placeholder import end_of, marked, session_placeholder
@@ -38,6 +38,9 @@ def test_every_session_service_and_field_has_its_own() -> None:
 
 
 @given(before=st.binary(max_size=40), after=st.binary(max_size=40))
+@example(before=b"keyhole", after=b"")
+@example(before=b"keyhole_", after=b"")
+@example(before=b"keyhole_abcdefghijklmnopq", after=b"")
 def test_it_is_found_anywhere_and_only_with_the_right_key(before: bytes, after: bytes) -> None:
     own = session_placeholder(STATIC, KEY, "token", "github", "").encode()
     text = before + own + b" " + after
