@@ -104,6 +104,38 @@ def test_placeholder_of_another_service_or_session_is_stopped(stack: Stack, run)
     run(go())
 
 
+def test_services_of_one_secret_take_one_another_s_placeholder(stack: Stack, run) -> None:
+    async def go() -> None:
+        api = await service(stack)
+        git = f"t{next(_numbers)}"
+        await stack.service(
+            git, secret=f"{api}/key", placeholder=STATIC, hosts=[f"{OTHER}:{stack.secure}"], inject={"kind": "basic", "user": "x"}
+        )
+        token, own = await session(stack, git, api, git)
+        line = b"Authorization: Basic " + base64.b64encode(own[api].encode() + b":") + b"\r\n"
+        assert (await stack.get(token, host=OTHER, headers=line)).status == 200
+        expected = b"Basic " + base64.b64encode(f"x:{SECRET}-{api}".encode())
+        assert stack.upstream.last.values(b"authorization") == [expected]
+        await clear(stack, api, git)
+
+    run(go())
+
+
+def test_a_token_from_a_stand_in_may_be_shown_to_the_services_that_it_is_for(stack: Stack, run) -> None:
+    async def go() -> None:
+        name, login = await service(stack), f"t{next(_numbers)}"
+        how = {"kind": "stand-in", "text": STATIC}
+        await stack.service(login, secret="", hosts=[f"{OTHER}:{stack.secure}"], inject=how, methods=["POST"], paths=["/token"])
+        token, _ = await session(stack, login, name, login)
+        given = json.loads((await stack.get(token, "/token", host=OTHER, method="POST", body=b"x")).body)
+        line = f"Authorization: Bearer {given['access_token']}\r\n".encode()
+        assert (await stack.get(token, headers=line)).status == 200
+        assert stack.upstream.last.values(b"authorization") == [f"Bearer {SECRET}-{name}".encode()]
+        await clear(stack, name, login)
+
+    run(go())
+
+
 def test_placeholder_in_a_place_where_its_service_attaches_nothing_is_stopped(stack: Stack, run) -> None:
     async def go() -> None:
         name = await service(stack)

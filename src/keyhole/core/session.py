@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Iterator
 from dataclasses import replace
 
+from keyhole.core.inject import KINDS
 from keyhole.core.placeholder import session_placeholder
 from keyhole.core.service import Service
 
@@ -18,6 +19,9 @@ def placeholder_key(token_key: bytes, org_id: str) -> bytes:
 def service_of_session(service: Service, key: bytes, token_id: str) -> Service:
     """The service with the session's placeholders in place of its own.
 
+    Services that lend one secret share them: a token of GitHub goes to its API, and inside a URL to git. What a kind
+    answers with is left as it is: an SDK takes it for its token, and sends it to the services that it uses.
+
     Args:
         service: as it is stored.
         key: see ``placeholder_key``.
@@ -25,10 +29,11 @@ def service_of_session(service: Service, key: bytes, token_id: str) -> Service:
     """
 
     def own(text: str, field: str) -> str:
-        return session_placeholder(text, key, token_id, service.name, field) if text else text
+        return session_placeholder(text, key, token_id, service.secret or service.name, field) if text else text
 
     inject = service.inject
-    options = tuple((name, own(value, "") if name == "text" else value) for name, value in inject.options)
+    replaced = "" if KINDS[inject.kind].answers else "text"
+    options = tuple((name, own(value, "") if name == replaced else value) for name, value in inject.options)
     return replace(
         service,
         placeholder=own(service.placeholder, ""),
