@@ -109,7 +109,11 @@ def test_services_of_one_secret_take_one_another_s_placeholder(stack: Stack, run
         api = await service(stack)
         git = f"t{next(_numbers)}"
         await stack.service(
-            git, secret=f"{api}/key", placeholder=STATIC, hosts=[f"{OTHER}:{stack.secure}"], inject={"kind": "basic", "user": "x"}
+            git,
+            secret=f"{api}/key",
+            placeholder=STATIC,
+            hosts=[f"{OTHER}:{stack.secure}"],
+            inject={"kind": "basic", "user": "x"},
         )
         token, own = await session(stack, git, api, git)
         line = b"Authorization: Basic " + base64.b64encode(own[api].encode() + b":") + b"\r\n"
@@ -125,7 +129,9 @@ def test_a_token_from_a_stand_in_may_be_shown_to_the_services_that_it_is_for(sta
     async def go() -> None:
         name, login = await service(stack), f"t{next(_numbers)}"
         how = {"kind": "stand-in", "text": STATIC}
-        await stack.service(login, secret="", hosts=[f"{OTHER}:{stack.secure}"], inject=how, methods=["POST"], paths=["/token"])
+        await stack.service(
+            login, secret="", hosts=[f"{OTHER}:{stack.secure}"], inject=how, methods=["POST"], paths=["/token"]
+        )
         token, _ = await session(stack, login, name, login)
         given = json.loads((await stack.get(token, "/token", host=OTHER, method="POST", body=b"x")).body)
         line = f"Authorization: Bearer {given['access_token']}\r\n".encode()
