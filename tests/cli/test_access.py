@@ -7,6 +7,18 @@ import pytest
 from cli_driver import ok, run
 
 VALUE = "sk_live_0123456789"
+ODD_WAYS = [
+    ["--query", "a", "--cookie", "b"],
+    ["--basic", "--digest"],
+    ["--bearer", "--in", "query"],
+    ["--bearer", "--option", "name=x"],
+    ["--inject", "magic"],
+    ["--inject", "header", "--option", "name"],
+    ["--inject", "header", "--option", "kind=bearer"],
+    ["--inject", "headers", "--option", "headers=X-A"],
+    ["--placeholder", "sk-holder-1", "--in", "moon"],
+    ["--body-field", "a..b"],
+]
 
 
 @pytest.fixture
@@ -46,7 +58,65 @@ def test_every_limit_of_a_service_is_kept(stripe):
     assert shown["inject"] == {"kind": "header", "name": "x-key", "template": "token {}"}
 
 
-@pytest.mark.parametrize("ways", [[], ["--bearer", "--basic"], ["--header", "X={}{}"], ["--header", "Host"]])
+@pytest.mark.parametrize(
+    ("ways", "inject", "described"),
+    [
+        (["--query", "p"], {"kind": "query", "name": "p"}, "query p=***"),
+        (["--body-field", "a.b"], {"kind": "body", "field": "a.b"}, "body a.b=***"),
+        (["--form-field", "f"], {"kind": "form", "field": "f"}, "form f=***"),
+        (["--cookie", "sid"], {"kind": "cookie", "name": "sid"}, "cookie sid=***"),
+        (["--digest", "--user", "bot"], {"kind": "digest", "user": "bot"}, "authorization: Digest bot:***"),
+        (
+            ["--placeholder", "sk-holder-1", "--in", "query, body"],
+            {"kind": "placeholder", "text": "sk-holder-1", "in": ["query", "body"]},
+            "sk-holder-1 -> *** in query, body",
+        ),
+        (
+            ["--inject", "path", "--option", "text=sk-holder-1"],
+            {"kind": "path", "text": "sk-holder-1"},
+            "sk-holder-1 -> *** in path",
+        ),
+        (
+            ["--inject", "headers", "--option", "headers=X-A=value,X-B=other"],
+            {"kind": "headers", "headers": {"x-a": "value", "x-b": "other"}},
+            "x-a: ***, x-b: ***",
+        ),
+        (
+            ["--inject", "query", "--option", 'params={"a": "value"}'],
+            {"kind": "query", "params": {"a": "value"}},
+            "query a=***",
+        ),
+        (
+            ["--inject", "header", "--option", "name=X-A", "--option", "template={}"],
+            {"kind": "header", "name": "x-a"},
+            "x-a: ***",
+        ),
+    ],
+)
+def test_every_way_of_attaching_can_be_said_shown_and_explained(vault, ways, inject, described):
+    ok("set", "a/key", "--json-in", stdin='{"value": "some-value-1", "other": "some-value-2"}')
+    ok("service", "add", "odd", "--host", "a.example", "--secret", "a/key", *ways)
+    assert ok("service", "show", "odd", "--json").json["inject"] == inject
+    assert f"kind {inject['kind']}" in ok("service", "show", "odd").out
+    assert inject["kind"] in ok("service", "list").out
+    assert described in ok("why", "POST", "https://a.example/").out
+
+
+def test_a_way_that_needs_no_secret_is_bound_without_one_and_others_are_not(vault):
+    ok("service", "add", "open", "--host", "a.example", "--inject", "none")
+    assert run("service", "add", "odd", "--host", "a.example", "--bearer").code == 3
+
+
+def test_every_kind_of_injection_is_listed(vault):
+    from keyhole.core.inject import KINDS
+
+    found = ok("service", "kinds", "--json").json
+    assert [kind["kind"] for kind in found] == list(KINDS)
+    shown = ok("service", "add", "--help").out
+    assert all(kind in shown for kind in KINDS)
+
+
+@pytest.mark.parametrize("ways", [[], ["--bearer", "--basic"], ["--header", "X={}{}"], ["--header", "Host"], *ODD_WAYS])
 def test_a_service_attaches_its_secret_in_exactly_one_sound_way(stripe, ways):
     ran = run("service", "add", "odd", "--host", "a.example", "--secret", "stripe/api-key", *ways)
     assert ran.code == 3

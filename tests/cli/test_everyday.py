@@ -2,8 +2,6 @@
 
 import sys
 
-import pytest
-
 from cli_driver import ok, run
 
 KEY = "sk_test_51ExampleExampleExample00"
@@ -113,13 +111,6 @@ def test_one_variable_holds_one_placeholder_and_the_other_service_is_named(vault
     assert done.out.count("keyhole_placeholder_") == 1
     assert "one.example.com" in done.out
     assert "TOKEN of the service two is taken by another service" in done.err
-
-
-@pytest.mark.parametrize("option", ["--query", "--body-field", "--form-field"])
-def test_call_says_what_is_not_built(vault, option):
-    done = run("call", "https://api.example.com/", option, "x=api/key")
-    assert done.code == 3
-    assert "not built yet" in done.err
 
 
 def test_call_of_a_secret_that_no_service_sends_there_is_denied(vault):

@@ -150,6 +150,45 @@ def test_a_secret_goes_only_where_and_how_a_service_says(client, upstream, named
     assert len(upstream.seen) == before
 
 
+@pytest.mark.parametrize(
+    ("inject", "named", "body", "arrived"),
+    [
+        (
+            {"kind": "query", "name": "key"},
+            {"query": {"key": "placed"}},
+            None,
+            ("/v1?a=1&key=sk_live_0123456789", None, b""),
+        ),
+        (
+            {"kind": "body", "field": "a.b"},
+            {"body_field": {"a.b": "placed"}},
+            '{"x": 1}',
+            ("/v1?a=1", None, b'{"x": 1, "a": {"b": "sk_live_0123456789"}}'),
+        ),
+        (
+            {"kind": "form", "field": "f"},
+            {"form_field": {"f": "placed"}},
+            "x=1",
+            ("/v1?a=1", None, b"x=1&f=sk_live_0123456789"),
+        ),
+    ],
+)
+def test_a_call_names_the_place_of_its_secret(client, upstream, inject, named, body, arrived):
+    host = f"127.0.0.1:{upstream.server_port}"
+    client.write("secret/data/placed", {"data": {"value": VALUE}})
+    binding = {"hosts": [host], "schemes": ["http"], "secret": "placed", "inject": inject}
+    client.write("services/placed", {**binding, "allow_addresses": ["127.0.0.1/32"]})
+    try:
+        answer = client.call("POST", f"http://{host}/v1?a=1", body=body, **named)
+        assert (answer.status, answer.service) == (200, "placed")
+        assert upstream.seen[-1] == arrived
+        [place] = named
+        with pytest.raises(NoService):
+            client.call("POST", f"http://{host}/v1", **{place: {"other": "placed"}})
+    finally:
+        client.delete("services/placed")
+
+
 def test_a_session_of_requests_goes_through_the_broker(client, upstream):
     with client.requests_session() as session:
         answer = session.get(

@@ -12,7 +12,6 @@ from keyhole.cli.output import printable
 from keyhole.core.errors import InvalidRequest
 
 _FAILED = 2
-_NOT_BUILT = {"query": "--query", "body_field": "--body-field", "form_field": "--form-field"}
 
 
 def _pair(text: str, mark: str, example: str) -> tuple[str, str]:
@@ -41,17 +40,18 @@ def _body(data: str | None) -> bytes | None:
     keyhole call https://api.stripe.com/v1/balance --bearer stripe/api-key
     keyhole call https://api.example.com/v1/things --header X-Api-Key=example/key --data '{"name": "x"}'
     keyhole call https://api.example.com/v1/things --basic example/login --include
+    keyhole call 'https://maps.example.com/geocode?q=Paris' --query key=maps/key
     """,
 )
 @click.argument("url")
 @click.option("--bearer", default="", metavar="SECRET", help="Send this secret as Authorization: Bearer.")
 @click.option("--basic", default="", metavar="SECRET", help="Send it as Authorization: Basic.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=SECRET", help="Send it in a header.")
-@click.option("--query", multiple=True, metavar="NAME=SECRET", help="Not built yet.")
-@click.option("--body-field", multiple=True, metavar="A.B=SECRET", help="Not built yet.")
-@click.option("--form-field", multiple=True, metavar="F=SECRET", help="Not built yet.")
+@click.option("--query", multiple=True, metavar="NAME=SECRET", help="Send it as a query parameter.")
+@click.option("--body-field", "body_fields", multiple=True, metavar="A.B=SECRET", help="Send it in the JSON body.")
+@click.option("--form-field", "form_fields", multiple=True, metavar="F=SECRET", help="Send it in a form.")
 @click.option("--service", default="", metavar="NAME", help="Use this service where several fit.")
-@click.option("-X", "--method", default="", metavar="METHOD", help="GET, or POST with --data.")
+@click.option("-X", "--method", default="", metavar="METHOD", help="GET, or POST with a body.")
 @click.option("--data", metavar="TEXT|@FILE|@-", help="The body.")
 @click.option("-H", "--set", "plain", multiple=True, metavar="'NAME: TEXT'", help="A header without a secret.")
 @click.option("-i", "--include", is_flag=True, help="Print status and headers too.")
@@ -71,22 +71,24 @@ def call_command(
     plain: tuple[str, ...],
     include: bool,
     fail: bool,
-    **unbuilt: tuple[str, ...],
+    query: tuple[str, ...],
+    body_fields: tuple[str, ...],
+    form_fields: tuple[str, ...],
 ) -> int:
     """Make one call with a credential attached, and print the answer.
 
     The secret is named, not shown: the call goes through a service that binds this secret to this destination in this
     way. The answer comes back with the secret masked.
     """
-    for name, option in _NOT_BUILT.items():
-        if unbuilt[name]:
-            raise InvalidRequest(f"{option} is not built yet", "use --bearer, --basic or --header")
     answer = session.client.call(
-        method.upper() or ("GET" if data is None else "POST"),
+        method.upper() or ("POST" if data is not None or body_fields or form_fields else "GET"),
         url,
         bearer=bearer,
         basic=basic,
         header=dict(_pair(text, "=", "--header X-Api-Key=example/key") for text in headers),
+        query=dict(_pair(text, "=", "--query key=example/key") for text in query),
+        body_field=dict(_pair(text, "=", "--body-field auth.key=example/key") for text in body_fields),
+        form_field=dict(_pair(text, "=", "--form-field client_secret=example/key") for text in form_fields),
         service=service,
         headers=dict(_pair(text, ":", "-H 'Accept: application/json'") for text in plain),
         body=_body(data),

@@ -10,6 +10,7 @@ import click
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.bindings import placeholder_for
 from keyhole.cli.checks import check_options, lines, read_checks, without_checks
+from keyhole.cli.ways import described, inject_of, way_options
 from keyhole.core.errors import (
     InvalidRequest,
     KeyholeError,
@@ -18,6 +19,7 @@ from keyhole.core.errors import (
     UpstreamTls,
     UpstreamUnreachable,
 )
+from keyhole.core.inject import KINDS
 from keyhole.core.path import DEFAULT_FIELD, parse_name, parse_secret_ref
 from keyhole.core.probe import Probe, Verdict
 from keyhole.core.service import PORTS, Service
@@ -43,6 +45,10 @@ def service() -> None:
     keyhole service add stripe --host api.stripe.com --secret stripe/api-key --bearer
     keyhole service add github --host api.github.com --secret github/token --header 'Authorization=token {}'
     keyhole service add crm --host crm.internal:8443 --allow-address 10.0.0.5/32 --secret crm/login --basic
+    keyhole service add maps --host maps.example.com --secret maps/key --query key
+    keyhole service add telegram --host api.telegram.org --secret telegram/token --inject path --option text=BOT-TOKEN
+    keyhole service add datadog --host api.datadoghq.com --secret datadog/keys \\
+        --inject headers --option headers=DD-API-KEY=api_key,DD-APPLICATION-KEY=app_key
     keyhole service add s3 --host '*.s3.eu-central-1.amazonaws.com' --secret aws/keys --sigv4
     keyhole service add gh --host api.github.com --method GET --path '/repos/**' --deny-path '/repos/*/*/keys/**' \\
         --secret github/token --bearer
@@ -57,19 +63,8 @@ def service() -> None:
 @click.option("--path", "paths", multiple=True, metavar="GLOB", help="* within a segment, ** across; all unless said.")
 @click.option("--deny-path", "deny_paths", multiple=True, metavar="GLOB", help="Wins over --path.")
 @click.option("--allow-address", "allow_addresses", multiple=True, metavar="CIDR", help="A private network.")
-@click.option("--secret", required=True, metavar="NAME[#FIELD]", help="What is attached.")
-@click.option("--bearer", is_flag=True, help="As Authorization: Bearer.")
-@click.option("--basic", is_flag=True, help="As Authorization: Basic; the value is user:password.")
-@click.option("--user", metavar="NAME", help="The user name for --basic, where the value is the password alone.")
-@click.option("--header", metavar="NAME[=TEMPLATE]", help="As a header; the template has one {}.")
-@click.option("--query", metavar="NAME", help="Not built yet.")
-@click.option("--body-field", metavar="A.B", help="Not built yet.")
-@click.option("--form-field", metavar="F", help="Not built yet.")
-@click.option("--placeholder", metavar="TEXT", help="In place of a text that the agent sends.")
-@click.option("--sigv4", is_flag=True, help="Sign again what an AWS SDK signed with placeholder keys.")
-@click.option("--region", metavar="R", help="For --sigv4: the only region; the client's unless said.")
-@click.option("--aws-service", metavar="S", help="For --sigv4: the only AWS service; the client's unless said.")
-@click.option("--in", "places", metavar="PLACES", help="Where it is replaced: header, query, path, body, frame.")
+@click.option("--secret", default="", metavar="NAME[#FIELD]", help="What is attached.")
+@way_options
 @click.option("--certificate", metavar="NAME[#FIELD]", help="The client's certificate and its key.")
 @click.option("--variable", "variables", multiple=True, metavar="NAME", help="Variable that holds the placeholder.")
 @check_options
@@ -80,8 +75,8 @@ def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
     Needs read on the secret: who may bind may leak. Naming private addresses needs sudo.
     """
     name = parse_name(name)
-    path, _ = parse_secret_ref(secret)
-    inject = _inject(options)
+    inject = inject_of(options)
+    path = _path_of(secret, inject)
     lists = ("hosts", "schemes", "methods", "paths", "deny_paths", "allow_addresses", "variables")
     body: dict[str, Any] = {key: list(options[key]) for key in lists if options[key]}
     if options["variables"]:
@@ -90,12 +85,23 @@ def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
         body["certificate"] = options["certificate"]
     body |= read_checks(options)
     session.client.write(f"services/{name}", {**body, "secret": secret, "inject": inject})
-    with contextlib.suppress(KeyholeError):
-        _warn_missing(session, path)
+    if path:
+        with contextlib.suppress(KeyholeError):
+            _warn_missing(session, path)
     stored = session.client.read(f"services/{name}").data
     session.out.done(
         stored, f"service {name}: {stored['secret']} goes to {' '.join(stored['hosts'])} as {inject['kind']}"
     )
+
+
+def _path_of(secret: str, inject: dict[str, Any]) -> str:
+    """The path of the secret; empty for a way of attaching that needs none."""
+    if secret:
+        return parse_secret_ref(secret)[0]
+    kind = KINDS.get(inject["kind"])
+    if kind is None or not kind.secretless:
+        raise InvalidRequest("no secret is named", "say --secret NAME, or NAME#FIELD")
+    return ""
 
 
 def _placeholder(secret: str, variables: tuple[str, ...]) -> str:
@@ -117,36 +123,13 @@ def _warn_missing(session: Session, path: str) -> None:
         session.out.warn(f"there is no secret {path!r} yet: keyhole set {path}")
 
 
-def _inject(options: dict[str, Any]) -> dict[str, Any]:
-    """The one way of attaching that was named."""
-    ways: list[dict[str, Any]] = []
-    if options["bearer"]:
-        ways.append({"kind": "bearer"})
-    if options["basic"]:
-        ways.append({"kind": "basic", **({"user": options["user"]} if options["user"] else {})})
-    if options["header"]:
-        header, mark, template = options["header"].partition("=")
-        ways.append({"kind": "header", "name": header, "template": template if mark else "{}"})
-    if options["query"]:
-        ways.append({"kind": "query", "name": options["query"]})
-    if options["body_field"]:
-        ways.append({"kind": "body", "field": options["body_field"]})
-    if options["form_field"]:
-        ways.append({"kind": "form", "field": options["form_field"]})
-    if options["placeholder"]:
-        places = (options["places"] or "header").split(",")
-        ways.append({"kind": "placeholder", "text": options["placeholder"], "in": [place.strip() for place in places]})
-    if (options["region"] or options["aws_service"]) and not options["sigv4"]:
-        raise InvalidRequest("--region and --aws-service are about requests to AWS", "say --sigv4 as well")
-    if options["sigv4"]:
-        said = {"region": options["region"], "service": options["aws_service"]}
-        ways.append({"kind": "sigv4", **{name: value for name, value in said.items() if value}})
-    if len(ways) != 1:
-        raise InvalidRequest(
-            f"{'several ways' if ways else 'no way'} of attaching the secret",
-            "say one of --bearer --basic --header --placeholder --sigv4",
-        )
-    return ways[0]
+@service.command("kinds", examples="keyhole service kinds\nkeyhole service kinds --json")
+@pass_session
+def kinds(session: Session, /) -> None:
+    """Every way of attaching a secret, for service add --inject KIND --option NAME=VALUE."""
+    found = [described(name, kind) for name, kind in KINDS.items()]
+    rows = [[kind["kind"], kind["help"], " ".join(kind["options"]) or "-"] for kind in found]
+    session.out.table(found, ["kind", "attaches the secret", "options"], rows)
 
 
 @service.command("list", examples="keyhole service list\nkeyhole service list --json")

@@ -35,6 +35,9 @@ class Trip:
         bearer: secret that goes into ``Authorization: Bearer``, such as ``stripe/api-key``.
         basic: secret that goes into ``Authorization: Basic``.
         header: header name to secret.
+        query: name of a query parameter to secret.
+        body_field: path to a field of the JSON body, such as ``auth.key``, to secret.
+        form_field: name of a form field to secret.
         service: name of the service to use, where several fit.
         headers: headers of the message itself.
         body: of the message.
@@ -46,16 +49,27 @@ class Trip:
     bearer: str = ""
     basic: str = ""
     header: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    body_field: Mapping[str, str] = field(default_factory=dict)
+    form_field: Mapping[str, str] = field(default_factory=dict)
     service: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | str | None = None
     timeout: float = 300.0
 
     def wanted(self) -> list[tuple[str, str]]:
-        """``(secret, how it is attached)`` for every secret that the caller named."""
-        named = [(self.bearer, "authorization: bearer"), (self.basic, "authorization: basic")]
+        """``(secret, how it is attached)`` for every secret that the caller named, in the words of ``sys/why``."""
+        named = [(self.bearer, "authorization: Bearer"), (self.basic, "authorization: Basic")]
         named += [(secret, f"{name.lower()}:") for name, secret in self.header.items()]
+        for place, secrets in (("query", self.query), ("body", self.body_field), ("form", self.form_field)):
+            named += [(secret, f"{place} {name}=") for name, secret in secrets.items()]
         return [(_full(secret), how) for secret, how in named if secret]
+
+    def content_type(self) -> dict[str, str]:
+        """What the body is, where the place of the secret says so."""
+        if self.body_field:
+            return {"Content-Type": "application/json"}
+        return {"Content-Type": "application/x-www-form-urlencoded"} if self.form_field else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +125,15 @@ def resolve(ask: Ask, trip: Trip) -> str:
     if detail and detail["code"] != AmbiguousService.code:
         raise by_code(detail["code"])(detail["reason"], detail["hint"])
     raise NoService(
-        f"no service that you may use sends the secret {secret!r} to this destination as {how.rstrip(':')!r}",
+        f"no service that you may use sends the secret {secret!r} to this destination as {how.rstrip(':=')!r}",
         f"keyhole why {trip.method} URL shows which service matches",
     )
 
 
 def _fits(answer: Mapping[str, Any], secret: str, how: str) -> bool:
-    described = str(answer.get("inject") or "").lower()
-    return bool(answer.get("allowed")) and _full(str(answer.get("secret") or "")) == secret and how in described
+    described = str(answer.get("inject") or "").split(", ")
+    bound = bool(answer.get("allowed")) and _full(str(answer.get("secret") or "")) == secret
+    return bound and any(part.startswith(how) for part in described)
 
 
 def _candidates(ask: Ask, caller: str, secret: str) -> list[str]:
@@ -157,6 +172,8 @@ def send(road: Road, trip: Trip, service: str = "") -> Answered:
         headers["Proxy-Authorization"] = _authorization(road)
         target = f"http://{headers['Host']}{target}"
     body = trip.body.encode() if isinstance(trip.body, str) else trip.body
+    if body is not None and not any(name.lower() == "content-type" for name in trip.headers):
+        headers |= trip.content_type()
     try:
         connection.request(trip.method, target, body=body, headers=headers)
         response = connection.getresponse()

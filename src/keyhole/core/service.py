@@ -234,6 +234,8 @@ def _secret(data: Mapping[str, Any], inject: Inject) -> str:
             raise InvalidRequest(f"the injection {inject.kind} attaches no secret", "leave secret out")
         return ""
     path, field = parse_secret_ref(text)
+    if field != DEFAULT_FIELD and KINDS[inject.kind].named(inject):
+        raise InvalidRequest("the injection names the fields of the secret itself", f"name the secret as {path}")
     return f"{path}#{field}"
 
 
