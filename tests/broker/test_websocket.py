@@ -7,6 +7,7 @@ import contextlib
 import gc
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -29,6 +30,7 @@ from broker.websocket_rig import (
     raw,
     unframe,
 )
+from e2e.world import node
 from keyhole.config import Config
 
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
@@ -75,6 +77,32 @@ def test_aiohttp_talks_through_the_proxy(stack: Stack, run, scheme: str) -> None
                 return text, len(await connection.receive_bytes())
 
     assert run(ask()) == ("hello", 100_000)
+
+
+NODE = """
+const ws = new WebSocket(process.env.URL);
+ws.onopen = () => ws.send("hello");
+ws.onmessage = (event) => { console.log(event.data); ws.close(1000, "bye"); };
+ws.onclose = (event) => console.log(event.code);
+"""
+
+
+def test_node_talks_through_the_proxy_that_its_environment_names(stack: Stack, run, tmp_path: Path) -> None:
+    async def ask() -> bytes:
+        (tmp_path / "ca.pem").write_text((await stack.ask("read", "sys/keyhole"))["ca"])
+        async with library(stack) as line:
+            environment = {
+                "URL": f"wss://{HOST}:{line.port}/v1/ws",
+                "HTTPS_PROXY": f"http://agent:{line.token}@{stack.address[0]}:{stack.address[1]}",
+                "NODE_USE_ENV_PROXY": "1",
+                "NODE_EXTRA_CA_CERTS": str(tmp_path / "ca.pem"),
+            }
+            pipe = asyncio.subprocess.PIPE
+            child = await asyncio.create_subprocess_exec(node(), "-e", NODE, env=environment, stdout=pipe, stderr=pipe)
+            said, _ = await child.communicate()
+            return said
+
+    assert run(ask()) == b"hello\n1000\n"
 
 
 def test_upstream_sees_the_secret_in_the_handshake_and_no_offer_of_an_extension(stack: Stack, run) -> None:
@@ -276,6 +304,24 @@ def test_refusal_of_the_upstream_is_an_ordinary_answer_scrubbed_and_not_pooled(s
     assert error.response.status_code == 403
 
 
+def test_handshake_takes_no_connection_from_the_pool_and_gives_none_back(stack: Stack, run) -> None:
+    async def ask() -> tuple[list[int], list[int]]:
+        line = Line(stack, stack.secure)
+        await line.grant()
+        connections, idle = [], []
+        for _ in range(2):
+            assert (await stack.get(line.token)).status == 200
+            connections.append(len(stack.upstream.raw))
+            idle.append(stack.keyhole.pool.idle)
+        assert (await line.shake())[0].status == 200  # an upstream that does not know WebSockets
+        await stack.ask("delete", f"services/{line.name}")
+        return [*connections, len(stack.upstream.raw)], [*idle, stack.keyhole.pool.idle]
+
+    connections, idle = run(ask())
+    assert connections[1:] == [connections[0], connections[0] + 1]
+    assert len(set(idle)) == 1
+
+
 BROKEN = {
     "masked frame": frame(TEXT, b"x", mask=True),
     "compressed frame": b"\xc1\x05hello",
@@ -385,6 +431,30 @@ def test_absolute_form_on_the_proxys_port_is_understood_with_either_scheme(stack
 
 
 # Time and numbers.
+
+
+@pytest.mark.parametrize("reader", ["client", "upstream"])
+def test_side_that_does_not_read_holds_back_the_other(stack: Stack, run, reader: str) -> None:
+    size = 32 << 20
+
+    async def ask() -> int:
+        async with raw(stack, tls=False, read=False) as (line, seen):
+            _, (_, client) = await line.shake()
+            assert seen.streams is not None
+            silent, loud = client, seen.streams[1]
+            if reader == "upstream":
+                silent, loud = loud, silent
+            silent.transport.pause_reading()
+            mask = reader == "upstream"
+            head = bytes([0x80 | BINARY, 127 | (0x80 if mask else 0)]) + size.to_bytes(8)
+            loud.write(head + (bytes(4) if mask else b"") + bytes(size))  # a mask of zeros is quickly made
+            left = -1
+            while left != loud.transport.get_write_buffer_size():  # until nothing moves any more
+                left = loud.transport.get_write_buffer_size()
+                await asyncio.sleep(0.2)
+            return left
+
+    assert run(ask()) > 0
 
 
 def test_idle_websocket_ends_and_one_that_pings_lives(run) -> None:
