@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from broker.stack import HOST, SECRET, Reply, Stack, reset, until
-from keyhole.core.errors import KeyholeError, NotFound, PolicyDenied
+from keyhole.core.errors import Conflict, KeyholeError, NotFound, PolicyDenied
+from keyhole.vault import approvals as stored
 
 _numbers = itertools.count()
 JSON = b"Content-Type: application/json\r\n"
@@ -148,6 +149,29 @@ def test_of_fifty_uses_of_one_approval_one_is_made(stack: Stack, run) -> None:
     replies = run(ask())
     assert sorted(reply.status for reply in replies) == [200] + [403] * 49
     assert {reply.code for reply in replies if reply.status == 403} == {"approval_required"}
+
+
+def test_a_call_that_loses_its_approval_to_another_one_is_not_counted(stack: Stack, run, monkeypatch) -> None:
+    async def ask() -> tuple[Reply, Reply]:
+        name, token = await begin(stack, limits={"count": "1/52w", "concurrent": 1})
+        await approve(stack, id_of(await post(stack, token, f"/{name}/pay")))
+        with monkeypatch.context() as patch:
+
+            async def taken_before(*which: Any) -> None:
+                await take(*which)
+                raise Conflict("somebody else was first")
+
+            take = stored.take
+            patch.setattr(stored, "take", taken_before)
+            lost = await post(stack, token, f"/{name}/pay")
+        await approve(stack, id_of(await post(stack, token, f"/{name}/pay")))
+        return lost, await post(stack, token, f"/{name}/pay")
+
+    lost, made = run(ask())
+    assert lost.code == "approval_required"
+    assert "used up" in json.loads(lost.body)["error"]["reason"]
+    assert made.status == 200
+    assert len(stack.upstream.requests) == 1
 
 
 def test_the_same_request_asks_once_however_often_it_is_sent(stack: Stack, run) -> None:

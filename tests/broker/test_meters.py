@@ -64,6 +64,14 @@ def test_a_count_holds_for_all_nodes_together(tmp_path) -> None:
     assert 950 <= total <= 1000, "never more, and at most a block of each node less"
 
 
+def test_parallel_calls_of_one_process_lose_nothing(tmp_path) -> None:
+    async def scenario(vault: OpenVault) -> list[int]:
+        one = await meter(Meters(), vault, {"count": "100/52w"})
+        return list(await asyncio.gather(*(used(one, 1) for _ in range(120))))
+
+    assert sum(Place(tmp_path).play(scenario)) == 100
+
+
 def test_a_large_count_is_no_write_for_each_call(tmp_path) -> None:
     place = Place(tmp_path)
 
