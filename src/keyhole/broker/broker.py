@@ -141,7 +141,7 @@ class Broker:
             raise
 
     async def _handle(self, vault: Vault, call: Call, authority: Authority, request: Request, *, leaks: bool) -> Answer:
-        state, caller = await self._authenticate(vault, request)
+        state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
         try:
             if leaks:
                 raise PolicyDenied(
@@ -308,7 +308,7 @@ class Broker:
 
     async def _authenticate(self, vault: Vault, request: Request, *, spend: bool = True) -> tuple[OrgState, Caller]:
         try:
-            return vault.recognise(request.credential) or await vault.authenticate(request.credential, spend=spend)
+            return await vault.authenticate(request.credential, spend=spend)
         except Unauthenticated as error:
             error.request_id = request.id
             await vault.record_unknown(request, error)

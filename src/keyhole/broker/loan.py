@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from secrets import token_bytes
@@ -80,6 +81,8 @@ class Loan:
     def secrets(self) -> list[bytes]:
         """The values that nobody may see: all but public ones, such as the id of a key."""
         public = KINDS[self.service.inject.kind].public
+        if not public:
+            return list(self.values.values())
         return [value for field, value in self.values.items() if field not in public]
 
     @property
@@ -121,7 +124,7 @@ class Loan:
         scrubber = self.scrubber
         if scrubber is None or scrubber.empty:
             return reason, headers
-        if scrubber.is_clean(b"\n".join([reason, *[part for pair in headers for part in pair]])):
+        if scrubber.is_clean(b"\n".join([reason, *itertools.chain.from_iterable(headers)])):
             return reason, headers
         clean = [pair for pair in headers if scrubber.text(pair[0]) == pair[0]]
         self.masked = self.masked or len(clean) < len(headers)

@@ -112,7 +112,9 @@ class Tripwires:
         """
         if state.org.tripwire == "off" or (service is not None and KINDS[service.inject.kind].answers):
             return
-        wires = await self._armed(vault, state)
+        wires = self._wires.get(state.org.id)
+        if wires is None or wires.epoch < state.epoch:
+            wires = await self._armed(vault, state)
         head = b"\n".join([call.target, *[value for _, value in call.headers if not _OWN_VIA.fullmatch(value)]])
         if MARK in head or b"asic " in head:
             _judge_placeholders(self._key(vault, state.org.id), call, service)

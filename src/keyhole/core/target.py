@@ -63,6 +63,8 @@ def readings(target: bytes) -> tuple[str, ...]:
     section 2.2), so a rule that allows must allow both readings, and one that denies denies either.
     """
     path = target.partition(b"?")[0]
+    if b"%" not in path:
+        return (path.decode(),)
     decoded = unquote_to_bytes(path).decode()
     if b"%2F" not in path:
         return (decoded,)

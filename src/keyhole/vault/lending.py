@@ -25,8 +25,11 @@ async def _first_there(lend: Lend, context: Context, choices: list[list[tuple[st
     """The first of several sets of fields that is there in full."""
     missing: NotFound | None = None
     for refs in choices:
+        lent = {}
         try:
-            return {field: await lend(context, path, field) for path, field in refs}
+            for path, field in refs:
+                lent[field] = await lend(context, path, field)
+            return lent  # noqa: TRY300 - the loop goes on after what is caught
         except NotFound as error:
             missing = missing or error
     raise missing or InternalError("a service without a secret")

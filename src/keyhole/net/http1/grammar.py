@@ -8,6 +8,7 @@ it is (400 or 502) is the caller's to say.
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ _ALIASED = frozenset(
         b"x-rewrite-url",
     }
 )
+_COLONS = itertools.repeat(b":")
 _KEPT_SECTION = 4096  # bytes
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"proxy-authorization"})
 
@@ -138,7 +140,7 @@ def _parse_fields(head: bytes, start: int, limits: WireLimits) -> tuple[Headers,
     end = len(head) - 4
     if start > end:
         return [], {}
-    parts = [line.partition(b":") for line in head[start:end].split(b"\r\n")]
+    parts = map(bytes.partition, head[start:end].split(b"\r\n"), _COLONS)
     headers: Headers = [(name.lower(), value.strip()) for name, _, value in parts]  # HTAB is the only other white space
     if len(headers) > limits.headers:
         raise Malformed(f"the message has more than {limits.headers} header lines")
