@@ -136,6 +136,28 @@ def test_a_standing_approval_is_made_longer_by_another():
     assert play(scenario, clock=clock) == (1, True)
 
 
+def test_an_agent_that_is_made_again_has_no_approvals_of_the_one_before():
+    other = replace(WISH, agent="agent/other")
+
+    async def scenario(vault):
+        for name in ("coder", "other"):
+            await vault.ask("update", f"agents/{name}")
+        for wish in (WISH, other):
+            request_id = await ask(vault, wish)
+            await vault.ask("update", f"approvals/requests/{request_id}/approve", {"for": "1h", "kind": "path"})
+            once = replace(wish, subject=Subject("d", "e", "f"))
+            await vault.ask("update", f"approvals/requests/{await ask(vault, once)}/approve")
+        await vault.ask("delete", "agents/coder")
+        await vault.ask("update", "agents/coder")
+        left = [bool((await find(vault, wish)).approved) for wish in (WISH, other)]
+        once = replace(WISH, subject=Subject("d", "e", "f"))
+        assert not (await find(vault, once)).approved
+        assert await ask(vault, once)
+        return left
+
+    assert play(scenario) == [False, True]
+
+
 def test_approvals_lie_encrypted_and_go_with_their_org():
     async def scenario(vault):
         root = await org(vault, "acme")

@@ -203,6 +203,17 @@ async def take_back(storage: Storage, rule_id: str, now: float) -> dict[str, Any
     raise NotFound(f"there is no standing approval {rule_id[:40]!r}", "keyhole requests --standing")
 
 
+async def forget(storage: Storage, agent: str) -> None:
+    """End everything that was decided for an agent: another one of its name starts without it."""
+    folder = f"r/{_folder(agent)}"
+    paths = [f"{folder}/{name}" for name in await storage.list(folder)]
+    paths += [f"s/{name}" for name in await storage.list("s")]
+    for path in paths:
+        item = await storage.get_one(path)
+        if item.data is not None and json.loads(item.data)["agent"] == agent:
+            await storage.commit(Change(deletes=[(path, item.revision)]))
+
+
 def require_other(data: Mapping[str, Any], names: set[str]) -> None:
     """Raises ``PolicyDenied`` when one of these identities is the one that asks."""
     if data["agent"] in names:

@@ -18,7 +18,7 @@ from keyhole.core.request import Operation, Reply
 from keyhole.core.session import pairs, placeholder_key, service_of_session
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
-from keyhole.vault import policies
+from keyhole.vault import approvals, policies
 from keyhole.vault.sys.tokens import end_tokens, own_parent
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.tokens import Grant
@@ -93,6 +93,7 @@ class _Handlers:
         if item.data is not None:
             await context.storage.change((), [(f"a/{name}", item.revision)])
         await policies.delete(self.policy_storage(context), own_policy(name))
+        await approvals.forget(self._vault.storage(context.caller.org_id, approvals.MOUNT), f"agent/{name}")
         # Last, because whoever is making a token looks afterwards whether the agent is still there.
         await self.end_all(context, name)
 
