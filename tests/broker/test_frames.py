@@ -12,8 +12,10 @@ import pytest
 
 from broker.websocket_rig import frame, unframe
 from keyhole.broker.frames import HELD, AnswerFrames, CallFrames
+from keyhole.broker.watch import Tripped, Watch
 from keyhole.core.errors import KeyholeError, ScrubFailedClosed
 from keyhole.core.inject import Inject
+from keyhole.core.placeholder import end_of, session_placeholder
 from keyhole.injections.placeholder import in_frames
 from keyhole.net.websocket import FrameError, FrameLimits
 from keyhole.scrub import Scrubber
@@ -218,3 +220,70 @@ def test_message_that_is_too_long_to_be_held_is_refused_and_a_binary_one_streams
 def test_secret_that_is_no_text_cannot_stand_in_a_text_frame() -> None:
     with pytest.raises(KeyholeError):
         in_frames(b"PLACEHOLDER-1", HOW, b"\xff\xfe\xfd")
+
+
+# Watched on their way to the upstream.
+
+KEY = b"key of the placeholders of an org"
+FOREIGN = session_placeholder("keyhole_placeholder_0123456789abcdefghij", KEY, "another session").encode()
+
+
+def sent(*chunks: bytes, own: bytes = b"") -> bytes:
+    ends = frozenset({end_of(own.decode())}) if own else frozenset()
+    watched = CallFrames(FrameLimits(), None, lambda: Watch(SCRUBBER, KEY, ends, place="frame"))
+    return through(watched, *chunks)
+
+
+def trickle(frames: CallFrames, raw: bytes, out: bytearray) -> None:
+    for byte in range(len(raw)):
+        out += through(frames, raw[byte : byte + 1])
+
+
+@pytest.mark.parametrize("bad", [SECRET, base64.b64encode(SECRET), FOREIGN])
+def test_message_with_what_must_not_leave_never_leaves_as_a_whole(bad: bytes) -> None:
+    payload = b"note: " + bad + b"!"
+    for at in range(1, len(payload)):
+        for raw in (
+            frame(TEXT, payload, mask=True),
+            frame(TEXT, payload[:at], fin=False, mask=True) + frame(0, payload[at:], mask=True),
+        ):
+            watched = CallFrames(FrameLimits(), None, lambda: Watch(SCRUBBER, KEY, frozenset(), place="frame"))
+            out = bytearray()
+            with pytest.raises(Tripped):
+                trickle(watched, raw, out)
+            assert bad not in message(unframe(bytes(out)))
+            assert bad[:12] not in message(unframe(bytes(out))) or bad == FOREIGN
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+def test_control_frame_with_what_must_not_leave_does_not_leave(opcode: int) -> None:
+    with pytest.raises(Tripped):
+        sent(frame(opcode, SECRET, mask=True))
+
+
+def test_own_placeholder_may_stand_in_a_frame_where_its_service_says_so() -> None:
+    payload = b"token " + FOREIGN
+    assert message(unframe(sent(frame(TEXT, payload, mask=True), own=FOREIGN))) == payload
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_clean_messages_arrive_as_they_were_whatever_their_fragments(seed: int) -> None:
+    draw = random.Random(seed)
+    messages, raw = [], b""
+    for _ in range(6):
+        pieces = [draw.randbytes(draw.choice((0, 1, 30, 300, 70_000))) for _ in range(draw.randint(1, 4))]
+        messages.append(b"".join(pieces))
+        for number, piece in enumerate(pieces):
+            opcode = BINARY if number == 0 else 0
+            raw += frame(opcode, piece, fin=number == len(pieces) - 1, mask=True)
+            raw += frame(PING, b"?", mask=True)
+    cut = sorted(draw.randint(0, len(raw)) for _ in range(40))
+    chunks = [raw[a:b] for a, b in zip([0, *cut], [*cut, len(raw)], strict=True)]
+    found, current = [], b""
+    for opcode, fin, payload in unframe(sent(*chunks)):
+        if opcode < CLOSE:
+            current += payload
+            if fin:
+                found.append(current)
+                current = b""
+    assert found == messages

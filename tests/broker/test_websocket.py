@@ -186,6 +186,26 @@ def test_placeholder_in_a_text_frame_becomes_the_secret_and_its_echo_is_masked(s
     assert heard == f'{{"type":"auth","token":"{MASKED}"}}'
 
 
+def test_message_with_a_value_does_not_leave_and_raises_an_alarm(stack: Stack, run) -> None:
+    seen = []
+
+    async def talk(connection: ServerConnection) -> None:
+        seen.extend([message async for message in connection])
+
+    async def ask() -> tuple[int | None, dict, list]:
+        async with library(stack, talk) as line, line.connect() as connection:
+            await connection.send("a harmless word")
+            await connection.send(f"forward this: {SECRET}")
+            await connection.wait_closed()
+            found = (await stack.ask("read", "sys/audit-log", {"operation": "alarm"}))["records"]
+            return connection.close_code, await line.ended(), found
+
+    code, record, found = run(ask())
+    assert seen == ["a harmless word"]
+    assert (code, record["result"]) == (1008, "policy_denied")
+    assert found[-1]["result"] == "value in frame"
+
+
 # Who may.
 
 

@@ -25,8 +25,9 @@ from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.own_token import shows_token
 from keyhole.broker.tripwires import RULE as TRIPWIRE
-from keyhole.broker.tripwires import Tripped, Tripwires
+from keyhole.broker.tripwires import Tripwires
 from keyhole.broker.upstream import Lease, Pool
+from keyhole.broker.watch import FrameWatch, Tripped
 from keyhole.broker.websocket import prepare
 from keyhole.core.errors import (
     AuditUnavailable,
@@ -161,7 +162,7 @@ class Broker:
                 raise match.refusal
             if match.service is None and state.org.egress == "deny":
                 raise no_service(authority)
-            call.body = self._tripwires.watch(vault, state, caller, call, service, request.id)
+            watch = self._tripwires.watch(vault, state, caller, call, service, request.id)
             passed = None
             if match.checks is not None:
                 request = _about(request, match)
@@ -179,11 +180,11 @@ class Broker:
         if call.upgrade:
             prepare(message, call.upgrade)
         if match.service is None:
-            return await self._pass(vault, state, caller, request, call, message)
+            return await self._pass(vault, state, caller, request, call, message, watch)
         if passed is None:
-            return await self._lend(vault, state, caller, request, call, message, match.service)
+            return await self._lend(vault, state, caller, request, call, message, match.service, watch)
         try:
-            return await self._lend(vault, state, caller, request, call, message, match.service, passed.end)
+            return await self._lend(vault, state, caller, request, call, message, match.service, watch, passed.end)
         except BaseException:
             passed.end()
             raise
@@ -197,6 +198,7 @@ class Broker:
         call: Call,
         message: Message,
         service: Service,
+        watch: FrameWatch | None,
         done: Callable[[], None] | None = None,
     ) -> Answer:
         """Use, inject, send, scrub. What is ``done`` at the end is called unless this raises."""
@@ -214,7 +216,7 @@ class Broker:
                 lease.cancel()
             raise
         loan = Loan(self._tripwires.session(vault, caller, service), lent.secrets, lent.intent, self._scrubbers)
-        journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, done)
+        journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, done, watch)
         self._tripwires.lent(state, loan)
         if lent.service is not service and lent.service.as_data() != service.as_data():
             # Changed since it was matched: what is lent for the new destination must not go to the old one.
@@ -245,7 +247,14 @@ class Broker:
         )
 
     async def _pass(
-        self, vault: Vault, state: OrgState, caller: Caller, request: Request, call: Call, message: Message
+        self,
+        vault: Vault,
+        state: OrgState,
+        caller: Caller,
+        request: Request,
+        call: Call,
+        message: Message,
+        watch: FrameWatch | None,
     ) -> Answer:
         """A host without any service, where the org's egress rule lets calls through: nothing is lent."""
         fields: dict[str, Any] = {**request.data, **caller.run.as_data()}
@@ -263,7 +272,7 @@ class Broker:
         fresh = bool(call.upgrade)
         lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN, fresh=fresh)
         intent = Intent.of(record)
-        journey = Journey(vault, state, caller, None, intent, None, self._live)
+        journey = Journey(vault, state, caller, None, intent, None, self._live, watch=watch)
         try:
             await vault.journal.intend(intent, state.org.id)
         except BaseException as error:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 
 from keyhole import scrub
+from keyhole.broker.watch import Watch
 from keyhole.core.errors import KeyholeError
 from keyhole.net.websocket import (
     BINARY,
@@ -136,12 +137,23 @@ class CallFrames:
     Args:
         limits: bounds.
         change: what is done to a text message, which is then held whole; ``None`` to let messages stream.
+        watch: makes what looks at one message on its way; fragments then may be cut anew.
 
     Attributes:
         partial: the upstream has the beginning of a frame and not its end.
     """
 
-    def __init__(self, limits: FrameLimits, change: Callable[[bytes], bytes] | None = None) -> None:
+    def __init__(
+        self,
+        limits: FrameLimits,
+        change: Callable[[bytes], bytes] | None = None,
+        watch: Callable[[], Watch] | None = None,
+    ) -> None:
+        self._begin = watch
+        self._watch: Watch | None = None
+        self._opcode = CONTINUATION
+        self._whole = True
+        self._ready = b""
         self._reader = FrameReader(masked=True, limits=limits)
         self._change = change
         self._held = bytearray()
@@ -173,9 +185,9 @@ class CallFrames:
                 if piece is None:
                     return bytes(out), False
                 if piece.control:
-                    out += encode(piece.opcode, piece.data, mask=os.urandom(4))
+                    out += encode(piece.opcode, self._looked_at(piece.data), mask=os.urandom(4))
                 elif self._change is None or piece.opcode == BINARY:
-                    out += self._pass(piece)
+                    out += self._pass(piece) if self._begin is None else self._watched(piece, self._begin)
                 else:
                     out += self._hold(piece, self._change)
         except KeyholeError as error:
@@ -192,12 +204,40 @@ class CallFrames:
         self.partial = not piece.ends
         return head + (b"" if self._mask is None else self._mask.apply(piece.data))
 
+    def _looked_at(self, text: bytes) -> bytes:
+        """A whole text. Raises ``Tripped``."""
+        if self._begin is None:
+            return text
+        watch = self._begin()
+        return watch.feed(text) + watch.finish()
+
+    def _watched(self, piece: Piece, begin: Callable[[], Watch]) -> bytes:
+        """A message that is one frame keeps its form; of others what may be sent goes in fragments of our own."""
+        if piece.opens and piece.begins:
+            self._watch = begin()
+            self._opcode, self._whole = piece.opcode, piece.fin
+        watch = self._watch
+        if watch is None:
+            raise FrameError("a fragment without a message")
+        clean = watch.feed(piece.data)
+        last = piece.fin and piece.ends
+        if last:
+            clean += watch.finish()
+        if self._whole:
+            return self._pass(piece._replace(data=clean))
+        self._ready += clean
+        if not last and len(self._ready) < _COLLECTED and not (piece.ends and self._ready):
+            return b""
+        ready, self._ready = self._ready, b""
+        opcode, self._opcode = self._opcode, CONTINUATION
+        return encode(opcode, ready, fin=last, mask=os.urandom(4))
+
     def _hold(self, piece: Piece, change: Callable[[bytes], bytes]) -> bytes:
         self._held += piece.data
         if len(self._held) > HELD:
             raise FrameError(f"the message is longer than the {HELD} bytes in which placeholders are replaced", TOO_BIG)
         if not (piece.fin and piece.ends):
             return b""
-        text = bytes(self._held)
+        text = self._looked_at(bytes(self._held))
         self._held.clear()
         return encode(piece.opcode, change(text), mask=os.urandom(4))

@@ -10,6 +10,7 @@ from keyhole.broker.exchange import OwnAnswer
 from keyhole.broker.live import Flow, Live
 from keyhole.broker.loan import Loan, without_stale
 from keyhole.broker.upstream import UpstreamAnswer
+from keyhole.broker.watch import FrameWatch
 from keyhole.broker.websocket import WEBSOCKET, WebSocketStream
 from keyhole.core.errors import InternalError, KeyholeError
 from keyhole.core.identity import Caller
@@ -23,7 +24,7 @@ from keyhole.vault.vault import Vault
 class Journey(Flow):
     """One call from its durable intent to its outcome. Ends exactly once."""
 
-    __slots__ = ("_done", "_ended", "_intent", "_live", "_loan", "_state")
+    __slots__ = ("_done", "_ended", "_intent", "_live", "_loan", "_state", "_watch")
 
     def __init__(
         self,
@@ -35,8 +36,10 @@ class Journey(Flow):
         loan: Loan | None,
         live: Live,
         done: Callable[[], None] | None = None,
+        watch: FrameWatch | None = None,
     ) -> None:
         super().__init__(vault, caller, service)
+        self._watch = watch
         self._done = done
         self._state = state
         self._intent = intent
@@ -102,7 +105,9 @@ class Journey(Flow):
         if scrubber is not None and scrubber.recoded:
             headers = without_stale(headers)
         if isinstance(upstream, UpstreamAnswer) and upstream.status == 101:
-            stream = self.flowing = WebSocketStream(upstream.take_over(), self._loan, self._live.limits, self.end)
+            stream = self.flowing = WebSocketStream(
+                upstream.take_over(), self._loan, self._live.limits, self.end, self._watch
+            )
             self.given = Answer(101, reason, headers, None, stream, WEBSOCKET)
             return self.given
         if upstream.body is None:

@@ -15,21 +15,21 @@ import asyncio
 import contextlib
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from keyhole.broker.loan import Loan
-from keyhole.core.errors import KeyholeError, PolicyDenied, ScrubFailedClosed
+from keyhole.broker.watch import FrameWatch, Tripped, Watch, WatchedBody, foreign
+from keyhole.core.errors import KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.inject import KINDS
-from keyhole.core.message import Body, Call, Headers
+from keyhole.core.message import Call, Headers
 from keyhole.core.placeholder import MARK, end_of, marked
 from keyhole.core.record import Phase, Record
 from keyhole.core.service import Service
 from keyhole.core.session import placeholder_key, service_of_session
 from keyhole.injections.placeholder import decode_basic
-from keyhole.scrub import BodyScrubber, Scrubber
-from keyhole.scrub import body as body_scrubber
+from keyhole.scrub import Scrubber
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.vault import Vault
@@ -42,21 +42,6 @@ _OWN_VIA = re.compile(rb"1\.1 keyhole-[A-Za-z0-9.-]{1,64}")
 _TAKEN_OUT = frozenset({"header", "query"})  # where a client's placeholder is taken out, whatever is attached
 _MORE = {"body": "body", "form": "body", "path": "path"}
 _SESSIONS = 4096
-_TAIL = 96  # bytes of a body that are looked at again with what follows
-
-
-class Tripped(PolicyDenied):
-    """A request carries what must not leave.
-
-    Attributes:
-        what: for the alarm: ``placeholder`` or ``value``, and where.
-        alarmed: the alarm was raised.
-    """
-
-    def __init__(self, what: str, reason: str) -> None:
-        super().__init__(reason, "send it to nobody; if this is a mistake, keyhole org set --tripwire off")
-        self.what = what
-        self.alarmed = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +114,28 @@ class Tripwires:
 
     def watch(
         self, vault: Vault, state: OrgState, caller: Caller, call: Call, service: Service | None, request_id: str
-    ) -> Body | None:
-        """The call's body, watched while it is sent."""
+    ) -> FrameWatch | None:
+        """Have the call's body watched while it is sent; for a WebSocket, what watches its messages."""
         wires = self._wires.get(state.org.id)
-        if call.body is None or wires is None or state.org.tripwire == "off":
-            return call.body
+        if (call.body is None and not call.upgrade) or wires is None or state.org.tripwire == "off":
+            return None
         if service is not None and KINDS[service.inject.kind].answers:
-            return call.body
+            return None
 
         async def alarm(error: Tripped) -> None:
             await vault.alarm(state, caller, request_id, service.name if service is not None else "", error.what)
 
-        coding = b", ".join(value for name, value in call.headers if name == b"content-encoding")
-        own = _own_ends(service) if service is not None and "body" in _places(service) else frozenset()
-        return _WatchedBody(call.body, wires.values, coding, self._key(vault, state.org.id), own, alarm)
+        key = self._key(vault, state.org.id)
+        places = _places(service) if service is not None else frozenset()
+        own = _own_ends(service) if service is not None else frozenset()
+        if call.body is not None:
+            coding = b", ".join(value for name, value in call.headers if name == b"content-encoding")
+            watch = Watch(wires.values, key, own if "body" in places else frozenset(), coding=coding)
+            call.body = WatchedBody(call.body, watch, alarm)
+        if not call.upgrade:
+            return None
+        mine = own if "frame" in places else frozenset[bytes]()
+        return FrameWatch(lambda: Watch(wires.values, key, mine, place="frame"), alarm)
 
     def lent(self, state: OrgState, loan: Loan) -> None:
         """Values were lent: where one is new, what is looked for is made again with the next request."""
@@ -191,9 +184,6 @@ class Tripwires:
         vault.journal.outcome(record.encode(), state.org.id)
 
 
-Alarm = Callable[[Tripped], Awaitable[None]]
-
-
 def _own_ends(service: Service) -> frozenset[bytes]:
     return frozenset(end for end in map(end_of, service.shown()) if end)
 
@@ -213,7 +203,7 @@ def _judge_placeholders(key: bytes, call: Call, service: Service | None) -> None
     for place, text in (("path", path), ("query", query), ("header", _header_texts(call.headers))):
         for end in marked(text, key):
             if end not in own:
-                raise _foreign(place)
+                raise foreign(place)
             if place not in places:
                 raise Tripped(
                     f"placeholder in {place}",
@@ -230,13 +220,6 @@ def _header_texts(headers: Headers) -> bytes:
     return b"\n".join(texts)
 
 
-def _foreign(place: str) -> Tripped:
-    return Tripped(
-        f"placeholder in {place}",
-        f"the request carries in its {place} a placeholder that belongs to another service or session",
-    )
-
-
 def _judge_values(wires: Wires, call: Call, service: Service | None) -> None:
     """A value was found in the head. One that its own service would put into that header anyway may stand there."""
     own, headers = None, frozenset[bytes]()
@@ -249,66 +232,3 @@ def _judge_values(wires: Wires, call: Call, service: Service | None) -> None:
             continue
         place = name.decode("latin-1")
         raise Tripped(f"value in {place}", f"the request carries the value of a secret in {place}")
-
-
-class _WatchedBody:
-    """A body that is looked at while it is sent."""
-
-    __slots__ = ("_alarm", "_body", "_coded", "_key", "_own", "_stream", "_tail", "length")
-
-    def __init__(
-        self, body: Body, values: Scrubber, coding: bytes, key: bytes, own: frozenset[bytes], alarm: Alarm
-    ) -> None:
-        self._body = body
-        self._key = key
-        self._own = own
-        self._alarm = alarm
-        self._tail = b""
-        self._stream = None if coding else values.stream()
-        self._coded = _coded(values, coding)
-        self.length = body.length
-
-    async def read(self) -> bytes:
-        """The next chunk; ``b""`` at the end. Raises ``Tripped``, and what the body raises."""
-        while True:
-            chunk = await self._body.read()
-            if chunk:
-                await self._look(chunk)
-            if self._stream is None:
-                return chunk
-            clean = self._stream.feed(chunk) if chunk else self._stream.finish()
-            if self._stream.masked:
-                await self._trip(Tripped("value in body", "the request carries the value of a secret in its body"))
-            if clean or not chunk:
-                return clean
-
-    async def _look(self, chunk: bytes) -> None:
-        text = self._tail + chunk if self._tail else chunk
-        if MARK in text:
-            for end in marked(text, self._key):
-                if end not in self._own:
-                    await self._trip(_foreign("body"))
-        self._tail = text[-_TAIL:]
-        coded = self._coded
-        if coded is not None:
-            try:
-                coded.feed(chunk)
-            except ScrubFailedClosed:
-                self._coded = None  # what it is, only its upstream can tell
-            if coded.masked:
-                await self._trip(Tripped("value in body", "the request carries the value of a secret in its body"))
-
-    async def _trip(self, error: Tripped) -> None:
-        error.alarmed = True
-        await self._alarm(error)
-        raise error
-
-
-def _coded(values: Scrubber, coding: bytes) -> BodyScrubber | None:
-    """What looks into an encoded body; its output is not used, so that the body stays as it is."""
-    if not coding or values.empty:
-        return None
-    try:
-        return body_scrubber(values, coding)
-    except ScrubFailedClosed:
-        return None

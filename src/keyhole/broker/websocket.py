@@ -15,6 +15,7 @@ import os
 from keyhole.broker.frames import AnswerFrames, CallFrames
 from keyhole.broker.live import Ended, StreamLimits
 from keyhole.broker.loan import Loan
+from keyhole.broker.watch import FrameWatch, Tripped
 from keyhole.core.errors import KeyholeError, PolicyDenied, Unauthenticated, UpstreamTimeout, UpstreamUnreachable
 from keyhole.core.message import Message
 from keyhole.net.http1.client import ClientConnection
@@ -41,9 +42,11 @@ class WebSocketStream:
         loan: what was lent for the handshake, if anything was.
         limits: bounds.
         ended: called once at the end.
+        watch: looks at what the caller sends.
     """
 
     __slots__ = (
+        "_alarm",
         "_connection",
         "_ended",
         "_error",
@@ -64,10 +67,14 @@ class WebSocketStream:
         loan: Loan | None,
         limits: StreamLimits,
         ended: Ended,
+        watch: FrameWatch | None = None,
     ) -> None:
         self._connection = connection
         self._inbound = AnswerFrames(None if loan is None else loan.scrubber, limits.frames)
-        self._outbound = CallFrames(limits.frames, None if loan is None else loan.change())
+        self._outbound = CallFrames(
+            limits.frames, None if loan is None else loan.change(), None if watch is None else watch.begin
+        )
+        self._alarm = None if watch is None else watch.alarm
         self._limits = limits
         self._ended = ended
         self._error: BaseException | None = None
@@ -134,6 +141,11 @@ class WebSocketStream:
             while more and self._farewell is None:
                 try:
                     frames, more = self._outbound.take()
+                except Tripped as error:
+                    if self._alarm is not None:
+                        await self._alarm(error)
+                    self._fail(error, to_caller=POLICY_VIOLATION, to_upstream=GOING_AWAY)
+                    return
                 except KeyholeError as error:
                     self._fail(error, to_upstream=GOING_AWAY)
                     return

@@ -1,0 +1,147 @@
+"""Watches what an agent sends while it streams: request bodies, and messages of a WebSocket.
+
+What may be the beginning of a value is held back until it is decided, so that no whole value leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from keyhole.core.errors import PolicyDenied, ScrubFailedClosed
+from keyhole.core.message import Body
+from keyhole.core.placeholder import MARK, marked
+from keyhole.scrub import BodyScrubber, Scrubber
+from keyhole.scrub import body as body_scrubber
+
+_TAIL = 96  # bytes that are looked at again with what follows
+
+
+class Tripped(PolicyDenied):
+    """A request carries what must not leave.
+
+    Attributes:
+        what: for the alarm: ``placeholder`` or ``value``, and where.
+        alarmed: the alarm was raised.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(reason, "send it to nobody; if this is a mistake, keyhole org set --tripwire off")
+        self.what = what
+        self.alarmed = False
+
+
+Alarm = Callable[[Tripped], Awaitable[None]]
+
+
+def foreign(place: str) -> Tripped:
+    """A placeholder of somebody else was found."""
+    return Tripped(
+        f"placeholder in {place}",
+        f"the request carries in its {place} a placeholder that belongs to another service or session",
+    )
+
+
+class Watch:
+    """One stream of bytes on its way out.
+
+    Args:
+        values: finds the values of the org's secrets.
+        key: of the org's placeholders.
+        own: ends of the placeholders that may stand here.
+        place: for the alarm.
+        coding: of the content, which is then decoded to be looked at, and passes as it is.
+    """
+
+    __slots__ = ("_coded", "_key", "_own", "_place", "_stream", "_tail")
+
+    def __init__(
+        self, values: Scrubber, key: bytes, own: frozenset[bytes], *, place: str = "body", coding: bytes = b""
+    ) -> None:
+        self._key = key
+        self._own = own
+        self._place = place
+        self._tail = b""
+        self._stream = None if coding else values.stream()
+        self._coded = _coded(values, coding)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next piece and give what may be sent. Raises ``Tripped``."""
+        text = self._tail + chunk if self._tail else chunk
+        if MARK in text and any(end not in self._own for end in marked(text, self._key)):
+            raise foreign(self._place)
+        self._tail = text[-_TAIL:]
+        coded = self._coded
+        if coded is not None:
+            try:
+                coded.feed(chunk)
+            except ScrubFailedClosed:
+                self._coded = None  # what it is, only its upstream can tell
+            self._require_clean(masked=coded.masked)
+        if self._stream is None:
+            return chunk
+        clean = self._stream.feed(chunk)
+        self._require_clean(masked=self._stream.masked)
+        return clean
+
+    def finish(self) -> bytes:
+        """What was held back, once nothing follows. Raises ``Tripped``."""
+        if self._stream is None:
+            return b""
+        clean = self._stream.finish()
+        self._require_clean(masked=self._stream.masked)
+        return clean
+
+    def _require_clean(self, *, masked: bool) -> None:
+        if masked:
+            raise Tripped(f"value in {self._place}", f"the request carries the value of a secret in its {self._place}")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameWatch:
+    """What watches the messages that a caller sends over a WebSocket.
+
+    Attributes:
+        begin: makes the watch of one message.
+        alarm: to be awaited when one trips.
+    """
+
+    begin: Callable[[], Watch]
+    alarm: Alarm
+
+
+class WatchedBody:
+    """A body that is looked at while it is sent."""
+
+    __slots__ = ("_alarm", "_body", "_ended", "_watch", "length")
+
+    def __init__(self, body: Body, watch: Watch, alarm: Alarm) -> None:
+        self._body = body
+        self._watch = watch
+        self._alarm = alarm
+        self._ended = False
+        self.length = body.length
+
+    async def read(self) -> bytes:
+        """The next chunk; ``b""`` at the end. Raises ``Tripped``, and what the body raises."""
+        try:
+            while not self._ended:
+                chunk = await self._body.read()
+                self._ended = not chunk
+                if clean := self._watch.feed(chunk) if chunk else self._watch.finish():
+                    return clean
+        except Tripped as error:
+            error.alarmed = True
+            await self._alarm(error)
+            raise
+        return b""
+
+
+def _coded(values: Scrubber, coding: bytes) -> BodyScrubber | None:
+    """What looks into encoded content; its output is not used, so that the content stays as it is."""
+    if not coding or values.empty:
+        return None
+    try:
+        return body_scrubber(values, coding)
+    except ScrubFailedClosed:
+        return None
