@@ -1,4 +1,4 @@
-"""`add`, `env`, `run`, `call` and `doctor`, on a local vault and on a server."""
+"""`add`, `env`, `run` and `call`, on a local vault and on a server."""
 
 import sys
 
@@ -154,12 +154,3 @@ def test_runs_token_is_revoked_when_the_command_has_ended(vault):
     ok("add", "stripe", stdin=KEY)
     assert run("run", "--sandbox", "off", "--", "true").code == 0
     assert run("agent", "show", "default", "--json").json["tokens"] == 0
-
-
-def test_doctor_says_what_works_and_ends_with_1_where_there_is_no_vault(vault, tmp_path):
-    done = run("doctor", "--json")
-    found = {finding["name"]: finding["state"] for finding in done.json}
-    assert (done.code, found["vault"], found["proxy"], found["ca"]) == (0, "ok", "ok", "ok")
-    done = run("doctor", "--vault", f"sqlite:{tmp_path / 'none.db'}", "--json")
-    assert done.code == 1
-    assert {f["name"]: f["state"] for f in done.json}["vault"] == "bad"

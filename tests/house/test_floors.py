@@ -44,7 +44,8 @@ FLOORS = {
     "broker": "core crypto config net scrub injections vault engines",  # engines: the contract of a route only
     "faces": "core crypto config net client vault broker",  # net: the wire code of their servers
 }
-COMPOSITION = {"app", "cli", "demo", "testing", "__main__"}  # may import everything: they put the house together
+# May import everything: they put the house together.
+COMPOSITION = {"app", "cli", "demo", "trial", "testing", "__main__"}
 
 # Shelves: the folder's own modules are the contract, the members that its MEMBERS names are loaded by name.
 SHELVES = {"stores", "seals", "engines", "auth", "injections", "remotes", "rotators", "notifiers", "importers"}
@@ -59,8 +60,9 @@ THIRD_PARTY_ONLY_IN = {"cryptography": {"crypto"}, "pyrage": {"crypto"}}
 CORE_MAY_IMPORT = {"idna"}
 
 PURE = ("core", "crypto", "scrub", "injections", "importers")
-# app: the listening sockets; client: the way to a server and its proxy; demo: the API that it plays with
-MAY_OPEN_SOCKETS = {"net", "client", "faces", "stores", "engines", "remotes", "seals", "app", "demo", "testing"}
+# app: the listening sockets; client: the way to a server and its proxy; demo, trial: the API that they play with
+MAY_OPEN_SOCKETS = {"net", "client", "faces", "stores", "engines", "remotes", "seals", "app", "demo", "trial"}
+MAY_OPEN_SOCKETS |= {"testing"}
 OPENERS = {
     "socket.socket",
     "socket.create_connection",

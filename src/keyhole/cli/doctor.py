@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import re
 import shutil
 import ssl
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
 
 from keyhole.cli.base import Session, command, pass_session
-from keyhole.core.errors import KeyholeError, Unreachable
+from keyhole.cli.granted import DEFAULT_AGENT, granted
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, Unreachable
 from keyhole.faces.run.child import run_child
 from keyhole.faces.run.plan import RunPlan, SandboxReport
 
-# Program -> what to know about it.
-_CLIENTS = {
-    "curl": "",
-    "git": "over HTTPS; ssh goes around the broker",
-    "node": "",
-    "python3": "",
-    "gh": "",
-    "npm": "",
-    "pip": "",
-    "claude": "",
-    "codex": "",
-}
-_NODE_WITH_PROXY = 22
+if TYPE_CHECKING:
+    from keyhole.trial import KnownClient, Trial
+
+_AGENTS = ("claude", "codex", "cursor-agent", "gemini", "opencode")  # programs that run is for; they are not started
 _NOWHERE = "https://doctor.invalid/"  # a name that never exists (RFC 6761, section 6.4)
 _MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 _VIOLATION = 1
@@ -44,33 +37,75 @@ class Finding:
         name: what.
         state: ``ok``; ``note`` for what works less well; ``bad`` for what does not work.
         detail: in words, with the next step.
+        data: for a script: what was found of a client or of a host.
     """
 
     name: str
     state: Literal["ok", "note", "bad"]
     detail: str
+    data: dict[str, Any] | None = None
 
 
-@command("doctor", examples="keyhole doctor\nkeyhole doctor --json")
+_Check = Callable[[Session], Iterator[Finding]]
+
+
+@command(
+    "doctor",
+    examples="""
+    keyhole doctor
+    keyhole doctor --client node --client curl
+    keyhole doctor --service stripe --agent coder --json
+    """,
+)
+@click.option("--agent", metavar="NAME", default="", help=f"Whose services are meant; {DEFAULT_AGENT} unless said.")
+@click.option("--client", "clients", metavar="NAME", multiple=True, help="Try this client only; may be repeated.")
+@click.option("--service", metavar="NAME", default="", help="Look at the way to this service only.")
 @pass_session
-def doctor_command(session: Session, /) -> int:
-    """Check this machine and this vault: seal, sandbox, proxy, CA, and the clients that are here.
+def doctor_command(session: Session, /, *, agent: str, clients: tuple[str, ...], service: str) -> int:
+    """Check this machine and this vault: seal, sandbox, proxy, CA, and every HTTP client that is here.
+
+    Each client makes one request as a child of run would, to an API of our own on this machine: does it use the proxy,
+    trust the CA, and get in with a key that it does not have? Nothing goes to the internet, and nothing is left behind.
+    With --service the hosts of a service are connected to, without sending a credential or a request.
 
     Ends with 1 when something does not work.
     """
+    known = _known(clients)
+    checks: list[_Check] = []
+    if not (clients or service):
+        checks = [_system, _vault, _road, partial(_agent, agent), _sandbox, _agents]
+    if service:
+        checks += [partial(_service, service, agent)]
+    if clients or not service:
+        checks += [partial(_clients, known, bool(clients))]
     findings: list[Finding] = []
-    for check in (_system, _vault, _road, _sandbox, _clients):
+    for check in checks:
         findings += _guarded(check, session)
-    data = [asdict(finding) for finding in findings]
+    data = [{name: value for name, value in asdict(finding).items() if value is not None} for finding in findings]
     session.out.result(data, [f"{_MARKS[f.state]} {f.name:<9} {f.detail}" for f in findings])
     return _VIOLATION if any(finding.state == "bad" for finding in findings) else 0
 
 
-def _guarded(check: Callable[[Session], Iterator[Finding]], session: Session) -> list[Finding]:
+def _known(names: tuple[str, ...]) -> list[KnownClient]:
+    from keyhole.trial.known import load_clients  # noqa: PLC0415  # --help needs none
+
+    known = load_clients()
+    for name in names:
+        if name not in known:
+            raise InvalidRequest("there is no client of this name that could be tried", f"one of: {' '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
+
+
+def _guarded(check: _Check, session: Session) -> list[Finding]:
+    name = check.func.__name__ if isinstance(check, partial) else getattr(check, "__name__", "check")
     try:
         return list(check(session))
     except KeyholeError as error:
-        return [Finding(check.__name__.strip("_"), "bad", str(error))]
+        return [Finding(name.strip("_").removesuffix("s"), "bad", _with_hint(error.reason, error.hint))]
+
+
+def _with_hint(reason: str, hint: str) -> str:
+    return f"{reason}: {hint}" if hint else reason
 
 
 def _system(_session: Session) -> Iterator[Finding]:
@@ -128,21 +163,90 @@ def _sandbox(_session: Session) -> Iterator[Finding]:
         yield Finding("sandbox", "note", line)
 
 
-def _clients(_session: Session) -> Iterator[Finding]:
-    for program, remark in _CLIENTS.items():
-        path = shutil.which(program)
-        if path is None:
-            continue
-        if program == "node" and (version := _node_version(path)) < _NODE_WITH_PROXY:
-            yield Finding("client", "note", f"node {version}: its fetch ignores proxies; {_NODE_WITH_PROXY} does not")
-        else:
-            yield Finding("client", "ok", f"{program}{f' ({remark})' if remark else ''}")
-
-
-def _node_version(path: str) -> int:
+def _agent(name: str, session: Session) -> Iterator[Finding]:
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603  # the user's own
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    found = re.match(r"v(\d+)\.", said)
-    return int(found[1]) if found else 0
+        gets = granted(session.client, name or DEFAULT_AGENT)
+    except NotFound as error:
+        if name:
+            raise
+        yield Finding("agent", "note", _with_hint(error.reason, "keyhole add NAME makes one and grants it a service"))
+        return
+    if not gets.services:
+        yield Finding("agent", "note", f"{gets.agent} may use nothing yet: keyhole grant {gets.agent} SERVICE")
+        return
+    variables = ", ".join(sorted(gets.placeholders)) or "none"
+    yield Finding("agent", "ok", f"{gets.agent} may use {', '.join(sorted(gets.services))}; variables: {variables}")
+    for hidden in gets.hidden:
+        detail = f"{hidden.name} of the service {hidden.service} is taken by another service"
+        yield Finding("agent", "note", f"{detail}: keyhole revoke {gets.agent} one of them")
+
+
+def _agents(_session: Session) -> Iterator[Finding]:
+    for program in filter(shutil.which, _AGENTS):
+        yield Finding("program", "ok", f"{program} is here and was not started: keyhole run -- {program}")
+
+
+def _service(name: str, agent: str, session: Session) -> Iterator[Finding]:
+    """The way to a service: its hosts from where the vault is, and what an agent's call would meet."""
+    for host in session.client.write("sys/reach", {"service": name}).data["hosts"]:
+        place = f"{host['scheme']}://{host['host']}"
+        if host["result"] == "pattern":
+            yield Finding("host", "note", f"{place} stands for many names: ask with keyhole why GET https://NAME", host)
+        elif host["result"] == "ok":
+            proved = "resolves, is allowed, connects" + (", proves itself by TLS" if host["scheme"] == "https" else "")
+            yield Finding("host", "ok", f"{place} {proved}; nothing was sent", host)
+        else:
+            detail = f"{place} {host['result']}: {_with_hint(host['reason'], host['hint'])}"
+            yield Finding("host", "bad", detail, host)
+    binding = session.client.read(f"services/{name}").data
+    method, path = _harmless(binding)
+    for scheme in binding["schemes"]:
+        for host in binding["hosts"]:
+            if host.startswith("*."):
+                continue
+            url = f"{scheme}://{host}{path}"
+            question = {"method": method, "url": url, "agent": agent or DEFAULT_AGENT, "service": name}
+            answer = session.client.write("sys/why", question).data
+            who = f"{method} {url} as {answer['caller']}"
+            if answer["allowed"]:
+                yield Finding("why", "ok", f"{who} is allowed: {answer['inject']}", answer)
+            else:
+                error = answer["error"]
+                yield Finding(
+                    "why", "bad", f"{who} {error['code']}: {_with_hint(error['reason'], error['hint'])}", answer
+                )
+
+
+def _harmless(binding: dict[str, Any]) -> tuple[str, str]:
+    """A call that the service is for, as far as its binding shows: its test, or what its rules name."""
+    if test := binding.get("test"):
+        return str(test.get("method", "GET")), str(test.get("path", "/")).partition("?")[0]
+    methods = list(binding.get("methods") or ())
+    path = next(iter(binding.get("paths") or ()), "/")
+    return ("GET" if not methods or "GET" in methods else methods[0]), path.replace("**", "x").replace("*", "x")
+
+
+def _clients(known: list[KnownClient], named: bool, session: Session) -> Iterator[Finding]:  # noqa: FBT001  # of a partial
+    from keyhole.process import harden_process  # noqa: PLC0415  # --help needs no ctypes
+
+    harden_process()
+    found = asyncio.run(_try(known, session))
+    for client in known:
+        trial = found.get(client.name)
+        if trial is not None:
+            yield Finding("client", "ok" if trial.through else "bad", trial.describe(), asdict(trial))
+        elif named:
+            yield Finding("client", "bad", f"{client.name} is not here: {client.program} or its library is missing")
+
+
+async def _try(known: list[KnownClient], session: Session) -> dict[str, Trial]:
+    from keyhole.trial import Stage  # noqa: PLC0415  # loads all of Keyhole
+
+    found = {}
+    async with Stage.open() as stage:
+        for client in known:
+            if client.path and sys.stderr.isatty():
+                session.out.say(f"trying {client.name} …")
+            if (trial := await stage.attempt(client)) is not None:
+                found[client.name] = trial
+    return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keyhole.faces.proxy import ProxyServer
 
 _STATUS = "sys/seal-status"
-_OF_THE_ROAD = ("sys/why", "sys/keyhole")
+_OF_THE_ROAD = ("sys/why", "sys/keyhole", "sys/reach")
 _FREE_PORT = "127.0.0.1:0"
 
 

@@ -18,6 +18,7 @@ _OWN = (
     "approvals",
     "sys/audit-log",
     "sys/keyhole",
+    "sys/reach",
     "sys/why",
     "sys/who-can",
     "sys/what-can",

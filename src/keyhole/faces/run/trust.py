@@ -27,6 +27,7 @@ REPLACING = (
     "GIT_SSL_CAINFO",
     "CARGO_HTTP_CAINFO",
     "PIP_CERT",
+    "npm_config_cafile",  # else the cafile of an npmrc wins
     "DENO_CERT",
     "AWS_CA_BUNDLE",
     "HTTPLIB2_CA_CERTS",
