@@ -134,7 +134,7 @@ def placed(
     text: str = "sk-{holder}-1",
     value: bytes = b"the value/1",
 ) -> Message:
-    message = Message("POST", "https", "a.test", 443, target, list(headers), declared=declared)
+    message = Message("POST", "https", "a.test", 443, target, list(headers), length=declared)
     how = Inject.from_data({"kind": "placeholder", "text": text, "in": places})
     if needs_content(message, how):
         message.content = body

@@ -76,11 +76,10 @@ class Exchange:
         """Inject and send. Raises whatever refuses, fails or breaks off; then the lease is given back."""
         try:
             if body is not None:
-                message.declared = body.length
+                message.length = body.length
                 if self.loan.needs_content(message):
                     message.content = await hold(body, self.loan.longest)
             message.streams = body is not None and message.content is None
-            message.length = None if body is None else body.length
             if self.room is None:
                 return await self._drive(lease, self.loan.inject(message, self.now(), {}), body)
             while True:

@@ -127,7 +127,6 @@ class Message:
             client's request in it, and its answer is read for the injection alone.
         upgrade: as of the call.
         answered: what the injection answers by itself; then nothing is sent.
-        declared: bytes of the client's body, where it said so beforehand.
     """
 
     method: str
@@ -144,7 +143,6 @@ class Message:
     errand: bool = False
     upgrade: str = ""
     answered: Heard | None = None
-    declared: int | None = None
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header (``name`` in lower case), or ``None``."""

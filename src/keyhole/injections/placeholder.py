@@ -29,7 +29,7 @@ _IN_SEGMENT = re.compile(rb"%(21|24|26|27|28|29|2A|2B|2C|3A|3D|40)")
 
 def needs_content(message: Message, how: Inject) -> bool:
     """A body that is to be changed and that said beforehand that it is small."""
-    small = message.declared is not None and message.declared <= _HELD
+    small = message.length is not None and message.length <= _HELD
     return small and "body" in how.get("in", ()) and _syntax(message) is not None
 
 
