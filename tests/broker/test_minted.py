@@ -8,11 +8,12 @@ import json
 import os
 import ssl
 import sys
+from typing import Any
 from urllib.parse import parse_qs
 
 import trustme
 
-from broker.stack import HOST, OK, Received, Stack, authority, until
+from broker.stack import HOST, OK, Received, Stack, authority, reset, until
 
 _numbers = itertools.count()
 SECRET = "client-secret-of-the-app-77"
@@ -106,6 +107,62 @@ def test_many_calls_at_once_make_one_token(stack: Stack, run) -> None:
         endpoint.wait.set()
         assert {(await call).status for call in calling} == {200}
         assert endpoint.minted == 1
+        await stack.ask("delete", f"services/{name}")
+
+    run(go())
+
+
+def test_whoever_hangs_up_in_the_middle_of_making_a_token_leaves_it_to_one_other(stack: Stack, run) -> None:
+    async def go() -> None:
+        endpoint = Endpoint()
+        endpoint.wait.clear()
+        name, token = await service(stack, endpoint)
+        first = await stack.tunnel(token)
+        first[1].write(f"GET /v1/x HTTP/1.1\r\nHost: {HOST}:{stack.secure}\r\n\r\n".encode())
+        await until(lambda: bool(calls(stack, b"/token")))
+        calling = [asyncio.create_task(stack.get(token)) for _ in range(8)]
+        [room] = [room for key, room in stack.keyhole.broker._kept._rooms.items() if key[1] == name]
+        await until(lambda: len(room.errand._waiters or ()) == 8)
+        reset(first[1])
+        await until(lambda: len(calls(stack, b"/token")) == 2)
+        endpoint.wait.set()
+        assert {(await call).status for call in calling} == {200}
+        assert len(calls(stack, b"/token")) == 2
+        await stack.ask("delete", f"services/{name}")
+
+    run(go())
+
+
+def test_client_that_hangs_up_while_the_intent_of_an_errand_is_written_leaves_an_outcome_too(stack: Stack, run) -> None:
+    async def go() -> None:
+        endpoint = Endpoint()
+        name, token = await service(stack, endpoint)
+        store = stack.keyhole.node.open_vault().store
+        gate, commit, commits = asyncio.Event(), store.commit, itertools.count(1)
+        reached = asyncio.Event()
+
+        async def slow(batch: Any) -> Any:
+            if next(commits) > 1:  # the first is the intent of the call itself
+                reached.set()
+                await gate.wait()
+            return await commit(batch)
+
+        _, writer = await stack.tunnel(token)
+        store.commit = slow
+        try:
+            writer.write(f"GET /v1/x HTTP/1.1\r\nHost: {HOST}:{stack.secure}\r\n\r\n".encode())
+            await reached.wait()
+            connections = stack.proxy.connections
+            reset(writer)
+            await until(lambda: stack.proxy.connections < connections)
+        finally:
+            del store.commit
+            gate.set()
+        await asyncio.sleep(0)
+        found = (await stack.ask("read", "sys/audit-log", {"limit": 1000, "service": name}))["records"]
+        minted = sorted((r["phase"], r.get("result", "")) for r in found if r["operation"] == "mint")
+        assert minted == [("intent", ""), ("outcome", "aborted")]
+        assert not calls(stack, b"/token")
         await stack.ask("delete", f"services/{name}")
 
     run(go())

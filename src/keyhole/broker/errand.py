@@ -47,7 +47,12 @@ async def run_errand(
         target=clip(message.target.decode("latin-1").partition("?")[0]),
         parameters=(),
     )
-    await vault.journal.intend(record, state.org.id)
+    durable = vault.journal.intend(record, state.org.id)
+    try:
+        await durable
+    except asyncio.CancelledError:  # it is written all the same
+        vault.conclude(state, record, "aborted")
+        raise
     heard = Heard(0, [])
     try:
         message.set(b"accept-encoding", b"identity")

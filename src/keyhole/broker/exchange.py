@@ -121,20 +121,21 @@ class Exchange:
         if self.room is None:
             raise InternalError("an injection ran an errand and keeps nothing")
         room = self.room
-        if room.errand.locked():
-            async with room.errand:
+        seen = room.ended
+        async with room.errand:
+            if room.ended != seen:  # another call ran it meanwhile
                 if room.failure is not None:  # what failed for one would fail for all who waited for it
                     raise type(room.failure)(room.failure.reason, room.failure.hint)
                 raise _BeginAgain
-        async with room.errand:
-            room.failure = None
             try:
-                return steps.send(await self.errand(message))
+                message = steps.send(await self.errand(message))
             except StopIteration:
                 raise InternalError("an injection ended with an errand") from None
             except KeyholeError as error:
-                room.failure = error
+                room.ended, room.failure = seen + 1, error
                 raise
+            room.ended, room.failure = seen + 1, None
+            return message
 
 
 def _sent(message: Message, body: Body | None) -> Body | None:

@@ -24,11 +24,13 @@ class Room:
     Attributes:
         kept: what injections put there.
         errand: held by the one call that runs an errand; others wait for what it brings.
-        failure: how the last errand failed, until the next one begins.
+        ended: how many errands came to an end, well or not; one whose caller went away did not.
+        failure: how the last of them failed, if it did.
     """
 
     kept: dict[str, Any] = field(default_factory=dict)
     errand: asyncio.Lock = field(default_factory=asyncio.Lock)
+    ended: int = 0
     failure: KeyholeError | None = None
 
 
