@@ -137,18 +137,23 @@ def test_client_that_hangs_up_while_the_intent_of_an_errand_is_written_leaves_an
     async def go() -> None:
         endpoint = Endpoint()
         name, token = await service(stack, endpoint)
-        store = stack.keyhole.node.open_vault().store
-        gate, commit, commits = asyncio.Event(), store.commit, itertools.count(1)
-        reached = asyncio.Event()
+        vault = stack.keyhole.node.open_vault()
+        store, gate, minting, reached = vault.store, asyncio.Event(), asyncio.Event(), asyncio.Event()
+        intend, commit = vault.journal.intend, store.commit
+
+        def noted(record: Any, org_id: str) -> Any:
+            if getattr(record, "operation", "") == "mint":
+                minting.set()
+            return intend(record, org_id)
 
         async def slow(batch: Any) -> Any:
-            if next(commits) > 1:  # the first is the intent of the call itself
+            if minting.is_set():
                 reached.set()
                 await gate.wait()
             return await commit(batch)
 
         _, writer = await stack.tunnel(token)
-        store.commit = slow
+        store.commit, vault.journal.intend = slow, noted
         try:
             writer.write(f"GET /v1/x HTTP/1.1\r\nHost: {HOST}:{stack.secure}\r\n\r\n".encode())
             await reached.wait()
@@ -156,7 +161,7 @@ def test_client_that_hangs_up_while_the_intent_of_an_errand_is_written_leaves_an
             reset(writer)
             await until(lambda: stack.proxy.connections < connections)
         finally:
-            del store.commit
+            del store.commit, vault.journal.intend
             gate.set()
         await asyncio.sleep(0)
         found = (await stack.ask("read", "sys/audit-log", {"limit": 1000, "service": name}))["records"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import itertools
@@ -11,7 +12,8 @@ from urllib.parse import quote
 
 import pytest
 
-from broker.stack import HOST, SECRET, Stack
+from broker.stack import HOST, SECRET, Stack, reset, until
+from keyhole.core.errors import AuditUnavailable
 
 _numbers = itertools.count()
 STATIC = "ghp_keyholeabcdefghijklmnopqrstuvwxyz012"
@@ -279,6 +281,103 @@ def test_honey_secret_works_and_raises_an_alarm(stack: Stack, run) -> None:
         await stack.ask("delete", f"sys/honey/{name}/key")
         assert (await stack.get(token)).status == 200
         assert len(await alarms(stack)) == before + 2
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_record_of_a_value_that_was_stopped_does_not_repeat_it(stack: Stack, run) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        token, _ = await session(stack, name, name)
+        value = f"{SECRET}-{name}"
+        for path in (f"/v1/{value}", f"/v1/x?{value}=1", f"/v1/x?q={quote(value[:4])}%{ord(value[4]):02x}{value[5:]}"):
+            assert (await stack.get(token, path)).code == "policy_denied"
+        found = (await stack.ask("read", "sys/audit-log", {"limit": 1000}))["records"]
+        assert value[5:] not in json.dumps(found)
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_value_in_the_name_of_a_header_or_in_one_that_looks_like_our_own_is_stopped(stack: Stack, run) -> None:
+    async def go() -> None:
+        value = f"only-small-letters-{next(_numbers)}"
+        name = await service(stack, value=value)
+        token, _ = await session(stack, name, name)
+        before = len(stack.upstream.requests)
+        for line in (f"{value}: 1", f"X-Note: 1.1 keyhole-{value}", f"Via: 1.1 keyhole-{value}"):
+            assert (await stack.get(token, headers=f"{line}\r\n".encode())).code == "policy_denied"
+        assert len(stack.upstream.requests) == before
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_hanging_up_is_no_way_around_an_alarm(stack: Stack, run) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        token, _ = await session(stack, name, name)
+        assert (await stack.get(token)).status == 200
+        store = stack.keyhole.node.open_vault().store
+        gate, reached, commit = asyncio.Event(), asyncio.Event(), store.commit
+
+        async def slow(batch: Any) -> Any:
+            reached.set()
+            await gate.wait()
+            return await commit(batch)
+
+        _, writer = await stack.tunnel(token)
+        store.commit = slow
+        try:
+            writer.write(
+                f"GET /v1/x HTTP/1.1\r\nHost: {HOST}:{stack.secure}\r\nX-Hung-Up: {SECRET}-{name}\r\n\r\n".encode()
+            )
+            await reached.wait()
+            connections = stack.proxy.connections
+            reset(writer)
+            await until(lambda: stack.proxy.connections < connections)
+        finally:
+            del store.commit
+            gate.set()
+        for _ in range(100):
+            if "value in x-hung-up" in await alarms(stack):
+                break
+        assert "value in x-hung-up" in await alarms(stack)
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_use_whose_alarm_cannot_be_raised_is_refused_and_has_an_outcome(stack: Stack, run, monkeypatch) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        await stack.ask("update", f"sys/honey/{name}/key")
+        token, _ = await session(stack, name, name)
+        vault = stack.keyhole.node.open_vault()
+
+        async def fail(*_about: object) -> None:
+            raise AuditUnavailable("no")
+
+        before = len(stack.upstream.requests)
+        with monkeypatch.context() as patch:
+            patch.setattr(vault, "alarm", fail)
+            assert (await stack.get(token)).code == "audit_unavailable"
+            with pytest.raises(AuditUnavailable):
+                await stack.ask("read", f"secret/data/{name}/key")
+        assert len(stack.upstream.requests) == before
+        found = (await stack.ask("read", "sys/audit-log", {"limit": 1000}))["records"]
+        touched = [
+            r for r in found if r.get("secrets") and f"{name}/key" in r["secrets"] and r["operation"] != "create"
+        ]
+        phases = sorted((r["operation"], r["phase"], r.get("result", "")) for r in touched)
+        assert phases == [
+            ("read", "intent", ""),
+            ("read", "outcome", "audit_unavailable"),
+            ("use", "intent", ""),
+            ("use", "outcome", "audit_unavailable"),
+        ]
+        await stack.ask("delete", f"sys/honey/{name}/key")
         await clear(stack, name)
 
     run(go())

@@ -47,6 +47,7 @@ from keyhole.core.service import SCHEMES, Service
 from keyhole.core.target import canonical_target, readings
 from keyhole.net.guard import Guard
 from keyhole.net.tls import client_context
+from keyhole.vault.alarms import to_the_end
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.node import Node
@@ -169,9 +170,7 @@ class Broker:
                 passed = await self._gate.admit(vault, state, caller, match, wanted, call, request)
                 call, request = passed.call, passed.request
         except Tripped as error:
-            await vault.record_refusal(state, caller, request, error, rule=TRIPWIRE)
-            if not error.alarmed:
-                await vault.alarm(state, caller, request.id, match.about, error.what)
+            await to_the_end(_tripped(vault, state, caller, request, match.about, error))
             raise
         except KeyholeError as error:
             await vault.record_refusal(state, caller, request, error)
@@ -334,6 +333,15 @@ class Broker:
 
 def _judged(vault: Vault, caller: Caller, service: Service | None, body: Body | None) -> Body | None:
     return None if body is None else LateBody(body, lambda: require_still(vault, caller, service))
+
+
+async def _tripped(vault: Vault, state: OrgState, caller: Caller, request: Request, about: str, error: Tripped) -> None:
+    """Record a refusal, without the target that a value may stand in, and raise the alarm."""
+    if error.of_value:
+        request = replace(request, data={**request.data, "target": "", "parameters": ()})
+    await vault.record_refusal(state, caller, request, error, rule=TRIPWIRE)
+    if not error.alarmed:
+        await vault.alarm(state, caller, request.id, about, error.what)
 
 
 def _about(request: Request, match: Match) -> Request:

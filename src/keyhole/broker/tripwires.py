@@ -100,7 +100,8 @@ class Tripwires:
         wires = self._wires.get(state.org.id)
         if wires is None or wires.epoch < state.epoch:
             wires = await self._armed(vault, state)
-        head = b"\n".join([call.target, *[value for _, value in call.headers if not _OWN_VIA.fullmatch(value)]])
+        shown = [pair for pair in call.headers if pair[0] != b"via" or not _OWN_VIA.fullmatch(pair[1])]
+        head = b"\n".join([call.target, *[part for pair in shown for part in pair]])
         if MARK in head or b"asic " in head:
             _judge_placeholders(self._key(vault, state.org.id), call, service)
         if not wires.values.is_clean(head) and wires.values.text(head) is not head:
@@ -226,6 +227,8 @@ def _judge_values(wires: Wires, call: Call, service: Service | None) -> None:
     if service is not None and service.name in wires.lent:
         own = Scrubber.compile(wires.lent[service.name])
         headers = frozenset({b"authorization", str(service.inject.get("name", "")).encode()})
+    if any(wires.values.text(name) is not name for name, _ in call.headers):
+        raise Tripped("value in a header's name", "the request carries the value of a secret in the name of a header")
     for name, text in ((b"the target", call.target), *call.headers):
         found = wires.values.text(text)
         if found is text or (own is not None and name in headers and own.text(text) == found):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from keyhole.core.errors import PolicyDenied, ScrubFailedClosed
 from keyhole.core.message import Body
 from keyhole.core.placeholder import MARK, marked
+from keyhole.core.record import clip
 from keyhole.scrub import BodyScrubber, Scrubber
 from keyhole.scrub import body as body_scrubber
 
@@ -27,8 +28,13 @@ class Tripped(PolicyDenied):
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(reason, "send it to nobody; if this is a mistake, keyhole org set --tripwire off")
-        self.what = what
+        self.what = clip(what)
         self.alarmed = False
+
+    @property
+    def of_value(self) -> bool:
+        """Whether it carries a value, and no placeholder."""
+        return self.what.startswith("value")
 
 
 Alarm = Callable[[Tripped], Awaitable[None]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 from keyhole.core.identity import Caller
@@ -14,10 +15,19 @@ from keyhole.vault.vault import Vault
 
 OPERATION = "alarm"
 _log = logging.getLogger("keyhole.alarm")
+_under_way: set[asyncio.Task[None]] = set()
+
+
+async def to_the_end(job: Coroutine[Any, Any, None]) -> None:
+    """Wait for a job that goes on when whoever waits for it is cancelled: hanging up is no way around an alarm."""
+    task = asyncio.get_running_loop().create_task(job)
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    await asyncio.shield(task)
 
 
 async def raise_alarm(vault: Vault, state: OrgState, caller: Caller, request_id: str, service: str, what: str) -> None:
-    """Record an alarm durably, log it, and end the caller's token where the org says so.
+    """Record an alarm durably, log it, and end the caller's token where the org says so; also when nobody waits.
 
     Args:
         vault: open.
@@ -27,6 +37,10 @@ async def raise_alarm(vault: Vault, state: OrgState, caller: Caller, request_id:
         service: that it was about, or empty.
         what: in words, without a value.
     """
+    await to_the_end(_raise(vault, state, caller, request_id, service, what))
+
+
+async def _raise(vault: Vault, state: OrgState, caller: Caller, request_id: str, service: str, what: str) -> None:
     fields: dict[str, Any] = {**caller.run.as_data()}
     record = Record(
         phase=Phase.EVENT,
@@ -41,4 +55,4 @@ async def raise_alarm(vault: Vault, state: OrgState, caller: Caller, request_id:
     await vault.journal.intend(record, state.org.id)
     _log.warning("alarm: %s of %s: %s (request %s)", caller.name, state.org.name, what, request_id)
     if state.org.tripwire == "revoke" and caller.token_id:
-        await asyncio.shield(end_tokens(vault, state.org.id, caller.token_id))
+        await end_tokens(vault, state.org.id, caller.token_id)

@@ -107,15 +107,7 @@ class Vault:
             KeyholeError: the refusal; ``request_id`` names its record.
         """
         if not request.id:
-            request = Request(
-                request.credential,
-                request.operation,
-                request.path,
-                request.data,
-                request.org,
-                request.remote,
-                new_request_id(),
-            )
+            request = replace(request, id=new_request_id())
         try:
             reply = await self._handle(request)
         except KeyholeError as error:
@@ -141,8 +133,8 @@ class Vault:
             raise refusal
         record = intent_for(caller, asked, decision)
         await self._durable(state, record, self.journal.intend(record, state.org.id))
-        if asked.operation is Operation.READ and asked.target is not None and asked.target.mount.path == _SECRETS:
-            await self._taste(state, caller, request, (asked.target.params.get("path") or "",))
+        if asked.operation is Operation.READ and asked.target.mount.path == _SECRETS:
+            await self._taste(state, caller, request, (asked.target.params.get("path") or "",), record)
         try:
             reply = await self._dispatch(state, caller, asked)
         except KeyholeError as error:
@@ -159,8 +151,7 @@ class Vault:
     def recognise(self, credential: Credential, org: str = "") -> tuple[OrgState, Caller] | None:
         """What ``authenticate`` says of a token that was read since anything in the store last changed.
 
-        ``None`` for everything else, also for what is to be refused. Nothing here waits, because nearly every request
-        comes this way.
+        ``None`` for all else, also for what is to be refused. Nothing here waits: nearly every request comes this way.
         """
         if type(credential) is not bytes or org:
             return None
@@ -390,15 +381,21 @@ class Vault:
             raise
         await self._durable(state, record, durable)
         if state.honey:
-            await self._taste(state, caller, request, secrets)
+            await self._taste(state, caller, request, secrets, record)
         return Lent(lent, record, service)
 
-    async def _taste(self, state: OrgState, caller: Caller, request: Request, secrets: tuple[str, ...]) -> None:
+    async def _taste(
+        self, state: OrgState, caller: Caller, request: Request, secrets: tuple[str, ...], record: Intent
+    ) -> None:
         """Raise an alarm when one of these is a honey secret; it is given out all the same, so that nobody notices."""
-        if state.honey is None:
-            state.honey = frozenset(await self.storage(state.org.id, HONEY, configures=True).list(recursive=True))
-        for name in state.honey.intersection(secrets):
-            await self.alarm(state, caller, request.id, "", f"the honey secret {name} was touched")
+        try:
+            if state.honey is None:
+                state.honey = frozenset(await self.storage(state.org.id, HONEY, configures=True).list(recursive=True))
+            for name in state.honey.intersection(secrets):
+                await self.alarm(state, caller, request.id, "", f"the honey secret {name} was touched")
+        except BaseException as error:
+            self.conclude(state, record, error.code if isinstance(error, KeyholeError) else "aborted")
+            raise
 
     async def _find_service(self, state: OrgState, path: str) -> tuple[Service, tuple[str, ...]]:
         """The service at a path, and the names of the secrets that it lends."""
