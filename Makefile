@@ -13,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 NODE := .cache/node
+CLIENTS := .cache/clients
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
 PYTEST_ARGS ?=
@@ -23,7 +24,7 @@ PYTEST_ARGS ?=
 demo: $(STAMPS)/runtime
 	@$(BIN)/keyhole demo
 
-test: $(STAMPS)/dev $(STAMPS)/needs $(NODE)/ready
+test: $(STAMPS)/dev $(STAMPS)/needs $(NODE)/ready $(CLIENTS)/ready
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev
@@ -66,4 +67,9 @@ $(STAMPS)/needs: scripts/os-needs | $(BIN)/python
 # Older ones ignore the proxy variables, so the test of `fetch` needs this one.
 $(NODE)/ready: scripts/node $(STAMPS)/needs
 	scripts/node $(NODE)
+	@touch $@
+
+# Clients that the tests run as they are, apart from the environment of the project.
+$(CLIENTS)/ready: scripts/clients requirements-clients.txt tests/e2e/clients/package-lock.json $(STAMPS)/needs
+	scripts/clients $(BIN)/python $(CLIENTS)
 	@touch $@

@@ -53,10 +53,11 @@ class Aws:
     verified: list[tuple[str, str, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
+    hosts: tuple[str, ...] = HOSTS
 
     def __post_init__(self):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.authority.issue_cert(*HOSTS).configure_cert(context)
+        self.authority.issue_cert(*self.hosts).configure_cert(context)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"aws": self}))
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
@@ -252,7 +253,9 @@ class _Handler(BaseHTTPRequestHandler):
             part = data[first : last + 1]
             self._answer(206, part, ETag=_etag(data), Content_Range=f"bytes {first}-{last}/{len(data)}")
         else:
-            self._answer(200, data, ETag=_etag(data), x_amz_checksum_crc32=_crc32(data))
+            self._answer(
+                200, data, ETag=_etag(data), Last_Modified=self.date_time_string(), x_amz_checksum_crc32=_crc32(data)
+            )
 
     def _multipart(self, key: str, query: dict[str, str], body: bytes):
         if "uploads" in query:

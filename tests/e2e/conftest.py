@@ -1,5 +1,6 @@
 import pytest
 
+from e2e.internet import make_internet
 from e2e.world import make_world
 
 
@@ -9,3 +10,10 @@ def world(tmp_path_factory):
     yield made
     made.upstream.close()
     made.stranger.close()
+
+
+@pytest.fixture(scope="session")
+def internet(tmp_path_factory):
+    made = make_internet(tmp_path_factory.mktemp("internet"))
+    yield made
+    made.close()

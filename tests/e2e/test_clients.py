@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from e2e.internet import client, program_of_node
 from e2e.world import API, GIT, KEY, PLACEHOLDER, TOKEN, held, node
 
 REQUESTS = "import requests, sys; r = requests.get(sys.argv[1]); r.raise_for_status(); print(r.text)"
@@ -15,28 +16,53 @@ HTTPX = "import httpx2, sys; r = httpx2.get(sys.argv[1]); r.raise_for_status(); 
 URLLIB = "import urllib.request, sys; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
 FETCH = "fetch(process.argv[1]).then(async r => { if (!r.ok) process.exit(9); console.log(await r.text()) })"
 
+URLLIB3 = """
+import os, sys, urllib3
+from urllib3.util import parse_url, make_headers
+proxy = parse_url(os.environ["HTTPS_PROXY"])
+pool = urllib3.ProxyManager(
+    proxy._replace(auth=None).url, proxy_headers=make_headers(proxy_basic_auth=proxy.auth),
+    ca_certs=os.environ["SSL_CERT_FILE"],
+)
+answer = pool.request("GET", sys.argv[1])
+print(answer.data.decode()) if answer.status == 200 else sys.exit(9)
+"""
+AIOHTTP = """
+import aiohttp, asyncio, sys
+async def main():
+    async with aiohttp.ClientSession(trust_env=True) as session, session.get(sys.argv[1]) as answer:
+        answer.raise_for_status()
+        print(await answer.text())
+asyncio.run(main())
+"""
+
 CLIENTS = {
     "curl": lambda: ["curl", "-sSf"],
+    "wget": lambda: ["wget", "-q", "-O", "-"],
     "requests": lambda: [sys.executable, "-c", REQUESTS],
     "httpx2": lambda: [sys.executable, "-c", HTTPX],
     "urllib": lambda: [sys.executable, "-c", URLLIB],
-    "fetch of Node 22": lambda: [node(), "-e", FETCH],
+    "urllib3": lambda: [client("python"), "-c", URLLIB3],
+    "aiohttp": lambda: [client("python"), "-c", AIOHTTP],
+    "fetch of Node": lambda: [node(), "-e", FETCH],
+    "axios": lambda: program_of_node("axios.mjs"),
 }
 
 
-@pytest.mark.parametrize("client", CLIENTS)
-def test_the_client_is_let_in_with_a_key_that_it_does_not_have(world, client):
-    path = f"/v1/{client.partition(' ')[0]}"
-    done = world.run(*CLIENTS[client](), f"{world.base}{path}")
+@pytest.mark.client(*CLIENTS)
+@pytest.mark.parametrize("name", CLIENTS)
+def test_the_client_is_let_in_with_a_key_that_it_does_not_have(world, name):
+    path = f"/v1/{name.partition(' ')[0]}"
+    done = world.run(*CLIENTS[name](), f"{world.base}{path}")
     assert json.loads(done.stdout) == {"ok": True, "got": 0}
     [seen] = [seen for seen in world.upstream.seen if seen.path == path]
     assert seen.headers["Authorization"] == f"Bearer {KEY}"
     assert "Proxy-Authorization" not in seen.headers
 
 
-@pytest.mark.parametrize("client", CLIENTS)
-def test_a_server_that_echoes_the_key_in_every_form_gives_it_to_no_client(world, client):
-    done = world.run(*CLIENTS[client](), f"{world.base}/echo")
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_server_that_echoes_the_key_in_every_form_gives_it_to_no_client(world, name):
+    done = world.run(*CLIENTS[name](), f"{world.base}/echo")
     assert b"****" in done.stdout
     assert not held(KEY, done.stdout)
 
@@ -64,13 +90,14 @@ def _git(*words, cwd):
     return subprocess.run(["git", *words], cwd=cwd, env=env, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.client("git")
 def test_git_clones_and_pushes_with_a_token_that_it_does_not_have(world):
     bare = world.folder / "repositories/project.git"
     _git("init", "--quiet", "--bare", "--initial-branch=main", str(bare), cwd=world.folder)
     _git("config", "http.receivepack", "true", cwd=bare)
     seed = world.folder / "seed"
     _git("init", "--quiet", "--initial-branch=main", str(seed), cwd=world.folder)
-    (seed / "big").write_bytes(os.urandom(3 << 20))  # more than git sends in one piece, so it goes chunked
+    (seed / "big").write_bytes(os.urandom(50 << 20))
     _git("add", ".", cwd=seed)
     _git("commit", "--quiet", "-m", "one", cwd=seed)
     _git("push", "--quiet", str(bare), "main", cwd=seed)
@@ -79,7 +106,7 @@ def test_git_clones_and_pushes_with_a_token_that_it_does_not_have(world):
     world.run("git", "clone", "--quiet", url, "copy")
     copy = world.folder / "work/copy"
     assert (copy / "big").read_bytes() == (seed / "big").read_bytes()
-    (copy / "more").write_bytes(os.urandom(3 << 20))
+    (copy / "more").write_bytes(os.urandom(50 << 20))  # more than git sends in one piece, so it goes chunked
     _git("add", ".", cwd=copy)
     _git("commit", "--quiet", "-m", "two", cwd=copy)
     world.run("git", "-C", "copy", "push", "--quiet", "origin", "main")

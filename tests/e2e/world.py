@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,14 +65,33 @@ class Seen:
     body: bytes
 
 
-class Upstream:
-    """An HTTPS server on loopback that writes down what reaches it. `repositories` is where git looks."""
+@dataclass
+class Said:
+    """An answer; a body of several parts is sent in chunks."""
 
-    def __init__(self, authority: trustme.CA, *names: str, repositories: Path | None = None):
+    body: bytes | list[bytes] = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Upstream:
+    """An HTTPS server on loopback that writes down what reaches it.
+
+    `repositories` is where git looks; `sites` answer in place of it for the hosts that they are of.
+    """
+
+    def __init__(
+        self,
+        authority: trustme.CA,
+        *names: str,
+        repositories: Path | None = None,
+        sites: Mapping[str, Callable[[Seen], Said]] | None = None,
+    ):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(*names).configure_cert(context)
+        authority.issue_cert(*names, *(sites or {})).configure_cert(context)
         self.seen: list[Seen] = []
         self.repositories = repositories
+        self.sites = sites or {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"upstream": self}))
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
@@ -93,7 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         self.upstream.seen.append(Seen(self.command, self.path, dict(self.headers.items()), body))
         path = urlsplit(self.path).path
-        if path.startswith("/repositories/"):
+        if site := self.upstream.sites.get(self.headers["Host"]):
+            said = site(self.upstream.seen[-1])
+            self._answer(said.status, said.body, said.headers)
+        elif path.startswith("/repositories/"):
             self._git(body)
         elif path == "/echo":
             self._answer(200, echo(self.headers.get("Authorization", "")))
@@ -102,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(200, json.dumps({"ok": True, "got": len(body)}).encode())
 
-    do_GET = do_POST = _serve  # noqa: N815  # names of http.server
+    do_GET = do_POST = do_PUT = do_HEAD = _serve  # noqa: N815  # names of http.server
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
@@ -114,13 +137,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None):
+    def _answer(self, status: int, body: bytes | list[bytes], headers: dict[str, str] | None = None):
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if isinstance(body, bytes):
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(b"" if self.command == "HEAD" else body)
+            return
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self.wfile.write(body)
+        for part in body:
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+        self.wfile.write(b"0\r\n\r\n")
 
     def _git(self, body: bytes):
         expected = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
@@ -168,7 +198,9 @@ class World:
     env: dict[str, str]
     upstream: Upstream
     stranger: Upstream
+    authority: trustme.CA
     names: dict[str, str] = field(default_factory=dict)
+    values: list[str] = field(default_factory=lambda: [KEY, TOKEN])
 
     @property
     def base(self) -> str:
@@ -189,14 +221,14 @@ class World:
         return done
 
     def run(self, *command: str, code: int | None = 0, options: tuple[str, ...] = (), **env: str):
-        """`keyhole run` for the agent `coder`; the value may never be in what it prints."""
+        """`keyhole run` for the agent `coder`; no value may ever be in what it prints."""
         done = self.keyhole("run", "--agent", "coder", *options, "--", *command, code=code, **env)
-        for value in (KEY, TOKEN):
+        for value in self.values:
             assert not held(value, done.stdout + done.stderr)
         return done
 
 
-def make_world(folder: Path) -> World:
+def make_world(folder: Path, *, furnished: bool = True) -> World:
     good, bad = trustme.CA(), trustme.CA()
     for name in ("home", "work", "vault", "runtime", "repositories"):
         (folder / name).mkdir(mode=0o700)
@@ -216,14 +248,15 @@ def make_world(folder: Path) -> World:
         "KEYHOLE_RESOLVE": f"{API}:127.0.0.1,{GIT}:127.0.0.1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    world = World(folder, env, upstream, stranger)
-    _furnish(world)
+    world = World(folder, env, upstream, stranger, good)
+    world.keyhole("init", "--seal", env["KEYHOLE_SEAL"])
+    if furnished:
+        _furnish(world)
     return world
 
 
 def _furnish(world: World):
     loopback = ("--allow-address", "127.0.0.1/32")
-    world.keyhole("init", "--seal", world.env["KEYHOLE_SEAL"])
     world.keyhole("set", "api/key", given=KEY.encode())
     world.keyhole("set", "git/token", given=f"x-access-token:{TOKEN}".encode())
     world.keyhole(

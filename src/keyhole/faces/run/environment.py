@@ -45,7 +45,7 @@ _HIDDEN_IN_SANDBOX = ("DBUS_SESSION_BUS_ADDRESS", "DBUS_STARTER_ADDRESS", "TMUX"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # A secret is never meant for these, and whoever could set them would run code in the command.
-_RESERVED = frozenset((*PROXY, *REPLACING, ADDING, "PATH", "HOME", "JAVA_TOOL_OPTIONS", "NODE_OPTIONS"))
+_RESERVED = frozenset((*PROXY, *REPLACING, ADDING, "PATH", "HOME", "JAVA_TOOL_OPTIONS", "NODE_OPTIONS", "WGETRC"))
 _RESERVED_PREFIXES = ("LD_", "DYLD_", "PYTHON", "GIT_CONFIG")
 
 
@@ -81,6 +81,8 @@ def child_environment(plan: RunPlan, files: TrustFiles, *, sandboxed: bool) -> d
     env |= dict.fromkeys(PROXY, plan.proxy_url)
     env |= dict.fromkeys(REPLACING, str(files.combined))
     env[ADDING] = str(files.extra)
+    if files.wget is not None:
+        env["WGETRC"] = str(files.wget)
     env["NODE_USE_ENV_PROXY"] = "1"
     _add_git(env, plan.proxy_url)
     _add_java(env, plan.proxy_url, files)

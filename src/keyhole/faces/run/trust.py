@@ -59,11 +59,13 @@ class TrustFiles:
         combined: every certificate, for variables that replace a store.
         extra: ours and those the user had added for Node.
         java: a Java key store, or ``None`` where there is no Java.
+        wget: a configuration for wget, which has no variable for certificates, or ``None`` where the user has one.
     """
 
     combined: Path
     extra: Path
     java: Path | None
+    wget: Path | None = None
 
 
 @contextmanager
@@ -79,14 +81,23 @@ def trust_files(ca_pem: bytes, environ: Mapping[str, str], *, java: bool) -> Ite
     try:
         ours = _certificates(ca_pem)
         combined = _unique([*_system(), *_named(environ, (*REPLACING, ADDING)), *ours])
-        files = TrustFiles(folder / "ca-bundle.pem", folder / "ca.pem", folder / "truststore.jks" if java else None)
+        store = folder / "truststore.jks" if java else None
+        files = TrustFiles(folder / "ca-bundle.pem", folder / "ca.pem", store, _wget(folder, environ))
         _write(files.combined, _joined(combined))
         _write(files.extra, _joined(_unique([*_named(environ, (ADDING,)), *ours])))
         if files.java is not None:
             _write(files.java, _java_store(combined))
+        if files.wget is not None:
+            _write(files.wget, b"ca_certificate = " + os.fsencode(files.combined) + b"\n")
         yield files
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wget(folder: Path, environ: Mapping[str, str]) -> Path | None:
+    """Where wget's file goes. It reads one of its user's only, so an own one is left in force."""
+    own = environ.get("WGETRC") or str(Path(environ.get("HOME", "")) / ".wgetrc")
+    return None if Path(own).exists() else folder / "wgetrc"
 
 
 def _system() -> list[bytes]:
