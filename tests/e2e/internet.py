@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from e2e import aws, sites
-from e2e.world import ROOT, Said, Seen, Upstream, World, make_world, node
+from e2e.world import ROOT, Seen, Upstream, World, make_world, node
 
 CLIENTS = ROOT / ".cache/clients"
 PROGRAMS = Path(__file__).with_name("clients")
