@@ -340,7 +340,7 @@ def test_java_can_read_its_trust_store(capfd, tmp_path):
     script = 'echo "$JAVA_TOOL_OPTIONS"; cp "$(dirname "$SSL_CERT_FILE")/truststore.jks" ' + str(store)
     assert run("sh", "-c", script) == 0
     options = capfd.readouterr().out
-    assert "-Dhttps.proxyPort=8210" in options
+    assert "-Dhttps.proxyHost=127.0.0.1" in options
     assert "tok" not in options
     listed = subprocess.run(
         [

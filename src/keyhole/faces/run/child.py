@@ -21,6 +21,7 @@ from keyhole.core.errors import KeyholeError
 from keyhole.faces.run.environment import child_environment, has_java, launcher_environment
 from keyhole.faces.run.hide import Cover, cover
 from keyhole.faces.run.plan import NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, RunPlan, SandboxReport
+from keyhole.faces.run.port import SessionPort, session_port
 from keyhole.faces.run.trust import TrustFiles, trust_files
 
 _MODES = {
@@ -67,7 +68,8 @@ async def run_child(
     try:
         with trust_files(plan.ca_pem, plan.base_env, java=has_java(plan.base_env)) as files:
             if sys.platform == "linux":
-                return await _run_on_linux(plan, files, on_sandbox or (lambda _report: None), on_message)
+                async with session_port(plan.proxy_url, on_message) as port:
+                    return await _run_on_linux(plan, files, port, on_sandbox or (lambda _report: None), on_message)
             return await _run_plainly(plan, files, on_sandbox or (lambda _report: None), on_message)
     except (KeyholeError, OSError) as error:
         on_message(str(error))
@@ -75,12 +77,16 @@ async def run_child(
 
 
 async def _run_on_linux(
-    plan: RunPlan, files: TrustFiles, on_sandbox: Callable[[SandboxReport], None], on_message: Callable[[str], None]
+    plan: RunPlan,
+    files: TrustFiles,
+    port: SessionPort,
+    on_sandbox: Callable[[SandboxReport], None],
+    on_message: Callable[[str], None],
 ) -> int:
     hidden = cover(plan.hidden, plan.base_env)
     refusals: list[str] = []
     for mode in (_MODES_OF_ROOT if os.geteuid() == 0 else _MODES)[plan.sandbox]:
-        attempt = _Attempt(plan, mode, files, hidden, on_sandbox, on_message, tuple(refusals))
+        attempt = _Attempt(plan, mode, files, port, hidden, on_sandbox, on_message, tuple(refusals))
         code = await attempt.run()
         if code is not None:
             return code
@@ -97,6 +103,7 @@ class _Attempt:
     plan: RunPlan
     mode: str
     files: TrustFiles
+    port: SessionPort
     hidden: Cover
     on_sandbox: Callable[[SandboxReport], None]
     on_message: Callable[[str], None]
@@ -111,6 +118,7 @@ class _Attempt:
         with ours:
             with theirs, _held_back():
                 launcher = _start_launcher(theirs.fileno(), self.plan)
+            self.port.root = launcher.pid
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 with _forwarding(lambda number: _queue(launcher, number)):
@@ -139,7 +147,7 @@ class _Attempt:
 
     def _message(self) -> bytes:
         sandboxed = self.mode != "none"
-        env = child_environment(self.plan, self.files, sandboxed=sandboxed)
+        env = child_environment(self.plan, self.files, sandboxed=sandboxed, port=self.port.address)
         content = {
             "parent": os.getpid(),
             "mode": self.mode,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -45,7 +46,9 @@ _HIDDEN_IN_SANDBOX = ("DBUS_SESSION_BUS_ADDRESS", "DBUS_STARTER_ADDRESS", "TMUX"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # A secret is never meant for these, and whoever could set them would run code in the command.
-_RESERVED = frozenset((*PROXY, *REPLACING, ADDING, "PATH", "HOME", "JAVA_TOOL_OPTIONS", "NODE_OPTIONS", "WGETRC"))
+_RESERVED = frozenset(
+    (*PROXY, *REPLACING, ADDING, "PATH", "HOME", "JAVA_TOOL_OPTIONS", "NODE_OPTIONS", "WGETRC", "auto_proxy")
+)
 _RESERVED_PREFIXES = ("LD_", "DYLD_", "PYTHON", "GIT_CONFIG")
 
 
@@ -69,8 +72,16 @@ def check_names(plan: RunPlan) -> None:
             )
 
 
-def child_environment(plan: RunPlan, files: TrustFiles, *, sandboxed: bool) -> dict[bytes, bytes]:
+def child_environment(
+    plan: RunPlan, files: TrustFiles, *, sandboxed: bool, port: tuple[str, int] | None = None
+) -> dict[bytes, bytes]:
     """The complete environment of the command.
+
+    Args:
+        plan: what is to be run.
+        files: what it trusts.
+        sandboxed: it runs in namespaces of its own.
+        port: the proxy port that is the command's own and takes no token, if there is one.
 
     Raises:
         InvalidRequest: see ``check_names``; or a value has a NUL byte, which no environment can carry.
@@ -85,7 +96,9 @@ def child_environment(plan: RunPlan, files: TrustFiles, *, sandboxed: bool) -> d
         env["WGETRC"] = str(files.wget)
     env["NODE_USE_ENV_PROXY"] = "1"
     _add_git(env, plan.proxy_url)
-    _add_java(env, plan.proxy_url, files)
+    _add_java(env, port or _address(plan.proxy_url), files)
+    if port is not None:
+        env["auto_proxy"] = _pac(port)
     env |= plan.placeholders
     encoded = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
     encoded |= {name.encode(): secret.reveal() for name, secret in plan.reveal.items()}
@@ -113,20 +126,34 @@ def _add_git(env: dict[str, str], proxy_url: str) -> None:
     env["GIT_CONFIG_COUNT"] = str(count + len(settings))
 
 
-def _add_java(env: dict[str, str], proxy_url: str, files: TrustFiles) -> None:
-    """Proxy and trust for the JVM, without the token: every JVM prints these options to its error output."""
+def _add_java(env: dict[str, str], address: tuple[str, int], files: TrustFiles) -> None:
+    """Proxy and trust for the JVM.
+
+    A JVM has no setting for a proxy's credentials, and prints these options to its error output. So it is led to the
+    port that takes none; without that port only programs that authenticate by themselves get through.
+    """
     if files.java is None:
         return
-    proxy = urlsplit(proxy_url)
     options = [env.get("JAVA_TOOL_OPTIONS", "")]
     for scheme in ("http", "https"):
-        options += [f"-D{scheme}.proxyHost={proxy.hostname}", f"-D{scheme}.proxyPort={proxy.port}"]
+        options += [f"-D{scheme}.proxyHost={address[0]}", f"-D{scheme}.proxyPort={address[1]}"]
     options += [
         "-Djdk.http.auth.tunneling.disabledSchemes=",  # Basic is off for CONNECT since 8u111
         f"-Djavax.net.ssl.trustStore={_quoted(str(files.java))}",
         "-Djavax.net.ssl.trustStoreType=JKS",
     ]
     env["JAVA_TOOL_OPTIONS"] = " ".join(filter(None, options))
+
+
+def _address(proxy_url: str) -> tuple[str, int]:
+    parts = urlsplit(proxy_url)
+    return parts.hostname or "", parts.port or 80
+
+
+def _pac(port: tuple[str, int]) -> str:
+    """What Chromium reads before the other variables, whose credentials it does not use: a script, in its own URL."""
+    script = f'function FindProxyForURL(url, host) {{ return "PROXY {port[0]}:{port[1]}"; }}'
+    return "data:application/x-ns-proxy-autoconfig;base64," + base64.b64encode(script.encode()).decode()
 
 
 def _quoted(path: str) -> str:

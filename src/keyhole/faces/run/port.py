@@ -1,0 +1,192 @@
+"""A port of the command's own, for clients that can use a proxy and cannot show it a token (every JVM, browsers).
+
+1. It listens on loopback in this process, as long as the command runs.
+2. A connection is served when a process of the command holds its other end. Linux says whose a socket is: a line of
+   ``/proc/net/tcp`` names it, ``/proc/PID/fd`` who has it open, and all that the command started descends from its
+   launcher. That it is the same user is not enough: agents of one user, each in its sandbox, are kept apart.
+3. The head that comes first gets the token and goes to the broker's proxy. A tunnel is opaque from there on. Any other
+   request is the last of its connection, so that each one is looked at here.
+
+Whoever is outside the sandbox and may look into the command could read the token in its environment as well; nobody
+else gains anything by this port. Where there is no ``/proc`` there is no port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from keyhole.net.http1.limits import ListenerLimits
+
+_LIMITS = ListenerLimits()
+_MOST = 256  # connections at a time
+_LOOKS = 4  # searches of /proc at a time
+_PIECE = 1 << 16
+_PROC = Path("/proc")
+_ESTABLISHED = "01"  # include/net/tcp_states.h
+_MAPPED = f"{0:016X}{struct.unpack('=I', bytes((0, 0, 255, 255)))[0]:08X}"  # ::ffff:0:0/96 as in net/tcp6
+_OWN_CREDENTIAL = re.compile(rb"(?im)^proxy-authorization:[^\n]*\n")
+
+Address = tuple[str, int]
+
+
+class SessionPort:
+    """The listener.
+
+    Args:
+        proxy_url: the broker's proxy, of plain HTTP, with the token.
+        on_message: told once when somebody else tried to connect.
+
+    Attributes:
+        address: ``127.0.0.1`` and the port.
+        root: process id of the launcher; nobody is served before it is known.
+    """
+
+    def __init__(self, proxy_url: str, on_message: Callable[[str], None]) -> None:
+        parts = urlsplit(proxy_url)
+        self._there = (parts.hostname or "", parts.port or 80)
+        pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        self._credential = b"Proxy-Authorization: Basic " + base64.b64encode(pair.encode()) + b"\r\n"
+        self._on_message = on_message
+        self._told = False
+        self._open = 0
+        self._looking = asyncio.Semaphore(_LOOKS)
+        self.root = 0
+        self.address: Address = ("127.0.0.1", 0)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection, or turn it away."""
+        self._open += 1
+        try:
+            if self._open <= _MOST and await self._is_of_the_command(writer):
+                await self._forward(reader, writer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # one of the two has gone, or never spoke; the other sees its connection end
+        finally:
+            self._open -= 1
+            writer.close()
+
+    async def _is_of_the_command(self, writer: asyncio.StreamWriter) -> bool:
+        peer = writer.get_extra_info("peername")
+        async with self._looking:
+            if self.root and await asyncio.to_thread(holds_connection, self.root, peer[:2], self.address):
+                return True
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        if not self._told:
+            self._told = True
+            self._on_message("a process outside the command tried to use its proxy port, and was refused")
+        return False
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(_LIMITS.head_timeout):
+            head = await reader.readuntil(b"\r\n\r\n")
+        line, end, fields = head.partition(b"\r\n")
+        more = self._credential if line.startswith(b"CONNECT ") else self._credential + b"Connection: close\r\n"
+        try:
+            back, forth = await asyncio.open_connection(*self._there)
+        except OSError:
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
+        try:
+            forth.write(line + end + more + _OWN_CREDENTIAL.sub(b"", fields))
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_pump(reader, forth))
+                both.create_task(_pump(back, writer))
+        except* OSError:
+            pass  # the other side sees its connection end
+        finally:
+            forth.close()
+
+
+@asynccontextmanager
+async def session_port(proxy_url: str, on_message: Callable[[str], None]) -> AsyncIterator[SessionPort]:
+    """Listen on a free port of loopback, and close it with all its connections at the end."""
+    port = SessionPort(proxy_url, on_message)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(port.serve(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=_LIMITS.wire.head_bytes)
+    port.address = server.sockets[0].getsockname()[:2]
+    try:
+        yield port
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(_PIECE):
+        sink.write(data)
+        await sink.drain()
+    with suppress(OSError):
+        sink.write_eof()
+
+
+def holds_connection(root: int, there: Address, here: Address) -> bool:
+    """Does a process that descends from ``root`` hold the end ``there`` of the connection between the two?
+
+    Args:
+        root: a process id; the process itself counts.
+        there: address and port of the far end, an IPv4 address of this machine.
+        here: address and port of our end.
+    """
+    inode = _inode(there, here)
+    if not inode:
+        return False
+    wanted = f"socket:[{inode}]"
+    return any(wanted in _open_files(process) for process in _descendants(root))
+
+
+def _inode(there: Address, here: Address) -> str:
+    """The number of the socket at the far end; empty when it is not there, or not on this machine."""
+    plain = f"{_kernel(there[0])}:{there[1]:04X}", f"{_kernel(here[0])}:{here[1]:04X}"
+    mapped = tuple(f"{_MAPPED}{text}" for text in plain)
+    for name, pair in (("net/tcp", plain), ("net/tcp6", mapped)):
+        with suppress(OSError):
+            for line in (_PROC / name).read_text("ascii").splitlines()[1:]:
+                fields = line.split()
+                if (fields[1], fields[2], fields[3]) == (*pair, _ESTABLISHED):
+                    return fields[9]
+    return ""
+
+
+def _kernel(address: str) -> str:
+    """An IPv4 address as the kernel prints it: the word in memory, as a number."""
+    return f"{struct.unpack('=I', socket.inet_aton(address))[0]:08X}"
+
+
+def _descendants(root: int) -> list[int]:
+    """The process and all that it started, as far as they are still there."""
+    children: dict[int, list[int]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError, ValueError, IndexError):
+                # The name of a program may have spaces and parentheses; what follows the last one has none.
+                parent = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found = [root]
+    for process in found:
+        found += children.get(process, [])
+    return found
+
+
+def _open_files(process: int) -> set[str]:
+    found = set()
+    with suppress(OSError):
+        for entry in (_PROC / str(process) / "fd").iterdir():
+            with suppress(OSError):
+                found.add(str(entry.readlink()))
+    return found
