@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from e2e.internet import client, program_of_node
+from e2e.internet import PROGRAMS, client, program_of_node
 from e2e.world import API, GIT, KEY, PLACEHOLDER, TOKEN, held, node
 
 REQUESTS = "import requests, sys; r = requests.get(sys.argv[1]); r.raise_for_status(); print(r.text)"
@@ -65,6 +65,15 @@ def test_a_server_that_echoes_the_key_in_every_form_gives_it_to_no_client(world,
     done = world.run(*CLIENTS[name](), f"{world.base}/echo")
     assert b"****" in done.stdout
     assert not held(KEY, done.stdout)
+
+
+@pytest.mark.client("net/http of Go")
+def test_go_is_let_in(world):
+    env = {"GOCACHE": str(world.folder / "go"), "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
+    done = world.run("go", "run", str(PROGRAMS / "get.go"), f"{world.base}/v1/go", **env)
+    assert json.loads(done.stdout) == {"ok": True, "got": 0}
+    [seen] = [seen for seen in world.upstream.seen if seen.path == "/v1/go"]
+    assert seen.headers["Authorization"] == f"Bearer {KEY}"
 
 
 def test_a_client_that_sends_its_placeholder_has_it_replaced(world):
