@@ -239,6 +239,7 @@ async def serve(
             loop.add_signal_handler(number, stop.set)
         on_ready(Started(api, keyhole.proxy_url, str(ca_file), root_token))
         await stop.wait()
+        keyhole.node.leave()
 
 
 async def _watch(trust: Trust) -> None:

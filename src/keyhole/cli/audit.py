@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +16,8 @@ from keyhole.cli.base import Session, group, pass_session
 from keyhole.core.errors import InvalidRequest
 
 VIOLATED = 1
-_POLL = 1.0
+WAIT = 20.0  # seconds for which a request for further records waits
+_PACE = 0.25  # seconds between two requests, each of which is recorded
 _SELF = "sys/audit-log"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,27 +61,43 @@ def query(session: Session, /, **wanted: Any) -> None:
 @pass_session
 def tail(session: Session, /, *, follow: bool, **wanted: Any) -> None:
     """The latest records, and with -f those that follow. With --json one record a line."""
-    seen: set[tuple[int, int]] = set()
-    while True:
-        records = _records(session, wanted)
+    for records in followed(session, wanted) if follow else [_records(session, wanted)]:
         for record in records:
-            place = (record["writer"], record["sequence"])
             # Whoever watches is recorded too; watching that would never end.
-            if place not in seen and not (follow and record.get("path") == _SELF):
+            if not (follow and record.get("path") == _SELF):
                 session.out.result(record, line(record))
-        seen = {(record["writer"], record["sequence"]) for record in records}
-        if not follow:
-            return
-        if records:
-            wanted["after"] = records[-1]["time"]
-        wanted["limit"] = 100_000
-        time.sleep(_POLL)
+        sys.stdout.flush()
 
 
-def _records(session: Session, wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    asked = {name: str(value) for name, value in wanted.items() if value is not None}
-    records: list[dict[str, Any]] = session.client.read("sys/audit-log", **asked).data["records"]
+def _records(session: Session, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = _ask(session, wanted)["records"]
     return records
+
+
+def followed(
+    session: Session, wanted: Mapping[str, Any], patience: Callable[[], float] = lambda: WAIT
+) -> Iterator[list[dict[str, Any]]]:
+    """The latest records that match, then those that follow as they come, none twice and none left out.
+
+    Args:
+        session: asks.
+        wanted: parameters of ``sys/audit-log``; ``limit`` is for the first answer.
+        patience: seconds after which an answer without any records is wanted.
+    """
+    data = _ask(session, wanted)
+    yield data["records"]
+    wanted = {name: value for name, value in wanted.items() if name != "limit"}
+    while True:
+        begun = time.monotonic()
+        wait = math.ceil(max(0.0, patience()))
+        data = _ask(session, {**wanted, "cursor": data["cursor"], "wait": f"{wait}s"})
+        yield data["records"]
+        time.sleep(max(0.0, _PACE - (time.monotonic() - begun)))
+
+
+def _ask(session: Session, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    asked = {name: str(value) for name, value in wanted.items() if value is not None}
+    return session.client.read(_SELF, **asked).data
 
 
 def line(record: dict[str, Any]) -> str:

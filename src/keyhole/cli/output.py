@@ -87,8 +87,12 @@ class Output:
 
     @staticmethod
     def _styled(text: str, style: str, stream: TextIO) -> str:
-        coloured = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        return f"{style}{text}{_PLAIN}" if coloured else text
+        return f"{style}{text}{_PLAIN}" if coloured(stream) else text
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether a stream is a terminal whose user wants colours (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def printable(text: str) -> str:

@@ -17,6 +17,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("run:run_command", "Run a command as an agent, with placeholders instead of keys."),
         "call": ("call:call_command", "Make one call with a credential attached."),
         "env": ("env:env_command", "The environment that a child of run would get."),
+        "tail": ("tail:tail_command", "What agents do right now, a line for each call."),
         "why": ("why:why_command", "What would be attached to a call, or why not."),
         "demo": ("demo:demo_command", "See it work, without the internet."),
         "doctor": ("doctor:doctor_command", "Check this machine and this vault."),

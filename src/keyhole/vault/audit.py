@@ -52,6 +52,9 @@ class _Pending(NamedTuple):
 class Journal:
     """Writes records. One per process and vault.
 
+    Attributes:
+        ending: nobody should wait for further records: it is being closed, or its process is about to end.
+
     Args:
         store: where the rows go.
         signing: signs the last digest of each commit.
@@ -64,6 +67,7 @@ class Journal:
         self._signing = signing
         self._ring = ring
         self._clock = clock
+        self.ending = False
         self._holder = new_id()
         self._slot: Slot | None = None
         self._pending: list[_Pending] = []
@@ -96,6 +100,7 @@ class Journal:
 
     async def close(self) -> None:
         """Write what is queued and give the slot back."""
+        self.ending = True
         with contextlib.suppress(KeyholeError):
             await self.drain()
             if self._slot is not None:

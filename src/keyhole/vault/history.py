@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import heapq
 import json
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.core.numbers import parse_count
-from keyhole.core.record import GENESIS, Record, link
+from keyhole.core.record import GENESIS, Phase, Record, link
 from keyhole.core.times import format_time, parse_time
 from keyhole.crypto.keyring import Keyring
 from keyhole.crypto.signing import verify
@@ -26,6 +26,8 @@ from keyhole.vault.audit import open_row, open_slot, signed
 from keyhole.vault.keys import SYSTEM, Keys
 
 _PAGE = 200
+_FOLLOWED = 1000  # records of one answer to who follows
+_READING = "sys/audit-log"
 _CHECKPOINT = b"keyhole checkpoint 1\0"
 _EXACT = ("agent", "service", "run", "step", "result", "id", "operation", "workflow")
 
@@ -50,10 +52,11 @@ class Filter:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Filter:
         """Read the parameters of ``sys/audit-log``. Raises ``InvalidRequest`` for unknown or bad ones."""
-        unknown = data.keys() - {*_EXACT, "secret", "after", "before", "limit", "list"}
+        unknown = data.keys() - {*_EXACT, "secret", "after", "before", "limit", "list", "cursor", "wait"}
         if unknown:
             raise InvalidRequest(f"unknown parameter {min(unknown)[:40]!r}")
-        limit = parse_count(data.get("limit") or 100, "limit", least=1, most=100_000)
+        usual = _FOLLOWED if data.get("cursor") else 100
+        limit = parse_count(data.get("limit") or usual, "limit", least=1, most=100_000)
         exact = {name: str(data[name]) for name in _EXACT if data.get(name)}
         if agent := exact.pop("agent", ""):
             exact["caller"] = agent if "/" in agent else f"agent/{agent}"
@@ -81,6 +84,33 @@ def _moment(value: Any) -> float:
     return float(text) if text.replace(".", "", 1).isdecimal() else parse_time(text)
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the journal: which row of each writer was read last. Its text is opaque to clients.
+
+    A writer that is not named had no rows, so those that begin later are read from their beginning.
+    """
+
+    read: Mapping[int, int]
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read the text of a cursor. Raises ``InvalidRequest``."""
+        try:
+            plain = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+            version, _, rest = plain.partition(" ")
+            pairs = [part.split(":") for part in rest.split(",")] if rest else []
+            if version != "1" or not all(number.isdecimal() and len(number) < 19 for pair in pairs for number in pair):
+                raise ValueError  # noqa: TRY301 - one place says what is wrong
+            return cls({int(writer): int(last) for writer, last in pairs})
+        except ValueError:
+            raise InvalidRequest("this is no cursor", "give the one that sys/audit-log answered with") from None
+
+    def __str__(self) -> str:
+        pairs = ",".join(f"{writer}:{last}" for writer, last in sorted(self.read.items()))
+        return base64.urlsafe_b64encode(f"1 {pairs}".encode()).decode()
+
+
 class History:
     """The journal of a vault, for reading.
 
@@ -95,23 +125,56 @@ class History:
         self._keys = keys
         self._vault_id = vault_id
 
-    async def query(self, ring: Keyring, org_id: str, wanted: Filter) -> list[dict[str, Any]]:
-        """The latest matching records of an org, oldest first."""
-        found: list[tuple[int, int, int, Record]] = []
-        for writer in await self._store.heads():
-            latest: deque[tuple[int, int, int, Record]] = deque(maxlen=wanted.limit)
-            async for row in self._rows(writer):
+    async def query(self, ring: Keyring, org_id: str, wanted: Filter) -> tuple[list[dict[str, Any]], Cursor]:
+        """The latest matching records of an org, oldest first, and where whoever follows goes on."""
+        heads = await self._store.heads()
+        found: list[tuple[JournalRow, Record]] = []
+        for writer, head in heads.items():
+            latest: list[tuple[JournalRow, Record]] = []
+            async for row in self._backwards(writer, head):
                 if row.partition != org_id:
                     continue
                 record = open_row(ring, row)
                 if wanted.accepts(record, row.time / 1e9):
-                    latest.append((row.time, row.writer, row.sequence, record))
+                    latest.append((row, record))
+                    if len(latest) == wanted.limit:
+                        break
             found += latest
-        found.sort(key=lambda item: item[:3])
-        return [
-            {"time": format_time(time / 1e9), "writer": writer, "sequence": sequence, **record.as_data()}
-            for time, writer, sequence, record in found[-wanted.limit :]
-        ]
+        found.sort(key=lambda item: (item[0].time, item[0].writer, item[0].sequence))
+        return [_shown(row, record) for row, record in found[-wanted.limit :]], Cursor(heads)
+
+    async def follow(
+        self, ring: Keyring, org_id: str, wanted: Filter, cursor: Cursor
+    ) -> tuple[list[dict[str, Any]], Cursor, bool]:
+        """Matching records behind a cursor, in the order of their time as far as they are read together.
+
+        Left out is that somebody read the journal: whoever follows would see nothing but followers.
+
+        Returns:
+            the records, the next cursor, and whether there is more to be read at once.
+
+        Raises:
+            InvalidRequest: the cursor knows rows that are not there.
+        """
+        heads = await self._store.heads()
+        if any(heads.get(writer, 0) < last for writer, last in cursor.read.items()):
+            raise InvalidRequest(
+                "the cursor is not of this journal", "ask without a cursor, and go on with the new one"
+            )
+        read = dict(cursor.read)
+        behind = [writer for writer, head in heads.items() if head > read.get(writer, 0)]
+        pages = [await self._store.scan(writer, after=read.get(writer, 0), limit=_PAGE) for writer in behind]
+        found: list[dict[str, Any]] = []
+        for row in heapq.merge(*pages, key=lambda row: row.time):
+            read[row.writer] = row.sequence
+            if row.partition != org_id:
+                continue
+            record = open_row(ring, row)
+            if wanted.accepts(record, row.time / 1e9) and (record.path != _READING or record.phase == Phase.REFUSED):
+                found.append(_shown(row, record))
+                if len(found) == wanted.limit:
+                    break
+        return found, Cursor(read), any(head > read.get(writer, 0) for writer, head in heads.items())
 
     async def verify(self, anchor: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Check every chain and signature, the heads that the slots name, and a checkpoint when one is given.
@@ -181,6 +244,16 @@ class History:
                 yield row
             after = page[-1].sequence
             await asyncio.sleep(0)  # a long journal is read between other requests, not before them
+
+    async def _backwards(self, writer: int, head: int) -> AsyncIterator[JournalRow]:
+        """The rows up to a head, the latest first; the journal is as long as it is, and most ask for its end."""
+        while head > 0:
+            first = max(0, head - _PAGE)
+            for row in reversed(await self._store.scan(writer, after=first, limit=head - first)):
+                if row.sequence <= head:  # not so where rows were taken out, which ``verify`` names
+                    yield row
+            head = first
+            await asyncio.sleep(0)
 
     async def _slots(self) -> list[int]:
         keys = await self._store.list("sys/journal/")
@@ -252,6 +325,15 @@ class _Chain:
 
     def _problem(self, sequence: int, text: str) -> None:
         self.problems.append({"writer": self._writer, "sequence": sequence, "problem": text})
+
+
+def _shown(row: JournalRow, record: Record) -> dict[str, Any]:
+    return {
+        "time": format_time(row.time / 1e9),
+        "writer": row.writer,
+        "sequence": row.sequence,
+        **record.as_data(),
+    }
 
 
 def _linked(previous: bytes, row: JournalRow) -> bytes:

@@ -225,6 +225,11 @@ class Node:
                 await vault.journal.close()
             return vault is not None
 
+    def leave(self) -> None:
+        """The process is about to end: whoever waits for news is answered now."""
+        if self.vault is not None:
+            self.vault.journal.ending = True
+
     def seal_soon(self) -> None:
         """Seal after the running request has been answered."""
         self._sealing = asyncio.get_running_loop().create_task(self.seal())

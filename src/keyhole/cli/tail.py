@@ -1,0 +1,107 @@
+"""``tail``: what agents do right now, a line for each call."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from keyhole.cli.audit import WAIT, followed
+from keyhole.cli.base import Session, command, pass_session
+from keyhole.cli.calls import HEAD, Calls, Line
+from keyhole.cli.output import coloured, printable
+
+_WIDTHS = (8, 12, 44, 6, 6)
+_RIGHT = (3, 4)
+_RECORDS = 20  # for a line of the beginning, of which most come of two records
+_COLOURS = {"alarm": "\x1b[1;31m", "refused": "\x1b[31m", "failed": "\x1b[31m", "waiting": "\x1b[33m"}
+_MASKED, _FAINT, _BOLD, _PLAIN = "\x1b[35m", "\x1b[2m", "\x1b[1m", "\x1b[0m"
+
+
+@command(
+    "tail",
+    examples="keyhole tail\nkeyhole tail --agent coder --refused\nkeyhole tail -n 50 --no-follow\nkeyhole tail --json",
+)
+@click.option("--agent", metavar="NAME", help="Calls of this agent, or of user/NAME.")
+@click.option("--service", metavar="NAME", help="Calls through this service.")
+@click.option("--refused", is_flag=True, help="Only what was refused, failed, waits for approval, or is an alarm.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(0, 1000),
+    metavar="N",
+    default=10,
+    help="Begin with the latest N; 10 unless said.",
+)
+@click.option("--follow/--no-follow", default=True, help="Go on until Ctrl-C, or end after the latest.")
+@pass_session
+def tail_command(session: Session, /, **wanted: Any) -> None:
+    """What agents do right now: time, agent, call, status, milliseconds, and what is special about it.
+
+    A call that takes longer than a second is shown with "…" while it runs, and again when it has ended. With --json a
+    line is an object.
+    """
+    out = _Printer(session, refused=wanted["refused"])
+    calls = Calls()
+    asked = {"agent": wanted["agent"], "service": wanted["service"]}
+    asked["limit"] = max(1, wanted["lines"] * _RECORDS)
+    out.head()
+    first = True
+    for records in followed(session, asked, lambda: calls.patience(time.monotonic(), WAIT)):
+        lines = calls.feed(records, time.monotonic())
+        if first:
+            out.lines(out.wanted(lines)[-wanted["lines"] :] if wanted["lines"] else [])
+            first = False
+            if not wanted["follow"]:
+                out.lines(out.wanted(calls.running(math.inf)))
+                return
+        else:
+            out.lines(out.wanted(lines))
+        out.lines(out.wanted(calls.running(time.monotonic())))
+
+
+class _Printer:
+    def __init__(self, session: Session, *, refused: bool) -> None:
+        self._out = session.out
+        self._refused = refused
+        self._colours = coloured(sys.stdout)
+
+    def head(self) -> None:
+        """What the columns are."""
+        if not self._out.json:
+            click.echo(self._styled(_joined(HEAD), _BOLD))
+            sys.stdout.flush()
+
+    def wanted(self, lines: Sequence[Line]) -> list[Line]:
+        """Those that were asked for."""
+        return [line for line in lines if line.bad or not self._refused]
+
+    def lines(self, lines: Sequence[Line]) -> None:
+        """Print them."""
+        for line in lines:
+            if self._out.json:
+                self._out.result(line.as_data())
+            else:
+                click.echo(self._styled(printable(_joined(line.cells())), _style(line)))
+        sys.stdout.flush()
+
+    def _styled(self, text: str, style: str) -> str:
+        return f"{style}{text}{_PLAIN}" if style and self._colours else text
+
+
+def _style(line: Line) -> str:
+    if line.state == "running":
+        return _FAINT
+    return _COLOURS.get(line.state) or (_MASKED if line.record.get("scrubbed") else "")
+
+
+def _joined(cells: Sequence[str]) -> str:
+    padded = [
+        cell.rjust(width) if number in _RIGHT else cell.ljust(width)
+        for number, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=False))
+    ]
+    return "  ".join([*padded, cells[-1]]).rstrip()
