@@ -29,6 +29,11 @@ SDKS = {
     "Stripe SDK for Node": (_node("stripe.mjs", "--fetch"), "api.stripe.com", BOUGHT),
     "Octokit": (_node("octokit.mjs"), "api.github.com", ["octocat", "t"]),
     "msal": (_python("msal_sdk.py"), "graph.microsoft.com", [200, "Agent"]),
+    "google-auth": (
+        _python("google_sdk.py"),
+        "cloudresourcemanager.googleapis.com",
+        [200, {"projects": [{"projectId": "p"}]}],
+    ),
 }
 
 

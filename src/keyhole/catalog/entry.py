@@ -8,6 +8,8 @@
                  fields a table of variable and field
 ``shared``       those of them that other entries claim as well
 ``settings``     optional: variables that are set to a text, which may have blanks
+``files``        optional: variables that name a file with a text, which may have blanks; ``<throw-away RSA key>`` in it
+                 is replaced by a private key in PEM, as a JSON string has it, made for one run and opening nothing
 ``[key]``        ``pattern`` (a regular expression for all of it), ``placeholder`` (how ours begins, or with ``*`` for
                  each letter to fill in), ``length``, ``token`` where it stands for a token that is made with the key;
                  for a credential of several fields ``[key.FIELD]`` with a ``title`` besides, and ``optional``
@@ -80,6 +82,7 @@ class CatalogEntry:
         fields: variable to field, for a credential of several fields.
         shared: variables that other entries claim as well.
         settings: variable to text.
+        files: variable to the text of the file that it names.
         keys: field to shape; the field ``value`` alone for a single key.
         blanks: to be filled in.
         services: to be made.
@@ -94,6 +97,7 @@ class CatalogEntry:
     fields: Mapping[str, str]
     shared: tuple[str, ...]
     settings: Mapping[str, str]
+    files: Mapping[str, str]
     keys: Mapping[str, KeyShape]
     blanks: tuple[Blank, ...]
     services: tuple[CatalogService, ...]
@@ -163,6 +167,7 @@ class CatalogEntry:
                 "variables": fields or list(self.variables),
                 **more,
                 **({"settings": dict(self.settings)} if self.settings else {}),
+                **({"files": dict(self.files)} if self.files else {}),
                 **({"test": test} if service is self.services[0] else {}),
             }
         return made
@@ -207,6 +212,7 @@ class CatalogEntry:
             blanks=(),
             key_page=put(self.key_page, answers),
             settings=put(settings, answers),
+            files=put(dict(self.files), answers),
             services=tuple(service for service in services if service.hosts),
             test=Probe.from_data(put(self.test.as_data(), answers)),
         )
@@ -232,6 +238,7 @@ class CatalogEntry:
             "variables",
             "shared",
             "settings",
+            "files",
             "key",
             "blank",
             "service",
@@ -247,6 +254,7 @@ class CatalogEntry:
             fields=fields,
             shared=reader.texts("shared", required=False),
             settings=reader.table_of_texts("settings"),
+            files=reader.table_of_texts("files"),
             keys=keys,
             blanks=read_blanks(reader.table("blank")) if "blank" in data else (),
             services=tuple(_service(part, name, keys) for part in reader.tables("service")),

@@ -37,6 +37,7 @@ class Granted:
         agent: its name.
         services: name to binding.
         variables: what ``run`` sets.
+        files: variable to the text of the file that it names.
         hidden: variables of another service that were left out, because one variable holds one placeholder.
     """
 
@@ -44,6 +45,7 @@ class Granted:
     services: dict[str, dict[str, Any]]
     variables: tuple[Variable, ...]
     hidden: tuple[Variable, ...]
+    files: Mapping[str, str]
 
     def for_session(self, own: Mapping[str, Mapping[str, str]]) -> Granted:
         """The same with the placeholders of one session: service to its placeholder, to the session's."""
@@ -70,12 +72,15 @@ def granted(client: Client, agent: str) -> Granted:
     services = {str(item["name"]): client.read(f"services/{item['name']}").data for item in usable}
     found: dict[str, Variable] = {}
     hidden = []
+    files: dict[str, str] = {}
     for name, data in sorted(services.items()):
-        for new in _variables(Service.from_data(name, data)):
+        service = Service.from_data(name, data)
+        files = {**service.files, **files}
+        for new in _variables(service):
             first = found.setdefault(new.name, new)
             if first.placeholder != new.placeholder:
                 hidden.append(new)
-    return Granted(agent, services, tuple(found.values()), tuple(hidden))
+    return Granted(agent, services, tuple(found.values()), tuple(hidden), files)
 
 
 def _variables(service: Service) -> Iterator[Variable]:

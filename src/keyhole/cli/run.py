@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,12 +87,24 @@ def run_command(
                 values,
                 hidden_paths(session),
                 sandbox=cast("SandboxWish", sandbox),
+                files=_files(gets),
             )
             _introduce(session, gets, values)
             return asyncio.run(run_child(plan, on_sandbox=lambda report: _tell(session, report)))
     except KeyholeError as error:
         session.out.error(error)
         return OWN_FAILURE
+
+
+def _files(gets: Granted) -> dict[str, bytes]:
+    """The files of the agent's services. A key in them is made here and now, and known to nobody else."""
+    if not gets.files:
+        return {}
+    from keyhole.crypto.throw_away import MARK, rsa_key  # noqa: PLC0415  # few commands need it, and it takes its time
+
+    wanted = any(MARK in text for text in gets.files.values())
+    key = json.dumps(rsa_key())[1:-1] if wanted else ""
+    return {variable: text.replace(MARK, key).encode() for variable, text in gets.files.items()}
 
 
 def _introduce(session: Session, gets: Granted, values: dict[str, Secret]) -> None:

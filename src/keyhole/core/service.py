@@ -54,6 +54,7 @@ class Service:
         placeholders: field to text, for the fields of a secret that has several.
         fields: variable to field, for variables that hold the placeholder of a field of its own.
         settings: variable to text, for what an agent needs besides and may know, such as the region of an account.
+        files: variable to the text of a file that it names, for SDKs that read their credentials from one.
         test: a harmless call.
         checks: conditions, limits and approval of a call that goes through it; ``None`` without any.
     """
@@ -72,6 +73,7 @@ class Service:
     placeholders: Mapping[str, str] = field(default_factory=dict, hash=False)
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+    files: Mapping[str, str] = field(default_factory=dict, hash=False)
     test: Probe | None = None
     certificate: str = ""
     checks: Checks | None = None
@@ -114,6 +116,7 @@ class Service:
             placeholders=placeholders,
             fields=fields,
             settings={_variable(key): _environment_text(text) for key, text in _table(data, "settings").items()},
+            files={_variable(key): _environment_text(text) for key, text in _table(data, "files").items()},
             test=Probe.from_data(data["test"]) if data.get("test") is not None else None,
             certificate=_certificate(data, inject, schemes),
             checks=Checks.from_data(data),
@@ -141,6 +144,8 @@ class Service:
             data["placeholders"] = dict(self.placeholders)
         if self.settings:
             data["settings"] = dict(self.settings)
+        if self.files:
+            data["files"] = dict(self.files)
         if self.test is not None:
             data["test"] = self.test.as_data()
         return data

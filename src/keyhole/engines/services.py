@@ -29,6 +29,7 @@ FIELDS = (
     Field("variables", "environment variables that hold the placeholder; or an object: variable to field"),
     Field("placeholders", "object: field to text, for secrets of several fields"),
     Field("settings", "object: environment variable to text, for what an agent may know, such as a region"),
+    Field("files", "object: environment variable to the text of a file that it names, with placeholders only"),
     Field("test", 'object: a harmless call, {"method", "path", …}'),
     Field("certificate", "path#field of the client's certificate and key, for TLS with the upstream"),
     Field("conditions", "object or list of objects: query, body, graphql, git, hours, until, and what they are for"),

@@ -66,7 +66,7 @@ async def run_child(
         was required is not to be had; 126 when the command cannot be executed; 127 when it is not found.
     """
     try:
-        with trust_files(plan.ca_pem, plan.base_env, java=has_java(plan.base_env)) as files:
+        with trust_files(plan.ca_pem, plan.base_env, java=has_java(plan.base_env), others=plan.files) as files:
             if sys.platform == "linux":
                 async with session_port(plan.proxy_url, on_message) as port:
                     return await _run_on_linux(plan, files, port, on_sandbox or (lambda _report: None), on_message)

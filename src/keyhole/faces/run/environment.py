@@ -63,7 +63,7 @@ def check_names(plan: RunPlan) -> None:
     Raises:
         InvalidRequest: the name is no variable's, or steers the command itself.
     """
-    for name in (*plan.placeholders, *plan.reveal):
+    for name in (*plan.placeholders, *plan.reveal, *plan.files):
         if not _NAME.fullmatch(name):
             raise InvalidRequest(f"{name!r} is not the name of an environment variable")
         if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
@@ -100,6 +100,7 @@ def child_environment(
     if port is not None:
         env["auto_proxy"] = _pac(port)
     env |= plan.placeholders
+    env |= {variable: str(path) for variable, path in files.others.items()}
     encoded = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
     encoded |= {name.encode(): secret.reveal() for name, secret in plan.reveal.items()}
     for key, data in encoded.items():

@@ -28,6 +28,7 @@ class RunPlan:
         ca_pem: the certificate of our authority, PEM.
         placeholders: environment variable to placeholder.
         reveal: environment variable to the real value; the caller was allowed to ``read`` it.
+        files: environment variable to the content of a file that it names, which ends with the command.
         hidden: the vault's files and directories, out of reach inside the sandbox. Prefer directories: a file that is
             replaced while the command runs is visible again.
         cwd: working directory of the child; ours when ``None``.
@@ -44,6 +45,7 @@ class RunPlan:
     cwd: Path | None = None
     base_env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     sandbox: SandboxWish = "auto"
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 REPLACING = (
@@ -59,6 +59,7 @@ class TrustFiles:
         combined: every certificate, for variables that replace a store.
         extra: ours and those the user had added for Node.
         java: a Java key store, or ``None`` where there is no Java.
+        others: variable to a file of the command's services.
         wget: a configuration for wget, which has no variable for certificates, or ``None`` where the user has one.
     """
 
@@ -66,10 +67,13 @@ class TrustFiles:
     extra: Path
     java: Path | None
     wget: Path | None = None
+    others: Mapping[str, Path] = field(default_factory=dict)
 
 
 @contextmanager
-def trust_files(ca_pem: bytes, environ: Mapping[str, str], *, java: bool) -> Iterator[TrustFiles]:
+def trust_files(
+    ca_pem: bytes, environ: Mapping[str, str], *, java: bool, others: Mapping[str, bytes] | None = None
+) -> Iterator[TrustFiles]:
     """Write the files into a private directory of their own, removed at the end.
 
     Raises:
@@ -81,14 +85,17 @@ def trust_files(ca_pem: bytes, environ: Mapping[str, str], *, java: bool) -> Ite
     try:
         ours = _certificates(ca_pem)
         combined = _unique([*_system(), *_named(environ, (*REPLACING, ADDING)), *ours])
+        named = {variable: folder / f"{variable}.file" for variable in others or {}}
         store = folder / "truststore.jks" if java else None
-        files = TrustFiles(folder / "ca-bundle.pem", folder / "ca.pem", store, _wget(folder, environ))
+        files = TrustFiles(folder / "ca-bundle.pem", folder / "ca.pem", store, _wget(folder, environ), named)
         _write(files.combined, _joined(combined))
         _write(files.extra, _joined(_unique([*_named(environ, (ADDING,)), *ours])))
         if files.java is not None:
             _write(files.java, _java_store(combined))
         if files.wget is not None:
             _write(files.wget, b"ca_certificate = " + os.fsencode(files.combined) + b"\n")
+        for variable, content in (others or {}).items():
+            _write(named[variable], content)
         yield files
     finally:
         shutil.rmtree(folder, ignore_errors=True)
