@@ -13,6 +13,7 @@ from keyhole.cli.bindings import bind, ensure_vault, grant, other_bindings
 from keyhole.cli.catalog import complete_name, list_entries, own_folder
 from keyhole.cli.consent import ask_hidden, ask_text, read_value
 from keyhole.cli.granted import DEFAULT_AGENT
+from keyhole.cli.names import agents
 from keyhole.core.errors import Conflict, InvalidRequest
 from keyhole.core.path import DEFAULT_FIELD, parse_name
 from keyhole.core.value import Secret
@@ -28,7 +29,13 @@ from keyhole.core.value import Secret
     """,
 )
 @click.argument("name", default="", shell_complete=complete_name)
-@click.option("--agent", default=DEFAULT_AGENT, show_default=True, help="Who may use it; made where there is none.")
+@click.option(
+    "--agent",
+    shell_complete=agents,
+    default=DEFAULT_AGENT,
+    show_default=True,
+    help="Who may use it; made where there is none.",
+)
 @click.option("--from-file", metavar="FILE", default="", help="Read the key from a file.")
 @click.option("--host", metavar="HOST", default="", help="Your site, region or server, for APIs that have several.")
 @click.option("--set", "said", multiple=True, metavar="NAME=TEXT", help="Other things that are asked for; no secrets.")

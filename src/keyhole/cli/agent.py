@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from keyhole.cli.base import Session, group, pass_session
+from keyhole.cli.names import agents
 from keyhole.core.path import parse_name
 
 
@@ -38,7 +39,7 @@ def list_agents(session: Session, /) -> None:
 
 
 @agent.command("show", examples="keyhole agent show coder")
-@click.argument("name")
+@click.argument("name", shell_complete=agents)
 @pass_session
 def show(session: Session, /, *, name: str) -> None:
     """One agent."""
@@ -54,7 +55,7 @@ def show(session: Session, /, *, name: str) -> None:
     keyhole agent token ci --scope proxy --ttl 20m --run 4711 --workflow nightly
     """,
 )
-@click.argument("name")
+@click.argument("name", shell_complete=agents)
 @click.option("--ttl", metavar="DURATION", help="How long it lives; 24h unless said.")
 @click.option("--scope", type=click.Choice(["full", "proxy"]), help="proxy: it can do nothing but make calls.")
 @click.option("--num-uses", type=int, metavar="N", help="Requests that it is good for.")
@@ -76,7 +77,7 @@ def token(session: Session, /, *, name: str, **fields: Any) -> None:
 
 
 @agent.command("revoke", examples="keyhole agent revoke coder")
-@click.argument("name")
+@click.argument("name", shell_complete=agents)
 @pass_session
 def revoke(session: Session, /, *, name: str) -> None:
     """End all tokens of an agent, at once."""
@@ -85,7 +86,7 @@ def revoke(session: Session, /, *, name: str) -> None:
 
 
 @agent.command("rm", examples="keyhole agent rm coder")
-@click.argument("name")
+@click.argument("name", shell_complete=agents)
 @pass_session
 def remove(session: Session, /, *, name: str) -> None:
     """Remove an agent with its grants, and end its tokens."""

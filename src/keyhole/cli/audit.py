@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from keyhole.cli.base import Session, group, pass_session
+from keyhole.cli.names import agents, secrets, services
 from keyhole.core.errors import InvalidRequest
 
 VIOLATED = 1
@@ -29,9 +30,9 @@ def audit() -> None:
 
 def _filters(function: F) -> F:
     options = (
-        click.option("--secret", metavar="NAME", help="Records of this secret."),
-        click.option("--agent", metavar="NAME", help="Records of this agent, or of user/NAME."),
-        click.option("--service", metavar="NAME", help="Calls through this service."),
+        click.option("--secret", shell_complete=secrets, metavar="NAME", help="Records of this secret."),
+        click.option("--agent", shell_complete=agents, metavar="NAME", help="Records of this agent, or of user/NAME."),
+        click.option("--service", shell_complete=services, metavar="NAME", help="Calls through this service."),
         click.option("--run", metavar="ID", help="Records of this run."),
         click.option("--step", metavar="ID", help="Records of this step."),
         click.option("--result", metavar="CODE", help="ok, or an error code such as policy_denied."),

@@ -28,6 +28,7 @@ class Session:
         vault: what ``--vault`` said.
         org: what ``--org`` said.
         vault_env: ``VAULT_ADDR`` and ``VAULT_TOKEN`` count.
+        asks: somebody at a terminal may be asked.
         passphrase: where the passphrase comes from.
     """
 
@@ -36,6 +37,7 @@ class Session:
         self.vault = ""
         self.org = ""
         self.vault_env = False
+        self.asks = True
         self.passphrase = PassphraseSource()
         self._where: Where | None = None
         self._client: Client | None = None
@@ -63,7 +65,9 @@ class Session:
     def _open(self, where: Where) -> LocalVault:
         from keyhole.cli.local import LocalVault  # noqa: PLC0415  # a client of a server opens no vault
 
-        self.local = LocalVault(where.location, passphrase=self.passphrase.get, interactive=has_terminal())
+        self.local = LocalVault(
+            where.location, passphrase=self.passphrase.get, interactive=self.asks and has_terminal()
+        )
         return self.local
 
     def names(self, path: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from keyhole.cli.base import Session, command, pass_session
+from keyhole.cli.names import services
 from keyhole.cli.output import printable
 from keyhole.core.errors import InvalidRequest
 
@@ -50,7 +51,9 @@ def _body(data: str | None) -> bytes | None:
 @click.option("--query", multiple=True, metavar="NAME=SECRET", help="Send it as a query parameter.")
 @click.option("--body-field", "body_fields", multiple=True, metavar="A.B=SECRET", help="Send it in the JSON body.")
 @click.option("--form-field", "form_fields", multiple=True, metavar="F=SECRET", help="Send it in a form.")
-@click.option("--service", default="", metavar="NAME", help="Use this service where several fit.")
+@click.option(
+    "--service", shell_complete=services, default="", metavar="NAME", help="Use this service where several fit."
+)
 @click.option("-X", "--method", default="", metavar="METHOD", help="GET, or POST with a body.")
 @click.option("--data", metavar="TEXT|@FILE|@-", help="The body.")
 @click.option("-H", "--set", "plain", multiple=True, metavar="'NAME: TEXT'", help="A header without a secret.")

@@ -16,6 +16,8 @@ import click
 
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.granted import DEFAULT_AGENT, granted
+from keyhole.cli.names import agents, services
+from keyhole.cli.names import clients as client_names
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, Unreachable
 from keyhole.faces.run.child import run_child
 from keyhole.faces.run.plan import RunPlan, SandboxReport
@@ -57,9 +59,24 @@ _Check = Callable[[Session], Iterator[Finding]]
     keyhole doctor --service stripe --agent coder --json
     """,
 )
-@click.option("--agent", metavar="NAME", default="", help=f"Whose services are meant; {DEFAULT_AGENT} unless said.")
-@click.option("--client", "clients", metavar="NAME", multiple=True, help="Try this client only; may be repeated.")
-@click.option("--service", metavar="NAME", default="", help="Look at the way to this service only.")
+@click.option(
+    "--agent",
+    shell_complete=agents,
+    metavar="NAME",
+    default="",
+    help=f"Whose services are meant; {DEFAULT_AGENT} unless said.",
+)
+@click.option(
+    "--client",
+    "clients",
+    shell_complete=client_names,
+    metavar="NAME",
+    multiple=True,
+    help="Try this client only; may be repeated.",
+)
+@click.option(
+    "--service", shell_complete=services, metavar="NAME", default="", help="Look at the way to this service only."
+)
 @pass_session
 def doctor_command(session: Session, /, *, agent: str, clients: tuple[str, ...], service: str) -> int:
     """Check this machine and this vault: seal, sandbox, proxy, CA, and every HTTP client that is here.

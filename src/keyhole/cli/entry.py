@@ -32,7 +32,10 @@ def main(args: Sequence[str] | None = None) -> int:
     if os.environ.get(_COMPLETE):
         from click.shell_completion import shell_complete  # noqa: PLC0415  # only a shell asks for it
 
-        return shell_complete(root, {}, PROG, _COMPLETE, os.environ[_COMPLETE])
+        from keyhole.cli.names import limit_time  # noqa: PLC0415  # the same
+
+        limit_time()
+        return shell_complete(root, {"obj": Session()}, PROG, _COMPLETE, os.environ[_COMPLETE])
     # A usage error can come before --json was read, and its reader is the same program.
     session = Session(json="--json" in words[: words.index("--") if "--" in words else None])
     try:

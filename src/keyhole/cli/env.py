@@ -6,10 +6,11 @@ import click
 
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.granted import DEFAULT_AGENT, granted
+from keyhole.cli.names import agents
 
 
 @command("env", examples="keyhole env\nkeyhole env --agent coder --json")
-@click.option("--agent", default=DEFAULT_AGENT, show_default=True, help="Whose environment.")
+@click.option("--agent", shell_complete=agents, default=DEFAULT_AGENT, show_default=True, help="Whose environment.")
 @pass_session
 def env_command(session: Session, /, *, agent: str) -> None:
     """Names and placeholders that ``run`` sets for an agent, and where the keys behind them may go.

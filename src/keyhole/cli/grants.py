@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from keyhole.cli.base import Session, command, pass_session
+from keyhole.cli.names import agents, secrets, services
 from keyhole.core.path import parse_name, parse_path
 
 
 @command("grant", examples="keyhole grant coder stripe")
-@click.argument("agent")
-@click.argument("service")
+@click.argument("agent", shell_complete=agents)
+@click.argument("service", shell_complete=services)
 @pass_session
 def grant_command(session: Session, /, *, agent: str, service: str) -> None:
     """Let an agent use a service. It can make calls through it and never sees the value."""
@@ -20,8 +21,8 @@ def grant_command(session: Session, /, *, agent: str, service: str) -> None:
 
 
 @command("revoke", examples="keyhole revoke coder stripe")
-@click.argument("agent")
-@click.argument("service")
+@click.argument("agent", shell_complete=agents)
+@click.argument("service", shell_complete=services)
 @pass_session
 def revoke_command(session: Session, /, *, agent: str, service: str) -> None:
     """Take a grant back. It holds from the next call on; tokens stay (keyhole agent revoke ends them)."""
@@ -31,7 +32,7 @@ def revoke_command(session: Session, /, *, agent: str, service: str) -> None:
 
 
 @command("who-can", examples="keyhole who-can stripe/api-key")
-@click.argument("name")
+@click.argument("name", shell_complete=secrets)
 @pass_session
 def who_can_command(session: Session, /, *, name: str) -> None:
     """Which agents can use a secret, and through which services; and which can read or change it."""
@@ -42,7 +43,7 @@ def who_can_command(session: Session, /, *, name: str) -> None:
 
 
 @command("what-can", examples="keyhole what-can coder")
-@click.argument("agent")
+@click.argument("agent", shell_complete=agents)
 @pass_session
 def what_can_command(session: Session, /, *, agent: str) -> None:
     """Which services an agent can use, where they go, and which secrets are in them."""

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from keyhole.cli.base import Session, command, pass_session
+from keyhole.cli.names import secrets
 from keyhole.core.errors import KeyholeError, NotFound, PolicyDenied
 from keyhole.core.path import parse_path
 
@@ -14,7 +15,7 @@ _MOST = 10_000
 
 
 @command("list", examples="keyhole list\nkeyhole list stripe\nkeyhole list --names --json")
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", shell_complete=secrets)
 @click.option("--names", is_flag=True, help="Names only: one request a folder.")
 @pass_session
 def list_command(session: Session, /, *, prefix: str, names: bool) -> None:
@@ -60,7 +61,7 @@ def _columns(entry: dict[str, Any]) -> list[Any]:
 
 
 @command("show", examples="keyhole show stripe/api-key\nkeyhole show stripe/api-key --json")
-@click.argument("name")
+@click.argument("name", shell_complete=secrets)
 @pass_session
 def show_command(session: Session, /, *, name: str) -> None:
     """All about a secret but its values: fields, type, owner, tags, expiry, versions, and who can use it."""

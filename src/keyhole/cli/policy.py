@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from keyhole.cli.base import Session, group, pass_session
+from keyhole.cli.names import policies
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.path import parse_policy_name
 
@@ -30,7 +31,7 @@ def list_policies(session: Session, /) -> None:
 
 
 @policy.command("show", examples="keyhole policy show agent/coder")
-@click.argument("name")
+@click.argument("name", shell_complete=policies)
 @pass_session
 def show(session: Session, /, *, name: str) -> None:
     """The text of a policy."""
@@ -39,7 +40,7 @@ def show(session: Session, /, *, name: str) -> None:
 
 
 @policy.command("write", examples="keyhole policy write ops ops.hcl\nkeyhole policy write ops < ops.hcl")
-@click.argument("name")
+@click.argument("name", shell_complete=policies)
 @click.argument("file", required=False)
 @pass_session
 def write(session: Session, /, *, name: str, file: str | None) -> None:
@@ -105,7 +106,7 @@ def _policies(session: Session, who: str) -> list[str]:
 
 
 @policy.command("rm", examples="keyhole policy rm ops")
-@click.argument("name")
+@click.argument("name", shell_complete=policies)
 @pass_session
 def remove(session: Session, /, *, name: str) -> None:
     """Remove a policy. Who had it loses what it gave, from the next request on."""

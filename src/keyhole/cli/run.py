@@ -13,6 +13,7 @@ import click
 
 from keyhole.cli.base import Command, Session, pass_session
 from keyhole.cli.granted import DEFAULT_AGENT, Granted, granted
+from keyhole.cli.names import agents, command_line
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.path import parse_secret_ref
 from keyhole.core.value import Secret
@@ -45,8 +46,10 @@ class ChildCommand(Command):
     """,
     context_settings={"allow_interspersed_args": False},
 )
-@click.argument("argv", nargs=-1, required=True, metavar="COMMAND [ARGUMENTS]…")
-@click.option("--agent", default=DEFAULT_AGENT, show_default=True, help="Who the command acts as.")
+@click.argument("argv", shell_complete=command_line, nargs=-1, required=True, metavar="COMMAND [ARGUMENTS]…")
+@click.option(
+    "--agent", shell_complete=agents, default=DEFAULT_AGENT, show_default=True, help="Who the command acts as."
+)
 @click.option(
     "--env", "reveal", multiple=True, metavar="[VARIABLE=]SECRET", help="Give the real value of this one; needs read."
 )

@@ -10,6 +10,7 @@ import click
 
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.consent import ask_yes, has_terminal, read_value
+from keyhole.cli.names import secrets
 from keyhole.cli.output import printable
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.path import DEFAULT_FIELD, parse_field, parse_path
@@ -40,7 +41,7 @@ def secret_name(text: str) -> str:
     echo '{"username": "app", "password": "…"}' | keyhole set db/prod --json-in
     """,
 )
-@click.argument("name")
+@click.argument("name", shell_complete=secrets)
 @click.argument("extra", nargs=-1, metavar="")
 @click.option("--field", metavar="FIELD", help="Set this field and leave the others.")
 @click.option("--from-file", metavar="FILE", default="", help="Read the value from a file.")
@@ -143,7 +144,7 @@ def _options(labels: dict[str, Any]) -> dict[str, Any]:
     keyhole get db/prod --json
     """,
 )
-@click.argument("name", metavar="NAME[#FIELD]")
+@click.argument("name", metavar="NAME[#FIELD]", shell_complete=secrets)
 @click.option("--version", type=int, metavar="N", help="An older version.")
 @click.option("--reveal", is_flag=True, help="Show it on the terminal without asking.")
 @click.option("-n", "--no-newline", is_flag=True, help="Print the value alone, without a newline after it.")

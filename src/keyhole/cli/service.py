@@ -10,6 +10,7 @@ import click
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.bindings import placeholder_for
 from keyhole.cli.checks import check_options, lines, read_checks, without_checks
+from keyhole.cli.names import secrets, services
 from keyhole.cli.ways import described, inject_of, way_options
 from keyhole.core.errors import (
     InvalidRequest,
@@ -63,7 +64,7 @@ def service() -> None:
 @click.option("--path", "paths", multiple=True, metavar="GLOB", help="* within a segment, ** across; all unless said.")
 @click.option("--deny-path", "deny_paths", multiple=True, metavar="GLOB", help="Wins over --path.")
 @click.option("--allow-address", "allow_addresses", multiple=True, metavar="CIDR", help="A private network.")
-@click.option("--secret", default="", metavar="NAME[#FIELD]", help="What is attached.")
+@click.option("--secret", shell_complete=secrets, default="", metavar="NAME[#FIELD]", help="What is attached.")
 @way_options
 @click.option("--certificate", metavar="NAME[#FIELD]", help="The client's certificate and its key.")
 @click.option("--variable", "variables", multiple=True, metavar="NAME", help="Variable that holds the placeholder.")
@@ -144,7 +145,7 @@ def list_services(session: Session, /) -> None:
 
 
 @service.command("show", examples="keyhole service show stripe")
-@click.argument("name")
+@click.argument("name", shell_complete=services)
 @pass_session
 def show(session: Session, /, *, name: str) -> None:
     """One service."""
@@ -161,7 +162,7 @@ def _shown(value: Any) -> str:
 
 
 @service.command("rm", examples="keyhole service rm stripe")
-@click.argument("name")
+@click.argument("name", shell_complete=services)
 @pass_session
 def remove(session: Session, /, *, name: str) -> None:
     """Remove a service. Calls through it are refused from the next one on; the secret stays."""
@@ -172,7 +173,7 @@ def remove(session: Session, /, *, name: str) -> None:
 
 
 @service.command("test", examples="keyhole service test stripe\nkeyhole service test github /user --method GET")
-@click.argument("name")
+@click.argument("name", shell_complete=services)
 @click.argument("path", default="")
 @click.option("--method", default="", metavar="M", help="GET unless said.")
 @pass_session

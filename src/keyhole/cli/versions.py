@@ -9,6 +9,7 @@ import click
 
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.consent import ask_yes
+from keyhole.cli.names import secrets
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.path import parse_path
 
@@ -30,7 +31,7 @@ def _versions(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @command("history", examples="keyhole history stripe/api-key\nkeyhole history stripe/api-key --json")
-@click.argument("name")
+@click.argument("name", shell_complete=secrets)
 @pass_session
 def history_command(session: Session, /, *, name: str) -> None:
     """Versions of a secret, without values."""
@@ -40,7 +41,7 @@ def history_command(session: Session, /, *, name: str) -> None:
 
 
 @command("rollback", examples="keyhole rollback stripe/api-key --to 2")
-@click.argument("name")
+@click.argument("name", shell_complete=secrets)
 @click.option("--to", "version", type=int, required=True, metavar="N", help="The version whose value is wanted.")
 @pass_session
 def rollback_command(session: Session, /, *, name: str, version: int) -> None:
@@ -78,7 +79,7 @@ def rollback_command(session: Session, /, *, name: str, version: int) -> None:
     keyhole expire stripe/api-key --never
     """,
 )
-@click.argument("name")
+@click.argument("name", shell_complete=secrets)
 @click.option("--at", metavar="TIME", help="A date, or a time such as 2027-01-31T12:00:00Z.")
 @click.option("--in", "duration", metavar="DURATION", help="From now, such as 90d.")
 @click.option("--never", is_flag=True, help="Take the expiry away.")
@@ -104,7 +105,7 @@ def expire_command(session: Session, /, *, name: str, at: str | None, duration: 
     keyhole rm stripe/api-key --all --yes # every version and all that is known of it
     """,
 )
-@click.argument("name")
+@click.argument("name", shell_complete=secrets)
 @click.option("--version", "chosen", type=int, multiple=True, metavar="N", help="This version; may be repeated.")
 @click.option("--destroy", is_flag=True, help="Remove the value for good.")
 @click.option("--all", "everything", is_flag=True, help="Remove the secret with all versions for good.")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from keyhole.cli.base import Session, command, pass_session
+from keyhole.cli.names import agents, services
 
 NOT_ALLOWED = 1
 
@@ -21,8 +22,10 @@ NOT_ALLOWED = 1
 )
 @click.argument("method")
 @click.argument("url")
-@click.option("--agent", metavar="NAME", default="", help="Who would call; you, unless said.")
-@click.option("--service", metavar="NAME", default="", help="The service that the call would name.")
+@click.option("--agent", shell_complete=agents, metavar="NAME", default="", help="Who would call; you, unless said.")
+@click.option(
+    "--service", shell_complete=services, metavar="NAME", default="", help="The service that the call would name."
+)
 @pass_session
 def why_command(session: Session, /, *, method: str, url: str, agent: str, service: str) -> int:
     """Which service a call would go through and what would be attached, or exactly why not.
