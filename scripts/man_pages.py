@@ -66,7 +66,7 @@ def usage(command: click.Command, context: click.Context) -> str:
 
 def page(name: str, command: click.Command, brief: str) -> str:
     """The page of a command and its verbs."""
-    parent = click.Context(root, info_name="keyhole")
+    parent = click.Context(root, info_name="keyhole", **root.context_settings)
     context = parent if command is root else click.Context(command, parent=parent, info_name=name)
     title = "keyhole" if command is root else f"keyhole-{name}"
     verbs = sorted(command.commands.items()) if isinstance(command, click.Group) and command is not root else []

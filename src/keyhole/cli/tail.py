@@ -13,6 +13,7 @@ import click
 from keyhole.cli.audit import WAIT, followed
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.calls import HEAD, Calls, Line
+from keyhole.cli.names import agents, services
 from keyhole.cli.output import coloured, printable
 
 _WIDTHS = (8, 12, 44, 6, 6)
@@ -26,8 +27,8 @@ _MASKED, _FAINT, _BOLD, _PLAIN = "\x1b[35m", "\x1b[2m", "\x1b[1m", "\x1b[0m"
     "tail",
     examples="keyhole tail\nkeyhole tail --agent coder --refused\nkeyhole tail -n 50 --no-follow\nkeyhole tail --json",
 )
-@click.option("--agent", metavar="NAME", help="Calls of this agent, or of user/NAME.")
-@click.option("--service", metavar="NAME", help="Calls through this service.")
+@click.option("--agent", shell_complete=agents, metavar="NAME", help="Calls of this agent, or of user/NAME.")
+@click.option("--service", shell_complete=services, metavar="NAME", help="Calls through this service.")
 @click.option("--refused", is_flag=True, help="Only what was refused, failed, waits for approval, or is an alarm.")
 @click.option(
     "-n",
