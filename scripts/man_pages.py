@@ -40,7 +40,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 def options(command: click.Command, context: click.Context) -> Iterator[str]:
     """What can be said, with what it means."""
-    for parameter in command.get_params(context):
+    for parameter in command.params:
         if not isinstance(parameter, click.Option) or parameter.hidden:
             continue
         record = parameter.get_help_record(context)
@@ -48,6 +48,8 @@ def options(command: click.Command, context: click.Context) -> Iterator[str]:
             yield ".TP"
             yield f"\\fB{escape(record[0])}\\fR"
             yield escape(record[1] or "")
+    # Click keeps the option of the first context that it was asked in, which may have been one without the short form.
+    yield from (".TP", "\\fB\\-h, \\-\\-help\\fR", "Show this message and exit.")
 
 
 def examples(command: click.Command) -> Iterator[str]:
