@@ -4,8 +4,8 @@ Servers disagree about what a query says, and a condition is worth nothing where
 one that was judged. So of a parameter with a condition:
 
 1. It stands once. Some servers take the first of two, some the last, some both.
-2. No other parameter looks like it: in other case or width, encoded twice, with ``[]`` behind it, cut at a NUL, or with
-   a dot or space where PHP puts an underscore.
+2. No other parameter looks like it: in other case or width, encoded twice, with ``[]`` or more behind it, cut at a NUL,
+   with a space before it, or with a dot or space where PHP puts an underscore.
 3. ``;`` separates for some servers and not for others, ``+`` is a space for some: the condition holds in each reading.
 4. Names and values are UTF-8 and well-formed percent-encoding (RFC 3986, section 2.1).
 """
@@ -61,8 +61,11 @@ class Reading:
         if looks is None:
             looks = self._looks[nested] = {}
             for each in self.parameters:
-                looks.setdefault(fold(each.name, nested=nested), []).append(each)
-        found = looks.get(fold(name, nested=nested), [])
+                looks.setdefault(_looks(each.name, nested=nested), []).append(each)
+        look = _looks(name, nested=nested)
+        found = looks.get(look, [])
+        if nested:  # PHP passes over what stands behind a bracket, and what stands in further ones takes its place
+            found = [each for key, those in looks.items() if key.startswith(look) for each in those]
         if not found:
             return None
         if len(found) > 1 or found[0].name != name:
@@ -101,6 +104,11 @@ def fold(name: str, *, nested: bool = False) -> str:
     if not name.isascii():
         name = "".join(char for char in name if not is_invisible(char))
     return name if nested else _UNDERSCORED.sub("_", name.partition("[")[0] or name)
+
+
+def _looks(name: str, *, nested: bool) -> str:
+    """``fold`` of a name as it stands in a query or form, where ``+`` may be a space."""
+    return fold(name.replace("+", " "), nested=nested)
 
 
 def _parameters(parts: list[str]) -> list[Parameter]:
