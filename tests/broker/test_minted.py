@@ -377,3 +377,28 @@ def test_nothing_is_minted_for_a_call_that_waits_or_is_refused(stack: Stack, run
         assert endpoint.minted == 1
 
     run(go())
+
+
+def test_token_for_one_host_is_not_sent_to_another_that_wants_its_own(stack: Stack, run) -> None:
+    async def say(request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.target.endswith(b"/token"):
+            [scope] = parse_qs(request.body.decode())["scope"]
+            writer.write(answer({"access_token": f"token-for-{scope.split('/')[2]}", "expires_in": 3600}))
+        else:
+            writer.write(OK)
+
+    async def go() -> None:
+        stack.upstream.say = say
+        await stack.secret("entra/key", SECRET)
+        how = {"kind": "azure", "tenant": "t.example", "client_id": "app", "login": f"https://b.test:{stack.secure}/"}
+        await stack.service(
+            "entra", secret="entra/key", inject=how, hosts=[f"a.test:{stack.secure}", f"c.test:{stack.secure}"]
+        )
+        token = await stack.agent("entra", "entra")
+        for host in ("a.test", "c.test", "a.test"):
+            assert (await stack.get(token, host=host)).status == 200
+            assert stack.upstream.last.values(b"authorization") == [f"Bearer token-for-{host}".encode()]
+        assert sum(request.target.endswith(b"/token") for request in stack.upstream.requests) == 2
+        await stack.ask("delete", "services/entra")
+
+    run(go())

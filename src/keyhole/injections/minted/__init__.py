@@ -18,6 +18,7 @@ from keyhole.core.url import parse_url
 from keyhole.injections import Steps, Terms, header_value
 
 _KEPT = "token"
+_MOST = 64  # tokens of one service and its values
 _MARGIN = 60.0  # seconds before its end from which a token is not used any more
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2
 _ERROR = re.compile(r"[a-z_]{1,40}")
@@ -47,7 +48,9 @@ def token_until(value: bytes, now: float, lifetime: float) -> Token:
     return Token(header_value(value), now + lifetime - min(_MARGIN, lifetime / 5))
 
 
-def with_token(message: Message, terms: Terms, mint: Callable[[], Minting], attach: Callable[[bytes], None]) -> Steps:
+def with_token(
+    message: Message, terms: Terms, mint: Callable[[], Minting], attach: Callable[[bytes], None], audience: str = ""
+) -> Steps:
     """Send a message with a token that is kept, or made now.
 
     Args:
@@ -55,25 +58,29 @@ def with_token(message: Message, terms: Terms, mint: Callable[[], Minting], atta
         terms: keep the token.
         mint: makes one; yields errands.
         attach: puts it into the message.
+        audience: of the token, where not all of a service's hosts have the same.
     """
-    token = _kept(terms)
+    name = f"{_KEPT} {audience}"
+    if len(terms.kept) >= _MOST:
+        terms.kept.clear()
+    token = _kept(terms, name)
     known = token is not None
     if token is None:
-        token = terms.kept[_KEPT] = yield from mint()
+        token = terms.kept[name] = yield from mint()
     _attach(message, token, attach)
     heard = yield message
     if heard.status == 401 and known and not message.streams and message.method in _REPEATABLE:
-        if terms.kept.get(_KEPT) is token:
-            del terms.kept[_KEPT]
-        again = _kept(terms)  # perhaps made by another call meanwhile
+        if terms.kept.get(name) is token:
+            del terms.kept[name]
+        again = _kept(terms, name)  # perhaps made by another call meanwhile
         if again is None:
-            again = terms.kept[_KEPT] = yield from mint()
+            again = terms.kept[name] = yield from mint()
         _attach(message, again, attach)
         yield message
 
 
-def _kept(terms: Terms) -> Token | None:
-    token = terms.kept.get(_KEPT)
+def _kept(terms: Terms, name: str) -> Token | None:
+    token = terms.kept.get(name)
     return token if isinstance(token, Token) and token.until > terms.now else None
 
 

@@ -20,7 +20,7 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
         url = f"{how['login']}{how['tenant']}/oauth2/v2.0/token"
         scope = how["scope"] or f"https://{message.host}/.default"
         attach = in_header(message, "authorization", "Bearer {}")
-        return with_token(message, terms, lambda: _mint(how, terms, url, {"scope": scope}, basic=False), attach)
+        return with_token(message, terms, lambda: _mint(how, terms, url, {"scope": scope}, basic=False), attach, scope)
     wanted = {name: how[name] for name in ("scope", "audience") if how[name]}
     attach = in_header(message, how["name"], how["template"])
     basic = how["auth"] == "basic"
