@@ -523,3 +523,44 @@ def test_placeholder_in_a_body_that_streams_is_found_across_chunks(stack: Stack,
 
     assert run(ask()).status == 200
     assert stack.upstream.last.body == b"".join(pieces).replace(PLAIN.encode(), SECRET.encode())
+
+
+SPECIAL = "sk/live <51>&Hx\"Key'9Zq7%25~tail"
+IN_BODY = {"method": "POST", "body": b'{"q":"phkeyhole1234567"}', "headers": b"Content-Type: application/json\r\n"}
+WRITTEN = [
+    ({"kind": "query", "name": "k"}, SPECIAL, {}),
+    (
+        {"kind": "path", "text": "phkeyhole1234567"},
+        SPECIAL.replace("/", "-").replace("%", "-"),
+        {"path": "/v1/phkeyhole1234567"},
+    ),
+    ({"kind": "body", "field": "k"}, SPECIAL, IN_BODY),
+    ({"kind": "form", "field": "k"}, SPECIAL, {"method": "POST"}),
+    (
+        {"kind": "placeholder", "text": "phkeyhole1234567", "in": ["query"]},
+        SPECIAL,
+        {"path": "/v1/?q=phkeyhole1234567"},
+    ),
+    ({"kind": "placeholder", "text": "phkeyhole1234567", "in": ["body"]}, SPECIAL, IN_BODY),
+]
+
+
+@pytest.mark.parametrize(("how", "value", "request_"), WRITTEN)
+def test_escaped_form_that_an_injection_wrote_is_masked_when_it_comes_back_in_base64(
+    stack: Stack, run, how: dict, value: str, request_: dict
+) -> None:
+    async def echo(request: Received, writer: asyncio.StreamWriter) -> None:
+        content = base64.b64encode(request.target + b"\n" + request.body)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content))
+
+    async def go() -> None:
+        stack.upstream.say = echo
+        await stack.secret("written/key", value)
+        await stack.service("written", secret="written/key", inject=how)
+        reply = await stack.get(await stack.agent("written", "written"), **request_)
+        assert reply.status == 200
+        assert b"9Zq7" in stack.upstream.last.target + stack.upstream.last.body
+        assert b"*" * 16 in reply.body
+        await stack.ask("delete", "services/written")
+
+    run(go())

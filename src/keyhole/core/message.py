@@ -151,6 +151,11 @@ class Message:
                 return value
         return None
 
+    def wrote(self, value: bytes, written: bytes) -> None:
+        """Name the form in which a secret stands in the message, where that is not its own."""
+        if written != value:
+            self.forms.append(written)
+
     def remove(self, name: bytes) -> None:
         """Drop every header of this name."""
         self.headers = [pair for pair in self.headers if pair[0] != name]

@@ -8,7 +8,7 @@ from keyhole.core.message import Message
 from keyhole.core.placed import field_path
 from keyhole.injections import Steps, Terms
 from keyhole.injections.content import change, media_type, require_body, require_plain
-from keyhole.injections.json_text import set_field
+from keyhole.injections.json_text import quoted, set_field
 
 _JSON = b"application/json"
 _UTF8 = frozenset({b"utf-8", b"utf8", b"us-ascii"})
@@ -31,6 +31,7 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     else:
         message.set(b"content-type", _JSON)
     change(message, set_field(message.content or b"{}", field_path(how["field"]), value))
+    message.wrote(value, quoted(value)[1:-1])
     yield message
 
 

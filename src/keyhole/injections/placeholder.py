@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 
@@ -78,6 +79,7 @@ def _in_path(message: Message, text: bytes, value: bytes) -> None:
     if not sound:
         raise _unfit_for_a_path()
     message.target = changed + mark + query
+    message.wrote(value, written)
 
 
 def _path_value(value: bytes) -> bytes:
@@ -99,12 +101,15 @@ def _in_query(message: Message, text: bytes, value: bytes) -> None:
     if pattern(text, PERCENT).search(query) is not None:
         parameters.target_value(value)
         message.target = path + mark + replaced(query, text, PERCENT, value)
+        message.wrote(value, PERCENT.write(value))
 
 
 def _in_body(message: Message, text: bytes, value: bytes) -> None:
     syntax = _syntax(message)
     if syntax is None:
         return
+    with contextlib.suppress(InvalidRequest):  # then a body in which the text stands is refused
+        message.wrote(value, syntax.write(value))
     if message.content is None:
         message.recode = Replacer(text, syntax, value)
         return

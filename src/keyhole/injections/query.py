@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from keyhole.core.inject import Inject
 from keyhole.core.message import Message
 from keyhole.injections import Steps, Terms
-from keyhole.injections.parameters import set_parameter, target_value
+from keyhole.injections.parameters import encode, set_parameter, target_value
 
 
 def inject(message: Message, how: Inject, terms: Terms) -> Steps:
@@ -15,6 +15,7 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     path, _, query = message.target.partition(b"?")
     for name, value in _wanted(how, terms.values):
         query = set_parameter(query, name, target_value(value))
+        message.wrote(value, encode(value))
     message.target = path + b"?" + query
     yield message
 
