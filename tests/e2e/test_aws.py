@@ -153,6 +153,7 @@ def test_a_url_that_the_agent_presigns_works_for_it(place, aws):
     assert aws.objects == {"a b": b"presigned"}
 
 
+@pytest.mark.client("boto3")
 def test_dynamodb_and_sts(place, aws):
     done = place.boto(
         """

@@ -67,6 +67,20 @@ def test_a_server_that_echoes_the_key_in_every_form_gives_it_to_no_client(world,
     assert not held(KEY, done.stdout)
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        AIOHTTP.replace("trust_env=True", ""),
+        "import sys, urllib3; urllib3.PoolManager(retries=False).request('GET', sys.argv[1])",
+    ],
+    ids=["aiohttp", "urllib3"],
+)
+def test_a_client_that_is_not_told_of_the_proxy_reaches_nobody(world, script):
+    before = len(world.upstream.seen)
+    world.run(client("python"), "-c", script, f"{world.base}/v1/untold", code=1)
+    assert len(world.upstream.seen) == before
+
+
 @pytest.mark.client("net/http of Go")
 def test_go_is_let_in(world):
     env = {"GOCACHE": str(world.folder / "go"), "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
