@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cli_driver import ok, run
+from keyhole import Client
 
 VALUE = "sk_live_0123456789"
 ODD_WAYS = [
@@ -155,6 +156,61 @@ def test_why_names_a_secret_that_could_not_be_lent(stripe):
     assert "keyhole set stripe/api-key" in run(*asked).out
     ok("rm", "stripe/api-key", "--all")
     assert run(*asked, "--json").json["error"]["code"] == "not_found"
+
+
+NEARLY = [
+    ("GET", "https://api.strpe.com/v1/x", {"host": "api.stripe.com"}),
+    ("GET", "http://api.stripe.com:443/v1/x", {"scheme": "https"}),
+    ("GET", "https://api.stripe.com:8443/v1/x", {"port": "443"}),
+    ("DELETE", "https://api.stripe.com/v1/x", {"method": "GET POST"}),
+    ("GET", "https://api.stripe.com/v2/x", {"path": "/v1/**"}),
+    ("PUT", "https://api.stripe.com/v2/x", {"method": "GET POST", "path": "/v1/**"}),
+    ("GET", "https://api.stripe.com/v1/keys", {"path": "none of /v1/keys"}),
+]
+
+
+@pytest.mark.parametrize(("method", "url", "differs"), NEARLY)
+def test_why_names_the_part_in_which_a_call_differs_from_a_service(vault, method, url, differs):
+    ok("set", "pay/key", stdin=VALUE)
+    rules = ("--method", "GET", "--method", "POST", "--path", "/v1/**", "--deny-path", "/v1/keys")
+    ok("service", "add", "pay", "--host", "api.stripe.com", "--secret", "pay/key", "--bearer", *rules)
+    ok("agent", "add", "coder")
+    ok("grant", "coder", "pay")
+    ran = run("why", method, url, "--agent", "coder", "--json")
+    assert ran.code == 1
+    assert ran.json["near"] == [{"service": "pay", "differs": differs}]
+    text = run("why", method, url, "--agent", "coder").out
+    for part, wants in differs.items():
+        assert f"the {part} ({wants})" in text
+
+
+def test_why_names_no_service_that_has_nothing_to_do_with_the_call(stripe):
+    ok("grant", "coder", "stripe")
+    assert "near" not in run("why", "GET", "https://collect.example/", "--agent", "coder", "--json").json
+
+
+def test_an_agent_that_asks_is_told_of_no_service_that_it_may_not_use(stripe, monkeypatch):
+    token = ok("agent", "token", "coder", "--ttl", "5m", "--json").json["token"]
+    monkeypatch.setenv("KEYHOLE_TOKEN", token)
+    assert "near" not in run("why", "GET", "https://api.strpe.com/", "--json").json
+
+
+def test_why_says_what_else_belongs_to_a_call(vault):
+    ok("set", "app/key", stdin=VALUE)
+    ok("set", "app/certificate", stdin=VALUE)
+    with Client() as client:
+        inject = {"kind": "client-credentials", "token_url": "https://login.example.com/token", "client_id": "x"}
+        client.write("services/app", {"hosts": ["api.example.com"], "secret": "app/key", "inject": inject})
+    rules = ("--certificate", "app/certificate", "--rate", "10/m", "--approve", "POST /v1/refunds")
+    ok("service", "add", "pay", "--host", "pay.example.com", "--secret", "app/key", "--bearer", *rules)
+    ok("org", "set", "--tripwire", "revoke")
+    ok("agent", "add", "coder")
+    ok("grant", "coder", "app")
+    ok("grant", "coder", "pay")
+    assert "token:    made with the secret" in ok("why", "GET", "https://api.example.com/", "--agent", "coder").out
+    said = ok("why", "POST", "https://pay.example.com/v1/refunds", "--agent", "coder").out
+    for words in ("app/certificate", "10", "person", "ends the session's token"):
+        assert words in said, said
 
 
 def test_questions_about_an_agent_that_is_not_there_say_so(stripe):

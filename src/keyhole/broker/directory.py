@@ -158,7 +158,8 @@ def _best(granted: list[Service], wanted: Wanted) -> Match:
         names = ", ".join(sorted(service.name for service in granted))
         return Match(
             refusal=PolicyDenied(
-                f"{wanted.method} {wanted.paths[0]} is not among what {names} allows", "keyhole service show NAME"
+                f"{wanted.method} {wanted.paths[0]} is not among what {names} allows",
+                f"keyhole service show {min(service.name for service in granted)}",
             ),
             about=min(service.name for service in granted),
         )

@@ -9,8 +9,10 @@ from keyhole import __version__
 from keyhole.broker.broker import Broker
 from keyhole.broker.checks import foresee
 from keyhole.broker.directory import Wanted
+from keyhole.broker.nearly import nearly
 from keyhole.core.errors import Expired, InvalidRequest, KeyholeError, NotFound, PolicyDenied
 from keyhole.core.identity import Caller
+from keyhole.core.minted import MINTED
 from keyhole.core.request import Operation, Reply
 from keyhole.core.target import canonical_target, readings
 from keyhole.core.url import split_url
@@ -43,11 +45,16 @@ class _Handlers:
         except KeyholeError as error:
             return Reply({**answer, "allowed": False, **_refusal(error)})
         if match.refusal is not None:
-            return Reply({**answer, "allowed": False, **_refusal(match.refusal)})
+            near = await self._near(context, caller, wanted)
+            return Reply({**answer, "allowed": False, **_refusal(match.refusal), **({"near": near} if near else {})})
         if match.service is None:
             return Reply({**answer, "allowed": True, "service": None, "inject": None, "egress": state.org.egress})
         service = match.service
-        answer |= {"service": service.name, "secret": service.secret}
+        answer |= {"service": service.name, "secret": service.secret, "tripwire": state.org.tripwire}
+        if service.certified:
+            answer["certificate"] = service.certificate or service.secret
+        if service.inject.kind in MINTED:
+            answer["minted"] = True
         try:
             await self._vault.check_loan(state, caller, service)
         except (Expired, NotFound) as error:
@@ -62,6 +69,17 @@ class _Handlers:
                 **({"checks": checks} if checks else {}),
             }
         )
+
+    async def _near(self, context: Context, caller: Caller, wanted: Wanted) -> list[dict[str, Any]]:
+        """Services that the call nearly means, among those that the agent may use or the reader may look at."""
+        state = await self._vault.compiled.state(context.caller.org_id)
+        known = (
+            service
+            for service in (await self._vault.services(state)).values()
+            if caller.acl.decide("use", f"services/{service.name}")
+            or context.caller.allows("read", f"services/{service.name}")
+        )
+        return nearly(known, wanted)
 
     async def _of(self, context: Context, agent: str) -> Caller:
         """The agent that is asked about; asking about another than oneself needs read on it."""

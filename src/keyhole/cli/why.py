@@ -11,6 +11,11 @@ from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.names import agents, services
 
 NOT_ALLOWED = 1
+# What an org has unless told, "stop", is not worth a line.
+_TRIPWIRES = {
+    "revoke": "a placeholder or value in any other place stops the call and ends the session's token",
+    "off": "off: a placeholder or value in another place is not noticed",
+}
 
 
 @command(
@@ -44,6 +49,9 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         error = answer["error"]
         yield f"not allowed: {answer['method']} {answer['url']} as {who}"
         yield f"  why:  {error['code']}: {error['reason']}"
+        for near in answer.get("near", ()):
+            parts = ", ".join(f"the {part} ({wants})" for part, wants in near["differs"].items())
+            yield f"  near: the service {near['service']} differs in {parts}"
         if error["hint"]:
             yield f"  next: {error['hint']}"
         return
@@ -55,8 +63,14 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"  rule:     methods {_list(answer['methods'])}, paths {_list(answer['paths'])}"
     yield f"  secret:   {answer['secret']}"
     yield f"  injected: {answer['inject']}"
+    if answer.get("minted"):
+        yield "  token:    made with the secret, which itself goes to the token endpoint at most"
+    if certificate := answer.get("certificate"):
+        yield f"  client:   shows the certificate in {certificate}, whose key stays here"
     for line in answer.get("checks", ()):
         yield f"  checked:  {line}"
+    if tripwire := _TRIPWIRES.get(answer.get("tripwire", "")):
+        yield f"  tripwire: {tripwire}"
 
 
 def _list(items: list[str]) -> str:
