@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from keyhole.broker import explain, reach
+from keyhole.broker import capturing, explain, reach
 from keyhole.broker.broker import Broker
 from keyhole.broker.live import StreamLimits
 from keyhole.broker.upstream import Origin, Pool, UpstreamLimits, UpstreamTimeouts
@@ -113,7 +113,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     def extend(vault: Vault) -> tuple[Route, ...]:
         keyhole.opened.set()
         why = explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
-        return (*why, *reach.routes(keyhole.pool, vault))
+        return (*why, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))
 
     refusals = RefusalLimits(config.refusal_rate, config.refusal_burst)
     node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress, refusals=refusals)

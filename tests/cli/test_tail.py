@@ -173,3 +173,31 @@ def test_there_is_colour_on_a_terminal_unless_nobody_wants_it(local, plain):
     os.close(theirs)
     assert (b"\x1b[31m" in found) is not plain
     assert (b"\x1b[1m" in found) is not plain
+
+
+def test_calls_from_now_on_are_written_to_a_file(vault, tmp_path):
+    token = furnish()
+    path = tmp_path / "calls.har"
+    with tailing("--har", str(path), env=environment(**keyhole_settings())) as process:
+        own = keyhole_settings() | {"KEYHOLE_TOKEN": token}
+
+        def act():
+            command = [
+                sys.executable,
+                "-m",
+                "keyhole",
+                "call",
+                "https://stranger.example.invalid/x",
+                "--service",
+                "pay",
+            ]
+            subprocess.run(command, env=environment(**own), capture_output=True, check=False)
+
+        read_until(process.stdout.fileno(), b"no_service", act)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
+        assert b"Traceback" not in process.stderr.read()
+    first = json.loads(path.read_bytes())["log"]["entries"][0]
+    assert first["request"]["method"] == "CONNECT"
+    assert first["request"]["url"] == "https://stranger.example.invalid"
+    assert first["_keyhole"]["result"] == "no_service"

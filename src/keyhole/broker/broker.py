@@ -10,9 +10,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from keyhole.broker.ca import Authorities
+from keyhole.broker.capture import Captures
 from keyhole.broker.certified import client_identity
 from keyhole.broker.checks import Gate
 from keyhole.broker.directory import Directory, Match, Wanted, no_service
@@ -47,6 +49,7 @@ from keyhole.core.service import SCHEMES, Service
 from keyhole.core.target import canonical_target, readings
 from keyhole.net.guard import Guard
 from keyhole.net.tls import client_context
+from keyhole.scrub import Scrubber
 from keyhole.vault.alarms import to_the_end
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
@@ -85,6 +88,7 @@ class Broker:
         self._tripwires = Tripwires()
         self._guards: dict[tuple[str, ...], Guard] = {}
         self._authorities: tuple[Vault, Authorities] | None = None
+        self._captures: Captures | None = None
         node.forgetting.append(self._forget)
 
     async def open_tunnel(self, credential: bytes, host: str, port: int, remote: str = "") -> ssl.SSLContext | None:
@@ -103,8 +107,11 @@ class Broker:
         match = self._match_tunnel(directory, state, caller, authority)
         refusal = match.refusal
         if refusal is not None:
-            await vault.record_refusal(state, caller, _about(request, match), refusal)
+            request = _about(request, match)
+            await vault.record_refusal(state, caller, request, refusal)
             refusal.request_id = request.id
+            if self._captures is not None:
+                self._captures.refused_tunnel(state, caller, request, refusal)
             raise refusal
         return await self.authorities(vault).context(state, host)
 
@@ -137,6 +144,9 @@ class Broker:
         data = _summary(call, authority, target=not leaks)
         request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
         try:
+            if self._captures is not None:
+                make = partial(self._handle, call=call, authority=authority, request=request, leaks=leaks)
+                return await self._captures.watch(vault, call, make, private=leaks)
             return await self._handle(vault, call, authority, request, leaks=leaks)
         except KeyholeError as error:
             error.request_id = request.id
@@ -294,8 +304,24 @@ class Broker:
             self._authorities = (vault, Authorities(vault))
         return self._authorities[1]
 
+    def watched_by(self, captures: Captures | None) -> None:
+        """Let calls be noted from now on, or no longer."""
+        self._captures = captures
+        self._pool.lease = Lease if captures is None else captures.lease
+
+    def known_values(self, org_id: str) -> Scrubber | None:
+        """What finds the values of an org's secrets, as far as they are known now."""
+        return self._tripwires.known(org_id)
+
+    async def learn_values(self, vault: Vault, state: OrgState) -> Scrubber:
+        """The same as of now."""
+        return await self._tripwires.learn(vault, state)
+
     def _forget(self) -> None:
         """The vault was sealed: nothing that came out of it stays here."""
+        if self._captures is not None:
+            self._captures.forget()
+            self.watched_by(None)
         self._scrubbers = Scrubbers()
         self._kept = Kept()
         self._gate = Gate()

@@ -211,6 +211,7 @@ class Pool:
         limits: UpstreamLimits | None = None,
     ) -> None:
         self.limits = limits or UpstreamLimits()
+        self.lease: type[Lease] = Lease
         self._dialer = dialer
         self._tls_context = tls_context
         self._idle: dict[Origin, list[_Connection]] = {}
@@ -247,7 +248,7 @@ class Pool:
             context: of TLS, when it is not the usual one, such as one with a client's certificate.
             fresh: take none that was used before, for what will change its protocol.
         """
-        return Lease(self, Origin(key, scheme, host, port), guard, context, fresh=fresh)
+        return self.lease(self, Origin(key, scheme, host, port), guard, context, fresh=fresh)
 
     async def send(
         self,

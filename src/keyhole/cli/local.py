@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keyhole.faces.proxy import ProxyServer
 
 _STATUS = "sys/seal-status"
-_OF_THE_ROAD = ("sys/why", "sys/keyhole", "sys/reach")
+_OF_THE_ROAD = ("sys/why", "sys/keyhole", "sys/reach", "sys/capture")
 _FREE_PORT = "127.0.0.1:0"
 
 
@@ -62,7 +62,7 @@ class LocalVault:
         """
         if path == _STATUS:
             return Reply(await (await self._closed_node()).status(), bare=True)
-        node = await self._open_node(road=path in _OF_THE_ROAD)
+        node = await self._open_node(road=path.startswith(_OF_THE_ROAD))
         credential = token.encode() if token else LocalOwner()
         return await node.handle(Request(credential, Operation(operation), path, data, org))
 

@@ -60,10 +60,19 @@ class ChildCommand(Command):
     show_default=True,
     help="Shut the command in where the system allows it, or not without, or not at all.",
 )
+@click.option("--capture", metavar="FILE", help="Write what its calls look like to a HAR file, without any value.")
 @click.option("--ttl", default="24h", show_default=True, help="How long its token may live at most.")
 @pass_session
 def run_command(
-    session: Session, /, *, argv: tuple[str, ...], agent: str, reveal: tuple[str, ...], sandbox: str, ttl: str
+    session: Session,
+    /,
+    *,
+    argv: tuple[str, ...],
+    agent: str,
+    reveal: tuple[str, ...],
+    sandbox: str,
+    capture: str | None,
+    ttl: str,
 ) -> int:
     """Run a command that uses credentials and never has them.
 
@@ -93,7 +102,8 @@ def run_command(
                 files=_files(gets),
             )
             _introduce(session, gets, values)
-            return asyncio.run(run_child(plan, on_sandbox=lambda report: _tell(session, report)))
+            with _captured(session, capture, str(made["accessor"])):
+                return asyncio.run(run_child(plan, on_sandbox=lambda report: _tell(session, report)))
     except KeyholeError as error:
         session.out.error(error)
         return OWN_FAILURE
@@ -108,6 +118,23 @@ def _files(gets: Granted) -> dict[str, bytes]:
     wanted = any(MARK in text for text in gets.files.values())
     key = json.dumps(rsa_key())[1:-1] if wanted else ""
     return {variable: text.replace(MARK, key).encode() for variable, text in gets.files.items()}
+
+
+@contextmanager
+def _captured(session: Session, path: str | None, accessor: str) -> Iterator[None]:
+    """Write the calls of the command's token to a file, if that is wanted."""
+    if path is None:
+        yield
+        return
+    from keyhole.cli.capture import recording  # noqa: PLC0415  # few runs need it
+
+    with recording(session.client, path, accessor) as recorder:
+        yield
+    session.out.say(f"keyhole: {recorder.count} calls in {path}")
+    if recorder.failure is not None:
+        session.out.warn(f"the rest of the calls could not be read: {recorder.failure}")
+    if recorder.missed:
+        session.out.warn(f"{recorder.missed} calls came too fast to be captured")
 
 
 def _introduce(session: Session, gets: Granted, values: dict[str, Secret]) -> None:

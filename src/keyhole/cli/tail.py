@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -13,8 +14,11 @@ import click
 from keyhole.cli.audit import WAIT, followed
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.calls import HEAD, Calls, Line
+from keyhole.cli.capture import Recorder
+from keyhole.cli.har import HarFile, entry_of_record
 from keyhole.cli.names import agents, services
 from keyhole.cli.output import coloured, printable
+from keyhole.core.errors import KeyholeError
 
 _WIDTHS = (8, 12, 44, 6, 6)
 _RIGHT = (3, 4)
@@ -38,6 +42,7 @@ _MASKED, _FAINT, _BOLD, _PLAIN = "\x1b[35m", "\x1b[2m", "\x1b[1m", "\x1b[0m"
     default=10,
     help="Begin with the latest N; 10 unless said.",
 )
+@click.option("--har", metavar="FILE", help="Write the calls from now on to a HAR file, without any value.")
 @click.option("--follow/--no-follow", default=True, help="Go on until Ctrl-C, or end after the latest.")
 @pass_session
 def tail_command(session: Session, /, **wanted: Any) -> None:
@@ -46,6 +51,11 @@ def tail_command(session: Session, /, **wanted: Any) -> None:
     A call that takes longer than a second is shown with "…" while it runs, and again when it has ended. With --json a
     line is an object.
     """
+    with _har(session, wanted) as keep:
+        _follow(session, wanted, keep)
+
+
+def _follow(session: Session, wanted: Mapping[str, Any], keep: Callable[[Sequence[Line]], None]) -> None:
     out = _Printer(session, refused=wanted["refused"])
     calls = Calls()
     asked = {"agent": wanted["agent"], "service": wanted["service"]}
@@ -62,7 +72,45 @@ def tail_command(session: Session, /, **wanted: Any) -> None:
                 return
         else:
             out.lines(out.wanted(lines))
+            keep(lines)
         out.lines(out.wanted(calls.running(time.monotonic())))
+
+
+@contextmanager
+def _har(session: Session, wanted: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Line]], None]]:
+    """What keeps the lines in a file: of a server what its broker notes of the calls, else what their records say."""
+    path, refused, service = wanted["har"], wanted["refused"], wanted["service"]
+    agent = wanted["agent"] or ""
+    if path is None:
+        yield lambda _: None
+        return
+
+    def wants(call: Mapping[str, Any]) -> bool:
+        return (
+            (not agent or call["agent"] in {agent, f"agent/{agent}"})
+            and (not service or call["service"] == service)
+            and (not refused or call["result"] != "ok")
+        )
+
+    with HarFile(path) as file:
+        if not session.where.remote:
+            session.out.warn("headers and times of a local vault's calls are known to keyhole run --capture FILE only")
+            yield lambda lines: file.add(
+                entry_of_record(line.record) for line in lines if _is_call(line) and (line.bad or not refused)
+            )
+            return
+        recorder = Recorder(session.client, file, wants=wants)
+        try:
+            yield lambda _: recorder.read()
+        finally:
+            try:
+                recorder.end()
+            except KeyholeError as error:
+                session.out.warn(f"the rest of the calls could not be read: {error}")
+
+
+def _is_call(line: Line) -> bool:
+    return line.state != "running" and bool(line.record.get("host")) and line.record.get("phase") != "event"
 
 
 class _Printer:

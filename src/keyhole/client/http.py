@@ -66,6 +66,9 @@ class HttpTransport:
         except (OSError, http.client.HTTPException) as error:
             self._disconnect()
             raise unreachable(self.address, error) from None
+        except BaseException:  # interrupted: what comes on this connection would be no answer to the next request
+            self._disconnect()
+            raise
         if len(body) > _LIMIT or response.will_close:
             self._disconnect()
         if len(body) > _LIMIT:

@@ -27,7 +27,8 @@ from keyhole.vault.keys import SYSTEM, Keys
 
 _PAGE = 200
 _FOLLOWED = 1000  # records of one answer to who follows
-_READING = "sys/audit-log"
+_WATCHING = ("sys/audit-log", "sys/capture/")
+_SEEN = frozenset({"read", "list"})
 _CHECKPOINT = b"keyhole checkpoint 1\0"
 _EXACT = ("agent", "service", "run", "step", "result", "id", "operation", "workflow")
 
@@ -148,7 +149,7 @@ class History:
     ) -> tuple[list[dict[str, Any]], Cursor, bool]:
         """Matching records behind a cursor, in the order of their time as far as they are read together.
 
-        Left out is that somebody read the journal: whoever follows would see nothing but followers.
+        Left out is that somebody reads along: whoever follows would see nothing but followers.
 
         Returns:
             the records, the next cursor, and whether there is more to be read at once.
@@ -170,7 +171,7 @@ class History:
             if row.partition != org_id:
                 continue
             record = open_row(ring, row)
-            if wanted.accepts(record, row.time / 1e9) and (record.path != _READING or record.phase == Phase.REFUSED):
+            if wanted.accepts(record, row.time / 1e9) and not _watches(record):
                 found.append(_shown(row, record))
                 if len(found) == wanted.limit:
                     break
@@ -325,6 +326,11 @@ class _Chain:
 
     def _problem(self, sequence: int, text: str) -> None:
         self.problems.append({"writer": self._writer, "sequence": sequence, "problem": text})
+
+
+def _watches(record: Record) -> bool:
+    """Whether somebody looked at what goes on, and might."""
+    return record.path.startswith(_WATCHING) and record.operation in _SEEN and record.phase != Phase.REFUSED
 
 
 def _shown(row: JournalRow, record: Record) -> dict[str, Any]:
