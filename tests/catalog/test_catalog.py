@@ -120,7 +120,7 @@ def test_no_two_entries_claim_a_variable_unless_one_says_that_it_shares_it():
 
 def test_no_variable_steers_the_command_and_none_is_set_twice():
     for one in CATALOG.entries()[0]:
-        names = [*one.variables, *one.settings]
+        names = [*one.variables, *one.settings, *one.files]
         assert len(set(names)) == len(names)
         check_names(RunPlan(("true",), "", b"", dict.fromkeys(names, "x"), {}, ()))
 

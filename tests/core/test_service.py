@@ -1,5 +1,8 @@
 """What an agent finds in its environment for a service."""
 
+import pytest
+
+from keyhole.core.errors import InvalidRequest
 from keyhole.core.service import Service
 
 BASE = {"hosts": ["api.example.com"], "secret": "a/key", "inject": {"kind": "bearer"}}
@@ -26,6 +29,13 @@ def test_variables_of_several_fields_hold_the_placeholder_of_theirs():
     assert service.environment() == {"AWS_ID": "AKIAKEYHOLE", "AWS_KEY": "keyhole-key", "MAIN": "main-keyhole"}
     assert service.shown() == ("main-keyhole", "AKIAKEYHOLE", "keyhole-key")
     assert Service.from_data("example", service.as_data()).as_data() == service.as_data()
+
+
+def test_files_are_kept():
+    service = made(files={"ACME_FILE": '{"key": "<throw-away RSA key>"}'})
+    assert service.files == service.as_data()["files"] == {"ACME_FILE": '{"key": "<throw-away RSA key>"}'}
+    with pytest.raises(InvalidRequest):
+        made(files={"not a name": "x"})
 
 
 def test_settings_and_the_test_are_kept_and_no_placeholders():

@@ -115,9 +115,10 @@ def make_internet(folder: Path) -> Internet:
     account = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     keys = sites.Keys(account.public_key())
     answers = sites.all_sites(keys)
-    upstream = Upstream(world.authority, sites=answers)
+    shared = {"repositories": folder / "repositories", "git_token": sites.GITHUB}
+    upstream = Upstream(world.authority, "github.com", sites=answers, **shared)
     cloud = aws.Aws(world.authority, hosts=AWS_HOSTS)
-    addresses = {host: f"93.184.216.{number}" for number, host in enumerate([*answers, *AWS_HOSTS], 10)}
+    addresses = {host: f"93.184.216.{number}" for number, host in enumerate([*answers, "github.com", *AWS_HOSTS], 10)}
     ports = {host: cloud.port if host in AWS_HOSTS else upstream.port for host in addresses}
     office = _Office({f"{address}:443": ports[host] for host, address in addresses.items()})
 

@@ -107,33 +107,37 @@ def test_a_body_of_all_bytes_arrives_as_it_was_sent(world):
     assert seen.body == body
 
 
-def _git(*words, cwd):
+def git(*words, cwd):
     env = os.environ | {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.test", "GIT_CONFIG_NOSYSTEM": "1"}
     env |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.test"}
     return subprocess.run(["git", *words], cwd=cwd, env=env, check=True, capture_output=True, text=True).stdout
 
 
+def repository(folder, content):
+    """A bare one with one commit that takes pushes, and the one that it comes from."""
+    bare, seed = folder / "repositories/project.git", folder / "seed"
+    git("init", "--quiet", "--bare", "--initial-branch=main", str(bare), cwd=folder)
+    git("config", "http.receivepack", "true", cwd=bare)
+    git("init", "--quiet", "--initial-branch=main", str(seed), cwd=folder)
+    (seed / "big").write_bytes(content)
+    git("add", ".", cwd=seed)
+    git("commit", "--quiet", "-m", "one", cwd=seed)
+    git("push", "--quiet", str(bare), "main", cwd=seed)
+    return bare, seed
+
+
 @pytest.mark.client("git")
 def test_git_clones_and_pushes_with_a_token_that_it_does_not_have(world):
-    bare = world.folder / "repositories/project.git"
-    _git("init", "--quiet", "--bare", "--initial-branch=main", str(bare), cwd=world.folder)
-    _git("config", "http.receivepack", "true", cwd=bare)
-    seed = world.folder / "seed"
-    _git("init", "--quiet", "--initial-branch=main", str(seed), cwd=world.folder)
-    (seed / "big").write_bytes(os.urandom(50 << 20))
-    _git("add", ".", cwd=seed)
-    _git("commit", "--quiet", "-m", "one", cwd=seed)
-    _git("push", "--quiet", str(bare), "main", cwd=seed)
-
+    bare, seed = repository(world.folder, os.urandom(50 << 20))
     url = f"https://{GIT}:{world.upstream.port}/repositories/project.git"
     world.run("git", "clone", "--quiet", url, "copy")
     copy = world.folder / "work/copy"
     assert (copy / "big").read_bytes() == (seed / "big").read_bytes()
     (copy / "more").write_bytes(os.urandom(50 << 20))  # more than git sends in one piece, so it goes chunked
-    _git("add", ".", cwd=copy)
-    _git("commit", "--quiet", "-m", "two", cwd=copy)
+    git("add", ".", cwd=copy)
+    git("commit", "--quiet", "-m", "two", cwd=copy)
     world.run("git", "-C", "copy", "push", "--quiet", "origin", "main")
-    assert _git("rev-parse", "main", cwd=bare) == _git("rev-parse", "HEAD", cwd=copy)
+    assert git("rev-parse", "main", cwd=bare) == git("rev-parse", "HEAD", cwd=copy)
 
     basic = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
     sent = [seen for seen in world.upstream.seen if seen.path.startswith("/repositories/")]

@@ -6,6 +6,7 @@ import pytest
 
 from e2e import aws, sites
 from e2e.internet import PROGRAMS, client, program_of_node
+from e2e.test_clients import git, repository
 
 STREAMED = ["hello", "".join(sites.EVENTS)]
 BOUGHT = [4200, "a+b@example.test"]
@@ -74,3 +75,23 @@ def test_the_command_line_of_aws_signs_with_placeholders_and_is_let_in(internet)
     assert not internet.aws.refused
     assert {service for service, _, _ in internet.aws.verified} == {"s3", "sts"}
     assert aws.ID.encode() not in internet.run("env")
+
+
+@pytest.mark.client("git")
+def test_git_with_the_placeholder_of_github_in_its_url_clones_and_pushes(internet):
+    """As agents and CI scripts write it: the token as the password of a URL, or as its user name."""
+    bare, _ = repository(internet.world.folder, b"content")
+    url = "https://x-access-token:$GITHUB_TOKEN@github.com/repositories/project.git"
+    commit = "git -c user.name=a -c user.email=a@example.test commit -q --allow-empty -m two"
+    internet.run("sh", "-c", f"git clone -q {url} one && cd one && {commit} && git push -q origin main")
+    copy = internet.world.folder / "work/one"
+    assert git("rev-parse", "main", cwd=bare) == git("rev-parse", "HEAD", cwd=copy)
+    internet.run("sh", "-c", f"git clone -q {url.replace('x-access-token:', '')} two")
+    assert (internet.world.folder / "work/two/big").read_bytes() == b"content"
+
+
+@pytest.mark.client("curl")
+@pytest.mark.parametrize("credential", ['-H "Authorization: token $GH_TOKEN"', '-u "me:$GH_TOKEN"', ""])
+def test_whatever_is_sent_in_place_of_the_key_is_replaced(internet, credential):
+    said = internet.run("sh", "-c", f"curl -sSf {credential} https://api.github.com/user")
+    assert json.loads(said)["login"] == "octocat"

@@ -77,7 +77,8 @@ class Said:
 class Upstream:
     """An HTTPS server on loopback that writes down what reaches it.
 
-    `repositories` is where git looks; `sites` answer in place of it for the hosts that they are of.
+    `repositories` is where git looks, with `git_token` as its password. `sites` answer in its place for the hosts that
+    they are of.
     """
 
     def __init__(
@@ -85,12 +86,14 @@ class Upstream:
         authority: trustme.CA,
         *names: str,
         repositories: Path | None = None,
+        git_token: str = TOKEN,
         sites: Mapping[str, Callable[[Seen], Said]] | None = None,
     ):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(*names, *(sites or {})).configure_cert(context)
         self.seen: list[Seen] = []
         self.repositories = repositories
+        self.git_token = git_token
         self.sites = sites or {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"upstream": self}))
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
@@ -153,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _git(self, body: bytes):
-        expected = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
+        expected = base64.b64encode(f"x-access-token:{self.upstream.git_token}".encode()).decode()
         if self.headers.get("Authorization") != f"Basic {expected}":
             self._answer(401, b"{}", {"WWW-Authenticate": 'Basic realm="git"'})
             return

@@ -269,6 +269,8 @@ def test_a_value_with_a_nul_byte_is_refused_without_showing_it():
 def test_a_secret_cannot_stand_in_a_variable_that_steers_the_command(name):
     with pytest.raises(InvalidRequest):
         check_names(RunPlan(("true",), PROXY, b"", placeholders={name: "x"}))
+    with pytest.raises(InvalidRequest):
+        check_names(RunPlan(("true",), PROXY, b"", files={name: b"x"}))
 
 
 def test_bytes_that_are_no_text_pass_unchanged(capfd):
@@ -329,6 +331,14 @@ def test_the_files_are_gone_afterwards(capfd, sandbox, tmp_path):
     assert list(tmp_path.iterdir()) == []
     run("no-such-command", env={"XDG_RUNTIME_DIR": str(tmp_path)}, sandbox=sandbox)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_services_are_private_and_end_with_the_command(capfd):
+    script = 'cat "$ACME_FILE"; stat -c " %a" "$(dirname "$ACME_FILE")"; echo "$ACME_FILE"'
+    assert run("sh", "-c", script, files={"ACME_FILE": b"{}"}) == 0
+    shown, path = capfd.readouterr().out.splitlines()
+    assert shown == "{} 700"
+    assert not Path(path).exists()
 
 
 def test_java_can_read_its_trust_store(capfd, tmp_path):

@@ -26,6 +26,8 @@ def env_command(session: Session, /, *, agent: str) -> None:
         (v.name, v.placeholder, ", ".join(gets.services[v.service]["hosts"]), v.secret.removesuffix("#value"))
         for v in gets.variables
     ]
+    data += [{"variable": name, "placeholder": "", "service": "", "secret": ""} for name in gets.files]
+    rows += [(name, "a file, made for each run", "", "") for name in gets.files]
     empty = f"nothing: no service of {agent} names a variable; what it may call: keyhole what-can {agent}"
     session.out.table(data, ("variable", "placeholder", "hosts", "secret"), rows, empty=empty)
     for variable in gets.hidden:
