@@ -10,6 +10,7 @@ import pytest
 from broker.stack import HOST, SECRET, Stack, until
 from broker.test_minted import SECRET as MINTING_SECRET
 from broker.test_minted import Endpoint, service
+from broker.websocket_rig import library
 from e2e.world import forms, held
 from keyhole.broker.capture import CALLS, MOST
 from keyhole.broker.upstream import Lease
@@ -292,3 +293,20 @@ def test_captures_are_forgotten_when_the_vault_is_sealed():
             assert own.keyhole.pool.lease is Lease
 
     asyncio.run(scenario())
+
+
+def test_a_websocket_is_one_call_that_ends_with_what_was_said(world, run):
+    async def scenario():
+        async with library(world) as line:
+            name = await begin(world)
+            async with line.connect() as connection:
+                await connection.send("hello")
+                assert await connection.recv() == "hello"
+            await line.ended()
+            [call] = await calls(world, name)
+        assert (call["response"]["status"], call["result"]) == (101, "ok")
+        assert call["request"]["size"] > 0
+        assert call["response"]["size"] > 0
+        assert "hello" not in json.dumps(call)
+
+    run(scenario())

@@ -304,7 +304,10 @@ class Captures:
             "result": result or record.result,
             "reason": "",
             "masked": bool(numbers.get("scrubbed")),
-            "request": {"headers": [] if own else trace.headers, "size": 0 if own else trace.size},
+            "request": {
+                "headers": [] if own else trace.headers,
+                "size": 0 if own else trace.size + numbers.get("sent", 0),
+            },
             "response": {
                 "headers": [] if own else trace.answered,
                 "status": numbers.get("status", 0),

@@ -18,7 +18,7 @@ from keyhole.core.errors import InvalidRequest
 
 VIOLATED = 1
 WAIT = 20.0  # seconds for which a request for further records waits
-_PACE = 0.25  # seconds between two requests, each of which is recorded
+_PACE = 0.5  # seconds between two requests, each of which is recorded
 _SELF = "sys/audit-log"
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -141,7 +141,7 @@ class Vault:
             self.conclude(state, record, error.code)
             raise
         except BaseException as error:  # also when whoever waited has gone: an intent never stays without an outcome
-            self.conclude(state, record, InternalError.code)
+            self.conclude(state, record, InternalError.code if isinstance(error, Exception) else "aborted")
             if isinstance(error, Exception):
                 raise _fault(error) from error
             raise
