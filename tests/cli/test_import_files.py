@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -263,6 +264,22 @@ class TestRestore:
         ok("import", "restore", f"backup/{backups()[0]}", "--yes")
         assert path.read_text() == ENV
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+    def test_values_that_come_back_are_not_open_to_others_for_a_moment(self, local, place, monkeypatch):  # noqa: F811
+        path = write(place / ".env", ENV, 0o600)
+        ok("import", ".env", "--placeholders")
+        path.chmod(0o644)  # with placeholders only, it may be
+        seen, rename = [], Path.replace
+
+        def watched(fresh, target):
+            seen.append(stat.S_IMODE(fresh.stat().st_mode))
+            return rename(fresh, target)
+
+        monkeypatch.setattr(Path, "replace", watched)
+        ok("import", "restore", backups()[0], "--yes")
+        assert path.read_text() == ENV
+        assert seen == [0o600]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     def test_a_link_in_its_place_is_not_followed(self, local, place, tmp_path):  # noqa: F811
         path = write(place / ".env", ENV)

@@ -133,8 +133,8 @@ def _keep(session: Session, path: Path, content: bytes, status: os.stat_result, 
     raise Conflict("there are too many copies of this file already", f"keyhole list {FOLDER}")
 
 
-def _put(path: Path, content: bytes, status: os.stat_result) -> None:
-    """Let new content take a file's place in one step, with the owner, mode and attributes of the old one.
+def _put(path: Path, content: bytes, status: os.stat_result, mode: int | None = None) -> None:
+    """Let new content take a file's place in one step, with owner, attributes and (unless said) mode of the old one.
 
     Raises:
         Conflict: the file is not the one any more that ``status`` describes.
@@ -149,7 +149,7 @@ def _put(path: Path, content: bytes, status: os.stat_result) -> None:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
-                _dress(descriptor, path, status)
+                _dress(descriptor, path, status, stat.S_IMODE(status.st_mode) if mode is None else mode)
                 os.fsync(descriptor)
             _require_same(path, status)
             fresh.replace(path)
@@ -169,14 +169,14 @@ def _require_same(path: Path, status: os.stat_result) -> None:
         raise Conflict(f"{path} has changed since it was read", "do it again")
 
 
-def _dress(descriptor: int, path: Path, status: os.stat_result) -> None:
+def _dress(descriptor: int, path: Path, status: os.stat_result, mode: int) -> None:
     """Owner, group, mode and extended attributes of the old file, or no new file at all."""
     if os.name != "posix":
         return
     mine = os.fstat(descriptor)
     if (mine.st_uid, mine.st_gid) != (status.st_uid, status.st_gid):
         os.fchown(descriptor, status.st_uid, status.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+    os.fchmod(descriptor, mode)
     if hasattr(os, "listxattr"):
         with contextlib.suppress(OSError):  # not every file system has them
             for name in os.listxattr(path):
@@ -234,9 +234,8 @@ def read_copy(session: Session, name: str) -> Copy:
     try:
         parts = [data[key] for key in sorted(data) if key.startswith("part-")]
         content = base64.b64decode("".join(parts), validate=True)
-        copy = Copy(
-            name, Path(data["path"]), data["host"], int(data["mode"], 8), content, data["sha256"], data["written"]
-        )
+        mode = int(data["mode"], 8) & 0o777
+        copy = Copy(name, Path(data["path"]), data["host"], mode, content, data["sha256"], data["written"])
     except (KeyError, TypeError, ValueError):
         raise InvalidRequest(f"the secret {name!r} is no copy of a file", "keyhole import restore") from None
     if hashlib.sha256(content).hexdigest() != copy.sha256:
@@ -272,9 +271,7 @@ def put_back(copy: Copy, path: Path, *, over: bool) -> bool:
         raise Conflict(
             f"{path} has changed since its values were replaced", "add --replace, or write it elsewhere: --to FILE"
         )
-    _put(path, copy.content, status)
-    with contextlib.suppress(OSError):
-        path.chmod(copy.mode)
+    _put(path, copy.content, status, copy.mode)
     return True
 
 
@@ -285,8 +282,9 @@ def _create(path: Path, copy: Copy) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(copy.content)
             file.flush()
+            if os.name == "posix":
+                os.fchmod(descriptor, copy.mode)
             os.fsync(descriptor)
-        path.chmod(copy.mode)
         _make_durable(path.absolute().parent)
     except OSError as error:
         raise KeyholeError(f"{path} cannot be written: {error.strerror}", "write it elsewhere: --to FILE") from None
