@@ -115,7 +115,7 @@ class Config:
     def checked(self) -> Config:
         """This configuration, when it makes sense. Raises ``InvalidRequest`` that names the setting."""
         if self.egress not in EGRESS:
-            raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}")
+            raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}", "deny is what an org has unless told")
         for name in ("listen", "proxy_listen"):
             host, _ = split_address(getattr(self, name), name)
             if not (is_loopback(host) or self.insecure_listen or self.tls_cert):
@@ -124,7 +124,7 @@ class Config:
                     "give --tls-cert and --tls-key, or say --insecure-listen",
                 )
         if bool(self.tls_cert) != bool(self.tls_key):
-            raise InvalidRequest("tls_cert and tls_key belong together")
+            raise InvalidRequest("tls_cert and tls_key belong together", "give both, or neither")
         return self
 
 
@@ -209,7 +209,7 @@ def load(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Con
         try:
             config = replace(config, api=ApiLimits(**{name: int(value) for name, value in limits.items()}))
         except (TypeError, ValueError):
-            raise InvalidRequest("api_limits: unknown name or not a number") from None
+            raise InvalidRequest("api_limits: unknown name or not a number", "see docs/server.md") from None
     return config.checked()
 
 
@@ -222,7 +222,9 @@ def _read(path: str) -> dict[str, Any]:
     except OSError as error:
         raise InvalidRequest(f"{path}: {error.strerror}", "check --config") from None
     except tomllib.TOMLDecodeError as error:
-        raise InvalidRequest(f"{path}: not TOML: {error}") from None
+        raise InvalidRequest(
+            f"{path}: not TOML: {error}", 'a setting is a line like: listen = "127.0.0.1:8200"'
+        ) from None
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -241,9 +243,9 @@ def _typed(name: str, value: Any) -> Any:
         if isinstance(default, tuple):
             return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
     except (KeyError, TypeError, ValueError):
-        raise InvalidRequest(f"{name}: {value!r} is not of the right kind") from None
+        raise InvalidRequest(f"{name}: {value!r} is not of the right kind", "keyhole server --help") from None
     if not isinstance(value, str):
-        raise InvalidRequest(f"{name}: {value!r} is not a text")
+        raise InvalidRequest(f"{name}: {value!r} is not a text", "write it in quotes")
     return value
 
 

@@ -94,6 +94,33 @@ def test_a_mistake_gets_one_line_and_its_exit_code(local, words, code):
     assert set(detail) == {"code", "reason", "hint", "request_id"}
 
 
+@pytest.mark.parametrize(("typed", "perhaps"), [("rnu", "run"), ("agnet", "agent"), ("docter", "doctor")])
+def test_a_mistyped_command_gets_the_one_that_is_near(typed, perhaps):
+    ran = run(typed, "--json")
+    assert ran.code == 3
+    assert f"perhaps {perhaps}" in ran.error["reason"]
+    assert typed not in ran.err
+
+
+def test_a_word_that_is_no_command_is_not_repeated():
+    ran = run(VALUE)
+    assert (ran.code, VALUE in ran.err) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        (("agent", "add", "Coder"), "keyhole agent add coder"),
+        (("org", "add", "root"), "keyhole org list"),
+        (("policy", "rm", "default"), "keyhole policy list"),
+    ],
+)
+def test_a_refusal_names_the_next_step(local, words, step):
+    ran = run(*words, "--json")
+    assert ran.code != 0
+    assert step in ran.error["hint"]
+
+
 def test_without_a_vault_every_command_says_how_to_make_one():
     for words in (
         ["list"],
@@ -140,7 +167,7 @@ def test_where_nobody_can_be_told_the_exit_code_is_right(redirect):
 def test_a_closed_stdin_is_no_value(local):
     done = shell("keyhole set a/b <&-")
     assert done.returncode == 2
-    assert done.stderr == "error: stdin cannot be read\n"
+    assert done.stderr == "error: stdin cannot be read\n  next: pipe the value in, or give it with --from-file FILE\n"
 
 
 def test_a_noun_alone_shows_its_verbs_and_no_error():

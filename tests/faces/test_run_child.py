@@ -24,6 +24,10 @@ from keyhole.faces.run.plan import RunPlan
 BASE = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
 PROXY = "http://agent:tok@127.0.0.1:8210"
 
+NOT_THERE = (
+    "no-such-command: No such file or directory: there is no such program in PATH; a shell's own word needs: sh -c '…'"
+)
+
 
 @pytest.fixture(params=["auto", "off"])
 def sandbox(request):
@@ -63,7 +67,7 @@ def test_a_command_ended_by_a_signal_gives_128_and_its_number(sandbox):
 def test_a_command_that_is_not_there_gives_127(sandbox):
     messages = []
     assert run("no-such-command", sandbox=sandbox, messages=messages) == 127
-    assert messages == ["no-such-command: No such file or directory"]
+    assert messages == [NOT_THERE]
 
 
 def test_a_file_that_is_not_executable_gives_126(sandbox, tmp_path):
@@ -398,7 +402,7 @@ def test_without_linux_commands_run_without_a_sandbox_and_that_is_said(capfd, mo
     assert capfd.readouterr().out == f"{PROXY}\n"
     assert {report.level for report in reports} == {"none"}
     assert messages == [
-        "no-such-command: No such file or directory",
+        NOT_THERE,
         "/etc/passwd: Permission denied",
         "the sandbox that was required needs Linux",
     ]

@@ -183,7 +183,7 @@ def read_value(prompt: str, from_file: str = "", *, exact: bool = False) -> Secr
     else:
         with contextlib.suppress(OSError):
             return _not_empty(_stripped(sys.stdin.buffer.read(), exact=exact))
-        raise KeyholeError("stdin cannot be read")
+        raise KeyholeError("stdin cannot be read", "pipe the value in, or give it with --from-file FILE")
     return _not_empty(_stripped(content, exact=exact))
 
 

@@ -78,6 +78,20 @@ class _Root(Group):
         found = getattr(importlib.import_module(f"keyhole.cli.{module}"), attribute)
         return found if isinstance(found, click.Command) else None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is meant; for a mistyped one say which is near."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from difflib import get_close_matches  # noqa: PLC0415  # only for a mistake
+
+            near = get_close_matches(args[0] if args else "", _BY_NAME, n=2)
+            # What was typed may be a value that slipped in, and is not repeated.
+            perhaps = f"; perhaps {' or '.join(near)}" if near else ""
+            raise click.UsageError(f"there is no such command{perhaps}", ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table, without importing what is in it."""
         del ctx

@@ -63,7 +63,8 @@ def discover(
     location = location.strip() or _local_vault()
     if not location.startswith(_WEB + _STORES):
         raise InvalidRequest(
-            "the vault's location is of no known kind", "write sqlite:PATH, or https://HOST:PORT of a server"
+            "the vault's location is of no known kind",
+            "write https://HOST:PORT of a server, http:// on this machine, or sqlite:PATH in KEYHOLE_ADDR or --vault",
         )
     remote = location.startswith(_WEB)
     if remote:
@@ -116,7 +117,7 @@ def _read_tokens() -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise InvalidRequest(f"the token file {path} cannot be read: {error.strerror}") from None
+        raise InvalidRequest(f"the token file {path} cannot be read: {error.strerror}", f"ls -l {path}") from None
     if os.name == "posix" and (status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077):
         raise InvalidRequest(
             f"the token file {path} can be used by others than you", f"remove it and log in again: rm {path}"

@@ -72,7 +72,10 @@ class HttpTransport:
         if len(body) > _LIMIT or response.will_close:
             self._disconnect()
         if len(body) > _LIMIT:
-            raise Unreachable(f"the answer of {self.address} is larger than {_LIMIT} bytes")
+            raise Unreachable(
+                f"the answer of {self.address} is larger than {_LIMIT} bytes",
+                "is it a Keyhole server? check KEYHOLE_ADDR",
+            )
         headers = {name.lower(): value for name, value in response.getheaders()}
         return parse(response.status, headers, body, address=self.address)
 

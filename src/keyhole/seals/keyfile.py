@@ -92,7 +92,9 @@ def make_keyfile(path: Path) -> None:
     except FileExistsError:
         raise Conflict(f"{path} is there already", "a key file is never overwritten: name another one") from None
     except OSError as error:
-        raise InvalidRequest(f"the key file {path} cannot be made: {error.strerror}") from None
+        raise InvalidRequest(
+            f"the key file {path} cannot be made: {error.strerror}", "name another place: keyfile:PATH"
+        ) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, MODE)  # whatever the umask left of it
@@ -102,7 +104,9 @@ def make_keyfile(path: Path) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise InvalidRequest(f"the key file {path} cannot be written: {error.strerror}") from None
+        raise InvalidRequest(
+            f"the key file {path} cannot be written: {error.strerror}", "name another place: keyfile:PATH"
+        ) from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -109,7 +109,7 @@ class Keys:
         name = ring_key(org_id)
         [entry] = await self._store.get([name])
         if entry.value is None:
-            raise NotFound("there is no such org")
+            raise NotFound("there is no such org", "keyhole org list")
         ring = Keyring.from_bytes(self._open(name, entry))
         self._rings[org_id] = (ring, entry.revision)
         return ring

@@ -70,7 +70,7 @@ class Orgs:
         item = await self._directory.get_one(f"id/{org_id}")
         if item.data is None:
             self._known.pop(org_id, None)
-            raise NotFound("there is no such org")
+            raise NotFound("there is no such org", "keyhole org list")
         await self._keys.load_ring(org_id)
         org = self._known[org_id] = Org(id=org_id, **json.loads(item.data))
         return org
@@ -86,10 +86,10 @@ class Orgs:
     async def create(self, name: str, *, egress: str, now: float) -> Org:
         """Make an org with its own keys. Raises ``Conflict`` when the name is taken."""
         if egress not in EGRESS:
-            raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}")
+            raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}", "keyhole org set --egress deny")
         taken = await self._directory.get_one(f"name/{name}")
         if taken.data is not None:
-            raise Conflict(f"there is an org {name!r} already")
+            raise Conflict(f"there is an org {name!r} already", "keyhole org list")
         org = Org(new_id(), name, egress, now)
         # The keyring first: an org that is listed always has its keys.
         await self._store.commit(Batch(puts=[self._keys.new_ring(org.id)]))
@@ -108,9 +108,9 @@ class Orgs:
         """Change settings of an org; an empty one stays. Raises ``InvalidRequest`` for one that does not exist."""
         egress, tripwire = egress or org.egress, tripwire or org.tripwire
         if egress not in EGRESS:
-            raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}")
+            raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}", "keyhole org set --egress deny")
         if tripwire not in TRIPWIRE:
-            raise InvalidRequest(f"tripwire is one of {', '.join(TRIPWIRE)}")
+            raise InvalidRequest(f"tripwire is one of {', '.join(TRIPWIRE)}", "keyhole org set --tripwire stop")
         item = await self._directory.get_one(f"id/{org.id}")
         changed = replace(org, egress=egress, tripwire=tripwire)
         await self._directory.commit(Change([Write(f"id/{org.id}", _encode(changed), item.revision)]))
@@ -128,7 +128,7 @@ class Orgs:
         Rows of the journal stay and can be verified; with the keys gone nobody can read what they say.
         """
         if org.name == ROOT_ORG:
-            raise InvalidRequest("the org root cannot be deleted")
+            raise InvalidRequest("the org root cannot be deleted", "the others: keyhole org list")
         paths = (f"name/{org.name}", f"id/{org.id}")
         keys = [*map(self._directory.key, paths), ring_key(org.id), self.epoch_key(org.id)]
         await self._bury(keys)

@@ -51,7 +51,7 @@ async def _read(storage: Storage, name: str) -> tuple[dict[str, Any] | None, int
 async def write(storage: Storage, name: str, text: str) -> None:
     """Store a policy. Raises ``InvalidRequest`` with the place of a mistake."""
     if name == ROOT:
-        raise InvalidRequest('cannot update "root" policy')
+        raise InvalidRequest('cannot update "root" policy', "write one of another name: keyhole policy write NAME FILE")
     _, revision = await _read(storage, name)
     await _put(storage, name, text, parse_policy(text), revision)
 
@@ -59,7 +59,7 @@ async def write(storage: Storage, name: str, text: str) -> None:
 async def delete(storage: Storage, name: str) -> None:
     """Remove a policy; an unknown one counts as removed."""
     if name in {ROOT, DEFAULT}:
-        raise InvalidRequest(f"cannot delete {name} policy")
+        raise InvalidRequest(f"cannot delete {name} policy", "the others: keyhole policy list")
     item = await storage.get_one(f"p/{name}")
     if item.data is not None:
         await storage.commit(Change(deletes=[(f"p/{name}", item.revision)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -227,6 +228,8 @@ def _explain(plan: RunPlan, step: str, number: int) -> str:
         return f"the working directory is not there in the sandbox ({reason}): the vault's own folders are hidden"
     if step == "lock":
         return f"the sandbox could not be locked ({reason}): run without it, or ask for help with this message"
+    if number == errno.ENOENT and "/" not in plan.argv[0]:
+        return f"{plan.argv[0]}: {reason}: there is no such program in PATH; a shell's own word needs: sh -c '…'"
     return f"{plan.argv[0]}: {reason}"
 
 
@@ -278,8 +281,8 @@ async def _run_plainly(
     named = {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()}
     try:
         child = await asyncio.create_subprocess_exec(*plan.argv, env=named, cwd=plan.cwd)
-    except FileNotFoundError as error:
-        on_message(f"{plan.argv[0]}: {error.strerror}")
+    except FileNotFoundError:
+        on_message(_explain(plan, "exec", errno.ENOENT))
         return NOT_FOUND
     except OSError as error:
         on_message(f"{plan.argv[0]}: {error.strerror}")

@@ -64,7 +64,7 @@ def locate(rest: str) -> Path:
         raise InvalidRequest("sqlite: needs the path of a file", "for example sqlite:/var/lib/keyhole/vault.db")
     path = Path(os.path.normpath(Path(rest).absolute()))
     if not path.name:
-        raise InvalidRequest(f"{path} is a folder, and sqlite: needs the path of a file")
+        raise InvalidRequest(f"{path} is a folder, and sqlite: needs the path of a file", "sqlite:/FOLDER/vault.db")
     return path
 
 
@@ -182,7 +182,9 @@ def _check_folder(folder: Path) -> None:
     try:
         status = folder.lstat()
     except FileNotFoundError:
-        raise NotFound(f"there is no folder {folder}", "make a vault: keyhole init") from None
+        raise NotFound(
+            f"there is no folder {folder}", "make a vault: keyhole init, or with a first key: keyhole add NAME"
+        ) from None
     except OSError as error:
         raise StoreUnavailable(f"{folder} cannot be reached: {error.strerror}", "check the path") from None
     if stat.S_ISLNK(status.st_mode):

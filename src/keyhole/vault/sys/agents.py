@@ -56,7 +56,9 @@ class _Handlers:
     async def write(self, context: Context, call: Call) -> Reply:
         name = call.params["name"]
         if parse_name(name) != parse_policy_name(name):
-            raise InvalidRequest("the name of an agent is in lower case")
+            raise InvalidRequest(
+                "the name of an agent is in lower case", f"keyhole agent add {parse_policy_name(name)}"
+            )
         item = await context.storage.get_one(f"a/{name}")
         call.require_new(stored=item.data is not None)
         data = json.loads(item.data) if item.data is not None else {"created": context.now}
@@ -115,7 +117,7 @@ class _Handlers:
         name = await self.required(context, call)
         scope = call.data.get("scope") or "full"
         if scope not in _SCOPES:
-            raise InvalidRequest("scope is full or proxy")
+            raise InvalidRequest("scope is full or proxy", "proxy is for calls alone, full also asks the vault")
         bound = parse_flag(call.data.get("placeholders") or False, "placeholders")
         parent = None
         if not context.caller.allows("update", call.path, sudo=True):

@@ -226,7 +226,7 @@ def _grant(caller: Caller, data: Mapping[str, Any], *, elevated: bool) -> Grant:
     wanted = data.get("policies") or []
     asked = wanted.split(",") if isinstance(wanted, str) else wanted
     if not isinstance(asked, list):
-        raise InvalidRequest("policies is a list of names")
+        raise InvalidRequest("policies is a list of names", 'write "policies": ["NAME"]')
     names = {parse_policy_name(str(name)) for name in asked} or set(caller.policies)
     if ROOT in names and (ROOT not in caller.policies or len(names) > 1):
         raise InvalidRequest("root tokens may not be created without parent token being root, and root stands alone")
