@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from cli_driver import ok, run
+from e2e.compatibility import ROWS
 from keyhole import Client
 from keyhole.trial import load_clients
 
@@ -126,6 +127,15 @@ def test_every_known_client_can_be_asked_its_version_and_makes_its_request_at_th
         assert any("{url}" in word for word in words), client.name
         assert client.version
         assert client.steps, f"{client.name}: what if it does not get through?"
+
+
+_ROWS = {"python": "urllib", "node": "fetch of Node", "go": "net/http of Go", "java": "HttpClient of Java"}
+_UNTESTED = {"httpx", "ruby", "deno", "gh"}  # not in the table, since no test of this repository has them
+
+
+def test_every_known_client_stands_in_the_table_of_clients():
+    assert {_ROWS.get(name, name) for name in load_clients().keys() - _UNTESTED} <= ROWS.keys()
+    assert not _UNTESTED & ROWS.keys(), "it is tested now"
 
 
 def test_doctor_says_what_works_and_ends_with_1_where_there_is_no_vault(vault, tmp_path, monkeypatch):
