@@ -17,7 +17,7 @@ def main() -> None:
     told: dict = {"messages": []}
     plan = RunPlan(
         tuple(given["argv"]),
-        "http://agent:tok@127.0.0.1:8210",
+        given.get("proxy", "http://agent:tok@127.0.0.1:8210"),
         given["ca"].encode(),
         given.get("placeholders", {}),
         {name: Secret(value) for name, value in given.get("reveal", {}).items()},

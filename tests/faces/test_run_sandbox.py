@@ -91,6 +91,23 @@ def test_a_working_directory_among_the_hidden_is_refused(runner, vault):
     assert "working directory" in outcome.messages[0]
 
 
+CONNECT = r"""
+import base64, os, re, socket
+script = base64.b64decode(os.environ["auto_proxy"].partition("base64,")[2]).decode()
+with socket.create_connection(("127.0.0.1", int(re.search(r"127\.0\.0\.1:(\d+)", script)[1]))) as port:
+    port.sendall(b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n")
+    print(port.recv(100).split()[1].decode())
+"""
+
+
+def test_the_command_is_served_by_its_own_port_whoever_it_is(runner):
+    with socket.socket() as nobody:  # bound and not listening: there is no proxy behind the port
+        nobody.bind(("127.0.0.1", 0))
+        proxy = f"http://agent:tok@127.0.0.1:{nobody.getsockname()[1]}"
+        outcome = runner.run([SYSTEM_PYTHON, "-c", CONNECT], proxy=proxy)
+    assert (outcome.level, outcome.out, outcome.messages) == ("full", "502\n", [])
+
+
 def test_keyhole_itself_cannot_be_seen(runner):
     outcome = runner.run(sh("cat /proc/[0-9]*/comm; tr '\\0' ' ' < /proc/1/environ; readlink /proc/1/exe /proc/1/cwd"))
     assert "run_driver" not in outcome.out

@@ -3,7 +3,8 @@
 1. It listens on loopback in this process, as long as the command runs.
 2. A connection is served when a process of the command holds its other end. Linux says whose a socket is: a line of
    ``/proc/net/tcp`` names it, ``/proc/PID/fd`` who has it open, and all that the command started descends from its
-   launcher. That it is the same user is not enough: agents of one user, each in its sandbox, are kept apart.
+   launcher. That it is the same user is necessary and not enough: agents of one user, each in its sandbox, are kept
+   apart.
 3. The head that comes first gets the token and goes to the broker's proxy. A tunnel is opaque from there on. Any other
    request is the last of its connection, so that each one is looked at here.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 import socket
 import struct
@@ -159,7 +161,7 @@ def _inode(there: Address, here: Address) -> str:
             for line in (_PROC / name).read_text("ascii").splitlines()[1:]:
                 fields = line.split()
                 if (fields[1], fields[2], fields[3]) == (*pair, _ESTABLISHED):
-                    return fields[9]
+                    return fields[9] if os.geteuid() in {0, int(fields[7])} else ""  # root may run it as others
     return ""
 
 
