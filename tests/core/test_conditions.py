@@ -140,6 +140,8 @@ BODY = {
         (b'\xef\xbb\xbf{"amount": 5, "currency": "eur"}', "invalid_request"),
         (b'{"amount": 5, "currency": "eur", "x": "\xff"}', "invalid_request"),
         (b"[" * 100_000, "invalid_request"),
+        # Normalising this name would take seconds, and all others would wait.
+        (b'{"amount": 5, "currency": "eur", "%b": 1}' % ("\u0315\u0300" * 20_000).encode(), "invalid_request"),
     ],
 )
 def test_json_is_judged_by_its_exact_numbers_and_in_one_reading(body, code):

@@ -184,6 +184,16 @@ def test_each_request_of_a_body_is_judged(body, code):
     assert ask(READ_ONLY["graphql"], body) == code
 
 
+def test_a_batch_may_not_ask_for_more_than_one_request_may():
+    """Judging it would keep everybody else waiting."""
+    rule = {"deny_fields": ["**.secret"]}
+    many = " ".join(f"f{number}" for number in range(2000))
+    assert ask(rule, [{"query": f"{{ {many} }}"}]) == ""
+    assert ask(rule, [{"query": f"{{ {many} }}"}] * 3) == "invalid_request"
+    assert ask(rule, [{"query": "{ " + " ".join(f"f{number}" for number in range(100)) + " }"}] * 32) == ""
+    assert ask(READ_ONLY["graphql"], [{"query": "{ a #" + "x" * 100_000 + "\n}"}] * 3) == "invalid_request"
+
+
 def test_a_document_that_only_the_upstream_knows_passes_where_the_service_says_so():
     rule = {"operations": ["query"], "persisted": True}
     assert ask(rule, {"extensions": {"persistedQuery": {"sha256Hash": "0"}}}) == ""

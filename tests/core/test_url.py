@@ -211,6 +211,7 @@ def test_a_target_has_one_normal_form(target, canonical):
      b"/a%252fb", b"/a%252e%252e", b"/%25%32%66", b"/%2525", b"/a\\b", b"/a%00", b"/a%0d%0ab", b"/a%7f", b"/a%",
      b"/a%2", b"/a%zz", b"/%u002e", b"/%c0%ae", b"/%e0%80%af", b"/%ff", b"/\xff", b"/%ed%a0%80",
      "/a/\u2025/b".encode(), "/a\uff0fb".encode(), "/\uff0e\uff0e/b".encode(), "/a\uff05".encode(),
+     b"/" + ("a" + "\u0315\u0300" * 16).encode(),
      "/.\u200b./b".encode(), "/a\u2105b".encode(), "/..\u037e/b".encode()],
 )  # fmt: skip
 def test_a_path_that_can_be_read_in_two_ways_is_refused(target):

@@ -20,6 +20,7 @@ _IGNORABLE_RANGES = (
     (0xE0000, 0xE0FFF),
 )
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_ROW = 30
 
 
 def is_invisible(char: str) -> bool:
@@ -28,3 +29,16 @@ def is_invisible(char: str) -> bool:
         return False
     code = ord(char)
     return unicodedata.category(char) in _HIDDEN_CATEGORIES or any(a <= code <= b for a, b in _IGNORABLE_RANGES)
+
+
+def is_stream_safe(text: str) -> bool:
+    """Whether at most 30 combining marks stand in a row, as in all real text (Unicode Standard Annex 15, section 13).
+
+    Normalising takes time that grows with the square of such a row.
+    """
+    row = 0
+    for char in text:
+        row = row + 1 if unicodedata.combining(char) else 0
+        if row > _ROW:
+            return False
+    return True

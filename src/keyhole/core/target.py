@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from keyhole.core.codepoints import is_invisible
+from keyhole.core.codepoints import is_invisible, is_stream_safe
 from keyhole.core.errors import BadRequestFraming, InvalidRequest
 
 _PCHAR = "!$&'()*+,;=:@/"  # what may stand in a path besides the unreserved characters (RFC 3986, section 3.3)
@@ -99,6 +99,8 @@ def _check_segment(segment: bytes) -> None:
         raise InvalidRequest("the path is not UTF-8", _HINT) from None
     if any(char == "\\" or char < " " or char in "\x7f\ufdd0" for char in text):
         raise InvalidRequest("the path has an encoded backslash or control character", _HINT)
+    if not text.isascii() and not is_stream_safe(text):
+        raise InvalidRequest("the path has too many combining characters in a row", _HINT)
     folded = text if text.isascii() else _visible(unicodedata.normalize("NFKC", text))
     if any(folded.count(char) > text.count(char) for char in _SEPARATORS):
         raise InvalidRequest("the path has a character that can be taken for a separator", _HINT)

@@ -17,7 +17,7 @@ LONGEST = 256 * 1024  # characters
 _TOKENS = 20_000
 _NAME = 256  # characters; patterns are matched against names
 _DEEPEST = 48
-_FIELDS = 5_000  # after fragments were put in
+FIELDS = 5_000  # after fragments were put in
 OPERATIONS = ("query", "mutation", "subscription")
 _TOKEN = re.compile(
     r"""
@@ -75,16 +75,16 @@ class Document:
                 return operation
         raise InvalidRequest("operationName names no operation of the document", "name one that is there")
 
-    def fields(self, operation: Operation) -> Iterator[tuple[tuple[str, ...], bool]]:
+    def fields(self, operation: Operation, most: int = FIELDS) -> Iterator[tuple[tuple[str, ...], bool]]:
         """Paths of all fields of an operation with its fragments put in; with each whether nothing is asked below it.
 
-        A field comes before those below it.
+        A field comes before those below it. ``most`` bounds how many there are.
 
         Raises:
             InvalidRequest: a fragment is missing or leads back to itself, or there are too many fields.
         """
         stack: list[tuple[list[Selection], tuple[str, ...], tuple[str, ...]]] = [(operation.selections, (), ())]
-        budget = _FIELDS
+        budget = most
         while stack:
             selections, path, inside = stack.pop()
             for each in selections:

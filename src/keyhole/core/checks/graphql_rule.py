@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.checks.documents import JSON, content_type
-from keyhole.core.checks.graphql import OPERATIONS, parse_document
+from keyhole.core.checks.graphql import FIELDS, LONGEST, OPERATIONS, parse_document
 from keyhole.core.checks.urlencoded import Parameter, fold, read_parameters
 from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.message import Headers
@@ -160,10 +160,14 @@ class GraphqlRule:
         batch = asked if isinstance(asked, list) else [asked]
         if not 0 < len(batch) <= _BATCH:
             raise InvalidRequest(f"a batch has 1 to {_BATCH} requests", "send fewer")
+        left = LONGEST
         for each in batch:
-            self._judge_one(each)
+            left -= self._judge_one(each, FIELDS // len(batch))
+            if left < 0:
+                raise InvalidRequest(f"the batch has more than {LONGEST} characters of GraphQL", "send less at once")
 
-    def _judge_one(self, asked: Any) -> None:
+    def _judge_one(self, asked: Any, most: int) -> int:
+        """Judge one request, with at most so many fields; the length of its document."""
         if not isinstance(asked, dict):
             raise InvalidRequest("a GraphQL request is an object", 'for example {"query": "{ viewer { login } }"}')
         looks = {fold(name): name for name in _PARAMETERS}
@@ -174,9 +178,10 @@ class GraphqlRule:
         document, name = asked.get("query") or "", asked.get("operationName") or ""
         if not isinstance(document, str) or not isinstance(name, str):
             raise InvalidRequest("query and operationName are texts", "check the request")
-        self._judge_document(document, name)
+        self._judge_document(document, name, most)
+        return len(document)
 
-    def _judge_document(self, text: str, name: str) -> None:
+    def _judge_document(self, text: str, name: str, most: int = FIELDS) -> None:
         if not text:
             if not self.persisted:
                 raise PolicyDenied(
@@ -189,7 +194,7 @@ class GraphqlRule:
             allowed = " and ".join(self.operations)
             raise PolicyDenied(f"the service does not let a {operation.type} through", f"it allows {allowed}")
         if self.fields or self.deny_fields:
-            self._judge_fields(operation.type, document.fields(operation))
+            self._judge_fields(operation.type, document.fields(operation, most))
 
     def _judge_fields(self, kind: str, fields: Iterator[tuple[tuple[str, ...], bool]]) -> None:
         patterns = (*self.deny_fields, *self.fields)

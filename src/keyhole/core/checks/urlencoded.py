@@ -95,7 +95,12 @@ def fold(name: str, *, nested: bool = False) -> str:
     Args:
         name: decoded once.
         nested: keep what stands in brackets, for a name that has them.
+
+    Raises:
+        InvalidRequest: it is longer than any name is, so that normalising it takes long (see ``is_stream_safe``).
     """
+    if len(name) > _LONGEST:
+        raise InvalidRequest("a name is too long", f"at most {_LONGEST} characters")
     for _ in range(_LAYERS):
         if "%" not in name:
             break
