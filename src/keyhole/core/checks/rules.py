@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keyhole.core.checks.approval import Approval
-from keyhole.core.checks.conditions import Condition
-from keyhole.core.checks.limits import Limits
 from keyhole.core.errors import InvalidRequest
+
+# Every command reads services, and few services have checks: what judges them is loaded for those alone.
+if TYPE_CHECKING:
+    from keyhole.core.checks.approval import Approval
+    from keyhole.core.checks.conditions import Condition
+    from keyhole.core.checks.limits import Limits
 
 FIELDS = ("conditions", "limits", "approval")
 _MOST = 32
@@ -37,11 +40,15 @@ class Checks:
         objects = [given] if isinstance(given, Mapping) else given
         if not isinstance(objects, list | tuple) or len(objects) > _MOST:
             raise InvalidRequest(f"conditions are an object, or a list of at most {_MOST} objects")
+        if not (objects or data.get("limits") or data.get("approval")):
+            return None
+        from keyhole.core.checks.approval import Approval  # noqa: PLC0415 - as said above
+        from keyhole.core.checks.conditions import Condition  # noqa: PLC0415
+        from keyhole.core.checks.limits import Limits  # noqa: PLC0415
+
         limits = Limits.from_data(data["limits"]) if data.get("limits") else None
         approval = Approval.from_data(data["approval"]) if data.get("approval") else None
         conditions = tuple(Condition.from_data(each) for each in objects)
-        if not conditions and limits is None and approval is None:
-            return None
         return cls(conditions, limits, (approval,) if approval else ())
 
     def as_data(self) -> dict[str, Any]:
