@@ -292,3 +292,11 @@ def test_stand_in_answers_an_sdk_with_a_placeholder() -> None:
 def test_binding_that_makes_no_sense_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         Inject.from_data(data)
+
+
+@pytest.mark.parametrize("lifetime", ["9" * 5000, "-1", "", "1e9", "\u0665", True, None, [], 0, 10**12])
+def test_lifetime_that_is_none_does_not_matter(lifetime: Any) -> None:
+    how = {"kind": "client-credentials", "token_url": "https://id.example/token", "client_id": "app"}
+    steps = begin(how, b"secret-of-the-app")
+    next(steps)
+    assert bearer(steps.send(told({"access_token": TOKEN, "expires_in": lifetime}))) == f"Bearer {TOKEN}"

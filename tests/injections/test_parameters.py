@@ -261,3 +261,33 @@ def test_value_in_a_path_is_one_piece_of_one_segment(value: bytes) -> None:
 def test_value_that_would_change_the_path_is_refused(value: bytes) -> None:
     with pytest.raises(InvalidRequest):
         sent({"kind": "path", "text": TEXT.decode()}, b"/" + TEXT + b"/x", value=value)
+
+
+@pytest.mark.parametrize(
+    ("how", "values"),
+    [
+        ({"kind": "form", "field": "key"}, {"value": b"secret"}),
+        ({"kind": "oauth1"}, {"consumer_key": b"key", "consumer_secret": b"secret"}),
+        (
+            {"kind": "sigv4", "region": "us-east-1", "service": "sts"},
+            {"access_key_id": b"AKIDEXAMPLE", "secret_access_key": b"secret"},
+        ),
+    ],
+)
+def test_form_with_fields_without_number_is_refused_before_it_keeps_others_waiting(how: dict, values: dict) -> None:
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+    for fields, refused in ((9_999, False), (10_001, True)):
+        message = Message("POST", "https", "api.test", 443, b"/v1", [form], content=b"&".join([b"a=1"] * fields))
+        steps = inject(message, Inject.from_data(how), Terms(values, 1.7e9, nonce=b"n"))
+        if refused:
+            with pytest.raises(InvalidRequest, match="fields"):
+                next(steps)
+        else:
+            next(steps)
+
+
+def test_large_body_of_an_aws_service_whose_calls_are_not_in_forms_is_signed() -> None:
+    values = {"access_key_id": b"AKIDEXAMPLE", "secret_access_key": b"secret"}
+    how = Inject.from_data({"kind": "sigv4", "region": "us-east-1", "service": "dynamodb"})
+    message = Message("POST", "https", "api.test", 443, b"/", [], content=b"a&" * 20_000)
+    assert next(inject(message, how, Terms(values, 1.7e9))).get(b"authorization")

@@ -7,7 +7,7 @@ from keyhole.core.inject import Inject
 from keyhole.core.message import Message
 from keyhole.injections import Steps, Terms, multipart
 from keyhole.injections.content import change, media_type, require_body, require_plain
-from keyhole.injections.parameters import encode, set_parameter
+from keyhole.injections.parameters import encode, require_few, set_parameter
 
 _URLENCODED = b"application/x-www-form-urlencoded"
 _MULTIPART = b"multipart/form-data"
@@ -30,6 +30,7 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
         message.set(b"content-type", _URLENCODED)
     kind, parameters = media_type(message)
     if kind == _URLENCODED:
+        require_few(content)
         change(message, set_parameter(content, how["field"], value))
         message.wrote(value, encode(value))
     elif kind == _MULTIPART:

@@ -18,6 +18,7 @@ from keyhole.core.inject import Inject
 from keyhole.core.message import Message
 from keyhole.core.signing import OAUTH1_METHODS
 from keyhole.injections import Steps, Terms, header_value
+from keyhole.injections.parameters import require_few
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -55,6 +56,7 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     }
     parameters = [*protocol.items(), *_pairs(b"&".join(kept))]
     if _is_form(message):
+        require_few(message.content or b"")
         parameters += _pairs(message.content or b"")
     text = base_string(message, parameters)
     secrets = values["consumer_secret"], values.get("token_secret", b"")

@@ -9,12 +9,19 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from keyhole.core.errors import InvalidRequest
 
+MOST = 10_000  # parameters of a body; more would keep others waiting
 LONGEST = 8 * 1024  # bytes of a secret in a request target; common servers take no more of the whole of it
 
 
 def encode(value: bytes) -> bytes:
     """A value of which nothing can be taken for syntax: everything but unreserved characters is encoded."""
     return quote_from_bytes(value, safe="").encode()
+
+
+def require_few(text: bytes) -> None:
+    """Raises ``InvalidRequest`` for a form with more parameters than can be looked at one by one."""
+    if text.count(b"&") >= MOST:
+        raise InvalidRequest(f"the form has more than {MOST} fields", "send fewer at once")
 
 
 def target_value(value: bytes) -> bytes:

@@ -146,7 +146,7 @@ def bearer_of(data: Mapping[str, Any], now: float, *, name: str = "access_token"
         raise UpstreamUnreachable(f"the token endpoint's answer has no {name}", "check the options of the injection")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         raise UpstreamUnreachable("the token endpoint gave a token of another type than bearer")
-    if isinstance(lifetime, str) and lifetime.isdecimal():
+    if isinstance(lifetime, str) and re.fullmatch(r"[0-9]{1,10}", lifetime):
         lifetime = int(lifetime)
     if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not 0 < lifetime <= 10**9:
         lifetime = _DEFAULT_LIFE

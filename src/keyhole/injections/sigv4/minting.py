@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from keyhole.core.message import Message
+from keyhole.injections.parameters import require_few
 from keyhole.injections.sigv4.canonical import decoded
 
 FORMS = frozenset({"sts", "iam"})
@@ -34,7 +35,10 @@ def mints(message: Message, service: str) -> str:
         return "CreateSession"
     if service == "codeartifact" and path == b"/v1/authorization-token":
         return "GetAuthorizationToken"
-    known = _NAMES.get(service, {})
+    known = _NAMES.get(service)
+    if known is None:
+        return ""
+    require_few(message.content or b"")
     return next((known[name.lower()] for name in _named(message) if name.lower() in known), "")
 
 
