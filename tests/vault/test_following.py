@@ -187,3 +187,29 @@ def test_what_is_no_cursor_of_this_journal_is_refused():
         assert (await refusal(follow(vault, cursor, wait="soon"))).code == "invalid_request"
 
     play(scenario)
+
+
+def test_nothing_is_lost_or_given_twice_while_several_processes_write(tmp_path):
+    place = Place(tmp_path)
+
+    async def write(vault, name):
+        for number in range(25):
+            await vault.ask("update", f"secret/data/{name}-{number}", {"data": {"a": "b"}})
+
+    async def main():
+        async with place.open() as one, place.open() as two, place.open() as reader:
+            cursor = await start(reader)
+            writing = asyncio.gather(*(write(vault, f"{n}{m}") for n, vault in enumerate((one, two)) for m in range(4)))
+            seen = []
+            while len(seen) < 400:
+                data = await asyncio.wait_for(follow(reader, cursor, limit=9, wait="10s"), 30)
+                assert data["records"]
+                cursor = data["cursor"]
+                seen += data["records"]
+            await writing
+            assert len(set(places(seen))) == len(seen) == 400
+            ends = [record["id"] for record in seen if record["phase"] == "outcome"]
+            assert len(set(ends)) == len(ends) == 200
+            assert (await follow(reader, cursor))["records"] == []
+
+    asyncio.run(main())
