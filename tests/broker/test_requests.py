@@ -72,6 +72,22 @@ def forms(token: str) -> list[tuple[str, bytes]]:
     ]
 
 
+OVERRIDES = (
+    "X-HTTP-Method-Override",
+    "X-HTTP-Method",
+    "X-Method-Override",
+    "HTTP-Method-Override",
+    "X-Original-Method",
+)
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_header_that_names_another_method_is_left_out(stack: Stack, run, token: str, name: str) -> None:
+    for reply in both(stack, run, token, headers=f"{name}: DELETE\r\n".encode()):
+        assert reply.status == 200
+        assert b"DELETE" not in stack.upstream.last.head
+
+
 @pytest.mark.parametrize("number", range(14))
 def test_callers_own_token_never_reaches_an_upstream(stack: Stack, run, token: str, number: int) -> None:
     path, headers = forms(token)[number]

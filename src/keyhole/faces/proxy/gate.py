@@ -36,6 +36,8 @@ _LEFT_OUT = HOP_BY_HOP | {
     b"x-http-method-override",
     b"x-http-method",
     b"x-method-override",
+    b"http-method-override",
+    b"x-original-method",
     b"x-original-url",
     b"x-original-host",
     b"x-rewrite-url",
