@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyhole.broker.kept import Room
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.inject import KINDS as KNOWN
 from keyhole.core.inject import Inject
-from keyhole.core.message import Message
+from keyhole.core.message import Call, Heard, Message
 from keyhole.injections import LONGEST, MEMBERS, Terms, inject
 from keyhole.injections.placeholder import decode_basic, shows
 
@@ -175,3 +176,15 @@ def test_binding_reads_back_what_it_wrote_and_can_be_a_key(data: dict) -> None:
     again = Inject.from_data(how.as_data())
     assert again == how
     assert hash(again) == hash(how)
+
+
+def test_nothing_that_carries_a_value_shows_it_in_its_repr() -> None:
+    value, encoded = b"sk-live-canary-0001", base64.b64encode(b"bot:sk-live-canary-0001")
+    terms = Terms({"value": value}, kept={"x": value})
+    sent = next(inject(Message("GET", "https", "a.test", 443, b"/", []), Inject.from_data(KINDS["basic"]), terms))
+    query = Inject.from_data({"kind": "query", "name": "k"})
+    target = next(inject(Message("GET", "https", "a.test", 443, b"/", [], content=value), query, terms))
+    call = Call(value, "https", "a.test", 443, "GET", b"/" + value, [(b"a", value)])
+    for each in (terms, sent, target, call, Heard(200, [(b"a", value)], value), Room(kept={"x": value})):
+        assert value.decode() not in repr(each)
+        assert encoded.decode() not in repr(each)

@@ -28,7 +28,7 @@ class Room:
         failure: how the last of them failed, if it did.
     """
 
-    kept: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict, repr=False)
     errand: asyncio.Lock = field(default_factory=asyncio.Lock)
     ended: int = 0
     failure: KeyholeError | None = None

@@ -16,7 +16,7 @@ import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from keyhole.broker.loan import Loan
 from keyhole.broker.watch import FrameWatch, Tripped, Watch, WatchedBody, foreign
@@ -57,8 +57,8 @@ class Wires:
 
     epoch: int
     values: Scrubber
-    lent: Mapping[str, tuple[bytes, ...]]
-    known: frozenset[bytes]
+    lent: Mapping[str, tuple[bytes, ...]] = field(repr=False)
+    known: frozenset[bytes] = field(repr=False)
 
 
 class Tripwires:

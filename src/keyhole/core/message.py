@@ -2,7 +2,7 @@
 
 Headers are a list of ``(name, value)`` byte pairs in wire order; names are lower-cased by the wire code that parsed
 them, so that no comparison has to fold case again. Bodies are read by pulling, so that a slow reader holds back the
-sender and memory stays constant.
+sender and memory stays constant. What may be secret does not show in a ``repr``.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Call:
             ``websocket``; else ``""``.
     """
 
-    token: bytes
+    token: bytes = field(repr=False)
     scheme: str
     host: str
     port: int
     method: str
-    target: bytes
-    headers: Headers
+    target: bytes = field(repr=False)
+    headers: Headers = field(repr=False)
     body: Body | None = None
     remote: str = ""
     service: str = ""
@@ -104,8 +104,8 @@ class Heard:
     """
 
     status: int
-    headers: Headers
-    content: bytes = b""
+    headers: Headers = field(repr=False)
+    content: bytes = field(default=b"", repr=False)
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header (``name`` in lower case), or ``None``."""
@@ -133,10 +133,10 @@ class Message:
     scheme: str
     host: str
     port: int
-    target: bytes
-    headers: Headers
-    forms: list[bytes] = field(default_factory=list)
-    content: bytes | None = None
+    target: bytes = field(repr=False)
+    headers: Headers = field(repr=False)
+    forms: list[bytes] = field(default_factory=list, repr=False)
+    content: bytes | None = field(default=None, repr=False)
     recode: Recoder | None = None
     streams: bool = False
     length: int | None = None

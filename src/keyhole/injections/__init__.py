@@ -71,9 +71,9 @@ class Terms:
         nonce: random bytes that nobody else has, for this call.
     """
 
-    values: Mapping[str, bytes]
+    values: Mapping[str, bytes] = field(repr=False)
     now: float = 0.0
-    kept: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict, repr=False)
     nonce: bytes = b""
 
 
