@@ -204,7 +204,8 @@ async def serve(
         config: the settings.
         dev: keep the vault in memory, open it, and make a root token.
         dev_token: that root token, when somebody chose it.
-        passphrase: opens the vault; without one it starts sealed, unless its seal needs nobody.
+        passphrase: opens the vault; without one it starts sealed, unless its seal needs nobody. With shares it always
+            does.
         on_ready: called when both listeners accept connections.
 
     Raises:
@@ -254,7 +255,8 @@ async def _unseal_at_start(keyhole: Keyhole, passphrase: Secret | None) -> None:
     if header is None:
         raise NotFound("there is no vault in this store", "make one: keyhole init --vault … --seal …")
     spec = keyhole.config.seal or header.seal
-    if passphrase is not None or spec.partition(":")[0] != "passphrase":
+    kind = spec.partition(":")[0]
+    if kind != "shares" and (passphrase is not None or kind != "passphrase"):
         await keyhole.node.unseal(passphrase, spec=keyhole.config.seal)
 
 

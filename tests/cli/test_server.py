@@ -176,3 +176,38 @@ def test_following_the_journal_shows_what_happens_meanwhile(root_of_server):
             assert b"Traceback" not in process.stderr.read()
         finally:
             process.kill()
+
+
+def test_people_with_shares_open_a_server_one_after_the_other(tmp_path, monkeypatch):
+    location = f"sqlite:{tmp_path / 'vault.db'}"
+    made = ok("--vault", location, "init", "--seal", "shares:3:2", "--json").json
+    one, two, three = made["keys_base64"]
+    alone = run("--vault", location, "list")
+    assert alone.code == 6
+    assert "keyhole operator unseal" in alone.err
+    with serving("--vault", location, env=environment(KEYHOLE_HOME=str(tmp_path / "home"))) as (_, started):
+        monkeypatch.setenv("KEYHOLE_ADDR", started["api"])
+        monkeypatch.setenv("KEYHOLE_TOKEN", made["root_token"])
+        assert run("operator", "unseal", stdin="").code == 3
+        assert "1 of 2 shares" in ok("operator", "unseal", stdin=three + "\n").err
+        assert "any 2 open it; 1 entered" in run("operator", "status").out
+        assert "0 of 2 shares" in ok("operator", "unseal", "--reset").err
+        ok("operator", "unseal", stdin=one)
+        wrong = run("operator", "unseal", stdin=two[:-1] + "!")
+        assert wrong.code == 3
+        assert two[:20] not in wrong.err
+        opened = ok("operator", "unseal", "--json", stdin=two).json
+        assert (opened["sealed"], opened["progress"]) == (False, 0)
+        assert run("operator", "status").code == 0
+        ok("set", "a", stdin="the-first-value")
+
+
+def test_the_shares_are_shown_once_when_a_vault_is_made(tmp_path):
+    ran = ok("--vault", f"sqlite:{tmp_path / 'vault.db'}", "init", "--seal", "shares:5:3")
+    lines = ran.out.split()
+    assert [len(line) for line in lines[:5]] == [72] * 5
+    assert lines[5].startswith("hvs.")
+    for spec in ("shares", "shares:1:2", "shares:5:1", "shares:300:3"):
+        ran = run("--vault", f"sqlite:{tmp_path / 'other.db'}", "init", "--seal", spec)
+        assert ran.code == 3
+    assert not (tmp_path / "other.db").exists()

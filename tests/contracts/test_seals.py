@@ -1,6 +1,7 @@
 """What every member of the shelf ``keyhole.seals`` promises."""
 
 import os
+import random
 import subprocess
 import sys
 
@@ -13,11 +14,12 @@ from keyhole.seals import MEMBERS, Seal, open_seal
 from keyhole.seals.keychain import KeychainSeal
 from keyhole.seals.keyfile import KeyfileSeal, make_keyfile
 from keyhole.seals.passphrase import PassphraseSeal
+from keyhole.seals.shares import SharesSeal
 from seals.desktop import desktop_session
 
 ROOT_KEY = os.urandom(32)
 VAULT = "vault-1"
-UNATTENDED = {"passphrase": False, "keychain": True, "keyfile": True}
+UNATTENDED = {"passphrase": False, "keychain": True, "keyfile": True, "shares": False}
 
 
 def passphrase_seals(folder):
@@ -34,6 +36,17 @@ def keyfile_seals(folder):
 
     def make(vault_id=VAULT, *, right=True):
         return KeyfileSeal(folder / str(right), vault_id)
+
+    yield make
+
+
+def shares_seals(folder):
+    """The wrong key is that of people with shares of another vault."""
+    dealt = {right: SharesSeal(VAULT, 5, 3, create=True).deal() for right in (True, False)}
+
+    def make(vault_id=VAULT, *, right=True):
+        some = random.sample(dealt[right], 3)
+        return SharesSeal(vault_id, 5, 3, Secret(b" ".join(share.reveal() for share in some)))
 
     yield make
 
@@ -56,7 +69,12 @@ def keychain_seals(folder):
             yield make
 
 
-FACTORIES = {"passphrase": passphrase_seals, "keyfile": keyfile_seals, "keychain": keychain_seals}
+FACTORIES = {
+    "passphrase": passphrase_seals,
+    "keyfile": keyfile_seals,
+    "keychain": keychain_seals,
+    "shares": shares_seals,
+}
 
 
 @pytest.fixture(scope="module", params=MEMBERS)
@@ -129,12 +147,14 @@ class TestSeals:
             make().unwrap(foreign)
 
     def test_the_shelf_knows_it_by_its_name(self, member, tmp_path):
-        rest = f":{tmp_path}/key" if member == "keyfile" else ""
+        rest = {"keyfile": f":{tmp_path}/key", "shares": ":5:3"}.get(member, "")
         seal = open_seal(member + rest, passphrase=Secret("correct horse"), vault_id=VAULT)
         assert (seal.name, seal.unattended) == (member, UNATTENDED[member])
 
 
-@pytest.mark.parametrize("spec", ["", "blob", "plaintext", "Passphrase", "keychain ", "../keychain", "keychain:x"])
+@pytest.mark.parametrize(
+    "spec", ["", "blob", "plaintext", "Passphrase", "keychain ", "../keychain", "keychain:x", "shares", "shares:5"]
+)
 def test_an_unknown_seal_is_refused(spec):
     with pytest.raises(InvalidRequest):
         open_seal(spec, passphrase=None, vault_id=VAULT)

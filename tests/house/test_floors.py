@@ -116,16 +116,18 @@ REVEALS = {
     "cli/add.py": 1,
     "cli/import_files.py": 1,  # is a value still in the file, in another place?
     "cli/import_store.py": 1,  # into the vault
-    "cli/init.py": 1,  # a new passphrase, to the server that makes the vault
+    "cli/init.py": 2,  # a new passphrase, to the server that makes the vault; new shares, to who made it
     "cli/login.py": 1,  # a token, into its file
-    "cli/operator.py": 1,  # the passphrase, to the server that it unseals
+    "cli/operator.py": 2,  # the passphrase or a share, to the server that it unseals
     "cli/secrets.py": 2,
     "client/local.py": 1,
     "faces/api/envelope.py": 1,
+    "faces/api/status.py": 1,  # the shares of a new seal, to who made it
     "faces/run/environment.py": 1,
     "importers/recognise.py": 1,  # the shape of a value says whose it is
     "net/dial.py": 1,
     "seals/passphrase.py": 1,
+    "seals/shares.py": 1,
 }
 
 

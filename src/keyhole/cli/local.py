@@ -135,9 +135,14 @@ class LocalVault:
 
 
 async def create_vault(
-    location: str, seal: str, passphrase: Secret | None, *, flags: Mapping[str, Any] | None = None
+    location: str,
+    seal: str,
+    passphrase: Secret | None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    hand_out: Callable[[list[Secret]], None] | None = None,
 ) -> str:
-    """Make a vault in an empty store, and give its root token.
+    """Make a vault in an empty store, and give its root token; ``hand_out`` gets the shares of a seal that has some.
 
     Raises:
         Conflict: there is a vault already.
@@ -149,7 +154,7 @@ async def create_vault(
     open_seal(seal, passphrase=passphrase, vault_id="", create=True)  # judged before a store comes to be
     node = Node(await open_store(location, create=True), max_uses=config.max_uses, egress=config.egress)
     try:
-        return await node.init(seal, passphrase)
+        return await node.init(seal, passphrase, hand_out=hand_out)
     finally:
         await node.close()
 

@@ -22,12 +22,14 @@ Methods block, for 0.1 s and more with a passphrase: call them from a thread.
 from __future__ import annotations
 
 import importlib
-from typing import Protocol
+import re
+from typing import Protocol, runtime_checkable
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.value import Secret
 
-MEMBERS = ("passphrase", "keychain", "keyfile")
+MEMBERS = ("passphrase", "keychain", "keyfile", "shares")
+_QUORUM = re.compile(r"shares:([0-9]{1,3}):([0-9]{1,3})")
 
 
 class Seal(Protocol):
@@ -51,16 +53,25 @@ class Seal(Protocol):
         """Whether ``wrap`` would write something stronger. Raises ``IntegrityError`` for what is no blob."""
 
 
+@runtime_checkable
+class Dealing(Protocol):
+    """A seal whose key is dealt out to people."""
+
+    def deal(self) -> list[Secret]:
+        """The shares of a new seal, as text. Raises ``Sealed`` for one that is not new."""
+
+
 def open_seal(
     spec: str, *, passphrase: Secret | None, vault_id: str, create: bool = False, interactive: bool = False
 ) -> Seal:
-    """The seal ``passphrase``, ``keychain`` or ``keyfile:/path``. Reads nothing before ``wrap`` or ``unwrap``.
+    """The seal ``passphrase``, ``keychain``, ``keyfile:/path`` or ``shares:5:3``, which reads nothing until it is used.
 
     Args:
         spec: name of the member, with what it needs after a colon.
-        passphrase: for the member ``passphrase``; others ignore it.
+        passphrase: for the member ``passphrase``; for ``shares`` the shares, with space between them; others ignore it.
         vault_id: the blob opens for this vault only; the keychain's entry is kept by it.
-        create: this is a new vault, or a new seal for it: the passphrase is judged, and a keychain entry may be made.
+        create: this is a new vault, or a new seal for it: the passphrase is judged, a keychain entry or a key to be
+            shared may be made.
         interactive: the keychain may ask its user to unlock it; never set by a server.
 
     Raises:
@@ -74,6 +85,22 @@ def open_seal(
         rest, passphrase=passphrase, vault_id=vault_id, create=create, interactive=interactive
     )
     return seal
+
+
+def quorum(spec: str) -> tuple[int, int]:
+    """How many shares a seal has, and how many of them open it: 5 and 3 of ``shares:5:3``; 1 and 1 without shares.
+
+    Raises:
+        InvalidRequest: it is a seal of shares, and says this wrongly.
+    """
+    if spec.partition(":")[0] != "shares":
+        return 1, 1
+    found = _QUORUM.fullmatch(spec)
+    if found is None:
+        raise InvalidRequest("the seal shares needs two numbers", "write --seal shares:5:3, of 5 shares any 3 open")
+    shares, threshold = int(found[1]), int(found[2])
+    importlib.import_module("keyhole.crypto.shamir").check_quorum(shares, threshold)
+    return shares, threshold
 
 
 def default_seal() -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from keyhole.core.errors import (
     Conflict,
     IntegrityError,
+    InvalidRequest,
     KeyholeError,
     NotFound,
     PolicyDenied,
@@ -30,13 +31,14 @@ from keyhole.core.record import Phase, Record
 from keyhole.core.request import Credential, Reply, Request
 from keyhole.core.value import Secret
 from keyhole.engines import Route
-from keyhole.seals import Seal, open_seal
+from keyhole.seals import Dealing, Seal, open_seal, quorum
 from keyhole.stores import Batch, Put, Store
 from keyhole.vault.alarms import raise_alarm
+from keyhole.vault.attempt import Attempt
 from keyhole.vault.audit import Journal, open_slot
 from keyhole.vault.clock import Clock
 from keyhole.vault.history import History
-from keyhole.vault.keys import MAX_USES, SYSTEM, Header, Keys, new_id, read_header
+from keyhole.vault.keys import MAX_USES, SYSTEM, Header, Keys, new_id, new_request_id, read_header
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.storage import Change, Storage
 from keyhole.vault.strangers import RefusalLimits
@@ -91,6 +93,8 @@ class Node:
         self._lock = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self._sealing: asyncio.Task[None] | None = None
+        self._attempt: Attempt | None = None
+        self._failed = 0  # sets of shares that did not open it, since it was sealed
 
     async def header(self) -> Header | None:
         """What stands at the entrance of the store; ``None`` before ``init``."""
@@ -112,7 +116,13 @@ class Node:
             self.vault.strangers.note(error, remote)
 
     async def init(
-        self, spec: str, passphrase: Secret | None = None, *, seal: Seal | None = None, token: str = ""
+        self,
+        spec: str,
+        passphrase: Secret | None = None,
+        *,
+        seal: Seal | None = None,
+        token: str = "",
+        hand_out: Callable[[list[Secret]], None] | None = None,
     ) -> str:
         """Make a new vault in an empty store, open it, and return the root token.
 
@@ -121,15 +131,18 @@ class Node:
             passphrase: for the seal ``passphrase``.
             seal: a seal that is not on the shelf, for a vault that ends with the process.
             token: the root token, when somebody chose it.
+            hand_out: called once with the shares of a seal that has some; nothing else has them.
 
         Raises:
             Conflict: the store holds a vault already.
+            InvalidRequest: the seal cannot be made so, or has shares and nobody takes them.
         """
         async with self._lock:
             if await self.header() is not None:
                 raise Conflict("Vault is already initialized", "open it instead of making a new one")
             vault_id = new_id()
             seal = seal or open_seal(spec, passphrase=passphrase, vault_id=vault_id, create=True)
+            shares = _deal(seal, hand_out)
             root = os.urandom(32)
             blob = await asyncio.to_thread(seal.wrap, root)
             keys = Keys(self.store, root, max_uses=self._max_uses)
@@ -138,6 +151,8 @@ class Node:
             grant = Grant(name="user/root", policies=(ROOT,), endless=True)
             storage = vault.storage(vault.root_org, TOKENS)
             clear, _, _ = await vault.tokens.create(storage, grant, now=vault.clock.now(), clear=token)
+            if hand_out is not None and shares:
+                hand_out(shares)
             return clear
 
     async def unseal(
@@ -168,31 +183,87 @@ class Node:
         async with self._lock:
             if self.vault is not None:
                 return
-            header = await self.header()
-            if header is None:
-                raise NotFound("there is no vault in this store", "make a vault: keyhole init")
+            header = await self._made_header()
             seal = seal or open_seal(
                 spec or header.seal, passphrase=passphrase, vault_id=header.vault_id, interactive=interactive
             )
             keys = Keys(self.store, root := await _unwrap(seal, header), max_uses=self._max_uses)
             await keys.load()
-            await self._open(keys, header.vault_id, credential if seal.unattended else None)
+            vault = await self._open(keys, header.vault_id, credential if seal.unattended else None)
+            if credential is not None:
+                self._record_unsealed(vault)
             if await asyncio.to_thread(seal.needs_rewrap, header.root):
                 stronger = replace(header, root=await asyncio.to_thread(seal.wrap, root))
                 with contextlib.suppress(KeyholeError):  # another node did it, or the store is read-only: try next time
                     await self.store.commit(Batch(puts=[stronger.put()]))
 
+    async def enter_share(self, share: bytes) -> None:
+        """Take one share towards unsealing; the one that completes the threshold opens the vault.
+
+        An open vault stays as it is. A share that was entered before counts once.
+
+        Raises:
+            NotFound: there is no vault in this store.
+            InvalidRequest: it is no share, or none that can open this vault; what was entered before still counts.
+            IntegrityError: the shares do not open this vault; all of them are forgotten.
+        """
+        async with self._lock:
+            header = await self._made_header()
+            if self.vault is not None:
+                return
+            _, threshold = quorum(header.seal)
+            attempt = self._attempt = self._attempt or Attempt(threshold)
+            try:
+                attempt.add(share)
+                if not attempt.complete:
+                    return
+                self._attempt = None
+                seal = open_seal(header.seal, passphrase=attempt.joined(), vault_id=header.vault_id)
+                keys = Keys(self.store, await _unwrap(seal, header), max_uses=self._max_uses)
+            except IntegrityError:
+                self._attempt = None
+                self._failed += 1
+                raise
+            await keys.load()
+            self._record_unsealed(await self._open(keys, header.vault_id))
+
+    async def forget_shares(self) -> None:
+        """Begin unsealing anew."""
+        async with self._lock:
+            self._attempt = None
+
+    async def _made_header(self) -> Header:
+        header = await self.header()
+        if header is None:
+            raise NotFound("there is no vault in this store", "make a vault: keyhole init")
+        return header
+
+    def _record_unsealed(self, vault: Vault) -> None:
+        """Say in the journal what could not be said while it was sealed."""
+        record = Record(
+            phase=Phase.EVENT,
+            id=new_request_id(),
+            operation="unseal",
+            path="sys/unseal",
+            result="ok",
+            count=self._failed,
+        )
+        self._failed = 0
+        vault.journal.outcome(record.encode(), vault.root_org)
+
     async def status(self) -> dict[str, Any]:
         """How it stands, in the field names of Vault's ``sys/seal-status``."""
         header = await self.header()
+        shares, threshold = quorum(header.seal) if header else (0, 0)
+        attempt = self._attempt
         return {
             "type": header.seal.partition(":")[0] if header else "",
             "initialized": header is not None,
             "sealed": self.vault is None,
-            "t": 1,
-            "n": 1,
-            "progress": 0,
-            "nonce": "",
+            "t": threshold,
+            "n": shares,
+            "progress": attempt.progress if attempt else 0,
+            "nonce": attempt.nonce if attempt and attempt.progress else "",
             "version": REPORTED_VERSION,
             "build_date": "",
             "migration": False,
@@ -267,7 +338,7 @@ class Node:
         if clock.anomaly > _CLOCK_NOISE:
             record = Record(phase=Phase.EVENT, id=new_id(), operation="clock", result="the clock was set back")
             journal.outcome(record.encode(), root.id)
-        self.vault = vault
+        self.vault, self._attempt = vault, None
         return vault
 
     async def _sweep_for_ever(self) -> None:
@@ -314,11 +385,27 @@ async def _require_sealer(vault: Vault, credential: Credential) -> None:
         raise PolicyDenied("permission denied", "unsealing this vault needs sudo on sys/seal; or restart the server")
 
 
+def _deal(seal: Seal, hand_out: Callable[[list[Secret]], None] | None) -> list[Secret]:
+    """The shares of a new seal, where it has some; without somebody to take them nobody could ever open the vault."""
+    if not isinstance(seal, Dealing):
+        return []
+    if hand_out is None:
+        raise InvalidRequest(
+            "a vault with shares is not made in passing", "make it first: keyhole init --seal shares:5:3"
+        )
+    return seal.deal()
+
+
 async def _unwrap(seal: Seal, header: Header) -> bytes:
     """The root key. A key that does not fit is told from damage as far as it can be."""
     try:
         return await asyncio.to_thread(seal.unwrap, header.root)
     except IntegrityError as error:
+        if seal.name == "shares":
+            raise IntegrityError(
+                "these shares do not open this vault, and all are forgotten",
+                "one is wrong, or they are another vault's: enter them again, each from its holder",
+            ) from None
         what = "passphrase is" if seal.name == "passphrase" else f"{seal.name}'s key is"
         raise type(error)(
             f"the {what} not the one of this vault", "try again; if it is right, the vault's header was changed"

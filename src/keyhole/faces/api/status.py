@@ -5,8 +5,12 @@ There is one exception: a vault that was sealed on request, and whose seal needs
 
 from __future__ import annotations
 
+import base64
+import binascii
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound
@@ -18,6 +22,9 @@ from keyhole.vault.node import REPORTED_VERSION, Node
 
 _READS = frozenset({"GET", "HEAD"})
 _WRITES = frozenset({"PUT", "POST"})
+_UNSUPPORTED = ("pgp_keys", "root_token_pgp_key", "recovery_pgp_keys", "recovery_shares", "recovery_threshold")
+_MAX_NUMBER = 999  # more digits than any number of shares has
+_NO_KEY = "'key' must be specified in request body as JSON, or 'reset' set to true"
 _CODES = {"active": 200, "sealed": 503, "uninit": 501}
 
 
@@ -29,15 +36,33 @@ async def _init(
     if await node.header() is not None:
         raise InvalidRequest("Vault is already initialized", "open it instead of making a new one")
     passphrase = body.get("passphrase")
-    spec = str(body.get("seal") or "passphrase")
+    spec = _spec(body)
     if spec == "passphrase" and not isinstance(passphrase, str):
         raise InvalidRequest("the seal passphrase needs a passphrase", "keyhole operator init asks for it")
     secret = Secret(passphrase) if isinstance(passphrase, str) else None
+    shares: list[Secret] = []
     try:
-        token = await node.init(spec, secret)
+        token = await node.init(spec, secret, hand_out=shares.extend)
     except Conflict as error:  # as Vault answers it
         raise InvalidRequest(error.reason, error.hint) from None
-    return render(Reply({"root_token": token, "keys": [], "keys_base64": []}, bare=True))
+    texts = [share.reveal().decode() for share in shares]
+    keys = [base64.b64decode(text).hex() for text in texts]
+    return render(Reply({"keys": keys, "keys_base64": texts, "root_token": token}, bare=True))
+
+
+def _spec(body: Mapping[str, Any]) -> str:
+    """The seal that a body asks for, by its name or in the fields of Vault."""
+    for name in _UNSUPPORTED:
+        if body.get(name):
+            raise InvalidRequest(f"{name} is not supported", "leave it out; encrypt each share once you have it")
+    if "secret_shares" not in body and "secret_threshold" not in body:
+        return str(body.get("seal") or "passphrase")
+    if body.get("seal"):
+        raise InvalidRequest("a seal and secret_shares exclude each other", "leave one of them out")
+    numbers = [body.get(name) for name in ("secret_shares", "secret_threshold")]
+    if not all(type(number) is int and 0 <= number <= _MAX_NUMBER for number in numbers):
+        raise InvalidRequest("secret_shares and secret_threshold are whole numbers", "say for example 5 and 3")
+    return f"shares:{numbers[0]}:{numbers[1]}"
 
 
 async def _seal_status(
@@ -50,11 +75,16 @@ async def _unseal(
     node: Node, _method: str, body: Mapping[str, Any], _query: Mapping[str, Any], who: Credential
 ) -> Answer:
     key = body.get("key") or body.get("passphrase")
-    if not body.get("reset"):
+    kind = (await node.status())["type"]
+    if body.get("reset"):
+        await node.forget_shares()
+    elif kind == "shares":
+        await _enter_share(node, key)
+    else:
         if key is not None and not isinstance(key, str):
             raise InvalidRequest("'key' must be a text")
-        if not key and (await node.status())["type"] == "passphrase":
-            raise InvalidRequest("'key' must be specified in request body as JSON, or 'reset' set to true")
+        if not key and kind == "passphrase":
+            raise InvalidRequest(_NO_KEY)
         try:
             await node.unseal(Secret(key) if key else None, credential=who)
         except IntegrityError as error:
@@ -62,6 +92,24 @@ async def _unseal(
         except NotFound as error:
             raise InvalidRequest(error.reason, error.hint) from None
     return render(Reply(await node.status(), bare=True))
+
+
+async def _enter_share(node: Node, key: object) -> None:
+    if not key:
+        raise InvalidRequest(_NO_KEY)
+    try:
+        await node.enter_share(_share_bytes(key))
+    except IntegrityError as error:
+        raise InvalidRequest(error.reason, error.hint) from None
+
+
+def _share_bytes(key: object) -> bytes:
+    """A share in hexadecimal digits or base64, as ``sys/init`` gave it."""
+    if isinstance(key, str):
+        for decode in (binascii.unhexlify, partial(base64.b64decode, validate=True)):
+            with contextlib.suppress(ValueError):
+                return decode(key.strip())
+    raise InvalidRequest("'key' must be a valid hex or base64 string")
 
 
 async def _health(
