@@ -196,6 +196,7 @@ async def serve(
     dev: bool = False,
     dev_token: str = "",
     passphrase: Secret | None = None,
+    await_init: bool = False,
     on_ready: Callable[[Started], None],
 ) -> None:
     """Run a server until SIGTERM or SIGINT, then drain.
@@ -206,6 +207,7 @@ async def serve(
         dev_token: that root token, when somebody chose it.
         passphrase: opens the vault; without one it starts sealed, unless its seal needs nobody. With shares it always
             does.
+        await_init: where there is no vault, serve all the same, so that ``sys/init`` can make one.
         on_ready: called when both listeners accept connections.
 
     Raises:
@@ -218,9 +220,9 @@ async def serve(
         if dev:
             keyhole, root_token = await open_ephemeral(config, token=dev_token)
         else:
-            keyhole = await assemble(config)
+            keyhole = await assemble(config, create=await_init)
         stack.push_async_callback(keyhole.close)
-        if not dev:
+        if not dev and not (await_init and await keyhole.node.header() is None):
             await _unseal_at_start(keyhole, passphrase)
         tls = _server_tls(config)
         proxy = await start_proxy(keyhole, config.proxy_listen, tls=tls)

@@ -211,3 +211,24 @@ def test_the_shares_are_shown_once_when_a_vault_is_made(tmp_path):
         ran = run("--vault", f"sqlite:{tmp_path / 'other.db'}", "init", "--seal", spec)
         assert ran.code == 3
     assert not (tmp_path / "other.db").exists()
+
+
+def test_a_server_without_a_vault_can_wait_until_one_is_made_over_its_api(tmp_path, monkeypatch):
+    env = environment(KEYHOLE_HOME=str(tmp_path / "home"))
+    location = f"sqlite:{tmp_path / 'vault.db'}"
+    with serving("--vault", location, "--await-init", env=env) as (_, started):
+        monkeypatch.setenv("KEYHOLE_ADDR", started["api"])
+        assert run("operator", "status").code == 5
+        monkeypatch.setenv("KEYHOLE_TOKEN", "hvs.guess")
+        assert run("get", "a").code == 6
+        assert run("operator", "unseal", stdin="AAAA").code != 0
+        made = ok("init", "--seal", "shares:2:2", "--json").json
+        monkeypatch.setenv("KEYHOLE_TOKEN", made["root_token"])
+        ok("set", "a", stdin="the-first-value")
+        assert run("init", "--seal", "shares:2:2").code == 3
+    with serving("--vault", location, "--await-init", env=env) as (_, started):
+        monkeypatch.setenv("KEYHOLE_ADDR", started["api"])
+        for share in made["keys_base64"]:
+            ok("operator", "unseal", stdin=share)
+        assert ok("get", "a").out == "the-first-value\n"
+    assert run("server", "--dev", "--await-init").code == 3

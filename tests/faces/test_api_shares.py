@@ -71,7 +71,7 @@ def test_init_answers_with_the_shares_once_in_both_forms():
         assert (again.status, again.json) == (400, {"errors": ["Vault is already initialized"]})
         status = await people.status()
         assert status.keys() >= FIELDS
-        assert (status["type"], status["sealed"], status["t"], status["n"]) == ("shares", False, 3, 5)
+        assert (status["type"], status["sealed"], status["t"], status["n"]) == ("shamir", False, 3, 5)
 
     play(scenario)
 
@@ -234,6 +234,9 @@ def test_no_share_is_left_in_the_store_the_log_or_any_error(caplog):
         {"secret_shares": 10**300, "secret_threshold": 3},
         {"secret_shares": 5, "secret_threshold": 3, "seal": "keychain"},
         {"secret_shares": 1, "secret_threshold": 1, "pgp_keys": ["x"]},
+        {"seal": "keyfile:/etc/hostname"},
+        {"seal": ["keychain"]},
+        {},
         {"seal": "shares"},
         {"seal": "shares:5:3:1"},
     ],

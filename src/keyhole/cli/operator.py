@@ -10,6 +10,7 @@ from keyhole.cli.init import initialise
 from keyhole.core.errors import NotFound, Sealed
 
 SEALED = 6
+_SHAMIR = "shamir"  # how the wire format calls the seal with shares
 
 
 @group("operator", examples="keyhole operator status\nkeyhole operator unseal")
@@ -43,7 +44,7 @@ def status(session: Session, /) -> int:
         f"seal:        {data['type'] or '-'}",
         f"state:       {held}",
     ]
-    if data["type"] == "shares":
+    if data["type"] == _SHAMIR:
         lines.insert(3, f"shares:      {data['n']}, any {data['t']} open it; {data['progress']} entered")
     session.out.result(data, lines)
     if not data["initialized"]:
@@ -77,7 +78,7 @@ def unseal(session: Session, /, *, reset: bool) -> None:
         data = session.client.write("sys/unseal", {"reset": True}).data
     elif data["sealed"]:
         data = session.client.write("sys/unseal", _key(session, data["type"])).data
-    if data["type"] != "shares":
+    if data["type"] != _SHAMIR:
         session.out.done({"sealed": data["sealed"]}, f"{session.where.location} is open")
         return
     shown = {name: data[name] for name in ("sealed", "t", "n", "progress", "nonce")}
@@ -87,7 +88,7 @@ def unseal(session: Session, /, *, reset: bool) -> None:
 
 def _key(session: Session, kind: str) -> dict[str, str]:
     """What opens a seal of this kind, from the person."""
-    if kind == "shares":
+    if kind == _SHAMIR:
         return {"key": read_value("One share: ").reveal().decode(errors="replace").strip()}
     if kind != "passphrase":
         return {}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--config", "config_file", metavar="FILE", help="Settings in TOML; KEYHOLE_… and options win.")
 @click.option("--dev", is_flag=True, help="A vault in memory, open, with a root token. Nothing is kept.")
 @click.option("--dev-root-token-id", metavar="TOKEN", default="", help="That root token. For development only.")
+@click.option("--await-init", is_flag=True, help="Without a vault in the store, wait for PUT /v1/sys/init to make one.")
 @click.option("--listen", metavar="HOST:PORT", help="The API; 127.0.0.1:8200 unless said. Port 0 picks a free one.")
 @click.option("--proxy-listen", metavar="HOST:PORT", help="The proxy; 127.0.0.1:8210 unless said.")
 @click.option("--seal", metavar="SEAL", help="How the vault is opened, where it is not as the vault says.")
@@ -42,18 +43,28 @@ if TYPE_CHECKING:
 @click.option("--drain", metavar="DURATION", help="What running requests get at SIGTERM; 10s unless said.")
 @pass_session
 def server_command(
-    session: Session, /, *, config_file: str | None, dev: bool, dev_root_token_id: str, **flags: Any
+    session: Session,
+    /,
+    *,
+    config_file: str | None,
+    dev: bool,
+    dev_root_token_id: str,
+    await_init: bool,
+    **flags: Any,
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C.
 
     With --json the first line of stdout, once it is ready, is an object with api, proxy, ca_file, pid and, with --dev,
-    root_token. A vault with a passphrase starts sealed unless --passphrase-file or --passphrase-fd opens it.
+    root_token. A vault with a passphrase starts sealed unless --passphrase-file or --passphrase-fd opens it; one with
+    shares always does. With --await-init whoever reaches the API first makes the vault and gets its root token.
     """
     from keyhole.app import serve  # noqa: PLC0415  # the whole house: help and clients do without
     from keyhole.config import load  # noqa: PLC0415
 
     if dev_root_token_id and not dev:
         raise InvalidRequest("--dev-root-token-id goes with --dev", "a real root token is made by keyhole init")
+    if dev and await_init:
+        raise InvalidRequest("--dev makes a vault itself", "leave --await-init out")
     config = load(config_file, {**flags, "vault": session.vault or None})
     if config.vault.startswith(("http://", "https://")):
         raise InvalidRequest("a server needs a store, not another server", "write --vault sqlite:PATH")
@@ -64,7 +75,15 @@ def server_command(
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(serve(config, dev=dev, dev_token=dev_root_token_id, passphrase=passphrase, on_ready=ready))
+            server = serve(
+                config,
+                dev=dev,
+                dev_token=dev_root_token_id,
+                passphrase=passphrase,
+                await_init=await_init,
+                on_ready=ready,
+            )
+            runner.run(server)
     except (IntegrityError, NotFound) as error:
         # A server that cannot open its vault is as good as sealed, whatever the reason.
         raise Sealed(error.reason, error.hint) from None

@@ -53,6 +53,7 @@ _SWEEP_BATCH = 500
 _CLOCK_NOISE = 1.0  # seconds by which the clocks of two processes may differ without meaning anything
 _READY = "sys/ready"
 _PASSING = ("approvals", "limits")  # mounts whose entries only have to go when they are due
+SHAMIR = "shamir"
 REPORTED_VERSION = "1.14.0"  # what clients of the wire format decide by
 
 
@@ -257,7 +258,7 @@ class Node:
         shares, threshold = quorum(header.seal) if header else (0, 0)
         attempt = self._attempt
         return {
-            "type": header.seal.partition(":")[0] if header else "",
+            "type": _type_of(header.seal) if header else "",
             "initialized": header is not None,
             "sealed": self.vault is None,
             "t": threshold,
@@ -383,6 +384,12 @@ async def _require_sealer(vault: Vault, credential: Credential) -> None:
     _, caller = await vault.authenticate(credential, spend=False)
     if caller.org != ROOT_ORG or caller.scope != "full" or not caller.allows("update", "sys/seal", sudo=True):
         raise PolicyDenied("permission denied", "unsealing this vault needs sudo on sys/seal; or restart the server")
+
+
+def _type_of(spec: str) -> str:
+    """The kind of a seal; that with shares by the name under which clients of the wire format know it."""
+    kind = spec.partition(":")[0]
+    return SHAMIR if kind == "shares" else kind
 
 
 def _deal(seal: Seal, hand_out: Callable[[list[Secret]], None] | None) -> list[Secret]:

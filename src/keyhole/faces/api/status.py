@@ -18,11 +18,12 @@ from keyhole.core.request import Credential, Reply
 from keyhole.core.value import Secret
 from keyhole.faces.api.envelope import Answer, render
 from keyhole.vault.mounts import UnsupportedOperation
-from keyhole.vault.node import REPORTED_VERSION, Node
+from keyhole.vault.node import REPORTED_VERSION, SHAMIR, Node
 
 _READS = frozenset({"GET", "HEAD"})
 _WRITES = frozenset({"PUT", "POST"})
 _UNSUPPORTED = ("pgp_keys", "root_token_pgp_key", "recovery_pgp_keys", "recovery_shares", "recovery_threshold")
+_SEALS = frozenset({"passphrase", "shares"})
 _MAX_NUMBER = 999  # more digits than any number of shares has
 _NO_KEY = "'key' must be specified in request body as JSON, or 'reset' set to true"
 _CODES = {"active": 200, "sealed": 503, "uninit": 501}
@@ -56,7 +57,10 @@ def _spec(body: Mapping[str, Any]) -> str:
         if body.get(name):
             raise InvalidRequest(f"{name} is not supported", "leave it out; encrypt each share once you have it")
     if "secret_shares" not in body and "secret_threshold" not in body:
-        return str(body.get("seal") or "passphrase")
+        spec = str(body.get("seal") or "passphrase")
+        if spec.partition(":")[0] not in _SEALS:  # a stranger names no file of this machine
+            raise InvalidRequest("a vault made over the API has the seal passphrase or shares", "or use keyhole init")
+        return spec
     if body.get("seal"):
         raise InvalidRequest("a seal and secret_shares exclude each other", "leave one of them out")
     numbers = [body.get(name) for name in ("secret_shares", "secret_threshold")]
@@ -78,7 +82,7 @@ async def _unseal(
     kind = (await node.status())["type"]
     if body.get("reset"):
         await node.forget_shares()
-    elif kind == "shares":
+    elif kind == SHAMIR:
         await _enter_share(node, key)
     else:
         if key is not None and not isinstance(key, str):
