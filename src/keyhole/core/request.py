@@ -75,6 +75,7 @@ class Reply:
         lent: secrets opened for the broker; no face ever sees a reply that has them.
         found: ``False`` when ``data`` describes something that is not there any more (a deleted version).
         bare: the data stands alone, without the usual envelope.
+        status: of HTTP, where some of a batch failed; 0 for the usual one.
         request_id: the id under which the journal has it.
     """
 
@@ -84,4 +85,5 @@ class Reply:
     lent: dict[str, Secret] | None = None
     found: bool = True
     bare: bool = False
+    status: int = 0
     request_id: str = ""

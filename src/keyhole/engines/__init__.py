@@ -27,7 +27,7 @@ from keyhole.core.identity import Caller
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
 
-MEMBERS = ("cubbyhole", "kv", "services")
+MEMBERS = ("cubbyhole", "kv", "services", "transit")
 
 
 class StorageView(Protocol):

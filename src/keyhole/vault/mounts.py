@@ -128,4 +128,5 @@ def standard() -> list[Mount]:
         Mount("secret/", "kv", engines.load("kv"), "versioned secrets"),
         Mount("services/", "services", engines.load("services"), "where secrets may go"),
         Mount("cubbyhole/", "cubbyhole", engines.load("cubbyhole"), "a drawer for each token"),
+        Mount("transit/", "transit", engines.load("transit"), "encryption as a service"),
     ]

@@ -67,7 +67,7 @@ def render(reply: Reply, path: str = "") -> Answer:
     }
     if _is_legacy(path):
         body = {**(reply.data or {}), **body}
-    return 200 if reply.found else 404, headers, _encode(body)
+    return reply.status or (200 if reply.found else 404), headers, _encode(body)
 
 
 def _is_legacy(path: str) -> bool:

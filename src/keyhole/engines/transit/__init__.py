@@ -1,0 +1,161 @@
+"""Encryption as a service, as Vault's transit: applications send data, the keys stay in the vault.
+
+Nothing that is sent is kept. Records name the path, and with it the key; never an input, a context or a result.
+"""
+
+from __future__ import annotations
+
+import os
+
+from keyhole.core.numbers import parse_count
+from keyhole.core.request import Operation, Reply
+from keyhole.engines import Call, Context, Engine, Field, Handler, Route
+from keyhole.engines.transit import manage, messages, signing
+from keyhole.engines.transit.fields import hidden
+
+_MAX_RANDOM = 128 * 1024
+
+
+async def random_bytes(_context: Context, call: Call) -> Reply:
+    """Random bytes from the operating system."""
+    asked = call.params.get("count") or call.data.get("bytes") or 32
+    data = os.urandom(parse_count(asked, "bytes", least=1, most=_MAX_RANDOM))
+    return Reply({"random_bytes": hidden(signing.formatted(call, data, "base64"))})
+
+
+async def cache_config(_context: Context, _call: Call) -> Reply:
+    """Vault caches keys here; the size 0 is its word for no limit. Keyhole keeps none in clear between requests."""
+    return Reply({"size": 0})
+
+
+_CONTEXT = Field("context", "base64; needed by derived keys")
+_VERSION = Field("key_version", "version to use; the latest when it is not said")
+_ASSOCIATED = Field("associated_data", "base64; authenticated, not encrypted")
+_BATCH = (
+    Field("batch_input", "list of objects with the same fields, at most 1,000"),
+    Field("partial_failure_response_code", "status when some items of a batch fail; 400 when it is not said"),
+)
+_HASH = Field("hash_algorithm", "sha2-224, -256, -384, -512 or sha3-…")
+_INPUT = Field("input", "base64")
+_SCHEME = (
+    Field("prehashed", "the input is a digest already"),
+    Field("signature_algorithm", "of RSA: pss or pkcs1v15"),
+    Field("marshaling_algorithm", "of ECDSA: asn1 or jws"),
+    Field("salt_length", "of PSS: auto, hash, or a number"),
+)
+_SETTINGS = (
+    Field("exportable", "the key may leave; cannot be taken back"),
+    Field("allow_plaintext_backup", "the key may be backed up; cannot be taken back"),
+)
+
+
+def _write(pattern: str, handler: Handler, help_text: str, *fields: Field) -> Route:
+    return Route(pattern, {Operation.CREATE: handler}, fields=fields, help=help_text)
+
+
+ENGINE = Engine(
+    "transit",
+    (
+        Route("keys", {Operation.LIST: manage.list_names}, help="Names of keys."),
+        _write("keys/{name}/rotate", manage.rotate, "Add a version, which is used from now on."),
+        _write(
+            "keys/{name}/config",
+            manage.configure,
+            "Which versions count, and what may be done with the key.",
+            Field("min_decryption_version", "older versions open nothing"),
+            Field("min_encryption_version", "older versions make nothing; 0 for the latest only"),
+            Field("deletion_allowed", "the key may be deleted"),
+            *_SETTINGS,
+        ),
+        _write(
+            "keys/{name}/trim",
+            manage.trim,
+            "Remove old versions for good.",
+            Field("min_available_version", "the oldest that stays"),
+        ),
+        Route(
+            "keys/{name}",
+            {Operation.CREATE: manage.create, Operation.READ: manage.read, Operation.DELETE: manage.delete},
+            fields=(
+                Field("type", "type of the key; aes256-gcm96 when it is not said"),
+                Field("derived", "each context has a key of its own"),
+                Field("convergent_encryption", "the same plaintext and context give the same ciphertext"),
+                Field("key_size", "bytes of a key of the type hmac, 32 to 512"),
+                *_SETTINGS,
+            ),
+            help="Make a key, see its settings, delete it.",
+        ),
+        Route(
+            "encrypt/{name}",
+            {Operation.CREATE: messages.encrypt},
+            exists=messages.exists,
+            fields=(Field("plaintext", "base64"), _CONTEXT, _ASSOCIATED, _VERSION, *_BATCH),
+            help="Encrypt; makes the key when it is not there.",
+        ),
+        _write(
+            "decrypt/{name}",
+            messages.decrypt,
+            "Decrypt.",
+            Field("ciphertext", "vault:vN:…"),
+            _CONTEXT,
+            _ASSOCIATED,
+            *_BATCH,
+        ),
+        _write(
+            "rewrap/{name}",
+            messages.rewrap,
+            "Encrypt again with the latest version, unseen.",
+            Field("ciphertext", "vault:vN:…"),
+            _CONTEXT,
+            _ASSOCIATED,
+            _VERSION,
+            *_BATCH,
+        ),
+        _write(
+            "datakey/{form}/{name}",
+            messages.data_key,
+            "A new data key, under the key and with `plaintext` also in clear.",
+            Field("bits", "128, 256 or 512"),
+            _CONTEXT,
+            _VERSION,
+        ),
+        *(
+            _write(pattern, handler, help_text, *fields)
+            for start, handler, help_text, fields in (
+                ("sign", signing.sign, "Sign.", (_INPUT, _HASH, *_SCHEME, _CONTEXT, _VERSION, *_BATCH)),
+                (
+                    "verify",
+                    signing.verify,
+                    "Verify a signature or an HMAC.",
+                    (_INPUT, Field("signature", ""), Field("hmac", ""), _HASH, *_SCHEME, _CONTEXT, *_BATCH),
+                ),
+                ("hmac", signing.make_hmac, "HMAC of an input.", (_INPUT, _HASH, _VERSION, *_BATCH)),
+            )
+            for pattern in (f"{start}/{{name}}", f"{start}/{{name}}/{{algorithm}}")
+        ),
+        *(
+            _write(pattern, signing.make_hash, "Digest of an input.", _INPUT, Field("format", "hex or base64"))
+            for pattern in ("hash", "hash/{algorithm}")
+        ),
+        *(
+            _write(pattern, random_bytes, "Random bytes.", Field("bytes", "how many"), Field("format", "base64 or hex"))
+            for pattern in ("random", "random/{count}")
+        ),
+        *(
+            Route(pattern, {Operation.READ: manage.export}, help="The key itself, when it is exportable.")
+            for pattern in ("export/{what}/{name}", "export/{what}/{name}/{version}")
+        ),
+        Route("backup/{name}", {Operation.READ: manage.back_up}, help="The key with all versions, as one text."),
+        *(
+            _write(
+                pattern,
+                manage.restore,
+                "Make a key from a backup.",
+                Field("backup", "what backup gave"),
+                Field("force", "replace a key that is there"),
+            )
+            for pattern in ("restore", "restore/{name}")
+        ),
+        Route("cache-config", {Operation.READ: cache_config}, help="How many keys are cached."),
+    ),
+)
