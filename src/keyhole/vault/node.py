@@ -143,7 +143,7 @@ class Node:
                 raise Conflict("Vault is already initialized", "open it instead of making a new one")
             vault_id = new_id()
             seal = seal or open_seal(spec, passphrase=passphrase, vault_id=vault_id, create=True)
-            shares = _deal(seal, hand_out)
+            shares = await asyncio.to_thread(_deal, seal, hand_out)
             root = os.urandom(32)
             blob = await asyncio.to_thread(seal.wrap, root)
             keys = Keys(self.store, root, max_uses=self._max_uses)
