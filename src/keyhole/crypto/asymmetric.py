@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap_with_padding
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.crypto.aead import does_not_open
@@ -45,6 +46,7 @@ HASHES: MappingProxyType[str, type[hashes.HashAlgorithm]] = MappingProxyType(
 )
 KINDS = ("ed25519", *CURVES, *RSA_BITS)
 _SEED = 32
+_EPHEMERAL_SIZE = 32
 _PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -164,6 +166,33 @@ def decrypt(private: bytes, ciphertext: bytes) -> bytes:
         return _load_rsa(private).decrypt(ciphertext, _OAEP)
     except ValueError:
         raise does_not_open() from None
+
+
+def unwrap(private: bytes, blob: bytes, hash_name: str) -> bytes:
+    """A key that came under an ephemeral one: that one under RSA-OAEP, then the key under AES-KWP (RFC 5649).
+
+    Args:
+        private: RSA, PKCS #8 in DER.
+        blob: what came.
+        hash_name: of OAEP, one of ``HASHES``.
+
+    Raises:
+        IntegrityError: it does not unwrap; why is not said.
+    """
+    key = _load_rsa(private)
+    size, algorithm = key.key_size // 8, HASHES[hash_name]()
+    try:
+        ephemeral = key.decrypt(blob[:size], padding.OAEP(padding.MGF1(algorithm), algorithm, None))
+        if len(ephemeral) != _EPHEMERAL_SIZE:
+            raise does_not_open()
+        return aes_key_unwrap_with_padding(ephemeral, blob[size:])
+    except (ValueError, InvalidUnwrap):
+        raise does_not_open() from None
+
+
+def normalised(private: bytes) -> bytes:
+    """A private key in PKCS #8 as this module writes it. Raises ``InvalidRequest`` when it is none."""
+    return _to_der(_load(private))
 
 
 _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
