@@ -10,7 +10,7 @@ import os
 from keyhole.core.numbers import parse_count
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Engine, Field, Handler, Route
-from keyhole.engines.transit import manage, messages, signing
+from keyhole.engines.transit import importing, manage, messages, signing
 from keyhole.engines.transit.fields import hidden
 
 _MAX_RANDOM = 128 * 1024
@@ -43,6 +43,12 @@ _SCHEME = (
     Field("marshaling_algorithm", "of ECDSA: asn1 or jws"),
     Field("salt_length", "of PSS: auto, hash, or a number"),
 )
+_IMPORT = (
+    Field(
+        "ciphertext", "base64: an AES-256 key under the wrapping key by RSA-OAEP, then the key under that by AES-KWP"
+    ),
+    Field("hash_function", "of OAEP: SHA256, or SHA224, SHA384, SHA512"),
+)
 _SETTINGS = (
     Field("exportable", "the key may leave; cannot be taken back"),
     Field("allow_plaintext_backup", "the key may be backed up; cannot be taken back"),
@@ -72,6 +78,21 @@ ENGINE = Engine(
             manage.trim,
             "Remove old versions for good.",
             Field("min_available_version", "the oldest that stays"),
+        ),
+        _write(
+            "keys/{name}/import",
+            importing.import_key,
+            "Make a key of one that was made elsewhere.",
+            *_IMPORT,
+            Field("type", "type of the key"),
+            Field("allow_rotation", "versions may be made here"),
+            *_SETTINGS,
+        ),
+        _write(
+            "keys/{name}/import_version", importing.import_version, "Add a version that was made elsewhere.", *_IMPORT
+        ),
+        Route(
+            "wrapping_key", {Operation.READ: importing.wrapping_key}, help="The public key for keys that are brought."
         ),
         Route(
             "keys/{name}",

@@ -54,6 +54,8 @@ class Key:
     """Settings and versions of a key.
 
     Attributes:
+        imported: it was made elsewhere.
+        rotatable: versions may be made here.
         versions: by number as text, each with ``created`` (seconds since the epoch) and ``public`` (text).
         material: of the latest version.
         revision: of the entry; what a write must expect.
@@ -66,6 +68,8 @@ class Key:
     exportable: bool = False
     plaintext_backup: bool = False
     deletion_allowed: bool = False
+    imported: bool = False
+    rotatable: bool = True
     min_decryption: int = 1
     min_encryption: int = 0
     min_available: int = 0

@@ -35,8 +35,8 @@ def _refuse_rotation_by_time(data: Mapping[str, Any]) -> None:
         raise InvalidRequest("auto_rotate_period is not supported", "call keys/NAME/rotate from a timer")
 
 
-async def create_key(context: Context, name: str, data: Mapping[str, Any]) -> None:
-    """Make a key; one that is there stays as it is."""
+def new_key(name: str, data: Mapping[str, Any]) -> Key:
+    """A key without a version, as these fields want it. Raises ``InvalidRequest``."""
     kind = text_of(data, "type") or "aes256-gcm96"
     if kind not in TYPES:
         raise InvalidRequest(f"unknown key type {kind[:40]}", f"use one of {', '.join(TYPES)}")
@@ -54,8 +54,14 @@ async def create_key(context: Context, name: str, data: Mapping[str, Any]) -> No
         raise InvalidRequest(f"key derivation and convergent encryption not supported for keys of type {kind}")
     if key.convergent and not (key.derived and kind in CIPHERS):
         raise InvalidRequest("convergent encryption requires derivation to be enabled", 'send {"derived": true}')
+    return key
+
+
+async def create_key(context: Context, name: str, data: Mapping[str, Any]) -> None:
+    """Make a key; one that is there stays as it is."""
+    key = new_key(name, data)
     if await keys.find(context, name) is None:
-        await keys.save_new(context, key, await asyncio.to_thread(keys.generate, kind, key.size))
+        await keys.save_new(context, key, await asyncio.to_thread(keys.generate, key.type, key.size))
 
 
 async def create(context: Context, call: Call) -> None:
@@ -85,7 +91,7 @@ async def read(context: Context, call: Call) -> Reply:
         "exportable": key.exportable,
         "allow_plaintext_backup": key.plaintext_backup,
         "auto_rotate_period": 0,
-        "imported_key": False,
+        "imported_key": key.imported,
         "keys": {n: _shown(key, n) for n in key.versions if int(n) >= key.min_decryption},
         "latest_version": key.latest,
         "min_available_version": key.min_available,
@@ -96,6 +102,8 @@ async def read(context: Context, call: Call) -> Reply:
         "supports_derivation": keys.can_derive(key.type),
         "supports_signing": key.signs,
     }
+    if key.imported:
+        data["imported_key_allow_rotation"] = key.rotatable
     if key.derived:
         data["kdf"] = "hkdf_sha256"
     if key.derived and key.type in CIPHERS:
@@ -129,6 +137,8 @@ async def delete(context: Context, call: Call) -> None:
 async def rotate(context: Context, call: Call) -> None:
     """Adds a version, which is used from now on."""
     key = await keys.load(context, call.params["name"], "key not found")
+    if not key.rotatable:
+        raise InvalidRequest(f"imported key {key.name} does not allow rotation", "use keys/NAME/import_version")
     await keys.save_new(context, key, await asyncio.to_thread(keys.generate, key.type, key.size))
 
 
@@ -298,7 +308,7 @@ def _read_backup(text: str, name: str) -> tuple[Key, dict[int, Material]]:
     return key, held
 
 
-_FLAGS = ("derived", "convergent", "exportable", "plaintext_backup", "deletion_allowed")
+_FLAGS = ("derived", "convergent", "exportable", "plaintext_backup", "deletion_allowed", "imported", "rotatable")
 _COUNTS = ("min_decryption", "min_encryption", "min_available", "size", "latest")
 
 
