@@ -13,6 +13,8 @@ NEWER = {
     "auth/token/lookup-accessor nope": (403, ["invalid accessor"]),  # 1.10 and later
     "PATCH kv2/data/app/x": (415, None),  # 1.9 and later patch, with a content type of its own
     "cubbyhole/a empty": (400, ["missing data fields"]),  # the caller's mistake
+    "auth/approle/login used up": (400, ["invalid role or secret id"]),  # newer ones do not say which
+    "auth/approle/login unknown": (400, ["invalid role or secret id"]),
 }
 
 
@@ -21,6 +23,8 @@ def key_of(exchange):
         return exchange["note"]
     if exchange["body"] == {"accessor": "nope"}:
         return "auth/token/lookup-accessor nope"
+    if exchange["path"] == "auth/approle/login" and exchange["status"] == 400 and exchange["body"].get("secret_id"):
+        return f"auth/approle/login {'unknown' if exchange['body']['role_id'] == 'bad' else 'used up'}"
     if exchange["method"] == "PATCH":
         return f"PATCH {exchange['path']}"
     if exchange["path"] == "cubbyhole/a" and exchange["body"] == {}:
@@ -64,6 +68,10 @@ class Replay:
         return "root", []
 
     def learn(self, exchange, answer):
+        theirs, ours = (exchange["json"] or {}).get("data") or {}, (answer.json or {}).get("data") or {}
+        for name in ("role_id", "secret_id", "secret_id_accessor"):
+            if name in theirs and name in ours:
+                self.ours[theirs[name]] = ours[name]
         theirs = (exchange["json"] or {}).get("auth")
         if theirs and answer.status == 200 and theirs["client_token"]:
             ours = answer.json["auth"]
@@ -103,7 +111,8 @@ def values(exchange, answer):
     theirs, ours = exchange["json"]["data"], answer.json["data"]
     fixed = ("version", "destroyed", "data", "current_version", "oldest_version", "max_versions", "cas_required")
     fixed += ("delete_version_after", "num_uses", "creation_ttl", "explicit_max_ttl", "orphan", "policies", "type")
-    fixed += ("renewable", "meta", "period", "capabilities")
+    fixed += ("renewable", "meta", "period", "capabilities", "bind_secret_id", "secret_id_num_uses", "secret_id_ttl")
+    fixed += ("token_policies", "token_ttl", "token_max_ttl", "token_type", "cidr_list")
     if "ui/mounts" in exchange["path"] or exchange["path"].startswith("sys/policy"):
         return []
     return [

@@ -186,10 +186,13 @@ def test_every_route_refuses_an_agent_without_grants_but_what_the_default_policy
     async def scenario(vault):
         await stripe(vault)
         token = await agent(vault)
-        opened = set()
+        opened, logins = set(), set()
         for mount in vault.vault.mounts:
             for route in mount.engine.routes:
                 path = mount.path + _filled(route.pattern)
+                if route.open:
+                    logins.add(mount.path + route.pattern)
+                    continue
                 for operation in route.handlers:
                     if path == "auth/token/revoke-self":
                         continue
@@ -197,6 +200,7 @@ def test_every_route_refuses_an_agent_without_grants_but_what_the_default_policy
                     if not isinstance(error, PolicyDenied):
                         opened.add(mount.path)
         assert opened <= {"auth/token/", "sys/", "cubbyhole/"}
+        assert logins == {"auth/approle/login", "auth/userpass/login/{name}"}
         assert isinstance(await refusal(vault.ask("update", "auth/token/create", token=token)), PolicyDenied)
 
     play(scenario)

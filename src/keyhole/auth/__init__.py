@@ -1,0 +1,31 @@
+"""Shelf: who you are. A login method is an engine whose open routes say who somebody is; the door makes the token.
+
+    async def login(context: Context, call: Call) -> Reply:
+        return Reply(login=Login(name="user/ann", policies=("app",)))
+
+Promises of a member:
+
+1. A login that fails says the same, after the same work, whether the name or the proof was wrong.
+2. What it stores to check a proof is a keyed hash or, of what a person chose, a hash by a profile of ``crypto.kdf``.
+3. It bounds the guesses of one address, and those at what a person chose also by name.
+4. It never makes a token, and its replies have no proof, but for the one that hands a new one out, as a ``Secret``.
+
+``make`` gives an engine with counters of its own, so each vault has its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from keyhole.core.errors import InvalidRequest
+from keyhole.engines import Engine
+
+MEMBERS = ("approle", "userpass")
+
+
+def load(name: str) -> Engine:
+    """The login method of this type, for one vault. Raises ``InvalidRequest`` when it is not on this shelf."""
+    if name not in MEMBERS:
+        raise InvalidRequest(f"plugin not found in the catalog: {name}")
+    engine: Engine = importlib.import_module(f"keyhole.auth.{name}").make()
+    return engine

@@ -342,7 +342,7 @@ class Broker:
 
     async def _authenticate(self, vault: Vault, request: Request, *, spend: bool = True) -> tuple[OrgState, Caller]:
         try:
-            return await vault.authenticate(request.credential, spend=spend)
+            return await vault.authenticate(request.credential, spend=spend, remote=request.remote)
         except Unauthenticated as error:
             error.request_id = request.id
             await vault.record_unknown(request, error)

@@ -60,6 +60,33 @@ class RunContext:
         return {name: text for name, text in fields.items() if text}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Who somebody has proved to be, and what the token is to be that the door makes of it. Seconds; 0 for "not set".
+
+    Attributes:
+        name: ``approle/ROLE`` or ``user/NAME``.
+        policies: names, sorted.
+        ttl: how long the token lives.
+        max_ttl: how long renewals can keep it.
+        explicit_max: a cap that also holds for a periodic one.
+        period: what each renewal gives.
+        uses: requests that it is good for.
+        cidrs: addresses from which it counts.
+        meta: free text fields.
+    """
+
+    name: str
+    policies: tuple[str, ...]
+    ttl: int = 0
+    max_ttl: int = 0
+    explicit_max: int = 0
+    period: int = 0
+    uses: int = 0
+    cidrs: tuple[str, ...] = ()
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Caller:
     """An authenticated identity with what it may do. Made by the door only.
@@ -75,6 +102,7 @@ class Caller:
         bound: its placeholders are its own, see ``core.placeholder``.
         token_id: keyed hash under which the token is stored; empty for the owner of a local vault.
         run: the run context of the token.
+        cidrs: addresses from which its token counts; none for all.
         forms: what the door has worked out of its records; lives and dies with this object.
     """
 
@@ -88,6 +116,7 @@ class Caller:
     token_id: str = ""
     run: RunContext = field(default_factory=RunContext)
     bound: bool = False
+    cidrs: tuple[str, ...] = ()
     forms: dict[tuple[object, ...], IntentForm] = field(default_factory=dict, repr=False)
 
     def allows(self, operation: str, path: str, *, sudo: bool = False) -> Decision:

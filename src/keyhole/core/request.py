@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from keyhole.core.identity import Caller
+from keyhole.core.identity import Caller, Login
 from keyhole.core.value import Secret
 
 
@@ -74,8 +74,9 @@ class Reply:
         warnings: for a person to read.
         lent: secrets opened for the broker; no face ever sees a reply that has them.
         found: ``False`` when ``data`` describes something that is not there any more (a deleted version).
+        login: who somebody has proved to be; the door turns it into ``auth``.
         bare: the data stands alone, without the usual envelope.
-        status: of HTTP, where some of a batch failed; 0 for the usual one.
+        status: of HTTP, where some of a batch failed, or the work goes on; 0 for the usual one.
         request_id: the id under which the journal has it.
     """
 
@@ -84,6 +85,7 @@ class Reply:
     warnings: list[str] = field(default_factory=list)
     lent: dict[str, Secret] | None = None
     found: bool = True
+    login: Login | None = None
     bare: bool = False
     status: int = 0
     request_id: str = ""

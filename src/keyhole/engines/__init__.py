@@ -70,12 +70,13 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as a handler sees it: parameters from the path, fields from the body or query."""
+    """One request as a handler sees it: parameters from the path, fields from the body or query, and from where."""
 
     operation: Operation
     path: str
     params: Mapping[str, str]
     data: Mapping[str, Any]
+    remote: str = ""
 
     def require_new(self, *, stored: bool) -> None:
         """For a write on a route with ``exists``, after what it replaces was read: a create must not replace.

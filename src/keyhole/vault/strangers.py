@@ -10,10 +10,10 @@ A valid credential never meets these buckets: nobody can lock out others who com
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from keyhole.core.cidr import network
 from keyhole.core.errors import KeyholeError, RateLimited
 from keyhole.core.record import Phase, Record
 from keyhole.vault.audit import Journal
@@ -156,16 +156,3 @@ class Strangers:
         if address not in self._counts and len(self._counts) >= self.limits.addresses:
             address = ""
         self._counts[address] = self._counts.get(address, 0) + 1
-
-
-def network(remote: str) -> str:
-    """Who counts as one stranger: an IPv4 address, or a /64 of IPv6, which one customer has to itself (RFC 6177)."""
-    if ":" not in remote:
-        return remote
-    try:
-        address = ipaddress.IPv6Address(remote)
-    except ValueError:
-        return remote
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))

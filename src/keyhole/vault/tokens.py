@@ -18,7 +18,7 @@ from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, Unauthenticated
 from keyhole.core.identity import RunContext, Scope
-from keyhole.core.lease import compute_term
+from keyhole.core.lease import SYSTEM_MAX_TTL, Term, compute_term
 from keyhole.crypto.mac import MacKey
 from keyhole.vault.storage import Change, Storage, Write
 
@@ -50,6 +50,9 @@ class Token:
         meta: free text fields.
         run: run context for the audit records.
         bound: placeholders that are its own were given out with it.
+        max_ttl: how long renewals can keep it; 0 for the system's own.
+        cidrs: addresses from which it counts; none for all.
+        path: where it was made.
         revision: of the entry.
     """
 
@@ -69,6 +72,9 @@ class Token:
     meta: Mapping[str, str] = field(default_factory=dict)
     run: RunContext = field(default_factory=RunContext)
     bound: bool = False
+    max_ttl: int = 0
+    cidrs: tuple[str, ...] = ()
+    path: str = "auth/token/create"
     revision: int = 0
 
     def live(self, now: float) -> bool:
@@ -96,6 +102,9 @@ class Grant:
     meta: Mapping[str, str] = field(default_factory=dict)
     run: RunContext = field(default_factory=RunContext)
     bound: bool = False
+    max_ttl: int = 0
+    cidrs: tuple[str, ...] = ()
+    path: str = "auth/token/create"
 
 
 def read_form(token: bytes) -> str | None:
@@ -152,7 +161,7 @@ class Tokens:
         clear = clear or "hvs." + "".join(secrets.choice(_ALPHABET) for _ in range(44)) + (
             f".{org_id}" if org_id else ""
         )
-        term = compute_term(requested=grant.ttl, explicit_max=grant.explicit_max, period=grant.period)
+        term = _term(grant)
         token = Token(
             id=self.hash(clear.encode()),
             accessor="".join(secrets.choice(_ALPHABET) for _ in range(24)),
@@ -170,6 +179,9 @@ class Tokens:
             meta=grant.meta,
             run=grant.run,
             bound=grant.bound,
+            max_ttl=grant.max_ttl,
+            cidrs=grant.cidrs,
+            path=grant.path,
         )
         for _ in range(_RETRIES):
             try:
@@ -223,6 +235,7 @@ class Tokens:
         term = compute_term(
             requested=increment,
             default=token.ttl,
+            maximum=_maximum(token.max_ttl),
             explicit_max=token.explicit_max,
             period=token.period,
             age=int(now - token.created),
@@ -288,6 +301,33 @@ class Tokens:
         return await storage.list(f"e/{name}")
 
 
+def auth_block(token: Token, now: float, clear: str) -> dict[str, Any]:
+    """What an answer says of a token that was made or renewed, in Vault's field names."""
+    return {
+        "client_token": clear,
+        "accessor": token.accessor,
+        "policies": list(token.policies),
+        "token_policies": list(token.policies),
+        "metadata": dict(token.meta) or None,
+        "lease_duration": token.remaining(now),
+        "renewable": token.renewable,
+        "entity_id": "",
+        "token_type": "service",
+        "orphan": not token.parent,
+        "num_uses": max(0, token.uses),
+        "mfa_requirement": None,
+    }
+
+
+def _term(grant: Grant) -> Term:
+    maximum = _maximum(grant.max_ttl)
+    return compute_term(requested=grant.ttl, maximum=maximum, explicit_max=grant.explicit_max, period=grant.period)
+
+
+def _maximum(max_ttl: int) -> int:
+    return min(max_ttl or SYSTEM_MAX_TTL, SYSTEM_MAX_TTL)
+
+
 def _creation(token: Token, parent: Token | None) -> Change:
     change = Change(
         [
@@ -313,5 +353,6 @@ def _write(token: Token) -> Write:
 def _decode(token_id: str, data: bytes, revision: int) -> Token:
     fields = json.loads(data)
     fields["policies"] = tuple(fields["policies"])
+    fields["cidrs"] = tuple(fields.get("cidrs", ()))
     fields["run"] = RunContext(**fields["run"])
     return Token(id=token_id, revision=revision, **fields)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from keyhole.core.cidr import within
 from keyhole.core.errors import (
     Conflict,
     InternalError,
@@ -38,6 +39,7 @@ from keyhole.vault.clock import Clock
 from keyhole.vault.compiled import Compiled, OrgState
 from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.lending import open_loan
+from keyhole.vault.logins import log_in, login_at
 from keyhole.vault.mounts import Mount, Mounts, Target
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.recording import intent_of, refusal_of
@@ -117,6 +119,8 @@ class Vault:
         return reply
 
     async def _handle(self, request: Request) -> Reply:
+        if (target := login_at(self.mounts, request)) is not None:
+            return await log_in(self, request, target)
         state, caller = self.recognise(request.credential, request.org) or await self._admit(request)
         if request.operation is Operation.USE:
             lent = await self.use(state, caller, request, request.path)
@@ -160,19 +164,19 @@ class Vault:
         if state is None:
             return None
         known = state.callers.get(self.tokens.hash(credential))
-        if known is None or known[0] != state.generation or not known[1].live(self.clock.now()):
+        if known is None or known[0] != state.generation or not known[1].live(self.clock.now()) or known[1].cidrs:
             return None
         return state, known[2]
 
     async def _admit(self, request: Request) -> tuple[OrgState, Caller]:
         try:
-            return await self.authenticate(request.credential, request.org)
+            return await self.authenticate(request.credential, request.org, remote=request.remote)
         except Unauthenticated as error:
             await self.record_unknown(request, error)
             raise
 
     async def authenticate(
-        self, credential: Credential, org: str = "", *, spend: bool = True
+        self, credential: Credential, org: str = "", *, spend: bool = True, remote: str = ""
     ) -> tuple[OrgState, Caller]:
         """Who asks, with the compiled state of the org.
 
@@ -180,6 +184,7 @@ class Vault:
             credential: a token, the owner of a local vault, or a caller made in this same request.
             org: the org where something is asked, when it is said; it must be the credential's own.
             spend: take one use from a use-limited token.
+            remote: address of who asks; a token that is bound to addresses counts from these only.
 
         Raises:
             Unauthenticated: no token, or one that is unknown, expired, used up, revoked or of another org.
@@ -189,10 +194,8 @@ class Vault:
                 raise Unauthenticated("permission denied", f"the caller does not belong to the org {org!r}")
             return self.compiled.last(credential.org_id) or await self.compiled.state(credential.org_id), credential
         if isinstance(credential, Anonymous) or credential == b"":
-            raise Unauthenticated(
-                "missing client token",
-                "send one in X-Vault-Token, to the proxy as its password, or log in: keyhole login",
-            )
+            hint = "send one in X-Vault-Token, to the proxy as its password, or log in: keyhole login"
+            raise Unauthenticated("missing client token", hint)
         if isinstance(credential, LocalOwner):
             return await self._owner(org)
         org_id = org_of(credential) or self.root_org
@@ -201,7 +204,7 @@ class Vault:
         except Unauthenticated:
             raise _unknown() from None  # a guess at an org must not tell whether there is one
         here = not org or org == state.org.name
-        caller = await self._token_caller(state, self.tokens.hash(credential), spend=spend and here)
+        caller = await self._token_caller(state, self.tokens.hash(credential), remote, spend=spend and here)
         if not here:
             raise Unauthenticated("permission denied", f"the token does not belong to the org {org!r}")
         return state, caller
@@ -216,16 +219,16 @@ class Vault:
         acl = await self.compiled.acl(state, (ROOT,))
         return state, Caller(state.org.name, state.org.id, OWNER, "", "full", (ROOT,), acl)
 
-    async def _token_caller(self, state: OrgState, token_id: str, *, spend: bool) -> Caller:
+    async def _token_caller(self, state: OrgState, token_id: str, remote: str, *, spend: bool) -> Caller:
         """The caller of a live token. A cached one counts while nothing in the store has changed."""
         now = self.clock.now()
         # Taken before the token is read: what changes meanwhile makes what is remembered look old, not new.
         generation = state.generation
         known = state.callers.get(token_id)
-        if known is not None and known[0] == generation and known[1].live(now):
+        if known is not None and known[0] == generation and known[1].live(now) and not known[1].cidrs:
             return known[2]
         token = await self.tokens.get(self.storage(state.org.id, TOKENS), token_id)
-        if token is None or not token.live(now):
+        if token is None or not token.live(now) or (token.cidrs and not within(remote, token.cidrs)):
             raise _unknown()
         if known is not None and known[1].revision == token.revision:
             caller = known[2]
@@ -251,6 +254,7 @@ class Vault:
             token_id=token.id,
             run=token.run,
             bound=token.bound,
+            cidrs=token.cidrs,
         )
 
     def storage(self, org_id: str, mount: str, *, configures: bool = False) -> Storage:
@@ -312,7 +316,7 @@ class Vault:
 
     async def _dispatch(self, state: OrgState, caller: Caller, asked: Asked) -> Reply:
         target = asked.target
-        call = Call(asked.operation, asked.path, target.params, asked.request.data)
+        call = Call(asked.operation, asked.path, target.params, asked.request.data, asked.request.remote)
         for attempt in range(_WRITE_RETRIES):
             context = self.context(state, caller, target.mount)
             try:

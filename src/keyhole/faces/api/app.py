@@ -132,7 +132,9 @@ class Api:
     async def _require_known(self, request: Request) -> None:
         """Refuse, and record, a request of somebody unknown before the rest of its body takes up memory."""
         try:
-            await self._node.open_vault().authenticate(request.credential, request.org, spend=False)
+            await self._node.open_vault().authenticate(
+                request.credential, request.org, spend=False, remote=request.remote
+            )
         except Unauthenticated:
             await self._node.handle(request)
             raise

@@ -17,7 +17,7 @@ from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.policies import DEFAULT
 from keyhole.vault.storage import Change
-from keyhole.vault.tokens import MOUNT, Grant, Token
+from keyhole.vault.tokens import MOUNT, Grant, Token, auth_block
 from keyhole.vault.vault import Vault
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9-]")
@@ -84,7 +84,7 @@ def describe(token: Token, now: float, *, clear: str = "") -> dict[str, Any]:
         "meta": dict(token.meta) or None,
         "num_uses": token.uses,
         "orphan": not token.parent,
-        "path": "auth/token/create",
+        "path": token.path,
         "policies": list(token.policies),
         "renewable": token.renewable,
         "ttl": token.remaining(now),
@@ -92,6 +92,8 @@ def describe(token: Token, now: float, *, clear: str = "") -> dict[str, Any]:
         "scope": token.scope,
         **token.run.as_data(),
     }
+    if token.cidrs:
+        data["bound_cidrs"] = list(token.cidrs)
     if token.period:
         data["period"] = token.period
     return data
@@ -135,7 +137,7 @@ class _Handlers:
         clear, token, warning = await self._vault.tokens.create(
             self.storage(context), grant, now=context.now, parent=None if orphan else parent, org_id=org_id
         )
-        return Reply(auth=_auth(token, context.now, clear), warnings=[warning] if warning else [])
+        return Reply(auth=auth_block(token, context.now, clear), warnings=[warning] if warning else [])
 
     async def lookup_self(self, context: Context, _call: Call) -> Reply:
         token = await self.own(context)
@@ -163,7 +165,7 @@ class _Handlers:
             self.storage(context), token, increment=increment, now=context.now
         )
         clear = str(call.data.get("token") or "")
-        return Reply(auth=_auth(renewed, context.now, clear), warnings=[warning] if warning else [])
+        return Reply(auth=auth_block(renewed, context.now, clear), warnings=[warning] if warning else [])
 
     async def renew_self(self, context: Context, call: Call) -> Reply:
         return await self.renew(context, call, await self.own(context))
@@ -256,21 +258,5 @@ def _grant(caller: Caller, data: Mapping[str, Any], *, elevated: bool) -> Grant:
         endless=ROOT in names and not ttl,
         meta=meta,
         run=caller.run.extended(data),
+        cidrs=caller.cidrs,
     )
-
-
-def _auth(token: Token, now: float, clear: str) -> dict[str, Any]:
-    return {
-        "client_token": clear,
-        "accessor": token.accessor,
-        "policies": list(token.policies),
-        "token_policies": list(token.policies),
-        "metadata": dict(token.meta) or None,
-        "lease_duration": token.remaining(now),
-        "renewable": token.renewable,
-        "entity_id": "",
-        "token_type": "service",
-        "orphan": not token.parent,
-        "num_uses": max(0, token.uses),
-        "mfa_requirement": None,
-    }

@@ -1,0 +1,81 @@
+"""Bounds on guessing at logins: by address, and by name with a lock-out as Vault's.
+
+Counted in each process that serves the vault, for names that exist and names that do not alike, so that a lock says
+nothing about a name.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from keyhole.core.cidr import network
+from keyhole.core.errors import PolicyDenied, RateLimited
+
+
+@dataclass(frozen=True, slots=True)
+class GuessLimits:
+    """How much may be guessed; each process counts for itself.
+
+    Attributes:
+        threshold: failures that lock a name.
+        duration: seconds that it stays locked.
+        reset: seconds after which failures are forgotten.
+        burst: failures of one address at once; then its logins are refused, also good ones.
+        rate: failures a second that are forgiven it.
+        kept: names and addresses that are kept; the one that failed least lately is forgotten first.
+    """
+
+    threshold: int = 5
+    duration: float = 900.0
+    reset: float = 900.0
+    burst: int = 60
+    rate: float = 0.5
+    kept: int = 16_384
+
+
+class Guesses:
+    """Counts failures. Times are seconds since the epoch."""
+
+    def __init__(self, limits: GuessLimits | None = None) -> None:
+        self.limits = limits or GuessLimits()
+        self._names: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+        self._addresses: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def check_address(self, remote: str, now: float) -> None:
+        """Raises ``RateLimited`` for an address that has failed too often; without one it is this process itself."""
+        failures, since = self._addresses.get(network(remote), (0.0, now))
+        if failures - max(0.0, now - since) * self.limits.rate > self.limits.burst - 1:
+            raise RateLimited("too many failed logins came from this address", "wait a minute")
+
+    def check_name(self, org_id: str, name: str, now: float) -> None:
+        """Raises ``PolicyDenied`` for a name that is locked."""
+        count, last = self._names.get((org_id, name), (0, now))
+        if count >= self.limits.threshold and now - last < self.limits.duration:
+            minutes = int(self.limits.duration // 60)
+            raise PolicyDenied("permission denied", f"too many failed logins: wait {minutes} minutes")
+
+    def fail_address(self, remote: str, now: float) -> None:
+        """One more failure of an address."""
+        if not remote:
+            return
+        key = network(remote)
+        failures, since = self._addresses.pop(key, (0.0, now))
+        self._addresses[key] = max(0.0, failures - max(0.0, now - since) * self.limits.rate) + 1, now
+        self._forget(self._addresses)
+
+    def fail_name(self, org_id: str, name: str, now: float) -> None:
+        """One more failure at a name."""
+        count, last = self._names.pop((org_id, name), (0, now))
+        over = self.limits.duration if count >= self.limits.threshold else self.limits.reset
+        self._names[org_id, name] = (1 if now - last >= over else count + 1), now
+        self._forget(self._names)
+
+    def forgive(self, org_id: str, name: str) -> None:
+        """The name was proved, or has a new password."""
+        self._names.pop((org_id, name), None)
+
+    def _forget(self, counted: OrderedDict[Any, Any]) -> None:
+        if len(counted) > self.limits.kept:
+            counted.popitem(last=False)
