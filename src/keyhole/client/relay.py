@@ -31,6 +31,7 @@ class Relay:
         self._where = (host, port)
         self._context = context
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._stop: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         ready: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="keyhole-relay", daemon=True)
@@ -54,7 +55,7 @@ class Relay:
 
     async def _serve(self, ready: Future[int]) -> None:
         _, writer = await self._connect()  # what is wrong with the proxy is said now, not to each client
-        writer.close()
+        writer.transport.abort()
         stop = asyncio.Event()
         server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
         self._stop = (asyncio.get_running_loop(), stop)
@@ -66,14 +67,27 @@ class Relay:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            for writer in self._open:  # a goodbye that is still on its way has no loop to arrive in
+                writer.transport.abort()
+            await asyncio.gather(*self._open.values(), return_exceptions=True)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(*self._where, ssl=self._context, ssl_handshake_timeout=_HANDSHAKE)
+        reader, writer = await asyncio.open_connection(
+            *self._where, ssl=self._context, ssl_handshake_timeout=_HANDSHAKE
+        )
+        self._keep(writer)
+        return reader, writer
+
+    def _keep(self, writer: asyncio.StreamWriter) -> None:
+        """Know a connection until it is closed, which for TLS is later than ``close``."""
+        ended = self._open[writer] = asyncio.create_task(_closed(writer))
+        ended.add_done_callback(lambda _: self._open.pop(writer, None))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._tasks.add(task)
+            self._keep(writer)
             task.add_done_callback(self._tasks.discard)
         with contextlib.closing(writer), contextlib.suppress(OSError):
             far_reader, far_writer = await self._connect()
@@ -85,6 +99,11 @@ class Relay:
                     for way in ways:
                         way.cancel()
                     await asyncio.gather(*ways, return_exceptions=True)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
