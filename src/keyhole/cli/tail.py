@@ -60,19 +60,19 @@ def _follow(session: Session, wanted: Mapping[str, Any], keep: Callable[[Sequenc
     calls = Calls()
     asked = {"agent": wanted["agent"], "service": wanted["service"]}
     asked["limit"] = max(1, wanted["lines"] * _RECORDS)
-    out.head()
     first = True
     for records in followed(session, asked, lambda: calls.patience(time.monotonic(), WAIT)):
         lines = calls.feed(records, time.monotonic())
         if first:
+            out.head()  # whoever sees it knows that what comes from now on is shown, and kept
             out.lines(out.wanted(lines)[-wanted["lines"] :] if wanted["lines"] else [])
             first = False
             if not wanted["follow"]:
                 out.lines(out.wanted(calls.running(math.inf)))
                 return
         else:
-            out.lines(out.wanted(lines))
             keep(lines)
+            out.lines(out.wanted(lines))
         out.lines(out.wanted(calls.running(time.monotonic())))
 
 
