@@ -97,7 +97,8 @@ class Loan:
     def inject(self, message: Message, now: float, kept: dict[str, Any]) -> Steps:
         """Start to attach the secrets; the client's own placeholder and ranges are taken out.
 
-        A kind that signs reads where the client's placeholder stands, and shows an upstream nothing to echo.
+        A kind that signs reads where the client's placeholder stands, and keeps ranges, of which its SDKs make large
+        downloads; what an upstream echoed could then be fetched in pieces.
         """
         if not KINDS[self.service.inject.kind].signs:
             _remove_placeholder(message, self.service)
