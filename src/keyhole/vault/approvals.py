@@ -17,11 +17,13 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keyhole.core.checks.approval import Subject
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, RateLimited
 from keyhole.vault.storage import Change, Item, Storage, Write
+
+if TYPE_CHECKING:
+    from keyhole.core.checks.approval import Subject  # loaded for the services that have checks alone
 
 MOUNT = "approvals"
 MOST = 100  # requests of one agent

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from keyhole import engines
 from keyhole.core.errors import NotFound
@@ -15,21 +17,26 @@ _RESOLVED = 4096
 _WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mount:
     """An engine at a path.
 
     Attributes:
         path: with its trailing slash.
         id: names its storage; stays when the mount moves.
-        engine: what answers.
+        made: the engine, or what loads it when it is first asked: a command asks one or two of them.
         description: for people.
     """
 
     path: str
     id: str
-    engine: Engine
+    made: Engine | Callable[[], Engine]
     description: str = ""
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """What answers."""
+        return self.made if isinstance(self.made, Engine) else self.made()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +132,8 @@ class UnsupportedOperation(NotFound):
 def standard() -> list[Mount]:
     """The mounts that every org has."""
     return [
-        Mount("secret/", "kv", engines.load("kv"), "versioned secrets"),
-        Mount("services/", "services", engines.load("services"), "where secrets may go"),
-        Mount("cubbyhole/", "cubbyhole", engines.load("cubbyhole"), "a drawer for each token"),
-        Mount("transit/", "transit", engines.load("transit"), "encryption as a service"),
+        Mount("secret/", "kv", partial(engines.load, "kv"), "versioned secrets"),
+        Mount("services/", "services", partial(engines.load, "services"), "where secrets may go"),
+        Mount("cubbyhole/", "cubbyhole", partial(engines.load, "cubbyhole"), "a drawer for each token"),
+        Mount("transit/", "transit", partial(engines.load, "transit"), "encryption as a service"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from keyhole import auth
 from keyhole.engines import Engine, Route
@@ -26,8 +27,8 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
     return [
         Mount("sys/", "sys", Engine("system", routes), "the vault itself"),
         Mount("auth/token/", "token", Engine("token", tokens.routes(vault)), "tokens"),
-        Mount("auth/approle/", "approle", auth.load("approle"), "machines that log in"),
-        Mount("auth/userpass/", "userpass", auth.load("userpass"), "people who log in"),
+        Mount("auth/approle/", "approle", partial(auth.load, "approle"), "machines that log in"),
+        Mount("auth/userpass/", "userpass", partial(auth.load, "userpass"), "people who log in"),
         Mount("agents/", "agents", Engine("agents", agents.routes(vault), configures=True), "machine identities"),
         Mount(
             "approvals/", "approvals", Engine("approvals", approvals.routes(vault)), "requests that wait for a person"
