@@ -155,7 +155,8 @@ def test_the_journal_has_every_call_by_name_and_no_value(world):
     assert b"/v1/journal" in said
     assert b"agent/coder" in said
     assert b"api/key" in said
-    for value in (KEY, TOKEN, "page=7"):
+    assert b"page=7" not in said  # too short to be looked for in parts of base64, which turn up by chance
+    for value in (KEY, TOKEN):
         assert not held(value, said)
     world.keyhole("audit", "verify")
 
