@@ -207,8 +207,9 @@ def test_merge_patch_changes_what_it_names():
         error = await refusal(vault.ask("patch", "secret/data/x", {"data": {}, "options": {"cas": 1}}))
         assert error.code == "invalid_request"
         await vault.ask("delete", "secret/data/x")
-        for name in ("x", "none"):
-            assert (await refusal(vault.ask("patch", f"secret/data/{name}", {"data": {"a": 1}}))).code == "not_found"
+        reply = await vault.ask("patch", "secret/data/x", {"data": {"a": 1}})
+        assert (reply.found, reply.data["version"], bool(reply.data["deletion_time"])) == (False, 2, True)
+        assert (await refusal(vault.ask("patch", "secret/data/none", {"data": {"a": 1}}))).code == "not_found"
 
     play(scenario)
 
@@ -229,14 +230,18 @@ def test_versions_end_by_themselves_after_their_time():
         await vault.ask("update", "secret/config", {"delete_version_after": "1h"})
         await put(vault, "x", "a")
         await put(vault, "y", "b")
-        await vault.ask("update", "secret/metadata/y", {"delete_version_after": "3h30m"})
+        await vault.ask("update", "secret/metadata/y", {"delete_version_after": "30m"})
         await put(vault, "y", "c")
-        clock.advance(3601)
-        assert not (await get(vault, "x")).found
-        assert (await get(vault, "y")).found
-        clock.advance(3 * 3600)
+        await vault.ask("update", "secret/metadata/z", {"delete_version_after": "3h30m"})
+        await put(vault, "z", "d")
+        clock.advance(1801)
         assert not (await get(vault, "y")).found
-        assert (await about(vault, "y"))["delete_version_after"] == "3h30m0s"
+        assert (await get(vault, "x")).found
+        assert (await get(vault, "z")).found
+        clock.advance(1800)
+        assert not (await get(vault, "x")).found
+        assert not (await get(vault, "z")).found, "the engine's setting bounds that of a secret"
+        assert (await about(vault, "z"))["delete_version_after"] == "3h30m0s"
         assert (await vault.ask("read", "secret/config")).data["delete_version_after"] == "1h0m0s"
 
     play(scenario, clock=clock)
@@ -258,6 +263,62 @@ def test_a_secret_with_an_end_is_not_given_out_after_it():
         assert await value(vault, "x")
 
     play(scenario, clock=clock)
+
+
+def test_metadata_is_patched_where_there_is_some_and_null_takes_a_setting_back():
+    async def scenario(vault):
+        assert (await refusal(vault.ask("patch", "secret/metadata/x", {"max_versions": 3}))).code == "not_found"
+        await put(vault, "x", "a")
+        await vault.ask("update", "secret/metadata/x", {"max_versions": 3, "custom_metadata": {"a": "1", "b": "2"}})
+        await vault.ask("patch", "secret/metadata/x", {"custom_metadata": {"a": None, "c": "3"}, "cas_required": True})
+        data = await about(vault, "x")
+        assert (data["custom_metadata"], data["max_versions"]) == ({"b": "2", "c": "3"}, 3)
+        await vault.ask("patch", "secret/metadata/x", {"custom_metadata": None, "max_versions": None})
+        data = await about(vault, "x")
+        assert (data["custom_metadata"], data["max_versions"], data["cas_required"]) == (None, 0, True)
+        await vault.ask("update", "secret/metadata/x", {"custom_metadata": {"d": "4"}})
+        assert (await about(vault, "x"))["custom_metadata"] == {"d": "4"}, "a write replaces all of it"
+
+    play(scenario)
+
+
+def test_subkeys_show_the_names_of_fields_to_a_depth_and_never_values():
+    async def scenario(vault):
+        await put(vault, "x", {"a": {"b": {"c": CANARY}, "d": {}}, "e": [CANARY], "f": None})
+        token = await policy_token(vault, 'path "secret/subkeys/*" { capabilities = ["read"] }')
+
+        async def shown(**data):
+            reply = await vault.ask("read", "secret/subkeys/x", data, token=token)
+            assert CANARY not in repr(reply)
+            return reply.data["subkeys"]
+
+        assert await shown() == {"a": {"b": {"c": None}, "d": None}, "e": None, "f": None}
+        assert await shown(depth="1") == {"a": None, "e": None, "f": None}
+        assert await shown(depth=2) == {"a": {"b": None, "d": None}, "e": None, "f": None}
+        await put(vault, "x", {})
+        assert (await shown(), await shown(version="1", depth="1")) == ({}, {"a": None, "e": None, "f": None})
+        await vault.ask("delete", "secret/data/x")
+        gone = await vault.ask("read", "secret/subkeys/x")
+        assert (gone.found, gone.data["subkeys"], gone.data["metadata"]["version"]) == (False, None, 2)
+        assert (await refusal(vault.ask("read", "secret/subkeys/x", {"version": "7"}))).code == "not_found"
+        for depth in ("x", "-1", "9" * 5000, "65"):
+            assert (await refusal(vault.ask("read", "secret/subkeys/x", {"depth": depth}))).code == "invalid_request"
+
+    play(scenario)
+
+
+def test_a_detailed_listing_has_the_metadata_of_what_it_names():
+    async def scenario(vault):
+        for name in ("a", "a/b", "a/c/d"):
+            await put(vault, name, CANARY)
+        for path, keys in (("", ["a", "a/"]), ("/a", ["b", "c/"])):
+            data = (await vault.ask("list", f"secret/detailed-metadata{path}")).data
+            assert data["keys"] == keys
+            assert list(data["key_info"]) == [keys[0]]
+            assert data["key_info"][keys[0]]["current_version"] == 1
+            assert CANARY not in repr(data)
+
+    play(scenario)
 
 
 def test_metadata_shows_names_of_fields_and_never_values():
@@ -353,8 +414,26 @@ def test_two_thousand_names_are_listed_in_order():
 
 def test_a_path_without_data_is_told_apart_from_a_missing_secret():
     async def scenario(vault):
-        reply = await vault.ask("read", "secret/x")
-        assert (reply.found, reply.data) == (False, None)
-        assert reply.warnings[0].startswith("Invalid path for a versioned K/V secrets engine")
+        for operation, verb in (("read", "get"), ("update", "put"), ("delete", "delete"), ("list", "list")):
+            for path in ("x", "x/data/y"):
+                reply = await vault.ask(operation, f"secret/{path}", {"a": CANARY})
+                assert (reply.found, reply.data) == (False, None)
+                assert reply.warnings[0].startswith("Invalid path for a versioned K/V secrets engine")
+                assert f"'vault kv {verb}'" in reply.warnings[0]
+        assert await vault.vault.storage(vault.vault.root_org, "kv").list(recursive=True) == []
+
+    play(scenario)
+
+
+def test_what_a_known_path_does_not_take_is_an_unsupported_operation():
+    async def scenario(vault):
+        for operation, path in (
+            ("list", "data/a"),
+            ("list", "subkeys/a"),
+            ("update", "subkeys/a"),
+            ("read", "delete/a"),
+        ):
+            error = await refusal(vault.ask(operation, f"secret/{path}"))
+            assert (error.status, error.reason) == (405, "unsupported operation")
 
     play(scenario)

@@ -76,6 +76,8 @@ class Reply:
         found: ``False`` when ``data`` describes something that is not there any more (a deleted version).
         login: who somebody has proved to be; the door turns it into ``auth``.
         bare: the data stands alone, without the usual envelope.
+        raw: the whole body, where it is not JSON; ``content_type`` says what it is.
+        duration: seconds for which to rely on what was read, where it has no lease.
         status: of HTTP, where some of a batch failed, or the work goes on; 0 for the usual one.
         request_id: the id under which the journal has it.
     """
@@ -87,5 +89,8 @@ class Reply:
     found: bool = True
     login: Login | None = None
     bare: bool = False
+    raw: bytes | None = None
+    content_type: str = ""
+    duration: int = 0
     status: int = 0
     request_id: str = ""

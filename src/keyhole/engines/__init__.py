@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from keyhole.core.errors import Conflict, InvalidRequest
 from keyhole.core.identity import Caller
+from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
 
@@ -60,12 +61,16 @@ class Context:
         now: seconds since the epoch.
         caller: who asks; ``caller.allows`` is pure.
         mount: path of the mount, with its trailing slash.
+        default_ttl: seconds that something made here lives unless it is said.
+        max_ttl: seconds that it lives at most.
     """
 
     storage: StorageView
     now: float
     caller: Caller
     mount: str
+    default_ttl: int = SYSTEM_DEFAULT_TTL
+    max_ttl: int = SYSTEM_MAX_TTL
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +161,14 @@ class Engine:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-def load(name: str) -> Engine:
-    """The engine of this type. Raises ``InvalidRequest`` when it is not on this shelf."""
+def load(name: str, options: Mapping[str, str] | None = None) -> Engine:
+    """The engine of this type for one mount: the module's ``ENGINE``, or what its ``make`` makes of the options.
+
+    Raises:
+        InvalidRequest: it is not on this shelf, or an option is wrong.
+    """
     if name not in MEMBERS:
         raise InvalidRequest(f"plugin not found in the catalog: {name}")
-    engine: Engine = importlib.import_module(f"keyhole.engines.{name}").ENGINE
+    module = importlib.import_module(f"keyhole.engines.{name}")
+    engine: Engine = module.make(options or {}) if hasattr(module, "make") else module.ENGINE
     return engine

@@ -75,6 +75,11 @@ async def load(context: Context, name: str) -> Document:
     item = await context.storage.get_one(f"k/{name}")
     if item.data is None:
         return Document(context.now, context.now, revision=item.revision, stored=False)
+    return decode(item)
+
+
+def decode(item: Any) -> Document:
+    """The document that an item of the storage holds."""
     return Document(revision=item.revision, **json.loads(item.data))
 
 

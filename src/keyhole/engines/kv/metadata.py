@@ -13,7 +13,8 @@ from keyhole.core.path import parse_path
 from keyhole.core.request import Reply
 from keyhole.core.times import format_time, parse_time
 from keyhole.engines import Call, Context
-from keyhole.engines.kv.document import CONFIG, Document, go_duration, load, load_settings, load_stored
+from keyhole.engines.kv.document import CONFIG, Document, decode, go_duration, load, load_settings, load_stored
+from keyhole.engines.kv.patching import merge
 
 TYPES = ("api-key", "oauth-token", "password", "certificate", "connection-string", "ssh-key", "backup", "custom")
 DESCRIPTIVE = ("type", "owner", "tags", "expires_at", "expires_in")
@@ -21,33 +22,55 @@ DESCRIPTIVE = ("type", "owner", "tags", "expires_at", "expires_in")
 _LABELS = 64
 _TAGS = 64
 _MOST_VERSIONS = 10_000
+_UNSET: dict[str, Any] = {
+    "max_versions": 0,
+    "cas_required": False,
+    "delete_version_after": 0,
+    "type": "",
+    "owner": "",
+    "tags": [],
+    "expires_at": "",
+}
 _VERSION_KEYS = ("created_time", "deletion_time", "destroyed")
 
 
 async def read_metadata(context: Context, call: Call) -> Reply:
     """All about a secret but its values."""
-    document = await load_stored(context, parse_path(call.params["path"]))
-    return Reply(
-        {
-            "cas_required": document.cas_required,
-            "created_time": format_time(document.created),
-            "current_version": document.current,
-            "custom_metadata": document.custom,
-            "delete_version_after": go_duration(document.delete_after),
-            "max_versions": document.max_versions,
-            "oldest_version": document.oldest,
-            "updated_time": format_time(document.updated),
-            "versions": {
-                number: {k: v for k, v in document.describe(int(number)).items() if k in _VERSION_KEYS}
-                for number in document.versions
-            },
-            "type": document.type,
-            "owner": document.owner,
-            "tags": document.tags,
-            "expires_at": format_time(document.expires) if document.expires else None,
-            "fields": sorted(document.data) if isinstance(document.data, dict) else [],
-        }
-    )
+    return Reply(_describe(await load_stored(context, parse_path(call.params["path"]))))
+
+
+def _describe(document: Document) -> dict[str, Any]:
+    return {
+        "cas_required": document.cas_required,
+        "created_time": format_time(document.created),
+        "current_version": document.current,
+        "custom_metadata": document.custom,
+        "delete_version_after": go_duration(document.delete_after),
+        "max_versions": document.max_versions,
+        "oldest_version": document.oldest,
+        "updated_time": format_time(document.updated),
+        "versions": {
+            number: {k: v for k, v in document.describe(int(number)).items() if k in _VERSION_KEYS}
+            for number in document.versions
+        },
+        "type": document.type,
+        "owner": document.owner,
+        "tags": document.tags,
+        "expires_at": format_time(document.expires) if document.expires else None,
+        "fields": sorted(document.data) if isinstance(document.data, dict) else [],
+    }
+
+
+async def patch_metadata(context: Context, call: Call) -> None:
+    """Sets metadata of a secret that is there, by merge patch (RFC 7396): ``null`` takes a setting back."""
+    name = parse_path(call.params["path"])
+    document = await load_stored(context, name)
+    changes = {key: _UNSET.get(key) if value is None else value for key, value in call.data.items()}
+    if isinstance(changes.get("custom_metadata"), dict):
+        changes["custom_metadata"] = merge(document.custom, changes["custom_metadata"])
+    apply(document, changes, context)
+    document.updated = context.now
+    await document.save(context, name)
 
 
 async def write_metadata(context: Context, call: Call) -> None:
@@ -117,6 +140,17 @@ async def list_names(context: Context, call: Call) -> Reply:
     if not keys:
         raise NotFound("there are no secrets here")
     return Reply({"keys": list(keys)})
+
+
+async def list_details(context: Context, call: Call) -> Reply:
+    """Names below a path, and the metadata of those that are secrets."""
+    reply = await list_names(context, call)
+    keys: list[str] = (reply.data or {})["keys"]
+    path = call.params.get("path", "").strip("/")
+    names = [name for name in keys if not name.endswith("/")]
+    items = await context.storage.get(*(f"k/{path}/{name}" if path else f"k/{name}" for name in names))
+    found = {name: _describe(decode(item)) for name, item in zip(names, items, strict=True) if item.data is not None}
+    return Reply({"keys": keys, "key_info": found})
 
 
 async def read_config(context: Context, _call: Call) -> Reply:

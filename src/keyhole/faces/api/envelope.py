@@ -51,6 +51,9 @@ def render(reply: Reply, path: str = "") -> Answer:
     headers = [(b"content-type", JSON), (b"cache-control", b"no-store")]
     if reply.request_id:
         headers.append((b"x-keyhole-request-id", reply.request_id.encode()))
+    if reply.raw is not None:
+        headers[0] = (b"content-type", reply.content_type.encode())
+        return reply.status or 200, headers, reply.raw
     if reply.data is None and reply.auth is None and not reply.warnings:
         return 204, headers[1:], b""
     if reply.bare:
@@ -59,7 +62,7 @@ def render(reply: Reply, path: str = "") -> Answer:
         "request_id": reply.request_id or str(uuid.uuid4()),
         "lease_id": "",
         "renewable": False,
-        "lease_duration": 0,
+        "lease_duration": reply.duration,
         "data": reply.data,
         "wrap_info": None,
         "warnings": reply.warnings or None,
