@@ -61,6 +61,49 @@ class RunContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AliasView:
+    """A name of an entity at one login mount, as templates see it."""
+
+    id: str
+    name: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    custom_metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupView:
+    """A group that an entity is in, as templates see it."""
+
+    id: str
+    name: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityView:
+    """What templates in policies may name of an entity.
+
+    Attributes:
+        id: of the entity; empty for who has none.
+        name: of the entity.
+        metadata: free text fields.
+        aliases: by accessor of the login mount.
+        groups: direct and inherited.
+        version: another one whenever anything of the above has changed; what is compiled for an entity is kept by it.
+    """
+
+    id: str = ""
+    name: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, AliasView] = field(default_factory=dict)
+    groups: tuple[GroupView, ...] = ()
+    version: str = ""
+
+
+NOBODY = IdentityView()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
     """Who somebody has proved to be, and what the token is to be that the door makes of it. Seconds; 0 for "not set".
 

@@ -9,21 +9,27 @@ capability ``use``. Exactly one rule path decides a request:
 3. else nothing, which is a refusal.
 
 The same rule path in several policies is merged: ``deny`` wins and stays, else capabilities are united.
+
+A path may have templates (``core.templates``); rules are filled in for the entity that asks before they are compiled.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.parameters import Parameters, merge_parameters, parameters_pass, parse_parameters
+from keyhole.core.templates import fill, is_template, without_templates
+
+if TYPE_CHECKING:
+    from keyhole.core.identity import IdentityView
 
 CAPABILITIES = ("create", "read", "update", "patch", "delete", "list", "sudo", "deny", "use")
 ROOT = "root"
 _PARAMETER_OPERATIONS = frozenset({"create", "read", "update", "patch"})
-Parameters = Mapping[str, tuple[str, ...]]
 _DECIDED = 4096
 _LONG = 256
 
@@ -38,6 +44,8 @@ class PathRule:
         allowed: parameter name to the values it may have; empty values mean any.
         denied: parameter name to values it may not have; empty values mean none at all.
         required: parameters that must be present.
+        min_wrap: seconds; the answer has to be wrapped for at least so long. 0 for not set.
+        max_wrap: seconds; the answer has to be wrapped, for at most so long. 0 for not set.
     """
 
     path: str
@@ -45,6 +53,8 @@ class PathRule:
     allowed: Parameters | None = None
     denied: Parameters | None = None
     required: frozenset[str] = frozenset()
+    min_wrap: int = 0
+    max_wrap: int = 0
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> PathRule:
@@ -55,22 +65,43 @@ class PathRule:
             raise InvalidRequest(
                 f'path "{path}": invalid capability "{capability}"', f"use some of {', '.join(CAPABILITIES)}"
             )
-        if "*" in path[:-1]:
+        plain = without_templates(path)
+        if "*" in plain[:-1]:
             raise InvalidRequest(f'path "{path}": "*" is only allowed at the end', 'use "+" for a whole segment')
-        if any("+" in segment and segment != "+" for segment in path.split("/")):
+        if any("+" in segment and segment != "+" for segment in plain.split("/")):
             raise InvalidRequest(f'path "{path}": "+" stands for a whole segment')
         return cls(
             path,
             capabilities,
-            _parameters(data.get("allowed_parameters")),
-            _parameters(data.get("denied_parameters")),
+            parse_parameters(data.get("allowed_parameters")),
+            parse_parameters(data.get("denied_parameters")),
             frozenset(str(name).lower() for name in data.get("required_parameters", ())),
+            int(data.get("min_wrapping_ttl", 0)),
+            int(data.get("max_wrapping_ttl", 0)),
         )
 
     @property
     def restricts(self) -> bool:
-        """Whether it asks for or limits parameters."""
-        return bool(self.required or self.denied or self.allowed)
+        """Whether it asks for or limits parameters or wrapping."""
+        return bool(self.required or self.denied or self.allowed or self.min_wrap or self.max_wrap)
+
+    @property
+    def is_template(self) -> bool:
+        """Whether its path is another one for each entity."""
+        return is_template(self.path)
+
+    def filled(self, view: IdentityView) -> PathRule | None:
+        """The rule for one entity; ``None`` where it has none for this one."""
+        if not self.is_template:
+            return self
+        path = fill(self.path, view)
+        return None if path is None else replace(self, path=path)
+
+    def wraps(self, ttl: int) -> bool:
+        """Whether an answer that is wrapped for so many seconds (0: not at all) is what it demands."""
+        if not (self.min_wrap or self.max_wrap):
+            return True
+        return ttl > 0 and self.min_wrap <= ttl <= (self.max_wrap or ttl)
 
     def merged(self, other: PathRule) -> PathRule:
         """This rule and another one for the same path, as one."""
@@ -79,9 +110,11 @@ class PathRule:
         return PathRule(
             self.path,
             self.capabilities | other.capabilities,
-            _merge(self.allowed, other.allowed),
-            _merge(self.denied, other.denied),
+            merge_parameters(self.allowed, other.allowed),
+            merge_parameters(self.denied, other.denied),
             self.required | other.required,
+            _least(self.min_wrap, other.min_wrap),
+            _least(self.max_wrap, other.max_wrap),
         )
 
 
@@ -104,14 +137,18 @@ class Acl:
     """The compiled union of a caller's policies. Immutable.
 
     Args:
-        rules: of all policies together.
+        rules: of all policies together, filled in.
         root: the policy ``root`` is among them: everything is allowed.
+        services: the only ones whose use can be allowed; ``None`` for no such limit.
     """
 
-    __slots__ = ("_decided", "_exact", "_lengths", "_root", "_wild")
+    __slots__ = ("_decided", "_exact", "_lengths", "_root", "_services", "_wild")
 
-    def __init__(self, rules: Iterable[PathRule], *, root: bool = False) -> None:
+    def __init__(
+        self, rules: Iterable[PathRule], *, root: bool = False, services: frozenset[str] | None = None
+    ) -> None:
         self._root = root
+        self._services = services
         self._decided: dict[tuple[str, str, bool], Decision] = {}
         by_path: dict[str, PathRule] = {}
         for rule in rules:
@@ -143,7 +180,13 @@ class Acl:
         return rule
 
     def decide(
-        self, operation: str, path: str, *, parameters: Mapping[str, Any] | None = None, sudo: bool = False
+        self,
+        operation: str,
+        path: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        sudo: bool = False,
+        wrap_ttl: int = 0,
     ) -> Decision:
         """May the caller do this?
 
@@ -152,13 +195,20 @@ class Acl:
             path: absolute API path without a leading slash.
             parameters: top-level request fields, for rules that restrict them.
             sudo: the path is root-protected and needs ``sudo`` besides.
+            wrap_ttl: seconds for which the answer is to be wrapped; 0 for not at all.
         """
+        if self._services is not None and operation == "use" and path.rpartition("/")[2] not in self._services:
+            return Decision(allowed=False, reason="this token was made for other services")
         if self._root:
             return ALLOWED_BY_ROOT
         decision = self._decided.get((operation, path, sudo))
         if decision is None:
             rule = self.rule_for(path, listing=operation == "list")
             decision = self._judge(rule, operation, path, parameters or {}, sudo=sudo)
+            if decision.allowed and rule is not None and operation != "use" and not rule.wraps(wrap_ttl):
+                reason = f'the rule "{rule.path}" wants the answer wrapped, {rule.min_wrap or 1} s or longer'
+                reason += f" and at most {rule.max_wrap} s" if rule.max_wrap else ""
+                return Decision(allowed=False, reason=reason, rule=rule.path)
             if decision.allowed and not (rule is None or rule.restricts) and len(path) <= _LONG:
                 # So it is for ever and whatever the parameters, as this list never changes.
                 if len(self._decided) >= _DECIDED:
@@ -176,7 +226,9 @@ class Acl:
             return Decision(allowed=False, reason=f'the rule "{rule.path}" does not give {operation}', rule=rule.path)
         if sudo and "sudo" not in rule.capabilities:
             return Decision(allowed=False, reason=f'the rule "{rule.path}" does not give sudo', rule=rule.path)
-        if operation in _PARAMETER_OPERATIONS and not _parameters_pass(rule, parameters):
+        if operation in _PARAMETER_OPERATIONS and not parameters_pass(
+            parameters, allowed=rule.allowed, denied=rule.denied, required=rule.required
+        ):
             return Decision(
                 allowed=False, reason=f'the rule "{rule.path}" does not accept these parameters', rule=rule.path
             )
@@ -208,15 +260,16 @@ class Acl:
         """Whether a caller with this list may do all that a rule allows.
 
         Only a rule for one exact path is compared. A pattern reaches paths that other rules of the caller may take
-        away, so it counts as more, unless it gives nothing at all.
+        away, and a template whatever its entity is called, so they count as more, unless they give nothing at all.
         """
-        if self._root or not rule.capabilities or "deny" in rule.capabilities:
+        if (self._root and self._services is None) or not rule.capabilities or "deny" in rule.capabilities:
             return True
-        own = None if _is_pattern(rule.path) else self.rule_for(rule.path)
+        own = None if _is_pattern(rule.path) or rule.is_template else self.rule_for(rule.path)
         if own is None or "deny" in own.capabilities or not rule.capabilities <= own.capabilities:
             return False
-        limits = (own.allowed, own.denied, own.required)
-        return not any(limits) or limits == (rule.allowed, rule.denied, rule.required)
+        if self._services is not None and "use" in rule.capabilities:
+            return False
+        return not own.restricts or _limits(own) == _limits(rule)
 
     def _best(self, path: str) -> PathRule | None:
         for length in self._lengths:
@@ -255,92 +308,10 @@ class _Wildcard:
             self.matches = lambda text: text.startswith(body)
 
 
-def _parameters(data: Any) -> Parameters | None:
-    if not data:
-        return None
-    if not isinstance(data, Mapping):
-        raise InvalidRequest("allowed_parameters and denied_parameters are maps of a name to a list of values")
-    found: dict[str, tuple[str, ...]] = {}
-    for key, values in data.items():
-        name = str(key).lower()
-        if name in found or not isinstance(values, list | tuple | None):
-            raise InvalidRequest(
-                f'the parameter "{name}" stands twice or has no list of values', "write each name once"
-            )
-        found[name] = tuple(_text(value) for value in values or ())
-    return found
+def _limits(rule: PathRule) -> tuple[object, ...]:
+    return rule.allowed, rule.denied, rule.required, rule.min_wrap, rule.max_wrap
 
 
-def _merge(left: Parameters | None, right: Parameters | None) -> Parameters | None:
-    """Union of two parameter maps; a rule without a map restricts nothing, and an empty list (any value) wins."""
-    if left is None or right is None:
-        return None if left is None and right is None else left or right
-    return {
-        name: () if () in (left.get(name), right.get(name)) else (*left.get(name, ()), *right.get(name, ()))
-        for name in {*left, *right}
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping | list | tuple):
-        return "\0"  # no pattern means a container, but "*" still takes it
-    return str(value)
-
-
-def _glob(pattern: str, value: str) -> bool:
-    """Whether the value is the pattern with text for each ``*``; in linear time, as the caller chose the value."""
-    head, *parts = pattern.split("*")
-    if not parts:
-        return value == pattern
-    *middle, tail = parts
-    position, end = len(head), len(value) - len(tail)
-    if end < position or not value.startswith(head) or not value.endswith(tail):
-        return False
-    for part in middle:
-        found = value.find(part, position, end)
-        if found < 0:
-            return False
-        position = found + len(part)
-    return True
-
-
-def _texts_within(value: Any) -> Iterator[str]:
-    """A value and everything inside it, so that wrapping a denied value in a list does not get it through."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        yield _text(item)
-        if isinstance(item, Mapping):
-            waiting.extend(item.values())
-        elif isinstance(item, list | tuple):
-            waiting.extend(item)
-
-
-def _any_glob(patterns: Iterable[str], texts: Iterable[str]) -> bool:
-    return any(_glob(pattern, text) for text in texts for pattern in patterns)
-
-
-def _parameters_pass(rule: PathRule, parameters: Mapping[str, Any]) -> bool:
-    if not rule.restricts:
-        return True
-    # Pairs, not a dict: "Force" beside "force" must not hide it, as the engine reads only one of them.
-    given = [(name.lower(), value) for name, value in parameters.items()]
-    if not rule.required <= {name for name, _ in given}:
-        return False
-    if rule.denied and given:
-        if "*" in rule.denied:
-            return False
-        for name, value in given:
-            patterns = rule.denied.get(name)
-            if patterns is not None and (not patterns or _any_glob(patterns, _texts_within(value))):
-                return False
-    if rule.allowed:
-        for name, value in given:
-            patterns = rule.allowed.get(name)
-            if patterns is None and "*" not in rule.allowed:
-                return False
-            if patterns and not _any_glob(patterns, (_text(value),)):
-                return False
-    return True
+def _least(one: int, other: int) -> int:
+    """The smaller of two times of which 0 means "not set"."""
+    return min(filter(None, (one, other)), default=0)

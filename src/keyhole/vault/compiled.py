@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from keyhole.core.errors import NotFound, Unauthenticated
-from keyhole.core.identity import Caller
+from keyhole.core.identity import NOBODY, Caller, IdentityView
 from keyhole.core.policy import ROOT, Acl, PathRule
 from keyhole.core.service import Service
 from keyhole.stores import Store
@@ -19,6 +19,7 @@ from keyhole.vault.orgs import Org, Orgs
 from keyhole.vault.tokens import Token
 
 _CALLERS = 20_000
+_ACLS = 5_000
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class OrgState:
         epoch: revision of its epoch entry.
         generation: of the store when that was last found true.
         rules: of each policy by name, loaded when first needed.
-        acls: of each set of policies.
+        acls: of each set of policies, for an entity at a version of it, and for these services only.
         services: by name; ``None`` until first needed.
         lending: those that were used, by path, each with the names of its secrets.
         callers: by token id, each with the generation at which its token was last read.
@@ -42,7 +43,7 @@ class OrgState:
     epoch: int
     generation: int
     rules: dict[str, list[PathRule]] = field(default_factory=dict)
-    acls: dict[tuple[str, ...], Acl] = field(default_factory=dict)
+    acls: dict[tuple[object, ...], Acl] = field(default_factory=dict)
     services: dict[str, Service] | None = None
     lending: dict[str, tuple[Service, tuple[str, ...]]] = field(default_factory=dict)
     callers: dict[str, tuple[int, Token, Caller]] = field(default_factory=dict)
@@ -92,9 +93,23 @@ class Compiled:
         """The state as it was when it was last asked for; for one who was authenticated in this same request."""
         return self._states.get(org_id)
 
-    async def acl(self, state: OrgState, policies: tuple[str, ...]) -> Acl:
-        """The compiled union of policies."""
-        acl = state.acls.get(policies)
+    async def acl(
+        self,
+        state: OrgState,
+        policies: tuple[str, ...],
+        view: IdentityView = NOBODY,
+        services: frozenset[str] | None = None,
+    ) -> Acl:
+        """The compiled union of policies.
+
+        Args:
+            state: of the org.
+            policies: names; an unknown one grants nothing.
+            view: fills in their templates; a rule that cannot be filled in is left out.
+            services: the only ones whose use can be allowed; ``None`` for no such limit.
+        """
+        key = (policies, view.id, view.version, services)
+        acl = state.acls.get(key)
         if acl is None:
             rules: list[PathRule] = []
             for name in policies:
@@ -103,7 +118,10 @@ class Compiled:
                 if name not in state.rules:
                     state.rules[name] = await self._load_policy(state.org.id, name)
                 rules += state.rules[name]
-            acl = state.acls[policies] = Acl(rules, root=ROOT in policies)
+            filled = [rule for rule in (each.filled(view) for each in rules) if rule is not None]
+            if len(state.acls) >= _ACLS:
+                state.acls.clear()
+            acl = state.acls[key] = Acl(filled, root=ROOT in policies, services=services)
         return acl
 
     def remember(self, state: OrgState, generation: int, token: Token, caller: Caller) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from keyhole.core.cidr import within
 from keyhole.core.errors import (
     Conflict,
     InternalError,
@@ -23,11 +22,11 @@ from keyhole.core.errors import (
     Unauthenticated,
     fault_place,
 )
-from keyhole.core.identity import ROOT_ORG, Caller
+from keyhole.core.identity import Caller
 from keyhole.core.path import parse_path
-from keyhole.core.policy import ROOT, Decision, PathRule
+from keyhole.core.policy import Decision, PathRule
 from keyhole.core.record import Intent, Record
-from keyhole.core.request import Anonymous, Credential, LocalOwner, Operation, Reply, Request
+from keyhole.core.request import Credential, Operation, Reply, Request
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context, services
@@ -35,6 +34,7 @@ from keyhole.stores import Store
 from keyhole.vault import mounts, policies
 from keyhole.vault.asked import Asked, decide, intent_for
 from keyhole.vault.audit import Journal
+from keyhole.vault.callers import authenticate
 from keyhole.vault.clock import Clock
 from keyhole.vault.compiled import Compiled, OrgState
 from keyhole.vault.keys import Keys, new_request_id
@@ -45,10 +45,8 @@ from keyhole.vault.orgs import Orgs
 from keyhole.vault.recording import intent_of, refusal_of
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
-from keyhole.vault.tokens import MOUNT as TOKENS
-from keyhole.vault.tokens import Token, Tokens, org_of, read_form
+from keyhole.vault.tokens import Tokens, read_form
 
-OWNER = "user/owner"
 _SECRETS = "secret/"
 _SERVICES = "services/"
 HONEY = "honey"
@@ -189,73 +187,7 @@ class Vault:
         Raises:
             Unauthenticated: no token, or one that is unknown, expired, used up, revoked or of another org.
         """
-        if isinstance(credential, Caller):
-            if org and org != credential.org:
-                raise Unauthenticated("permission denied", f"the caller does not belong to the org {org!r}")
-            return self.compiled.last(credential.org_id) or await self.compiled.state(credential.org_id), credential
-        if isinstance(credential, Anonymous) or credential == b"":
-            hint = "send one in X-Vault-Token, to the proxy as its password, or log in: keyhole login"
-            raise Unauthenticated("missing client token", hint)
-        if isinstance(credential, LocalOwner):
-            return await self._owner(org)
-        org_id = org_of(credential) or self.root_org
-        try:
-            state = await self.compiled.state(org_id)
-        except Unauthenticated:
-            raise _unknown() from None  # a guess at an org must not tell whether there is one
-        here = not org or org == state.org.name
-        caller = await self._token_caller(state, self.tokens.hash(credential), remote, spend=spend and here)
-        if not here:
-            raise Unauthenticated("permission denied", f"the token does not belong to the org {org!r}")
-        return state, caller
-
-    async def _owner(self, org: str) -> tuple[OrgState, Caller]:
-        """Whoever opened the store with its key: root of the org ``root``, and nobody in any other."""
-        if org not in {"", ROOT_ORG}:
-            raise Unauthenticated(
-                "the owner of a local vault belongs to the org root", f"use a token of the org {org!r}: KEYHOLE_TOKEN"
-            )
-        state = await self.compiled.state(self.root_org)
-        acl = await self.compiled.acl(state, (ROOT,))
-        return state, Caller(state.org.name, state.org.id, OWNER, "", "full", (ROOT,), acl)
-
-    async def _token_caller(self, state: OrgState, token_id: str, remote: str, *, spend: bool) -> Caller:
-        """The caller of a live token. A cached one counts while nothing in the store has changed."""
-        now = self.clock.now()
-        # Taken before the token is read: what changes meanwhile makes what is remembered look old, not new.
-        generation = state.generation
-        known = state.callers.get(token_id)
-        if known is not None and known[0] == generation and known[1].live(now) and not known[1].cidrs:
-            return known[2]
-        token = await self.tokens.get(self.storage(state.org.id, TOKENS), token_id)
-        if token is None or not token.live(now) or (token.cidrs and not within(remote, token.cidrs)):
-            raise _unknown()
-        if known is not None and known[1].revision == token.revision:
-            caller = known[2]
-        else:
-            caller = await self._make_caller(state, token)
-        if token.uses:
-            if spend and await self.tokens.spend(self.storage(state.org.id, TOKENS), token) is None:
-                state.callers.pop(token_id, None)
-        else:
-            self.compiled.remember(state, generation, token, caller)
-        return caller
-
-    async def _make_caller(self, state: OrgState, token: Token) -> Caller:
-        acl = await self.compiled.acl(state, token.policies)
-        return Caller(
-            org=state.org.name,
-            org_id=state.org.id,
-            name=token.name,
-            accessor=token.accessor,
-            scope=token.scope,
-            policies=token.policies,
-            acl=acl,
-            token_id=token.id,
-            run=token.run,
-            bound=token.bound,
-            cidrs=token.cidrs,
-        )
+        return await authenticate(self, credential, org, spend=spend, remote=remote)
 
     def storage(self, org_id: str, mount: str, *, configures: bool = False) -> Storage:
         """The storage of a mount of an org."""
@@ -436,10 +368,6 @@ class Vault:
 
 _WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 _RETRIED = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
-
-
-def _unknown() -> Unauthenticated:
-    return Unauthenticated("permission denied", "the token is unknown, expired or revoked: ask for a new one")
 
 
 def _fault(error: Exception) -> InternalError:

@@ -1,0 +1,98 @@
+"""Who stands behind a credential, with what it may do. The door asks here first; nothing here decides a request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyhole.core.cidr import within
+from keyhole.core.errors import Unauthenticated
+from keyhole.core.identity import ROOT_ORG, Caller
+from keyhole.core.policy import ROOT
+from keyhole.core.request import Anonymous, Credential, LocalOwner
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.tokens import MOUNT, Token, org_of
+
+if TYPE_CHECKING:
+    from keyhole.vault.vault import Vault
+
+OWNER = "user/owner"
+
+
+async def authenticate(
+    vault: Vault, credential: Credential, org: str, *, spend: bool, remote: str
+) -> tuple[OrgState, Caller]:
+    """As ``Vault.authenticate``."""
+    if isinstance(credential, Caller):
+        if org and org != credential.org:
+            raise Unauthenticated("permission denied", f"the caller does not belong to the org {org!r}")
+        return vault.compiled.last(credential.org_id) or await vault.compiled.state(credential.org_id), credential
+    if isinstance(credential, Anonymous) or credential == b"":
+        hint = "send one in X-Vault-Token, to the proxy as its password, or log in: keyhole login"
+        raise Unauthenticated("missing client token", hint)
+    if isinstance(credential, LocalOwner):
+        return await _owner(vault, org)
+    org_id = org_of(credential) or vault.root_org
+    try:
+        state = await vault.compiled.state(org_id)
+    except Unauthenticated:
+        raise _unknown() from None  # a guess at an org must not tell whether there is one
+    here = not org or org == state.org.name
+    caller = await _of_token(vault, state, vault.tokens.hash(credential), remote, spend=spend and here)
+    if not here:
+        raise Unauthenticated("permission denied", f"the token does not belong to the org {org!r}")
+    return state, caller
+
+
+async def _owner(vault: Vault, org: str) -> tuple[OrgState, Caller]:
+    """Whoever opened the store with its key: root of the org ``root``, and nobody in any other."""
+    if org not in {"", ROOT_ORG}:
+        raise Unauthenticated(
+            "the owner of a local vault belongs to the org root", f"use a token of the org {org!r}: KEYHOLE_TOKEN"
+        )
+    state = await vault.compiled.state(vault.root_org)
+    acl = await vault.compiled.acl(state, (ROOT,))
+    return state, Caller(state.org.name, state.org.id, OWNER, "", "full", (ROOT,), acl)
+
+
+async def _of_token(vault: Vault, state: OrgState, token_id: str, remote: str, *, spend: bool) -> Caller:
+    """The caller of a live token. A cached one counts while nothing in the store has changed."""
+    now = vault.clock.now()
+    # Taken before the token is read: what changes meanwhile makes what is remembered look old, not new.
+    generation = state.generation
+    known = state.callers.get(token_id)
+    if known is not None and known[0] == generation and known[1].live(now) and not known[1].cidrs:
+        return known[2]
+    storage = vault.storage(state.org.id, MOUNT)
+    token = await vault.tokens.get(storage, token_id)
+    if token is None or not token.live(now) or (token.cidrs and not within(remote, token.cidrs)):
+        raise _unknown()
+    if known is not None and known[1].revision == token.revision:
+        caller = known[2]
+    else:
+        caller = await _make(vault, state, token)
+    if token.uses:
+        if spend and await vault.tokens.spend(storage, token) is None:
+            state.callers.pop(token_id, None)
+    else:
+        vault.compiled.remember(state, generation, token, caller)
+    return caller
+
+
+async def _make(vault: Vault, state: OrgState, token: Token) -> Caller:
+    return Caller(
+        org=state.org.name,
+        org_id=state.org.id,
+        name=token.name,
+        accessor=token.accessor,
+        scope=token.scope,
+        policies=token.policies,
+        acl=await vault.compiled.acl(state, token.policies),
+        token_id=token.id,
+        run=token.run,
+        bound=token.bound,
+        cidrs=token.cidrs,
+    )
+
+
+def _unknown() -> Unauthenticated:
+    return Unauthenticated("permission denied", "the token is unknown, expired or revoked: ask for a new one")
