@@ -31,6 +31,7 @@ from keyhole.faces.proxy import ProxyServer
 from keyhole.net.dial import Dialer
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.resolve import Resolver
+from keyhole.net.served import ServedTls
 from keyhole.net.trust import Trust
 from keyhole.net.websocket import FrameLimits
 from keyhole.process import harden_process
@@ -224,12 +225,12 @@ async def serve(
         stack.push_async_callback(keyhole.close)
         if not dev and not (await_init and await keyhole.node.header() is None):
             await _unseal_at_start(keyhole, passphrase)
-        tls = _server_tls(config)
-        proxy = await start_proxy(keyhole, config.proxy_listen, tls=tls)
+        tls = ServedTls(config.tls_cert, config.tls_key) if config.tls_cert else None
+        proxy = await start_proxy(keyhole, config.proxy_listen, tls=tls.context() if tls else None)
         stack.push_async_callback(proxy.close, config.drain)
-        api = await stack.enter_async_context(serving_api(keyhole, config))
+        api = await stack.enter_async_context(serving_api(keyhole, config, tls))
         keyhole.node.start_sweeper()
-        watching = asyncio.create_task(_watch(keyhole.trust))
+        watching = asyncio.create_task(_watch(keyhole.trust, tls))
         stack.callback(watching.cancel)
         ca_file = _data_dir(config, stack, dev=dev) / "ca.pem"
         written = asyncio.create_task(_write_ca(keyhole, ca_file))
@@ -240,16 +241,24 @@ async def serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, _read_again, keyhole.trust, tls)
         on_ready(Started(api, keyhole.proxy_url, str(ca_file), root_token))
         await stop.wait()
         keyhole.node.leave()
 
 
-async def _watch(trust: Trust) -> None:
+async def _watch(trust: Trust, tls: ServedTls | None) -> None:
     """Notice changed files also while no connection is made."""
     while True:
         await asyncio.sleep(_TRUST_EVERY)
-        trust.context()
+        _read_again(trust, tls)
+
+
+def _read_again(trust: Trust, tls: ServedTls | None) -> None:
+    trust.context()
+    if tls is not None and tls.refresh():
+        _log.info("the TLS certificate was renewed")
 
 
 async def _unseal_at_start(keyhole: Keyhole, passphrase: Secret | None) -> None:
@@ -262,25 +271,19 @@ async def _unseal_at_start(keyhole: Keyhole, passphrase: Secret | None) -> None:
         await keyhole.node.unseal(passphrase, spec=keyhole.config.seal)
 
 
-def _server_tls(config: Config) -> ssl.SSLContext | None:
-    if not config.tls_cert:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidRequest(f"the TLS certificate cannot be used: {error}", "check --tls-cert and --tls-key") from None
-    return context
-
-
 @contextlib.asynccontextmanager
-async def serving_api(keyhole: Keyhole, config: Config) -> AsyncIterator[str]:
-    """The API on its socket; gives its URL, and drains at the end."""
+async def serving_api(keyhole: Keyhole, config: Config, served: ServedTls | None = None) -> AsyncIterator[str]:
+    """The API on its socket, with TLS where that is given; gives its URL, and drains at the end."""
     host, port = split_address(config.listen, "listen")
-    tls = _server_tls(config)
+    tls = served.context(config.tls_client_ca, require=config.tls_require_client_cert) if served else None
     hosts = frozenset({host, "127.0.0.1", "localhost", "::1"}) if is_loopback(host) else frozenset()
-    api = Api(keyhole.node, config.api, hosts=hosts)
+    api = Api(
+        keyhole.node,
+        config.api,
+        hosts=hosts,
+        trusted=config.trusted_proxies,
+        needs_header=config.require_request_header,
+    )
     limits = _limits(config, config.api.concurrency)
     server = ApiServer(api, limits, on_refusal=keyhole.node.note_refusal)
     try:

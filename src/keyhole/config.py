@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from keyhole.core.cidr import parse_cidrs
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.lease import parse_duration
 
@@ -55,6 +56,10 @@ class Config:
         resolver: ``HOST:PORT`` of a DNS server; empty for the system's resolver.
         resolve: ``HOST:ADDRESS`` entries that answer before any resolver.
         tls_cert, tls_key: PEM files; with them both listeners speak TLS.
+        tls_client_ca: PEM file of CAs whose certificates clients of the API may prove themselves with.
+        tls_require_client_cert: refuse clients of the API without such a certificate.
+        trusted_proxies: CIDR blocks of proxies before the API; what they say in X-Forwarded-For is believed.
+        require_request_header: refuse requests to the API without ``X-Vault-Request: true``.
         insecure_listen: allow a listener off loopback without TLS.
         drain: seconds that running requests get at SIGTERM.
         connect_timeout: seconds for name resolution, TCP and TLS to an upstream.
@@ -90,6 +95,10 @@ class Config:
     resolve: tuple[str, ...] = ()
     tls_cert: str = ""
     tls_key: str = ""
+    tls_client_ca: str = ""
+    tls_require_client_cert: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    require_request_header: bool = False
     insecure_listen: bool = False
     drain: float = 10.0
     connect_timeout: float = 10.0
@@ -125,7 +134,11 @@ class Config:
                 )
         if bool(self.tls_cert) != bool(self.tls_key):
             raise InvalidRequest("tls_cert and tls_key belong together", "give both, or neither")
-        return self
+        if self.tls_client_ca and not self.tls_cert:
+            raise InvalidRequest("tls_client_ca needs a listener with TLS", "give --tls-cert and --tls-key too")
+        if self.tls_require_client_cert and not self.tls_client_ca:
+            raise InvalidRequest("tls_require_client_cert needs CAs of clients", "name them with --tls-client-ca")
+        return replace(self, trusted_proxies=tuple(parse_cidrs(list(self.trusted_proxies), "trusted_proxies")))
 
 
 def split_address(text: str, name: str) -> tuple[str, int]:

@@ -90,6 +90,9 @@ def test_a_server_that_cannot_open_its_vault_ends_with_six(stored, tmp_path):
         ("--vault", "https://127.0.0.1:8200"),
         ("--config", "missing.toml"),
         ("--tls-cert", "cert.pem"),
+        ("--tls-client-ca", "ca.pem"),
+        ("--tls-require-client-cert",),
+        ("--trusted-proxy", "proxy.example"),
     ],
 )
 def test_settings_that_make_no_sense_are_named_before_anything_starts(options):

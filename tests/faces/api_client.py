@@ -23,10 +23,10 @@ class Answer:
 
 
 class Client:
-    def __init__(self, node, *, limits=None, hosts=frozenset()):
-        self.api = Api(node, limits or ApiLimits(), hosts=hosts)
+    def __init__(self, node, *, limits=None, **options):
+        self.api = Api(node, limits or ApiLimits(), **options)
 
-    async def __call__(self, method, path, body=None, *, token="root", headers=(), raw=None):
+    async def __call__(self, method, path, body=None, *, token="root", headers=(), raw=None, remote="127.0.0.1"):
         """``path`` below ``/v1/`` unless it begins with a slash; ``raw`` are the bytes of a body."""
         target, _, query = path.partition("?")
         target = target if target.startswith("/") else f"/v1/{quote(target, safe='/%')}"
@@ -39,7 +39,7 @@ class Client:
             "raw_path": target.encode(),
             "query_string": query.encode(),
             "headers": [*sent, *headers],
-            "client": ("127.0.0.1", 5),
+            "client": (remote, 5),
         }
         content = raw if raw is not None else json.dumps(body).encode() if body is not None else b""
         messages = [

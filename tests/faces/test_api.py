@@ -230,7 +230,8 @@ def test_a_spelling_of_a_path_has_one_meaning_or_none(case):
         spellings = {quote(path, safe="/"), quote(path, safe=""), quote(path, safe="/;~$=+{}*")}
         for spelling in spellings:
             answer = await ask("POST", f"/v1/secret/data/{spelling}", {"data": {"value": path}})
-            assert answer.status in {200, 400, 404, 405}, (spelling, answer.body)
+            assert answer.status in {200, 301, 400, 404, 405}, (spelling, answer.body)
+            assert answer.status != 301 or "//" not in answer.headers["location"]
         storage = vault.vault.storage(vault.vault.root_org, "kv")
         stored = await storage.list("k", recursive=True)
         assert stored in ([], [path]), stored

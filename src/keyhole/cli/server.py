@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 @click.option("--resolve", metavar="HOST:ADDRESS", multiple=True, help="Answer for one host; may be repeated.")
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain for both listeners.")
 @click.option("--tls-key", metavar="FILE", help="Its private key.")
+@click.option("--tls-client-ca", metavar="FILE", help="CAs of certificates that clients of the API may prove.")
+@click.option("--tls-require-client-cert", is_flag=True, default=None, help="Refuse clients of the API without one.")
+@click.option("--trusted-proxy", "trusted_proxies", metavar="CIDR", multiple=True, help="Believe its X-Forwarded-For.")
+@click.option("--require-request-header", is_flag=True, default=None, help="Refuse without X-Vault-Request: true.")
 @click.option("--insecure-listen", is_flag=True, default=None, help="Listen off loopback without TLS.")
 @click.option("--drain", metavar="DURATION", help="What running requests get at SIGTERM; 10s unless said.")
 @pass_session

@@ -53,6 +53,8 @@ class Request:
         org: name of the org where it is asked; empty for the credential's own.
         remote: address of the asker, for the audit record.
         id: request id; the door makes one when it is empty.
+        wrap_ttl: seconds for which the answer is to be wrapped; 0 for an answer as it is.
+        peer_certificate: what the asker proved in the TLS handshake to hold the key of, as DER; empty for nothing.
     """
 
     credential: Credential
@@ -62,6 +64,8 @@ class Request:
     org: str = ""
     remote: str = ""
     id: str = ""
+    wrap_ttl: int = 0
+    peer_certificate: bytes = b""
 
 
 @dataclass(slots=True)

@@ -74,7 +74,7 @@ def parse_json(body: bytes, limits: Bounds, *, exact: bool = False) -> Any:
     except (ValueError, RecursionError) as error:
         reason = error.args[0] if isinstance(error, _Refused) else "it is not JSON"
         raise InvalidRequest("error parsing JSON", reason) from None
-    _check_size(value, limits)
+    check_value(value, limits)
     return value
 
 
@@ -127,7 +127,8 @@ def _check_depth(body: bytes, limits: Bounds) -> None:
             raise _Refused("it is nested too deeply")
 
 
-def _check_size(value: Any, limits: Bounds) -> None:
+def check_value(value: Any, limits: Bounds) -> None:
+    """Bound what was read, and refuse text that not every reader takes. Raises ``InvalidRequest``."""
     items, stack = 0, [value]
     while stack:
         current = stack.pop()

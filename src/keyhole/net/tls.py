@@ -103,6 +103,26 @@ def server_context(cert_pem: bytes, key_pem: bytes, alpn: Sequence[str] | None =
     return _restrict(context, alpn)
 
 
+def accept_clients(context: ssl.SSLContext, ca_pem: bytes, *, require: bool) -> None:
+    """Let clients of a server's context prove themselves with certificates of these CAs (RFC 8446 section 4.4.2).
+
+    One that is shown and cannot be verified always ends the handshake.
+
+    Args:
+        context: of a server.
+        ca_pem: certificates to trust; a client's own, self-signed one counts for that client.
+        require: refuse who shows none.
+
+    Raises:
+        InvalidRequest: they are not PEM certificates.
+    """
+    try:
+        context.load_verify_locations(cadata=ca_pem.decode("ascii"))
+    except (ValueError, ssl.SSLError):
+        raise InvalidRequest("the CAs of clients are not a PEM bundle", "check the file of --tls-client-ca") from None
+    context.verify_mode = ssl.CERT_REQUIRED if require else ssl.CERT_OPTIONAL
+
+
 def _restrict(context: ssl.SSLContext, alpn: Sequence[str] | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION

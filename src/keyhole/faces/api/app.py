@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
 from keyhole.config import ApiLimits
 from keyhole.core.errors import (
@@ -19,31 +20,20 @@ from keyhole.core.errors import (
     Unauthenticated,
     fault_place,
 )
-from keyhole.core.request import Anonymous, Credential, Operation, Request
-from keyhole.core.strict_json import parse_object
-from keyhole.faces.api import status
+from keyhole.core.identity import ROOT_ORG
+from keyhole.core.request import Operation, Request
+from keyhole.faces.api import reading, status
 from keyhole.faces.api.envelope import JSON, Answer, render, render_error
+from keyhole.faces.api.reading import Scope
 from keyhole.vault.mounts import UnsupportedOperation
 from keyhole.vault.node import Node
 
-Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_OPERATIONS = {
-    "GET": Operation.READ,
-    "HEAD": Operation.READ,
-    "LIST": Operation.LIST,
-    "POST": Operation.UPDATE,
-    "PUT": Operation.UPDATE,
-    "PATCH": Operation.PATCH,
-    "DELETE": Operation.DELETE,
-}
 _PREFIX = "/v1/"
-_ONCE = frozenset({"authorization", "host", "origin", "x-vault-namespace", "x-vault-token"})
-_MERGE_PATCH = "application/merge-patch+json"
 _READY_FOR = 2.0
-_QUERY_FIELDS = 100
+_SLASHES = re.compile(rb"/{2,}")
 _STRANGERS_BODY = 64 * 1024  # bytes that are read before it is known who sends them
 _log = logging.getLogger("keyhole.api")
 
@@ -56,12 +46,24 @@ class Api:
         limits: bounds on clients.
         hosts: names under which the API may be asked when it listens on loopback (a page in a browser must not reach
             it under a name that an attacker resolves to loopback); empty for any.
+        trusted: CIDR blocks of proxies that say from where a request came.
+        needs_header: requests below ``/v1/`` must have ``X-Vault-Request: true``, which no forged one has.
     """
 
-    def __init__(self, node: Node, limits: ApiLimits | None = None, *, hosts: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        node: Node,
+        limits: ApiLimits | None = None,
+        *,
+        hosts: frozenset[str] = frozenset(),
+        trusted: tuple[str, ...] = (),
+        needs_header: bool = False,
+    ) -> None:
         self._node = node
         self._limits = limits or ApiLimits()
         self._hosts = hosts
+        self._trusted = trusted
+        self._needs_header = needs_header
         self._ready_until = 0.0
         self.counts: dict[int, int] = {}
 
@@ -79,55 +81,64 @@ class Api:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     async def _serve(self, scope: Scope, receive: Receive) -> Answer:
-        path = ""
+        path, remote = "", str((scope.get("client") or ("",))[0])
         try:
-            headers = _headers(scope)
-            self._check_origin(headers)
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
-            path = _path(raw)
+            if b"//" in raw and (clean := _SLASHES.sub(b"/", raw)).startswith(_PREFIX.encode()):
+                return _redirect(clean, scope)
+            headers = reading.headers_of(scope)
+            remote = reading.remote_of(scope, headers, self._trusted)
+            self._check_origin(headers)
+            path = reading.path_of(raw)
             if not path.startswith(_PREFIX):
                 return await self._outside(path)
             path = path.removeprefix(_PREFIX)
+            if self._needs_header:
+                reading.require_header(headers)
             if path in status.ROUTES:
-                body = parse_object(await self._body(receive, min(_STRANGERS_BODY, self._limits.body)), self._limits)
-                who = _credential(headers)
-                return await status.serve(self._node, scope["method"], path, body, _query(scope), who)
-            reply = await self._node.handle(await self._request(scope, headers, path, receive))
+                return await self._status(scope, headers, path, receive)
+            reply = await self._node.handle(await self._request(scope, headers, path, remote, receive))
             return render(reply, path)
         except KeyholeError as error:
             if not error.request_id:  # it never came to the door, which would have recorded it
-                self._node.note_refusal(error, str((scope.get("client") or ("",))[0]))
+                self._node.note_refusal(error, remote)
             return render_error(error, path)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, no traceback and no silence towards a client
             _log.error("internal error: %s", fault_place(error))
             return render_error(InternalError("internal error", "see the server's log"), path)
 
-    async def _request(self, scope: Scope, headers: dict[str, str], path: str, receive: Receive) -> Request:
-        method = scope["method"]
-        operation = _OPERATIONS.get(method)
+    async def _status(self, scope: Scope, headers: dict[str, str], path: str, receive: Receive) -> Answer:
+        if headers.get("x-vault-namespace", "").strip("/") not in {"", ROOT_ORG}:
+            raise InvalidRequest("operation unavailable in namespaces", "ask without X-Vault-Namespace")
+        raw = await self._body(receive, min(_STRANGERS_BODY, self._limits.body))
+        body = reading.body_of(raw, headers.get("content-type", ""), self._limits)
+        query = reading.query_of(scope, self._limits)
+        return await status.serve(self._node, scope["method"], path, body, query, reading.credential_of(headers))
+
+    async def _request(
+        self, scope: Scope, headers: dict[str, str], path: str, remote: str, receive: Receive
+    ) -> Request:
+        query = reading.query_of(scope, self._limits)
+        operation = reading.operation_of(scope["method"], query)
         if operation is None:
             raise UnsupportedOperation("")
-        query = _query(scope)
-        if operation is Operation.READ and query.pop("list", "") == "true":
-            operation = Operation.LIST
-        if operation is Operation.PATCH and headers.get("content-type", "").partition(";")[0] != _MERGE_PATCH:
-            raise _UnsupportedMediaType("PATCH needs the content type application/merge-patch+json")
-        client = scope.get("client") or ("", 0)
+        kind = headers.get("content-type", "")
+        reading.check_content_type(kind, operation)
         writes = operation is Operation.UPDATE or operation is Operation.PATCH
         request = Request(
-            credential=_credential(headers),
+            credential=reading.credential_of(headers),
             operation=operation,
-            path=path if operation is Operation.LIST else path.removesuffix("/"),
+            path=reading.asked_path(path, operation),
             data={} if writes else query,
             org=headers.get("x-vault-namespace", "").strip("/"),
-            remote=str(client[0]),
+            remote=remote,
+            wrap_ttl=reading.wrap_ttl_of(headers) if "x-vault-wrap-ttl" in headers else 0,
+            peer_certificate=scope.get("peer_certificate", b""),
         )
-        if writes:
-            if path.endswith("/"):
-                raise InvalidRequest("cannot write to a path ending in '/'")
-            body = await self._body(receive, self._limits.body, request)
-            return replace(request, data=parse_object(body, self._limits))
-        return request
+        if not writes:
+            return request
+        body = await self._body(receive, self._limits.body, request)
+        return replace(request, data=reading.body_of(body, kind, self._limits))
 
     async def _require_known(self, request: Request) -> None:
         """Refuse, and record, a request of somebody unknown before the rest of its body takes up memory."""
@@ -194,12 +205,6 @@ class Api:
             raise _ForeignOrigin("this API answers on its loopback address only", "use http://127.0.0.1:PORT")
 
 
-class _UnsupportedMediaType(InvalidRequest):
-    """The body is of a type that this method does not take (RFC 9110, section 15.5.16)."""
-
-    status = 415
-
-
 class _ForeignOrigin(InvalidRequest):
     """Asked for under a foreign name, or by a page of another origin."""
 
@@ -211,45 +216,15 @@ def _hostname(authority: str) -> str:
     return authority[1:].partition("]")[0] if authority.startswith("[") else authority.partition(":")[0]
 
 
-def _headers(scope: Scope) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for raw_name, value in scope["headers"]:
-        name = raw_name.decode("latin-1").lower()
-        if name in found and name in _ONCE:
-            raise InvalidRequest(f"the header {name} stands twice", "send it once")
-        found[name] = value.decode("latin-1")
-    return found
-
-
-def _query(scope: Scope) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    text = scope["query_string"].decode("latin-1")
-    if not text:
-        return found
-    if text.count("&") >= _QUERY_FIELDS:
-        raise InvalidRequest(f"the query has more than {_QUERY_FIELDS} fields")
-    for name, value in parse_qsl(text, keep_blank_values=True):
-        if name in found:
-            found[name] = [*(found[name] if isinstance(found[name], list) else [found[name]]), value]
-        else:
-            found[name] = value
-    return found
-
-
-def _path(raw: bytes) -> str:
-    """The path with its percent forms decoded once; what is decoded is what is judged."""
-    try:
-        return unquote(raw.decode("ascii"), errors="strict")
-    except UnicodeDecodeError:
-        raise InvalidRequest("the path is not UTF-8") from None
-
-
-def _credential(headers: dict[str, str]) -> Credential:
-    token = headers.get("x-vault-token", "")
-    if not token:
-        kind, _, rest = headers.get("authorization", "").partition(" ")
-        token = rest.strip() if kind.lower() == "bearer" else ""
-    return token.encode() if token else Anonymous()
+def _redirect(clean: bytes, scope: Scope) -> Answer:
+    """To the same path with single slashes, as Vault does (Go's ``ServeMux``); it tells nothing of the vault."""
+    query = scope["query_string"]
+    headers = [(b"location", clean + (b"?" + query if query else b"")), (b"cache-control", b"no-store")]
+    if scope["method"] not in {"GET", "HEAD"}:
+        return 301, headers, b""
+    link = html.escape(clean.decode("latin-1")).encode("latin-1")
+    page = b'<a href="%b">Moved Permanently</a>.\n\n' % link
+    return 301, [*headers, (b"content-type", b"text/html; charset=utf-8")], page
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -27,13 +27,20 @@ _OWN = (
 _SERVER = ("/healthz", "/readyz", "/metrics")
 # Here Vault puts the data beside the envelope too, and older clients read it there.
 _LEGACY = (
+    "sys/audit",
+    "sys/audit-hash",
+    "sys/auth",
+    "sys/capabilities",
+    "sys/capabilities-accessor",
+    "sys/capabilities-self",
+    "sys/config/auditing/request-headers",
+    "sys/config/cors",
+    "sys/key-status",
     "sys/mounts",
     "sys/policy",
-    "sys/key-status",
+    "sys/remount",
     "sys/rotate",
-    "sys/capabilities",
-    "sys/capabilities-self",
-    "sys/capabilities-accessor",
+    "sys/wrapping/wrap",
 )
 # Vault writes refusals with the punctuation of Go's go-multierror, and clients look for it.
 _MULTI = "1 error occurred:\n\t* {}\n\n"
@@ -86,6 +93,8 @@ def render_error(error: KeyholeError, path: str) -> Answer:
         (b"x-keyhole-error", error.code.encode()),
         (b"x-keyhole-request-id", request_id.encode()),
     ]
+    if error.retry_after:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
     detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": request_id}
     if is_own(path):
         return error.status, headers, _encode({"errors": [str(error)], "error": detail})
@@ -99,6 +108,8 @@ def _vault_texts(error: KeyholeError) -> list[str]:
     if error.status == 405:
         return [_MULTI.format(error.reason)] if error.reason else []
     if isinstance(error, NotFound):
+        if error.reason == "unsupported path":
+            return [_MULTI.format(error.reason)]
         return [error.reason] if error.reason.startswith(("no handler for route", "Invalid path")) else []
     if isinstance(error, PolicyDenied):
         return [_MULTI.format("permission denied") if error.reason == "permission denied" else error.reason]

@@ -11,6 +11,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
 from keyhole.core.errors import BadRequestFraming, KeyholeError
@@ -34,7 +35,7 @@ Application = Callable[
     Awaitable[None],
 ]
 _BACKLOG = 1024
-_REASONS = {200: b"OK", 204: b"No Content", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found"}
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class ApiServer:
@@ -87,13 +88,14 @@ class ApiServer:
 class _Connection(ServerWire):
     """The server's side of one client connection."""
 
-    __slots__ = ("_client", "_owner", "_secure", "serving", "task")
+    __slots__ = ("_certificate", "_client", "_owner", "_secure", "serving", "task")
 
     def __init__(self, owner: ApiServer) -> None:
         super().__init__(owner.group)
         self._owner = owner
         self._client = ("", 0)
         self._secure = False
+        self._certificate = b""
         self.serving = False
         self.task: asyncio.Task[None] | None = None
 
@@ -102,7 +104,9 @@ class _Connection(ServerWire):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else ("", 0)
-        self._secure = transport.get_extra_info("ssl_object") is not None
+        tls = transport.get_extra_info("ssl_object")
+        self._secure = tls is not None
+        self._certificate = (tls and tls.getpeercert(binary_form=True)) or b""  # there is one only if it was verified
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -172,6 +176,7 @@ class _Connection(ServerWire):
             "headers": head.headers,
             "client": self._client,
             "server": None,
+            "peer_certificate": self._certificate,
         }
 
     def _refuse(self, error: KeyholeError) -> None:
