@@ -126,7 +126,15 @@ def read_name(text: str, noun: str) -> str:
     return name
 
 
-def login_of(name: str, stored: Mapping[str, Any], meta: Mapping[str, str], cidrs: Iterable[str] = ()) -> Login:
+def login_of(
+    name: str,
+    stored: Mapping[str, Any],
+    meta: Mapping[str, str],
+    cidrs: Iterable[str] = (),
+    *,
+    alias: str,
+    alias_meta: Mapping[str, str] | None = None,
+) -> Login:
     """What a role or user gives to who has proved it.
 
     Args:
@@ -134,6 +142,8 @@ def login_of(name: str, stored: Mapping[str, Any], meta: Mapping[str, str], cidr
         stored: the settings.
         meta: goes to the token.
         cidrs: instead of those of the settings.
+        alias: by which the entity is found.
+        alias_meta: goes to the alias; the same with every login, since a change of it is written.
     """
     extra = () if stored["token_no_default_policy"] else (DEFAULT,)
     return Login(
@@ -146,4 +156,6 @@ def login_of(name: str, stored: Mapping[str, Any], meta: Mapping[str, str], cidr
         uses=stored["token_num_uses"],
         cidrs=tuple(cidrs or stored["token_bound_cidrs"]),
         meta=meta,
+        alias=alias,
+        alias_meta=alias_meta or {},
     )

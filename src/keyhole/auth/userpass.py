@@ -134,7 +134,7 @@ class _Method:
             self.guesses.forgive(org_id, name)
         finally:
             self._one.release()
-        return Reply(login=settings.login_of(f"user/{name}", user, {"username": name}))
+        return Reply(login=settings.login_of(f"user/{name}", user, {"username": name}, alias=name))
 
     async def prove(self, context: Context, name: str, password: str) -> dict[str, Any] | None:
         """The user, if this is the password. The work is the same for a name that nobody has."""

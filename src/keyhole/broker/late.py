@@ -14,6 +14,7 @@ from keyhole.core.errors import PolicyDenied, Unauthenticated
 from keyhole.core.identity import Caller
 from keyhole.core.message import Body
 from keyhole.core.service import Service
+from keyhole.vault.identity import standing
 from keyhole.vault.tokens import MOUNT
 from keyhole.vault.vault import Vault
 
@@ -55,7 +56,7 @@ async def require_still(vault: Vault, caller: Caller, service: Service | None) -
         When the token expires, in seconds since the epoch; infinity for one that does not.
 
     Raises:
-        Unauthenticated: the token was revoked or has expired.
+        Unauthenticated: the token was revoked or has expired, or its entity was disabled or deleted.
         PolicyDenied: the service was taken back, changed or removed.
     """
     state = await vault.compiled.state(caller.org_id)
@@ -65,9 +66,9 @@ async def require_still(vault: Vault, caller: Caller, service: Service | None) -
         if token is None or (token.expires and token.expires <= vault.clock.now()):
             raise Unauthenticated("permission denied", "the token expired or was revoked while the call was under way")
         expires = token.expires or math.inf
+    acl = await standing.acl_now(vault, state, caller)
     if service is None:
         return expires
-    acl = await vault.compiled.acl(state, caller.policies)
     now = (await vault.services(state)).get(service.name)
     same = now is not None and now.as_data() == service.as_data()
     if not (same and acl.decide("use", f"services/{service.name}")):

@@ -117,6 +117,9 @@ class Login:
         uses: requests that it is good for.
         cidrs: addresses from which it counts.
         meta: free text fields.
+        alias: what names it at the login mount; whoever has the same one is the same entity. Empty for no entity.
+        alias_meta: free text fields of the alias, as of this login.
+        groups: names of groups, as whoever vouches for the login names them.
     """
 
     name: str
@@ -128,6 +131,9 @@ class Login:
     uses: int = 0
     cidrs: tuple[str, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict)
+    alias: str = ""
+    alias_meta: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,6 +152,9 @@ class Caller:
         token_id: keyed hash under which the token is stored; empty for the owner of a local vault.
         run: the run context of the token.
         cidrs: addresses from which its token counts; none for all.
+        entity: whose token it is; ``NOBODY`` for nobody's.
+        identity_policies: names of those that the entity and its groups add; ``acl`` has them too.
+        identities: revision of the org's identities that this was compiled from.
         forms: what the door has worked out of its records; lives and dies with this object.
     """
 
@@ -160,6 +169,9 @@ class Caller:
     run: RunContext = field(default_factory=RunContext)
     bound: bool = False
     cidrs: tuple[str, ...] = ()
+    entity: IdentityView = NOBODY
+    identity_policies: tuple[str, ...] = ()
+    identities: int = 0
     forms: dict[tuple[object, ...], IntentForm] = field(default_factory=dict, repr=False)
 
     def allows(self, operation: str, path: str, *, sudo: bool = False) -> Decision:

@@ -10,6 +10,8 @@ from keyhole.core.identity import ROOT_ORG, Caller
 from keyhole.core.policy import ROOT
 from keyhole.core.request import Anonymous, Credential, LocalOwner
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.identity import standing
+from keyhole.vault.identity.records import union
 from keyhole.vault.tokens import MOUNT, Token, org_of
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ async def _of_token(vault: Vault, state: OrgState, token_id: str, remote: str, *
     token = await vault.tokens.get(storage, token_id)
     if token is None or not token.live(now) or (token.cidrs and not within(remote, token.cidrs)):
         raise _unknown()
-    if known is not None and known[1].revision == token.revision:
+    if known is not None and known[1].revision == token.revision and standing.is_current(known[2], state):
         caller = known[2]
     else:
         caller = await _make(vault, state, token)
@@ -79,6 +81,8 @@ async def _of_token(vault: Vault, state: OrgState, token_id: str, remote: str, *
 
 
 async def _make(vault: Vault, state: OrgState, token: Token) -> Caller:
+    # Taken first: what changes meanwhile makes the caller look old, not new.
+    revision, person = state.known.revision, await standing.person(vault, state, token.entity_id)
     return Caller(
         org=state.org.name,
         org_id=state.org.id,
@@ -86,11 +90,14 @@ async def _make(vault: Vault, state: OrgState, token: Token) -> Caller:
         accessor=token.accessor,
         scope=token.scope,
         policies=token.policies,
-        acl=await vault.compiled.acl(state, token.policies),
+        acl=await vault.compiled.acl(state, union(token.policies, person.policies), person.view),
         token_id=token.id,
         run=token.run,
         bound=token.bound,
         cidrs=token.cidrs,
+        entity=person.view,
+        identity_policies=person.policies,
+        identities=revision,
     )
 
 

@@ -15,6 +15,7 @@ from keyhole.core.identity import NOBODY, Caller, IdentityView
 from keyhole.core.policy import ROOT, Acl, PathRule
 from keyhole.core.service import Service
 from keyhole.stores import Store
+from keyhole.vault.identity.known import Known
 from keyhole.vault.orgs import Org, Orgs
 from keyhole.vault.tokens import Token
 
@@ -30,6 +31,7 @@ class OrgState:
         org: the org.
         epoch: revision of its epoch entry.
         generation: of the store when that was last found true.
+        known: its identities; replaced when they change, which happens with logins and costs nothing else.
         rules: of each policy by name, loaded when first needed.
         acls: of each set of policies, for an entity at a version of it, and for these services only.
         services: by name; ``None`` until first needed.
@@ -42,6 +44,7 @@ class OrgState:
     org: Org
     epoch: int
     generation: int
+    known: Known
     rules: dict[str, list[PathRule]] = field(default_factory=dict)
     acls: dict[tuple[object, ...], Acl] = field(default_factory=dict)
     services: dict[str, Service] | None = None
@@ -77,16 +80,18 @@ class Compiled:
         state = self._states.get(org_id)
         if state is not None and state.generation == generation:
             return state
-        [entry] = await self._store.get([self._orgs.epoch_key(org_id)])
-        if state is not None and state.epoch == entry.revision:
+        epoch, people = await self._store.get([self._orgs.epoch_key(org_id), self._orgs.people_key(org_id)])
+        if state is not None and state.epoch == epoch.revision:
             state.generation = generation
+            if state.known.revision != people.revision:
+                state.known = Known(people.revision)
             return state
         try:
             org = await self._orgs.by_id(org_id)
         except NotFound:
             self._states.pop(org_id, None)
             raise Unauthenticated("the token is not valid", "its org does not exist any more") from None
-        state = self._states[org_id] = OrgState(org, entry.revision, generation)
+        state = self._states[org_id] = OrgState(org, epoch.revision, generation, Known(people.revision))
         return state
 
     def last(self, org_id: str) -> OrgState | None:

@@ -16,6 +16,8 @@ from keyhole.core.path import parse_path
 from keyhole.core.request import Operation, Reply, Request
 from keyhole.engines import Call
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.identity import standing
+from keyhole.vault.identity.entering import enter
 from keyhole.vault.mounts import Mounts, Target
 from keyhole.vault.recording import intent_of
 from keyhole.vault.tokens import MOUNT, Grant, auth_block
@@ -102,8 +104,10 @@ async def _token(vault: Vault, state: OrgState, login: Login, target: Target) ->
         max_ttl=login.max_ttl,
         cidrs=login.cidrs,
         path=f"{target.mount.path}login",
+        entity_id=await enter(vault, state, target.mount, login),
     )
     now = vault.clock.now()
     org_id = "" if state.org.id == vault.root_org else state.org.id
     clear, token, warning = await vault.tokens.create(vault.storage(state.org.id, MOUNT), grant, now=now, org_id=org_id)
-    return Reply(auth=auth_block(token, now, clear), warnings=[warning] if warning else [])
+    added = await standing.policies_of(vault, await vault.compiled.state(state.org.id), token.entity_id)
+    return Reply(auth=auth_block(token, now, clear, added), warnings=[warning] if warning else [])

@@ -14,6 +14,7 @@ from keyhole.vault.storage import Change, Storage, Write
 
 EGRESS = ("deny", "allow", "log")
 TRIPWIRE = ("stop", "revoke", "off")
+IDENTITIES = "entities"
 _PAGE = 500
 
 
@@ -45,17 +46,29 @@ class Orgs:
         self._keys = keys
         self._storages: dict[tuple[str, str], Storage] = {}
         self._known: dict[str, Org] = {}
-        self._directory = self._open(SYSTEM, "orgs", configures=True)
+        self._directory = self._open(SYSTEM, "orgs", self.epoch_key(SYSTEM))
 
     def epoch_key(self, org_id: str) -> str:
         """Store key whose revision stands for the configuration of an org."""
         return f"{org_id}/epoch"
 
+    def people_key(self, org_id: str) -> str:
+        """Store key whose revision stands for the identities of an org. They change with logins, so they have one."""
+        return f"{org_id}/people"
+
+    def identities(self, org_id: str) -> Storage:
+        """The storage of an org's entities and groups."""
+        storage = self._storages.get((org_id, IDENTITIES))
+        if storage is None:
+            storage = self._storages[org_id, IDENTITIES] = self._open(org_id, IDENTITIES, self.people_key(org_id))
+        return storage
+
     def storage(self, org_id: str, mount: str, *, configures: bool = False) -> Storage:
         """The storage of one mount of an org. ``configures``: a change of it changes what is compiled for the org."""
         storage = self._storages.get((org_id, mount))
         if storage is None:
-            storage = self._storages[org_id, mount] = self._open(org_id, mount, configures=configures)
+            epoch = self.epoch_key(org_id) if configures else ""
+            storage = self._storages[org_id, mount] = self._open(org_id, mount, epoch)
         return storage
 
     async def by_name(self, name: str) -> Org:
@@ -120,7 +133,7 @@ class Orgs:
 
     async def touch(self, org_id: str) -> None:
         """Make every node compile the org's configuration anew."""
-        await self._open(org_id, "epoch", configures=True).commit(Change())
+        await self._open(org_id, "epoch", self.epoch_key(org_id)).commit(Change())
 
     async def delete(self, org: Org) -> None:
         """Remove an org: at once its name, which ends its tokens, and its keys, which ends all it holds; then the rest.
@@ -130,7 +143,7 @@ class Orgs:
         if org.name == ROOT_ORG:
             raise InvalidRequest("the org root cannot be deleted", "the others: keyhole org list")
         paths = (f"name/{org.name}", f"id/{org.id}")
-        keys = [*map(self._directory.key, paths), ring_key(org.id), self.epoch_key(org.id)]
+        keys = [*map(self._directory.key, paths), ring_key(org.id), self.epoch_key(org.id), self.people_key(org.id)]
         await self._bury(keys)
         await self.purge(org.id)
         self._known.pop(org.id, None)
@@ -153,11 +166,10 @@ class Orgs:
         [entry] = await self._store.get([epoch])
         return await self._keys.rotate(org_id, Put(epoch, b"", entry.revision))
 
-    def _open(self, org_id: str, mount: str, *, configures: bool) -> Storage:
+    def _open(self, org_id: str, mount: str, epoch: str) -> Storage:
         async def reserve(count: int) -> None:
             await self._keys.reserve(org_id, count)
 
-        epoch = self.epoch_key(org_id) if configures else ""
         return Storage(self._store, lambda: self._keys.ring(org_id), org_id, mount, reserve, epoch)
 
 

@@ -53,6 +53,7 @@ class Token:
         max_ttl: how long renewals can keep it; 0 for the system's own.
         cidrs: addresses from which it counts; none for all.
         path: where it was made.
+        entity_id: whose it is; empty for nobody's.
         revision: of the entry.
     """
 
@@ -75,6 +76,7 @@ class Token:
     max_ttl: int = 0
     cidrs: tuple[str, ...] = ()
     path: str = "auth/token/create"
+    entity_id: str = ""
     revision: int = 0
 
     def live(self, now: float) -> bool:
@@ -105,6 +107,7 @@ class Grant:
     max_ttl: int = 0
     cidrs: tuple[str, ...] = ()
     path: str = "auth/token/create"
+    entity_id: str = ""
 
 
 def read_form(token: bytes) -> str | None:
@@ -182,6 +185,7 @@ class Tokens:
             max_ttl=grant.max_ttl,
             cidrs=grant.cidrs,
             path=grant.path,
+            entity_id=grant.entity_id,
         )
         for _ in range(_RETRIES):
             try:
@@ -301,17 +305,18 @@ class Tokens:
         return await storage.list(f"e/{name}")
 
 
-def auth_block(token: Token, now: float, clear: str) -> dict[str, Any]:
+def auth_block(token: Token, now: float, clear: str, identity_policies: tuple[str, ...] = ()) -> dict[str, Any]:
     """What an answer says of a token that was made or renewed, in Vault's field names."""
     return {
         "client_token": clear,
         "accessor": token.accessor,
-        "policies": list(token.policies),
+        "policies": sorted({*token.policies, *identity_policies}),
         "token_policies": list(token.policies),
+        **({"identity_policies": list(identity_policies)} if identity_policies else {}),
         "metadata": dict(token.meta) or None,
         "lease_duration": token.remaining(now),
         "renewable": token.renewable,
-        "entity_id": "",
+        "entity_id": token.entity_id,
         "token_type": "service",
         "orphan": not token.parent,
         "num_uses": max(0, token.uses),

@@ -208,7 +208,9 @@ class _Method:
             if cidrs and not within(call.remote, cidrs):
                 raise InvalidRequest("invalid role or secret id")
         meta = {**entry["metadata"], "role_name": role["name"]}
-        return Reply(login=settings.login_of(f"approle/{role['name']}", role, meta, entry["token_bound_cidrs"]))
+        cidrs, named = entry["token_bound_cidrs"], {"role_name": role["name"]}
+        login = settings.login_of(f"approle/{role['name']}", role, meta, cidrs, alias=role["role_id"], alias_meta=named)
+        return Reply(login=login)
 
     def single(self, name: str) -> dict[Operation, Handler]:
         """Handlers of the path that has one setting of a role."""

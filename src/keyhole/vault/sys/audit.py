@@ -10,6 +10,7 @@ from keyhole.core.lease import parse_duration
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.history import Cursor, Filter, History
+from keyhole.vault.identity import standing
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
 
@@ -79,7 +80,7 @@ async def _require_still(vault: Vault, caller: Caller, call: Call) -> None:
         token = await vault.tokens.get(vault.storage(caller.org_id, TOKENS), caller.token_id)
         if token is None or (token.expires and token.expires <= vault.clock.now()):
             raise Unauthenticated("permission denied", "the token expired or was revoked meanwhile")
-    acl = await vault.compiled.acl(state, caller.policies)
+    acl = await standing.acl_now(vault, state, caller)
     if not acl.decide(call.operation, _PATH, parameters=call.data, sudo=True):
         raise PolicyDenied("permission denied", "the policy was changed meanwhile; ask for a grant")
 

@@ -9,6 +9,7 @@ from keyhole.core.path import parse_secret_ref
 from keyhole.core.policy import Acl
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
+from keyhole.vault.identity import standing
 from keyhole.vault.policies import DEFAULT
 from keyhole.vault.sys.agents import MOUNT as AGENTS
 from keyhole.vault.sys.agents import own_policy, require_agent
@@ -36,7 +37,8 @@ class _Handlers:
             token = await self._vault.tokens.by_accessor(storage, str(call.data.get("accessor") or ""))
         if token is None:
             raise PolicyDenied("bad token", "the token or accessor is unknown here")
-        return Reply(_capabilities(await self.acl(context, token.policies), call))
+        state = await self._vault.compiled.state(context.caller.org_id)
+        return Reply(_capabilities(await standing.acl_of(self._vault, state, token.policies, token.entity_id), call))
 
     async def acl(self, context: Context, policies: tuple[str, ...]) -> Acl:
         return await self._vault.compiled.acl(await self._vault.compiled.state(context.caller.org_id), policies)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
@@ -15,6 +16,7 @@ from keyhole.core.policy import ROOT
 from keyhole.core.request import Operation, Reply
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
+from keyhole.vault.identity import standing
 from keyhole.vault.policies import DEFAULT
 from keyhole.vault.storage import Change
 from keyhole.vault.tokens import MOUNT, Grant, Token, auth_block
@@ -69,14 +71,14 @@ async def own_parent(vault: Vault, context: Context) -> Token | None:
     return parent
 
 
-def describe(token: Token, now: float, *, clear: str = "") -> dict[str, Any]:
+def describe(token: Token, now: float, identity_policies: tuple[str, ...], *, clear: str = "") -> dict[str, Any]:
     """What a lookup answers, in Vault's field names."""
     data: dict[str, Any] = {
         "accessor": token.accessor,
         "creation_time": int(token.created),
         "creation_ttl": token.ttl,
         "display_name": token.name.replace("/", "-"),
-        "entity_id": "",
+        "entity_id": token.entity_id,
         "expire_time": format_time(token.expires) if token.expires else None,
         "explicit_max_ttl": token.explicit_max,
         "id": clear,
@@ -92,6 +94,8 @@ def describe(token: Token, now: float, *, clear: str = "") -> dict[str, Any]:
         "scope": token.scope,
         **token.run.as_data(),
     }
+    if identity_policies:
+        data |= {"identity_policies": list(identity_policies), "external_namespace_policies": {}}
     if token.cidrs:
         data["bound_cidrs"] = list(token.cidrs)
     if token.period:
@@ -131,31 +135,40 @@ class _Handlers:
         if (orphan or call.data.get("period")) and not elevated:
             raise PolicyDenied("root or sudo privileges required to create orphan or periodic tokens")
         grant = _grant(context.caller, call.data, elevated=elevated)
+        if not orphan and parent is not None:
+            grant = replace(grant, entity_id=parent.entity_id)
         if grant.endless and parent is not None and parent.expires:
             raise InvalidRequest("expiring root tokens cannot create non-expiring root tokens", "give a ttl")
         org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
         clear, token, warning = await self._vault.tokens.create(
             self.storage(context), grant, now=context.now, parent=None if orphan else parent, org_id=org_id
         )
-        return Reply(auth=auth_block(token, context.now, clear), warnings=[warning] if warning else [])
+        added = await self.added(context, token)
+        return Reply(auth=auth_block(token, context.now, clear, added), warnings=[warning] if warning else [])
+
+    async def added(self, context: Context, token: Token) -> tuple[str, ...]:
+        """The policies that the token's entity adds."""
+        state = await self._vault.compiled.state(context.caller.org_id)
+        return await standing.policies_of(self._vault, state, token.entity_id)
 
     async def lookup_self(self, context: Context, _call: Call) -> Reply:
         token = await self.own(context)
         if token is None:
             raise NotFound("the owner of a local vault has no token", "set KEYHOLE_TOKEN to act as one")
-        return Reply(describe(token, context.now))
+        return Reply(describe(token, context.now, await self.added(context, token)))
 
     async def lookup(self, context: Context, call: Call) -> Reply:
         token = await self.by_token(context, call)
         if token is None or not token.live(context.now):
             raise PolicyDenied("bad token", "it is unknown, expired or revoked")
-        return Reply(describe(token, context.now, clear=str(call.data["token"])))
+        added = await self.added(context, token)
+        return Reply(describe(token, context.now, added, clear=str(call.data["token"])))
 
     async def lookup_accessor(self, context: Context, call: Call) -> Reply:
         token = await self.by_accessor(context, call)
         if token is None or not token.live(context.now):
             raise PolicyDenied("invalid accessor", "it is unknown, expired or revoked")
-        return Reply(describe(token, context.now))
+        return Reply(describe(token, context.now, await self.added(context, token)))
 
     async def renew(self, context: Context, call: Call, token: Token | None) -> Reply:
         if token is None or not token.live(context.now):
@@ -165,7 +178,8 @@ class _Handlers:
             self.storage(context), token, increment=increment, now=context.now
         )
         clear = str(call.data.get("token") or "")
-        return Reply(auth=auth_block(renewed, context.now, clear), warnings=[warning] if warning else [])
+        added = await self.added(context, renewed)
+        return Reply(auth=auth_block(renewed, context.now, clear, added), warnings=[warning] if warning else [])
 
     async def renew_self(self, context: Context, call: Call) -> Reply:
         return await self.renew(context, call, await self.own(context))

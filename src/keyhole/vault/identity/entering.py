@@ -1,0 +1,105 @@
+"""What a login does to identities: it finds its entity by its alias, or makes both, and says which groups it is in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from keyhole.core.errors import Conflict, PolicyDenied
+from keyhole.core.identity import Login
+from keyhole.vault.identity.book import Book
+from keyhole.vault.identity.places import Place, place_of
+from keyhole.vault.identity.records import Alias, Entity
+from keyhole.vault.keys import new_request_id
+from keyhole.vault.mounts import Mount
+
+if TYPE_CHECKING:
+    from keyhole.vault.compiled import OrgState
+    from keyhole.vault.vault import Vault
+
+_RETRIES = 20
+
+
+def new_entity(now: float, *, name: str = "") -> Entity:
+    """A new entity; without a name it gets one that nobody has."""
+    return Entity(id=new_request_id(), name=name or f"entity_{os.urandom(4).hex()}", created=now, updated=now)
+
+
+def new_alias(
+    place: Place,
+    name: str,
+    now: float,
+    metadata: Mapping[str, str],
+    custom: Mapping[str, str],
+) -> Alias:
+    """A new alias at a mount."""
+    return Alias(
+        id=new_request_id(),
+        name=name,
+        accessor=place.accessor,
+        mount_path=place.path,
+        mount_type=place.type,
+        metadata=metadata,
+        custom_metadata=custom,
+        created=now,
+        updated=now,
+    )
+
+
+async def enter(vault: Vault, state: OrgState, mount: Mount, login: Login) -> str:
+    """The id of the entity of who has just logged in; made on first sight. Two at once make one.
+
+    Args:
+        vault: where.
+        state: of the org.
+        mount: where the login was proved.
+        login: as it was proved; without an alias there is no entity.
+
+    Raises:
+        PolicyDenied: the entity is disabled.
+    """
+    for attempt in range(_RETRIES if login.alias else 0):
+        book = Book(vault.orgs.identities(state.org.id))
+        entity = await _entered(book, place_of(state, mount), login, vault.clock.now())
+        if entity.disabled:
+            raise PolicyDenied("permission denied", "the entity is disabled: ask who may enable it")
+        try:
+            await book.commit()
+        except Conflict:
+            if attempt == _RETRIES - 1:
+                raise
+        else:
+            return entity.id
+    return ""
+
+
+async def _entered(book: Book, place: Place, login: Login, now: float) -> Entity:
+    """The entity as this login leaves it, put into the book when that changes it."""
+    before = await book.entity_of(place.accessor, login.alias)
+    if before is None:
+        after = replace(new_entity(now), aliases=(new_alias(place, login.alias, now, login.alias_meta, {}),))
+    else:
+        after = _with_metadata(before, place, login, now)
+    groups = await _external(book, place, login.groups)
+    if tuple(after.external.get(place.accessor, ())) != groups:
+        others = {accessor: ids for accessor, ids in after.external.items() if accessor != place.accessor}
+        after = replace(after, external={**others, **({place.accessor: groups} if groups else {})})
+    if after is not before:
+        book.put(after)
+    return after
+
+
+def _with_metadata(entity: Entity, place: Place, login: Login, now: float) -> Entity:
+    alias = entity.at(place.accessor)
+    if alias is None or dict(alias.metadata) == dict(login.alias_meta):
+        return entity
+    fresh = replace(alias, metadata=dict(login.alias_meta), updated=now)
+    return replace(entity, aliases=tuple(fresh if each is alias else each for each in entity.aliases))
+
+
+async def _external(book: Book, place: Place, names: Iterable[str]) -> tuple[str, ...]:
+    """Ids of the external groups of the mount that have these names."""
+    found = [await book.group_of(place.accessor, name) for name in dict.fromkeys(names)]
+    return tuple(sorted({group.id for group in found if group is not None}))
