@@ -44,7 +44,7 @@ class Config:
     """Settings of a server, or of a command on a local vault.
 
     Attributes:
-        vault: location of the store: ``sqlite:PATH`` or ``memory:``.
+        vault: location of the store: ``sqlite:PATH``, ``postgres://USER@HOST/DB`` or ``memory:``.
         seal: how the vault is opened: ``passphrase``, ``keychain``, ``keyfile:PATH``; empty for what the vault says.
         listen: ``HOST:PORT`` of the API.
         proxy_listen: ``HOST:PORT`` of the proxy.

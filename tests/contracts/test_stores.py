@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+import postgres_server
 from keyhole import stores
 from keyhole.core.errors import Conflict, InvalidRequest, StoreUnavailable
 from keyhole.stores import Batch, Check, Delete, Entry, JournalRow, Put, open_store
@@ -23,6 +24,8 @@ def location(member, folder):
         return "memory:"
     if member == "sqlite":
         return f"sqlite:{folder}/private/store.db"
+    if member == "postgres":
+        return postgres_server.location()
     pytest.skip(f"no test location is known for the store {member!r}")
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import postgres_server
+
 PASSPHRASE = "correct horse battery staple"
 SERVER = """
 import asyncio, ctypes, json, sys
@@ -34,7 +36,7 @@ asyncio.run(main())
 
 
 class Server:
-    def __init__(self, folder, *, init, opened):
+    def __init__(self, folder, *, init, opened, vault):
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
@@ -43,7 +45,7 @@ class Server:
             text=True,
         )
         given = {
-            "vault": f"sqlite:{folder}/private/vault.db",
+            "vault": vault or f"sqlite:{folder}/private/vault.db",
             "data": str(folder / "data"),
             "init": init,
             "open": opened,
@@ -73,8 +75,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder, *, init=False, opened=True):
-    server = Server(folder, init=init, opened=opened)
+def serving(folder, *, init=False, opened=True, vault=""):
+    server = Server(folder, init=init, opened=opened, vault=vault)
     try:
         yield server
     finally:
@@ -121,8 +123,10 @@ def test_a_server_shows_its_passphrase_to_no_other_process(tmp_path):
         assert PASSPHRASE not in server.stop()
 
 
-def test_two_servers_on_one_file_are_two_nodes_of_one_vault(tmp_path):
-    with serving(tmp_path, init=True) as one, serving(tmp_path) as two:
+@pytest.mark.parametrize("member", ["sqlite", "postgres"])
+def test_two_servers_on_one_store_are_two_nodes_of_one_vault(tmp_path, member):
+    vault = postgres_server.location() if member == "postgres" else ""
+    with serving(tmp_path, init=True, vault=vault) as one, serving(tmp_path, vault=vault) as two:
         two.token = one.token
         statuses = []
 

@@ -116,7 +116,12 @@ def shared_options(*, hidden: bool) -> list[click.Option]:
     return [
         option("--json", to="json", is_flag=True, help="Results and errors as JSON."),
         option("-q", "--quiet", to="quiet", is_flag=True, help="No messages but errors."),
-        option("--vault", to="vault", metavar="URL", help="sqlite:PATH or https://HOST:PORT. Else KEYHOLE_VAULT."),
+        option(
+            "--vault",
+            to="vault",
+            metavar="URL",
+            help="sqlite:PATH, postgres:URL or https:URL. Else KEYHOLE_VAULT.",
+        ),
         option("--org", to="org", metavar="ORG", help="The org where to ask; else the token's own."),
         option("--vault-env", to="vault_env", is_flag=True, help="Let VAULT_ADDR and VAULT_TOKEN count."),
         option("--passphrase-fd", to="fd", type=int, metavar="N", help="Read the passphrase from a file descriptor."),

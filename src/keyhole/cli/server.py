@@ -71,7 +71,9 @@ def server_command(
         raise InvalidRequest("--dev makes a vault itself", "leave --await-init out")
     config = load(config_file, {**flags, "vault": session.vault or None})
     if config.vault.startswith(("http://", "https://")):
-        raise InvalidRequest("a server needs a store, not another server", "write --vault sqlite:PATH")
+        raise InvalidRequest(
+            "a server needs a store, not another server", "write --vault sqlite:PATH or postgres://USER@HOST/DB"
+        )
     passphrase = session.passphrase.get() if session.passphrase.given and not dev else None
 
     def ready(started: Started) -> None:

@@ -26,7 +26,8 @@ from typing import NamedTuple, Protocol
 
 from keyhole.core.errors import InvalidRequest
 
-MEMBERS = ("memory", "sqlite")
+MEMBERS = ("memory", "postgres", "sqlite")
+_ALIASES = {"postgresql": "postgres"}
 
 
 class Entry(NamedTuple):
@@ -113,7 +114,10 @@ class Store(Protocol):
         """
 
     async def commit(self, batch: Batch) -> None:
-        """Apply a batch durably. Raises ``Conflict`` or ``StoreUnavailable``, and then nothing of it happened."""
+        """Apply a batch durably. Raises ``Conflict`` or ``StoreUnavailable``, and then nothing of it happened.
+
+        Over a network the answer may be lost and not be found out in time; ``StoreUnavailable`` then says so.
+        """
 
     async def scan(self, writer: int, *, after: int = 0, limit: int = 1000) -> Rows:
         """Journal rows of one writer with a sequence greater than ``after``, ascending."""
@@ -141,7 +145,7 @@ class Store(Protocol):
 
 
 async def open_store(location: str, *, create: bool = False) -> Store:
-    """Open the store at ``name:rest``, for example ``sqlite:/path/vault.db`` or ``memory:``.
+    """Open the store at ``name:rest``: ``sqlite:/path/vault.db``, ``postgres://user@host/db`` or ``memory:``.
 
     Raises:
         InvalidRequest: the name is not on this shelf.
@@ -149,6 +153,7 @@ async def open_store(location: str, *, create: bool = False) -> Store:
         StoreUnavailable: it is there and cannot be used.
     """
     name, _, rest = location.partition(":")
+    name = _ALIASES.get(name, name)
     if name not in MEMBERS:
         raise InvalidRequest(f"there is no store named {name!r}", f"use one of: {', '.join(MEMBERS)}")
     member = importlib.import_module(f"keyhole.stores.{name}")
