@@ -248,6 +248,14 @@ def test_what_is_ours_and_agent_sockets_are_not_in_it(capfd, sandbox):
     assert not {name for name, value in env.items() if value in {"secret", "/tmp/agent"}}
 
 
+def test_variables_that_open_the_vaults_own_database_are_withheld(capfd, sandbox):
+    mine = {"PGPASSWORD": "secret", "PGPASSFILE": "secret", "MY_OWN": "kept"}
+    assert child_env(capfd, env=mine, sandbox=sandbox)["PGPASSWORD"] == "secret"
+    env = child_env(capfd, env=mine, sandbox=sandbox, withheld=("PGPASSWORD", "PGPASSFILE"))
+    assert env["MY_OWN"] == "kept"
+    assert "secret" not in env.values()
+
+
 def test_a_revealed_value_is_in_the_childs_environment_and_nowhere_else(capfd, tmp_path):
     value = "s3cr3t-\N{SNOWMAN}"
     script = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,14 @@ from keyhole.faces.run.child import run_child
 from keyhole.faces.run.plan import OWN_FAILURE, RunPlan, SandboxReport, SandboxWish
 
 _SQLITE = "sqlite:"
+_POSTGRES = ("postgres:", "postgresql:")
+# What opens the store's database to whoever has it, with the files that libpq reads when nothing is said.
+_OPENING = {
+    "PGPASSWORD": "",
+    "PGPASSFILE": "~/.pgpass",
+    "PGSERVICEFILE": "~/.pg_service.conf",
+    "PGSSLKEY": "~/.postgresql/postgresql.key",
+}
 
 
 class ChildCommand(Command):
@@ -100,6 +109,7 @@ def run_command(
                 hidden_paths(session),
                 sandbox=cast("SandboxWish", sandbox),
                 files=_files(gets),
+                withheld=tuple(_OPENING) if _in_database(session) else (),
             )
             _introduce(session, gets, values)
             with _captured(session, capture, str(made["accessor"])):
@@ -197,7 +207,13 @@ def hidden_paths(session: Session) -> list[Path]:
         found += [Path(seal.partition(":")[2]) for seal in seals if seal.startswith("keyfile:")]
         if location.startswith(_SQLITE):
             found += _store_paths(Path(location.removeprefix(_SQLITE)))
+        if _in_database(session):
+            found += [Path(os.environ.get(name) or usual) for name, usual in _OPENING.items() if usual]
     return [path.expanduser().absolute() for path in found]
+
+
+def _in_database(session: Session) -> bool:
+    return not session.where.remote and session.where.location.startswith(_POSTGRES)
 
 
 def _store_paths(store: Path) -> list[Path]:

@@ -87,7 +87,7 @@ def child_environment(
         InvalidRequest: see ``check_names``; or a value has a NUL byte, which no environment can carry.
     """
     check_names(plan)
-    dropped = {*_BYPASS, *_AGENTS, *(_HIDDEN_IN_SANDBOX if sandboxed else ())}
+    dropped = {*_BYPASS, *_AGENTS, *plan.withheld, *(_HIDDEN_IN_SANDBOX if sandboxed else ())}
     env = {name: value for name, value in plan.base_env.items() if name not in dropped and not name.startswith(_OURS)}
     env |= dict.fromkeys(PROXY, plan.proxy_url)
     env |= dict.fromkeys(REPLACING, str(files.combined))

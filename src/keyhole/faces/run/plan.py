@@ -31,6 +31,7 @@ class RunPlan:
         files: environment variable to the content of a file that it names, which ends with the command.
         hidden: the vault's files and directories, out of reach inside the sandbox. Prefer directories: a file that is
             replaced while the command runs is visible again.
+        withheld: variables of the caller that open the vault's own store, and that the child does not get.
         cwd: working directory of the child; ours when ``None``.
         base_env: the caller's environment.
         sandbox: ``require`` refuses to run without the full sandbox, ``auto`` says what is missing.
@@ -46,6 +47,7 @@ class RunPlan:
     base_env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     sandbox: SandboxWish = "auto"
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    withheld: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
