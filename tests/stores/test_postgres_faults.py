@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -10,6 +11,7 @@ import postgres_server
 from keyhole.core.errors import Conflict, StoreUnavailable
 from keyhole.stores import Batch, Entry, Put, open_store
 from keyhole.stores.postgres import place
+from keyhole.stores.postgres import writer as writer_module
 from keyhole.stores.postgres.writer import Writer
 from stores.test_sqlite_nodes import COUNTER, count_up, record
 
@@ -78,8 +80,8 @@ def test_commit_whose_answer_was_lost_is_done_exactly_once(how, monkeypatch):
     fates = []
     ask = Writer._was_committed
 
-    async def asked(writer, number):
-        fates.append(await ask(writer, number))
+    async def asked(writer, work):
+        fates.append(await ask(writer, work))
         return fates[-1]
 
     monkeypatch.setattr(Writer, "_was_committed", asked)
@@ -97,6 +99,95 @@ def test_commit_whose_answer_was_lost_is_done_exactly_once(how, monkeypatch):
             # What the database had carried out was found to be so, and what it never got was done again.
             assert fates == [how == "after"] * 30
             await store.close()
+
+    asyncio.run(main())
+
+
+def misremembered(monkeypatch, number):
+    """Let a transaction be asked for by another number, as if the database that follows had given it to another."""
+    judge = Writer._judge
+
+    async def judged(writer, connection, batches):
+        return replace(await judge(writer, connection, batches), number=number())
+
+    monkeypatch.setattr(Writer, "_judge", judged)
+
+
+@pytest.mark.parametrize("appends", [True, False])
+def test_commit_is_not_taken_for_done_because_its_number_was_given_to_another(appends, monkeypatch):
+    def elsewhere():
+        with postgres_server.superuser() as connection:
+            return connection.execute("SELECT pg_current_xact_id()::text").fetchone()[0]
+
+    misremembered(monkeypatch, elsewhere)
+
+    async def main():
+        async with Cutter() as way:
+            store = await open_store(postgres_server.location(way.port), create=True)
+            for revision, how in enumerate(["before", "after"] * 3):
+                way.cut = how
+                rows = [record(0, revision + 1)] if appends else []
+                await store.commit(Batch(puts=[Put("p0/a", b"%d" % revision, revision)], appends=rows))
+                assert await store.get(["p0/a"]) == [Entry(b"%d" % revision, revision + 1)]
+            assert len(await store.scan(0)) == (6 if appends else 0)
+            await store.close()
+
+    asyncio.run(main())
+
+
+def test_commit_whose_number_the_database_never_gave_is_done_again_at_once(monkeypatch):
+    misremembered(monkeypatch, lambda: str(10**12))
+    monkeypatch.setattr(writer_module, "DECIDE_SECONDS", 10**6)
+
+    async def main():
+        async with Cutter() as way:
+            store = await open_store(postgres_server.location(way.port), create=True)
+            way.cut = "before"
+            await store.commit(Batch(puts=[Put("p0/a", b"v", 0)]))
+            assert await store.get(["p0/a"]) == [Entry(b"v", 1)]
+            await store.close()
+
+    asyncio.run(main())
+
+
+def test_commit_that_others_wrote_over_before_it_could_be_asked_for_is_said_to_be_unknown(monkeypatch):
+    location = postgres_server.location()
+    ask = Writer._was_committed
+
+    async def late(writer, work):
+        async with asyncio.timeout(60):
+            other = await open_store(postgres_server.direct(location))
+            await other.commit(Batch(puts=[Put("p0/a", b"theirs", 1)]))
+            await other.close()
+        return await ask(writer, work)
+
+    async def main():
+        async with Cutter() as way:
+            store = await open_store(f"{location}&port={way.port}&host=127.0.0.1&sslmode=disable", create=True)
+            way.cut = "after"
+            monkeypatch.setattr(Writer, "_was_committed", late)
+            with pytest.raises(StoreUnavailable, match="may or may not"):
+                await store.commit(Batch(puts=[Put("p0/a", b"ours", 0)]))
+            await store.close()
+
+    asyncio.run(main())
+
+
+def test_database_that_lost_commits_and_went_on_has_no_generation_that_was_seen_before():
+    location = postgres_server.location()
+    number = f"{postgres_server.schema_of(location)}.generation"
+
+    async def main():
+        store = await open_store(location, create=True)
+        with postgres_server.superuser() as connection:
+            [before] = connection.execute(f"SELECT number FROM {number}").fetchone()
+            seen = set()
+            for revision in range(20):
+                connection.execute(f"UPDATE {number} SET number = %s", (before,))
+                await store.commit(Batch(puts=[Put("p0/a", b"v", revision)]))
+                seen.add(await store.generation())
+        assert len(seen) == 20
+        await store.close()
 
     asyncio.run(main())
 

@@ -4,7 +4,9 @@
    batches one after the other; appends alone only lock the head of their journal.
 2. A batch is judged under the locks and before anything is written, so a refusal leaves the others of its group alone.
 3. Writes and COMMIT are sent together. When the answer is lost, the fate of the transaction is asked for by its number
-   (``pg_xact_status``); what was undone is judged and done again, and what was carried out is not.
+   (``pg_xact_status``); what was undone is judged and done again, and what was carried out is not. A database that was
+   replaced or crashed meanwhile may have given the number to another transaction, so that "committed" alone proves
+   nothing: what was written must be there.
 """
 
 from __future__ import annotations
@@ -55,8 +57,13 @@ _MOVE_HEADS = """
     UPDATE head SET sequence = new.sequence FROM unnest(%s::bigint[], %s::bigint[]) AS new (writer, sequence)
     WHERE head.writer = new.writer
 """
-_COUNT = "UPDATE generation SET number = number + 1 WHERE id = 0"
+# A stride by chance: a database that replaces one which lost its last commits comes to no number that was seen there.
+_COUNT = "UPDATE generation SET number = number + 1 + floor(random() * 2147483648)::bigint WHERE id = 0"
 _STATUS = "SELECT pg_xact_status(%s::xid8)"
+_ROW = (
+    "SELECT writer, sequence, time, partition, body, digest, signature FROM journal WHERE writer = %s AND sequence = %s"
+)
+_ENTRIES = "SELECT key, revision, value FROM entry WHERE key = ANY (%s::text[])"
 
 _Outcome = KeyholeError | None
 _Item = tuple[Batch, "asyncio.Future[None]"]
@@ -183,7 +190,7 @@ class Writer:
                 await self._drop()
                 if not was_lost and not repeatable(error):
                     raise
-                if was_lost and work is not None and await self._was_committed(work.number):
+                if was_lost and work is not None and await self._was_committed(work):
                     return self._finished(work)
             else:
                 return self._finished(work)
@@ -236,7 +243,7 @@ class Writer:
                     await connection.execute(statement, (writers, [ends[writer] for writer in writers]))
             await connection.execute("COMMIT")
 
-    async def _was_committed(self, number: str) -> bool:
+    async def _was_committed(self, work: _Work) -> bool:
         """The fate of a transaction whose answer was lost. Its session may still be busy with it."""
         loop = asyncio.get_running_loop()
         end = loop.time() + DECIDE_SECONDS
@@ -244,12 +251,17 @@ class Writer:
             try:
                 if self._connection is None or self._connection.closed:
                     self._connection = await reconnect(self._place)
-                row = await (await self._connection.execute(_STATUS, (number,))).fetchone()
+                row = await (await self._connection.execute(_STATUS, (work.number,))).fetchone()
+                there = await _is_there(self._connection, work) if row in {("committed",), (None,)} else False
+            except psycopg.errors.InvalidParameterValue:
+                return False  # this server has never given the number to a transaction
             except (psycopg.Error, OSError, StoreUnavailable):
                 await self._drop()
                 continue
-            if row in {("committed",), ("aborted",)}:
-                return row == ("committed",)
+            if there is None:
+                break
+            if row != ("in progress",):
+                return there
             await asyncio.sleep(0.02)
         raise undecided()
 
@@ -258,3 +270,24 @@ class Writer:
             with contextlib.suppress(psycopg.Error, OSError):
                 await self._connection.close()
             self._connection = None
+
+
+async def _is_there(connection: Connection, work: _Work) -> bool | None:
+    """Whether the database holds what a transaction wrote, of which any part proves the whole.
+
+    ``None`` when others have written over it since, so that nobody can tell.
+    """
+    partitions = {key.split("/", 1)[0] for key in work.entries} | {row.partition for row in work.rows}
+    async with connection.transaction():
+        await connection.execute(_PARTITIONS, (sorted(partitions),))
+        if work.rows:
+            last = work.rows[-1]
+            found = await connection.execute(_ROW, (last.writer, last.sequence))
+            return await found.fetchone() == tuple(last)
+        rows = await (await connection.execute(_ENTRIES, (list(work.entries),))).fetchall()
+    stored = {key: (revision, value) for key, revision, value in rows}
+    wanted = {key: (revision, value) for key, (revision, _, value) in work.entries.items()}
+    if any(stored.get(key) == written for key, written in wanted.items()):
+        return True
+    written_over = all(stored.get(key, (0, None))[0] >= revision for key, (revision, _) in wanted.items())
+    return None if written_over and wanted else False
