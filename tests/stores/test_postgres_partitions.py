@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 import postgres_server
-from keyhole.core.errors import IntegrityError
+from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.stores import Batch, JournalRow, Put, open_store
 
 
@@ -86,6 +86,8 @@ def test_key_cannot_be_filed_under_another_partition(session):
     [
         "ALTER TABLE {}.entry NO FORCE ROW LEVEL SECURITY",
         "ALTER TABLE {}.journal DISABLE ROW LEVEL SECURITY",
+        "CREATE POLICY all_of_it ON {}.entry USING (true)",
+        "DROP POLICY named ON {}.journal",
         "CREATE RULE r AS ON DELETE TO {}.head DO INSTEAD NOTHING",
         "CREATE TRIGGER t BEFORE UPDATE ON {}.entry FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     ],
@@ -95,3 +97,15 @@ def test_tables_that_somebody_changed_are_refused(place, change):
         connection.execute(change.format(postgres_server.schema_of(place)))
     with pytest.raises(IntegrityError):
         asyncio.run(open_store(place))
+
+
+@pytest.mark.parametrize("right", ["SUPERUSER", "BYPASSRLS"])
+def test_role_that_row_level_security_does_not_bind_is_refused(place, right):
+    with postgres_server.superuser() as connection:
+        connection.execute("DROP ROLE IF EXISTS mighty")
+        connection.execute(f"CREATE ROLE mighty LOGIN {right} IN ROLE keyhole")
+    with pytest.raises(InvalidRequest, match="superuser or has BYPASSRLS") as refusal:
+        asyncio.run(open_store(place.replace("//keyhole@", "//mighty@")))
+    assert "createuser" in refusal.value.hint
+    with pytest.raises(InvalidRequest, match="superuser or has BYPASSRLS"):
+        asyncio.run(open_store(f"{place.replace('//keyhole@', '//mighty@')}&options=-crole%3Dkeyhole"))

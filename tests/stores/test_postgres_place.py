@@ -11,7 +11,10 @@ from keyhole.stores import open_store
 from keyhole.stores.postgres import place, schema
 
 
-@pytest.mark.parametrize("location", ["postgres://u:planted@h/d", "postgres://u@h/d?password=planted"])
+@pytest.mark.parametrize(
+    "location",
+    ["postgres://u:planted@h/d", "postgres://u@h/d?password=planted", "postgres://u@h/d?sslpassword=planted"],
+)
 def test_password_in_a_location_is_refused_and_not_repeated(location):
     with pytest.raises(InvalidRequest, match="password") as refusal:
         asyncio.run(open_store(location))
@@ -40,6 +43,16 @@ def test_location_that_is_none_is_refused(location):
 def test_another_machine_is_reached_with_tls_unless_said_otherwise(rest, mode, monkeypatch):
     monkeypatch.delenv("PGSSLMODE", raising=False)
     assert place.locate(rest).parameters.get("sslmode") == mode
+
+
+@pytest.mark.parametrize("mode", ["allow", "prefer"])
+def test_tls_that_somebody_between_could_turn_off_is_refused(mode, monkeypatch):
+    with pytest.raises(InvalidRequest, match="turn TLS off"):
+        place.locate(f"//u@db.example/d?sslmode={mode}")
+    monkeypatch.setenv("PGSSLMODE", mode)
+    with pytest.raises(InvalidRequest, match="turn TLS off"):
+        place.locate("//u@db.example/d")
+    assert place.locate("//u@localhost/d").parameters.get("sslmode") is None
 
 
 def test_database_without_a_store_is_not_found_and_stays_empty():

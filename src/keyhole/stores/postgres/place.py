@@ -43,6 +43,9 @@ _SETTINGS = (
     ("default_transaction_isolation", "read committed"),
 )
 _SET = "SELECT set_config(%s, %s, false)"
+_UNBOUND = "SELECT bool_or(rolsuper OR rolbypassrls) FROM pg_roles WHERE rolname IN (session_user, current_user)"
+_PASSWORDS = {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
+_WEAK = {"allow", "prefer"}
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 
 
@@ -58,7 +61,7 @@ def locate(rest: str) -> Place:
     """Read what follows ``postgres:``.
 
     Raises:
-        InvalidRequest: it is no such URL, or it holds a password.
+        InvalidRequest: it is no such URL, holds a password, or leaves TLS to whoever is between.
     """
     form = "write postgres://USER@HOST/DATABASE"
     try:
@@ -70,7 +73,7 @@ def locate(rest: str) -> Place:
         raise InvalidRequest("the location of the store is not a URL of PostgreSQL", form) from None
     if not rest.startswith("//"):
         raise InvalidRequest("the location of the store is not a URL of PostgreSQL", form)
-    if "password" in given:
+    if not _PASSWORDS.isdisjoint(given):
         raise InvalidRequest(
             "a password in the location of a store would be seen in process lists and logs",
             "leave it out, and put it into the file that PGPASSFILE names (mode 0600)",
@@ -78,8 +81,13 @@ def locate(rest: str) -> Place:
     if _SCHEMA.fullmatch(schema) is None or schema.startswith("pg_"):
         raise InvalidRequest("a schema's name is lower-case letters, digits and _, and does not begin with pg_")
     parameters = {key: str(value) for key, value in given.items() if value is not None}
-    if "sslmode" not in parameters and "PGSSLMODE" not in os.environ and not _is_local(parameters):
-        parameters["sslmode"] = "require"
+    if not _is_local(parameters):
+        mode = parameters.setdefault("sslmode", os.environ.get("PGSSLMODE") or "require")
+        if mode in _WEAK:
+            raise InvalidRequest(
+                f"with sslmode={mode} whoever is between Keyhole and the database can turn TLS off",
+                "write sslmode=verify-full, or require; or disable where the network is trusted",
+            )
     defaults = {"connect_timeout": str(CONNECT_SECONDS), "tcp_user_timeout": "10000", "application_name": "keyhole"}
     return Place({**defaults, **parameters, "target_session_attrs": "read-write"}, schema)
 
@@ -103,6 +111,7 @@ async def connect(place: Place) -> Connection:
 
     Raises:
         StoreUnavailable: nobody answers there, or the login was refused.
+        InvalidRequest: row level security would not bind the role.
     """
     try:
         connection = await psycopg.AsyncConnection.connect(
@@ -116,9 +125,16 @@ async def connect(place: Place) -> Connection:
         for name, value in (*_SETTINGS, ("search_path", f'"{place.schema}", pg_temp')):
             await connection.execute(_SET, (name, value))
         await connection.execute(_DURABLE)
+        bound = await (await connection.execute(_UNBOUND)).fetchone() == (False,)
     except psycopg.Error:
         await connection.close()
         raise lost() from None
+    if not bound:
+        await connection.close()
+        raise InvalidRequest(
+            "the role of the store is a superuser or has BYPASSRLS, so nothing would keep the orgs' rows apart",
+            "use a role without either, made with createuser alone: docs/store.md",
+        )
     return connection
 
 

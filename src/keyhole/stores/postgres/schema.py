@@ -66,7 +66,10 @@ STEPS: tuple[Step, ...] = (
 _FORMAT = "CREATE TABLE IF NOT EXISTS format (id bigint PRIMARY KEY CHECK (id = 0), version bigint NOT NULL)"
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('keyhole:' || %s, 0))"
 _FOREIGN = """
-    SELECT count(*) FILTER (WHERE c.relrowsecurity AND c.relforcerowsecurity), count(*) FILTER (
+    SELECT count(*) FILTER (
+        WHERE c.relrowsecurity AND c.relforcerowsecurity
+        AND ARRAY(SELECT p.polname::text FROM pg_policy p WHERE p.polrelid = c.oid) = '{named}'
+    ), count(*) FILTER (
         WHERE c.relhasrules OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
     )
     FROM pg_class c
@@ -81,7 +84,7 @@ async def prepare(connection: Connection, schema: str, *, create: bool, steps: S
     Raises:
         NotFound: there is no store and ``create`` is false.
         StoreUnavailable: a newer version wrote it.
-        IntegrityError: somebody put triggers or rules there, or took the row level security away.
+        IntegrityError: somebody put triggers, rules or policies there, or took the row level security away.
     """
     async with connection.transaction():
         # One process at a time, whichever of them came first.
