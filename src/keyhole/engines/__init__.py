@@ -28,7 +28,7 @@ from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
 
-MEMBERS = ("cubbyhole", "kv", "services", "totp", "transit")
+MEMBERS = ("cubbyhole", "kv", "services", "ssh", "totp", "transit")
 
 
 class StorageView(Protocol):

@@ -1,0 +1,73 @@
+"""SSH access, as Vault's engine of that name: certificates of an authority that servers trust, or one-time passwords.
+
+Nothing is copied to a server when somebody comes or goes: it knows the authority's public key, or asks here.
+Certificates end by themselves and have no lease.
+"""
+
+from __future__ import annotations
+
+from keyhole.core.request import Operation
+from keyhole.engines import Engine, Field, Handler, Route
+from keyhole.engines.settings import fields
+from keyhole.engines.ssh import authority, roles, signing
+
+
+def _write(pattern: str, handler: Handler, help_text: str, *about: Field) -> Route:
+    return Route(pattern, {Operation.CREATE: handler}, fields=about, help=help_text)
+
+
+_CERTIFICATE = (
+    Field("valid_principals", "names for which it counts, with commas"),
+    Field("cert_type", "user or host; user when it is not said"),
+    Field("ttl", "how long it lives"),
+    Field("key_id", "what servers write into their logs"),
+    Field("critical_options", "map"),
+    Field("extensions", "map, such as permit-pty to an empty text"),
+)
+
+ENGINE = Engine(
+    "ssh",
+    (
+        Route(
+            "config/ca",
+            {
+                Operation.CREATE: authority.configure,
+                Operation.READ: authority.read,
+                Operation.DELETE: authority.delete,
+            },
+            fields=(
+                Field("generate_signing_key", "make the key pair here"),
+                Field("private_key", "PEM without a passphrase"),
+                Field("public_key", "the line of the .pub file"),
+                Field("key_type", "of a pair that is made here: ssh-rsa, ssh-ed25519, ecdsa-sha2-nistp256, …"),
+                Field("key_bits", "of RSA: 2048, 3072 or 4096"),
+            ),
+            help="The key of the authority.",
+        ),
+        Route("public_key", {Operation.READ: authority.read_raw}, open=True, help="Its public key, for servers."),
+        Route("roles", {Operation.LIST: roles.list_names}, help="Names of roles."),
+        Route(
+            "roles/{name}",
+            {Operation.CREATE: roles.write, Operation.READ: roles.show, Operation.DELETE: roles.delete},
+            fields=fields(
+                tuple({s.name: s for s in (roles.KEY_TYPE, *roles.CA_SETTINGS, *roles.OTP_SETTINGS)}.values())
+            ),
+            help="Who may be given what.",
+        ),
+        _write(
+            "sign/{name}",
+            signing.sign,
+            "A certificate for a public key.",
+            Field("public_key", "the line of the .pub file"),
+            *_CERTIFICATE,
+        ),
+        _write(
+            "issue/{name}",
+            signing.issue,
+            "A new key pair with its certificate.",
+            Field("key_type", "rsa, ec or ed25519"),
+            Field("key_bits", "of that type"),
+            *_CERTIFICATE,
+        ),
+    ),
+)
