@@ -76,9 +76,11 @@ class Book:
         """All groups, by id."""
         return [found for found in await self._all("g") if isinstance(found, Group)]
 
-    async def external_members(self, group_id: str) -> Sequence[str]:
+    async def external_members(self, group: Group) -> Sequence[str]:
         """Ids of the entities that their logins put into an external group."""
-        return await self._storage.list(f"x/{group_id}")
+        if group.alias is None:
+            return []
+        return await self._storage.list(records.claim_path(group.alias.accessor, group.alias.name))
 
     async def ids(self, kind: str) -> Sequence[str]:
         """Ids of all entities (``e``) or groups (``g``)."""

@@ -11,7 +11,7 @@ from keyhole.core.errors import Conflict, PolicyDenied
 from keyhole.core.identity import Login
 from keyhole.vault.identity.book import Book
 from keyhole.vault.identity.places import Place, place_of
-from keyhole.vault.identity.records import Alias, Entity
+from keyhole.vault.identity.records import Alias, Entity, Group
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.mounts import Mount
 
@@ -46,6 +46,17 @@ def new_alias(
         created=now,
         updated=now,
     )
+
+
+def new_group(now: float, name: str) -> Group:
+    """A new group; without a name it gets one that nobody has."""
+    return Group(id=new_request_id(), name=name or f"group_{os.urandom(4).hex()}", created=now, updated=now)
+
+
+def with_claims(entity: Entity, accessor: str, names: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    """The external groups of an entity, with these names for a mount in the place of those that it had."""
+    others = {each: given for each, given in entity.external.items() if each != accessor}
+    return {**others, accessor: names} if names else others
 
 
 async def enter(vault: Vault, state: OrgState, mount: Mount, login: Login) -> str:
@@ -84,8 +95,7 @@ async def _entered(book: Book, place: Place, login: Login, now: float) -> Entity
         after = _with_metadata(before, place, login, now)
     groups = await _external(book, place, login.groups)
     if tuple(after.external.get(place.accessor, ())) != groups:
-        others = {accessor: ids for accessor, ids in after.external.items() if accessor != place.accessor}
-        after = replace(after, external={**others, **({place.accessor: groups} if groups else {})})
+        after = replace(after, external=with_claims(after, place.accessor, groups))
     if after is not before:
         book.put(after)
     return after
@@ -100,6 +110,6 @@ def _with_metadata(entity: Entity, place: Place, login: Login, now: float) -> En
 
 
 async def _external(book: Book, place: Place, names: Iterable[str]) -> tuple[str, ...]:
-    """Ids of the external groups of the mount that have these names."""
-    found = [await book.group_of(place.accessor, name) for name in dict.fromkeys(names)]
-    return tuple(sorted({group.id for group in found if group is not None}))
+    """Those of the names that an external group of the mount has."""
+    wanted = sorted({name.lower() for name in names})
+    return tuple([name for name in wanted if await book.group_of(place.accessor, name) is not None])

@@ -45,7 +45,10 @@ class Groups:
         self.by_id: dict[str, Group] = {group.id: group for group in groups}
         self.parents: dict[str, list[str]] = {}
         self._of: dict[str, list[str]] = {}
+        self._claimed: dict[tuple[str, str], str] = {}
         for group in self.by_id.values():
+            if group.alias is not None:
+                self._claimed[group.alias.accessor, group.alias.name.lower()] = group.id
             for child in group.groups:
                 self.parents.setdefault(child, []).append(group.id)
             for member in group.members:
@@ -53,7 +56,7 @@ class Groups:
 
     def direct(self, entity: Entity) -> tuple[str, ...]:
         """Ids of the groups that an entity is in itself."""
-        external = (each for ids in entity.external.values() for each in ids if each in self.by_id)
+        external = (self._claimed[claim] for claim in entity.claims() if claim in self._claimed)
         return union(self._of.get(entity.id, ()), external)
 
     def above(self, group_ids: Iterable[str]) -> set[str]:

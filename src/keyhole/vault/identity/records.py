@@ -54,7 +54,7 @@ class Entity:
         disabled: its tokens and logins are refused.
         aliases: at most one for each mount.
         merged: ids of entities that were merged into it; their tokens are its own now.
-        external: ids of external groups that its latest login of a mount named, by accessor.
+        external: names of external groups, in lower case, that its latest login at a mount gave, by accessor.
         created: seconds since the epoch.
         updated: seconds since the epoch.
     """
@@ -79,11 +79,15 @@ class Entity:
         """Its alias at a mount."""
         return next((alias for alias in self.aliases if alias.accessor == accessor), None)
 
+    def claims(self) -> list[tuple[str, str]]:
+        """The external groups that it is in: accessor and name."""
+        return [(accessor, name) for accessor, names in self.external.items() for name in names]
+
     def index(self) -> dict[str, str]:
         """Every other path by which it is found, with its id."""
         paths = [name_path("entity", self.name), *(f"m/{merged}" for merged in self.merged)]
         paths += [path for alias in self.aliases for path in alias_paths("entity", alias)]
-        paths += [f"x/{group}/{self.id}" for group in sorted({g for ids in self.external.values() for g in ids})]
+        paths += [f"{claim_path(accessor, name)}/{self.id}" for accessor, name in self.claims()]
         return dict.fromkeys(paths, self.id)
 
     def encode(self) -> bytes:
@@ -170,6 +174,11 @@ def factors_path(kind: str, accessor: str, name: str) -> str:
 def alias_path(kind: str, alias_id: str) -> str:
     """Where the id stands of who has the alias of this id."""
     return f"{_KINDS[kind]}a/{quote(alias_id, safe='')}"
+
+
+def claim_path(accessor: str, name: str) -> str:
+    """Where the ids stand of entities whose login at a mount gave this group."""
+    return f"x/{quote(accessor, safe='')}/{sha256(name.lower().encode()).hexdigest()}"
 
 
 def alias_paths(kind: str, alias: Alias) -> list[str]:

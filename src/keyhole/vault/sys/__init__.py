@@ -8,6 +8,7 @@ from functools import partial
 from keyhole import auth
 from keyhole.engines import Engine, Route
 from keyhole.vault.history import History
+from keyhole.vault.identity import routes as identities
 from keyhole.vault.mounts import Mount
 from keyhole.vault.sys import agents, approvals, audit, capabilities, honey, orgs, policies, system, tokens
 from keyhole.vault.vault import Vault
@@ -29,6 +30,7 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
         Mount("auth/token/", "token", Engine("token", tokens.routes(vault)), "tokens"),
         Mount("auth/approle/", "approle", partial(auth.load, "approle"), "machines that log in"),
         Mount("auth/userpass/", "userpass", partial(auth.load, "userpass"), "people who log in"),
+        Mount("identity/", "identity", Engine("identity", identities.routes(vault)), "entities and groups"),
         Mount("agents/", "agents", Engine("agents", agents.routes(vault), configures=True), "machine identities"),
         Mount(
             "approvals/", "approvals", Engine("approvals", approvals.routes(vault)), "requests that wait for a person"
