@@ -85,6 +85,34 @@ def parse_policy(text: str) -> list[dict[str, Any]]:
     return stanzas
 
 
+Item = tuple[tuple[str, ...], Any, int]
+"""Keys, value and line; a value in braces is a list of items."""
+
+
+def parse_items(text: str) -> list[Item]:
+    """What a text in the same language says, for who has other keys. Raises ``InvalidRequest``."""
+    source = _source(text)
+    return _plain(_from_json(source) if source.lstrip().startswith("{") else _Reader(source).root())
+
+
+def _plain(body: _Object) -> list[Item]:
+    """Objects as lists; JSON writes ``rule "charset" {}`` as nested objects, or as a list of them."""
+    found: list[Item] = []
+    for keys, value, line in body.items:
+        inner = value if isinstance(value, list) and value and all(isinstance(v, _Object) for v in value) else [value]
+        for each in inner:
+            items = _plain(each) if isinstance(each, _Object) else each
+            if (
+                line == 0
+                and isinstance(items, list)
+                and all(isinstance(v, tuple) and isinstance(v[1], list) for v in items)
+            ):
+                found += (((*keys, *below), deeper, at) for below, deeper, at in items)
+            else:
+                found.append((keys, items, line))
+    return found
+
+
 def render_policy(rules: Iterable[Mapping[str, Any]]) -> str:
     """The HCL text of stanzas, which ``parse_policy`` reads back unchanged. Raises ``InvalidRequest`` as it does."""
     return "\n".join(_render_stanza(rule) for rule in rules)

@@ -10,7 +10,19 @@ from keyhole.engines import Engine, Route
 from keyhole.vault.history import History
 from keyhole.vault.identity import routes as identities
 from keyhole.vault.mounts import Mount
-from keyhole.vault.sys import agents, approvals, audit, capabilities, honey, orgs, policies, system, tokens
+from keyhole.vault.sys import (
+    agents,
+    approvals,
+    audit,
+    capabilities,
+    honey,
+    orgs,
+    passwords,
+    policies,
+    system,
+    tokens,
+    tools,
+)
 from keyhole.vault.vault import Vault
 
 
@@ -18,6 +30,8 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
     """Mounts of everything that administers a vault."""
     routes = (
         *policies.routes(vault),
+        *passwords.routes(vault),
+        *tools.routes(),
         *audit.routes(vault, history),
         *orgs.routes(vault),
         *honey.routes(vault),

@@ -35,7 +35,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         text = call.data.get("policy") or call.data.get("rules")
         if not isinstance(text, str) or not text.strip():
             raise InvalidRequest("'policy' parameter not supplied or empty")
-        await policies.write(storage(context), name, _decoded(text))
+        await policies.write(storage(context), name, decoded(text))
 
     async def delete(context: Context, call: Call) -> None:
         await policies.delete(storage(context), _name(context, call))
@@ -70,7 +70,7 @@ def _name(context: Context, call: Call) -> str:
     return name
 
 
-def _decoded(text: str) -> str:
+def decoded(text: str) -> str:
     """Vault takes a policy as base64 too."""
     try:
         return base64.b64decode(text, validate=True).decode()
