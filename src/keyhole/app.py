@@ -118,6 +118,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
 
     refusals = RefusalLimits(config.refusal_rate, config.refusal_burst)
     node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress, refusals=refusals)
+    node.configured = config.seal
     via = parse_authority(config.upstream_proxy, 8080) if config.upstream_proxy else None
     dialer = Dialer(Resolver(config.resolver, config.resolve), via=via)
     trust = Trust(config.upstream_ca, config.upstream_crl, ["http/1.1"])

@@ -29,6 +29,8 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.core.value import Secret
 
 MEMBERS = ("passphrase", "keychain", "keyfile", "shares")
+KEPT_ELSEWHERE = ("pkcs11", "awskms", "gcpkms", "azurekms", "transit")
+"""Members whose key somebody else keeps, who never gives it away."""
 _QUORUM = re.compile(r"shares:([0-9]{1,3}):([0-9]{1,3})")
 
 

@@ -1,13 +1,18 @@
 """The keys of an open vault: root key, keyrings of the orgs, signing key, and the count of what each key has sealed.
 
-The root key is never stored in clear: the seal wraps it. It wraps one keyring per org (entry ``sys/keyring/ORG``) and
-the journal's signing key (entry ``sys/signing``). The entry ``sys/vault`` is in clear: format, vault id, seal and the
-wrapped root key.
+The root key is never stored in clear: the seal wraps it. It wraps one keyring per org (entry ``sys/keyring/ORG``), the
+journal's signing key (``sys/signing``), the counts (``sys/uses/ORG/TERM``) and whose shares count (``sys/quorum``).
+The entry ``sys/vault`` is in clear: format, vault id, seal and the wrapped root key.
+
+A new root key replaces the old one in one commit with all that it wraps. Other nodes hold the old one and find the new
+one in ``sys/handover/ID``, wrapped by the old: that entry lives for ten minutes. ``sys/wrapped`` gets a new revision
+whenever an entry joins those that the root key wraps, or the root key changes; so neither can miss the other.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -18,13 +23,20 @@ from keyhole.crypto.aead import AeadKey
 from keyhole.crypto.kdf import hkdf
 from keyhole.crypto.keyring import Keyring
 from keyhole.crypto.signing import SigningKey
-from keyhole.stores import Batch, Entry, Put, Store
+from keyhole.stores import Batch, Delete, Put, Store
 
 FORMAT = 1
 SYSTEM = "sys"
 HEADER = "sys/vault"
+HANDOVER = "sys/handover/"
 _SIGNING = "sys/signing"
+_QUORUM = "sys/quorum"
+_GUARD = "sys/wrapped"
+_WRAPPED = ("sys/keyring/", "sys/uses/")
+_HANDOVER_LIVES = 600.0
 _BLOCK = 1024
+_PAGE = 500
+_RETRIES = 20
 MAX_USES = 2**32  # NIST SP 800-38D, 8.3: random 96-bit nonces, per key
 
 
@@ -37,17 +49,38 @@ class Header:
         seal: specification of the seal, such as ``passphrase`` or ``keyfile:/path``.
         root: the root key, wrapped by the seal.
         revision: of the entry, for the next write.
+        recovery: how many recovery shares there are, and how many of them are needed; 0 and 0 for none. For people to
+            read: what counts is the quorum under the root key.
     """
 
     vault_id: str
     seal: str
     root: bytes
     revision: int
+    recovery: tuple[int, int] = (0, 0)
 
     def put(self) -> Put:
         """The write that stores this header as the next revision."""
-        data = {"format": FORMAT, "id": self.vault_id, "seal": self.seal, "root": base64.b64encode(self.root).decode()}
+        data: dict[str, Any] = {"format": FORMAT, "id": self.vault_id, "seal": self.seal}
+        data["root"] = base64.b64encode(self.root).decode()
+        if self.recovery[0]:
+            data["recovery"] = self.recovery
         return Put(HEADER, json.dumps(data).encode(), self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """Whose shares authorise what only several people may do: those of the seal, or else the recovery shares.
+
+    Attributes:
+        set_id: which shares belong together (``crypto.shamir``): a MAC under the key that they give.
+        shares: how many there are.
+        threshold: how many are needed.
+    """
+
+    set_id: bytes
+    shares: int
+    threshold: int
 
 
 async def read_header(store: Store) -> Header | None:
@@ -63,7 +96,9 @@ async def read_header(store: Store) -> Header | None:
     try:
         data: dict[str, Any] = json.loads(entry.value)
         version = int(data["format"])
-        header = Header(data["id"], data["seal"], base64.b64decode(data["root"], validate=True), entry.revision)
+        shares, threshold = map(int, data.get("recovery", (0, 0)))
+        root = base64.b64decode(data["root"], validate=True)
+        header = Header(data["id"], data["seal"], root, entry.revision, (shares, threshold))
     except (ValueError, KeyError, TypeError):
         raise IntegrityError("the vault's header is damaged", "restore the store from a backup") from None
     if version > FORMAT:
@@ -82,37 +117,120 @@ class Keys:
 
     def __init__(self, store: Store, root: bytes, *, max_uses: int = MAX_USES) -> None:
         self._store = store
-        self._wrap = AeadKey(hkdf(root, b"keyhole keyring wrap 1"))
+        self._take(root)
         self._rings: dict[str, tuple[Keyring, int]] = {}
         self._left: dict[str, int] = {}
         self._max_uses = max_uses
         self.signing: SigningKey
 
-    async def create(self, header: Header) -> None:
+    def _take(self, root: bytes) -> None:
+        self._wrap = AeadKey(hkdf(root, b"keyhole keyring wrap 1"))
+        self._handover = HANDOVER + hkdf(root, b"keyhole handover name 1")[:16].hex()
+
+    async def create(self, header: Header, quorum: Quorum | None = None) -> None:
         """Write the header, the system keyring and the signing key of a new vault, all or nothing."""
         self.signing = SigningKey.generate()
         ring = Keyring.generate()
-        sealed = self._wrap.seal(self.signing.to_bytes(), _aad(_SIGNING, 1))
-        await self._store.commit(
-            Batch(puts=[header.put(), Put(_SIGNING, sealed, 0), self._ring_put(SYSTEM, ring, expected=0)])
-        )
+        puts = [header.put(), self._put(_SIGNING, self.signing.to_bytes(), 0), self._ring_put(SYSTEM, ring, expected=0)]
+        if quorum is not None:
+            puts.append(self._put(_QUORUM, _encode_quorum(quorum), 0))
+        await self._store.commit(Batch(puts=puts))
         self._rings[SYSTEM] = (ring, 1)
 
     async def load(self) -> None:
         """Open the signing key and the system keyring. Raises ``IntegrityError`` when the root key is not theirs."""
-        [entry] = await self._store.get([_SIGNING])
-        self.signing = SigningKey.from_bytes(self._open(_SIGNING, entry))
+        await self.refresh()
         await self.load_ring(SYSTEM)
+
+    async def refresh(self) -> None:
+        """Take up a new root key, if another node made one. Raises ``IntegrityError`` if it did too long ago."""
+        content, _ = await self._read(_SIGNING)
+        if content is None:
+            raise IntegrityError("a key of the vault is missing", "restore the store from a backup")
+        self.signing = SigningKey.from_bytes(content)
 
     async def load_ring(self, org_id: str) -> Keyring:
         """Read the keyring of an org from the store and keep it."""
-        name = ring_key(org_id)
-        [entry] = await self._store.get([name])
-        if entry.value is None:
+        content, revision = await self._read(ring_key(org_id))
+        if content is None:
             raise NotFound("there is no such org", "keyhole org list")
-        ring = Keyring.from_bytes(self._open(name, entry))
-        self._rings[org_id] = (ring, entry.revision)
+        ring = Keyring.from_bytes(content)
+        self._rings[org_id] = (ring, revision)
         return ring
+
+    async def quorum(self) -> Quorum | None:
+        """Whose shares count now, whoever changed that; ``None`` where nobody has shares."""
+        content, _ = await self._read(_QUORUM)
+        return _decode_quorum(content) if content is not None else None
+
+    async def replace(self, root: bytes, header: Header, quorum: Quorum | None, now: float) -> None:
+        """Put another root key in the place of this one, with all that it wraps, all or nothing.
+
+        Args:
+            root: the new one, 32 bytes.
+            header: names the seal and holds the new root key as that has wrapped it.
+            quorum: whose shares count from now on; ``None`` for nobody's.
+            now: seconds since the epoch.
+
+        Raises:
+            Conflict: another node changed the header meanwhile; nothing has changed.
+        """
+        fresh = Keys(self._store, root)
+        for _ in range(_RETRIES):
+            guard = await self._guard()
+            puts = [header.put(), guard, *[await self._under(fresh, name) for name in await self._wrapped_names()]]
+            deletes = []
+            [entry] = await self._store.get([_QUORUM])
+            if quorum is not None:
+                puts.append(fresh._put(_QUORUM, _encode_quorum(quorum), entry.revision))  # the same class
+            elif entry.value is not None:
+                deletes.append(Delete(_QUORUM, entry.revision))
+            bridge = self._wrap.seal(root, _aad(self._handover, 1))
+            puts.append(Put(self._handover, bridge, 0, due=now + _HANDOVER_LIVES))
+            try:
+                await self._store.commit(Batch(puts=puts, deletes=deletes))
+            except Conflict:
+                if (await self._store.get([HEADER]))[0].revision != header.revision:
+                    raise
+                continue
+            self._take(root)
+            await self.refresh()
+            for org_id in list(self._rings):
+                await self._reload(org_id)
+            return
+        raise _busy()
+
+    async def _under(self, fresh: Keys, name: str) -> Put:
+        content, revision = await self._read(name)
+        if content is None:  # it went away since it was listed
+            raise _busy()
+        return fresh._put(name, content, revision)  # the same class
+
+    async def set_quorum(self, quorum: Quorum, header: Header) -> None:
+        """Say whose shares count from now on; the root key stays. Raises ``Conflict`` as ``replace``."""
+        _, revision = await self._read(_QUORUM)
+        await self._store.commit(Batch(puts=[header.put(), self._put(_QUORUM, _encode_quorum(quorum), revision)]))
+
+    async def _guard(self) -> Put:
+        """To be committed with whatever the root key wraps from now on; fails if that is not the root key any more."""
+        [entry] = await self._store.get([_GUARD])
+        await self.refresh()
+        return Put(_GUARD, b"", entry.revision)
+
+    async def _reload(self, org_id: str) -> None:
+        try:
+            await self.load_ring(org_id)
+        except NotFound:  # the org was deleted
+            del self._rings[org_id]
+
+    async def _wrapped_names(self) -> list[str]:
+        names = [_SIGNING]
+        for prefix in _WRAPPED:
+            after = ""
+            while page := await self._store.list(prefix, after=after, limit=_PAGE):
+                names += page
+                after = page[-1]
+        return names
 
     def ring(self, org_id: str) -> Keyring:
         """The keyring of an org that was loaded before."""
@@ -123,11 +241,16 @@ class Keys:
         """Key of the hashes under which tokens are stored; a new root key leaves it as it is."""
         return self.ring(SYSTEM).keyed_hash("token", b"key of the vault")
 
-    def new_ring(self, org_id: str) -> Put:
-        """Make the keyring of a new org; it exists when the returned put is committed."""
+    async def new_ring(self, org_id: str) -> None:
+        """Make the keyring of a new org."""
         ring = Keyring.generate()
-        self._rings[org_id] = (ring, 1)
-        return self._ring_put(org_id, ring, expected=0)
+        for _ in range(_RETRIES):
+            guard = await self._guard()
+            with contextlib.suppress(Conflict):
+                await self._store.commit(Batch(puts=[self._ring_put(org_id, ring, expected=0), guard]))
+                self._rings[org_id] = (ring, 1)
+                return
+        raise _busy()
 
     async def rotate(self, org_id: str, announce: Put) -> int:
         """Seal new values of an org under a new term from now on; returns the term. Old terms stay readable.
@@ -159,28 +282,62 @@ class Keys:
         # What a process reserves and does not use is lost, so a small limit is given out in small blocks.
         wanted = max(min(_BLOCK, self._max_uses // 64), count)
         while True:
-            [entry] = await self._store.get([name])
-            used = int.from_bytes(self._open(name, entry), "big") if entry.value is not None else 0
+            content, revision = await self._read(name)
+            used = int.from_bytes(content, "big") if content is not None else 0
             block = min(wanted, self._max_uses - used)
             if block < count:
                 raise StoreUnavailable(
                     "the current key of this org has sealed as many values as it may", "rotate it: sys/rotate"
                 )
-            sealed = self._wrap.seal((used + block).to_bytes(8, "big"), _aad(name, entry.revision + 1))
+            joins = [await self._guard()] if content is None else []
+            put = self._put(name, (used + block).to_bytes(8, "big"), revision)
             try:
-                await self._store.commit(Batch(puts=[Put(name, sealed, entry.revision)]))
+                await self._store.commit(Batch(puts=[put, *joins]))
             except Conflict:
                 continue
             return block
 
     def _ring_put(self, org_id: str, ring: Keyring, *, expected: int) -> Put:
-        name = ring_key(org_id)
-        return Put(name, self._wrap.seal(ring.to_bytes(), _aad(name, expected + 1)), expected)
+        return self._put(ring_key(org_id), ring.to_bytes(), expected)
 
-    def _open(self, name: str, entry: Entry) -> bytes:
+    def _put(self, name: str, content: bytes, expected: int) -> Put:
+        return Put(name, self._wrap.seal(content, _aad(name, expected + 1)), expected)
+
+    async def _read(self, name: str) -> tuple[bytes | None, int]:
+        """What lies there under the root key, and its revision; follows those who replaced the root key meanwhile.
+
+        Raises:
+            IntegrityError: it was changed, or the root key was replaced too long ago.
+        """
+        while True:
+            [entry] = await self._store.get([name])
+            if entry.value is None:
+                return None, entry.revision
+            try:
+                return self._wrap.open(entry.value, _aad(name, entry.revision)), entry.revision
+            except IntegrityError:
+                if not await self._follow():
+                    raise
+
+    async def _follow(self) -> bool:
+        """Take the root key that replaced ours, if it did so lately."""
+        [entry] = await self._store.get([self._handover])
         if entry.value is None:
-            raise IntegrityError("a key of the vault is missing", "restore the store from a backup")
-        return self._wrap.open(entry.value, _aad(name, entry.revision))
+            return False
+        self._take(self._wrap.open(entry.value, _aad(self._handover, entry.revision)))
+        return True
+
+
+def _busy() -> Conflict:
+    return Conflict("the keys of the vault are being changed by many at once", "try again")
+
+
+def _encode_quorum(quorum: Quorum) -> bytes:
+    return bytes((1, quorum.shares, quorum.threshold)) + quorum.set_id
+
+
+def _decode_quorum(content: bytes) -> Quorum:
+    return Quorum(content[3:], content[1], content[2])
 
 
 def new_id() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from typing import Any
 from keyhole.core.errors import (
     Conflict,
     IntegrityError,
-    InvalidRequest,
     KeyholeError,
     NotFound,
     PolicyDenied,
@@ -31,15 +31,18 @@ from keyhole.core.record import Phase, Record
 from keyhole.core.request import Credential, Reply, Request
 from keyhole.core.value import Secret
 from keyhole.engines import Route
-from keyhole.seals import Dealing, Seal, open_seal, quorum
-from keyhole.stores import Batch, Put, Store
+from keyhole.seals import Seal, open_seal, quorum
+from keyhole.stores import Batch, Delete, Put, Store
 from keyhole.vault.alarms import raise_alarm
 from keyhole.vault.attempt import Attempt
 from keyhole.vault.audit import Journal, open_slot
 from keyhole.vault.clock import Clock
 from keyhole.vault.history import History
-from keyhole.vault.keys import MAX_USES, SYSTEM, Header, Keys, new_id, new_request_id, read_header
+from keyhole.vault.keys import HANDOVER, MAX_USES, SYSTEM, Header, Keys, new_id, new_request_id, read_header
 from keyhole.vault.orgs import Orgs
+from keyhole.vault.rekey import Rekey
+from keyhole.vault.root_generation import RootGeneration
+from keyhole.vault.sealing import NO_RECOVERY, HandOut, deal, type_of, unwrap, wrap_proven
 from keyhole.vault.storage import Change, Storage
 from keyhole.vault.strangers import RefusalLimits
 from keyhole.vault.sys import tables
@@ -53,7 +56,7 @@ _SWEEP_BATCH = 500
 _CLOCK_NOISE = 1.0  # seconds by which the clocks of two processes may differ without meaning anything
 _READY = "sys/ready"
 _PASSING = ("approvals", "limits")  # mounts whose entries only have to go when they are due
-SHAMIR = "shamir"
+_log = logging.getLogger("keyhole")
 REPORTED_VERSION = "1.14.0"  # what clients of the wire format decide by
 
 
@@ -71,6 +74,9 @@ class Node:
     Attributes:
         vault: the open vault; ``None`` while it is sealed.
         forgetting: called when it is sealed, by whoever keeps something that came out of it.
+        configured: the seal that the settings name, for a vault that is made over the API.
+        opener: the seal that opened the vault, if that needs nobody; it stays when the vault is sealed.
+        rekey, recovery_rekey, root_generation: what takes several people.
     """
 
     def __init__(
@@ -96,6 +102,11 @@ class Node:
         self._sealing: asyncio.Task[None] | None = None
         self._attempt: Attempt | None = None
         self._failed = 0  # sets of shares that did not open it, since it was sealed
+        self.opener: Seal | None = None
+        self.configured = ""
+        self.rekey = Rekey(self)
+        self.recovery_rekey = Rekey(self, recovery=True)
+        self.root_generation = RootGeneration(self)
 
     async def header(self) -> Header | None:
         """What stands at the entrance of the store; ``None`` before ``init``."""
@@ -123,7 +134,8 @@ class Node:
         *,
         seal: Seal | None = None,
         token: str = "",
-        hand_out: Callable[[list[Secret]], None] | None = None,
+        hand_out: HandOut | None = None,
+        recovery: tuple[int, int] = NO_RECOVERY,
     ) -> str:
         """Make a new vault in an empty store, open it, and return the root token.
 
@@ -132,7 +144,9 @@ class Node:
             passphrase: for the seal ``passphrase``.
             seal: a seal that is not on the shelf, for a vault that ends with the process.
             token: the root token, when somebody chose it.
-            hand_out: called once with the shares of a seal that has some; nothing else has them.
+            hand_out: called once with the shares of a seal that has some, or the recovery shares; nothing else has
+                them.
+            recovery: how many recovery shares, and how many of them are needed; 0 and 0 for none.
 
         Raises:
             Conflict: the store holds a vault already.
@@ -143,12 +157,13 @@ class Node:
                 raise Conflict("Vault is already initialized", "open it instead of making a new one")
             vault_id = new_id()
             seal = seal or open_seal(spec, passphrase=passphrase, vault_id=vault_id, create=True)
-            shares = await asyncio.to_thread(_deal, seal, hand_out)
+            shares, quorum = await asyncio.to_thread(deal, seal, recovery, hand_out)
             root = os.urandom(32)
-            blob = await asyncio.to_thread(seal.wrap, root)
+            blob = await (wrap_proven(seal, root) if seal.unattended else asyncio.to_thread(seal.wrap, root))
             keys = Keys(self.store, root, max_uses=self._max_uses)
-            await keys.create(Header(vault_id, spec, blob, 0))
+            await keys.create(Header(vault_id, spec, blob, 0, recovery), quorum)
             vault = await self._open(keys, vault_id)
+            self._keep(seal)
             grant = Grant(name="user/root", policies=(ROOT,), endless=True)
             storage = vault.storage(vault.root_org, TOKENS)
             clear, _, _ = await vault.tokens.create(storage, grant, now=vault.clock.now(), clear=token)
@@ -188,9 +203,10 @@ class Node:
             seal = seal or open_seal(
                 spec or header.seal, passphrase=passphrase, vault_id=header.vault_id, interactive=interactive
             )
-            keys = Keys(self.store, root := await _unwrap(seal, header), max_uses=self._max_uses)
+            keys = Keys(self.store, root := await unwrap(seal, header), max_uses=self._max_uses)
             await keys.load()
             vault = await self._open(keys, header.vault_id, credential if seal.unattended else None)
+            self._keep(seal)
             if credential is not None:
                 self._record_unsealed(vault)
             if await asyncio.to_thread(seal.needs_rewrap, header.root):
@@ -220,13 +236,17 @@ class Node:
                     return
                 self._attempt = None
                 seal = open_seal(header.seal, passphrase=attempt.joined(), vault_id=header.vault_id)
-                keys = Keys(self.store, await _unwrap(seal, header), max_uses=self._max_uses)
+                keys = Keys(self.store, await unwrap(seal, header), max_uses=self._max_uses)
             except IntegrityError:
                 self._attempt = None
                 self._failed += 1
                 raise
             await keys.load()
             self._record_unsealed(await self._open(keys, header.vault_id))
+
+    def _keep(self, seal: Seal) -> None:
+        """Keep what opens without a person, to wrap a new root key with it; what a person entered is not kept."""
+        self.opener = seal if seal.unattended else None
 
     async def forget_shares(self) -> None:
         """Begin unsealing anew."""
@@ -255,10 +275,10 @@ class Node:
     async def status(self) -> dict[str, Any]:
         """How it stands, in the field names of Vault's ``sys/seal-status``."""
         header = await self.header()
-        shares, threshold = quorum(header.seal) if header else (0, 0)
+        shares, threshold = (header.recovery if header.recovery[0] else quorum(header.seal)) if header else (0, 0)
         attempt = self._attempt
         return {
-            "type": _type_of(header.seal) if header else "",
+            "type": type_of(header.seal) if header else "",
             "initialized": header is not None,
             "sealed": self.vault is None,
             "t": threshold,
@@ -268,7 +288,7 @@ class Node:
             "version": REPORTED_VERSION,
             "build_date": "",
             "migration": False,
-            "recovery_seal": False,
+            "recovery_seal": header is not None and header.recovery[0] > 0,
             "storage_type": type(self.store).__module__.rpartition(".")[2],
         }
 
@@ -352,8 +372,18 @@ class Node:
         """Remove what is past its time: tokens that are expired, used up or half revoked (returns how many), counts."""
         vault = self.open_vault()
         vault.clock.resynchronise(await self.store.now())
+        try:
+            await vault.keys.refresh()
+        except IntegrityError:
+            _log.error("the vault has another root key, since longer than this server can follow: it is sealed")
+            self.seal_soon()
+            raise
         ended = 0
         for key in await self.store.due(vault.clock.now(), _SWEEP_BATCH):
+            if key.startswith(HANDOVER):
+                [entry] = await self.store.get([key])
+                with contextlib.suppress(Conflict):
+                    await self.store.commit(Batch(deletes=[Delete(key, entry.revision)]))
             org_id, _, rest = key.partition("/")
             mount = rest.partition("/")[0]
             if org_id == SYSTEM or mount not in {TOKENS, *_PASSING}:
@@ -384,39 +414,6 @@ async def _require_sealer(vault: Vault, credential: Credential) -> None:
     _, caller = await vault.authenticate(credential, spend=False)
     if caller.org != ROOT_ORG or caller.scope != "full" or not caller.allows("update", "sys/seal", sudo=True):
         raise PolicyDenied("permission denied", "unsealing this vault needs sudo on sys/seal; or restart the server")
-
-
-def _type_of(spec: str) -> str:
-    """The kind of a seal; that with shares by the name under which clients of the wire format know it."""
-    kind = spec.partition(":")[0]
-    return SHAMIR if kind == "shares" else kind
-
-
-def _deal(seal: Seal, hand_out: Callable[[list[Secret]], None] | None) -> list[Secret]:
-    """The shares of a new seal, where it has some; without somebody to take them nobody could ever open the vault."""
-    if not isinstance(seal, Dealing):
-        return []
-    if hand_out is None:
-        raise InvalidRequest(
-            "a vault with shares is not made in passing", "make it first: keyhole init --seal shares:5:3"
-        )
-    return seal.deal()
-
-
-async def _unwrap(seal: Seal, header: Header) -> bytes:
-    """The root key. A key that does not fit is told from damage as far as it can be."""
-    try:
-        return await asyncio.to_thread(seal.unwrap, header.root)
-    except IntegrityError as error:
-        if seal.name == "shares":
-            raise IntegrityError(
-                "these shares do not open this vault, and all are forgotten",
-                "one is wrong, or they are another vault's: enter them again, each from its holder",
-            ) from None
-        what = "passphrase is" if seal.name == "passphrase" else f"{seal.name}'s key is"
-        raise type(error)(
-            f"the {what} not the one of this vault", "try again; if it is right, the vault's header was changed"
-        ) from None
 
 
 async def _high_water(store: Store, keys: Keys) -> float:

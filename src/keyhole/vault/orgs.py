@@ -105,7 +105,7 @@ class Orgs:
             raise Conflict(f"there is an org {name!r} already", "keyhole org list")
         org = Org(new_id(), name, egress, now)
         # The keyring first: an org that is listed always has its keys.
-        await self._store.commit(Batch(puts=[self._keys.new_ring(org.id)]))
+        await self._keys.new_ring(org.id)
         await self._directory.commit(
             Change(
                 [

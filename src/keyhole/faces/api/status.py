@@ -5,26 +5,24 @@ There is one exception: a vault that was sealed on request, and whose seal needs
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any
 
 from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound
 from keyhole.core.request import Credential, Reply
 from keyhole.core.value import Secret
+from keyhole.faces.api import rekey
 from keyhole.faces.api.envelope import Answer, render
+from keyhole.faces.api.rekey import number_of, share_bytes
 from keyhole.vault.mounts import UnsupportedOperation
-from keyhole.vault.node import REPORTED_VERSION, SHAMIR, Node
+from keyhole.vault.node import REPORTED_VERSION, Node
+from keyhole.vault.sealing import NO_RECOVERY, SHAMIR, default_recovery, has_no_shares, in_both_forms
 
 _READS = frozenset({"GET", "HEAD"})
 _WRITES = frozenset({"PUT", "POST"})
-_UNSUPPORTED = ("pgp_keys", "root_token_pgp_key", "recovery_pgp_keys", "recovery_shares", "recovery_threshold")
+_UNSUPPORTED = ("pgp_keys", "root_token_pgp_key", "recovery_pgp_keys")
 _SEALS = frozenset({"passphrase", "shares"})
-_MAX_NUMBER = 999  # more digits than any number of shares has
 _NO_KEY = "'key' must be specified in request body as JSON, or 'reset' set to true"
 _CODES = {"active": 200, "sealed": 503, "uninit": 501}
 
@@ -37,36 +35,56 @@ async def _init(
     if await node.header() is not None:
         raise InvalidRequest("Vault is already initialized", "open it instead of making a new one")
     passphrase = body.get("passphrase")
-    spec = _spec(body)
+    spec = _spec(node, body)
     if spec == "passphrase" and not isinstance(passphrase, str):
         raise InvalidRequest("the seal passphrase needs a passphrase", "keyhole operator init asks for it")
     secret = Secret(passphrase) if isinstance(passphrase, str) else None
     shares: list[Secret] = []
+    recovery = _recovery(spec, body)
     try:
-        token = await node.init(spec, secret, hand_out=shares.extend)
+        token = await node.init(spec, secret, hand_out=shares.extend, recovery=recovery)
     except Conflict as error:  # as Vault answers it
         raise InvalidRequest(error.reason, error.hint) from None
-    texts = [share.reveal().decode() for share in shares]
-    keys = [base64.b64decode(text).hex() for text in texts]
-    return render(Reply({"keys": keys, "keys_base64": texts, "root_token": token}, bare=True))
+    keys, texts = in_both_forms(shares)
+    data: dict[str, Any] = {"keys": keys, "keys_base64": texts, "root_token": token}
+    if recovery != NO_RECOVERY:
+        data |= {"keys": [], "keys_base64": [], "recovery_keys": keys, "recovery_keys_base64": texts}
+    return render(Reply(data, bare=True))
 
 
-def _spec(body: Mapping[str, Any]) -> str:
-    """The seal that a body asks for, by its name or in the fields of Vault."""
+def _spec(node: Node, body: Mapping[str, Any]) -> str:
+    """The seal that a body asks for, by its name or in the fields of Vault; else the one that the server has."""
     for name in _UNSUPPORTED:
         if body.get(name):
             raise InvalidRequest(f"{name} is not supported", "leave it out; encrypt each share once you have it")
+    kind = node.configured.partition(":")[0]
     if "secret_shares" not in body and "secret_threshold" not in body:
+        if kind not in _SEALS and kind and not body.get("seal"):
+            return node.configured
         spec = str(body.get("seal") or "passphrase")
         if spec.partition(":")[0] not in _SEALS:  # a stranger names no file of this machine
             raise InvalidRequest("a vault made over the API has the seal passphrase or shares", "or use keyhole init")
         return spec
     if body.get("seal"):
         raise InvalidRequest("a seal and secret_shares exclude each other", "leave one of them out")
-    numbers = [body.get(name) for name in ("secret_shares", "secret_threshold")]
-    if not all(type(number) is int and 0 <= number <= _MAX_NUMBER for number in numbers):
-        raise InvalidRequest("secret_shares and secret_threshold are whole numbers", "say for example 5 and 3")
-    return f"shares:{numbers[0]}:{numbers[1]}"
+    if has_no_shares(kind):
+        raise InvalidRequest(
+            f"parameters secret_shares,secret_threshold not applicable to seal type {kind}",
+            "say recovery_shares and recovery_threshold",
+        )
+    for name in ("secret_shares", "secret_threshold"):
+        if name not in body:
+            raise InvalidRequest("secret_shares and secret_threshold go together", "say for example 5 and 3")
+    return f"shares:{number_of(body, 'secret_shares')}:{number_of(body, 'secret_threshold')}"
+
+
+def _recovery(spec: str, body: Mapping[str, Any]) -> tuple[int, int]:
+    """How many recovery shares, and how many of them are needed."""
+    numbers = (number_of(body, "recovery_shares"), number_of(body, "recovery_threshold"))
+    if spec.partition(":")[0] == "shares":
+        return NO_RECOVERY  # as with Vault, its clients may send numbers that mean nothing here
+    asked = "recovery_shares" in body or "recovery_threshold" in body
+    return default_recovery(spec) if not asked else numbers
 
 
 async def _seal_status(
@@ -102,18 +120,9 @@ async def _enter_share(node: Node, key: object) -> None:
     if not key:
         raise InvalidRequest(_NO_KEY)
     try:
-        await node.enter_share(_share_bytes(key))
+        await node.enter_share(share_bytes(key))
     except IntegrityError as error:
         raise InvalidRequest(error.reason, error.hint) from None
-
-
-def _share_bytes(key: object) -> bytes:
-    """A share in hexadecimal digits or base64, as ``sys/init`` gave it."""
-    if isinstance(key, str):
-        for decode in (binascii.unhexlify, partial(base64.b64decode, validate=True)):
-            with contextlib.suppress(ValueError):
-                return decode(key.strip())
-    raise InvalidRequest("'key' must be a valid hex or base64 string")
 
 
 async def _health(
@@ -150,6 +159,7 @@ ROUTES: dict[str, tuple[frozenset[str], _Handler]] = {
     "sys/unseal": (_WRITES, _unseal),
     "sys/health": (_READS, _health),
     "sys/leader": (_READS, _leader),
+    **rekey.ROUTES,
 }
 
 

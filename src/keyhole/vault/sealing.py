@@ -1,0 +1,111 @@
+"""What a vault does with its seal: wrap a root key and prove that it comes back, and deal out shares.
+
+Shares belong to the seal, or they are recovery shares: those of a vault that opens without a person. Recovery shares
+are made from a random key that wraps nothing. They only prove who may have a new root key or a new root token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import os
+from collections.abc import Callable, Sequence
+
+from keyhole.core.errors import IntegrityError, InvalidRequest
+from keyhole.core.value import Secret
+from keyhole.crypto.aead import KEY_SIZE
+from keyhole.crypto.shamir import Share, split
+from keyhole.seals import KEPT_ELSEWHERE, Dealing, Seal
+from keyhole.vault.keys import Header, Quorum
+
+SHAMIR = "shamir"
+NO_RECOVERY = (0, 0)
+_RECOVERY = (5, 3)  # as of Vault
+HandOut = Callable[[list[Secret]], None]
+Shares = list[Secret]
+
+
+def type_of(spec: str) -> str:
+    """The kind of a seal; that with shares by the name under which clients of the wire format know it."""
+    kind = spec.partition(":")[0]
+    return SHAMIR if kind == "shares" else kind
+
+
+def has_no_shares(kind: str) -> bool:
+    """Is it a seal whose key somebody else keeps?"""
+    return kind in KEPT_ELSEWHERE
+
+
+def default_recovery(spec: str) -> tuple[int, int]:
+    """How many recovery shares a vault gets, and how many of them are needed, where nobody says."""
+    return _RECOVERY if has_no_shares(spec.partition(":")[0]) else NO_RECOVERY
+
+
+def deal(seal: Seal, recovery: tuple[int, int], hand_out: HandOut | None) -> tuple[Shares, Quorum | None]:
+    """The shares of a new seal, or recovery shares where some are asked for, and what they are known by.
+
+    Args:
+        seal: a new one.
+        recovery: how many recovery shares, and how many of them are needed; 0 and 0 for none.
+        hand_out: who will get them; without somebody to take them nobody would ever have them.
+
+    Raises:
+        InvalidRequest: the numbers make no sense, or nobody takes the shares.
+    """
+    own = isinstance(seal, Dealing)
+    if own and recovery != NO_RECOVERY:
+        raise InvalidRequest("a seal of shares needs no recovery shares", "its own shares are used")
+    if not own and recovery == NO_RECOVERY:
+        return [], None
+    if hand_out is None:
+        raise InvalidRequest(
+            "a vault with shares is not made in passing", "make it first: keyhole init --seal shares:5:3"
+        )
+    return known(seal.deal()) if isinstance(seal, Dealing) else recovery_shares(*recovery)
+
+
+def recovery_shares(shares: int, threshold: int) -> tuple[Shares, Quorum]:
+    """New recovery shares. Their key is kept nowhere. Raises ``InvalidRequest`` for numbers that make no sense."""
+    return known([Secret(base64.b64encode(share.encode())) for share in split(os.urandom(KEY_SIZE), shares, threshold)])
+
+
+def known(shares: Shares) -> tuple[Shares, Quorum]:
+    """Shares with what they are known by."""
+    first = Share.decode(base64.b64decode(shares[0].reveal()))
+    return shares, Quorum(first.set_id, len(shares), first.threshold)
+
+
+async def wrap_proven(seal: Seal, root: bytes) -> bytes:
+    """The root key as the seal wraps it, once it is certain that the seal gives it back.
+
+    Raises:
+        IntegrityError: it does not.
+        Sealed, InvalidRequest: as the seal says.
+    """
+    blob = await asyncio.to_thread(seal.wrap, root)
+    if not hmac.compare_digest(await asyncio.to_thread(seal.unwrap, blob), root):
+        raise IntegrityError(f"the seal {seal.name} does not give back what it wraps", "check its key")
+    return blob
+
+
+async def unwrap(seal: Seal, header: Header) -> bytes:
+    """The root key. A key that does not fit is told from damage as far as it can be."""
+    try:
+        return await asyncio.to_thread(seal.unwrap, header.root)
+    except IntegrityError as error:
+        if seal.name == "shares":
+            raise IntegrityError(
+                "these shares do not open this vault, and all are forgotten",
+                "one is wrong, or they are another vault's: enter them again, each from its holder",
+            ) from None
+        what = "passphrase is" if seal.name == "passphrase" else f"{seal.name}'s key is"
+        raise type(error)(
+            f"the {what} not the one of this vault", "try again; if it is right, the vault's header was changed"
+        ) from None
+
+
+def in_both_forms(shares: Sequence[Secret]) -> tuple[list[str], list[str]]:
+    """Shares in hexadecimal digits and in base64, for who made them."""
+    texts = [share.reveal().decode() for share in shares]
+    return [base64.b64decode(text).hex() for text in texts], texts
