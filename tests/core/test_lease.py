@@ -77,9 +77,7 @@ def test_a_grant_gets_what_it_asks_for_or_the_default():
 def test_a_grant_that_asks_for_more_than_the_maximum_is_shortened_and_told():
     term = compute_term(requested=2 * SYSTEM_MAX_TTL)
     assert term.ttl == SYSTEM_MAX_TTL
-    assert term.warning == (
-        'TTL of "5529600s" exceeded the effective max_ttl of "2764800s"; TTL value is capped accordingly'
-    )
+    assert term.warning == ('TTL of "1536h" exceeded the effective max_ttl of "768h"; TTL value is capped accordingly')
     assert compute_term(requested=0, default=2 * HOUR, maximum=HOUR) == Term(HOUR), "nobody asked, so no warning"
 
 

@@ -1,12 +1,15 @@
-"""Arithmetic of times to live. Seconds everywhere; 0 means "not set".
+"""Leases, and the arithmetic of times to live. Seconds everywhere; 0 means "not set".
 
 Source of the rules: Vault's token and lease documentation (``/docs/concepts/lease``, ``/docs/concepts/tokens``).
 """
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest
@@ -40,6 +43,92 @@ def parse_duration(value: Any, *, name: str = "ttl") -> int:
     if seconds is None or not 0 <= seconds <= _LONGEST:
         raise InvalidRequest(f"{name} is not a duration", "write seconds, or like 90s, 1h30m, 7d")
     return int(seconds)
+
+
+def format_duration(seconds: int) -> str:
+    """Seconds as Vault's texts have them: Go's form without what is zero at its end, ``1m40s``, ``1h``, ``1h0m5s``."""
+    hours, rest = divmod(seconds, 3600)
+    minutes, left = divmod(rest, 60)
+    text = (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes or (hours and left) else "")
+    return text + (f"{left}s" if left or not text else "")
+
+
+class LeaseState(StrEnum):
+    """How far something that was leased has come.
+
+    ``pending``: it is being made, and nobody has it yet. ``active``: it was given out. ``revoking``: it is to be taken
+    back, and cannot be renewed any more. ``irrevocable``: taking it back failed so often that a person has to look.
+    """
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    REVOKING = "revoking"
+    IRREVOCABLE = "irrevocable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Something that was made for somebody for a time, and is taken back at its end.
+
+    Attributes:
+        id: request path, a slash and 24 base62 characters.
+        issued: seconds since the epoch.
+        expires: seconds since the epoch.
+        ttl: seconds that the last grant or renewal gave.
+        default_ttl: seconds that a renewal gives when none are asked for.
+        max_ttl: no life longer than this since the issue.
+        renewable: may it be renewed.
+        internal: what its engine needs to take it back, without any value.
+        mount: id of the mount whose engine made it.
+        token: id of the token for which it was made, and with which it ends; empty for the owner of a local vault.
+        caller: identity of that token, for people.
+        accessor: of that token.
+        state: see ``LeaseState``.
+        renewed: when it was last renewed, seconds since the epoch; 0 for never.
+        until: somebody may still be making it, who takes it back himself if he may not give it out; 0 for nobody.
+        attempts: how often taking it back has failed.
+        error: why it failed the last time.
+        warning: for who asked, where it got less.
+        queue: revision of its place in the queue, while it does not lie there.
+        revision: of the entry.
+    """
+
+    id: str
+    issued: float
+    expires: float
+    ttl: int
+    default_ttl: int
+    max_ttl: int
+    renewable: bool
+    internal: Mapping[str, Any] = field(repr=False)
+    mount: str
+    token: str = ""
+    caller: str = ""
+    accessor: str = ""
+    state: LeaseState = LeaseState.PENDING
+    renewed: float = 0.0
+    until: float = 0.0
+    attempts: int = 0
+    error: str = ""
+    warning: str = ""
+    queue: int = 0
+    revision: int = 0
+
+    @property
+    def mark(self) -> str:
+        """The last segment of the id, which no other lease has."""
+        return self.id.rpartition("/")[2]
+
+    def remaining(self, now: float) -> int:
+        """Whole seconds left."""
+        return max(0, int(self.expires - now))
+
+    def term(self, increment: int, now: float) -> Term:
+        """What a renewal gives now. Raises ``InvalidRequest`` when it cannot be renewed."""
+        if not self.renewable:
+            raise InvalidRequest("lease is not renewable")
+        age = math.ceil(now - self.issued)
+        return compute_term(requested=increment, default=self.default_ttl, maximum=self.max_ttl, age=age)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +175,9 @@ def compute_term(
         raise InvalidRequest("past the max TTL, cannot renew", "ask for a new one")
     if ttl > left:
         asked = requested or period
-        warning = f'TTL of "{ttl}s" exceeded the effective max_ttl of "{left}s"; TTL value is capped accordingly'
+        warning = (
+            f'TTL of "{format_duration(ttl)}" exceeded the effective max_ttl of "{format_duration(left)}"; '
+            "TTL value is capped accordingly"
+        )
         return Term(left, warning if asked else "")
     return Term(ttl)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 CAPABILITIES = ("create", "read", "update", "patch", "delete", "list", "sudo", "deny", "use")
 ROOT = "root"
 _PARAMETER_OPERATIONS = frozenset({"create", "read", "update", "patch"})
+# A rule for one of these holds for the paths below too, which name what the request is about in the path instead of in
+# its body. Vault has both forms and lets a rule for the first not hold for the second.
+_ALSO_BELOW = ("sys/leases/renew", "sys/renew")
 _DECIDED = 4096
 _LONG = 256
 
@@ -154,6 +157,9 @@ class Acl:
         for rule in rules:
             known = by_path.get(rule.path)
             by_path[rule.path] = known.merged(rule) if known else rule
+        for path in _ALSO_BELOW:
+            if path in by_path and not by_path[path].restricts and f"{path}/*" not in by_path:
+                by_path[f"{path}/*"] = replace(by_path[path], path=f"{path}/*")
         self._exact: dict[str, PathRule] = {}
         wild: dict[str, list[_Wildcard]] = {}
         for rule in by_path.values():

@@ -62,6 +62,7 @@ class Record:
         target: path of a call, without its query.
         parameters: names of the query parameters of a call.
         approval: id of the approval by which a call was made, or for which it waits.
+        lease: id of the lease that was given out, or taken back.
         status: HTTP status that the upstream gave.
         scrubbed: how many places were masked in the answer.
         received: bytes of the answer's body, or from the upstream of a stream.
@@ -87,6 +88,7 @@ class Record:
     target: str = ""
     parameters: tuple[str, ...] = ()
     approval: str = ""
+    lease: str = ""
     status: int = 0
     scrubbed: int = 0
     received: int = 0
@@ -107,9 +109,9 @@ class Record:
         """Compact JSON in ASCII; whatever a peer wrote into a name stays one string of one field."""
         return _encode(self.as_data()).encode()
 
-    def encode_outcome(self, result: str, **numbers: int) -> bytes:
+    def encode_outcome(self, result: str, **more: int | str) -> bytes:
         """``Intent.encode_outcome`` of this intent."""
-        return Intent.of(self).encode_outcome(result, **numbers)
+        return Intent.of(self).encode_outcome(result, **more)
 
     @classmethod
     def decode(cls, body: bytes) -> Record:
@@ -166,9 +168,9 @@ class Intent:
         """The encoded intent."""
         return self._body
 
-    def encode_outcome(self, result: str, **numbers: int) -> bytes:
-        """The encoded record of how this ended; the numbers are fields of ``Record``."""
-        ending = "".join([f',"{name}":{number}' for name, number in numbers.items() if number])
+    def encode_outcome(self, result: str, **more: int | str) -> bytes:
+        """The encoded record of how this ended; ``more`` are fields of ``Record`` that the intent has not."""
+        ending = "".join([f',"{name}":{_text(it) if isinstance(it, str) else it}' for name, it in more.items() if it])
         return b"%b%b%b" % (
             _OUTCOME,
             self._body[len(_INTENT) : -1],

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from keyhole.core.identity import Caller, Login
+from keyhole.core.lease import Lease
 from keyhole.core.value import Secret
 
 
@@ -79,6 +80,7 @@ class Reply:
         lent: secrets opened for the broker; no face ever sees a reply that has them.
         found: ``False`` when ``data`` describes something that is not there any more (a deleted version).
         login: who somebody has proved to be; the door turns it into ``auth``.
+        lease: under which what was made lives; the door gives it to whoever asked.
         bare: the data stands alone, without the usual envelope.
         raw: the whole body, where it is not JSON; ``content_type`` says what it is.
         duration: seconds for which to rely on what was read, where it has no lease.
@@ -92,6 +94,7 @@ class Reply:
     lent: dict[str, Secret] | None = None
     found: bool = True
     login: Login | None = None
+    lease: Lease | None = None
     bare: bool = False
     raw: bytes | None = None
     content_type: str = ""

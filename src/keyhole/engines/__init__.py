@@ -12,6 +12,8 @@ rest. A route with ``exists`` has its writes told apart into create and update, 
 2. It never answers a value except through the route that reads it, as a ``Secret`` of JSON text.
 3. A write on a route with ``exists`` calls ``Call.require_new`` with what it has read.
 4. ``lend``, where it exists, is not a route: only the door calls it, after ``use`` was decided and recorded.
+5. What is made to be taken back is leased: ``begin`` before the act, names that derive from the lease's id, and the
+   lease in the reply. ``revoke`` needs nothing but the lease, and what is gone already counts as taken back.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from keyhole.core.errors import Conflict, InvalidRequest
+from keyhole.core.errors import Conflict, InternalError, InvalidRequest
 from keyhole.core.identity import Caller
-from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL
+from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Lease
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
 
@@ -52,6 +54,36 @@ class StorageView(Protocol):
         """Writes ``(path, data, expected revision)``, deletes and checks ``(path, revision)``, all or nothing."""
 
 
+class LeaseView(Protocol):
+    """The leases of one request, as ``vault.desk.Desk`` gives them."""
+
+    async def begin(
+        self, *, ttl: int = 0, max_ttl: int = 0, renewable: bool = True, internal: Mapping[str, Any] | None = None
+    ) -> Lease:
+        """Note durably that something is about to be made for the caller; call it before the act.
+
+        The lease is given out with the reply that has it as ``Reply.lease``. One that is not given out, because the
+        handler failed or the process died, is taken back by the engine's ``revoke``.
+
+        Args:
+            ttl: seconds that it shall live; 0 for the mount's default.
+            max_ttl: seconds that renewals can keep it; 0 for the mount's own limit, which it cannot exceed.
+            renewable: may it be renewed.
+            internal: what ``revoke`` and ``renew`` need, JSON-ready, without any value. It outlives roles and settings.
+
+        Raises:
+            Unauthenticated: the caller's token was revoked meanwhile.
+            InvalidRequest: the caller's token was good for this one request only.
+        """
+
+
+class _NoLeases:
+    """Where nothing can be leased: logins, what the door asks by itself, engines that have no ``revoke``."""
+
+    async def begin(self, **_wanted: Any) -> Lease:
+        raise InternalError("nothing can be leased here")
+
+
 @dataclass(slots=True)
 class Context:
     """All that an engine is given.
@@ -63,6 +95,7 @@ class Context:
         mount: path of the mount, with its trailing slash.
         default_ttl: seconds that something made here lives unless it is said.
         max_ttl: seconds that it lives at most.
+        leases: for what is made to be taken back.
     """
 
     storage: StorageView
@@ -71,6 +104,7 @@ class Context:
     mount: str
     default_ttl: int = SYSTEM_DEFAULT_TTL
     max_ttl: int = SYSTEM_MAX_TTL
+    leases: LeaseView = field(default_factory=_NoLeases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +174,8 @@ class Route:
 
 
 Lend = Callable[[Context, str, str], Awaitable[Secret]]
+Revoke = Callable[[Context, Lease], Awaitable[None]]
+Renew = Callable[[Context, Lease, int], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +186,8 @@ class Engine:
         type: name on the shelf and in ``sys/mounts``.
         routes: tried in order; the first whose pattern fits and that knows the operation answers.
         lend: ``(context, path, field)`` to the value; never routed.
+        revoke: takes back what was made under a lease; an engine without it can lease nothing. Never routed.
+        renew: ``(context, lease, ttl)`` makes it live that many seconds from now; the lease says when that ends.
         configures: what it stores is compiled per org.
         options: shown in ``sys/mounts``.
     """
@@ -157,6 +195,8 @@ class Engine:
     type: str
     routes: tuple[Route, ...]
     lend: Lend | None = None
+    revoke: Revoke | None = None
+    renew: Renew | None = None
     configures: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
 

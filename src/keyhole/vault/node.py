@@ -23,7 +23,6 @@ from keyhole.core.errors import (
     NotFound,
     PolicyDenied,
     Sealed,
-    Unauthenticated,
 )
 from keyhole.core.identity import ROOT_ORG
 from keyhole.core.policy import ROOT
@@ -32,30 +31,28 @@ from keyhole.core.request import Credential, Reply, Request
 from keyhole.core.value import Secret
 from keyhole.engines import Route
 from keyhole.seals import Seal, open_seal, quorum
-from keyhole.stores import Batch, Delete, Put, Store
+from keyhole.stores import Batch, Put, Store
 from keyhole.vault.alarms import raise_alarm
 from keyhole.vault.attempt import Attempt
 from keyhole.vault.audit import Journal, open_slot
 from keyhole.vault.clock import Clock
+from keyhole.vault.expiry import LeaseLimits
 from keyhole.vault.history import History
-from keyhole.vault.keys import HANDOVER, MAX_USES, SYSTEM, Header, Keys, new_id, new_request_id, read_header
+from keyhole.vault.keys import MAX_USES, SYSTEM, Header, Keys, new_id, new_request_id, read_header
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.rekey import Rekey
 from keyhole.vault.root_generation import RootGeneration
 from keyhole.vault.sealing import NO_RECOVERY, HandOut, deal, type_of, unwrap, wrap_proven
-from keyhole.vault.storage import Change, Storage
 from keyhole.vault.strangers import RefusalLimits
+from keyhole.vault.sweep import Sweeper
 from keyhole.vault.sys import tables
-from keyhole.vault.sys.tokens import end_tokens
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.tokens import Grant
 from keyhole.vault.vault import Vault
 
-_SWEEP_EVERY = 30.0
-_SWEEP_BATCH = 500
+_SWEEP_EVERY = 1.0  # how late a lease may be taken back; what is due is found by index
 _CLOCK_NOISE = 1.0  # seconds by which the clocks of two processes may differ without meaning anything
 _READY = "sys/ready"
-_PASSING = ("approvals", "limits")  # mounts whose entries only have to go when they are due
 _log = logging.getLogger("keyhole")
 REPORTED_VERSION = "1.14.0"  # what clients of the wire format decide by
 
@@ -69,6 +66,7 @@ class Node:
         max_uses: values that one key term may seal.
         egress: setting for new orgs.
         refusals: bounds on what strangers can make the journal hold.
+        leases: bounds on taking leases back.
         monotonic: source of elapsed seconds.
 
     Attributes:
@@ -87,6 +85,7 @@ class Node:
         max_uses: int = MAX_USES,
         egress: str = "deny",
         refusals: RefusalLimits | None = None,
+        leases: LeaseLimits | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
@@ -96,9 +95,11 @@ class Node:
         self._max_uses = max_uses
         self._egress = egress
         self._refusals = refusals or RefusalLimits()
+        self._leases = leases or LeaseLimits()
         self._monotonic = monotonic
         self._lock = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
+        self._sweeps: tuple[Vault, Sweeper] | None = None
         self._sealing: asyncio.Task[None] | None = None
         self._attempt: Attempt | None = None
         self._failed = 0  # sets of shares that did not open it, since it was sealed
@@ -311,8 +312,9 @@ class Node:
 
     async def _close_vault(self) -> bool:
         async with self._lock:
-            vault, self.vault = self.vault, None
+            vault, self.vault, self._sweeps = self.vault, None, None
             if vault is not None:
+                await vault.expiry.close()
                 vault.strangers.flush()
                 await vault.journal.close()
             return vault is not None
@@ -328,6 +330,8 @@ class Node:
 
     def start_sweeper(self) -> None:
         """Remove what is due (expired tokens, half revoked ones) from time to time; a server does this."""
+        if self.vault is not None:
+            self.vault.expiry.background = True
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().create_task(self._sweep_for_ever())
 
@@ -351,6 +355,8 @@ class Node:
         vault.default_egress = self._egress
         vault.alarm = partial(raise_alarm, vault)
         vault.strangers.limits = self._refusals
+        vault.expiry.limits = self._leases
+        vault.expiry.background = self._sweeper is not None
         if credential is not None:
             await _require_sealer(vault, credential)
         more = self._extend(vault) if self._extend is not None else ()
@@ -364,13 +370,24 @@ class Node:
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(_SWEEP_EVERY)
+            if (vault := self.vault) is None:
+                await asyncio.sleep(_SWEEP_EVERY)
+                continue
+            await vault.expiry.rest(_SWEEP_EVERY)
             with contextlib.suppress(KeyholeError):
-                await self.sweep()
+                await self._sweep(vault)
 
     async def sweep(self) -> int:
-        """Remove what is past its time: tokens that are expired, used up or half revoked (returns how many), counts."""
+        """Remove what is past its time: tokens that are expired, used up or half revoked (returns how many), leases.
+
+        When it returns, each lease that was due has been tried at its source.
+        """
         vault = self.open_vault()
+        ended = await self._sweep(vault)
+        await vault.expiry.drain()
+        return ended
+
+    async def _sweep(self, vault: Vault) -> int:
         vault.clock.resynchronise(await self.store.now())
         try:
             await vault.keys.refresh()
@@ -378,35 +395,9 @@ class Node:
             _log.error("the vault has another root key, since longer than this server can follow: it is sealed")
             self.seal_soon()
             raise
-        ended = 0
-        for key in await self.store.due(vault.clock.now(), _SWEEP_BATCH):
-            if key.startswith(HANDOVER):
-                [entry] = await self.store.get([key])
-                with contextlib.suppress(Conflict):
-                    await self.store.commit(Batch(deletes=[Delete(key, entry.revision)]))
-            org_id, _, rest = key.partition("/")
-            mount = rest.partition("/")[0]
-            if org_id == SYSTEM or mount not in {TOKENS, *_PASSING}:
-                continue
-            with contextlib.suppress(Conflict, IntegrityError):  # one that cannot be ended does not keep the others
-                try:
-                    await vault.compiled.state(org_id)
-                except Unauthenticated:
-                    await vault.orgs.purge(org_id)  # a deletion was cut short
-                    continue
-                if mount in _PASSING:
-                    await _remove(vault.storage(org_id, mount), key)
-                    continue
-                path = vault.storage(org_id, TOKENS).path(key)
-                ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
-        return ended
-
-
-async def _remove(storage: Storage, key: str) -> None:
-    path = storage.path(key)
-    item = await storage.get_one(path)
-    if item.data is not None:
-        await storage.commit(Change(deletes=[(path, item.revision)]))
+        if self._sweeps is None or self._sweeps[0] is not vault:
+            self._sweeps = (vault, Sweeper(vault))
+        return await self._sweeps[1].sweep()
 
 
 async def _require_sealer(vault: Vault, credential: Credential) -> None:

@@ -24,6 +24,10 @@ path "sys/internal/ui/mounts/*" { capabilities = ["read"] }
 path "sys/keyhole" { capabilities = ["read"] }
 path "sys/why" { capabilities = ["update"] }
 path "cubbyhole/*" { capabilities = ["create", "read", "update", "delete", "list"] }
+# What it was given for a time. Whoever knows the id of a lease may look it up and renew it, as in Vault.
+path "sys/leases/lookup" { capabilities = ["update"] }
+path "sys/leases/renew" { capabilities = ["update"] }
+path "sys/renew" { capabilities = ["update"] }
 """
 
 

@@ -109,17 +109,21 @@ class Storage:
                 return sorted(names)
             after = page[-1] + _AFTER_FOLDER if page[-1].endswith("/") else page[-1]
 
-    async def commit(self, change: Change) -> None:
+    def still(self, path: str, revision: int) -> Check:
+        """What a change of another mount can stand on: that this path is still at a revision."""
+        return Check(self.key(path), revision)
+
+    async def commit(self, change: Change, *stands_on: Check) -> None:
         """Make the change durable. Raises ``Conflict`` when something it expects is no longer so."""
         await self._reserve(len(change.writes))
         if not self._epoch:
-            await self._store.commit(self._batch(change))
+            await self._store.commit(self._batch(change, checks=stands_on))
             return
         [before] = await self._store.get([self._epoch])
         for _ in range(_EPOCH_RETRIES):
             bump = Put(self._epoch, b"", before.revision)
             try:
-                await self._store.commit(self._batch(change, bump))
+                await self._store.commit(self._batch(change, bump, checks=stands_on))
             except Conflict:
                 [now] = await self._store.get([self._epoch])
                 if now.revision == before.revision:
@@ -166,11 +170,11 @@ class Storage:
             parent = f"{parent}/{segments[-1]}"
         return "/".join(segments) + ("/" if tokens.endswith("/") else "")
 
-    def _batch(self, change: Change, *extra: Put) -> Batch:
+    def _batch(self, change: Change, *extra: Put, checks: Iterable[Check] = ()) -> Batch:
         return Batch(
             puts=[*self._puts(change.writes), *extra],
             deletes=[Delete(self.key(path), expected) for path, expected in change.deletes],
-            checks=[Check(self.key(path), expected) for path, expected in change.checks],
+            checks=[*(Check(self.key(path), expected) for path, expected in change.checks), *checks],
         )
 
     def _puts(self, writes: Sequence[Write]) -> Iterable[Put]:

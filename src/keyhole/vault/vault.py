@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from keyhole.core.errors import (
-    Conflict,
     InternalError,
     KeyholeError,
     NotFound,
@@ -29,7 +28,7 @@ from keyhole.core.record import Intent, Record
 from keyhole.core.request import Credential, Operation, Reply, Request
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
-from keyhole.engines import Call, Context, services
+from keyhole.engines import Context, services
 from keyhole.stores import Store
 from keyhole.vault import mounts, policies
 from keyhole.vault.asked import Asked, decide, intent_for
@@ -37,10 +36,13 @@ from keyhole.vault.audit import Journal
 from keyhole.vault.callers import authenticate
 from keyhole.vault.clock import Clock
 from keyhole.vault.compiled import Compiled, OrgState
+from keyhole.vault.dispatch import WRITES, dispatch
+from keyhole.vault.expiry import Expiry
 from keyhole.vault.keys import Keys, new_request_id
+from keyhole.vault.leases import Leases
 from keyhole.vault.lending import open_loan
 from keyhole.vault.logins import log_in, login_at
-from keyhole.vault.mounts import Mount, Mounts, Target
+from keyhole.vault.mounts import Mount, Mounts
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.recording import intent_of, refusal_of
 from keyhole.vault.storage import Storage
@@ -50,7 +52,6 @@ from keyhole.vault.tokens import Tokens, read_form
 _SECRETS = "secret/"
 _SERVICES = "services/"
 HONEY = "honey"
-_WRITE_RETRIES = 20
 
 
 class Lent(NamedTuple):
@@ -99,6 +100,8 @@ class Vault:
         self.mounts = Mounts(mounts.standard())
         self.compiled = Compiled(store, self.orgs, self._policy)
         self.strangers = Strangers(clock, journal, root_org)
+        self.leases = Leases(self.storage, self.tokens)
+        self.expiry = Expiry(self)
 
     async def handle(self, request: Request) -> Reply:
         """Do what is asked, or refuse it.
@@ -147,7 +150,7 @@ class Vault:
             if isinstance(error, Exception):
                 raise _fault(error) from error
             raise
-        self.conclude(state, record, "ok")
+        self.conclude(state, record, "ok", lease=reply.lease.id if reply.lease else "")
         return reply
 
     def recognise(self, credential: Credential, org: str = "") -> tuple[OrgState, Caller] | None:
@@ -207,7 +210,7 @@ class Vault:
             state.services = {service.name: service for service in loaded}
         return state.services
 
-    def conclude(self, state: OrgState, intent: Record | Intent, result: str, **fields: int) -> None:
+    def conclude(self, state: OrgState, intent: Record | Intent, result: str, **fields: int | str) -> None:
         """Record how something that was intended ended; durable within 100 ms."""
         self.journal.outcome(intent.encode_outcome(result, **fields), state.org.id)
 
@@ -240,37 +243,14 @@ class Vault:
                 raise PolicyDenied("permission denied", f"no policy of yours has a rule for {path}") from error
             raise
         operation = request.operation
-        if operation in _WRITES:
+        if operation in WRITES:
             context = self.context(state, caller, target.mount)
             there = target.route.exists is None or await target.route.exists(context, target.params)
             operation = Operation.UPDATE if there else Operation.CREATE
         return Asked(request, path, target, operation)
 
     async def _dispatch(self, state: OrgState, caller: Caller, asked: Asked) -> Reply:
-        target = asked.target
-        call = Call(asked.operation, asked.path, target.params, asked.request.data, asked.request.remote)
-        for attempt in range(_WRITE_RETRIES):
-            context = self.context(state, caller, target.mount)
-            try:
-                return await target.handler(context, call) or Reply()
-            except Conflict:
-                # A write that lost a race is done again on what is there now; what it requires is checked again.
-                if asked.operation not in _RETRIED or attempt == _WRITE_RETRIES - 1:
-                    raise
-            call = replace(call, operation=await self._still_allowed(caller, asked, target, context))
-        raise InternalError("unreachable")
-
-    @staticmethod
-    async def _still_allowed(caller: Caller, asked: Asked, target: Target, context: Context) -> Operation:
-        """What a write is after another one. Raises ``PolicyDenied`` when the caller may not do that."""
-        operation = asked.operation
-        if operation in _WRITES and target.route.exists is not None:
-            there = await target.route.exists(context, target.params)
-            operation = Operation.UPDATE if there else Operation.CREATE
-            decision = decide(caller, replace(asked, operation=operation))
-            if not decision:
-                raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
-        return operation
+        return await dispatch(self, state, caller, asked)
 
     async def _durable(self, state: OrgState, record: Intent, written: asyncio.Future[None]) -> None:
         """Wait for an intent. It is written also when whoever asked goes away meanwhile, and then has an outcome."""
@@ -364,10 +344,6 @@ class Vault:
 
     async def _policy(self, org_id: str, name: str) -> list[PathRule]:
         return await policies.load(self.storage(org_id, policies.MOUNT, configures=True), name)
-
-
-_WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
-_RETRIED = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
 
 
 def _fault(error: Exception) -> InternalError:

@@ -61,15 +61,16 @@ def render(reply: Reply, path: str = "") -> Answer:
     if reply.raw is not None:
         headers[0] = (b"content-type", reply.content_type.encode())
         return reply.status or 200, headers, reply.raw
-    if reply.data is None and reply.auth is None and not reply.warnings:
+    lease = reply.lease
+    if reply.data is None and reply.auth is None and lease is None and not reply.warnings:
         return 204, headers[1:], b""
     if reply.bare:
         return 200, headers, _encode(reply.data)
     body = {
         "request_id": reply.request_id or str(uuid.uuid4()),
-        "lease_id": "",
-        "renewable": False,
-        "lease_duration": reply.duration,
+        "lease_id": lease.id if lease else "",
+        "renewable": lease.renewable if lease else False,
+        "lease_duration": lease.ttl if lease else reply.duration,
         "data": reply.data,
         "wrap_info": None,
         "warnings": reply.warnings or None,

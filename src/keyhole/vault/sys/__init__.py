@@ -16,6 +16,7 @@ from keyhole.vault.sys import (
     audit,
     capabilities,
     honey,
+    leases,
     orgs,
     passwords,
     policies,
@@ -36,6 +37,7 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
         *orgs.routes(vault),
         *honey.routes(vault),
         *capabilities.routes(vault),
+        *leases.routes(vault),
         *system.routes(vault, seal),
         *more,
     )

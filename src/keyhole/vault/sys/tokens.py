@@ -40,11 +40,16 @@ CREATE_FIELDS = (
 
 
 async def end_tokens(vault: Vault, org_id: str, token_id: str, *, orphan_children: bool = False) -> int:
-    """Revoke a token with its tree and empty the drawers that go with them; returns how many ended."""
+    """Revoke a token with its tree, and what goes with each: its leases, its drawer. Returns how many ended.
+
+    A token is removed last, so that a sweep goes on where a crash or the store ended this.
+    """
     storage = vault.storage(org_id, MOUNT)
+    state = vault.compiled.last(org_id) or await vault.compiled.state(org_id)
     drawers = vault.storage(org_id, "cubbyhole")
     gone = await vault.tokens.disable(storage, token_id, orphan_children=orphan_children)
     for ended in reversed(gone):
+        await vault.expiry.end(state, await vault.leases.of_token(org_id, ended))
         paths = [f"{ended}/{name}" for name in await drawers.list(ended, recursive=True)]
         if paths:
             items = await drawers.get(*paths)

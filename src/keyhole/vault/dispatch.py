@@ -1,0 +1,66 @@
+"""The step of the door in which something is done: the engine answers; what it leased is given out or taken back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from keyhole.core.errors import Conflict, InternalError, PolicyDenied
+from keyhole.core.identity import Caller
+from keyhole.core.request import Operation, Reply
+from keyhole.engines import Call, Context
+from keyhole.vault.asked import Asked, decide
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.desk import Desk
+from keyhole.vault.mounts import Target
+
+if TYPE_CHECKING:
+    from keyhole.vault.vault import Vault
+
+_ATTEMPTS = 20
+WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
+_RETRIED = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
+
+
+async def dispatch(vault: Vault, state: OrgState, caller: Caller, asked: Asked) -> Reply:
+    """The engine's reply. A write that lost a race is done again on what is there now, if it is still allowed."""
+    target = asked.target
+    call = Call(asked.operation, asked.path, target.params, asked.request.data, asked.request.remote)
+    for attempt in range(_ATTEMPTS):
+        context = vault.context(state, caller, target.mount)
+        desk = None
+        if target.mount.engine.revoke is not None:
+            context.leases = desk = Desk(vault, state, caller, target.mount, asked.path)
+        try:
+            doing = target.handler(context, call)
+            reply = await (doing if desk is None else desk.work(doing)) or Reply()
+        except Conflict:
+            await _give_up(desk)
+            if asked.operation not in _RETRIED or attempt == _ATTEMPTS - 1:
+                raise
+        except BaseException:
+            await _give_up(desk)
+            raise
+        else:
+            if desk is not None:
+                await desk.settle(reply)
+            return reply
+        call = replace(call, operation=await _still_allowed(caller, asked, target, context))
+    raise InternalError("unreachable")
+
+
+async def _give_up(desk: Desk | None) -> None:
+    if desk is not None:
+        await desk.give_up()
+
+
+async def _still_allowed(caller: Caller, asked: Asked, target: Target, context: Context) -> Operation:
+    """What a write is after another one. Raises ``PolicyDenied`` when the caller may not do that."""
+    operation = asked.operation
+    if operation in WRITES and target.route.exists is not None:
+        there = await target.route.exists(context, target.params)
+        operation = Operation.UPDATE if there else Operation.CREATE
+        decision = decide(caller, replace(asked, operation=operation))
+        if not decision:
+            raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
+    return operation

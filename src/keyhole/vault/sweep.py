@@ -1,0 +1,96 @@
+"""What ends by itself: tokens, leases and counts past their time, found by the store's index of due entries.
+
+A step that fails leaves its entry due, so the next sweep, of this node or another, does it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from keyhole.core.errors import Conflict, IntegrityError, Unauthenticated
+from keyhole.stores import Batch, Delete
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.keys import HANDOVER, SYSTEM
+from keyhole.vault.leases import MOUNT as LEASES
+from keyhole.vault.storage import Change, Storage
+from keyhole.vault.sys.tokens import end_tokens
+from keyhole.vault.tokens import MOUNT as TOKENS
+from keyhole.vault.vault import Vault
+
+_BATCH = 500
+_PASSING = ("approvals", "limits")  # mounts whose entries only have to go when they are due
+
+
+class Sweeper:
+    """Sweeps one open vault."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._stuck = 0  # due entries that the last sweep could not end; they must not hide the others
+
+    async def sweep(self) -> int:
+        """Do what is due; returns how many tokens ended. Leases are on their way at their sources when it returns."""
+        vault = self._vault
+        ended, stuck = 0, 0
+        leases: dict[str, list[str]] = {}
+        for key in await vault.store.due(vault.clock.now(), _BATCH + self._stuck):
+            if key.startswith(HANDOVER):
+                await self._drop(key)
+                continue
+            org_id, _, rest = key.partition("/")
+            mount = rest.partition("/")[0]
+            if org_id == SYSTEM or mount not in {TOKENS, LEASES, *_PASSING}:
+                stuck += 1
+                continue
+            try:
+                state = await self._state(org_id)
+                if state is None:
+                    continue
+                if mount == LEASES:
+                    leases.setdefault(org_id, []).append(key)
+                elif mount == TOKENS:
+                    path = vault.storage(org_id, TOKENS).path(key)
+                    ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
+                else:
+                    await _remove(vault.storage(org_id, mount), key)
+            except (Conflict, IntegrityError):  # one that cannot be ended does not keep the others
+                stuck += 1
+        for org_id, keys in leases.items():
+            stuck += await self._take(org_id, keys)
+        self._stuck = min(stuck, _BATCH * 100)
+        return ended
+
+    async def _drop(self, key: str) -> None:
+        """Remove an entry of the system's own that only has to go when it is due."""
+        [entry] = await self._vault.store.get([key])
+        with contextlib.suppress(Conflict):
+            await self._vault.store.commit(Batch(deletes=[Delete(key, entry.revision)]))
+
+    async def _state(self, org_id: str) -> OrgState | None:
+        """The state of an org; of one whose deletion was cut short, the rest is removed."""
+        try:
+            return await self._vault.compiled.state(org_id)
+        except Unauthenticated:
+            await self._vault.orgs.purge(org_id)
+            return None
+
+    async def _take(self, org_id: str, keys: list[str]) -> int:
+        """Hand the due leases of an org over; returns how many of them cannot be read."""
+        expiry, bad = self._vault.expiry, 0
+        state = await self._vault.compiled.state(org_id)
+        try:
+            await expiry.take(state, keys)
+        except IntegrityError:
+            for key in keys:
+                try:
+                    await expiry.take(state, [key])
+                except IntegrityError:
+                    bad += 1
+        return bad
+
+
+async def _remove(storage: Storage, key: str) -> None:
+    path = storage.path(key)
+    item = await storage.get_one(path)
+    if item.data is not None:
+        await storage.commit(Change(deletes=[(path, item.revision)]))
