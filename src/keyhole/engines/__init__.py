@@ -22,7 +22,7 @@ import importlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from keyhole.core.errors import Conflict, InternalError, InvalidRequest
 from keyhole.core.identity import Caller
@@ -132,12 +132,23 @@ Exists = Callable[[Context, Mapping[str, str]], Awaitable[bool]]
 _PARAMETER = re.compile(r"\{(\w+)(\.\.\.)?\}")
 
 
+FieldType = Literal["any", "string", "integer", "number", "boolean", "duration", "list", "map"]
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One request field, for help and documentation."""
+    """One request field, for help and documentation.
+
+    Attributes:
+        name: in a body or query.
+        help: what it says.
+        type: what it takes; a ``duration`` is seconds or text such as ``1h``, a ``list`` also text with commas, a
+            ``map`` an object.
+    """
 
     name: str
     help: str
+    type: FieldType = "any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +163,7 @@ class Route:
         open: needs no token at all.
         fields: what the body may have.
         help: one sentence.
+        bare: its answers stand alone, without the usual envelope, or are no JSON.
     """
 
     pattern: str
@@ -161,6 +173,7 @@ class Route:
     open: bool = False
     fields: tuple[Field, ...] = ()
     help: str = ""
+    bare: bool = False
 
     def compiled(self) -> re.Pattern[str]:
         """The pattern as an expression over the path below the mount."""

@@ -41,6 +41,7 @@ from keyhole.vault.history import History
 from keyhole.vault.keys import MAX_USES, SYSTEM, Header, Keys, new_id, new_request_id, read_header
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.rekey import Rekey
+from keyhole.vault.reported import REPORTED_VERSION
 from keyhole.vault.root_generation import RootGeneration
 from keyhole.vault.sealing import NO_RECOVERY, HandOut, deal, type_of, unwrap, wrap_proven
 from keyhole.vault.strangers import RefusalLimits
@@ -54,7 +55,6 @@ _SWEEP_EVERY = 1.0  # how late a lease may be taken back; what is due is found b
 _CLOCK_NOISE = 1.0  # seconds by which the clocks of two processes may differ without meaning anything
 _READY = "sys/ready"
 _log = logging.getLogger("keyhole")
-REPORTED_VERSION = "1.14.0"  # what clients of the wire format decide by
 
 
 class Node:

@@ -95,9 +95,11 @@ class Api:
             path = path.removeprefix(_PREFIX)
             if self._needs_header:
                 reading.require_header(headers)
+            query = reading.query_of(scope, self._limits)
+            path = reading.help_path(scope["method"], path, query) or path
             if path in status.ROUTES:
-                return await self._status(scope, headers, path, receive)
-            reply = await self._node.handle(await self._request(scope, headers, path, remote, receive))
+                return await self._status(scope, headers, path, query, receive)
+            reply = await self._node.handle(await self._request(scope, headers, path, query, remote, receive))
             return render(reply, path)
         except KeyholeError as error:
             if not error.request_id:  # it never came to the door, which would have recorded it
@@ -107,18 +109,24 @@ class Api:
             _log.error("internal error: %s", fault_place(error))
             return render_error(InternalError("internal error", "see the server's log"), path)
 
-    async def _status(self, scope: Scope, headers: dict[str, str], path: str, receive: Receive) -> Answer:
+    async def _status(
+        self, scope: Scope, headers: dict[str, str], path: str, query: dict[str, Any], receive: Receive
+    ) -> Answer:
         if headers.get("x-vault-namespace", "").strip("/") not in {"", ROOT_ORG}:
             raise InvalidRequest("operation unavailable in namespaces", "ask without X-Vault-Namespace")
         raw = await self._body(receive, min(_STRANGERS_BODY, self._limits.body))
         body = reading.body_of(raw, headers.get("content-type", ""), self._limits)
-        query = reading.query_of(scope, self._limits)
         return await status.serve(self._node, scope["method"], path, body, query, reading.credential_of(headers))
 
     async def _request(
-        self, scope: Scope, headers: dict[str, str], path: str, remote: str, receive: Receive
+        self,
+        scope: Scope,
+        headers: dict[str, str],
+        path: str,
+        query: dict[str, Any],
+        remote: str,
+        receive: Receive,
     ) -> Request:
-        query = reading.query_of(scope, self._limits)
         operation = reading.operation_of(scope["method"], query)
         if operation is None:
             raise UnsupportedOperation("")

@@ -18,6 +18,7 @@ Scope = MutableMapping[str, Any]
 OPERATIONS = {
     "GET": Operation.READ,
     "HEAD": Operation.READ,
+    "HELP": Operation.READ,
     "LIST": Operation.LIST,
     "POST": Operation.UPDATE,
     "PUT": Operation.UPDATE,
@@ -83,6 +84,12 @@ def credential_of(headers: Mapping[str, str]) -> Credential:
         kind, _, rest = headers.get("authorization", "").partition(" ")
         token = rest.strip() if kind.lower() == "bearer" else ""
     return token.encode() if token else Anonymous()
+
+
+def help_path(method: str, path: str, query: dict[str, Any]) -> str:
+    """The path whose answer is the help for a path, where that is asked for; takes ``help`` out of the query."""
+    asked = query.pop("help", "") if method == "GET" else method == "HELP"
+    return f"sys/internal/help/{path}".removesuffix("/") if asked else ""
 
 
 def operation_of(method: str, query: dict[str, Any]) -> Operation | None:

@@ -16,7 +16,8 @@ from keyhole.faces.api import rekey
 from keyhole.faces.api.envelope import Answer, render
 from keyhole.faces.api.rekey import number_of, share_bytes
 from keyhole.vault.mounts import UnsupportedOperation
-from keyhole.vault.node import REPORTED_VERSION, Node
+from keyhole.vault.node import Node
+from keyhole.vault.reported import REPORTED_VERSION
 from keyhole.vault.sealing import NO_RECOVERY, SHAMIR, default_recovery, has_no_shares, in_both_forms
 
 _READS = frozenset({"GET", "HEAD"})

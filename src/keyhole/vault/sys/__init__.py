@@ -15,6 +15,7 @@ from keyhole.vault.sys import (
     approvals,
     audit,
     capabilities,
+    describe,
     honey,
     leases,
     orgs,
@@ -39,6 +40,7 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
         *capabilities.routes(vault),
         *leases.routes(vault),
         *system.routes(vault, seal),
+        *describe.routes(vault),
         *more,
     )
     return [
