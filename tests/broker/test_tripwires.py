@@ -13,7 +13,8 @@ from urllib.parse import quote
 import pytest
 
 from broker.stack import HOST, SECRET, Stack, reset, until
-from keyhole.core.errors import AuditUnavailable
+from keyhole.core.errors import AuditUnavailable, InvalidRequest
+from keyhole.vault.sys import agents
 
 _numbers = itertools.count()
 STATIC = "ghp_keyholeabcdefghijklmnopqrstuvwxyz012"
@@ -379,5 +380,23 @@ def test_use_whose_alarm_cannot_be_raised_is_refused_and_has_an_outcome(stack: S
         ]
         await stack.ask("delete", f"sys/honey/{name}/key")
         await clear(stack, name)
+
+    run(go())
+
+
+def test_session_whose_services_have_more_placeholders_than_one_gets_is_refused_before_a_token_is_made(
+    stack: Stack, run, monkeypatch
+) -> None:
+    async def go() -> None:
+        monkeypatch.setattr(agents, "MOST_PLACEHOLDERS", 2)
+        first, second, third = [await service(stack) for _ in range(3)]
+        _, own = await session(stack, first, first, second)
+        assert len(own) == 2
+        with pytest.raises(InvalidRequest, match="3 services with 3 placeholders; one session gets at most 2") as told:
+            await session(stack, first, third)
+        assert "keyhole agent add" in told.value.hint
+        assert (await stack.ask("read", f"agents/{first}"))["tokens"] == 1
+        await stack.ask("update", f"agents/{first}/token", {"scope": "proxy"})  # one that takes the services' own
+        await clear(stack, first, second, third)
 
     run(go())

@@ -15,6 +15,7 @@ from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.path import parse_name, parse_policy_name
 from keyhole.core.request import Operation, Reply
+from keyhole.core.service import Service
 from keyhole.core.session import pairs, placeholder_key, service_of_session
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
@@ -26,6 +27,8 @@ from keyhole.vault.vault import Vault
 
 MOUNT = "agents"
 DEFAULT_TTL = 24 * 3600
+MOST_PLACEHOLDERS = 512
+"""Placeholders of one session: what its environment can hold, and far above what the work of one agent asks for."""
 _SCOPES = ("full", "proxy")
 
 
@@ -132,6 +135,7 @@ class _Handlers:
             run=context.caller.run.extended(call.data),
             bound=bound,
         )
+        usable = await self.usable(context, name) if bound else []
         storage = self._vault.storage(context.caller.org_id, TOKENS)
         org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
         clear, made, warning = await self._vault.tokens.create(
@@ -142,19 +146,27 @@ class _Handlers:
             raise NotFound(f"the agent {name!r} was deleted", f"keyhole agent add {name}")
         data: dict[str, Any] = {"token": clear, "accessor": made.accessor, "expires_at": format_time(made.expires)}
         if bound:
-            data["placeholders"] = await self.placeholders(context, name, made.id)
+            key = placeholder_key(self._vault.keys.token_key, context.caller.org_id)
+            data["placeholders"] = {s.name: dict(pairs(s, service_of_session(s, key, made.id))) for s in usable}
         return Reply(data, warnings=[warning] if warning else [])
 
-    async def placeholders(self, context: Context, name: str, token_id: str) -> dict[str, dict[str, str]]:
-        """Of each service that the agent may use: its placeholders, and those that this token has in their place."""
+    async def usable(self, context: Context, name: str) -> list[Service]:
+        """The services that the agent may use.
+
+        Raises:
+            InvalidRequest: they have more placeholders than one session gets. Some of them without would be worse: a
+                session takes no placeholder but its own, so their calls would go out with a key that is none.
+        """
         state = await self._vault.compiled.state(context.caller.org_id)
         acl = await self._vault.compiled.acl(state, (policies.DEFAULT, own_policy(name)))
-        key = placeholder_key(self._vault.keys.token_key, context.caller.org_id)
-        found = {}
-        for service in (await self._vault.services(state)).values():
-            if acl.decide("use", f"services/{service.name}"):
-                own = service_of_session(service, key, token_id)
-                found[service.name] = dict(pairs(service, own))
+        found = [s for s in (await self._vault.services(state)).values() if acl.decide("use", f"services/{s.name}")]
+        count = sum(len(list(pairs(service, service))) for service in found)
+        if count > MOST_PLACEHOLDERS:
+            raise InvalidRequest(
+                f"the agent {name!r} may use {len(found)} services with {count} placeholders; one session gets at most "
+                f"{MOST_PLACEHOLDERS}",
+                "use an agent with fewer services, one for each kind of work: keyhole agent add NAME",
+            )
         return found
 
     async def require_no_more(self, context: Context, call: Call, name: str) -> None:
