@@ -278,14 +278,32 @@ NOT_GIT = [
 @pytest.mark.parametrize(("method", "target"), GIT_FETCH)
 def test_a_clone_fetches(method, target):
     body = b"0000" if method == "POST" else None
-    assert judge({"git": "fetch"}, target, method=method, body=body) == ""
-    assert judge({"git": "push"}, target, method=method, body=body) == ""
+    headers = [(b"content-type", b"application/x-git-upload-pack-request"), (b"content-encoding", b"gzip")]
+    assert judge({"git": "fetch"}, target, method=method, body=body, headers=headers) == ""
+    assert judge({"git": "push"}, target, method=method, body=body, headers=headers) == ""
 
 
 @pytest.mark.parametrize(("method", "target"), GIT_PUSH)
 def test_a_push_needs_the_right_to_push(method, target):
-    assert judge({"git": "fetch"}, target, method=method, body=b"") == "policy_denied"
-    assert judge({"git": "push"}, target, method=method, body=b"") == ""
+    headers = [(b"content-type", b"application/x-git-receive-pack-request")]
+    assert judge({"git": "fetch"}, target, method=method, body=b"", headers=headers) == "policy_denied"
+    assert judge({"git": "push"}, target, method=method, body=b"", headers=headers) == ""
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        [],
+        [b"application/json"],
+        [b"application/x-git-receive-pack-request"],
+        [b"application/x-git-upload-pack-request", b"application/json"],
+    ],
+)
+def test_a_post_to_a_route_that_is_named_like_one_of_git_is_none_of_its_requests(kinds):
+    headers = [(b"content-type", kind) for kind in kinds]
+    for rule in ("fetch", "push"):
+        refused = judge({"git": rule}, "/api/git-upload-pack", method="POST", body=b"{}", headers=headers)
+        assert refused == "policy_denied"
 
 
 @pytest.mark.parametrize(("method", "target"), NOT_GIT)

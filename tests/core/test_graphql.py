@@ -1,6 +1,7 @@
 """GraphQL as a service judges it: nothing hides an operation or a field from the rule."""
 
 import json
+from hashlib import sha256
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -176,6 +177,7 @@ def test_a_denied_field_wins_wherever_it_is(text, code):
         (b'{"query": "{ a }"', "invalid_request"),
         (b"query { a }", "invalid_request"),
         ({"extensions": {"persistedQuery": {"sha256Hash": "0"}}}, "policy_denied"),
+        ({"query": None, "extensions": {}}, "policy_denied"),
         ({"query": None}, "policy_denied"),
         ({"variables": {}}, "policy_denied"),
     ],
@@ -192,6 +194,29 @@ def test_a_batch_may_not_ask_for_more_than_one_request_may():
     assert ask(rule, [{"query": f"{{ {many} }}"}] * 3) == "invalid_request"
     assert ask(rule, [{"query": "{ " + " ".join(f"f{number}" for number in range(100)) + " }"}] * 32) == ""
     assert ask(READ_ONLY["graphql"], [{"query": "{ a #" + "x" * 100_000 + "\n}"}] * 3) == "invalid_request"
+
+
+def named(text, **more):
+    return {"persistedQuery": {"version": 1, "sha256Hash": sha256(text.encode()).hexdigest()} | more}
+
+
+@pytest.mark.parametrize(
+    ("extensions", "code"),
+    [
+        (named("{ a }"), ""),
+        (named("{ a }") | {"tracing": {}}, ""),
+        (None, ""),
+        (named("mutation { a }"), "policy_denied"),
+        (named("{ a }", id="x"), "policy_denied"),
+        ({"persistedQuery": "x"}, "policy_denied"),
+        ({"PersistedQuery": named("{ a }")["persistedQuery"]}, "policy_denied"),
+        ([named("mutation { a }")], "invalid_request"),
+    ],
+)
+def test_a_name_beside_a_document_is_that_document_s_own(extensions, code):
+    assert ask(READ_ONLY["graphql"], {"query": "{ a }", "extensions": extensions}) == code
+    in_url = urlencode({"query": "{ a }", "extensions": json.dumps(extensions)})
+    assert judge(READ_ONLY, f"/graphql?{in_url}") == code
 
 
 def test_a_document_that_only_the_upstream_knows_passes_where_the_service_says_so():

@@ -160,7 +160,8 @@ class Condition:
         return any(git.asks_in_body(asked.method, path) for path in asked.paths)
 
     def _judge_git(self, asked: Asked, content: bytes | None) -> None:
-        meanings = {git.meaning(asked.method, path, asked.query, content) for path in asked.paths}
+        kinds = [value for name, value in asked.headers if name == b"content-type"]
+        meanings = {git.meaning(asked.method, path, asked.query, kinds, content) for path in asked.paths}
         allowed = {git.FETCH, git.PUSH} if self.git == git.PUSH else {git.FETCH}
         if meanings <= allowed:
             return

@@ -7,6 +7,7 @@ is none of their requests is neither, and refused where a service says ``git``.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from keyhole.core.checks.urlencoded import fold
@@ -41,13 +42,14 @@ def asks_in_body(method: str, path: str) -> bool:
     return method == "POST" and _LFS_BATCH.fullmatch(path) is not None
 
 
-def meaning(method: str, path: str, query: str, content: bytes | None = None) -> str:
+def meaning(method: str, path: str, query: str, kinds: Sequence[bytes] = (), content: bytes | None = None) -> str:
     """``fetch``, ``push``, or empty for what is no request of git.
 
     Args:
         method: of the request.
         path: decoded.
         query: as it is sent.
+        kinds: its ``Content-Type`` fields.
         content: the body, where ``asks_in_body`` says so.
 
     Raises:
@@ -66,7 +68,11 @@ def meaning(method: str, path: str, query: str, content: bytes | None = None) ->
     if method == "POST":
         if asks_in_body(method, path):
             return _operation(content or b"")
-        return PUSH if _LFS_WRITES.fullmatch(path) else _SERVICES.get(name, "") if path.count("/") > 1 else ""
+        if _LFS_WRITES.fullmatch(path):
+            return PUSH
+        # An API may have a route that ends in this name; what it would take for its own request is none of git's.
+        smart = [*kinds] == [f"application/x-{name}-request".encode()] and path.count("/") > 1
+        return _SERVICES.get(name, "") if smart else ""
     return PUSH if method == "PUT" and _LFS_OBJECT.fullmatch(path) else ""
 
 

@@ -7,6 +7,8 @@ An allowed field is allowed with all below it. A denied one wins, wherever alias
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from keyhole.core.strict_json import JsonBounds, parse_json
 _BOUNDS = JsonBounds()
 _KNOWN = frozenset({"operations", "fields", "deny_fields", "persisted"})
 _PARAMETERS = ("query", "operationName", "variables", "extensions")
+_WHOLE = "send it whole"
 _BATCH = 32  # requests in one array
 _PATTERN = re.compile(r"(?:(query|mutation|subscription):)?((?:\*\*|[_A-Za-z0-9*]+)(?:\.(?:\*\*|[_A-Za-z0-9*]+))*)")
 _LIMIT = 64
@@ -127,7 +130,9 @@ class GraphqlRule:
             found = {name: reading.only(name) for name in _PARAMETERS}
             if not self.persisted and any(each.name not in _PARAMETERS for each in reading.parameters):
                 raise _unknown()
-            document, name = (found[name] or Parameter(name, "") for name in ("query", "operationName"))
+            document, name, more = (found[each] or Parameter(each, "") for each in _PARAMETERS if each != "variables")
+            for extensions in _parsed(more.values):
+                self._judge_extensions(extensions, document.values)
             self._judge_readings(document.values, name.values[0])
 
     def _judge_readings(self, documents: Sequence[str], name: str) -> None:
@@ -178,15 +183,33 @@ class GraphqlRule:
         document, name = asked.get("query") or "", asked.get("operationName") or ""
         if not isinstance(document, str) or not isinstance(name, str):
             raise InvalidRequest("query and operationName are texts", "check the request")
+        self._judge_extensions(asked.get("extensions"), (document,))
         self._judge_document(document, name, most)
         return len(document)
+
+    def _judge_extensions(self, extensions: Any, documents: Sequence[str]) -> None:
+        """A name for a document may stand beside the document itself, so that a server learns it, and must be its own.
+
+        Source: the protocol of Apollo's automatic persisted queries, where the name is the SHA-256 of the document. A
+        server that looks the name up first would run another document than the one that was judged.
+        """
+        if self.persisted or extensions is None:
+            return
+        if not isinstance(extensions, dict):
+            raise _unknown()
+        for key, named in extensions.items():
+            if fold(key) != fold("persistedQuery"):
+                continue
+            own = [
+                {"version": 1, "sha256Hash": hashlib.sha256(text.encode()).hexdigest()} for text in documents if text
+            ]
+            if key != "persistedQuery" or named not in own:
+                raise PolicyDenied("the request names a GraphQL document that is not the one it carries", _WHOLE)
 
     def _judge_document(self, text: str, name: str, most: int = FIELDS) -> None:
         if not text:
             if not self.persisted:
-                raise PolicyDenied(
-                    "the request has no GraphQL document, so nobody can say what it asks", "send it whole"
-                )
+                raise PolicyDenied("the request has no GraphQL document, so nobody can say what it asks", _WHOLE)
             return
         document = parse_document(text)
         operation = document.selected(name)
@@ -212,6 +235,17 @@ class GraphqlRule:
                 allowed[path] = allowed[path[:-1]] or any(ends[denies:])
             if leaf and not allowed[path] and path[-1] != "__typename":
                 raise _denied(path)
+
+
+def _parsed(texts: Sequence[str]) -> list[Any]:
+    """JSON in both readings of plus signs; a server can follow those that parse."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(InvalidRequest):
+            found.append(parse_json(text.encode(), _BOUNDS))
+    if not found and texts[0]:
+        raise InvalidRequest("extensions of GraphQL in the query is no JSON", "check the request")
+    return found
 
 
 def _denied(path: Sequence[str]) -> PolicyDenied:
