@@ -159,7 +159,9 @@ class _Connection(ServerWire):
             body = RequestBody(self, decoder, limits.body_timeout, expects=expects, pace=pace)
         exchange = _Exchange(self, head, body, limits.write_timeout)
         await self._owner.application(self._scope(head), exchange.receive, exchange.send)
-        return await exchange.finish() and head.minor == 1 and b"close" not in list_tokens(head.headers, b"connection")
+        if not await exchange.finish() or head.minor == 0 or b"upgrade" in head.fields:
+            return False  # who asked for another protocol, which there is none of, may go on in it
+        return b"close" not in list_tokens(head.headers, b"connection")
 
     def _scope(self, head: RequestHead) -> dict[str, Any]:
         raw_path, _, query = head.target.partition(b"?")
@@ -259,7 +261,7 @@ class _Exchange:
 
 
 def _check(head: RequestHead) -> None:
-    """What a server demands beyond the grammar: one readable Host, an origin-form target, no upgrade."""
+    """What a server demands beyond the grammar: one readable Host, an origin-form target."""
     host = head.fields.get(b"host")
     if host is None and head.minor:
         raise Malformed("the request has no Host")
