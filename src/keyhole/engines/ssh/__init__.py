@@ -9,11 +9,11 @@ from __future__ import annotations
 from keyhole.core.request import Operation
 from keyhole.engines import Engine, Field, Handler, Route
 from keyhole.engines.settings import fields
-from keyhole.engines.ssh import authority, roles, signing
+from keyhole.engines.ssh import authority, otp, roles, signing
 
 
-def _write(pattern: str, handler: Handler, help_text: str, *about: Field) -> Route:
-    return Route(pattern, {Operation.CREATE: handler}, fields=about, help=help_text)
+def _write(pattern: str, handler: Handler, help_text: str, *about: Field, is_open: bool = False) -> Route:
+    return Route(pattern, {Operation.CREATE: handler}, open=is_open, fields=about, help=help_text)
 
 
 _CERTIFICATE = (
@@ -45,6 +45,16 @@ ENGINE = Engine(
             help="The key of the authority.",
         ),
         Route("public_key", {Operation.READ: authority.read_raw}, open=True, help="Its public key, for servers."),
+        Route(
+            "config/zeroaddress",
+            {
+                Operation.CREATE: otp.write_anywhere,
+                Operation.READ: otp.read_anywhere,
+                Operation.DELETE: otp.delete_anywhere,
+            },
+            fields=(Field("roles", "names of roles"),),
+            help="Roles that give passwords for every address.",
+        ),
         Route("roles", {Operation.LIST: roles.list_names}, help="Names of roles."),
         Route(
             "roles/{name}",
@@ -69,5 +79,15 @@ ENGINE = Engine(
             Field("key_bits", "of that type"),
             *_CERTIFICATE,
         ),
+        _write(
+            "creds/{name}",
+            otp.create,
+            "A password for one login.",
+            Field("ip", "address of the host"),
+            Field("username", "user at the host"),
+        ),
+        _write("verify", otp.verify, "What a password is for, once.", Field("otp", "the password"), is_open=True),
+        _write("lookup", otp.lookup, "Roles for an address.", Field("ip", "address of a host")),
     ),
+    revoke=otp.revoke,
 )
