@@ -2,11 +2,12 @@
 
 import asyncio
 import dataclasses
+import functools
 import json
 
 import pytest
 
-from faces.api_client import Client, play
+from faces.api_client import Client, enable, play
 from keyhole import auth
 from keyhole.auth.approle import secret_ids
 from keyhole.testing import open_vault
@@ -16,6 +17,9 @@ POLICY = """
 path "secret/data/app/*" { capabilities = ["read"] }
 path "auth/token/create" { capabilities = ["update"] }
 """
+
+
+scene = functools.partial(play, enabled=("sys/auth/approle", "sys/auth/userpass"))
 
 
 async def role(ask, name="ci", **fields):
@@ -52,7 +56,7 @@ def test_a_machine_gets_a_token_with_the_policies_of_its_role_and_nothing_more()
         assert renewed["auth"]["lease_duration"] <= 1800
         assert renewed["warnings"]
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_what_is_wrong_is_not_said():
@@ -72,10 +76,11 @@ def test_what_is_wrong_is_not_said():
             assert (missing.status, missing.json["errors"]) == (400, ["missing secret_id"])
 
     async def with_org(ask, vault):
-        await ask("POST", "sys/namespaces/acme", {})
+        made = await ask("POST", "sys/namespaces/acme", {})
+        await enable(ask, "sys/auth/approle", token=made.json["data"]["root_token"])
         await scenario(ask, vault)
 
-    play(with_org)
+    scene(with_org)
 
 
 def test_an_unknown_role_costs_the_same_reads_and_hashes(monkeypatch):
@@ -100,7 +105,7 @@ def test_an_unknown_role_costs_the_same_reads_and_hashes(monkeypatch):
         assert work[1] == work[2] == work[3] == work[4]
         assert "hash" in work[1]
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_fifty_logins_at_once_with_ten_uses_give_ten_tokens():
@@ -113,7 +118,7 @@ def test_fifty_logins_at_once_with_ten_uses_give_ten_tokens():
         assert sorted({a.status for a in answers}) == [200, 400]
         assert (await ask("LIST", "auth/approle/role/ci/secret-id")).status == 404
 
-    play(scenario)
+    scene(scenario)
 
 
 @pytest.mark.parametrize("bound", [{"cidr_list": ["10.0.0.0/8"]}, {"cidr_list": ["::/0"]}])
@@ -127,7 +132,7 @@ def test_a_secret_id_counts_from_its_addresses_only_and_a_try_takes_a_use(bound)
         near = await secret(ask, cidr_list=["127.0.0.0/8"])
         assert (await login(ask, role_id, near["secret_id"])).status == 200
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_a_token_counts_from_its_addresses_only():
@@ -143,7 +148,7 @@ def test_a_token_counts_from_its_addresses_only():
             assert (await elsewhere("GET", "auth/token/lookup-self", token=bound)).status == 403
         assert (await elsewhere("GET", "auth/token/lookup-self", token="root")).status == 200
 
-    play(scenario)
+    scene(scenario)
 
 
 class _Elsewhere:
@@ -169,7 +174,7 @@ def test_a_role_may_bind_to_addresses_alone_but_not_to_nothing():
             assert (await ask("POST", "auth/approle/login", {"role_id": known}, token=None)).status == status
         assert (await ask("DELETE", "auth/approle/role/near/secret-id-bound-cidrs")).status == 400
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_a_deleted_role_ends_its_secret_ids_also_under_the_same_name():
@@ -181,7 +186,7 @@ def test_a_deleted_role_ends_its_secret_ids_also_under_the_same_name():
         assert await role(ask, role_id="fixed") == role_id
         assert (await login(ask, role_id, made["secret_id"])).status == 400
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_a_secret_id_ends_by_itself_by_its_accessor_and_with_time():
@@ -205,7 +210,7 @@ def test_a_secret_id_ends_by_itself_by_its_accessor_and_with_time():
         assert (await ask("POST", "auth/approle/tidy/secret-id")).status == 202
         assert (await ask("LIST", f"{base}/secret-id")).status == 404
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_a_secret_id_never_gets_more_than_its_role_gives():
@@ -218,7 +223,7 @@ def test_a_secret_id_never_gets_more_than_its_role_gives():
         assert own.json["data"]["secret_id"] == "mine"
         assert (await ask("POST", "auth/approle/role/ci/custom-secret-id", {"secret_id": "mine"})).status == 400
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_every_setting_has_a_path_of_its_own():
@@ -248,7 +253,7 @@ def test_every_setting_has_a_path_of_its_own():
         await role(ask, "two")
         assert (await ask("POST", "auth/approle/role/two/role-id", {"role_id": "rid"})).status == 400
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_nobody_gives_a_role_what_it_has_not_itself():
@@ -265,7 +270,7 @@ def test_nobody_gives_a_role_what_it_has_not_itself():
         assert more.status == 403
         assert (await ask("POST", "auth/approle/role/any", {"token_policies": "root"})).status == 400
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_logins_are_recorded_without_what_was_sent():
@@ -283,7 +288,7 @@ def test_logins_are_recorded_without_what_was_sent():
         text = repr(records)
         assert not [value for value in (role_id, made["secret_id"], token, "wrong-secret-id") if value in text]
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_an_address_that_guesses_is_stopped():
@@ -296,7 +301,7 @@ def test_an_address_that_guesses_is_stopped():
         assert (await login(ask, role_id, good)).status == 429
         assert (await ask("GET", "auth/token/lookup-self")).status == 200
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_a_role_belongs_to_its_org():
@@ -307,6 +312,7 @@ def test_a_role_belongs_to_its_org():
         async def there(method, path, body=None, **options):
             return await ask(method, path, body, **{"token": admin, "headers": org} | options)
 
+        await enable(there, "sys/auth/approle")
         role_id = await role(there)
         good = (await secret(there))["secret_id"]
         assert (await login(ask, role_id, good)).status == 400
@@ -314,7 +320,7 @@ def test_a_role_belongs_to_its_org():
         assert (await there("GET", "auth/token/lookup-self", token=token)).status == 200
         assert (await ask("GET", "auth/approle/role/ci")).status == 404
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_roles_and_secret_ids_outlive_a_restart(tmp_path):
@@ -323,6 +329,7 @@ def test_roles_and_secret_ids_outlive_a_restart(tmp_path):
     async def main():
         async with place.open() as vault:
             ask = Client(vault.node)
+            await enable(ask, "sys/auth/approle")
             role_id = await role(ask, secret_id_num_uses=2)
             made = await secret(ask)
             assert (await login(ask, role_id, made["secret_id"])).status == 200
@@ -351,13 +358,14 @@ def test_a_proxy_token_learns_nothing_at_any_route():
                     assert role_id.encode() not in answer.body
                     assert made["secret_id"].encode() not in answer.body
 
-    play(scenario)
+    scene(scenario)
 
 
 def test_a_sealed_vault_lets_nobody_in():
     async def main():
         async with open_vault() as vault:
             ask = Client(vault.node)
+            await enable(ask, "sys/auth/approle")
             role_id = await role(ask)
             made = await secret(ask)
             await vault.node.seal()
@@ -378,4 +386,4 @@ def test_odd_proofs_are_refused_and_break_nothing(odd):
         answer = await ask("POST", "auth/userpass/login/ann", token=None, raw=f'{{"password": {odd}}}'.encode())
         assert answer.status == 400, answer.body
 
-    play(scenario)
+    scene(scenario)

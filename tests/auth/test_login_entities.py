@@ -37,7 +37,7 @@ def test_every_login_of_a_role_is_the_same_entity():
         alias = found[first["entity_id"]].aliases[0]
         assert (alias.name, alias.mount_type, alias.metadata) == (proof["role_id"], "approle", {"role_name": "app"})
 
-    play(scenario)
+    play(scenario, enabled=["sys/auth/approle"])
 
 
 def test_many_first_logins_at_once_make_one_entity():
@@ -47,7 +47,7 @@ def test_many_first_logins_at_once_make_one_entity():
         assert len({auth["entity_id"] for auth in made}) == 1
         assert len(await entities(vault)) == 1
 
-    play(scenario)
+    play(scenario, enabled=["sys/auth/approle"])
 
 
 def test_a_token_without_a_login_has_no_entity_and_a_child_has_its_parents():
@@ -59,4 +59,4 @@ def test_a_token_without_a_login_has_no_entity_and_a_child_has_its_parents():
         child = (await ask("POST", "auth/token/create", {}, token=auth["client_token"])).json["auth"]
         assert child["entity_id"] == auth["entity_id"]
 
-    play(scenario)
+    play(scenario, enabled=["sys/auth/approle"])

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from engines.transit_world import Transit, b64
+from engines.transit_world import Transit, b64, mounted
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.crypto.message import CIPHERS
 from vault.world import CANARY, Place, journal, play, policy_token, refusal
@@ -16,7 +16,7 @@ ENCRYPTING = [*CIPHERS, "rsa-2048"]
 
 def scene(scenario):
     async def run(vault):
-        await scenario(Transit(vault))
+        await scenario(await mounted(vault))
 
     play(run)
 
@@ -270,7 +270,7 @@ def test_a_key_that_cannot_be_is_not_made(name):
 
 def test_who_may_only_decrypt_can_do_nothing_else_and_who_may_only_update_makes_no_key():
     async def scenario(vault):
-        root = Transit(vault)
+        root = await mounted(vault)
         sealed = await root.encrypt("k", "x")
         rules = [f'path "transit/{path}" {{ capabilities = ["update"] }}' for path in ("decrypt/k", "encrypt/*")]
         held = Transit(vault, token=await policy_token(vault, "\n".join(rules)))
@@ -290,7 +290,7 @@ def test_who_may_only_decrypt_can_do_nothing_else_and_who_may_only_update_makes_
 
 def test_records_name_the_key_and_nothing_that_was_sent():
     async def scenario(vault):
-        transit = Transit(vault)
+        transit = await mounted(vault)
         await transit("keys/k", derived=True)
         sealed = await transit.encrypt("k", CANARY, context=b64(CANARY))
         await transit.decrypt("k", sealed, context=b64(CANARY))
@@ -307,7 +307,7 @@ def test_keys_survive_a_restart_and_lie_in_no_file(tmp_path):
     place = Place(tmp_path)
 
     async def fill(vault):
-        transit = Transit(vault)
+        transit = await mounted(vault)
         await transit("keys/k", exportable=True)
         exported = await transit.read("export/encryption-key/k")
         return vault.token, exported["keys"]["1"], await transit.encrypt("k", "x")

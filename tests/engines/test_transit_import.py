@@ -9,14 +9,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
 
-from engines.transit_world import Transit, b64
+from engines.transit_world import b64, mounted
 from keyhole.core.errors import InvalidRequest
 from vault.world import play, refusal
 
 
 def scene(scenario):
     async def run(vault):
-        transit = Transit(vault)
+        transit = await mounted(vault)
         public = serialization.load_pem_public_key((await transit.read("wrapping_key"))["public_key"].encode())
 
         def wrap(key, algorithm=None):

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 
-from engines.transit_world import Transit, b64
+from engines.transit_world import b64, mounted
 from keyhole.core.errors import InvalidRequest
 from keyhole.crypto.asymmetric import HASHES, KINDS
 from vault.world import play, refusal
@@ -16,7 +16,7 @@ from vault.world import play, refusal
 
 def scene(scenario):
     async def run(vault):
-        await scenario(Transit(vault))
+        await scenario(await mounted(vault))
 
     play(run)
 

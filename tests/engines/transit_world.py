@@ -19,6 +19,12 @@ def clear(value):
     return [clear(inner) for inner in value] if isinstance(value, list) else value
 
 
+async def mounted(vault):
+    """A new mount ``transit/``."""
+    await vault.ask("update", "sys/mounts/transit", {"type": "transit"})
+    return Transit(vault)
+
+
 class Transit:
     """``await transit("encrypt/k", plaintext=…)`` writes; ``read``, ``delete`` and ``list`` do what they say."""
 

@@ -65,11 +65,19 @@ async def asking(**options):
         yield Client(vault.node, **options), vault
 
 
-def play(scenario, **options):
-    """Run ``scenario(ask, vault)`` on a vault of its own."""
+async def enable(ask, *paths, **options):
+    """Mounts ``sys/mounts/TYPE`` or ``sys/auth/TYPE`` at their usual places."""
+    for path in paths:
+        made = await ask("POST", path, {"type": path.rpartition("/")[2]}, **options)
+        assert made.status == 204, made.body
+
+
+def play(scenario, *, enabled=(), **options):
+    """Run ``scenario(ask, vault)`` on a vault of its own, with these mounts besides."""
 
     async def main():
         async with asking(**options) as (ask, vault):
+            await enable(ask, *enabled)
             return await scenario(ask, vault)
 
     return asyncio.run(main())

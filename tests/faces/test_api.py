@@ -14,7 +14,7 @@ from keyhole.config import ApiLimits
 from keyhole.core.errors import StoreUnavailable
 from keyhole.stores import open_store
 from keyhole.testing import open_vault
-from vault.world import CANARY, agent, journal, stripe
+from vault.world import CANARY, agent, journal, mounts_of, stripe
 
 DENIED = "1 error occurred:\n\t* permission denied\n\n"
 UNSUPPORTED = "1 error occurred:\n\t* unsupported operation\n\n"
@@ -373,7 +373,7 @@ def _filled(pattern):
 def _posts(vault):
     """Paths that can be posted to, with the fields that each knows; without what would end the test itself."""
     found = {}
-    for mount in vault.vault.mounts:
+    for mount in mounts_of(vault):
         for route in mount.engine.routes:
             path = mount.path + _filled(route.pattern)
             if not path.endswith(("/", "sys/seal", "revoke-self")):

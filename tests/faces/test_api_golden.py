@@ -135,4 +135,4 @@ def test_recorded_requests_get_the_answers_of_a_real_vault():
         assert not found, "\n".join(found)
         assert count > 100
 
-    play(scenario)
+    play(scenario, enabled=["sys/auth/approle", "sys/auth/userpass"])

@@ -12,7 +12,20 @@ from keyhole.core.record import Phase
 from keyhole.core.request import Anonymous, LocalOwner, Operation, Request
 from keyhole.faces.api.envelope import render
 from keyhole.testing import open_vault
-from vault.world import CANARY, SERVICE, Place, agent, child, play, policy_token, recorded, refusal, stripe, use
+from vault.world import (
+    CANARY,
+    SERVICE,
+    Place,
+    agent,
+    child,
+    mounts_of,
+    play,
+    policy_token,
+    recorded,
+    refusal,
+    stripe,
+    use,
+)
 
 READER = 'path "secret/data/stripe/*" { capabilities = ["read"] }'
 USER = 'path "services/stripe" { capabilities = ["use"] }'
@@ -156,7 +169,14 @@ def test_read_does_not_imply_use_and_use_does_not_imply_read():
 
 
 def _filled(pattern):
-    names = {"path...": "stripe/api-key", "name...": "given", "name": "coder", "service": "stripe"}
+    names = {
+        "path...": "stripe/api-key",
+        "name...": "given",
+        "name": "coder",
+        "service": "stripe",
+        "id": "x",
+        "type": "auth",
+    }
     for name, value in names.items():
         pattern = pattern.replace(f"{{{name}}}", value)
     return pattern
@@ -167,7 +187,7 @@ def test_a_proxy_token_gets_nothing_but_refusals_from_every_route_even_with_the_
         await stripe(vault)
         agents = await agent(vault, services=["stripe"], scope="proxy")
         mighty = await child(vault, scope="proxy", policies=["root"])
-        paths = {mount.path + _filled(route.pattern) for mount in vault.vault.mounts for route in mount.engine.routes}
+        paths = {mount.path + _filled(route.pattern) for mount in mounts_of(vault) for route in mount.engine.routes}
         assert len(paths) > 40
         operations = [op for op in Operation if op is not Operation.USE]
         for path in sorted(paths | {"secret/data/none", "no/such"}):
@@ -187,7 +207,10 @@ def test_every_route_refuses_an_agent_without_grants_but_what_the_default_policy
         await stripe(vault)
         token = await agent(vault)
         opened, logins = set(), set()
-        for mount in vault.vault.mounts:
+        for login in ("approle", "userpass"):
+            await vault.ask("update", f"sys/auth/{login}", {"type": login})
+        await vault.ask("read", "sys/auth")
+        for mount in mounts_of(vault):
             for route in mount.engine.routes:
                 path = mount.path + _filled(route.pattern)
                 if route.open:
@@ -200,7 +223,8 @@ def test_every_route_refuses_an_agent_without_grants_but_what_the_default_policy
                     if not isinstance(error, PolicyDenied):
                         opened.add(mount.path)
         assert opened <= {"auth/token/", "sys/", "cubbyhole/"}
-        assert logins == {"auth/approle/login", "auth/userpass/login/{name}"}
+        ui = {"sys/internal/ui/mounts", "sys/internal/ui/mounts/{path...}", "sys/internal/ui/namespaces"}
+        assert logins == {"auth/approle/login", "auth/userpass/login/{name}"} | ui
         assert isinstance(await refusal(vault.ask("update", "auth/token/create", token=token)), PolicyDenied)
 
     play(scenario)

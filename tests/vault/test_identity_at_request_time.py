@@ -112,9 +112,9 @@ def test_every_node_refuses_with_the_next_request(tmp_path):
 def test_the_groups_that_a_login_names_are_those_of_its_latest_login():
     async def scenario(ask, vault):
         inner = vault.vault
-        state = await inner.compiled.state(inner.root_org)
         accessor = await accessor_of(vault)
-        mount = next(mount for mount in inner.mounts if mount.path == "auth/approle/")
+        state = await inner.compiled.state(inner.root_org)
+        mount = state.mounts.at("auth/approle/")
         for name in ("Admins", "readers"):
             group = await make(ask, "group", name=name, type="external", policies=[name.lower()])
             await make(ask, "group-alias", name=name, canonical_id=group["id"], mount_accessor=accessor)

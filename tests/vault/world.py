@@ -37,6 +37,11 @@ class Place:
         return play(scenario, location=self.location, seal=self.seal, **options)
 
 
+def mounts_of(vault):
+    """The mounts of the org root, once something was asked there."""
+    return vault.vault.compiled.last(vault.vault.root_org).mounts
+
+
 async def rows(vault):
     """All rows of the journal, by writer and sequence."""
     await vault.vault.journal.drain()

@@ -10,22 +10,31 @@ Promises of a member:
 3. It bounds the guesses of one address, and those at what a person chose also by name.
 4. It never makes a token, and its replies have no proof, but for the one that hands a new one out, as a ``Secret``.
 
-``make`` gives an engine with counters of its own, so each vault has its own.
+``make`` gives an engine for one mount. What it keeps in memory belongs to that mount; failures are counted for all
+mounts of a vault together, so that another mount gives nobody more guesses.
 """
 
 from __future__ import annotations
 
 import importlib
 
+from keyhole.auth.guesses import Guesses
 from keyhole.core.errors import InvalidRequest
 from keyhole.engines import Engine
+
+__all__ = ["MEMBERS", "Guesses", "load"]
 
 MEMBERS = ("approle", "userpass")
 
 
-def load(name: str) -> Engine:
-    """The login method of this type, for one vault. Raises ``InvalidRequest`` when it is not on this shelf."""
+def load(name: str, guesses: Guesses | None = None) -> Engine:
+    """The login method of this type for one mount. Raises ``InvalidRequest`` when it is not on this shelf.
+
+    Args:
+        name: of the type.
+        guesses: counts failures, for all mounts of a vault.
+    """
     if name not in MEMBERS:
         raise InvalidRequest(f"plugin not found in the catalog: {name}")
-    engine: Engine = importlib.import_module(f"keyhole.auth.{name}").make()
+    engine: Engine = importlib.import_module(f"keyhole.auth.{name}").make(guesses or Guesses())
     return engine

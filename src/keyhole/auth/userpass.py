@@ -14,25 +14,22 @@ from typing import Any
 
 from keyhole.auth import settings
 from keyhole.auth.guesses import Guesses
-from keyhole.core.errors import InvalidRequest, NotFound, RateLimited
+from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.request import Operation, Reply
 from keyhole.crypto import kdf
 from keyhole.engines import Call, Context, Engine, Field, Route
 
 _RESERVED = frozenset({"owner", "root", "admin"})  # Keyhole's own identities are called user/owner and so on
 _LONGEST = 1024
-_WAITING = 32
 _NOBODY = {"salt": "00" * kdf.SALT_SIZE, "hash": "00" * kdf.KEY_SIZE, "profile": kdf.DEFAULT.name}
 _PASSWORD = (Field("password", "the password"),)
 
 
 class _Method:
-    """The handlers of a vault."""
+    """The handlers of a mount."""
 
-    def __init__(self) -> None:
-        self.guesses = Guesses()
-        self._one = asyncio.Lock()
-        self._waiting = 0
+    def __init__(self, guesses: Guesses) -> None:
+        self.guesses = guesses
 
     async def stretch(self, password: str, salt: bytes, profile: kdf.Profile) -> bytes:
         """The hash of a password, in a thread; only under the lock."""
@@ -42,16 +39,6 @@ class _Method:
         except asyncio.CancelledError:
             await asyncio.wait([work])  # the lock is held as long as the memory, also for who hangs up
             raise
-
-    async def turn(self) -> None:
-        """Wait for the lock. Raises ``RateLimited`` when too many wait already."""
-        if self._waiting >= _WAITING:
-            raise RateLimited("too many logins wait for their turn", "try again in a few seconds")
-        self._waiting += 1
-        try:
-            await self._one.acquire()
-        finally:
-            self._waiting -= 1
 
     async def exists(self, context: Context, params: Mapping[str, str]) -> bool:
         return (await context.storage.get_one(_path(params["name"]))).data is not None
@@ -69,7 +56,7 @@ class _Method:
             after |= await self.hashed(call.data)
         await context.storage.change([(_path(name), json.dumps(after).encode(), item.revision)])
         if "password" in call.data:
-            self.guesses.forgive(context.caller.org_id, name)
+            self.guesses.forgive(_place(context), name)
 
     async def hashed(self, data: Mapping[str, Any]) -> dict[str, str]:
         """What is stored of a new password."""
@@ -81,11 +68,8 @@ class _Method:
         if len(password) > _LONGEST:
             raise InvalidRequest(f"a password has at most {_LONGEST} characters")
         salt = os.urandom(kdf.SALT_SIZE)
-        await self.turn()
-        try:
+        async with self.guesses.turn():
             digest = await self.stretch(password, salt, kdf.DEFAULT)
-        finally:
-            self._one.release()
         return {"salt": salt.hex(), "hash": digest.hex(), "profile": kdf.DEFAULT.name}
 
     async def change(self, context: Context, call: Call) -> None:
@@ -120,20 +104,17 @@ class _Method:
         password, name = call.data.get("password"), call.params["name"].lower()
         if not isinstance(password, str) or not password:
             raise InvalidRequest("missing password", 'send {"password": "…"}')
-        org_id = context.caller.org_id
+        place = _place(context)
         self.guesses.check_address(call.remote, context.now)
-        self.guesses.check_name(org_id, name, context.now)
-        await self.turn()
-        try:
-            self.guesses.check_name(org_id, name, context.now)  # others may have failed while this one waited
+        self.guesses.check_name(place, name, context.now)
+        async with self.guesses.turn():
+            self.guesses.check_name(place, name, context.now)  # others may have failed while this one waited
             user = await self.prove(context, name, password)
             if user is None:
                 self.guesses.fail_address(call.remote, context.now)
-                self.guesses.fail_name(org_id, name, context.now)
+                self.guesses.fail_name(place, name, context.now)
                 raise InvalidRequest("invalid username or password")
-            self.guesses.forgive(org_id, name)
-        finally:
-            self._one.release()
+            self.guesses.forgive(place, name)
         return Reply(login=settings.login_of(f"user/{name}", user, {"username": name}, alias=name))
 
     async def prove(self, context: Context, name: str, password: str) -> dict[str, Any] | None:
@@ -146,9 +127,9 @@ class _Method:
         return user if same and user is not _NOBODY and len(password) <= _LONGEST else None
 
 
-def make() -> Engine:
-    """The method, for one vault."""
-    r = _Method()
+def make(guesses: Guesses) -> Engine:
+    """The method, for one mount."""
+    r = _Method(guesses)
     password, update = {Operation.CREATE: r.change}, settings.fields(settings.TOKEN)
     return Engine(
         "userpass",
@@ -166,6 +147,10 @@ def make() -> Engine:
             ),
         ),
     )
+
+
+def _place(context: Context) -> str:
+    return f"{context.caller.org}/{context.mount}"
 
 
 def _path(name: str) -> str:

@@ -28,8 +28,9 @@ from keyhole.core.times import format_time
 from keyhole.scrub import Scrubber
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_id
+from keyhole.vault.lending import Lent
 from keyhole.vault.recording import refusal_of
-from keyhole.vault.vault import Lent, Vault
+from keyhole.vault.vault import Vault
 
 CALLS = 1000
 """Calls that one capture holds; the oldest make room."""

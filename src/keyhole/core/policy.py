@@ -262,6 +262,17 @@ class Acl:
             for fixed, bucket in self._wild.items()
         )
 
+    def resultant(self) -> dict[str, Any]:
+        """All rules, as ``sys/internal/ui/resultant-acl`` answers them; the path of a glob is without its star."""
+        if self._root:
+            return {"root": True, "exact_paths": {}, "glob_paths": {}}
+        rules = [wild.rule for bucket in self._wild.values() for wild in bucket]
+        return {
+            "root": False,
+            "exact_paths": {path: _granted(rule) for path, rule in self._exact.items()},
+            "glob_paths": {rule.path.removesuffix("*"): _granted(rule) for rule in rules},
+        }
+
     def includes(self, rule: PathRule) -> bool:
         """Whether a caller with this list may do all that a rule allows.
 
@@ -284,6 +295,11 @@ class Acl:
                     if candidate.matches(path):
                         return candidate.rule
         return None
+
+
+def _granted(rule: PathRule) -> dict[str, list[str]]:
+    denied = "deny" in rule.capabilities or not rule.capabilities
+    return {"capabilities": ["deny"] if denied else sorted(rule.capabilities)}
 
 
 def _is_pattern(path: str) -> bool:

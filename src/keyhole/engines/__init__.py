@@ -31,6 +31,7 @@ from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
 
 MEMBERS = ("cubbyhole", "kv", "services", "ssh", "totp", "transit")
+SINGLE = ("cubbyhole", "services")  # every org has one, and no other
 
 
 class StorageView(Protocol):

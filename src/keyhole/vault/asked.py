@@ -26,6 +26,8 @@ def decide(caller: Caller, asked: Asked) -> Decision:
     """What the caller's policies say of it."""
     if caller.scope == "proxy":
         return Decision(allowed=False, reason="this token can do nothing but make calls through the proxy")
+    if asked.target.route.open:
+        return Decision(allowed=True)  # anybody gets the answer; what it says may depend on who asks
     sudo = asked.request.operation in asked.target.route.sudo or asked.operation in asked.target.route.sudo
     decision = caller.acl.decide(asked.operation, asked.path, parameters=asked.request.data, sudo=sudo)
     if not decision and asked.operation is Operation.CREATE:

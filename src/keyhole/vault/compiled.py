@@ -1,4 +1,4 @@
-"""What is compiled per org: access lists of sets of policies, the services, the callers of live tokens.
+"""What is compiled per org: the mounts, access lists of sets of policies, the services, the callers of live tokens.
 
 Everything here is derived from the store and checked against it on every request: while the store's generation is the
 same nothing was written at all; when it moved, the org's epoch tells whether its configuration changed, and a token is
@@ -16,6 +16,8 @@ from keyhole.core.policy import ROOT, Acl, PathRule
 from keyhole.core.service import Service
 from keyhole.stores import Store
 from keyhole.vault.identity.known import Known
+from keyhole.vault.mount_table import MountTables
+from keyhole.vault.mounts import Mounts
 from keyhole.vault.orgs import Org, Orgs
 from keyhole.vault.tokens import Token
 
@@ -31,6 +33,7 @@ class OrgState:
         org: the org.
         epoch: revision of its epoch entry.
         generation: of the store when that was last found true.
+        mounts: what answers at which path.
         known: its identities; replaced when they change, which happens with logins and costs nothing else.
         rules: of each policy by name, loaded when first needed.
         acls: of each set of policies, for an entity at a version of it, and for these services only.
@@ -44,6 +47,7 @@ class OrgState:
     org: Org
     epoch: int
     generation: int
+    mounts: Mounts
     known: Known
     rules: dict[str, list[PathRule]] = field(default_factory=dict)
     acls: dict[tuple[object, ...], Acl] = field(default_factory=dict)
@@ -60,14 +64,26 @@ class Compiled:
     Args:
         store: asked for its generation on every request.
         orgs: to read an org anew.
+        tables: to read the mounts of an org.
         load_policy: ``(org_id, name)`` to its rules; an unknown policy grants nothing.
     """
 
-    def __init__(self, store: Store, orgs: Orgs, load_policy: Callable[[str, str], Awaitable[list[PathRule]]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        orgs: Orgs,
+        tables: MountTables,
+        load_policy: Callable[[str, str], Awaitable[list[PathRule]]],
+    ) -> None:
         self._store = store
         self._orgs = orgs
+        self._tables = tables
         self._load_policy = load_policy
         self._states: dict[str, OrgState] = {}
+
+    def forget(self) -> None:
+        """Compile everything anew."""
+        self._states.clear()
 
     def current(self, org_id: str) -> OrgState | None:
         """The state of an org as of now, when that is known at once; else ask ``state``."""
@@ -91,7 +107,8 @@ class Compiled:
         except NotFound:
             self._states.pop(org_id, None)
             raise Unauthenticated("the token is not valid", "its org does not exist any more") from None
-        state = self._states[org_id] = OrgState(org, epoch.revision, generation, Known(people.revision))
+        mounts = await self._tables.load(org_id, state.mounts if state is not None else None)
+        state = self._states[org_id] = OrgState(org, epoch.revision, generation, mounts, Known(people.revision))
         return state
 
     def last(self, org_id: str) -> OrgState | None:

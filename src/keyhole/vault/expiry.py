@@ -391,8 +391,8 @@ class Expiry:
 
 def mount_of(vault: Vault, state: OrgState, mount_id: str) -> Mount | None:
     """The mount of this id; ``None`` when it is gone."""
-    del state
-    return next((mount for mount in vault.mounts if mount.id == mount_id), None)
+    latest = vault.compiled.last(state.org.id) or state
+    return latest.mounts.by_id(mount_id)
 
 
 def _chance() -> float:

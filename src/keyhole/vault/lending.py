@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from keyhole.core.errors import InternalError, NotFound
+from keyhole.core.record import Intent
 from keyhole.core.service import CERTIFICATE, Service
 from keyhole.core.value import Secret
 from keyhole.engines import Context, Lend
+
+
+class Lent(NamedTuple):
+    """What the door gives for one use.
+
+    Attributes:
+        secrets: by field; only the road may have them.
+        intent: to be concluded when the use ends.
+        service: as it was when it was used.
+    """
+
+    secrets: dict[str, Secret]
+    intent: Intent
+    service: Service
 
 
 async def open_loan(lend: Lend, context: Context, service: Service) -> dict[str, Secret]:

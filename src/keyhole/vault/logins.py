@@ -1,15 +1,18 @@
-"""Logins at the door: requests that need no token, because they prove who asks and get one.
+"""Logins at the door, and what else needs no token: requests to open routes, in the org that is asked.
 
     prove - record - make the token - record
 
 A proof that fails is a stranger's refusal: recorded within their bounds, in the journal of the org root, by its path
-and address, without anything that was sent. An org that does not exist is answered like a wrong proof, after its work.
+and address, without anything that was sent. An org that does not exist is answered as one that holds nothing, and a
+login method that is not there as one that knows nobody: no answer tells which orgs and mounts there are.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from keyhole import auth
 from keyhole.core.errors import InternalError, KeyholeError, NotFound, Unauthenticated
 from keyhole.core.identity import Caller, Login
 from keyhole.core.path import parse_path
@@ -18,7 +21,10 @@ from keyhole.engines import Call
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity import standing
 from keyhole.vault.identity.entering import enter
-from keyhole.vault.mounts import Mounts, Target
+from keyhole.vault.identity.known import Known
+from keyhole.vault.mount_table import load_engine
+from keyhole.vault.mounts import AUTH, Mount, Mounts, Target, unset
+from keyhole.vault.orgs import NO_ORG, Org
 from keyhole.vault.recording import intent_of
 from keyhole.vault.tokens import MOUNT, Grant, auth_block
 
@@ -28,24 +34,58 @@ if TYPE_CHECKING:
 _WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 
 
-def login_at(mounts: Mounts, request: Request) -> Target | None:
-    """The open route that is asked for, if it is one."""
-    if not request.path.startswith("auth/") or request.operation not in _WRITES:
+async def log_in(vault: Vault, request: Request) -> Reply | None:
+    """Answer a login with a token, or refuse it; ``None`` for what is no login. A token that came along means nothing.
+
+    Raises:
+        KeyholeError: the refusal.
+    """
+    if request.operation not in _WRITES:
         return None
-    try:
-        target = mounts.resolve(request.operation, parse_path(request.path))
-    except KeyholeError:
-        return None  # the door says what is wrong with it, to who may know
-    return target if target.route.open else None
+    state = await _state(vault, request.org)
+    target = _open_route(state, request)
+    return await _serve(vault, request, state, target) if target is not None else None
 
 
-async def log_in(vault: Vault, request: Request, target: Target) -> Reply:
-    """Answer a login with a token, or refuse it. A token that comes with the request counts for nothing."""
+async def answer_stranger(vault: Vault, request: Request, error: Unauthenticated) -> Reply:
+    """What somebody without a valid token gets: an open route's answer, else the refusal, which is recorded.
+
+    What an open route says to everybody is not recorded one by one; its refusals are.
+
+    Raises:
+        KeyholeError: the refusal.
+    """
+    state = await _state(vault, request.org)
+    target = _open_route(state, request)
+    if target is None:
+        state = _with_decoy(vault, state, request)
+        target = _open_route(state, request)
+    if target is None:
+        await vault.record_unknown(request, error)
+        raise error
+    return await _serve(vault, request, state, target)
+
+
+async def _serve(vault: Vault, request: Request, state: OrgState, target: Target) -> Reply:
     try:
-        state, login = await _prove(vault, request, target)
+        reply = await _ask(vault, request, state, target)
     except KeyholeError as error:
         await vault.record_unknown(request, error)
         raise
+    if reply.login is None:
+        return reply
+    return await _give_token(vault, request, state, target, reply.login)
+
+
+async def _ask(vault: Vault, request: Request, state: OrgState, target: Target) -> Reply:
+    stranger = Caller(state.org.name, state.org.id, "", "", "full", (), await vault.compiled.acl(state, ()))
+    context = vault.context(state, stranger, target.mount)
+    operation = Operation.UPDATE if request.operation in _WRITES else request.operation
+    path = parse_path(request.path, listing=operation is Operation.LIST)
+    return await target.handler(context, Call(operation, path, target.params, request.data, request.remote)) or Reply()
+
+
+async def _give_token(vault: Vault, request: Request, state: OrgState, target: Target, login: Login) -> Reply:
     acl = await vault.compiled.acl(state, ())
     caller = Caller(state.org.name, state.org.id, login.name, "", "full", (), acl)
     record = intent_of(caller, request, Operation.UPDATE, parse_path(request.path), "")
@@ -62,49 +102,62 @@ async def log_in(vault: Vault, request: Request, target: Target) -> Reply:
     return reply
 
 
-async def _prove(vault: Vault, request: Request, target: Target) -> tuple[OrgState, Login]:
-    state, data, params = await _org(vault, request.org), request.data, target.params
-    known = state is not None
-    if state is None:
-        state = await vault.compiled.state(vault.root_org)
-        data = {name: _nobody(vault, request.org, value) for name, value in data.items()}
-        params = {name: str(_nobody(vault, request.org, value)) for name, value in params.items()}
-    stranger = Caller(state.org.name, state.org.id, "", "", "full", (), await vault.compiled.acl(state, ()))
-    context = vault.context(state, stranger, target.mount)
-    call = Call(Operation.UPDATE, parse_path(request.path), params, data, request.remote)
-    reply = await target.handler(context, call)
-    if reply is None or reply.login is None or not known:
-        raise Unauthenticated("permission denied", "the login was refused")
-    return state, reply.login
-
-
-def _nobody(vault: Vault, org: str, value: object) -> object:
-    """What stands for a text that was sent to an org that does not exist: nobody's, and the same for the same text."""
-    return vault.tokens.hash(f"{org}\0{value.lower()}".encode()) if value and isinstance(value, str) else value
-
-
-async def _org(vault: Vault, name: str) -> OrgState | None:
-    if not name:
-        return await vault.compiled.state(vault.root_org)
+def _open_route(state: OrgState, request: Request) -> Target | None:
+    """The open route that is asked for, if it is one."""
     try:
-        return await vault.compiled.state((await vault.orgs.by_name(name)).id)
+        path = parse_path(request.path, listing=request.operation is Operation.LIST)
+        target = state.mounts.resolve(request.operation, path)
+    except KeyholeError:
+        return None  # the door says what is wrong with it, to who may know
+    return target if target.route.open else None
+
+
+def _with_decoy(vault: Vault, state: OrgState, request: Request) -> OrgState:
+    """The org with a login method that knows nobody where one is asked for and nothing is mounted.
+
+    Of which type it is follows from the path, or from a keyed hash: always the same for one path of one org.
+    """
+    top, _, below = request.path.partition("/")
+    kind, _, rest = below.partition("/")
+    if f"{top}/" != AUTH or not kind or not rest or state.mounts.find(f"{request.path}/") is not None:
+        return state
+    path = f"{AUTH}{kind}/"
+    if kind not in auth.MEMBERS:
+        digest = vault.tokens.hash(f"{state.org.name}\0{path}".encode())
+        kind = auth.MEMBERS[int(digest[:8], 16) % len(auth.MEMBERS)]
+    engine = vault.decoys.get(kind)
+    if engine is None:
+        engine = vault.decoys[kind] = load_engine(path, kind, {}, vault.tables.guesses)
+    mounts = Mounts([Mount(path, "none", engine, kind, config=unset(path))])
+    return replace(state, org=replace(state.org, id=NO_ORG), mounts=mounts)
+
+
+async def _state(vault: Vault, name: str) -> OrgState:
+    """The org that is asked; for one that does not exist a state without anything in it."""
+    try:
+        org_id = await vault.orgs.id_of(name) if name else vault.root_org
+        return vault.compiled.current(org_id) or await vault.compiled.state(org_id)
     except (NotFound, Unauthenticated):
-        return None
+        await vault.store.generation()  # as much work as for an org that is there
+        return OrgState(Org(NO_ORG, name, "", 0.0), 0, 0, vault.bare_mounts, Known(0))
 
 
 async def _token(vault: Vault, state: OrgState, login: Login, target: Target) -> Reply:
+    mount = target.mount
     grant = Grant(
         name=login.name,
         policies=login.policies,
         ttl=login.ttl,
+        default_ttl=mount.default_ttl,
         explicit_max=login.explicit_max,
         period=login.period,
         uses=login.uses,
         meta=login.meta,
-        max_ttl=login.max_ttl,
+        max_ttl=min(login.max_ttl or mount.max_ttl, mount.max_ttl),
         cidrs=login.cidrs,
-        path=f"{target.mount.path}login",
-        entity_id=await enter(vault, state, target.mount, login),
+        path=f"{mount.path}login",
+        mount=mount.id,
+        entity_id=await enter(vault, state, mount, login),
     )
     now = vault.clock.now()
     org_id = "" if state.org.id == vault.root_org else state.org.id

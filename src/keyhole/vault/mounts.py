@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from typing import Any
 
-from keyhole import engines
-from keyhole.core.errors import NotFound
+from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL
 from keyhole.core.request import Operation
 from keyhole.engines import Engine, Handler, Route
 
+AUTH = "auth/"
 _RESOLVED = 4096
+_COMPILED = 1024
 _WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 
 
@@ -22,21 +24,53 @@ class Mount:
     """An engine at a path.
 
     Attributes:
-        path: with its trailing slash.
+        path: with its trailing slash; that of a login method begins with ``auth/``.
         id: names its storage; stays when the mount moves.
         made: the engine, or what loads it when it is first asked: a command asks one or two of them.
+        type: as it was asked for.
         description: for people.
+        accessor: names it in identities and records.
+        uuid: shown to people; that of a mount which somebody made is its id.
+        options: of the engine, such as the version of ``kv``.
+        config: what was tuned, in Vault's names.
+        local: said when it was made; a single cluster has no use for it.
+        seal_wrap: said when it was made; everything here is sealed anyway.
+        fixed: part of every org; it can be neither moved nor disabled.
     """
 
     path: str
     id: str
     made: Engine | Callable[[], Engine]
+    type: str
     description: str = ""
+    accessor: str = ""
+    uuid: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    local: bool = False
+    seal_wrap: bool = False
+    fixed: bool = False
 
     @functools.cached_property
     def engine(self) -> Engine:
         """What answers."""
         return self.made if isinstance(self.made, Engine) else self.made()
+
+    @functools.cached_property
+    def max_ttl(self) -> int:
+        """Seconds that something made here lives at most: what was tuned, else the system's own."""
+        return int(self.config.get("max_lease_ttl", 0)) or SYSTEM_MAX_TTL
+
+    @functools.cached_property
+    def default_ttl(self) -> int:
+        """Seconds that something made here lives unless it is said; never more than ``max_ttl``."""
+        return min(int(self.config.get("default_lease_ttl", 0)) or SYSTEM_DEFAULT_TTL, self.max_ttl)
+
+
+def unset(path: str) -> dict[str, Any]:
+    """The settings of a mount at a path of which nothing was said."""
+    settings: dict[str, Any] = {"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": False}
+    return {**settings, "token_type": "default-service"} if path.startswith(AUTH) else settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +84,20 @@ class Target:
 
 
 class Mounts:
-    """The table of mounts of a vault."""
+    """The mounts of an org.
 
-    def __init__(self, mounts: Iterable[Mount]) -> None:
+    Args:
+        mounts: no path of one lies below another's.
+        revision: of the stored table that they were read from.
+        going: those that are being removed; they answer nothing, and what they leased is still to be taken back.
+    """
+
+    def __init__(self, mounts: Iterable[Mount], revision: int = 0, going: Iterable[Mount] = ()) -> None:
+        self.revision = revision
+        self._going = tuple(going)
         self._resolved: dict[tuple[Operation, str], Target] = {}
-        self._mounts: list[Mount] = []
+        self._mounts = sorted(mounts, key=lambda each: len(each.path), reverse=True)
         self._tables: dict[str, list[tuple[re.Pattern[str], Route]]] = {}
-        for mount in mounts:
-            self.add(mount)
-
-    def add(self, mount: Mount) -> None:
-        """Put one more mount into the table."""
-        self._mounts.append(mount)
-        self._resolved.clear()
-        self._mounts.sort(key=lambda each: len(each.path), reverse=True)
 
     def __iter__(self) -> Iterator[Mount]:
         """All mounts, the longest path first."""
@@ -75,6 +109,24 @@ class Mounts:
             if mount.path == path:
                 return mount
         raise NotFound(f"there is no mount at {path}")
+
+    def by_id(self, mount_id: str) -> Mount | None:
+        """The mount of this id, also one that is being removed."""
+        return next((mount for mount in (*self._mounts, *self._going) if mount.id == mount_id), None)
+
+    def find(self, path: str) -> Mount | None:
+        """The mount that answers at a path that ends in a slash."""
+        return next((mount for mount in self._mounts if path.startswith(mount.path)), None)
+
+    def require_free(self, path: str, besides: str = "") -> None:
+        """Raises ``InvalidRequest`` when a mount is at, above or below a path; one of id ``besides`` does not count.
+
+        Two never lie within each other, so a path has one mount whatever others are made.
+        """
+        for mount in self._mounts:
+            if mount.id != besides and (path.startswith(mount.path) or mount.path.startswith(path)):
+                there = mount.path.removeprefix(AUTH)
+                raise InvalidRequest(f"path is already in use at {there}", "choose another path")
 
     def resolve(self, operation: Operation, path: str) -> Target:
         """The handler for an operation on a path.
@@ -97,11 +149,9 @@ class Mounts:
 
     def _resolve(self, operation: Operation, path: str) -> Target:
         wanted = Operation.CREATE if operation in _WRITES else operation
-        folder = path if path.endswith("/") else f"{path}/"
+        mount = self.find(path if path.endswith("/") else f"{path}/")
         fits = False
-        for mount in self._mounts:
-            if not folder.startswith(mount.path):
-                continue
+        if mount is not None:
             below = path[len(mount.path) :]
             for pattern, route in self._table(mount):
                 match = pattern.fullmatch(below)
@@ -110,7 +160,6 @@ class Mounts:
                 fits = True
                 if handler := route.handlers.get(wanted):
                     return Target(mount, route, handler, match.groupdict())
-            break
         if fits:
             raise UnsupportedOperation("unsupported operation")
         raise NotFound(f"no handler for route '{path}'")
@@ -119,21 +168,16 @@ class Mounts:
         """A mount's routes, compiled when it is first asked: a command asks one or two of them."""
         table = self._tables.get(mount.path)
         if table is None:
-            table = self._tables[mount.path] = [(route.compiled(), route) for route in mount.engine.routes]
+            table = self._tables[mount.path] = [(_compiled(route.pattern), route) for route in mount.engine.routes]
         return table
+
+
+@functools.lru_cache(maxsize=_COMPILED)  # the mounts of all orgs have the same few engines
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return Route(pattern, {}).compiled()
 
 
 class UnsupportedOperation(NotFound):
     """The path exists and does not take this operation."""
 
     status = 405
-
-
-def standard() -> list[Mount]:
-    """The mounts that every org has."""
-    return [
-        Mount("secret/", "kv", partial(engines.load, "kv"), "versioned secrets"),
-        Mount("services/", "services", partial(engines.load, "services"), "where secrets may go"),
-        Mount("cubbyhole/", "cubbyhole", partial(engines.load, "cubbyhole"), "a drawer for each token"),
-        Mount("transit/", "transit", partial(engines.load, "transit"), "encryption as a service"),
-    ]

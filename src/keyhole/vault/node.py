@@ -360,8 +360,7 @@ class Node:
         if credential is not None:
             await _require_sealer(vault, credential)
         more = self._extend(vault) if self._extend is not None else ()
-        for mount in tables(vault, History(self.store, keys, vault_id), self.seal_soon, more):
-            vault.mounts.add(mount)
+        vault.fix_mounts(tables(vault, History(self.store, keys, vault_id), self.seal_soon, more))
         if clock.anomaly > _CLOCK_NOISE:
             record = Record(phase=Phase.EVENT, id=new_id(), operation="clock", result="the clock was set back")
             journal.outcome(record.encode(), root.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,11 +11,12 @@ from keyhole.core.errors import Conflict, InvalidRequest, NotFound
 from keyhole.core.identity import ROOT_ORG
 from keyhole.stores import Batch, Delete, Put, Store
 from keyhole.vault.keys import SYSTEM, Keys, new_id, ring_key
-from keyhole.vault.storage import Change, Storage, Write
+from keyhole.vault.storage import Change, Nowhere, Storage, Write
 
 EGRESS = ("deny", "allow", "log")
 TRIPWIRE = ("stop", "revoke", "off")
 IDENTITIES = "entities"
+NO_ORG = "nobody"  # stands for the id of an org that does not exist
 _PAGE = 500
 
 
@@ -71,12 +73,16 @@ class Orgs:
             storage = self._storages[org_id, mount] = self._open(org_id, mount, epoch)
         return storage
 
-    async def by_name(self, name: str) -> Org:
-        """The org of this name, with its keyring loaded. Raises ``NotFound``."""
+    async def id_of(self, name: str) -> str:
+        """The id of the org of this name. Raises ``NotFound``."""
         item = await self._directory.get_one(f"name/{name}")
         if item.data is None:
             raise NotFound(f"there is no org {name!r}", "keyhole org list")
-        return await self.by_id(item.data.decode())
+        return item.data.decode()
+
+    async def by_name(self, name: str) -> Org:
+        """The org of this name, with its keyring loaded. Raises ``NotFound``."""
+        return await self.by_id(await self.id_of(name))
 
     async def by_id(self, org_id: str) -> Org:
         """The org of this id, with its keyring loaded. Raises ``NotFound``."""
@@ -148,10 +154,13 @@ class Orgs:
         await self.purge(org.id)
         self._known.pop(org.id, None)
 
-    async def purge(self, org_id: str) -> None:
-        """Remove what is left of an org that was deleted."""
-        while keys := await self._store.list(f"{org_id}/", limit=_PAGE):
-            await self._bury(keys)
+    async def purge(self, org_id: str, mount: str = "") -> None:
+        """Remove what is left of an org that was deleted, or of one mount of an org."""
+        below = f"{org_id}/{mount}/" if mount else f"{org_id}/"
+        while keys := await self._store.list(below, limit=_PAGE):
+            with contextlib.suppress(Conflict):  # another node removes the same, or a last write came between
+                await self._bury(keys)
+        self._storages.pop((org_id, mount), None)
 
     async def _bury(self, keys: list[str]) -> None:
         entries = await self._store.get(keys)
@@ -170,6 +179,8 @@ class Orgs:
         async def reserve(count: int) -> None:
             await self._keys.reserve(org_id, count)
 
+        if org_id == NO_ORG:
+            return Nowhere(self._store, lambda: self._keys.ring(SYSTEM), org_id, mount, reserve)
         return Storage(self._store, lambda: self._keys.ring(org_id), org_id, mount, reserve, epoch)
 
 

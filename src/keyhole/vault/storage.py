@@ -183,3 +183,25 @@ class Storage:
             key = self.key(write.path)
             where = Where(self._org, self._mount, key, write.expected + 1)
             yield Put(key, keyring.seal(write.data, where), write.expected, write.due)
+
+
+class Nowhere(Storage):
+    """The storage of an org that does not exist: nothing lies there, at the cost of looking, and nothing stays."""
+
+    async def get(self, *paths: str) -> list[Item]:
+        """Nothing."""
+        await self._store.get([self.key(path) for path in paths])
+        return [Item(None, 0) for _ in paths]
+
+    async def get_one(self, path: str) -> Item:
+        """Nothing."""
+        [item] = await self.get(path)
+        return item
+
+    async def list(self, prefix: str = "", *, recursive: bool = False) -> Paths:
+        """Nothing."""
+        await self._store.list(f"{self._org}/{self._mount}/{prefix}", delimiter="" if recursive else "/")
+        return []
+
+    async def commit(self, change: Change, *stands_on: Check) -> None:
+        """Forgets it."""

@@ -12,8 +12,10 @@ from keyhole.stores import Batch, Delete
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import HANDOVER, SYSTEM
 from keyhole.vault.leases import MOUNT as LEASES
+from keyhole.vault.mount_table import MOUNT as MOUNTS
 from keyhole.vault.storage import Change, Storage
 from keyhole.vault.sys.tokens import end_tokens
+from keyhole.vault.sys.unmounting import remove_disabled
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
 
@@ -39,7 +41,7 @@ class Sweeper:
                 continue
             org_id, _, rest = key.partition("/")
             mount = rest.partition("/")[0]
-            if org_id == SYSTEM or mount not in {TOKENS, LEASES, *_PASSING}:
+            if org_id == SYSTEM or mount not in {TOKENS, LEASES, MOUNTS, *_PASSING}:
                 stuck += 1
                 continue
             try:
@@ -48,6 +50,8 @@ class Sweeper:
                     continue
                 if mount == LEASES:
                     leases.setdefault(org_id, []).append(key)
+                elif mount == MOUNTS:
+                    await remove_disabled(vault, org_id, again=True)
                 elif mount == TOKENS:
                     path = vault.storage(org_id, TOKENS).path(key)
                     ended += await end_tokens(vault, org_id, path.rpartition("/")[2])

@@ -12,13 +12,13 @@ import json
 import re
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, Unauthenticated
 from keyhole.core.identity import RunContext, Scope
-from keyhole.core.lease import SYSTEM_MAX_TTL, Term, compute_term
+from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Term, compute_term
 from keyhole.crypto.mac import MacKey
 from keyhole.vault.storage import Change, Storage, Write
 
@@ -54,6 +54,7 @@ class Token:
         cidrs: addresses from which it counts; none for all.
         path: where it was made.
         entity_id: whose it is; empty for nobody's.
+        mount: id of the login method's mount that gave it; empty for one that a token made.
         revision: of the entry.
     """
 
@@ -77,6 +78,7 @@ class Token:
     cidrs: tuple[str, ...] = ()
     path: str = "auth/token/create"
     entity_id: str = ""
+    mount: str = ""
     revision: int = 0
 
     def live(self, now: float) -> bool:
@@ -90,7 +92,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a new token shall be; see ``Token`` for the fields."""
+    """What a new token shall be; see ``Token`` for the fields. ``default_ttl`` is for when ``ttl`` is not set."""
 
     name: str
     policies: tuple[str, ...]
@@ -104,10 +106,12 @@ class Grant:
     meta: Mapping[str, str] = field(default_factory=dict)
     run: RunContext = field(default_factory=RunContext)
     bound: bool = False
+    default_ttl: int = 0
     max_ttl: int = 0
     cidrs: tuple[str, ...] = ()
     path: str = "auth/token/create"
     entity_id: str = ""
+    mount: str = ""
 
 
 def read_form(token: bytes) -> str | None:
@@ -161,13 +165,11 @@ class Tokens:
         Raises:
             Unauthenticated: the parent was revoked meanwhile.
         """
-        clear = clear or "hvs." + "".join(secrets.choice(_ALPHABET) for _ in range(44)) + (
-            f".{org_id}" if org_id else ""
-        )
+        clear = clear or f"hvs.{_random(44)}" + (f".{org_id}" if org_id else "")
         term = _term(grant)
         token = Token(
             id=self.hash(clear.encode()),
-            accessor="".join(secrets.choice(_ALPHABET) for _ in range(24)),
+            accessor=_random(24),
             name=grant.name,
             policies=tuple(sorted(set(grant.policies))),
             scope=grant.scope,
@@ -186,6 +188,7 @@ class Tokens:
             cidrs=grant.cidrs,
             path=grant.path,
             entity_id=grant.entity_id,
+            mount=grant.mount,
         )
         for _ in range(_RETRIES):
             try:
@@ -203,6 +206,12 @@ class Tokens:
         """The entry of a token, expired or not."""
         item = await storage.get_one(f"t/{token_id}")
         return _decode(token_id, item.data, item.revision) if item.data is not None else None
+
+    async def get_many(self, storage: Storage, token_ids: Sequence[str]) -> list[Token]:
+        """The entries of those of these tokens that are there."""
+        items = await storage.get(*(f"t/{token_id}" for token_id in token_ids))
+        pairs = zip(token_ids, items, strict=True)
+        return [_decode(token_id, item.data, item.revision) for token_id, item in pairs if item.data is not None]
 
     async def by_accessor(self, storage: Storage, accessor: str) -> Token | None:
         """The entry that an accessor names."""
@@ -324,13 +333,22 @@ def auth_block(token: Token, now: float, clear: str, identity_policies: tuple[st
     }
 
 
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
 def _term(grant: Grant) -> Term:
-    maximum = _maximum(grant.max_ttl)
-    return compute_term(requested=grant.ttl, maximum=maximum, explicit_max=grant.explicit_max, period=grant.period)
+    return compute_term(
+        requested=grant.ttl,
+        default=grant.default_ttl or SYSTEM_DEFAULT_TTL,
+        maximum=_maximum(grant.max_ttl),
+        explicit_max=grant.explicit_max,
+        period=grant.period,
+    )
 
 
 def _maximum(max_ttl: int) -> int:
-    return min(max_ttl or SYSTEM_MAX_TTL, SYSTEM_MAX_TTL)
+    return max_ttl or SYSTEM_MAX_TTL
 
 
 def _creation(token: Token, parent: Token | None) -> Change:

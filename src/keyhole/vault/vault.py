@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from keyhole.core.errors import (
     InternalError,
@@ -28,9 +27,9 @@ from keyhole.core.record import Intent, Record
 from keyhole.core.request import Credential, Operation, Reply, Request
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
-from keyhole.engines import Context, services
+from keyhole.engines import Context, Engine, services
 from keyhole.stores import Store
-from keyhole.vault import mounts, policies
+from keyhole.vault import policies
 from keyhole.vault.asked import Asked, decide, intent_for
 from keyhole.vault.audit import Journal
 from keyhole.vault.callers import authenticate
@@ -40,10 +39,11 @@ from keyhole.vault.dispatch import WRITES, dispatch
 from keyhole.vault.expiry import Expiry
 from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.leases import Leases
-from keyhole.vault.lending import open_loan
-from keyhole.vault.logins import log_in, login_at
-from keyhole.vault.mounts import Mount, Mounts
-from keyhole.vault.orgs import Orgs
+from keyhole.vault.lending import Lent, open_loan
+from keyhole.vault.logins import answer_stranger, log_in
+from keyhole.vault.mount_table import MountTables
+from keyhole.vault.mounts import AUTH, Mount, Mounts
+from keyhole.vault.orgs import NO_ORG, Orgs
 from keyhole.vault.recording import intent_of, refusal_of
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
@@ -52,20 +52,6 @@ from keyhole.vault.tokens import Tokens, read_form
 _SECRETS = "secret/"
 _SERVICES = "services/"
 HONEY = "honey"
-
-
-class Lent(NamedTuple):
-    """What the door gives for one use.
-
-    Attributes:
-        secrets: by field; only the road may have them.
-        intent: to be concluded when the use ends.
-        service: as it was when it was used.
-    """
-
-    secrets: dict[str, Secret]
-    intent: Intent
-    service: Service
 
 
 Alarm = Callable[[OrgState, Caller, str, str, str], Awaitable[None]]
@@ -97,11 +83,19 @@ class Vault:
         self.default_egress = "deny"
         self.alarm: Alarm = _no_alarm
         self.tokens = Tokens(keys.token_key)
-        self.mounts = Mounts(mounts.standard())
-        self.compiled = Compiled(store, self.orgs, self._policy)
+        self.tables = MountTables(orgs)
+        self.bare_mounts = Mounts(())
+        self.decoys: dict[str, Engine] = {}
+        self.compiled = Compiled(store, orgs, self.tables, self._policy)
         self.strangers = Strangers(clock, journal, root_org)
         self.leases = Leases(self.storage, self.tokens)
         self.expiry = Expiry(self)
+
+    def fix_mounts(self, fixed: list[Mount]) -> None:
+        """Say which mounts every org has for good."""
+        self.tables.fixed = fixed
+        self.compiled.forget()
+        self.bare_mounts = self.tables.standard(NO_ORG)
 
     async def handle(self, request: Request) -> Reply:
         """Do what is asked, or refuse it.
@@ -120,9 +114,15 @@ class Vault:
         return reply
 
     async def _handle(self, request: Request) -> Reply:
-        if (target := login_at(self.mounts, request)) is not None:
-            return await log_in(self, request, target)
-        state, caller = self.recognise(request.credential, request.org) or await self._admit(request)
+        if request.path.startswith(AUTH) and (reply := await log_in(self, request)) is not None:
+            return reply
+        known = self.recognise(request.credential, request.org)
+        if known is None:
+            try:
+                known = await self.authenticate(request.credential, request.org, remote=request.remote)
+            except Unauthenticated as error:
+                return await answer_stranger(self, request, error)
+        state, caller = known
         if request.operation is Operation.USE:
             lent = await self.use(state, caller, request, request.path)
             return Reply(lent=lent.secrets, data={"record": lent.intent, "service": lent.service})
@@ -169,13 +169,6 @@ class Vault:
             return None
         return state, known[2]
 
-    async def _admit(self, request: Request) -> tuple[OrgState, Caller]:
-        try:
-            return await self.authenticate(request.credential, request.org, remote=request.remote)
-        except Unauthenticated as error:
-            await self.record_unknown(request, error)
-            raise
-
     async def authenticate(
         self, credential: Credential, org: str = "", *, spend: bool = True, remote: str = ""
     ) -> tuple[OrgState, Caller]:
@@ -199,12 +192,17 @@ class Vault:
     def context(self, state: OrgState, caller: Caller, mount: Mount) -> Context:
         """What an engine is given."""
         storage = self.storage(state.org.id, mount.id, configures=mount.engine.configures)
-        return Context(storage, self.clock.now(), caller, mount.path)
+        return Context(storage, self.clock.now(), caller, mount.path, mount.default_ttl, mount.max_ttl)
+
+    def mounts_of(self, caller: Caller) -> Mounts:
+        """The mounts of the org of a caller who was authenticated in this same request."""
+        state = self.compiled.last(caller.org_id)
+        return state.mounts if state is not None else self.bare_mounts
 
     async def services(self, state: OrgState) -> Mapping[str, Service]:
         """The services of an org, by name."""
         if state.services is None:
-            mount = self.mounts.at(_SERVICES)
+            mount = state.mounts.at(_SERVICES)
             owner = Caller(state.org.name, state.org.id, "", "", "full", (), await self.compiled.acl(state, ()))
             loaded = await services.load_all(self.context(state, owner, mount))
             state.services = {service.name: service for service in loaded}
@@ -236,7 +234,7 @@ class Vault:
         """The canonical path and who answers it; a write is told apart into create and update."""
         path = parse_path(request.path, listing=request.operation is Operation.LIST)
         try:
-            target = self.mounts.resolve(request.operation, path)
+            target = state.mounts.resolve(request.operation, path)
         except NotFound as error:
             # Only who may do everything learns that there is no such route; others cannot probe for mounts.
             if not caller.allows(request.operation.value, path):
@@ -326,7 +324,7 @@ class Vault:
 
     async def _lend(self, state: OrgState, caller: Caller, service: Service) -> dict[str, Secret]:
         """Internal operation: open secrets for the road. There is no route to it."""
-        mount = self.mounts.at(_SECRETS)
+        mount = state.mounts.at(_SECRETS)
         lend = mount.engine.lend
         if lend is None:
             raise InternalError("the mount of secrets cannot lend")

@@ -50,10 +50,10 @@ _NO_SECRET_ID: dict[str, Any] = {"metadata": {}, "cidr_list": [], "token_bound_c
 
 
 class _Method:
-    """The handlers of a vault."""
+    """The handlers of a mount."""
 
-    def __init__(self) -> None:
-        self.guesses = Guesses()
+    def __init__(self, guesses: Guesses) -> None:
+        self.guesses = guesses
 
     async def exists(self, context: Context, params: Mapping[str, str]) -> bool:
         return (await context.storage.get_one(f"role/{params['role'].lower()}")).data is not None
@@ -237,9 +237,9 @@ class _Method:
         return {Operation.READ: read, Operation.CREATE: write, Operation.DELETE: reset}
 
 
-def make() -> Engine:
-    """The method, for one vault."""
-    r = _Method()
+def make(guesses: Guesses) -> Engine:
+    """The method, for one mount."""
+    r = _Method(guesses)
     write, both = Operation.CREATE, (Operation.CREATE, Operation.DELETE)
     secret, accessor = (Field("secret_id", "the secret id"),), (Field("secret_id_accessor", "its accessor"),)
     new = (

@@ -37,6 +37,8 @@ _LEGACY = (
     "sys/config/cors",
     "sys/key-status",
     "sys/mounts",
+    "sys/auth",
+    "sys/remount",
     "sys/policy",
     "sys/remount",
     "sys/rotate",

@@ -40,7 +40,7 @@ class Desk:
 
     async def places(self, context: Context) -> Places:
         """The mounts that aliases can name, by accessor."""
-        return places(self.vault, await self.state(context))
+        return places(await self.state(context))
 
     async def place(self, context: Context, accessor: str) -> Place:
         """The login mount of this accessor. Raises ``InvalidRequest``."""

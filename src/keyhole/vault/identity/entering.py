@@ -73,7 +73,7 @@ async def enter(vault: Vault, state: OrgState, mount: Mount, login: Login) -> st
     """
     for attempt in range(_RETRIES if login.alias else 0):
         book = Book(vault.orgs.identities(state.org.id))
-        entity = await _entered(book, place_of(state, mount), login, vault.clock.now())
+        entity = await _entered(book, place_of(mount), login, vault.clock.now())
         if entity.disabled:
             raise PolicyDenied("permission denied", "the entity is disabled: ask who may enable it")
         try:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from keyhole.vault.mounts import Mount
 
 if TYPE_CHECKING:
     from keyhole.vault.compiled import OrgState
-    from keyhole.vault.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +21,12 @@ class Place:
     type: str
 
 
-def place_of(state: OrgState, mount: Mount) -> Place:
-    """A mount of the org."""
-    kind = mount.engine.type
-    prefix = "auth_" if mount.path.startswith("auth/") else ""
-    digest = sha256(f"{state.org.id}/{mount.id}".encode()).hexdigest()[:8]
-    return Place(f"{prefix}{kind}_{digest}", mount.path, kind)
+def place_of(mount: Mount) -> Place:
+    """A mount of an org."""
+    return Place(mount.accessor, mount.path, mount.type)
 
 
-def places(vault: Vault, state: OrgState) -> Mapping[str, Place]:
+def places(state: OrgState) -> Mapping[str, Place]:
     """All mounts of the org where somebody can have an alias, by accessor."""
-    found = (place_of(state, mount) for mount in vault.mounts if mount.path.startswith(("auth/", "agents/")))
+    found = (place_of(mount) for mount in state.mounts if mount.path.startswith(("auth/", "agents/")))
     return {place.accessor: place for place in found}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from keyhole import auth
+from keyhole import engines
 from keyhole.engines import Engine, Route
 from keyhole.vault.history import History
 from keyhole.vault.identity import routes as identities
@@ -18,12 +18,15 @@ from keyhole.vault.sys import (
     describe,
     honey,
     leases,
+    mounts,
     orgs,
     passwords,
+    plugins,
     policies,
     system,
     tokens,
     tools,
+    ui,
 )
 from keyhole.vault.vault import Vault
 
@@ -39,18 +42,27 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
         *honey.routes(vault),
         *capabilities.routes(vault),
         *leases.routes(vault),
+        *mounts.routes(vault),
+        *ui.routes(vault),
+        *plugins.ROUTES,
         *system.routes(vault, seal),
         *describe.routes(vault),
         *more,
     )
     return [
-        Mount("sys/", "sys", Engine("system", routes), "the vault itself"),
-        Mount("auth/token/", "token", Engine("token", tokens.routes(vault)), "tokens"),
-        Mount("auth/approle/", "approle", partial(auth.load, "approle"), "machines that log in"),
-        Mount("auth/userpass/", "userpass", partial(auth.load, "userpass"), "people who log in"),
-        Mount("identity/", "identity", Engine("identity", identities.routes(vault)), "entities and groups"),
-        Mount("agents/", "agents", Engine("agents", agents.routes(vault), configures=True), "machine identities"),
-        Mount(
-            "approvals/", "approvals", Engine("approvals", approvals.routes(vault)), "requests that wait for a person"
-        ),
+        Mount("sys/", "sys", Engine("system", routes), "system", "the vault itself"),
+        Mount("auth/token/", "token", Engine("token", tokens.routes(vault)), "token", "tokens"),
+        Mount("cubbyhole/", "cubbyhole", partial(engines.load, "cubbyhole"), "cubbyhole", "a drawer for each token"),
+        Mount("services/", "services", partial(engines.load, "services"), "services", "where secrets may go"),
+        Mount("identity/", "identity", Engine("identity", identities.routes(vault)), "identity", "entities and groups"),
+        Mount("agents/", "agents", _agents(vault), "agents", "machine identities"),
+        Mount("approvals/", "approvals", _approvals(vault), "approvals", "requests that wait for a person"),
     ]
+
+
+def _agents(vault: Vault) -> Engine:
+    return Engine("agents", agents.routes(vault), configures=True)
+
+
+def _approvals(vault: Vault) -> Engine:
+    return Engine("approvals", approvals.routes(vault))

@@ -88,7 +88,7 @@ class _Handlers:
         counts: dict[str, int] = {}
         for lease in await self.irrevocable(state):
             mount = mount_of(self._vault, state, lease.mount)
-            name = f"{mount.engine.type}_{mount.id}" if mount is not None else lease.mount
+            name = mount.accessor if mount is not None else lease.mount
             counts[name] = counts.get(name, 0) + 1
         return Reply({"lease_count": sum(counts.values()), "counts": counts})
 

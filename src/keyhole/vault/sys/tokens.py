@@ -139,9 +139,12 @@ class _Handlers:
         elevated = bool(context.caller.allows("update", call.path, sudo=True))
         if (orphan or call.data.get("period")) and not elevated:
             raise PolicyDenied("root or sudo privileges required to create orphan or periodic tokens")
-        grant = _grant(context.caller, call.data, elevated=elevated)
-        if not orphan and parent is not None:
-            grant = replace(grant, entity_id=parent.entity_id)
+        grant = replace(
+            _grant(context.caller, call.data, elevated=elevated),
+            default_ttl=context.default_ttl,
+            max_ttl=context.max_ttl,
+            entity_id=parent.entity_id if parent is not None and not orphan else "",
+        )
         if grant.endless and parent is not None and parent.expires:
             raise InvalidRequest("expiring root tokens cannot create non-expiring root tokens", "give a ttl")
         org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id

@@ -1,0 +1,64 @@
+"""What a disabled mount leaves behind is ended: leases, tokens of its logins, its data, and last its record.
+
+Nothing answers at the mount by then. What a crash cuts off is done by the next sweep.
+"""
+
+from __future__ import annotations
+
+from keyhole.core.lease import LeaseState
+from keyhole.vault.mount_table import Entry
+from keyhole.vault.mounts import AUTH
+from keyhole.vault.sys.tokens import end_tokens
+from keyhole.vault.tokens import MOUNT as TOKENS
+from keyhole.vault.vault import Vault
+
+_PAGE = 500
+
+
+async def remove_disabled(vault: Vault, org_id: str, *, again: bool = False) -> None:
+    """Remove all that is left of the mounts of an org that were disabled.
+
+    Args:
+        vault: where.
+        org_id: of the org.
+        again: this is not the first time, so what cannot be taken back at its source is left to the retries of leases.
+
+    Raises:
+        KeyholeError: something that was leased could not be taken back; its mount stays until it is.
+    """
+    for entry in (await vault.tables.read(org_id)).going:
+        if await _take_back(vault, org_id, entry, wait=not again):
+            await _remove(vault, org_id, entry)
+
+
+async def _take_back(vault: Vault, org_id: str, entry: Entry, *, wait: bool) -> bool:
+    """Whether nothing is leased from the mount any more. Without ``wait`` what is under way already is left alone."""
+    state = await vault.compiled.state(org_id)
+    mount = state.mounts.by_id(entry.id)
+    if mount is None or mount.engine.revoke is None:
+        return True
+    ids = await vault.leases.below(org_id, "")
+    given = [await vault.leases.get(org_id, lease_id) for lease_id in ids]
+    leases = [*(lease for lease in given if lease is not None), *await vault.leases.all_queued(org_id)]
+    mine = [lease for lease in leases if lease.mount == entry.id]
+    ending = mine if wait else [lease for lease in mine if lease.state is LeaseState.ACTIVE]
+    await vault.expiry.end(state, [lease.id for lease in ending], wait=wait)
+    return wait or not mine
+
+
+async def _remove(vault: Vault, org_id: str, entry: Entry) -> None:
+    if entry.path.startswith(AUTH):
+        await _end_logins(vault, org_id, entry.id)
+    await vault.orgs.purge(org_id, entry.id)
+    await vault.tables.change(org_id, lambda table, _mounts: table.forget(entry.id))
+
+
+async def _end_logins(vault: Vault, org_id: str, mount_id: str) -> None:
+    """Revoke all tokens that a login method gave. All are looked at, so that a login need write nothing more."""
+    storage = vault.storage(org_id, TOKENS)
+    ids = await storage.list("t")
+    for start in range(0, len(ids), _PAGE):
+        page = ids[start : start + _PAGE]
+        for token in await vault.tokens.get_many(storage, page):
+            if token.mount == mount_id:
+                await end_tokens(vault, org_id, token.id)
