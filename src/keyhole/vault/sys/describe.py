@@ -51,7 +51,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
 def _shown(vault: Vault, caller: Caller) -> list[tuple[str, str, Sequence[Route]]]:
     """Of each mount what the caller may know: all with any right there, else what needs no token."""
     found: list[tuple[str, str, Sequence[Route]]] = []
-    for mount in vault.mounts:
+    for mount in vault.mounts_of(caller):
         table: Sequence[Route] = mount.engine.routes
         if mount.path == _SYS:
             table = (*NODE_ROUTES, *table)
