@@ -73,11 +73,14 @@ class OpenVault:
         *,
         token: str | Credential | None = None,
         org: str = "",
+        wrap_ttl: int = 0,
     ) -> Reply:
         """Ask the door as the root caller, or with another token. Raises what the door raises."""
         asker = self.token if token is None else token
         credential = asker.encode() if isinstance(asker, str) else asker
-        return await self.node.handle(Request(credential, Operation(operation), path, data or {}, org=org))
+        return await self.node.handle(
+            Request(credential, Operation(operation), path, data or {}, org=org, wrap_ttl=wrap_ttl)
+        )
 
     async def get(self, path: str, *, token: str | None = None) -> Any:
         """The data of a read as the API shows it, with its secrets."""

@@ -63,6 +63,7 @@ class Record:
         parameters: names of the query parameters of a call.
         approval: id of the approval by which a call was made, or for which it waits.
         lease: id of the lease that was given out, or taken back.
+        wrapped: accessor of the token for which the answer was wrapped; the answer itself is not recorded.
         status: HTTP status that the upstream gave.
         scrubbed: how many places were masked in the answer.
         received: bytes of the answer's body, or from the upstream of a stream.
@@ -89,6 +90,7 @@ class Record:
     parameters: tuple[str, ...] = ()
     approval: str = ""
     lease: str = ""
+    wrapped: str = ""
     status: int = 0
     scrubbed: int = 0
     received: int = 0

@@ -69,6 +69,27 @@ class Request:
     peer_certificate: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class WrapInfo:
+    """Where an answer lies that was wrapped.
+
+    Attributes:
+        token: gives the answer once, to whoever shows it.
+        accessor: of that token.
+        ttl: seconds that it is good for.
+        created: seconds since the epoch.
+        path: of the request that was answered.
+        wrapped_accessor: of the token that the answer makes known; empty for none.
+    """
+
+    token: str = field(repr=False)
+    accessor: str
+    ttl: int
+    created: float
+    path: str
+    wrapped_accessor: str = ""
+
+
 @dataclass(slots=True)
 class Reply:
     """What the vault says.
@@ -81,6 +102,7 @@ class Reply:
         found: ``False`` when ``data`` describes something that is not there any more (a deleted version).
         login: who somebody has proved to be; the door turns it into ``auth``.
         lease: under which what was made lives; the door gives it to whoever asked.
+        wrap: the answer was wrapped, and this is all that is said of it.
         bare: the data stands alone, without the usual envelope.
         raw: the whole body, where it is not JSON; ``content_type`` says what it is.
         duration: seconds for which to rely on what was read, where it has no lease.
@@ -95,6 +117,7 @@ class Reply:
     found: bool = True
     login: Login | None = None
     lease: Lease | None = None
+    wrap: WrapInfo | None = None
     bare: bool = False
     raw: bytes | None = None
     content_type: str = ""

@@ -110,13 +110,17 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as a handler sees it: parameters from the path, fields from the body or query, and from where."""
+    """One request as a handler sees it: parameters from the path, fields from the body or query, and from where.
+
+    ``wrap_ttl``: the door wraps the answer for so many seconds; 0 for not at all.
+    """
 
     operation: Operation
     path: str
     params: Mapping[str, str]
     data: Mapping[str, Any]
     remote: str = ""
+    wrap_ttl: int = 0
 
     def require_new(self, *, stored: bool) -> None:
         """For a write on a route with ``exists``, after what it replaces was read: a create must not replace.

@@ -29,10 +29,11 @@ def decide(caller: Caller, asked: Asked) -> Decision:
     if asked.target.route.open:
         return Decision(allowed=True)  # anybody gets the answer; what it says may depend on who asks
     sudo = asked.request.operation in asked.target.route.sudo or asked.operation in asked.target.route.sudo
-    decision = caller.acl.decide(asked.operation, asked.path, parameters=asked.request.data, sudo=sudo)
+    data, wrap_ttl = asked.request.data, asked.request.wrap_ttl
+    decision = caller.acl.decide(asked.operation, asked.path, parameters=data, sudo=sudo, wrap_ttl=wrap_ttl)
     if not decision and asked.operation is Operation.CREATE:
         # Whoever may neither create nor update must not learn from the reason whether there is anything.
-        update = caller.acl.decide("update", asked.path, parameters=asked.request.data, sudo=sudo)
+        update = caller.acl.decide("update", asked.path, parameters=data, sudo=sudo, wrap_ttl=wrap_ttl)
         return decision if update else update
     return decision
 

@@ -25,7 +25,8 @@ _RETRIED = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Opera
 async def dispatch(vault: Vault, state: OrgState, caller: Caller, asked: Asked) -> Reply:
     """The engine's reply. A write that lost a race is done again on what is there now, if it is still allowed."""
     target = asked.target
-    call = Call(asked.operation, asked.path, target.params, asked.request.data, asked.request.remote)
+    request = asked.request
+    call = Call(asked.operation, asked.path, target.params, request.data, request.remote, wrap_ttl=request.wrap_ttl)
     for attempt in range(_ATTEMPTS):
         context = vault.context(state, caller, target.mount)
         desk = None

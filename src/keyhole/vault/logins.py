@@ -18,6 +18,7 @@ from keyhole.core.identity import Caller, Login
 from keyhole.core.path import parse_path
 from keyhole.core.request import Operation, Reply, Request
 from keyhole.engines import Call
+from keyhole.vault import wrapping
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity import standing
 from keyhole.vault.identity.entering import enter
@@ -25,7 +26,7 @@ from keyhole.vault.identity.known import Known
 from keyhole.vault.mount_table import load_engine
 from keyhole.vault.mounts import AUTH, Mount, Mounts, Target, unset
 from keyhole.vault.orgs import NO_ORG, Org
-from keyhole.vault.recording import intent_of
+from keyhole.vault.recording import given_out, intent_of
 from keyhole.vault.tokens import MOUNT, Grant, auth_block
 
 if TYPE_CHECKING:
@@ -89,16 +90,17 @@ async def _give_token(vault: Vault, request: Request, state: OrgState, target: T
     acl = await vault.compiled.acl(state, ())
     caller = Caller(state.org.name, state.org.id, login.name, "", "full", (), acl)
     record = intent_of(caller, request, Operation.UPDATE, parse_path(request.path), "")
-    result = "aborted"
+    result, said = "aborted", dict[str, str]()
     try:
         await vault.journal.intend(record, state.org.id)
         reply = await _token(vault, state, login, target)
-        result = "ok"
+        reply = await wrapping.wrap(vault, state, request, parse_path(request.path), reply)
+        result, said = "ok", given_out(reply)
     except Exception as error:
         result = error.code if isinstance(error, KeyholeError) else InternalError.code
         raise
     finally:
-        vault.conclude(state, record, result)
+        vault.conclude(state, record, result, **said)
     return reply
 
 

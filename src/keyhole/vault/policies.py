@@ -28,7 +28,18 @@ path "cubbyhole/*" { capabilities = ["create", "read", "update", "delete", "list
 path "sys/leases/lookup" { capabilities = ["update"] }
 path "sys/leases/renew" { capabilities = ["update"] }
 path "sys/renew" { capabilities = ["update"] }
+# Answers that are handed on without being seen on the way.
+path "sys/wrapping/lookup" { capabilities = ["update"] }
+path "sys/wrapping/unwrap" { capabilities = ["update"] }
+path "sys/wrapping/wrap" { capabilities = ["update"] }
 """
+WRAPPING = "response-wrapping"
+# What the token of a wrapped answer may: take the answer out. Nobody can change it or give it to another token.
+_WRAPPING_TEXT = """\
+path "cubbyhole/response" { capabilities = ["read"] }
+path "sys/wrapping/unwrap" { capabilities = ["update"] }
+"""
+_BUILTIN = {DEFAULT: DEFAULT_TEXT, WRAPPING: _WRAPPING_TEXT}
 
 
 async def load(storage: Storage, name: str) -> list[PathRule]:
@@ -46,23 +57,25 @@ async def read(storage: Storage, name: str) -> dict[str, Any] | None:
 async def _read(storage: Storage, name: str) -> tuple[dict[str, Any] | None, int]:
     """A policy and the revision that a write made from it must expect."""
     item = await storage.get_one(f"p/{name}")
-    if item.data is not None:
+    if item.data is not None and name != WRAPPING:
         return json.loads(item.data), item.revision
-    builtin = {"text": DEFAULT_TEXT, "rules": parse_policy(DEFAULT_TEXT)}
-    return builtin if name == DEFAULT else None, item.revision
+    text = _BUILTIN.get(name)
+    return None if text is None else {"text": text, "rules": parse_policy(text)}, item.revision
 
 
 async def write(storage: Storage, name: str, text: str) -> None:
     """Store a policy. Raises ``InvalidRequest`` with the place of a mistake."""
-    if name == ROOT:
-        raise InvalidRequest('cannot update "root" policy', "write one of another name: keyhole policy write NAME FILE")
+    if name in {ROOT, WRAPPING}:
+        raise InvalidRequest(
+            f'cannot update "{name}" policy', "write one of another name: keyhole policy write NAME FILE"
+        )
     _, revision = await _read(storage, name)
     await _put(storage, name, text, parse_policy(text), revision)
 
 
 async def delete(storage: Storage, name: str) -> None:
     """Remove a policy; an unknown one counts as removed."""
-    if name in {ROOT, DEFAULT}:
+    if name in {ROOT, DEFAULT, WRAPPING}:
         raise InvalidRequest(f"cannot delete {name} policy", "the others: keyhole policy list")
     item = await storage.get_one(f"p/{name}")
     if item.data is not None:
@@ -76,6 +89,8 @@ async def names(storage: Storage) -> list[str]:
 
 async def set_capability(storage: Storage, name: str, path: str, capability: str, *, given: bool) -> bool:
     """Add a capability on an exact path to a policy, or take it out; returns whether that changed anything."""
+    if name in {ROOT, WRAPPING}:
+        raise InvalidRequest(f'cannot update "{name}" policy', "use one of another name: keyhole policy list")
     found, revision = await _read(storage, name)
     stored = found or {"text": "", "rules": []}
     rules: list[dict[str, Any]] = stored["rules"]

@@ -7,7 +7,7 @@ from typing import Any
 from keyhole.core.errors import ApprovalRequired, KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.record import NO_CALL, CallFacts, Intent, IntentForm, Phase, Record, clip
-from keyhole.core.request import Operation, Request
+from keyhole.core.request import Operation, Reply, Request
 
 _CALL_FIELDS = ("host", "method", "target", "parameters", "approval")
 _FORMS = 256  # of one caller
@@ -54,6 +54,16 @@ def intent_of(
             data.get("approval", ""),
         )
     return form.fill(request.id, request.remote, facts)
+
+
+def given_out(reply: Reply) -> dict[str, str]:
+    """What an outcome says of an answer: which lease it gave out, and for which token it was wrapped."""
+    said = {}
+    if reply.lease is not None:
+        said["lease"] = reply.lease.id
+    if reply.wrap is not None:
+        said["wrapped"] = reply.wrap.accessor
+    return said
 
 
 def refusal_of(

@@ -29,7 +29,7 @@ from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.engines import Context, Engine, services
 from keyhole.stores import Store
-from keyhole.vault import policies
+from keyhole.vault import policies, wrapping
 from keyhole.vault.asked import Asked, decide, intent_for
 from keyhole.vault.audit import Journal
 from keyhole.vault.callers import authenticate
@@ -44,7 +44,7 @@ from keyhole.vault.logins import answer_stranger, log_in
 from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import AUTH, Mount, Mounts
 from keyhole.vault.orgs import NO_ORG, Orgs
-from keyhole.vault.recording import intent_of, refusal_of
+from keyhole.vault.recording import given_out, intent_of, refusal_of
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
 from keyhole.vault.tokens import Tokens, read_form
@@ -116,6 +116,8 @@ class Vault:
     async def _handle(self, request: Request) -> Reply:
         if request.path.startswith(AUTH) and (reply := await log_in(self, request)) is not None:
             return reply
+        if verb := wrapping.asks(request):
+            return await wrapping.by_holder(self, request, verb)
         known = self.recognise(request.credential, request.org)
         if known is None:
             try:
@@ -142,6 +144,7 @@ class Vault:
             await self._taste(state, caller, request, (asked.target.params.get("path") or "",), record)
         try:
             reply = await self._dispatch(state, caller, asked)
+            reply = await wrapping.wrap(self, state, request, asked.path, reply)
         except KeyholeError as error:
             self.conclude(state, record, error.code)
             raise
@@ -150,7 +153,7 @@ class Vault:
             if isinstance(error, Exception):
                 raise _fault(error) from error
             raise
-        self.conclude(state, record, "ok", lease=reply.lease.id if reply.lease else "")
+        self.conclude(state, record, "ok", **given_out(reply))
         return reply
 
     def recognise(self, credential: Credential, org: str = "") -> tuple[OrgState, Caller] | None:

@@ -8,7 +8,8 @@ import uuid
 from typing import Any
 
 from keyhole.core.errors import KeyholeError, NotFound, PolicyDenied, Unauthenticated
-from keyhole.core.request import Reply
+from keyhole.core.request import Reply, WrapInfo
+from keyhole.core.times import format_time
 from keyhole.core.value import Secret
 
 JSON = b"application/json"
@@ -47,6 +48,17 @@ _LEGACY = (
 # Vault writes refusals with the punctuation of Go's go-multierror, and clients look for it.
 _MULTI = "1 error occurred:\n\t* {}\n\n"
 _MARK = f"secret-leaf-{secrets.token_hex(16)}-"  # nobody who wrote a value can have known it
+# All that an envelope says of an answer that is wrapped.
+_EMPTY: dict[str, Any] = {
+    "request_id": "",
+    "lease_id": "",
+    "renewable": False,
+    "lease_duration": 0,
+    "data": None,
+    "wrap_info": None,
+    "warnings": None,
+    "auth": None,
+}
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
@@ -60,6 +72,8 @@ def render(reply: Reply, path: str = "") -> Answer:
     headers = [(b"content-type", JSON), (b"cache-control", b"no-store")]
     if reply.request_id:
         headers.append((b"x-keyhole-request-id", reply.request_id.encode()))
+    if reply.wrap is not None:
+        return 200, headers, _encode({**_EMPTY, "wrap_info": _wrap_info(reply.wrap)})
     if reply.raw is not None:
         headers[0] = (b"content-type", reply.content_type.encode())
         return reply.status or 200, headers, reply.raw
@@ -81,6 +95,17 @@ def render(reply: Reply, path: str = "") -> Answer:
     if _is_legacy(path):
         body = {**(reply.data or {}), **body}
     return reply.status or (200 if reply.found else 404), headers, _encode(body)
+
+
+def _wrap_info(wrap: WrapInfo) -> dict[str, Any]:
+    info = {
+        "token": wrap.token,
+        "accessor": wrap.accessor,
+        "ttl": wrap.ttl,
+        "creation_time": format_time(wrap.created),
+        "creation_path": wrap.path,
+    }
+    return {**info, "wrapped_accessor": wrap.wrapped_accessor} if wrap.wrapped_accessor else info
 
 
 def _is_legacy(path: str) -> bool:

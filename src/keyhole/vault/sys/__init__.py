@@ -27,6 +27,7 @@ from keyhole.vault.sys import (
     tokens,
     tools,
     ui,
+    wrapping,
 )
 from keyhole.vault.vault import Vault
 
@@ -45,6 +46,7 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
         *mounts.routes(vault),
         *ui.routes(vault),
         *plugins.ROUTES,
+        *wrapping.routes(vault),
         *system.routes(vault, seal),
         *describe.routes(vault),
         *more,
