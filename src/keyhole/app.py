@@ -292,8 +292,9 @@ async def serving_api(keyhole: Keyhole, config: Config, served: ServedTls | None
     except OSError as error:
         raise InvalidRequest(f"cannot listen on {config.listen}: {error.strerror}", "choose another --listen") from None
     keyhole.dialer.own.add(bound)
+    keyhole.node.address = f"{'https' if tls else 'http'}://{_bracketed(bound[0])}:{bound[1]}"
     try:
-        yield f"{'https' if tls else 'http'}://{_bracketed(bound[0])}:{bound[1]}"
+        yield keyhole.node.address
     finally:
         await server.close(config.drain)
 

@@ -71,6 +71,7 @@ class Node:
 
     Attributes:
         vault: the open vault; ``None`` while it is sealed.
+        address: URL under which clients reach the server; empty without one.
         forgetting: called when it is sealed, by whoever keeps something that came out of it.
         configured: the seal that the settings name, for a vault that is made over the API.
         opener: the seal that opened the vault, if that needs nobody; it stays when the vault is sealed.
@@ -90,6 +91,7 @@ class Node:
     ) -> None:
         self.store = store
         self.vault: Vault | None = None
+        self.address = ""
         self.forgetting: list[Callable[[], None]] = []
         self._extend = extend
         self._max_uses = max_uses
@@ -352,7 +354,7 @@ class Node:
             root = await orgs.create(ROOT_ORG, egress=self._egress, now=clock.now())
         journal = Journal(self.store, keys.signing, keys.ring, clock)
         vault = Vault(self.store, keys, journal, clock, root.id, orgs)
-        vault.default_egress = self._egress
+        vault.default_egress, vault.address = self._egress, lambda: self.address
         vault.alarm = partial(raise_alarm, vault)
         vault.strangers.limits = self._refusals
         vault.expiry.limits = self._leases

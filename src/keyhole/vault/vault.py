@@ -82,6 +82,7 @@ class Vault:
         self.orgs = orgs
         self.default_egress = "deny"
         self.alarm: Alarm = _no_alarm
+        self.address: Callable[[], str] = str  # URL of the server in front of it, if there is one
         self.tokens = Tokens(keys.token_key)
         self.tables = MountTables(orgs)
         self.bare_mounts = Mounts(())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from keyhole.engines import Route
 from keyhole.vault.identity import aliases, entities, group_aliases, groups, lookup, merging
+from keyhole.vault.identity.oidc import keys, roles, tokens
 
 if TYPE_CHECKING:
     from keyhole.vault.vault import Vault
@@ -20,4 +21,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         *groups.routes(vault),
         *group_aliases.routes(vault),
         *lookup.routes(vault),
+        *keys.routes(vault),
+        *roles.routes(vault),
+        *tokens.routes(vault),
     )

@@ -1,0 +1,1 @@
+"""Identity tokens: what the vault says of an entity, signed, for services that do not ask the vault."""
