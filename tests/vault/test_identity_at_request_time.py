@@ -180,3 +180,17 @@ def test_what_a_request_costs_does_not_grow_with_entities():
             assert reads == []
 
     asyncio.run(scenario())
+
+
+def test_every_token_may_look_at_its_own_entity_and_at_no_other():
+    async def scenario(ask, _vault):
+        _, auth = await prepare(ask)
+        other = await login(ask, await machine(ask, "other"))
+        token, entity = auth["client_token"], auth["entity_id"]
+        name = (await read(ask, f"entity/id/{entity}", token=token))["name"]
+        assert (await read(ask, f"entity/name/{name}", token=token))["id"] == entity
+        answer = await ask("GET", f"identity/entity/id/{other['entity_id']}", token=token)
+        assert answer.status == 403
+        assert (await ask("POST", f"identity/entity/id/{entity}", {"policies": ["reader"]}, token=token)).status == 403
+
+    play(scenario)
