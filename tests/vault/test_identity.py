@@ -272,3 +272,16 @@ def test_logins_are_listed_with_their_aliases():
         assert line["name"].startswith("entity_")
 
     play(scenario)
+
+
+@pytest.mark.parametrize(
+    "path", ["oidc/provider/default", "oidc/client", "oidc/assignment/x", "mfa/method", "alias/id"]
+)
+def test_what_is_not_there_says_so(path):
+    async def scenario(ask, _vault):
+        for method in ("GET", "LIST", "POST", "DELETE"):
+            answer = await ask(method, f"identity/{path}", {} if method == "POST" else None)
+            assert (answer.status, "not supported" in answer.json["errors"][0]) == (404, True)
+            assert answer.headers["x-keyhole-hint"]
+
+    play(scenario)

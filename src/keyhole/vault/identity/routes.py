@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keyhole.engines import Route
-from keyhole.vault.identity import aliases, entities, group_aliases, groups, lookup, merging
+from keyhole.vault.identity import aliases, entities, group_aliases, groups, lookup, merging, unsupported
 from keyhole.vault.identity.oidc import keys, roles, tokens
 
 if TYPE_CHECKING:
@@ -24,4 +24,5 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         *keys.routes(vault),
         *roles.routes(vault),
         *tokens.routes(vault),
+        *unsupported.routes(),
     )
