@@ -129,15 +129,18 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     """The table."""
     r = _Handlers(vault)
     body = (
-        Field("name", "at the login mount"),
-        Field("canonical_id", "of the entity; a new one unless said"),
-        Field("mount_accessor", "of the login mount"),
-        Field("custom_metadata", "map of texts"),
+        Field("name", "at the login mount", "string"),
+        Field("canonical_id", "of the entity; a new one unless said", "string"),
+        Field("mount_accessor", "of the login mount", "string"),
+        Field("custom_metadata", "map of texts", "map"),
     )
     write = {Operation.CREATE: r.write}
     return (
         Route(
-            "entity-alias", write, fields=(*body, Field("id", "of one that there is")), help="An alias of an entity."
+            "entity-alias",
+            write,
+            fields=(*body, Field("id", "of one that there is", "string")),
+            help="An alias of an entity.",
         ),
         Route("entity-alias/id", {Operation.LIST: r.names}, help="Ids of the aliases."),
         Route(

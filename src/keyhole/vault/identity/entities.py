@@ -109,11 +109,11 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     """The table."""
     r = _Handlers(vault)
     body = (
-        Field("metadata", "map of texts"),
-        Field("policies", "names; they add to those of each token"),
-        Field("disabled", "its tokens and logins are refused"),
+        Field("metadata", "map of texts", "map"),
+        Field("policies", "names; they add to those of each token", "list"),
+        Field("disabled", "its tokens and logins are refused", "boolean"),
     )
-    name, by_id = Field("name", "unique in the org"), Field("id", "of one that there is")
+    name, by_id = Field("name", "unique in the org", "string"), Field("id", "of one that there is", "string")
     one = {Operation.READ: r.read, Operation.CREATE: r.write, Operation.DELETE: r.delete}
     return (
         Route("entity", {Operation.CREATE: r.write}, fields=(name, by_id, *body), help="Make or change an entity."),
@@ -124,7 +124,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         Route(
             "entity/batch-delete",
             {Operation.CREATE: r.delete_many},
-            fields=(Field("entity_ids", f"list of at most {_AT_ONCE}"),),
+            fields=(Field("entity_ids", f"list of at most {_AT_ONCE}", "list"),),
             help="Delete many entities.",
         ),
     )

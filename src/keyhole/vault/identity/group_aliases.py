@@ -98,13 +98,18 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     """The table."""
     r = _Handlers(vault)
     body = (
-        Field("name", "what the logins of the mount call the group"),
-        Field("mount_accessor", "of the login mount"),
-        Field("canonical_id", "of an external group; a new one unless said"),
+        Field("name", "what the logins of the mount call the group", "string"),
+        Field("mount_accessor", "of the login mount", "string"),
+        Field("canonical_id", "of an external group; a new one unless said", "string"),
     )
     write = {Operation.CREATE: r.write}
     return (
-        Route("group-alias", write, fields=(*body, Field("id", "of one that there is")), help="An alias of a group."),
+        Route(
+            "group-alias",
+            write,
+            fields=(*body, Field("id", "of one that there is", "string")),
+            help="An alias of a group.",
+        ),
         Route("group-alias/id", {Operation.LIST: r.names}, help="Ids of the aliases of groups."),
         Route(
             "group-alias/id/{id}",

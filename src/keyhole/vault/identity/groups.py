@@ -140,13 +140,13 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     """The table."""
     r = _Handlers(vault)
     body = (
-        Field("type", "internal or external; never changes"),
-        Field("metadata", "map of texts"),
-        Field("policies", "names; members have them at request time"),
-        Field("member_entity_ids", "of an internal group"),
-        Field("member_group_ids", "of an internal group"),
+        Field("type", "internal or external; never changes", "string"),
+        Field("metadata", "map of texts", "map"),
+        Field("policies", "names; members have them at request time", "list"),
+        Field("member_entity_ids", "of an internal group", "list"),
+        Field("member_group_ids", "of an internal group", "list"),
     )
-    name, by_id = Field("name", "unique among groups"), Field("id", "of one that there is")
+    name, by_id = Field("name", "unique among groups", "string"), Field("id", "of one that there is", "string")
     one = {Operation.READ: r.read, Operation.CREATE: r.write, Operation.DELETE: r.delete}
     return (
         Route("group", {Operation.CREATE: r.write}, fields=(name, by_id, *body), help="Make or change a group."),

@@ -70,7 +70,7 @@ def _find_group(book: Book, by: str, first: str, second: str) -> Awaitable[Group
 def routes(vault: Vault) -> tuple[Route, ...]:
     """The table."""
     r = _Handlers(vault)
-    by = tuple(Field(name, "what is known") for name in ("id", "name", "alias_id", *_FACTORS))
+    by = tuple(Field(name, "what is known", "string") for name in ("id", "name", "alias_id", *_FACTORS))
     return (
         Route("lookup/entity", {Operation.CREATE: r.entity}, fields=by, help="An entity by one thing known of it."),
         Route("lookup/group", {Operation.CREATE: r.group}, fields=by, help="A group by one thing known of it."),

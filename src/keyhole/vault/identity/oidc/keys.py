@@ -225,10 +225,10 @@ def routes(_vault: Vault) -> tuple[Route, ...]:
     """The table."""
     r = _Handlers()
     body = (
-        Field("algorithm", f"RS256 unless said; {', '.join(id_token.ALGORITHMS)}"),
-        Field("rotation_period", "duration after which another pair signs; 24h unless said"),
-        Field("verification_ttl", "duration that a pair is published after it has signed; 24h unless said"),
-        Field("allowed_client_ids", "clients for whom it may sign; * for all"),
+        Field("algorithm", f"RS256 unless said; {', '.join(id_token.ALGORITHMS)}", "string"),
+        Field("rotation_period", "duration after which another pair signs; 24h unless said", "duration"),
+        Field("verification_ttl", "duration that a pair is published after it has signed; 24h unless said", "duration"),
+        Field("allowed_client_ids", "clients for whom it may sign; * for all", "list"),
     )
     return (
         Route("oidc/key", {Operation.LIST: r.names}, help="Names of the keys of identity tokens."),
@@ -241,7 +241,7 @@ def routes(_vault: Vault) -> tuple[Route, ...]:
         Route(
             "oidc/key/{name}/rotate",
             {Operation.CREATE: r.rotate},
-            fields=(Field("verification_ttl", "of the pair that stops signing"),),
+            fields=(Field("verification_ttl", "of the pair that stops signing", "duration"),),
             help="Another pair signs from now on.",
         ),
     )

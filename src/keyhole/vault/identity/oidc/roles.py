@@ -103,10 +103,10 @@ def routes(_vault: Vault) -> tuple[Route, ...]:
     """The table."""
     r = _Handlers()
     body = (
-        Field("key", "name of the key that signs"),
-        Field("template", "further claims: a JSON object with {{…}}, also in base64"),
-        Field("ttl", "duration that a token counts; 24h unless said"),
-        Field("client_id", "claim aud; a random one unless said"),
+        Field("key", "name of the key that signs", "string"),
+        Field("template", "further claims: a JSON object with {{…}}, also in base64", "string"),
+        Field("ttl", "duration that a token counts; 24h unless said", "duration"),
+        Field("client_id", "claim aud; a random one unless said", "string"),
     )
     return (
         Route("oidc/role", {Operation.LIST: r.names}, help="Names of the roles of identity tokens."),

@@ -171,16 +171,21 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         Route(
             "oidc/config",
             {read: r.configuration, write: r.configure},
-            fields=(Field("issuer", "where verifiers reach the server: https://HOST[:PORT]"),),
+            fields=(Field("issuer", "where verifiers reach the server: https://HOST[:PORT]", "string"),),
             help="Where identity tokens come from.",
         ),
         Route("oidc/token/{name}", {read: r.generate}, help="A signed token about the caller's entity."),
         Route(
             "oidc/introspect",
             {write: r.introspect},
-            fields=(Field("token", "an identity token"), Field("client_id", "for whom it must be")),
+            fields=(Field("token", "an identity token", "string"), Field("client_id", "for whom it must be", "string")),
             help="Is an identity token good now?",
+            bare=True,
         ),
-        Route(f"{well_known}/openid-configuration", {read: r.discovery}, open=True, help="OpenID discovery."),
-        Route(f"{well_known}/keys", {read: r.published}, open=True, help="The public keys of identity tokens."),
+        Route(
+            f"{well_known}/openid-configuration", {read: r.discovery}, open=True, bare=True, help="OpenID discovery."
+        ),
+        Route(
+            f"{well_known}/keys", {read: r.published}, open=True, bare=True, help="The public keys of identity tokens."
+        ),
     )
