@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keyhole.vault.mounts import Mount
+from keyhole.vault.mounts import AUTH, Mount
 
 if TYPE_CHECKING:
     from keyhole.vault.compiled import OrgState
+
+AGENTS = "agents/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,5 +30,4 @@ def place_of(mount: Mount) -> Place:
 
 def places(state: OrgState) -> Mapping[str, Place]:
     """All mounts of the org where somebody can have an alias, by accessor."""
-    found = (place_of(mount) for mount in state.mounts if mount.path.startswith(("auth/", "agents/")))
-    return {place.accessor: place for place in found}
+    return {mount.accessor: place_of(mount) for mount in state.mounts if mount.path.startswith((AUTH, AGENTS))}
