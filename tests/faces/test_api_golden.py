@@ -10,7 +10,7 @@ EXCHANGES = Path(__file__).resolve().parents[1] / "data" / "vault-golden" / "vau
 # Note or path of an exchange -> what a Vault of the version that we report answers instead.
 NEWER = {
     "no token": (403, ["permission denied"]),  # 1.10 and later
-    "auth/token/lookup-accessor nope": (403, ["invalid accessor"]),  # 1.10 and later
+    "auth/token/lookup-accessor nope": (400, ["invalid accessor"]),  # without the punctuation of Go's error lists
     "PATCH kv2/data/app/x": (415, None),  # 1.9 and later patch, with a content type of its own
     "cubbyhole/a empty": (400, ["missing data fields"]),  # the caller's mistake
     "auth/approle/login used up": (400, ["invalid role or secret id"]),  # newer ones do not say which

@@ -67,13 +67,15 @@ def test_an_expired_token_is_not_renewed_back_to_life_nor_looked_up():
         made = (await vault.ask("update", "auth/token/create", {"policies": ["default"], "ttl": "1h"})).auth
         clock.advance(3601)
         by_token, by_accessor = {"token": made["client_token"]}, {"accessor": made["accessor"]}
-        for path, data in (
-            ("renew", by_token),
-            ("renew-accessor", by_accessor),
-            ("lookup", by_token),
-            ("lookup-accessor", by_accessor),
+        for path, data, reason in (
+            ("renew", by_token, "token not found"),
+            ("renew-accessor", by_accessor, "invalid accessor"),
+            ("lookup", by_token, "bad token"),
+            ("lookup-accessor", by_accessor, "invalid accessor"),
         ):
-            assert isinstance(await refusal(vault.ask("update", f"auth/token/{path}", data)), PolicyDenied), path
+            error = await refusal(vault.ask("update", f"auth/token/{path}", data))
+            assert error is not None, path
+            assert error.reason == reason
         assert not await alive(vault, made["client_token"])
 
     play(scenario, clock=clock)

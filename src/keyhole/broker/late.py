@@ -7,10 +7,9 @@ outlive its token or its grant by that.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 
-from keyhole.core.errors import PolicyDenied, Unauthenticated
+from keyhole.core.errors import PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.message import Body
 from keyhole.core.service import Service
@@ -60,12 +59,7 @@ async def require_still(vault: Vault, caller: Caller, service: Service | None) -
         PolicyDenied: the service was taken back, changed or removed.
     """
     state = await vault.compiled.state(caller.org_id)
-    expires = math.inf
-    if caller.token_id:
-        token = await vault.tokens.get(vault.storage(caller.org_id, MOUNT), caller.token_id)
-        if token is None or (token.expires and token.expires <= vault.clock.now()):
-            raise Unauthenticated("permission denied", "the token expired or was revoked while the call was under way")
-        expires = token.expires or math.inf
+    expires = await vault.tokens.still(vault.storage(caller.org_id, MOUNT), caller, vault.clock.now())
     acl = await standing.acl_now(vault, state, caller)
     if service is None:
         return expires

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyhole.cli.base import Session, group, pass_session
-from keyhole.cli.names import agents
+from keyhole.cli.names import agents, policies, services
 from keyhole.core.path import parse_name
 
 
@@ -53,12 +53,37 @@ def show(session: Session, /, *, name: str) -> None:
     examples="""
     keyhole agent token coder --ttl 1h --json
     keyhole agent token ci --scope proxy --ttl 20m --run 4711 --workflow nightly
+    keyhole agent token ci --ttl 10m --uses 50 --service stripe --bind 10.1.0.0/16 --run 4711 --step test
     """,
 )
 @click.argument("name", shell_complete=agents)
 @click.option("--ttl", metavar="DURATION", help="How long it lives; 24h unless said.")
 @click.option("--scope", type=click.Choice(["full", "proxy"]), help="proxy: it can do nothing but make calls.")
-@click.option("--num-uses", type=int, metavar="N", help="Requests that it is good for.")
+@click.option("--max-ttl", "explicit_max_ttl", metavar="DURATION", help="A cap that renewals cannot pass.")
+@click.option("--uses", "--num-uses", "num_uses", type=int, metavar="N", help="Requests that it is good for.")
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=services,
+    help="It uses this service and no other; may be given again.",
+)
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=policies,
+    help="It has this policy instead of the agent's; one of the agent's or of your own. May be given again.",
+)
+@click.option(
+    "--bind",
+    "bound_cidrs",
+    multiple=True,
+    metavar="ADDRESS|CIDR",
+    help="It counts from here only; may be given again.",
+)
 @click.option("--workflow", metavar="NAME", help="Written into each of its audit records, as are the next four.")
 @click.option("--run", metavar="ID", help="Run of the workflow.")
 @click.option("--step", metavar="ID", help="Step of the run.")
@@ -67,7 +92,7 @@ def show(session: Session, /, *, name: str) -> None:
 @pass_session
 def token(session: Session, /, *, name: str, **fields: Any) -> None:
     """Make a token for an agent, and print it once."""
-    body = {key: value for key, value in fields.items() if value is not None}
+    body = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items() if value}
     answer = session.client.write(f"agents/{parse_name(name)}/token", body)
     for warning in answer.warnings:
         session.out.warn(warning)

@@ -42,13 +42,14 @@ def who_can_command(session: Session, /, *, name: str) -> None:
     session.out.table(data, ["agent", "uses through", "may"], rows, empty=f"no agent can use or read {path}")
 
 
-@command("what-can", examples="keyhole what-can coder")
-@click.argument("agent", shell_complete=agents)
+@command("what-can", examples="keyhole what-can coder\nKEYHOLE_TOKEN=… keyhole what-can")
+@click.argument("agent", required=False, shell_complete=agents)
 @pass_session
-def what_can_command(session: Session, /, *, agent: str) -> None:
-    """Which services an agent can use, where they go, and which secrets are in them."""
-    name = parse_name(agent.removeprefix("agent/"))
-    session.client.read(f"agents/{name}")
-    data = session.client.read(f"sys/what-can/{name}").data
+def what_can_command(session: Session, /, *, agent: str | None) -> None:
+    """Which services an agent can use, where they go, and which secrets are in them; without AGENT: you yourself."""
+    name = parse_name(agent.removeprefix("agent/")) if agent else ""
+    if name:
+        session.client.read(f"agents/{name}")
+    data = session.client.read(f"sys/what-can/{name}".rstrip("/")).data
     rows = [[s["name"], " ".join(s["hosts"]), s["secret"]] for s in data["services"]]
-    session.out.table(data, ["service", "hosts", "secret"], rows, empty=f"{name} can use nothing")
+    session.out.table(data, ["service", "hosts", "secret"], rows, empty=f"{data['agent']} can use nothing")

@@ -11,6 +11,7 @@ from keyhole.core.policy import Acl, Decision
 from keyhole.core.record import IntentForm
 
 Scope = Literal["full", "proxy"]
+TokenType = Literal["service", "batch"]
 ROOT_ORG = "root"
 _CONTEXT_LIMIT = 200
 
@@ -120,6 +121,7 @@ class Login:
         alias: what names it at the login mount; whoever has the same one is the same entity. Empty for no entity.
         alias_meta: free text fields of the alias, as of this login.
         groups: names of groups, as whoever vouches for the login names them.
+        type: ``service``, or ``batch`` for one that is not stored.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Login:
     alias: str = ""
     alias_meta: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
+    type: TokenType = "service"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +152,12 @@ class Caller:
         policies: names, sorted.
         acl: the compiled policies.
         bound: its placeholders are its own, see ``core.placeholder``.
-        token_id: keyed hash under which the token is stored; empty for the owner of a local vault.
+        token_id: keyed hash of the token; empty for the owner of a local vault.
+        type: of the token; a ``batch`` one is not stored, has no drawer and makes no others.
+        holder: id of the stored token with which ends what is made for the caller: its own, or of a batch token the
+            one that made it; empty for none.
+        until: what is made for a batch token lives no longer than this, in seconds since the epoch; 0 for no bound.
+        services: the only ones that its token may use; ``None`` for no such limit.
         run: the run context of the token.
         cidrs: addresses from which its token counts; none for all.
         entity: whose token it is; ``NOBODY`` for nobody's.
@@ -166,6 +174,10 @@ class Caller:
     policies: tuple[str, ...]
     acl: Acl
     token_id: str = ""
+    type: TokenType = "service"
+    holder: str = ""
+    until: float = 0.0
+    services: frozenset[str] | None = None
     run: RunContext = field(default_factory=RunContext)
     bound: bool = False
     cidrs: tuple[str, ...] = ()

@@ -245,9 +245,10 @@ class Acl:
         if self._root:
             return [ROOT]
         rule = self.rule_for(path, listing=True)
-        if rule is None or "deny" in rule.capabilities or not rule.capabilities:
-            return ["deny"]
-        return sorted(rule.capabilities)
+        given = rule.capabilities if rule is not None and "deny" not in rule.capabilities else frozenset()
+        if self._services is not None and path.rpartition("/")[2] not in self._services:
+            given -= {"use"}
+        return sorted(given) or ["deny"]
 
     def sees(self, prefix: str) -> bool:
         """Does any rule give anything at or below a path that ends in a slash?"""

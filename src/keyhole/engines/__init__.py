@@ -113,6 +113,7 @@ class Call:
     """One request as a handler sees it: parameters from the path, fields from the body or query, and from where.
 
     ``wrap_ttl``: the door wraps the answer for so many seconds; 0 for not at all.
+    ``token`` is the token that came with it, for a route with ``sees_token`` only.
     """
 
     operation: Operation
@@ -121,6 +122,7 @@ class Call:
     data: Mapping[str, Any]
     remote: str = ""
     wrap_ttl: int = 0
+    token: bytes = field(default=b"", repr=False)
 
     def require_new(self, *, stored: bool) -> None:
         """For a write on a route with ``exists``, after what it replaces was read: a create must not replace.
@@ -166,6 +168,7 @@ class Route:
         exists: tells create from update; without it every write is an update.
         sudo: operations that need ``sudo`` besides.
         open: needs no token at all.
+        sees_token: its handler is given the caller's token itself, to look it up or to show it to who sent it.
         fields: what the body may have.
         help: one sentence.
         bare: its answers stand alone, without the usual envelope, or are no JSON.
@@ -176,6 +179,7 @@ class Route:
     exists: Exists | None = None
     sudo: frozenset[Operation] = frozenset()
     open: bool = False
+    sees_token: bool = False
     fields: tuple[Field, ...] = ()
     help: str = ""
     bare: bool = False

@@ -17,7 +17,13 @@ def _path(context: Context, params: Mapping[str, str]) -> str:
 
 
 def drawer(context: Context) -> str:
-    """Folder of the caller's token; the owner of a local vault has one too."""
+    """Folder of the caller's token; the owner of a local vault has one too.
+
+    Raises:
+        InvalidRequest: it is a batch token, whose end nobody would notice.
+    """
+    if context.caller.type == "batch":
+        raise InvalidRequest('cubbyhole operations are only supported by "service" type tokens', "use a service token")
     return context.caller.token_id or "owner"
 
 

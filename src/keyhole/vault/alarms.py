@@ -54,5 +54,5 @@ async def _raise(vault: Vault, state: OrgState, caller: Caller, request_id: str,
     )
     await vault.journal.intend(record, state.org.id)
     _log.warning("alarm: %s of %s: %s (request %s)", caller.name, state.org.name, what, request_id)
-    if state.org.tripwire == "revoke" and caller.token_id:
+    if state.org.tripwire == "revoke" and caller.type == "service" and caller.token_id:
         await end_tokens(vault, state.org.id, caller.token_id)

@@ -8,6 +8,7 @@ from keyhole.core.identity import Caller
 from keyhole.core.policy import Decision
 from keyhole.core.record import Intent
 from keyhole.core.request import Operation, Request
+from keyhole.engines import Call
 from keyhole.vault.mounts import Target
 from keyhole.vault.recording import intent_of
 
@@ -36,6 +37,13 @@ def decide(caller: Caller, asked: Asked) -> Decision:
         update = caller.acl.decide("update", asked.path, parameters=data, sudo=sudo, wrap_ttl=wrap_ttl)
         return decision if update else update
     return decision
+
+
+def call_of(asked: Asked) -> Call:
+    """What its handler is given."""
+    request, target = asked.request, asked.target
+    token = request.credential if target.route.sees_token and isinstance(request.credential, bytes) else b""
+    return Call(asked.operation, asked.path, target.params, request.data, request.remote, request.wrap_ttl, token)
 
 
 def intent_for(caller: Caller, asked: Asked, decision: Decision) -> Intent:

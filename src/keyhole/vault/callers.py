@@ -39,7 +39,7 @@ async def authenticate(
     except Unauthenticated:
         raise _unknown() from None  # a guess at an org must not tell whether there is one
     here = not org or org == state.org.name
-    caller = await _of_token(vault, state, vault.tokens.hash(credential), remote, spend=spend and here)
+    caller = await _of_token(vault, state, credential, remote, spend=spend and here)
     if not here:
         raise Unauthenticated("permission denied", f"the token does not belong to the org {org!r}")
     return state, caller
@@ -56,19 +56,20 @@ async def _owner(vault: Vault, org: str) -> tuple[OrgState, Caller]:
     return state, Caller(state.org.name, state.org.id, OWNER, "", "full", (ROOT,), acl)
 
 
-async def _of_token(vault: Vault, state: OrgState, token_id: str, remote: str, *, spend: bool) -> Caller:
+async def _of_token(vault: Vault, state: OrgState, clear: bytes, remote: str, *, spend: bool) -> Caller:
     """The caller of a live token. A cached one counts while nothing in the store has changed."""
-    now = vault.clock.now()
+    now, token_id = vault.clock.now(), vault.tokens.hash(clear)
     # Taken before the token is read: what changes meanwhile makes what is remembered look old, not new.
     generation = state.generation
     known = state.callers.get(token_id)
     if known is not None and known[0] == generation and known[1].live(now) and not known[1].cidrs:
         return known[2]
     storage = vault.storage(state.org.id, MOUNT)
-    token = await vault.tokens.get(storage, token_id)
+    token = await vault.tokens.find(storage, clear)
     if token is None or not token.live(now) or (token.cidrs and not within(remote, token.cidrs)):
         raise _unknown()
-    if known is not None and known[1].revision == token.revision and standing.is_current(known[2], state):
+    fresh = known is not None and (known[1].revision, known[1].expires) == (token.revision, token.expires)
+    if known is not None and fresh and standing.is_current(known[2], state):
         caller = known[2]
     else:
         caller = await _make(vault, state, token)
@@ -83,6 +84,7 @@ async def _of_token(vault: Vault, state: OrgState, token_id: str, remote: str, *
 async def _make(vault: Vault, state: OrgState, token: Token) -> Caller:
     # Taken first: what changes meanwhile makes the caller look old, not new.
     revision, person = state.known.revision, await standing.person(vault, state, token.entity_id)
+    services = None if token.services is None else frozenset(token.services)
     return Caller(
         org=state.org.name,
         org_id=state.org.id,
@@ -90,8 +92,12 @@ async def _make(vault: Vault, state: OrgState, token: Token) -> Caller:
         accessor=token.accessor,
         scope=token.scope,
         policies=token.policies,
-        acl=await vault.compiled.acl(state, union(token.policies, person.policies), person.view),
+        acl=await vault.compiled.acl(state, union(token.policies, person.policies), person.view, services),
         token_id=token.id,
+        type=token.type,
+        holder=token.parent if token.type == "batch" else token.id,
+        until=token.expires if token.type == "batch" else 0.0,
+        services=services,
         run=token.run,
         bound=token.bound,
         cidrs=token.cidrs,

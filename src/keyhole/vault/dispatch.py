@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from keyhole.core.errors import Conflict, InternalError, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.request import Operation, Reply
-from keyhole.engines import Call, Context
-from keyhole.vault.asked import Asked, decide
+from keyhole.engines import Context
+from keyhole.vault.asked import Asked, call_of, decide
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.desk import Desk
 from keyhole.vault.mounts import Target
@@ -25,8 +25,7 @@ _RETRIED = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Opera
 async def dispatch(vault: Vault, state: OrgState, caller: Caller, asked: Asked) -> Reply:
     """The engine's reply. A write that lost a race is done again on what is there now, if it is still allowed."""
     target = asked.target
-    request = asked.request
-    call = Call(asked.operation, asked.path, target.params, request.data, request.remote, wrap_ttl=request.wrap_ttl)
+    call = call_of(asked)
     for attempt in range(_ATTEMPTS):
         context = vault.context(state, caller, target.mount)
         desk = None

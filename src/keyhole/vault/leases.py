@@ -79,7 +79,7 @@ class Leases:
 
     async def _alive(self, caller: Caller, now: float) -> Check:
         storage = self._storage(caller.org_id, TOKENS)
-        token = await self._tokens.get(storage, caller.token_id)
+        token = await self._tokens.get(storage, caller.holder)
         if token is not None and token.uses < 0 and not (token.expires and token.expires <= now):
             raise InvalidRequest(LAST_USE, "use a token that is good for more requests")
         if token is None or not token.live(now):
@@ -209,6 +209,9 @@ def new_lease(
     Raises:
         InvalidRequest: the path is too long for the name of a lease.
     """
+    if caller.until:
+        left = max(1, int(caller.until - now))
+        max_ttl = min(max_ttl, left) if max_ttl else left
     term = compute_term(requested=ttl, default=default_ttl, maximum=max_ttl)
     mark = "".join(secrets.choice(ALPHABET) for _ in range(24))
     return Lease(
@@ -221,7 +224,7 @@ def new_lease(
         renewable=renewable,
         internal=internal,
         mount=mount,
-        token=caller.token_id,
+        token=caller.holder,
         caller=caller.name,
         accessor=caller.accessor,
         until=until,

@@ -19,21 +19,34 @@ path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
 path "auth/token/revoke-self" { capabilities = ["update"] }
 path "sys/capabilities-self" { capabilities = ["update"] }
+
+# Who it is.
 path "identity/entity/id/{{identity.entity.id}}" { capabilities = ["read"] }
 path "identity/entity/name/{{identity.entity.name}}" { capabilities = ["read"] }
+path "identity/oidc/provider/+/authorize" { capabilities = ["read", "update"] }
+
+# What it can see and use, by name, and why not.
+path "sys/internal/ui/resultant-acl" { capabilities = ["read"] }
 path "sys/internal/ui/mounts" { capabilities = ["read"] }
 path "sys/internal/ui/mounts/*" { capabilities = ["read"] }
 path "sys/keyhole" { capabilities = ["read"] }
+path "sys/what-can" { capabilities = ["read"] }
 path "sys/why" { capabilities = ["update"] }
-path "cubbyhole/*" { capabilities = ["create", "read", "update", "delete", "list"] }
+
 # What it was given for a time. Whoever knows the id of a lease may look it up and renew it, as in Vault.
 path "sys/leases/lookup" { capabilities = ["update"] }
 path "sys/leases/renew" { capabilities = ["update"] }
 path "sys/renew" { capabilities = ["update"] }
-# Answers that are handed on without being seen on the way.
+
+# Its own drawer, and answers that are wrapped.
+path "cubbyhole/*" { capabilities = ["create", "read", "update", "delete", "list"] }
+path "sys/wrapping/wrap" { capabilities = ["update"] }
 path "sys/wrapping/lookup" { capabilities = ["update"] }
 path "sys/wrapping/unwrap" { capabilities = ["update"] }
-path "sys/wrapping/wrap" { capabilities = ["update"] }
+
+# Hashes of what it sends.
+path "sys/tools/hash" { capabilities = ["update"] }
+path "sys/tools/hash/*" { capabilities = ["update"] }
 """
 WRAPPING = "response-wrapping"
 # What the token of a wrapped answer may: take the answer out. Nobody can change it or give it to another token.

@@ -133,6 +133,18 @@ class Storage:
                 return
         raise Conflict("the configuration is being changed by many at once", "try again")
 
+    async def seal_apart(self, data: bytes, label: str) -> bytes:
+        """Data sealed like an entry of this mount, for somebody else to keep; it opens here only, by the same label."""
+        await self._reserve(1)
+        return self._keyring().seal(data, self._apart(label))
+
+    def open_apart(self, blob: bytes, label: str) -> bytes:
+        """What ``seal_apart`` sealed. Raises ``IntegrityError`` for anything else."""
+        return self._keyring().open(blob, self._apart(label))
+
+    def _apart(self, label: str) -> Where:
+        return Where(self._org, self._mount, label, 0)  # no entry of the store has revision 0
+
     async def change(
         self,
         writes: Sequence[tuple[str, bytes, int]] = (),

@@ -1,131 +1,47 @@
 """Tokens: made once, shown once, stored as keyed hashes only, revoked as a tree.
 
-A token is ``hvs.`` and 44 random base62 characters (262 bits), and for an org other than ``root`` a dot and the id of
-the org, as Vault marks the tokens of a namespace. It is looked up by HMAC-SHA256 under a key of the vault, so that a
-stolen store holds nothing to guess at and no comparison depends on its bytes.
+A service token is ``hvs.`` and 44 random base62 characters (262 bits), and for an org other than ``root`` a dot and the
+id of the org, as Vault marks the tokens of a namespace. It is looked up by HMAC-SHA256 under a key of the vault, so
+that a stolen store holds nothing to guess at and no comparison depends on its bytes.
+
+A batch token is ``hvb.`` and, in base64url, all that it is, sealed under the org's key: nothing of it is stored. It
+lives until its end, or as long as the token that made it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import re
+import math
 import secrets
 import string
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
 from keyhole.core.errors import Conflict, InvalidRequest, Unauthenticated
-from keyhole.core.identity import RunContext, Scope
+from keyhole.core.identity import Caller
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Term, compute_term
 from keyhole.crypto.mac import MacKey
 from keyhole.vault.storage import Change, Storage, Write
+from keyhole.vault.token import (
+    BATCH,
+    Grant,
+    Token,
+    auth_block,
+    decode,
+    encode,
+    open_batch,
+    org_of,
+    read_form,
+    seal_batch,
+)
+
+__all__ = ["MOUNT", "Grant", "Token", "Tokens", "auth_block", "org_of", "read_form"]
 
 MOUNT = "tokens"
 _ALPHABET = string.ascii_letters + string.digits
-_FORM = re.compile(rb"(?:hvs\.[A-Za-z0-9]{44}(?:\.([a-z2-7]{16}))?|[!-~]{1,256})")
 _RETRIES = 20
+_OF_GRANTS = frozenset({"endless", "default_ttl"})
 _AT_ONCE = 1.0  # a used up or half revoked token is due for removal, so that a sweep ends what a crash left
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """What is stored of a token.
-
-    Attributes:
-        id: keyed hash, the name of the entry.
-        accessor: names it without being it.
-        name: the identity it stands for: ``agent/NAME``, ``user/NAME``, ``token/NAME``.
-        policies: names, sorted.
-        scope: ``full`` or ``proxy``.
-        created: seconds since the epoch.
-        expires: seconds since the epoch; 0 for never.
-        ttl: seconds given at creation.
-        explicit_max: a cap since creation; 0 for none.
-        period: seconds that each renewal gives; 0 for an ordinary token.
-        uses: requests left; 0 for unlimited.
-        parent: id of the token that made it; empty for an orphan.
-        renewable: may its life be extended.
-        meta: free text fields.
-        run: run context for the audit records.
-        bound: placeholders that are its own were given out with it.
-        max_ttl: how long renewals can keep it; 0 for the system's own.
-        cidrs: addresses from which it counts; none for all.
-        path: where it was made.
-        entity_id: whose it is; empty for nobody's.
-        mount: id of the login method's mount that gave it; empty for one that a token made.
-        revision: of the entry.
-    """
-
-    id: str
-    accessor: str
-    name: str
-    policies: tuple[str, ...]
-    scope: Scope
-    created: float
-    expires: float
-    ttl: int
-    explicit_max: int = 0
-    period: int = 0
-    uses: int = 0
-    parent: str = ""
-    renewable: bool = True
-    meta: Mapping[str, str] = field(default_factory=dict)
-    run: RunContext = field(default_factory=RunContext)
-    bound: bool = False
-    max_ttl: int = 0
-    cidrs: tuple[str, ...] = ()
-    path: str = "auth/token/create"
-    entity_id: str = ""
-    mount: str = ""
-    revision: int = 0
-
-    def live(self, now: float) -> bool:
-        """Is it good for anything? An expired, used up or revoked one stays in the store until it is swept."""
-        return self.uses >= 0 and not (self.expires and self.expires <= now)
-
-    def remaining(self, now: float) -> int:
-        """Seconds left; 0 for a token without end."""
-        return max(1, int(self.expires - now)) if self.expires else 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """What a new token shall be; see ``Token`` for the fields. ``default_ttl`` is for when ``ttl`` is not set."""
-
-    name: str
-    policies: tuple[str, ...]
-    scope: Scope = "full"
-    ttl: int = 0
-    explicit_max: int = 0
-    period: int = 0
-    uses: int = 0
-    renewable: bool = True
-    endless: bool = False
-    meta: Mapping[str, str] = field(default_factory=dict)
-    run: RunContext = field(default_factory=RunContext)
-    bound: bool = False
-    default_ttl: int = 0
-    max_ttl: int = 0
-    cidrs: tuple[str, ...] = ()
-    path: str = "auth/token/create"
-    entity_id: str = ""
-    mount: str = ""
-
-
-def read_form(token: bytes) -> str | None:
-    """The org id that a token carries, empty for the org root; ``None`` for anything that is no token."""
-    match = _FORM.fullmatch(token)
-    return None if match is None else (match[1] or b"").decode()
-
-
-def org_of(token: bytes) -> str:
-    """As ``read_form``. Raises ``Unauthenticated`` for anything that is no token."""
-    org_id = read_form(token)
-    if org_id is None:
-        raise Unauthenticated("the token is not valid", "ask for a new one: keyhole agent token NAME, or keyhole login")
-    return org_id
 
 
 class Tokens:
@@ -160,58 +76,89 @@ class Tokens:
             now: seconds since the epoch.
             parent: whose revocation revokes it too; ``None`` for an orphan.
             org_id: written into the token for orgs other than root.
-            clear: a token that somebody chose; only a development server does.
+            clear: a token that somebody chose.
 
         Raises:
             Unauthenticated: the parent was revoked meanwhile.
+            InvalidRequest: a token that was chosen exists, or a batch token would be too long.
         """
-        clear = clear or f"hvs.{_random(44)}" + (f".{org_id}" if org_id else "")
-        term = _term(grant)
-        token = Token(
-            id=self.hash(clear.encode()),
-            accessor=_random(24),
-            name=grant.name,
-            policies=tuple(sorted(set(grant.policies))),
-            scope=grant.scope,
-            created=now,
-            expires=0.0 if grant.endless else now + term.ttl,
-            ttl=0 if grant.endless else term.ttl,
-            explicit_max=grant.explicit_max,
-            period=grant.period,
-            uses=grant.uses,
-            parent=parent.id if parent else "",
-            renewable=grant.renewable and not grant.endless,
-            meta=grant.meta,
-            run=grant.run,
-            bound=grant.bound,
-            max_ttl=grant.max_ttl,
-            cidrs=grant.cidrs,
-            path=grant.path,
-            entity_id=grant.entity_id,
-            mount=grant.mount,
-        )
+        chosen, suffix = clear, f".{org_id}" if org_id else ""
+        clear = clear or f"hvs.{_random(44)}{suffix}"
+        token, warning = self._made(grant, parent, now)
+        if token.type == "batch":
+            clear = await seal_batch(storage, token, suffix)
+            return clear, replace(token, id=self.hash(clear.encode())), warning
+        token = replace(token, id=self.hash(clear.encode()), accessor=_random(24))
         for _ in range(_RETRIES):
+            change = _creation(token, parent)
+            if chosen:
+                change, token = await _anew(storage, change, token)
             try:
-                await storage.commit(_creation(token, parent))
+                await storage.commit(change)
             except Conflict:
                 # The parent moved: it was renewed, which is fine, or revoked, which ends this.
                 parent = await self.get(storage, parent.id) if parent else None
                 if token.parent and (parent is None or parent.uses < 0):
                     break
             else:
-                return clear, replace(token, revision=1), term.warning
+                return clear, replace(token, revision=token.revision + 1), warning
         raise Unauthenticated("the parent token was revoked", "ask for a new one")
+
+    @staticmethod
+    def _made(grant: Grant, parent: Token | None, now: float) -> tuple[Token, str]:
+        """What a grant gives, but for its names; and a warning or ``""``."""
+        term = _term(grant)
+        same = {each.name: getattr(grant, each.name) for each in fields(Grant) if each.name not in _OF_GRANTS}
+        token = Token(id="", accessor="", created=now, expires=now + term.ttl, **same)
+        token = replace(
+            token, ttl=term.ttl, policies=tuple(sorted(set(grant.policies))), parent=parent.id if parent else ""
+        )
+        if grant.endless:
+            token = replace(token, expires=0.0, ttl=0)
+        if grant.endless or grant.type == "batch":
+            token = replace(token, renewable=False)
+        return token, term.warning
+
+    async def find(self, storage: Storage, clear: bytes) -> Token | None:
+        """The token that was sent, expired or not; a batch token ends with the one that made it at the latest."""
+        token_id = self.hash(clear)
+        if not clear.startswith(BATCH) or (token := open_batch(storage, clear, token_id)) is None:
+            return await self.get(storage, token_id)
+        if not token.parent:
+            return token
+        parent = await self.get(storage, token.parent)
+        if parent is None or parent.uses < 0:
+            return None
+        return replace(token, expires=min(filter(None, (token.expires, parent.expires)), default=0.0))
 
     async def get(self, storage: Storage, token_id: str) -> Token | None:
         """The entry of a token, expired or not."""
         item = await storage.get_one(f"t/{token_id}")
-        return _decode(token_id, item.data, item.revision) if item.data is not None else None
+        return decode(token_id, item.data, item.revision) if item.data is not None else None
+
+    async def still(self, storage: Storage, caller: Caller, now: float) -> float:
+        """When the token of who was authenticated earlier ends, in seconds since the epoch; infinity for never.
+
+        One that has been used up since counts until it is swept.
+
+        Raises:
+            Unauthenticated: it has expired or was revoked meanwhile.
+        """
+        ends = caller.until or math.inf
+        if caller.holder:
+            token = await self.get(storage, caller.holder)
+            if token is None or (caller.type == "batch" and token.uses < 0):
+                raise _gone()
+            ends = min(ends, token.expires or math.inf)
+        if ends <= now:
+            raise _gone()
+        return ends
 
     async def get_many(self, storage: Storage, token_ids: Sequence[str]) -> list[Token]:
         """The entries of those of these tokens that are there."""
         items = await storage.get(*(f"t/{token_id}" for token_id in token_ids))
         pairs = zip(token_ids, items, strict=True)
-        return [_decode(token_id, item.data, item.revision) for token_id, item in pairs if item.data is not None]
+        return [decode(token_id, item.data, item.revision) for token_id, item in pairs if item.data is not None]
 
     async def by_accessor(self, storage: Storage, accessor: str) -> Token | None:
         """The entry that an accessor names."""
@@ -253,7 +200,7 @@ class Tokens:
             period=token.period,
             age=int(now - token.created),
         )
-        renewed = replace(token, expires=now + term.ttl)
+        renewed = replace(token, expires=now + term.ttl, renewed=now)
         await storage.commit(Change([_write(renewed)]))
         return replace(renewed, revision=token.revision + 1), term.warning
 
@@ -314,23 +261,8 @@ class Tokens:
         return await storage.list(f"e/{name}")
 
 
-def auth_block(token: Token, now: float, clear: str, identity_policies: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What an answer says of a token that was made or renewed, in Vault's field names."""
-    return {
-        "client_token": clear,
-        "accessor": token.accessor,
-        "policies": sorted({*token.policies, *identity_policies}),
-        "token_policies": list(token.policies),
-        **({"identity_policies": list(identity_policies)} if identity_policies else {}),
-        "metadata": dict(token.meta) or None,
-        "lease_duration": token.remaining(now),
-        "renewable": token.renewable,
-        "entity_id": token.entity_id,
-        "token_type": "service",
-        "orphan": not token.parent,
-        "num_uses": max(0, token.uses),
-        "mfa_requirement": None,
-    }
+def _gone() -> Unauthenticated:
+    return Unauthenticated("permission denied", "the token expired or was revoked meanwhile")
 
 
 def _random(length: int) -> str:
@@ -365,17 +297,19 @@ def _creation(token: Token, parent: Token | None) -> Change:
     return change
 
 
+async def _anew(storage: Storage, change: Change, token: Token) -> tuple[Change, Token]:
+    """The creation of a token that was chosen: one of that name may have ended before, and left its revisions.
+
+    Raises:
+        InvalidRequest: there is one.
+    """
+    items = await storage.get(*(write.path for write in change.writes))
+    if any(item.data is not None for item in items):
+        raise InvalidRequest("cannot create a token with a duplicate ID", "choose another")
+    writes = [replace(write, expected=item.revision) for write, item in zip(change.writes, items, strict=True)]
+    return replace(change, writes=writes), replace(token, revision=items[0].revision)
+
+
 def _write(token: Token) -> Write:
-    data: dict[str, Any] = asdict(token)
-    for name in ("id", "revision"):
-        del data[name]
     due = _AT_ONCE if token.uses < 0 else token.expires or None
-    return Write(f"t/{token.id}", json.dumps(data).encode(), token.revision, due)
-
-
-def _decode(token_id: str, data: bytes, revision: int) -> Token:
-    fields = json.loads(data)
-    fields["policies"] = tuple(fields["policies"])
-    fields["cidrs"] = tuple(fields.get("cidrs", ()))
-    fields["run"] = RunContext(**fields["run"])
-    return Token(id=token_id, revision=revision, **fields)
+    return Write(f"t/{token.id}", encode(token), token.revision, due)

@@ -41,19 +41,25 @@ async def policies_of(vault: Vault, state: OrgState, entity_id: str) -> tuple[st
         return ()
 
 
-async def acl_of(vault: Vault, state: OrgState, policies: tuple[str, ...], entity_id: str) -> Acl:
-    """What a token with these policies may do now, with what its entity adds.
+async def acl_of(
+    vault: Vault,
+    state: OrgState,
+    policies: tuple[str, ...],
+    entity_id: str,
+    services: frozenset[str] | None = None,
+) -> Acl:
+    """What a token with these policies, for these services only, may do now, with what its entity adds.
 
     Raises:
         Unauthenticated: as ``person``.
     """
     found = await person(vault, state, entity_id)
-    return await vault.compiled.acl(state, union(policies, found.policies), found.view)
+    return await vault.compiled.acl(state, union(policies, found.policies), found.view, services)
 
 
 async def acl_now(vault: Vault, state: OrgState, caller: Caller) -> Acl:
     """What somebody who was authenticated earlier may do now. Raises ``Unauthenticated`` as ``person``."""
-    return await acl_of(vault, state, caller.policies, caller.entity.id)
+    return await acl_of(vault, state, caller.policies, caller.entity.id, caller.services)
 
 
 def is_current(caller: Caller, state: OrgState) -> bool:

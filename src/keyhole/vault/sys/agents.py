@@ -14,12 +14,15 @@ from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.path import parse_name, parse_policy_name
+from keyhole.core.policy import ROOT
 from keyhole.core.request import Operation, Reply
 from keyhole.core.service import Service
 from keyhole.core.session import pairs, placeholder_key, service_of_session
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault import approvals, policies
+from keyhole.vault.sys.token_create import asked_cidrs, services_of
+from keyhole.vault.sys.token_roles import parse_policies
 from keyhole.vault.sys.tokens import end_tokens, own_parent
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.tokens import Grant
@@ -122,20 +125,26 @@ class _Handlers:
         if scope not in _SCOPES:
             raise InvalidRequest("scope is full or proxy", "proxy is for calls alone, full also asks the vault")
         bound = parse_flag(call.data.get("placeholders") or False, "placeholders")
-        parent = None
-        if not context.caller.allows("update", call.path, sudo=True):
+        given = await self.policies(context, call, name)
+        parent = await own_parent(self._vault, context)
+        if context.caller.allows("update", call.path, sudo=True):
+            parent = None
+        elif own_policy(name) in given:
             await self.require_no_more(context, call, name)
-            parent = await own_parent(self._vault, context)
         grant = Grant(
             name=f"agent/{name}",
-            policies=(policies.DEFAULT, own_policy(name)),
+            policies=given,
             scope="proxy" if scope == "proxy" else "full",
             ttl=parse_duration(call.data.get("ttl") or DEFAULT_TTL),
+            explicit_max=parse_duration(call.data.get("explicit_max_ttl") or 0, name="explicit_max_ttl"),
             uses=parse_count(call.data.get("num_uses") or 0, "num_uses"),
             run=context.caller.run.extended(call.data),
             bound=bound,
+            cidrs=asked_cidrs(context.caller, call.data),
+            services=await self.services(context, call, name),
+            path=call.path,
         )
-        usable = await self.usable(context, name) if bound else []
+        usable = await self.usable(context, name, grant) if bound else []
         storage = self._vault.storage(context.caller.org_id, TOKENS)
         org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
         clear, made, warning = await self._vault.tokens.create(
@@ -150,22 +159,51 @@ class _Handlers:
             data["placeholders"] = {s.name: dict(pairs(s, service_of_session(s, key, made.id))) for s in usable}
         return Reply(data, warnings=[warning] if warning else [])
 
-    async def usable(self, context: Context, name: str) -> list[Service]:
-        """The services that the agent may use.
+    async def policies(self, context: Context, call: Call, name: str) -> tuple[str, ...]:
+        """Policies of a token: the agent's, or those that are named, which are the agent's or the caller's own."""
+        own = (policies.DEFAULT, own_policy(name))
+        asked = parse_policies(call.data.get("policies"), "policies")
+        if not asked:
+            return own
+        if ROOT in asked:
+            raise InvalidRequest("an agent has not the policy root", "name a policy that says what it may do")
+        there = {*await policies.names(self.policy_storage(context)), own_policy(name)}
+        for missing in (policy for policy in asked if policy not in there):
+            raise NotFound(f"there is no policy {missing!r}", "keyhole policy list")
+        extra = [policy for policy in asked if policy not in {*own, *context.caller.policies}]
+        if extra and not context.caller.allows("update", call.path, sudo=True):
+            raise PolicyDenied(
+                f"a policy that neither the agent nor you have: {', '.join(extra)}",
+                f"ask for that policy, or for sudo on {call.path}",
+            )
+        return (policies.DEFAULT, *(policy for policy in asked if policy != policies.DEFAULT))
+
+    async def services(self, context: Context, call: Call, name: str) -> tuple[str, ...] | None:
+        """The only services that a token may use, where they are named."""
+        chosen = services_of(context.caller, call.data)
+        if call.data.get("services") is not None:
+            there = await self._vault.services(await self._vault.compiled.state(context.caller.org_id))
+            for missing in (service for service in chosen or () if service not in there):
+                raise NotFound(f"there is no service {missing!r}", f"keyhole what-can {name}")
+        return chosen
+
+    async def usable(self, context: Context, name: str, grant: Grant) -> list[Service]:
+        """The services that a token may use.
 
         Raises:
             InvalidRequest: they have more placeholders than one session gets. Some of them without would be worse: a
                 session takes no placeholder but its own, so their calls would go out with a key that is none.
         """
         state = await self._vault.compiled.state(context.caller.org_id)
-        acl = await self._vault.compiled.acl(state, (policies.DEFAULT, own_policy(name)))
+        only = None if grant.services is None else frozenset(grant.services)
+        acl = await self._vault.compiled.acl(state, grant.policies, services=only)
         found = [s for s in (await self._vault.services(state)).values() if acl.decide("use", f"services/{s.name}")]
         count = sum(len(list(pairs(service, service))) for service in found)
         if count > MOST_PLACEHOLDERS:
             raise InvalidRequest(
                 f"the agent {name!r} may use {len(found)} services with {count} placeholders; one session gets at most "
                 f"{MOST_PLACEHOLDERS}",
-                "use an agent with fewer services, one for each kind of work: keyhole agent add NAME",
+                "name those that it needs: keyhole agent token --service NAME; or use an agent with fewer services",
             )
         return found
 
@@ -225,6 +263,13 @@ def routes(vault: Vault) -> tuple[Route, ...]:
                 Field("scope", "full, or proxy: nothing but calls"),
                 Field("placeholders", "answer placeholders that are this token's own, and take no others from it"),
                 Field("num_uses", "requests it is good for; 0 for unlimited"),
+                Field("explicit_max_ttl", "a cap that renewals cannot pass"),
+                Field(
+                    "policies",
+                    "list of the agent's policies, or of the caller's own; the agent's unless said",
+                ),
+                Field("services", "list of the only services that it may use"),
+                Field("bound_cidrs", "addresses from which it counts"),
                 Field("workflow", "run context, as are run, step, tool and on_behalf_of"),
             ),
             help="A new token for the agent.",

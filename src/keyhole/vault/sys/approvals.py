@@ -32,7 +32,7 @@ class _Handlers:
 
     async def names_of(self, context: Context) -> set[str]:
         """The caller, and every identity whose token the caller's was made from."""
-        names, token_id = {context.caller.name}, context.caller.token_id
+        names, token_id = {context.caller.name}, context.caller.holder
         storage = self._vault.storage(context.caller.org_id, TOKENS)
         for _ in range(_DEEPEST):
             token = await self._vault.tokens.get(storage, token_id) if token_id else None

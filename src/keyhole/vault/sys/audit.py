@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from keyhole.core.errors import InvalidRequest, PolicyDenied, RateLimited, Unauthenticated
+from keyhole.core.errors import InvalidRequest, PolicyDenied, RateLimited
 from keyhole.core.identity import Caller
 from keyhole.core.lease import parse_duration
 from keyhole.core.request import Operation, Reply
@@ -76,10 +76,7 @@ class _Handlers:
 async def _require_still(vault: Vault, caller: Caller, call: Call) -> None:
     """What was allowed before the wait is allowed after it. A token that this request used up counts as live."""
     state = await vault.compiled.state(caller.org_id)
-    if caller.token_id:
-        token = await vault.tokens.get(vault.storage(caller.org_id, TOKENS), caller.token_id)
-        if token is None or (token.expires and token.expires <= vault.clock.now()):
-            raise Unauthenticated("permission denied", "the token expired or was revoked meanwhile")
+    await vault.tokens.still(vault.storage(caller.org_id, TOKENS), caller, vault.clock.now())
     acl = await standing.acl_now(vault, state, caller)
     if not acl.decide(call.operation, _PATH, parameters=call.data, sudo=True):
         raise PolicyDenied("permission denied", "the policy was changed meanwhile; ask for a grant")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyhole.core.errors import InvalidRequest, PolicyDenied
+from keyhole.core.errors import InvalidRequest
 from keyhole.core.path import parse_secret_ref
 from keyhole.core.policy import Acl
 from keyhole.core.request import Operation, Reply
@@ -30,18 +30,24 @@ class _Handlers:
 
     async def of_token(self, context: Context, call: Call) -> Reply:
         storage = self._vault.storage(context.caller.org_id, TOKENS)
-        given = call.data.get("token")
-        if given:
-            token = await self._vault.tokens.get(storage, self._vault.tokens.hash(str(given).encode()))
+        what = "accessor" if call.path.endswith("accessor") else "token"
+        given = call.data.get(what)
+        if not isinstance(given, str) or not given or not given.isascii():
+            raise InvalidRequest(f"missing {what}", f'send {{"{what}": "…", "paths": [...]}}')
+        if what == "token":
+            token = await self._vault.tokens.find(storage, given.encode())
         else:
-            token = await self._vault.tokens.by_accessor(storage, str(call.data.get("accessor") or ""))
-        if token is None:
-            raise PolicyDenied("bad token", "the token or accessor is unknown here")
+            token = await self._vault.tokens.by_accessor(storage, given)
+        if token is None or not token.live(context.now):
+            raise InvalidRequest(f"invalid {what}", "it is unknown, expired or revoked")
+        services = None if token.services is None else frozenset(token.services)
         state = await self._vault.compiled.state(context.caller.org_id)
-        return Reply(_capabilities(await standing.acl_of(self._vault, state, token.policies, token.entity_id), call))
+        acl = await standing.acl_of(self._vault, state, token.policies, token.entity_id, services)
+        return Reply(_capabilities(acl, call))
 
-    async def acl(self, context: Context, policies: tuple[str, ...]) -> Acl:
-        return await self._vault.compiled.acl(await self._vault.compiled.state(context.caller.org_id), policies)
+    async def acl(self, context: Context, policies: tuple[str, ...], services: frozenset[str] | None = None) -> Acl:
+        state = await self._vault.compiled.state(context.caller.org_id)
+        return await self._vault.compiled.acl(state, policies, services=services)
 
     async def agents_with_acl(self, context: Context) -> list[tuple[str, Acl]]:
         names = await self._vault.storage(context.caller.org_id, AGENTS, configures=True).list("a")
@@ -63,17 +69,20 @@ class _Handlers:
         name = call.params["name"]
         await require_agent(self._vault, context.caller.org_id, name)
         rules = await self.acl(context, (DEFAULT, own_policy(name)))
+        return Reply({"agent": name, **await self.usable(context, rules), "policies": [DEFAULT, own_policy(name)]})
+
+    async def what_can_self(self, context: Context, _call: Call) -> Reply:
+        caller = context.caller
+        found = await self.usable(context, caller.acl)
+        return Reply({"agent": caller.name, **found, "policies": list(caller.policies)})
+
+    async def usable(self, context: Context, rules: Acl) -> dict[str, Any]:
+        """Names and hosts of the services whose use the rules allow, and the names of their secrets."""
         services = (await self._vault.services(await self._vault.compiled.state(context.caller.org_id))).values()
         usable = [s for s in services if rules.decide("use", f"services/{s.name}")]
-        return Reply(
-            {
-                "agent": name,
-                "services": [
-                    {"name": s.name, "hosts": [str(host) for host in s.hosts], "secret": s.secret} for s in usable
-                ],
-                "policies": [DEFAULT, own_policy(name)],
-            }
-        )
+        return {
+            "services": [{"name": s.name, "hosts": [str(host) for host in s.hosts], "secret": s.secret} for s in usable]
+        }
 
 
 def routes(vault: Vault) -> tuple[Route, ...]:
@@ -87,6 +96,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         Route("capabilities", {Operation.CREATE: r.of_token}, fields=paths, help="What a token may do on paths."),
         Route("capabilities-accessor", {Operation.CREATE: r.of_token}, fields=paths, help="The same by accessor."),
         Route("who-can/{path...}", {Operation.READ: r.who_can}, help="Which agents can use or read a secret."),
+        Route("what-can", {Operation.READ: r.what_can_self}, help="Which services the caller can use."),
         Route("what-can/{name}", {Operation.READ: r.what_can}, help="Which services an agent can use."),
     )
 

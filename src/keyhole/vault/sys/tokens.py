@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
-from keyhole.core.identity import Caller
 from keyhole.core.lease import parse_duration
-from keyhole.core.numbers import parse_count, parse_flag
-from keyhole.core.path import parse_policy_name
-from keyhole.core.policy import ROOT
+from keyhole.core.numbers import parse_flag
 from keyhole.core.request import Operation, Reply
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
+from keyhole.vault import policies
 from keyhole.vault.identity import standing
-from keyhole.vault.policies import DEFAULT
 from keyhole.vault.storage import Change
-from keyhole.vault.tokens import MOUNT, Grant, Token, auth_block
+from keyhole.vault.sys import token_roles
+from keyhole.vault.sys.token_create import CREATE_FIELDS, Unprivileged, chosen_id, grant_of
+from keyhole.vault.tokens import MOUNT, Token, auth_block
 from keyhole.vault.vault import Vault
 
-_NOT_PLAIN = re.compile(r"[^A-Za-z0-9-]")
-_LONGEST_NAME = 128
-CREATE_FIELDS = (
-    Field("policies", "list of names"),
-    Field("ttl", "duration"),
-    Field("explicit_max_ttl", "a cap that renewals cannot pass"),
-    Field("period", "each renewal gives this much; needs sudo"),
-    Field("num_uses", "requests it is good for; 0 for unlimited"),
-    Field("display_name", "for people"),
-    Field("no_parent", "an orphan; needs sudo"),
-    Field("no_default_policy", "leave the default policy out"),
-    Field("renewable", "true unless said"),
-    Field("meta", "map of texts"),
-    Field("scope", "full, or proxy: nothing but calls"),
+_MISSING = "missing token ID"
+_CHOSEN = (
+    "A token that somebody chose is only as hard to guess as it was to think of; leave the id out for 262 random bits."
+)
+_TIDY = (
+    "Tidy operation successfully started. Any information from the operation will be printed to Vault's server logs."
 )
 
 
@@ -63,9 +52,11 @@ async def own_parent(vault: Vault, context: Context) -> Token | None:
 
     Raises:
         Unauthenticated: it was revoked meanwhile.
-        InvalidRequest: it is limited in its uses, and a child would not be.
+        InvalidRequest: it is limited in its uses, and a child would not be; or a batch token, which has no children.
     """
     caller = context.caller
+    if caller.type == "batch":
+        raise InvalidRequest("batch tokens cannot create more tokens", "use a service token")
     if not caller.token_id:
         return None
     parent = await vault.tokens.get(vault.storage(caller.org_id, MOUNT), caller.token_id)
@@ -82,7 +73,7 @@ def describe(token: Token, now: float, identity_policies: tuple[str, ...], *, cl
         "accessor": token.accessor,
         "creation_time": int(token.created),
         "creation_ttl": token.ttl,
-        "display_name": token.name.replace("/", "-"),
+        "display_name": token.display or token.name.replace("/", "-"),
         "entity_id": token.entity_id,
         "expire_time": format_time(token.expires) if token.expires else None,
         "explicit_max_ttl": token.explicit_max,
@@ -95,16 +86,22 @@ def describe(token: Token, now: float, identity_policies: tuple[str, ...], *, cl
         "policies": list(token.policies),
         "renewable": token.renewable,
         "ttl": token.remaining(now),
-        "type": "service",
+        "type": token.type,
         "scope": token.scope,
         **token.run.as_data(),
     }
     if identity_policies:
         data |= {"identity_policies": list(identity_policies), "external_namespace_policies": {}}
-    if token.cidrs:
-        data["bound_cidrs"] = list(token.cidrs)
-    if token.period:
-        data["period"] = token.period
+    more = {
+        "bound_cidrs": list(token.cidrs),
+        "period": token.period,
+        "role": token.role,
+        "last_renewal": format_time(token.renewed) if token.renewed else "",
+        "last_renewal_time": int(token.renewed),
+    }
+    data.update({name: value for name, value in more.items() if value})
+    if token.services is not None:
+        data["services"] = list(token.services)
     return data
 
 
@@ -117,55 +114,74 @@ class _Handlers:
     def storage(self, context: Context) -> Any:
         return self._vault.storage(context.caller.org_id, MOUNT)
 
-    async def own(self, context: Context) -> Token | None:
-        return (
-            await self._vault.tokens.get(self.storage(context), context.caller.token_id)
-            if context.caller.token_id
-            else None
-        )
+    async def own(self, context: Context, call: Call) -> Token | None:
+        """The caller's token; ``None`` for the owner of a local vault."""
+        if call.token:
+            return await self._vault.tokens.find(self.storage(context), call.token)
+        token_id = context.caller.token_id
+        return await self._vault.tokens.get(self.storage(context), token_id) if token_id else None
 
     async def by_token(self, context: Context, call: Call) -> Token | None:
-        clear = str(call.data.get("token") or "")
-        if not clear:
-            raise InvalidRequest("missing token", 'send {"token": "…"}')
-        return await self._vault.tokens.get(self.storage(context), self._vault.tokens.hash(clear.encode()))
+        clear = _text(call, "token", _MISSING)
+        return await self._vault.tokens.find(self.storage(context), clear.encode())
 
     async def by_accessor(self, context: Context, call: Call) -> Token | None:
-        return await self._vault.tokens.by_accessor(self.storage(context), str(call.data.get("accessor") or ""))
+        return await self._vault.tokens.by_accessor(self.storage(context), _text(call, "accessor", "missing accessor"))
 
     async def create(self, context: Context, call: Call) -> Reply:
+        storage, caller = self.storage(context), context.caller
         parent = await own_parent(self._vault, context)
-        orphan = parse_flag(call.data.get("no_parent") or False, "no_parent") or call.path.endswith("create-orphan")
-        elevated = bool(context.caller.allows("update", call.path, sudo=True))
-        if (orphan or call.data.get("period")) and not elevated:
-            raise PolicyDenied("root or sudo privileges required to create orphan or periodic tokens")
-        grant = replace(
-            _grant(context.caller, call.data, elevated=elevated),
-            default_ttl=context.default_ttl,
-            max_ttl=context.max_ttl,
-            entity_id=parent.entity_id if parent is not None and not orphan else "",
-        )
+        named = call.params.get("role", "")
+        role = await token_roles.load(storage, named) if named else None
+        elevated = bool(caller.allows("update", call.path, sudo=True))
+        lonely = parse_flag(call.data.get("no_parent") or False, "no_parent")
+        if lonely and not elevated and role is None:
+            raise Unprivileged("root or sudo privileges required to create orphan token", "or use create-orphan")
+        grant = grant_of(caller, call.data, role, elevated=elevated)
         if grant.endless and parent is not None and parent.expires:
             raise InvalidRequest("expiring root tokens cannot create non-expiring root tokens", "give a ttl")
-        org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
-        clear, token, warning = await self._vault.tokens.create(
-            self.storage(context), grant, now=context.now, parent=None if orphan else parent, org_id=org_id
+        in_root = caller.org_id == self._vault.root_org
+        clear = chosen_id(caller, call.data, elevated=elevated, in_root=in_root)
+        suffix = f"/{role['path_suffix']}" if role and role["path_suffix"] else ""
+        if role["orphan"] if role else lonely or call.path.endswith("create-orphan"):
+            parent = None
+        made, token, warning = await self._vault.tokens.create(
+            storage,
+            replace(
+                grant,
+                path=call.path + suffix,
+                role=named,
+                entity_id=parent.entity_id if parent else "",
+                default_ttl=context.default_ttl,
+                max_ttl=context.max_ttl,
+            ),
+            now=context.now,
+            parent=parent,
+            org_id="" if in_root else caller.org_id,
+            clear=clear,
         )
-        added = await self.added(context, token)
-        return Reply(auth=auth_block(token, context.now, clear, added), warnings=[warning] if warning else [])
+        warnings = [*filter(None, (warning, _CHOSEN if clear else "")), *await self.missing(context, token)]
+        return Reply(auth=auth_block(token, context.now, made, await self.added(context, token)), warnings=warnings)
 
     async def added(self, context: Context, token: Token) -> tuple[str, ...]:
         """The policies that the token's entity adds."""
         state = await self._vault.compiled.state(context.caller.org_id)
         return await standing.policies_of(self._vault, state, token.entity_id)
 
-    async def lookup_self(self, context: Context, _call: Call) -> Reply:
-        token = await self.own(context)
+    async def missing(self, context: Context, token: Token) -> list[str]:
+        """A warning for each of its policies that does not exist, and so grants nothing."""
+        there = await policies.names(self._vault.storage(context.caller.org_id, policies.MOUNT, configures=True))
+        return [f'Policy "{name}" does not exist' for name in token.policies if name not in there]
+
+    async def lookup_self(self, context: Context, call: Call) -> Reply:
+        token = await self.own(context, call)
         if token is None:
             raise NotFound("the owner of a local vault has no token", "set KEYHOLE_TOKEN to act as one")
-        return Reply(describe(token, context.now, await self.added(context, token)))
+        return Reply(describe(token, context.now, await self.added(context, token), clear=call.token.decode()))
 
     async def lookup(self, context: Context, call: Call) -> Reply:
+        if not call.data.get("token"):
+            return await self.lookup_self(context, call)
         token = await self.by_token(context, call)
         if token is None or not token.live(context.now):
             raise PolicyDenied("bad token", "it is unknown, expired or revoked")
@@ -175,35 +191,48 @@ class _Handlers:
     async def lookup_accessor(self, context: Context, call: Call) -> Reply:
         token = await self.by_accessor(context, call)
         if token is None or not token.live(context.now):
-            raise PolicyDenied("invalid accessor", "it is unknown, expired or revoked")
+            raise InvalidRequest("invalid accessor", "it is unknown, or its token has ended")
         return Reply(describe(token, context.now, await self.added(context, token)))
 
-    async def renew(self, context: Context, call: Call, token: Token | None) -> Reply:
-        if token is None or not token.live(context.now):
-            raise PolicyDenied("bad token", "it is unknown, expired or revoked")
+    async def renew(self, context: Context, call: Call, token: Token, clear: str) -> Reply:
         increment = parse_duration(call.data.get("increment") or 0, name="increment")
+        if token.type == "batch":
+            raise InvalidRequest("batch tokens cannot be renewed", "make a new one")
         renewed, warning = await self._vault.tokens.renew(
             self.storage(context), token, increment=increment, now=context.now
         )
-        clear = str(call.data.get("token") or "")
         added = await self.added(context, renewed)
         return Reply(auth=auth_block(renewed, context.now, clear, added), warnings=[warning] if warning else [])
 
     async def renew_self(self, context: Context, call: Call) -> Reply:
-        return await self.renew(context, call, await self.own(context))
+        token = await self.own(context, call)
+        if token is None:
+            raise NotFound("the owner of a local vault has no token", "it needs no renewal")
+        return await self.renew(context, call, token, call.token.decode())
 
     async def renew_token(self, context: Context, call: Call) -> Reply:
-        return await self.renew(context, call, await self.by_token(context, call))
+        if not call.data.get("token"):
+            return await self.renew_self(context, call)
+        token = await self.by_token(context, call)
+        if token is None or not token.live(context.now):
+            raise InvalidRequest("token not found", "it is unknown, expired or revoked")
+        return await self.renew(context, call, token, str(call.data["token"]))
 
     async def renew_accessor(self, context: Context, call: Call) -> Reply:
-        return await self.renew(context, call, await self.by_accessor(context, call))
+        token = await self.by_accessor(context, call)
+        if token is None or not token.live(context.now):
+            raise InvalidRequest("invalid accessor", "it is unknown, or its token has ended")
+        return await self.renew(context, call, token, "")
 
     async def end(self, context: Context, token: Token | None) -> None:
-        if token is not None:
-            await end_tokens(self._vault, context.caller.org_id, token.id)
+        if token is None:
+            return
+        if token.type == "batch":
+            raise InvalidRequest("batch tokens cannot be revoked", "revoke the token that made it")
+        await end_tokens(self._vault, context.caller.org_id, token.id)
 
-    async def revoke_self(self, context: Context, _call: Call) -> None:
-        await self.end(context, await self.own(context))
+    async def revoke_self(self, context: Context, call: Call) -> None:
+        await self.end(context, await self.own(context, call))
 
     async def revoke(self, context: Context, call: Call) -> None:
         await self.end(context, await self.by_token(context, call))
@@ -213,72 +242,63 @@ class _Handlers:
 
     async def revoke_orphan(self, context: Context, call: Call) -> None:
         token = await self.by_token(context, call)
-        if token is not None:
+        if token is not None and token.type == "service":
             await end_tokens(self._vault, context.caller.org_id, token.id, orphan_children=True)
+        else:
+            await self.end(context, token)
+
+    async def tidy(self, context: Context, _call: Call) -> Reply:
+        """End what is past its time, and forget accessors whose token is gone."""
+        storage = self.storage(context)
+        for accessor in await self._vault.tokens.accessors(storage):
+            token = await self._vault.tokens.by_accessor(storage, accessor)
+            if token is None:
+                item = await storage.get_one(f"a/{accessor}")
+                if item.data is not None:
+                    await storage.commit(Change(deletes=[(f"a/{accessor}", item.revision)]))
+            elif not token.live(context.now):
+                await end_tokens(self._vault, context.caller.org_id, token.id)
+        return Reply(warnings=[_TIDY], status=202)
 
     async def accessors(self, context: Context, _call: Call) -> Reply:
         return Reply({"keys": await self._vault.tokens.accessors(self.storage(context))})
 
 
+def _text(call: Call, name: str, missing: str) -> str:
+    text = call.data.get(name)
+    if not text:
+        raise InvalidRequest(missing, f'send {{"{name}": "…"}}')
+    if not isinstance(text, str) or not text.isascii():
+        raise InvalidRequest(f"{name} is a text in ASCII")
+    return text
+
+
 def routes(vault: Vault) -> tuple[Route, ...]:
     """The table."""
     r = _Handlers(vault)
-    write = Operation.CREATE
+    read, write = Operation.READ, Operation.CREATE
     sudo = frozenset({Operation.UPDATE, Operation.LIST})
-    by = (Field("token", "the token"),)
+    by = (Field("token", "the token; the caller's own unless said"),)
     acc = (Field("accessor", "the token's accessor"),)
     more = (Field("increment", "duration from now"),)
+    new = {write: r.create}
     return (
-        Route("create", {write: r.create}, fields=CREATE_FIELDS, help="A child token of the caller's."),
-        Route("create-orphan", {write: r.create}, sudo=sudo, fields=CREATE_FIELDS, help="A token without a parent."),
-        Route("lookup-self", {Operation.READ: r.lookup_self}, help="The caller's own token."),
-        Route("lookup", {write: r.lookup}, fields=by, help="A token."),
+        Route("create", new, fields=CREATE_FIELDS, help="A child token of the caller's."),
+        Route("create-orphan", new, fields=CREATE_FIELDS, help="A token without a parent."),
+        Route("create/{role}", new, fields=CREATE_FIELDS, help="A token as a token role says."),
+        Route("lookup-self", {read: r.lookup_self, write: r.lookup_self}, sees_token=True, help="The caller's token."),
+        Route("lookup", {read: r.lookup, write: r.lookup}, sees_token=True, fields=by, help="A token."),
         Route("lookup-accessor", {write: r.lookup_accessor}, fields=acc, help="A token by its accessor."),
-        Route("renew-self", {write: r.renew_self}, fields=more, help="Extend the caller's own token."),
-        Route("renew", {write: r.renew_token}, fields=by + more, help="Extend a token."),
+        Route("renew-self", {write: r.renew_self}, sees_token=True, fields=more, help="Extend the caller's own token."),
+        Route("renew", {write: r.renew_token}, sees_token=True, fields=by + more, help="Extend a token."),
         Route("renew-accessor", {write: r.renew_accessor}, fields=acc + more, help="Extend a token by its accessor."),
-        Route("revoke-self", {write: r.revoke_self}, help="End the caller's own token and its descendants."),
+        Route(
+            "revoke-self", {write: r.revoke_self}, sees_token=True, help="End the caller's own token, its descendants."
+        ),
         Route("revoke", {write: r.revoke}, fields=by, help="End a token and its descendants."),
         Route("revoke-accessor", {write: r.revoke_accessor}, fields=acc, help="The same by accessor."),
         Route("revoke-orphan", {write: r.revoke_orphan}, sudo=sudo, fields=by, help="End a token, not its children."),
         Route("accessors", {Operation.LIST: r.accessors}, sudo=sudo, help="Accessors of all tokens."),
-    )
-
-
-def _grant(caller: Caller, data: Mapping[str, Any], *, elevated: bool) -> Grant:
-    """What the child may be: never more than its parent, unless the caller has sudo."""
-    wanted = data.get("policies") or []
-    asked = wanted.split(",") if isinstance(wanted, str) else wanted
-    if not isinstance(asked, list):
-        raise InvalidRequest("policies is a list of names", 'write "policies": ["NAME"]')
-    names = {parse_policy_name(str(name)) for name in asked} or set(caller.policies)
-    if ROOT in names and (ROOT not in caller.policies or len(names) > 1):
-        raise InvalidRequest("root tokens may not be created without parent token being root, and root stands alone")
-    extra = names - set(caller.policies) - {DEFAULT}
-    if extra and not elevated:
-        raise InvalidRequest(f"child policies must be subset of parent: {', '.join(sorted(extra))}")
-    if ROOT not in names and not parse_flag(data.get("no_default_policy") or False, "no_default_policy"):
-        names.add(DEFAULT)
-    scope = data.get("scope") or caller.scope
-    if scope not in ("full", "proxy") or (caller.scope == "proxy" and scope != "proxy"):
-        raise InvalidRequest("scope is full or proxy, and a child of a proxy token is one too")
-    meta = data.get("meta") or {}
-    if not isinstance(meta, dict) or not all(isinstance(text, str) for text in meta.values()):
-        raise InvalidRequest("meta is a map of texts")
-    ttl = parse_duration(data.get("ttl") or 0)
-    # As Vault: whatever is not a letter or digit is a dash, so that the name is one segment.
-    name = _NOT_PLAIN.sub("-", str(data.get("display_name") or "")[:_LONGEST_NAME])
-    return Grant(
-        name=f"token/{name}" if name else caller.name,
-        policies=tuple(names),
-        scope="proxy" if scope == "proxy" else "full",
-        ttl=ttl,
-        explicit_max=parse_duration(data.get("explicit_max_ttl") or 0, name="explicit_max_ttl"),
-        period=parse_duration(data.get("period") or 0, name="period"),
-        uses=parse_count(data.get("num_uses") or 0, "num_uses"),
-        renewable=parse_flag(data.get("renewable", True), "renewable"),
-        endless=ROOT in names and not ttl,
-        meta=meta,
-        run=caller.run.extended(data),
-        cidrs=caller.cidrs,
+        Route("tidy", {write: r.tidy}, help="Remove what is left of tokens that have ended."),
+        *token_roles.routes(r.storage),
     )
