@@ -8,6 +8,7 @@ import pytest
 from keyhole.core.errors import IntegrityError, InvalidRequest, PolicyDenied, Unauthenticated
 from keyhole.core.request import Operation, Request
 from keyhole.vault.tokens import MOUNT as TOKENS
+from vault.lab import Lab
 from vault.world import CANARY, Place, agent, journal, org, play, recorded, refusal, stripe, use
 
 
@@ -87,10 +88,12 @@ def test_only_the_org_root_makes_and_deletes_orgs():
             ("update", "sys/namespaces/mine"),
             ("delete", "sys/namespaces/acme"),
             ("read", "sys/namespaces/root"),
+            ("patch", "sys/namespaces/acme"),
             ("list", "sys/namespaces"),
-            ("update", "sys/seal"),
         ):
             assert isinstance(await refusal(vault.ask(operation, path, token=acme)), PolicyDenied)
+        refused = await refusal(vault.ask("update", "sys/seal", token=acme))
+        assert (refused.status, refused.reason) == (400, "operation unavailable in namespaces")
         assert (await refusal(vault.ask("delete", "sys/namespaces/root"))).code == "invalid_request"
         assert (await refusal(vault.ask("update", "sys/namespaces/acme"))).code == "conflict"
 
@@ -145,24 +148,104 @@ def test_an_org_deleted_under_a_running_request_does_not_stop_the_journal(monkey
     play(scenario)
 
 
-def test_a_sweep_ends_what_a_cut_short_deletion_left(monkeypatch):
+@pytest.mark.parametrize("step", ["touch", "purge", "_bury"])
+def test_a_sweep_ends_what_a_cut_short_deletion_left(monkeypatch, step):
     async def scenario(vault):
         acme = await org(vault, "acme")
-        await agent(vault, ttl="1s", token=acme)
+        await vault.ask("update", "secret/data/x", {"data": {"a": 1}}, token=acme)
+        org_id = acme.rpartition(".")[2]
 
-        async def crash(_org_id):
+        async def crash(*_):
             raise RuntimeError("killed")
 
         with monkeypatch.context() as patch:
-            patch.setattr(vault.vault.orgs, "purge", crash)
+            patch.setattr(vault.vault.orgs, step, crash)
             assert (await refusal(vault.ask("delete", "sys/namespaces/acme"))).code == "internal"
-        org_id = acme.rpartition(".")[2]
         assert await vault.node.store.list(f"{org_id}/")
+        again = await org(vault, "acme")
+        await vault.node.sweep()
         with pytest.raises(Unauthenticated):
             await vault.ask("read", "auth/token/lookup-self", token=acme)
-        vault.vault.clock._offset += 5
+        for prefix in (f"{org_id}/", f"sys/keyring/{org_id}", f"sys/uses/{org_id}"):
+            assert await vault.node.store.list(prefix) == []
+        assert await vault.node.store.due(vault.vault.clock.now()) == []
+        assert (await vault.ask("read", "auth/token/lookup-self", token=again)).data
+
+    play(scenario)
+
+
+def test_a_deletion_that_was_cut_short_is_ended_by_the_next_process(tmp_path, monkeypatch):
+    place = Place(tmp_path)
+
+    async def begin(vault):
+        lab = Lab().mount(vault)
+        acme = await org(vault, "acme")
+        await vault.ask("read", "lab/creds/x", token=acme)
+
+        async def crash(*_, **__):
+            raise RuntimeError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(vault.vault.expiry, "end", crash)
+            assert (await refusal(vault.ask("delete", "sys/namespaces/acme"))).code == "internal"
+        return lab, acme
+
+    lab, acme = place.play(begin)
+    assert lab.alive
+
+    async def end(vault):
+        lab.mount(vault)
+        with pytest.raises(Unauthenticated):
+            await vault.ask("read", "auth/token/lookup-self", token=acme)
         await vault.node.sweep()
-        assert await vault.node.store.list(f"{org_id}/") == []
+        assert not lab.alive
+        await vault.node.sweep()
+        assert await vault.node.store.list(acme.rpartition(".")[2] + "/") == []
+
+    place.play(end)
+
+
+def test_what_an_org_leased_is_taken_back_before_its_keys_are_destroyed():
+    async def scenario(vault):
+        lab = Lab().mount(vault)
+        acme = await org(vault, "acme")
+        await vault.ask("read", "lab/creds/x", token=acme)
+        lab.down = True
+        reply = await vault.ask("delete", "sys/namespaces/acme")
+        assert (reply.status, bool(reply.warnings)) == (202, True)
+        with pytest.raises(Unauthenticated):
+            await vault.ask("read", "lab/creds/y", token=acme)
+        await org(vault, "acme")  # the name is free
+        lab.down = False
+        vault.vault.clock._offset += 3600
+        await vault.node.sweep()
+        assert not lab.alive
+        await vault.node.sweep()
+        assert await vault.node.store.list(acme.rpartition(".")[2] + "/") == []
+
+    play(scenario)
+
+
+def test_an_org_is_a_namespace_with_texts_about_it():
+    async def scenario(vault):
+        assert (await refusal(vault.ask("list", "sys/namespaces"))).code == "not_found"
+        made = (await vault.ask("update", "sys/namespaces/acme", {"custom_metadata": {"team": "shop"}})).data
+        assert (made["path"], made["custom_metadata"]) == ("acme/", {"team": "shop"})
+        patched = {"custom_metadata": {"team": None, "tier": "1"}}
+        await vault.ask("patch", "sys/namespaces/acme", patched)
+        read = (await vault.ask("read", "sys/namespaces/acme")).data
+        assert read == {**{name: made[name] for name in read}, "custom_metadata": {"tier": "1"}}
+        listed = (await vault.ask("list", "sys/namespaces")).data
+        info = {name: read[name] for name in ("id", "path", "uuid", "custom_metadata")}
+        assert listed == {"keys": ["acme/"], "key_info": {"acme/": info}}
+        assert (await vault.ask("read", "sys/internal/ui/namespaces")).data == {"keys": ["acme/"]}
+        token = made["root_token"]
+        assert (await vault.ask("read", "sys/internal/ui/namespaces", token=token)).data == {"keys": []}
+        for data in ({"custom_metadata": ["x"]}, {"custom_metadata": {"x": 1}}, {"custom_metadata": {"x": "y" * 513}}):
+            assert (await refusal(vault.ask("patch", "sys/namespaces/acme", data))).code == "invalid_request"
+        for name in ("sys", "auth", "secret", "identity", "a b", "-"):
+            assert (await refusal(vault.ask("update", f"sys/namespaces/{name}"))).code == "invalid_request"
+        assert (await refusal(vault.ask("patch", "sys/namespaces/none", patched))).code == "not_found"
 
     play(scenario)
 

@@ -6,7 +6,8 @@ import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.versions import confirm
-from keyhole.core.errors import InvalidRequest
+from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.identity import ROOT_ORG
 from keyhole.core.path import parse_name
 
 EGRESS = click.Choice(["deny", "allow", "log"])
@@ -35,7 +36,11 @@ def add(session: Session, /, *, name: str, egress: str | None) -> None:
 @pass_session
 def list_orgs(session: Session, /) -> None:
     """Names of orgs."""
-    names = [str(name).rstrip("/") for name in session.client.list("sys/namespaces").data["keys"]]
+    try:
+        others = [str(name).rstrip("/") for name in session.client.list("sys/namespaces").data["keys"]]
+    except NotFound:
+        others = []
+    names = sorted([*others, ROOT_ORG])
     session.out.result(names, names)
 
 

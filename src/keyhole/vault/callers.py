@@ -38,6 +38,8 @@ async def authenticate(
         state = await vault.compiled.state(org_id)
     except Unauthenticated:
         raise _unknown() from None  # a guess at an org must not tell whether there is one
+    if state.org.leaving:
+        raise _unknown()
     here = not org or org == state.org.name
     caller = await _of_token(vault, state, credential, remote, spend=spend and here)
     if not here:

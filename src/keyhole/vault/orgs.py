@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound
@@ -15,9 +16,11 @@ from keyhole.vault.storage import Change, Nowhere, Storage, Write
 
 EGRESS = ("deny", "allow", "log")
 TRIPWIRE = ("stop", "revoke", "off")
+MOUNT = "orgs"
 IDENTITIES = "entities"
 NO_ORG = "nobody"  # stands for the id of an org that does not exist
 _PAGE = 500
+_AT_ONCE = 1.0  # an org that is leaving is due for removal
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class Org:
         created: seconds since the epoch.
         tripwire: what happens to a request that carries what must not leave: it is stopped (``stop``), its token is
             revoked besides (``revoke``), or nobody looks (``off``).
+        metadata: texts by name, for people.
+        leaving: it was deleted; nobody gets in any more, and what it holds is being removed.
     """
 
     id: str
@@ -38,6 +43,8 @@ class Org:
     egress: str
     created: float
     tripwire: str = "stop"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    leaving: bool = False
 
 
 class Orgs:
@@ -48,7 +55,7 @@ class Orgs:
         self._keys = keys
         self._storages: dict[tuple[str, str], Storage] = {}
         self._known: dict[str, Org] = {}
-        self._directory = self._open(SYSTEM, "orgs", self.epoch_key(SYSTEM))
+        self._directory = self._open(SYSTEM, MOUNT, self.epoch_key(SYSTEM))
 
     def epoch_key(self, org_id: str) -> str:
         """Store key whose revision stands for the configuration of an org."""
@@ -86,13 +93,20 @@ class Orgs:
 
     async def by_id(self, org_id: str) -> Org:
         """The org of this id, with its keyring loaded. Raises ``NotFound``."""
+        try:
+            org, _ = await self._read(org_id)
+            await self._keys.load_ring(org_id)
+        except NotFound:
+            self._known.pop(org_id, None)
+            raise
+        self._known[org_id] = org
+        return org
+
+    async def _read(self, org_id: str) -> tuple[Org, int]:
         item = await self._directory.get_one(f"id/{org_id}")
         if item.data is None:
-            self._known.pop(org_id, None)
             raise NotFound("there is no such org", "keyhole org list")
-        await self._keys.load_ring(org_id)
-        org = self._known[org_id] = Org(id=org_id, **json.loads(item.data))
-        return org
+        return Org(id=org_id, **json.loads(item.data)), item.revision
 
     def known(self, org_id: str) -> Org | None:
         """The org if it was loaded in this process."""
@@ -102,14 +116,22 @@ class Orgs:
         """Names of all orgs."""
         return await self._directory.list("name")
 
-    async def create(self, name: str, *, egress: str, now: float) -> Org:
+    async def all(self) -> list[Org]:
+        """All orgs, by name."""
+        paths = [f"name/{name}" for name in await self.names()]
+        ids = [item.data.decode() for item in await self._directory.get(*paths) if item.data is not None]
+        items = await self._directory.get(*(f"id/{org_id}" for org_id in ids))
+        pairs = zip(ids, items, strict=True)
+        return [Org(id=org_id, **json.loads(item.data)) for org_id, item in pairs if item.data is not None]
+
+    async def create(self, name: str, *, egress: str, now: float, metadata: Mapping[str, str] | None = None) -> Org:
         """Make an org with its own keys. Raises ``Conflict`` when the name is taken."""
         if egress not in EGRESS:
             raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}", "keyhole org set --egress deny")
         taken = await self._directory.get_one(f"name/{name}")
         if taken.data is not None:
             raise Conflict(f"there is an org {name!r} already", "keyhole org list")
-        org = Org(new_id(), name, egress, now)
+        org = Org(new_id(), name, egress, now, metadata=metadata or {})
         # The keyring first: an org that is listed always has its keys.
         await self._keys.new_ring(org.id)
         await self._directory.commit(
@@ -130,29 +152,52 @@ class Orgs:
             raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}", "keyhole org set --egress deny")
         if tripwire not in TRIPWIRE:
             raise InvalidRequest(f"tripwire is one of {', '.join(TRIPWIRE)}", "keyhole org set --tripwire stop")
-        item = await self._directory.get_one(f"id/{org.id}")
-        changed = replace(org, egress=egress, tripwire=tripwire)
-        await self._directory.commit(Change([Write(f"id/{org.id}", _encode(changed), item.revision)]))
-        await self.touch(org.id)
-        self._known[org.id] = changed
+        return await self._change(org.id, egress=egress, tripwire=tripwire)
+
+    async def describe(self, org: Org, metadata: Mapping[str, str]) -> Org:
+        """Other texts about an org."""
+        return await self._change(org.id, metadata=metadata)
+
+    async def _change(self, org_id: str, **fields: Any) -> Org:
+        org, revision = await self._read(org_id)
+        changed = replace(org, **fields)
+        await self._directory.commit(Change([Write(f"id/{org_id}", _encode(changed), revision)]))
+        await self.touch(org_id)
+        self._known[org_id] = changed
         return changed
 
     async def touch(self, org_id: str) -> None:
         """Make every node compile the org's configuration anew."""
         await self._open(org_id, "epoch", self.epoch_key(org_id)).commit(Change())
 
-    async def delete(self, org: Org) -> None:
-        """Remove an org: at once its name, which ends its tokens, and its keys, which ends all it holds; then the rest.
+    async def leave(self, org: Org) -> None:
+        """Begin to remove an org: its name is free, and nobody gets in. It is due for removal until ``destroy``."""
+        if org.name == ROOT_ORG:
+            raise InvalidRequest("the org root cannot be deleted", "the others: keyhole org list")
+        name, about, leaving = await self._directory.get(f"name/{org.name}", f"id/{org.id}", f"leaving/{org.id}")
+        writes = [
+            Write(f"id/{org.id}", _encode(replace(org, leaving=True)), about.revision),
+            Write(f"leaving/{org.id}", b"", leaving.revision, _AT_ONCE),
+        ]
+        await self._directory.commit(Change(writes, deletes=[(f"name/{org.name}", name.revision)]))
+        await self.touch(org.id)
+
+    def leaving(self, key: str) -> str:
+        """The id of the org that is to be removed, from the store key of an entry that is due; empty for others."""
+        kind, _, org_id = self._directory.path(key).partition("/")
+        return org_id if kind == "leaving" else ""
+
+    async def destroy(self, org_id: str) -> None:
+        """Remove an org that is leaving: its keys, which ends all it holds; then the rest.
 
         Rows of the journal stay and can be verified; with the keys gone nobody can read what they say.
         """
-        if org.name == ROOT_ORG:
-            raise InvalidRequest("the org root cannot be deleted", "the others: keyhole org list")
-        paths = (f"name/{org.name}", f"id/{org.id}")
-        keys = [*map(self._directory.key, paths), ring_key(org.id), self.epoch_key(org.id), self.people_key(org.id)]
-        await self._bury(keys)
-        await self.purge(org.id)
-        self._known.pop(org.id, None)
+        await self._bury([ring_key(org_id), self.epoch_key(org_id), self.people_key(org_id)])
+        await self._bury([self._directory.key(f"id/{org_id}")])
+        await self.purge(org_id)
+        await self._bury(await self._store.list(f"sys/uses/{org_id}/"))
+        await self._bury([self._directory.key(f"leaving/{org_id}")])
+        self._known.pop(org_id, None)
 
     async def purge(self, org_id: str, mount: str = "") -> None:
         """Remove what is left of an org that was deleted, or of one mount of an org."""
@@ -186,4 +231,8 @@ class Orgs:
 
 def _encode(org: Org) -> bytes:
     data: dict[str, Any] = {"name": org.name, "egress": org.egress, "created": org.created, "tripwire": org.tripwire}
+    if org.metadata:
+        data["metadata"] = dict(org.metadata)
+    if org.leaving:
+        data["leaving"] = True
     return json.dumps(data).encode()

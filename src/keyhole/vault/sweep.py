@@ -13,7 +13,9 @@ from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import HANDOVER, SYSTEM
 from keyhole.vault.leases import MOUNT as LEASES
 from keyhole.vault.mount_table import MOUNT as MOUNTS
+from keyhole.vault.orgs import MOUNT as ORGS
 from keyhole.vault.storage import Change, Storage
+from keyhole.vault.sys.leaving import remove_org
 from keyhole.vault.sys.tokens import end_tokens
 from keyhole.vault.sys.unmounting import remove_disabled
 from keyhole.vault.tokens import MOUNT as TOKENS
@@ -41,6 +43,9 @@ class Sweeper:
                 continue
             org_id, _, rest = key.partition("/")
             mount = rest.partition("/")[0]
+            if org_id == SYSTEM and mount == ORGS and (leaving := vault.orgs.leaving(key)):
+                stuck += not await remove_org(vault, leaving, again=True)
+                continue
             if org_id == SYSTEM or mount not in {TOKENS, LEASES, MOUNTS, *_PASSING}:
                 stuck += 1
                 continue

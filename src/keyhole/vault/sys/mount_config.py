@@ -8,7 +8,7 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.lease import SYSTEM_MAX_TTL, parse_duration
 from keyhole.core.numbers import parse_flag
-from keyhole.engines import Field
+from keyhole.engines import Field, FieldType
 
 _LONGEST = 1024  # characters of a description or an option
 _MOST = 64  # options, and names in a list
@@ -50,7 +50,8 @@ _SETTINGS: dict[str, tuple[Callable[[Any, str], Any], str]] = {
     "allowed_response_headers": (_names, "kept"),
     "allowed_managed_keys": (_names, "kept"),
 }
-FIELDS = tuple(Field(name, text) for name, (_, text) in _SETTINGS.items())
+_KINDS: dict[object, FieldType] = {_duration: "duration", parse_flag: "boolean", _names: "list"}
+FIELDS = tuple(Field(name, text, _KINDS.get(parse, "string")) for name, (parse, text) in _SETTINGS.items())
 
 
 def merge(data: Any, before: Mapping[str, Any], *, login: bool = True) -> dict[str, Any]:

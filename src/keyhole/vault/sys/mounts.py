@@ -23,12 +23,12 @@ _PROTECTED = ("audit/", "auth/", "sys/", "cubbyhole/", "identity/")
 _KV = {"kv-v1": "1", "kv-v2": "2", "generic": "1"}
 _EVERY = frozenset({Operation.READ, Operation.CREATE, Operation.UPDATE, Operation.DELETE})
 _FIELDS = (
-    Field("type", "which engine"),
-    Field("description", "for people"),
-    Field("config", "object: default_lease_ttl, max_lease_ttl and the other settings of tune"),
-    Field("options", "object of texts for the engine, such as the version of kv"),
-    Field("local", "kept; there is no replication"),
-    Field("seal_wrap", "kept; everything is sealed"),
+    Field("type", "which engine", "string"),
+    Field("description", "for people", "string"),
+    Field("config", "object: default_lease_ttl, max_lease_ttl and the other settings of tune", "map"),
+    Field("options", "object of texts for the engine, such as the version of kv", "map"),
+    Field("local", "kept; there is no replication", "boolean"),
+    Field("seal_wrap", "kept; everything is sealed", "boolean"),
 )
 
 
@@ -211,7 +211,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     """The table."""
     moves = _Remount(vault)
     write, change = Operation.CREATE, frozenset({Operation.CREATE, Operation.UPDATE})
-    both = (Field("from", "path of a mount"), Field("to", "where it goes"))
+    both = (Field("from", "path of a mount", "string"), Field("to", "where it goes", "string"))
     return (
         *_table(_Handlers(vault, _Kind("", "secret")), "mounts", frozenset()),
         *_table(_Handlers(vault, _Kind(AUTH, "auth")), "auth", _EVERY),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
@@ -12,8 +15,15 @@ from keyhole.core.request import Operation, Reply
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.orgs import Org
+from keyhole.vault.sys.leaving import remove_org
 from keyhole.vault.tokens import MOUNT, Grant
 from keyhole.vault.vault import Vault
+
+# The beginnings of paths: an org of such a name could not be told from one.
+_RESERVED = frozenset({"sys", "audit", "auth", "cubbyhole", "identity", "secret", "services", "agents", "approvals"})
+_INFO = ("id", "path", "uuid", "custom_metadata")
+_MOST, _LONGEST_NAME, _LONGEST = 64, 128, 512
+_LEAVING = "The namespace is closed. It is removed as soon as all that it leased is taken back."
 
 
 class _Handlers:
@@ -25,8 +35,13 @@ class _Handlers:
     async def create(self, context: Context, call: Call) -> Reply:
         _root_only(context)
         name = parse_name(call.params["name"])
+        if name in _RESERVED:
+            raise InvalidRequest(
+                f'"{name}" is a reserved path and cannot be used as a namespace name', "choose another"
+            )
         egress = str(call.data.get("egress") or self._vault.default_egress)
-        org = await self._vault.orgs.create(name, egress=egress, now=context.now)
+        metadata = parse_metadata(call.data.get("custom_metadata"), {})
+        org = await self._vault.orgs.create(name, egress=egress, now=context.now, metadata=metadata)
         grant = Grant(name="user/admin", policies=(ROOT,), endless=True)
         storage = self._vault.storage(org.id, MOUNT)
         clear, token, _ = await self._vault.tokens.create(storage, grant, now=context.now, org_id=org.id)
@@ -35,6 +50,12 @@ class _Handlers:
     async def read(self, context: Context, call: Call) -> Reply:
         _root_only(context)
         return Reply(_describe(await self._vault.orgs.by_name(call.params["name"])))
+
+    async def patch(self, context: Context, call: Call) -> Reply:
+        _root_only(context)
+        org = await self._vault.orgs.by_name(call.params["name"])
+        metadata = parse_metadata(call.data.get("custom_metadata"), org.metadata)
+        return Reply(_describe(await self._vault.orgs.describe(org, metadata)))
 
     async def configure(self, context: Context, call: Call) -> Reply:
         org = await self._vault.orgs.by_id(context.caller.org_id)
@@ -46,31 +67,41 @@ class _Handlers:
     async def own(self, context: Context, _call: Call) -> Reply:
         return Reply(_describe(await self._vault.orgs.by_id(context.caller.org_id)))
 
-    async def delete(self, context: Context, call: Call) -> None:
+    async def delete(self, context: Context, call: Call) -> Reply | None:
         _root_only(context)
         try:
-            await self._vault.orgs.delete(await self._vault.orgs.by_name(call.params["name"]))
+            org = await self._vault.orgs.by_name(call.params["name"])
         except NotFound:
-            return
+            return None
+        await self._vault.orgs.leave(org)
+        return None if await remove_org(self._vault, org.id) else Reply(warnings=[_LEAVING], status=202)
 
     async def names(self, context: Context, _call: Call) -> Reply:
         _root_only(context)
-        keys = await self._vault.orgs.names()
-        return Reply({"keys": keys, "key_info": {}})
+        orgs = [org for org in await self._vault.orgs.all() if org.name != ROOT_ORG]
+        if not orgs:
+            raise NotFound("there are no orgs but root", "make one: keyhole org add NAME")
+        about = {f"{org.name}/": {name: _describe(org)[name] for name in _INFO} for org in orgs}
+        return Reply({"keys": sorted(about), "key_info": about})
 
 
 def routes(vault: Vault) -> tuple[Route, ...]:
     """The table."""
     r = _Handlers(vault)
-    fields = (Field("egress", "deny, allow or log calls to hosts without a service"),)
-    every = frozenset({Operation.CREATE, Operation.UPDATE, Operation.DELETE})
+    fields = (Field("egress", "deny, allow or log calls to hosts without a service", "string"),)
+    every = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
     return (
         Route("namespaces", {Operation.LIST: r.names}, help="Names of orgs."),
         Route(
             "namespaces/{name}",
-            {Operation.READ: r.read, Operation.CREATE: r.create, Operation.DELETE: r.delete},
+            {
+                Operation.READ: r.read,
+                Operation.CREATE: r.create,
+                Operation.PATCH: r.patch,
+                Operation.DELETE: r.delete,
+            },
             sudo=every,
-            fields=fields,
+            fields=(*fields, Field("custom_metadata", "object of texts, for people", "map")),
             help="An org; making one answers its administrator's token.",
         ),
         Route(
@@ -92,11 +123,31 @@ def _root_only(context: Context) -> None:
 
 
 def _describe(org: Org) -> dict[str, Any]:
+    digest = hashlib.sha256(f"namespace/{org.id}".encode()).digest()
     return {
         "id": org.id,
         "name": org.name,
         "path": f"{org.name}/",
+        "uuid": str(uuid.UUID(bytes=digest[:16], version=4)),
+        "custom_metadata": dict(org.metadata),
         "egress": org.egress,
         "tripwire": org.tripwire,
         "created": format_time(org.created),
     }
+
+
+def parse_metadata(value: Any, before: Mapping[str, str]) -> dict[str, str]:
+    """Texts by name after a merge patch (RFC 7396). Raises ``InvalidRequest``."""
+    if not isinstance(value or {}, dict):
+        raise InvalidRequest("custom_metadata is an object of texts", 'send {"custom_metadata": {"team": "shop"}}')
+    after = {**before, **(value or {})}
+    found = {name: text for name, text in after.items() if text is not None}
+    if len(found) > _MOST or not all(
+        isinstance(text, str) and len(name) <= _LONGEST_NAME and len(text) <= _LONGEST and f"{name}{text}".isprintable()
+        for name, text in found.items()
+    ):
+        raise InvalidRequest(
+            f"custom_metadata is at most {_MOST} printable texts of {_LONGEST} characters",
+            f"their names have at most {_LONGEST_NAME}",
+        )
+    return found

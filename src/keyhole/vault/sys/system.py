@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from keyhole.core.errors import PolicyDenied
+from keyhole.core.errors import InvalidRequest
 from keyhole.core.identity import ROOT_ORG
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Route
@@ -23,7 +23,7 @@ def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
 
     async def close(context: Context, _call: Call) -> None:
         if context.caller.org != ROOT_ORG:
-            raise PolicyDenied("operation unavailable in namespaces", "seal from the org root")
+            raise InvalidRequest("operation unavailable in namespaces", "seal from the org root")
         seal()
 
     return (
