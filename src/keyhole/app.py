@@ -28,6 +28,7 @@ from keyhole.engines import Route
 from keyhole.faces.api.app import Api
 from keyhole.faces.api.server import ApiServer
 from keyhole.faces.proxy import ProxyServer
+from keyhole.net.delivery import Outgoing
 from keyhole.net.dial import Dialer
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.resolve import Resolver
@@ -113,6 +114,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
 
     def extend(vault: Vault) -> tuple[Route, ...]:
         keyhole.opened.set()
+        vault.devices.outgoing = Outgoing(dialer, trust.context)
         why = explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
         return (*why, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))
 
@@ -243,7 +245,7 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         if hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, _read_again, keyhole.trust, tls)
+            loop.add_signal_handler(signal.SIGHUP, _begin_again, keyhole, tls)
         on_ready(Started(api, keyhole.proxy_url, str(ca_file), root_token))
         await stop.wait()
         keyhole.node.leave()
@@ -254,6 +256,13 @@ async def _watch(trust: Trust, tls: ServedTls | None) -> None:
     while True:
         await asyncio.sleep(_TRUST_EVERY)
         _read_again(trust, tls)
+
+
+def _begin_again(keyhole: Keyhole, tls: ServedTls | None) -> None:
+    """At SIGHUP: read certificates again, and open audit files again, which were moved away."""
+    _read_again(keyhole.trust, tls)
+    if keyhole.node.vault is not None:
+        keyhole.node.vault.devices.reopen()
 
 
 def _read_again(trust: Trust, tls: ServedTls | None) -> None:

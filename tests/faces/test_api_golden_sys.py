@@ -8,7 +8,7 @@ from faces.api_client import play
 EXCHANGES = Path(__file__).resolve().parents[1] / "data" / "vault-golden" / "sys.jsonl"
 
 # Field of an answer whose content is not the same twice: how it is compared instead.
-VARYING = {"random_bytes": len, "password": len}
+VARYING = {"random_bytes": len, "password": len, "hash": len}
 
 
 def plain(name, value):
@@ -32,10 +32,10 @@ def differences(exchange, answer):
     ]
 
 
-def test_recorded_requests_get_the_answers_of_a_real_vault():
+def test_recorded_requests_get_the_answers_of_a_real_vault(tmp_path):
     async def scenario(ask, _vault):
         found, count = [], 0
-        for line in EXCHANGES.read_text().splitlines():
+        for line in EXCHANGES.read_text().replace("/nonexistent", str(tmp_path)).splitlines():
             exchange = json.loads(line)
             found += differences(exchange, await ask(exchange["method"], exchange["path"], exchange["body"]))
             count += 1

@@ -55,6 +55,7 @@ class Request:
         remote: address of the asker, for the audit record.
         id: request id; the door makes one when it is empty.
         wrap_ttl: seconds for which the answer is to be wrapped; 0 for an answer as it is.
+        headers: of HTTP, by lower-case name, for who audits them; empty where there are none.
         peer_certificate: what the asker proved in the TLS handshake to hold the key of, as DER; empty for nothing.
     """
 
@@ -67,6 +68,7 @@ class Request:
     id: str = ""
     wrap_ttl: int = 0
     peer_certificate: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,18 @@ class Dialer:
                 f"the connection to {Authority(host, port)} was not made within {timeout:g} seconds", "try again later"
             ) from None
 
+    async def datagrams(self, host: str, port: int, guard: Guard) -> socket.socket:
+        """A UDP socket that sends to a canonical host only. Raises as ``dial``; a corporate proxy is not asked."""
+        address = (await self._judged(host, port, guard))[0]
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.settimeout(0)
+            sock.connect((address, port))
+        except OSError as error:
+            sock.close()
+            raise _unreachable(error) from None
+        return sock
+
     async def _judged(self, host: str, port: int, guard: Guard) -> list[str]:
         """The addresses of the host, all of which the guard has passed."""
         try:

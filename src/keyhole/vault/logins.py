@@ -93,6 +93,8 @@ async def _give_token(vault: Vault, request: Request, state: OrgState, target: T
     result, said = "aborted", dict[str, str]()
     try:
         await vault.journal.intend(record, state.org.id)
+        if vault.devices.concern(state.generation):
+            await vault.devices.asking(state, caller, request, parse_path(request.path), Operation.UPDATE)
         reply = await _token(vault, state, login, target)
         reply = await wrapping.wrap(vault, state, request, parse_path(request.path), reply)
         result, said = "ok", given_out(reply)

@@ -35,6 +35,7 @@ from keyhole.vault.audit import Journal
 from keyhole.vault.callers import authenticate
 from keyhole.vault.clock import Clock
 from keyhole.vault.compiled import Compiled, OrgState
+from keyhole.vault.devices import Devices
 from keyhole.vault.dispatch import WRITES, dispatch
 from keyhole.vault.expiry import Expiry
 from keyhole.vault.keys import Keys, new_request_id
@@ -91,6 +92,7 @@ class Vault:
         self.strangers = Strangers(clock, journal, root_org)
         self.leases = Leases(self.storage, self.tokens)
         self.expiry = Expiry(self)
+        self.devices = Devices(self)
 
     def fix_mounts(self, fixed: list[Mount]) -> None:
         """Say which mounts every org has for good."""
@@ -110,7 +112,14 @@ class Vault:
             reply = await self._handle(request)
         except KeyholeError as error:
             error.request_id = request.id
+            if self.devices.concern():
+                await self.devices.failed(request, error)
             raise
+        except BaseException:
+            self.devices.forget(request)
+            raise
+        if self.devices.concern():
+            await self.devices.answered(request, reply)
         reply.request_id = request.id
         return reply
 
@@ -144,6 +153,8 @@ class Vault:
         if asked.operation is Operation.READ and asked.target.mount.path == _SECRETS:
             await self._taste(state, caller, request, (asked.target.params.get("path") or "",), record)
         try:
+            if self.devices.concern(state.generation):
+                await self.devices.asked(state, caller, asked)
             reply = await self._dispatch(state, caller, asked)
             reply = await wrapping.wrap(self, state, request, asked.path, reply)
         except KeyholeError as error:
@@ -215,6 +226,8 @@ class Vault:
     def conclude(self, state: OrgState, intent: Record | Intent, result: str, **fields: int | str) -> None:
         """Record how something that was intended ended; durable within 100 ms."""
         self.journal.outcome(intent.encode_outcome(result, **fields), state.org.id)
+        if self.devices.concern():
+            self.devices.concluded(intent, result, fields)
 
     async def record_refusal(
         self, state: OrgState, caller: Caller, request: Request, error: KeyholeError, *, path: str = "", rule: str = ""
@@ -222,6 +235,8 @@ class Vault:
         """Record that something was refused. A refusal is one record, and is durable before it is said."""
         record = refusal_of(caller, request, error, path=path, rule=rule)
         await self.journal.intend(record, state.org.id)
+        if self.devices.concern():
+            await self.devices.refused(request, error, state, caller)
 
     async def record_unknown(self, request: Request, error: KeyholeError) -> None:
         """Record that somebody without a valid credential was refused; it goes into the journal of the org root.
@@ -233,6 +248,8 @@ class Vault:
         record = refusal_of(None, request, error)
         await self.compiled.state(self.root_org)
         await self.journal.intend(record, self.root_org)
+        if self.devices.concern():
+            await self.devices.refused(request, error)
 
     async def _read_path(self, request: Request, state: OrgState, caller: Caller) -> Asked:
         """The canonical path and who answers it; a write is told apart into create and update."""
@@ -288,6 +305,8 @@ class Vault:
         record = intent_of(caller, request, Operation.USE, path, decision.rule, secrets)
         durable = self.journal.intend(record, state.org.id)
         try:
+            if self.devices.concern(state.generation):
+                await self.devices.asking(state, caller, request, path, Operation.USE)
             lent = await self._lend(state, caller, service)
         except KeyholeError as error:
             await self._durable(state, record, durable)

@@ -79,6 +79,8 @@ async def by_holder(vault: Vault, request: Request, verb: str) -> Reply:
     result, said = "aborted", dict[str, str]()
     try:
         await vault.journal.intend(record, state.org.id)
+        if vault.devices.concern(state.generation):
+            await vault.devices.asking(state, caller, request, f"{_FOLDER}{verb}", Operation.UPDATE)
         reply = await do(vault, state, token, verb)
         result, said = "ok", given_out(reply)
     except Exception as error:

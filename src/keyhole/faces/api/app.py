@@ -142,6 +142,7 @@ class Api:
             remote=remote,
             wrap_ttl=reading.wrap_ttl_of(headers) if "x-vault-wrap-ttl" in headers else 0,
             peer_certificate=scope.get("peer_certificate", b""),
+            headers=headers,
         )
         if not writes:
             return request
