@@ -55,9 +55,9 @@ def _count(asked: object) -> int:
 
 
 async def _hash(_context: Context, call: Call) -> Reply:
-    algorithm = call.params.get("algorithm") or call.data.get("algorithm") or "sha2-256"
+    algorithm = call.params.get("algorithm") or str(call.data.get("algorithm") or "sha2-256")
     if algorithm not in _HASHES:
-        raise InvalidRequest(f"unsupported algorithm {str(algorithm)[:40]}", f"use one of {', '.join(_HASHES)}")
+        raise InvalidRequest(f"unsupported algorithm {algorithm[:40]}", f"use one of {', '.join(_HASHES)}")
     given = call.data.get("input", "")
     try:
         if not isinstance(given, str):
@@ -69,9 +69,9 @@ async def _hash(_context: Context, call: Call) -> Reply:
 
 
 def _formatted(call: Call, data: bytes, usual: str) -> str:
-    form = call.data.get("format") or usual
+    form = str(call.data.get("format") or usual)
     if form not in {"hex", "base64"}:
-        raise InvalidRequest(f'unsupported encoding format {str(form)[:40]}; must be "hex" or "base64"')
+        raise InvalidRequest(f'unsupported encoding format {form[:40]}; must be "hex" or "base64"')
     return data.hex() if form == "hex" else base64.b64encode(data).decode()
 
 
