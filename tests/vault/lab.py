@@ -11,7 +11,7 @@ from keyhole.vault.mounts import Mount
 class Lab:
     """The place: ``alive`` are the names of what was made and not taken back."""
 
-    def __init__(self, path="lab/", *, ttl=3600, max_ttl=7200, renewable=True):
+    def __init__(self, path="lab/", *, pattern="creds/{name}", ttl=3600, max_ttl=7200, renewable=True):
         self.path = path
         self.ttl, self.max_ttl, self.renewable = ttl, max_ttl, renewable
         self.alive = {}
@@ -23,7 +23,7 @@ class Lab:
         self.engine = Engine(
             "lab",
             (
-                Route("creds/{name}", {Operation.READ: self.make}, help="Makes something."),
+                Route(pattern, {Operation.READ: self.make, Operation.CREATE: self.make}, help="Makes something."),
                 Route("forget", {Operation.CREATE: self.nothing}, help="Does nothing."),
             ),
             revoke=self.revoke,
