@@ -386,7 +386,7 @@ def test_who_waits_for_a_revocation_learns_why_it_failed_and_can_force_it():
 def test_a_dead_target_does_not_delay_the_others(monkeypatch):
     async def scenario(vault, lab, clock):
         vault.vault.expiry.limits = LeaseLimits(line=8, jobs=2, stuck=0.0)
-        monkeypatch.setattr("keyhole.vault.sweep._BATCH", 10)
+        monkeypatch.setattr("keyhole.vault.sys.sweep._BATCH", 10)
         dead = Lab("dead/").mount(vault)
         dead.silent = asyncio.Event()
         for _ in range(40):

@@ -54,6 +54,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "logout": ("login:logout_command", "Forget it."),
         "operator": ("operator:operator", "Unseal, seal, status."),
         "org": ("org:org", "Tenants of a server."),
+        "leases": ("leases:leases", "What was made for a time, and is taken back."),
         "audit": ("audit:audit", "Who used what, and proof that the journal is whole."),
     },
 }

@@ -51,6 +51,9 @@ class Result:
         warnings: for a person to read.
         found: ``False`` when ``data`` describes something that is not there any more (a deleted version).
         request_id: the id under which the journal has it.
+        lease_id: under which what was made lives; empty for nothing.
+        lease_duration: seconds that it lives, or for which to rely on what was read.
+        renewable: the lease can be renewed.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +61,9 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     found: bool = True
     request_id: str = ""
+    lease_id: str = ""
+    lease_duration: int = 0
+    renewable: bool = False
 
 
 def build(operation: str, path: str, data: Mapping[str, Any], *, token: str = "", org: str = "") -> Wire:
@@ -153,6 +159,9 @@ def _result(status: int, headers: Mapping[str, str], data: dict[str, Any]) -> Re
         warnings=list(data.get("warnings") or []) if enveloped else [],
         found=status != 404,
         request_id=headers.get("x-keyhole-request-id", ""),
+        lease_id=_text(data.get("lease_id")) if enveloped else "",
+        lease_duration=int(data.get("lease_duration") or 0) if enveloped else 0,
+        renewable=enveloped and bool(data.get("renewable")),
     )
 
 

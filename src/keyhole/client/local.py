@@ -112,7 +112,11 @@ async def ask(
     """Ask an opened vault, and give what a server would have sent."""
     reply = await opened.ask(operation, path.strip("/"), data, token=token, org=org)
     fields = {name: _plain(value) for name, value in (reply.data or {}).items()}
-    return Result(fields, reply.auth, list(reply.warnings), reply.found, reply.request_id)
+    result = Result(fields, reply.auth, list(reply.warnings), reply.found, reply.request_id)
+    result.lease_duration = reply.duration
+    if (lease := reply.lease) is not None:
+        result.lease_id, result.lease_duration, result.renewable = lease.id, lease.ttl, lease.renewable
+    return result
 
 
 def _plain(leaf: Any) -> Any:

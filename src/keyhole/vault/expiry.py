@@ -86,12 +86,14 @@ class Expiry:
     Attributes:
         background: somebody sweeps from time to time, so nobody has to wait for what can be done later.
         counts: how many were taken back (``revoked``), tries that failed (``failed``), became ``irrevocable``.
+        taken: how many were taken back, by org.
     """
 
     def __init__(self, vault: Vault, limits: LeaseLimits | None = None) -> None:
         self.limits = limits or LeaseLimits()
         self.background = False
         self.counts = {"revoked": 0, "failed": 0, "irrevocable": 0}
+        self.taken: dict[str, int] = {}
         self._vault = vault
         self._lines: dict[tuple[str, str], _Line] = {}
         self._running: dict[str, Job] = {}
@@ -296,6 +298,7 @@ class Expiry:
             self._vault.journal.outcome(record.encode(), state.org.id)
             if error is None or force:
                 self.counts["revoked"] += error is None
+                self.taken[state.org.id] = self.taken.get(state.org.id, 0) + (error is None)
                 await self._vault.leases.remove(state.org.id, lease)
                 return None
             self.counts["failed"] += 1

@@ -45,8 +45,8 @@ from keyhole.vault.reported import REPORTED_VERSION
 from keyhole.vault.root_generation import RootGeneration
 from keyhole.vault.sealing import NO_RECOVERY, HandOut, deal, type_of, unwrap, wrap_proven
 from keyhole.vault.strangers import RefusalLimits
-from keyhole.vault.sweep import Sweeper
 from keyhole.vault.sys import tables
+from keyhole.vault.sys.sweep import Sweeper
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.tokens import Grant
 from keyhole.vault.vault import Vault

@@ -17,6 +17,7 @@ from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.expiry import mount_of
 from keyhole.vault.leases import tidy
+from keyhole.vault.sys.sweep import Sweeper
 from keyhole.vault.vault import Vault
 
 _TIDY = "Tidy operation successfully started. Any information from the operation will be printed to the server's log."
@@ -81,6 +82,19 @@ class _Handlers:
 
         self._vault.expiry.keep(asyncio.get_running_loop().create_task(quietly()))
 
+    async def sweep(self, context: Context, _call: Call) -> Reply:
+        state, expiry = await self.state(context), self._vault.expiry
+        before = expiry.taken.get(state.org.id, 0)
+        await Sweeper(self._vault).sweep()
+        again = [each for each in await self._vault.leases.all_queued(state.org.id) if each.until <= context.now]
+        await expiry.end(state, [lease.id for lease in again])
+        await expiry.drain()
+        left = await self._vault.leases.all_queued(state.org.id)
+        waiting = sum(lease.state is LeaseState.REVOKING for lease in left)
+        lost = sum(lease.state is LeaseState.IRREVOCABLE for lease in left)
+        taken = expiry.taken.get(state.org.id, 0) - before
+        return Reply({"revoked": taken, "waiting": waiting, "irrevocable": lost})
+
     async def count(self, context: Context, call: Call) -> Reply:
         state = await self.state(context)
         if call.data.get("type") != LeaseState.IRREVOCABLE:
@@ -118,6 +132,12 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         Route("leases", {Operation.READ: r.listing}, sudo=sudo, help="Leases that could not be revoked."),
         Route("leases/count", {Operation.READ: r.count}, help="How many leases there are."),
         Route("leases/tidy", {write: r.tidy}, help="Remove what belongs to nothing any more."),
+        Route(
+            "leases/sweep",
+            {write: r.sweep},
+            sudo=sudo,
+            help="Take back now what is due, and try again what could not be taken back.",
+        ),
         Route("leases/lookup", {write: r.lookup, Operation.LIST: r.names}, sudo=_LISTING, fields=by, help="A lease."),
         Route("leases/lookup/{path...}", {Operation.LIST: r.names}, sudo=sudo, help="Names of leases below a path."),
     ]
