@@ -454,3 +454,27 @@ def test_an_agents_batch_token_makes_no_agents_tokens():
         assert isinstance(await refusal(vault.ask("update", "agents/coder/token", token=token)), InvalidRequest)
 
     play(scenario)
+
+
+def test_a_role_may_say_for_whom_tokens_are_made():
+    async def scenario(vault):
+        role = {"allowed_entity_aliases": ["ci-*", "Deploy"], "allowed_policies": ["default"]}
+        await vault.ask("update", "auth/token/roles/r", role)
+        await vault.ask("update", "auth/token/roles/plain", {"allowed_policies": ["default"]})
+        made = [
+            (await create(vault, path="auth/token/create/r", entity_alias=name)).auth
+            for name in ("ci-1", "CI-1", "deploy")
+        ]
+        assert made[0]["entity_id"] == made[1]["entity_id"] != made[2]["entity_id"]
+        found = (
+            await vault.ask("read", f"identity/entity/id/{made[0]['entity_id']}", token=made[0]["client_token"])
+        ).data
+        assert [alias["name"] for alias in found["aliases"]] == ["ci-1"]
+        theirs = f"identity/entity/id/{made[2]['entity_id']}"
+        assert isinstance(await refusal(vault.ask("read", theirs, token=made[0]["client_token"])), PolicyDenied)
+        for path, name in (("r", "admin"), ("r", ["ci-1"]), ("plain", "ci-1"), ("r", "ci-\x00")):
+            call = create(vault, path=f"auth/token/create/{path}", entity_alias=name)
+            assert (await refusal(call)).reason == "invalid 'entity_alias' value", name
+        assert "token role" in (await refusal(create(vault, entity_alias="ci-1"))).reason
+
+    play(scenario)

@@ -24,7 +24,7 @@ from keyhole.vault.storage import Change, Storage, Write
 _MOST = 256
 _GLOB = re.compile(r"[a-z0-9*][a-z0-9*._/-]{0,127}")
 _SUFFIX = re.compile(r"[A-Za-z0-9._-]{0,63}")
-_ALIAS = re.compile(r"[!-~]{1,255}")
+ALIAS = re.compile(r"[!-~]{1,255}")
 TYPES = ("service", "batch", "default-service", "default-batch")
 
 
@@ -51,7 +51,7 @@ def _globs(value: Any, name: str) -> list[str]:
 
 def _aliases(value: Any, name: str) -> list[str]:
     aliases = sorted({text.lower() for text in _texts(value, name)})
-    if not all(map(_ALIAS.fullmatch, aliases)):
+    if not all(map(ALIAS.fullmatch, aliases)):
         raise InvalidRequest(f"{name} has something that cannot be the name of an alias", "use visible ASCII")
     return aliases
 

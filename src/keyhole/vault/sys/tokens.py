@@ -6,16 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
+from keyhole.core.identity import Login
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_flag
+from keyhole.core.parameters import glob_matches
 from keyhole.core.request import Operation, Reply
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault import policies
 from keyhole.vault.identity import standing
+from keyhole.vault.identity.entering import enter
 from keyhole.vault.storage import Change
 from keyhole.vault.sys import token_roles
-from keyhole.vault.sys.token_create import CREATE_FIELDS, Unprivileged, chosen_id, grant_of
+from keyhole.vault.sys.token_create import CREATE_FIELDS, Role, Unprivileged, chosen_id, grant_of
+from keyhole.vault.sys.token_roles import ALIAS
 from keyhole.vault.tokens import MOUNT, Token, auth_block
 from keyhole.vault.vault import Vault
 
@@ -151,7 +155,7 @@ class _Handlers:
                 grant,
                 path=call.path + suffix,
                 role=named,
-                entity_id=parent.entity_id if parent else "",
+                entity_id=await self.entity(context, call, role) or (parent.entity_id if parent else ""),
                 default_ttl=context.default_ttl,
                 max_ttl=context.max_ttl,
             ),
@@ -162,6 +166,20 @@ class _Handlers:
         )
         warnings = [*filter(None, (warning, _CHOSEN if clear else "")), *await self.missing(context, token)]
         return Reply(auth=auth_block(token, context.now, made, await self.added(context, token)), warnings=warnings)
+
+    async def entity(self, context: Context, call: Call, role: Role) -> str:
+        """The entity that the request names by its alias at the token mount, made on first sight; else empty."""
+        given = call.data.get("entity_alias") or ""
+        if not given:
+            return ""
+        if role is None:
+            raise InvalidRequest("'entity_alias' is only allowed in combination with token role")
+        alias = given.lower() if isinstance(given, str) else ""
+        if not any(glob_matches(glob, alias) for glob in role["allowed_entity_aliases"]) or not ALIAS.fullmatch(alias):
+            raise InvalidRequest("invalid 'entity_alias' value", "use one that the role's allowed_entity_aliases have")
+        state = await self._vault.compiled.state(context.caller.org_id)
+        login = Login(name=context.caller.name, policies=(), alias=alias)
+        return await enter(self._vault, state, state.mounts.at(context.mount), login)
 
     async def added(self, context: Context, token: Token) -> tuple[str, ...]:
         """The policies that the token's entity adds."""
