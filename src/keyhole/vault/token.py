@@ -50,6 +50,7 @@ class Token:
         role: the token role through which it was made.
         display: name for people; empty for one made of ``name``.
         renewed: when it was last renewed, seconds since the epoch; 0 for never.
+        granted: seconds that the last renewal gave, which the next one gives too unless it says otherwise.
         services: the only ones that it may use; ``None`` for no such limit.
         revision: of the entry.
     """
@@ -79,6 +80,7 @@ class Token:
     role: str = ""
     display: str = ""
     renewed: float = 0.0
+    granted: int = 0
     services: tuple[str, ...] | None = None
     revision: int = 0
 
@@ -87,8 +89,8 @@ class Token:
         return self.uses >= 0 and not (self.expires and self.expires <= now)
 
     def remaining(self, now: float) -> int:
-        """Seconds left; 0 for a token without end."""
-        return max(1, int(self.expires - now)) if self.expires else 0
+        """Seconds left, to the nearest; 0 for a token without end."""
+        return max(1, round(self.expires - now)) if self.expires else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -194,13 +194,13 @@ class Tokens:
             raise InvalidRequest("lease is not renewable")
         term = compute_term(
             requested=increment,
-            default=token.ttl,
+            default=token.granted or token.ttl,
             maximum=_maximum(token.max_ttl),
             explicit_max=token.explicit_max,
             period=token.period,
             age=int(now - token.created),
         )
-        renewed = replace(token, expires=now + term.ttl, renewed=now)
+        renewed = replace(token, expires=now + term.ttl, renewed=now, granted=term.ttl)
         await storage.commit(Change([_write(renewed)]))
         return replace(renewed, revision=token.revision + 1), term.warning
 

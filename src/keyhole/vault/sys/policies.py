@@ -40,9 +40,10 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     async def delete(context: Context, call: Call) -> None:
         await policies.delete(storage(context), _name(context, call))
 
-    async def names(context: Context, _call: Call) -> Reply:
+    async def names(context: Context, call: Call) -> Reply:
         keys = await policies.names(storage(context))
-        return Reply({"keys": keys, "policies": keys})
+        old = f"{call.path.rstrip('/')}/" == _OLD
+        return Reply({"keys": keys, "policies": keys} if old else {"keys": keys})
 
     one = {Operation.READ: read, Operation.CREATE: write, Operation.DELETE: delete}
     fields = (Field("policy", "HCL, JSON, or base64 of either"),)
