@@ -45,17 +45,17 @@ class _Handlers:
         grant = Grant(name="user/admin", policies=(ROOT,), endless=True)
         storage = self._vault.storage(org.id, MOUNT)
         clear, token, _ = await self._vault.tokens.create(storage, grant, now=context.now, org_id=org.id)
-        return Reply({**_describe(org), "root_token": clear, "accessor": token.accessor})
+        return Reply({**_namespace(org), "root_token": clear, "accessor": token.accessor})
 
     async def read(self, context: Context, call: Call) -> Reply:
         _root_only(context)
-        return Reply(_describe(await self._vault.orgs.by_name(call.params["name"])))
+        return Reply(_namespace(await self._vault.orgs.by_name(call.params["name"])))
 
     async def patch(self, context: Context, call: Call) -> Reply:
         _root_only(context)
         org = await self._vault.orgs.by_name(call.params["name"])
         metadata = parse_metadata(call.data.get("custom_metadata"), org.metadata)
-        return Reply(_describe(await self._vault.orgs.describe(org, metadata)))
+        return Reply(_namespace(await self._vault.orgs.describe(org, metadata)))
 
     async def configure(self, context: Context, call: Call) -> Reply:
         org = await self._vault.orgs.by_id(context.caller.org_id)
@@ -81,7 +81,7 @@ class _Handlers:
         orgs = [org for org in await self._vault.orgs.all() if org.name != ROOT_ORG]
         if not orgs:
             raise NotFound("there are no orgs but root", "make one: keyhole org add NAME")
-        about = {f"{org.name}/": {name: _describe(org)[name] for name in _INFO} for org in orgs}
+        about = {f"{org.name}/": {name: _namespace(org)[name] for name in _INFO} for org in orgs}
         return Reply({"keys": sorted(about), "key_info": about})
 
 
@@ -123,17 +123,20 @@ def _root_only(context: Context) -> None:
 
 
 def _describe(org: Org) -> dict[str, Any]:
-    digest = hashlib.sha256(f"namespace/{org.id}".encode()).digest()
     return {
         "id": org.id,
         "name": org.name,
         "path": f"{org.name}/",
-        "uuid": str(uuid.UUID(bytes=digest[:16], version=4)),
-        "custom_metadata": dict(org.metadata),
         "egress": org.egress,
         "tripwire": org.tripwire,
         "created": format_time(org.created),
     }
+
+
+def _namespace(org: Org) -> dict[str, Any]:
+    digest = hashlib.sha256(f"namespace/{org.id}".encode()).digest()
+    shown = str(uuid.UUID(bytes=digest[:16], version=4))
+    return {**_describe(org), "uuid": shown, "custom_metadata": dict(org.metadata)}
 
 
 def parse_metadata(value: Any, before: Mapping[str, str]) -> dict[str, str]:
