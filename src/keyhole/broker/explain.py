@@ -17,8 +17,7 @@ from keyhole.core.request import Operation, Reply
 from keyhole.core.target import canonical_target, readings
 from keyhole.core.url import split_url
 from keyhole.engines import Call, Context, Field, Route
-from keyhole.vault.policies import DEFAULT
-from keyhole.vault.sys.agents import own_policy, require_agent
+from keyhole.vault.sys.agents import agent_now, require_agent
 from keyhole.vault.vault import Vault
 
 
@@ -89,9 +88,8 @@ class _Handlers:
         if not context.caller.allows("read", f"agents/{name.removeprefix('agent/')}"):
             raise PolicyDenied(f"asking about {name} needs read on it", "ask about yourself, or ask an administrator")
         await require_agent(self._vault, context.caller.org_id, name.removeprefix("agent/"))
-        policies = (DEFAULT, own_policy(name.removeprefix("agent/")))
-        acl = await self._vault.compiled.acl(await self._vault.compiled.state(context.caller.org_id), policies)
-        return Caller(context.caller.org, context.caller.org_id, name, "", "full", policies, acl)
+        state = await self._vault.compiled.state(context.caller.org_id)
+        return await agent_now(self._vault, state, name.removeprefix("agent/"))
 
     async def keyhole(self, context: Context, _call: Call) -> Reply:
         state = await self._vault.compiled.state(context.caller.org_id)

@@ -162,6 +162,7 @@ class Caller:
         cidrs: addresses from which its token counts; none for all.
         entity: whose token it is; ``NOBODY`` for nobody's.
         identity_policies: names of those that the entity and its groups add; ``acl`` has them too.
+        alone: they add nothing, because its token was made for some policies only.
         identities: revision of the org's identities that this was compiled from.
         forms: what the door has worked out of its records; lives and dies with this object.
     """
@@ -183,6 +184,7 @@ class Caller:
     cidrs: tuple[str, ...] = ()
     entity: IdentityView = NOBODY
     identity_policies: tuple[str, ...] = ()
+    alone: bool = False
     identities: int = 0
     forms: dict[tuple[object, ...], IntentForm] = field(default_factory=dict, repr=False)
 

@@ -11,7 +11,6 @@ from keyhole.core.policy import ROOT
 from keyhole.core.request import Anonymous, Credential, LocalOwner
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity import standing
-from keyhole.vault.identity.records import union
 from keyhole.vault.tokens import MOUNT, Token, org_of
 
 if TYPE_CHECKING:
@@ -86,7 +85,6 @@ async def _of_token(vault: Vault, state: OrgState, clear: bytes, remote: str, *,
 async def _make(vault: Vault, state: OrgState, token: Token) -> Caller:
     # Taken first: what changes meanwhile makes the caller look old, not new.
     revision, person = state.known.revision, await standing.person(vault, state, token.entity_id)
-    services = None if token.services is None else frozenset(token.services)
     return Caller(
         org=state.org.name,
         org_id=state.org.id,
@@ -94,17 +92,18 @@ async def _make(vault: Vault, state: OrgState, token: Token) -> Caller:
         accessor=token.accessor,
         scope=token.scope,
         policies=token.policies,
-        acl=await vault.compiled.acl(state, union(token.policies, person.policies), person.view, services),
+        acl=await standing.acl_of(vault, state, token),
         token_id=token.id,
         type=token.type,
         holder=token.parent if token.type == "batch" else token.id,
         until=token.expires if token.type == "batch" else 0.0,
-        services=services,
+        services=None if token.services is None else frozenset(token.services),
         run=token.run,
         bound=token.bound,
         cidrs=token.cidrs,
         entity=person.view,
-        identity_policies=person.policies,
+        identity_policies=() if token.alone else person.policies,
+        alone=token.alone,
         identities=revision,
     )
 

@@ -166,5 +166,5 @@ async def _token(vault: Vault, state: OrgState, login: Login, target: Target) ->
     now = vault.clock.now()
     org_id = "" if state.org.id == vault.root_org else state.org.id
     clear, token, warning = await vault.tokens.create(vault.storage(state.org.id, MOUNT), grant, now=now, org_id=org_id)
-    added = await standing.policies_of(vault, await vault.compiled.state(state.org.id), token.entity_id)
+    added = await standing.shown(vault, await vault.compiled.state(state.org.id), token)
     return Reply(auth=auth_block(token, now, clear, added), warnings=[warning] if warning else [])

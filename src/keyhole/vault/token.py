@@ -45,6 +45,7 @@ class Token:
         cidrs: addresses from which it counts; none for all.
         path: where it was made.
         entity_id: whose it is; empty for nobody's.
+        alone: the policies of its entity do not add to its own: it was made for some policies only.
         mount: id of the login method's mount that gave it; empty for one that a token made.
         type: ``service``, or ``batch`` for one that is not stored.
         role: the token role through which it was made.
@@ -75,6 +76,7 @@ class Token:
     cidrs: tuple[str, ...] = ()
     path: str = "auth/token/create"
     entity_id: str = ""
+    alone: bool = False
     mount: str = ""
     type: TokenType = "service"
     role: str = ""
@@ -114,6 +116,7 @@ class Grant:
     cidrs: tuple[str, ...] = ()
     path: str = "auth/token/create"
     entity_id: str = ""
+    alone: bool = False
     mount: str = ""
     type: TokenType = "service"
     role: str = ""

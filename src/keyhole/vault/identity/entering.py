@@ -86,6 +86,38 @@ async def enter(vault: Vault, state: OrgState, mount: Mount, login: Login) -> st
     return ""
 
 
+async def leave(vault: Vault, state: OrgState, path: str, name: str) -> None:
+    """Whoever had this alias at a mount is no more: it goes, and an entity that has no other goes with it."""
+    accessor = state.mounts.at(path).accessor
+    for attempt in range(_RETRIES):
+        book = Book(vault.orgs.identities(state.org.id))
+        entity = await book.entity_of(accessor, name)
+        if entity is None:
+            return
+        left = tuple(alias for alias in entity.aliases if alias.accessor != accessor)
+        try:
+            if left:
+                book.put(replace(entity, aliases=left, external=with_claims(entity, accessor)))
+                await book.commit()
+            else:
+                await drop(book, {entity.id: entity})
+        except Conflict:
+            if attempt == _RETRIES - 1:
+                raise
+        else:
+            return
+
+
+async def drop(book: Book, entities: Mapping[str, Entity]) -> None:
+    """Remove entities, and take them out of their groups. Their tokens are refused from then on."""
+    for entity in entities.values():
+        book.drop(entity)
+    for group in await book.groups():
+        if not entities.keys().isdisjoint(group.members):
+            book.put(replace(group, members=tuple(each for each in group.members if each not in entities)))
+    await book.commit()
+
+
 async def _entered(book: Book, place: Place, login: Login, now: float) -> Entity:
     """The entity as this login leaves it, put into the book when that changes it."""
     before = await book.entity_of(place.accessor, login.alias)

@@ -12,7 +12,7 @@ from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.identity import fields, shown
 from keyhole.vault.identity.book import Book
 from keyhole.vault.identity.desk import Desk
-from keyhole.vault.identity.entering import new_entity
+from keyhole.vault.identity.entering import drop, new_entity
 from keyhole.vault.identity.records import Entity
 
 if TYPE_CHECKING:
@@ -93,16 +93,6 @@ class _Handlers(Desk):
             raise NotFound("there are no entities")
         info = {entity.id: shown.entity_line(entity, where) for entity in entities}
         return Reply({"keys": sorted(getattr(entity, key) for entity in entities), "key_info": info})
-
-
-async def drop(book: Book, entities: dict[str, Entity]) -> None:
-    """Remove entities, and take them out of their groups. Their tokens are refused from then on."""
-    for entity in entities.values():
-        book.drop(entity)
-    for group in await book.groups():
-        if not entities.keys().isdisjoint(group.members):
-            book.put(replace(group, members=tuple(each for each in group.members if each not in entities)))
-    await book.commit()
 
 
 def routes(vault: Vault) -> tuple[Route, ...]:

@@ -10,6 +10,7 @@ from keyhole.core.policy import Acl
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity.known import Person
 from keyhole.vault.identity.records import union
+from keyhole.vault.token import Grant, Token
 
 if TYPE_CHECKING:
     from keyhole.vault.vault import Vault
@@ -33,33 +34,33 @@ async def person(vault: Vault, state: OrgState, entity_id: str) -> Person:
     return found
 
 
-async def policies_of(vault: Vault, state: OrgState, entity_id: str) -> tuple[str, ...]:
-    """The policies that an entity adds to its tokens; none of one that is disabled or was deleted."""
+async def added(vault: Vault, state: OrgState, token: Token | Grant) -> tuple[str, ...]:
+    """The policies that an entity adds to a token of its own. Raises ``Unauthenticated`` as ``person``."""
+    found = await person(vault, state, token.entity_id)
+    return () if token.alone else found.policies
+
+
+async def shown(vault: Vault, state: OrgState, token: Token) -> tuple[str, ...]:
+    """As ``added``, for an answer about a token; nothing for one whose entity is disabled or was deleted."""
     try:
-        return (await person(vault, state, entity_id)).policies
+        return await added(vault, state, token)
     except Unauthenticated:
         return ()
 
 
-async def acl_of(
-    vault: Vault,
-    state: OrgState,
-    policies: tuple[str, ...],
-    entity_id: str,
-    services: frozenset[str] | None = None,
-) -> Acl:
-    """What a token with these policies, for these services only, may do now, with what its entity adds.
-
-    Raises:
-        Unauthenticated: as ``person``.
-    """
-    found = await person(vault, state, entity_id)
-    return await vault.compiled.acl(state, union(policies, found.policies), found.view, services)
+async def acl_of(vault: Vault, state: OrgState, token: Token | Grant) -> Acl:
+    """What a token may do now, with what its entity adds. Raises ``Unauthenticated`` as ``person``."""
+    found = await person(vault, state, token.entity_id)
+    services = None if token.services is None else frozenset(token.services)
+    policies = token.policies if token.alone else union(token.policies, found.policies)
+    return await vault.compiled.acl(state, policies, found.view, services)
 
 
 async def acl_now(vault: Vault, state: OrgState, caller: Caller) -> Acl:
     """What somebody who was authenticated earlier may do now. Raises ``Unauthenticated`` as ``person``."""
-    return await acl_of(vault, state, caller.policies, caller.entity.id, caller.services)
+    found = await person(vault, state, caller.entity.id)
+    policies = caller.policies if caller.alone else union(caller.policies, found.policies)
+    return await vault.compiled.acl(state, policies, found.view, caller.services)
 
 
 def is_current(caller: Caller, state: OrgState) -> bool:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
+from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
+from keyhole.core.identity import Caller, Login
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.path import parse_name, parse_policy_name
@@ -21,6 +23,12 @@ from keyhole.core.session import pairs, placeholder_key, service_of_session
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault import approvals, policies
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.identity import standing
+from keyhole.vault.identity.book import Book
+from keyhole.vault.identity.entering import enter, leave
+from keyhole.vault.identity.places import AGENTS
+from keyhole.vault.identity.records import Entity
 from keyhole.vault.sys.token_create import asked_cidrs, services_of
 from keyhole.vault.sys.token_roles import parse_policies
 from keyhole.vault.sys.tokens import end_tokens, own_parent
@@ -44,6 +52,38 @@ async def require_agent(vault: Vault, org_id: str, name: str) -> None:
     """Raises ``NotFound`` where the org has no such agent."""
     if (await vault.storage(org_id, MOUNT, configures=True).get_one(f"a/{name}")).data is None:
         raise NotFound(f"there is no agent {name!r}", f"keyhole agent add {name}")
+
+
+async def entity_of(vault: Vault, state: OrgState, name: str) -> Entity | None:
+    """The entity of an agent; it has none before its first token."""
+    return await Book(vault.orgs.identities(state.org.id)).entity_of(state.mounts.at(AGENTS).accessor, name)
+
+
+async def agent_now(vault: Vault, state: OrgState, name: str) -> Caller:
+    """An agent as a token of its own with all its policies would be now; one that is disabled may do nothing."""
+    entity = await entity_of(vault, state, name)
+    grant = Grant(
+        name=f"agent/{name}",
+        policies=(policies.DEFAULT, own_policy(name)),
+        entity_id=entity.id if entity is not None else "",
+    )
+    try:
+        person = await standing.person(vault, state, grant.entity_id)
+        acl = await standing.acl_of(vault, state, grant)
+    except Unauthenticated:
+        acl = await vault.compiled.acl(state, ())
+        return Caller(state.org.name, state.org.id, grant.name, "", "full", (), acl)
+    return Caller(
+        state.org.name,
+        state.org.id,
+        grant.name,
+        "",
+        "full",
+        grant.policies,
+        acl,
+        entity=person.view,
+        identity_policies=person.policies,
+    )
 
 
 class _Handlers:
@@ -104,6 +144,10 @@ class _Handlers:
         await approvals.forget(self._vault.storage(context.caller.org_id, approvals.MOUNT), f"agent/{name}")
         # Last, because whoever is making a token looks afterwards whether the agent is still there.
         await self.end_all(context, name)
+        await leave(self._vault, await self.state(context), AGENTS, name)
+
+    async def state(self, context: Context) -> OrgState:
+        return await self._vault.compiled.state(context.caller.org_id)
 
     async def end_all(self, context: Context, name: str) -> int:
         ended = 0
@@ -126,14 +170,17 @@ class _Handlers:
             raise InvalidRequest("scope is full or proxy", "proxy is for calls alone, full also asks the vault")
         bound = parse_flag(call.data.get("placeholders") or False, "placeholders")
         given = await self.policies(context, call, name)
-        parent = await own_parent(self._vault, context)
-        if context.caller.allows("update", call.path, sudo=True):
-            parent = None
-        elif own_policy(name) in given:
-            await self.require_no_more(context, call, name)
+        state, parent = await self.state(context), await own_parent(self._vault, context)
+        entity = await entity_of(self._vault, state, name)
+        if entity is not None and entity.disabled:
+            raise PolicyDenied(
+                f"the entity of the agent {name!r} is disabled", f"enable it: identity/entity/id/{entity.id}"
+            )
         grant = Grant(
             name=f"agent/{name}",
             policies=given,
+            entity_id=entity.id if entity is not None else "",
+            alone=bool(call.data.get("policies")),
             scope="proxy" if scope == "proxy" else "full",
             ttl=parse_duration(call.data.get("ttl") or DEFAULT_TTL),
             explicit_max=parse_duration(call.data.get("explicit_max_ttl") or 0, name="explicit_max_ttl"),
@@ -144,7 +191,12 @@ class _Handlers:
             services=await self.services(context, call, name),
             path=call.path,
         )
+        if context.caller.allows("update", call.path, sudo=True):
+            parent = None
+        else:
+            await self.require_no_more(context, call, name, grant)
         usable = await self.usable(context, name, grant) if bound else []
+        grant = replace(grant, entity_id=await enter(self._vault, state, state.mounts.at(AGENTS), _as_login(name)))
         storage = self._vault.storage(context.caller.org_id, TOKENS)
         org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
         clear, made, warning = await self._vault.tokens.create(
@@ -152,6 +204,7 @@ class _Handlers:
         )
         if not await self.exists(context, call.params):
             await end_tokens(self._vault, context.caller.org_id, made.id)
+            await leave(self._vault, state, AGENTS, name)
             raise NotFound(f"the agent {name!r} was deleted", f"keyhole agent add {name}")
         data: dict[str, Any] = {"token": clear, "accessor": made.accessor, "expires_at": format_time(made.expires)}
         if bound:
@@ -194,9 +247,8 @@ class _Handlers:
             InvalidRequest: they have more placeholders than one session gets. Some of them without would be worse: a
                 session takes no placeholder but its own, so their calls would go out with a key that is none.
         """
-        state = await self._vault.compiled.state(context.caller.org_id)
-        only = None if grant.services is None else frozenset(grant.services)
-        acl = await self._vault.compiled.acl(state, grant.policies, services=only)
+        state = await self.state(context)
+        acl = await standing.acl_of(self._vault, state, grant)
         found = [s for s in (await self._vault.services(state)).values() if acl.decide("use", f"services/{s.name}")]
         count = sum(len(list(pairs(service, service))) for service in found)
         if count > MOST_PLACEHOLDERS:
@@ -207,17 +259,19 @@ class _Handlers:
             )
         return found
 
-    async def require_no_more(self, context: Context, call: Call, name: str) -> None:
-        """Raises ``PolicyDenied`` when a token of the agent could do what the caller cannot."""
+    async def require_no_more(self, context: Context, call: Call, name: str, grant: Grant) -> None:
+        """Raises ``PolicyDenied`` when the token could do what the caller cannot, by the agent's policies or groups."""
         caller = context.caller
-        if own_policy(name) in caller.policies:
-            return
-        for rule in await policies.load(self.policy_storage(context), own_policy(name)):
-            if not caller.acl.includes(rule):
-                raise PolicyDenied(
-                    f"the agent {name!r} may do more than you: its policy has a rule for {rule.path!r}",
-                    f"ask for that right, or for sudo on {call.path}",
-                )
+        gained = await standing.added(self._vault, await self.state(context), grant)
+        for policy in (own_policy(name), *gained):
+            if policy in {*caller.policies, *caller.identity_policies} or policy not in {*grant.policies, *gained}:
+                continue
+            for rule in await policies.load(self.policy_storage(context), policy):
+                if not caller.acl.includes(rule):
+                    raise PolicyDenied(
+                        f"the agent {name!r} may do more than you: its policy has a rule for {rule.path!r}",
+                        f"ask for that right, or for sudo on {call.path}",
+                    )
 
     async def revoke(self, context: Context, call: Call) -> Reply:
         return Reply({"revoked": await self.end_all(context, await self.required(context, call))})
@@ -241,6 +295,11 @@ class _Handlers:
             self.policy_storage(context), own_policy(name), f"services/{service}", "use", given=False
         )
         return Reply({"agent": name, "service": service, "changed": changed})
+
+
+def _as_login(name: str) -> Login:
+    """An agent as somebody who logs in at ``agents/``."""
+    return Login(name=f"agent/{name}", policies=(), alias=name)
 
 
 def routes(vault: Vault) -> tuple[Route, ...]:

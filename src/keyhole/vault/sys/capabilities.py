@@ -10,9 +10,8 @@ from keyhole.core.policy import Acl
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.identity import standing
-from keyhole.vault.policies import DEFAULT
 from keyhole.vault.sys.agents import MOUNT as AGENTS
-from keyhole.vault.sys.agents import own_policy, require_agent
+from keyhole.vault.sys.agents import agent_now, require_agent
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
 
@@ -40,18 +39,13 @@ class _Handlers:
             token = await self._vault.tokens.by_accessor(storage, given)
         if token is None or not token.live(context.now):
             raise InvalidRequest(f"invalid {what}", "it is unknown, expired or revoked")
-        services = None if token.services is None else frozenset(token.services)
         state = await self._vault.compiled.state(context.caller.org_id)
-        acl = await standing.acl_of(self._vault, state, token.policies, token.entity_id, services)
-        return Reply(_capabilities(acl, call))
-
-    async def acl(self, context: Context, policies: tuple[str, ...], services: frozenset[str] | None = None) -> Acl:
-        state = await self._vault.compiled.state(context.caller.org_id)
-        return await self._vault.compiled.acl(state, policies, services=services)
+        return Reply(_capabilities(await standing.acl_of(self._vault, state, token), call))
 
     async def agents_with_acl(self, context: Context) -> list[tuple[str, Acl]]:
         names = await self._vault.storage(context.caller.org_id, AGENTS, configures=True).list("a")
-        return [(name, await self.acl(context, (DEFAULT, own_policy(name)))) for name in names]
+        state = await self._vault.compiled.state(context.caller.org_id)
+        return [(name, (await agent_now(self._vault, state, name)).acl) for name in names]
 
     async def who_can(self, context: Context, call: Call) -> Reply:
         path, _ = parse_secret_ref(call.params["path"])
@@ -68,13 +62,14 @@ class _Handlers:
     async def what_can(self, context: Context, call: Call) -> Reply:
         name = call.params["name"]
         await require_agent(self._vault, context.caller.org_id, name)
-        rules = await self.acl(context, (DEFAULT, own_policy(name)))
-        return Reply({"agent": name, **await self.usable(context, rules), "policies": [DEFAULT, own_policy(name)]})
+        agent = await agent_now(self._vault, await self._vault.compiled.state(context.caller.org_id), name)
+        policies = [*agent.policies, *agent.identity_policies]
+        return Reply({"agent": name, **await self.usable(context, agent.acl), "policies": policies})
 
     async def what_can_self(self, context: Context, _call: Call) -> Reply:
         caller = context.caller
         found = await self.usable(context, caller.acl)
-        return Reply({"agent": caller.name, **found, "policies": list(caller.policies)})
+        return Reply({"agent": caller.name, **found, "policies": [*caller.policies, *caller.identity_policies]})
 
     async def usable(self, context: Context, rules: Acl) -> dict[str, Any]:
         """Names and hosts of the services whose use the rules allow, and the names of their secrets."""

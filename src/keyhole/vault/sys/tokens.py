@@ -156,6 +156,7 @@ class _Handlers:
                 path=call.path + suffix,
                 role=named,
                 entity_id=await self.entity(context, call, role) or (parent.entity_id if parent else ""),
+                alone=parent.alone if parent else False,
                 default_ttl=context.default_ttl,
                 max_ttl=context.max_ttl,
             ),
@@ -184,7 +185,7 @@ class _Handlers:
     async def added(self, context: Context, token: Token) -> tuple[str, ...]:
         """The policies that the token's entity adds."""
         state = await self._vault.compiled.state(context.caller.org_id)
-        return await standing.policies_of(self._vault, state, token.entity_id)
+        return await standing.shown(self._vault, state, token)
 
     async def missing(self, context: Context, token: Token) -> list[str]:
         """A warning for each of its policies that does not exist, and so grants nothing."""
