@@ -28,6 +28,7 @@ from keyhole.engines import Route
 from keyhole.faces.api.app import Api
 from keyhole.faces.api.server import ApiServer
 from keyhole.faces.proxy import ProxyServer
+from keyhole.net.ask import Asker
 from keyhole.net.delivery import Outgoing
 from keyhole.net.dial import Dialer
 from keyhole.net.http1.limits import ListenerLimits
@@ -115,6 +116,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     def extend(vault: Vault) -> tuple[Route, ...]:
         keyhole.opened.set()
         vault.devices.outgoing = Outgoing(dialer, trust.context)
+        vault.net = Asker(dialer, trust.context)
         why = explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
         return (*why, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))
 

@@ -17,6 +17,7 @@ mounts of a vault together, so that another mount gives nobody more guesses.
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 
 from keyhole.auth.guesses import Guesses
 from keyhole.core.errors import InvalidRequest
@@ -24,7 +25,8 @@ from keyhole.engines import Engine
 
 __all__ = ["MEMBERS", "Guesses", "load"]
 
-MEMBERS = ("approle", "userpass")
+_OTHER_NAMES = {"oidc": "jwt"}  # one method, as in Vault
+MEMBERS = ("approle", "jwt", "oidc", "userpass")
 
 
 def load(name: str, guesses: Guesses | None = None) -> Engine:
@@ -36,5 +38,6 @@ def load(name: str, guesses: Guesses | None = None) -> Engine:
     """
     if name not in MEMBERS:
         raise InvalidRequest(f"plugin not found in the catalog: {name}")
-    engine: Engine = importlib.import_module(f"keyhole.auth.{name}").make(guesses or Guesses())
-    return engine
+    module = importlib.import_module(f"keyhole.auth.{_OTHER_NAMES.get(name, name)}")
+    engine: Engine = module.make(guesses or Guesses())
+    return replace(engine, type=name)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.cidr import network
-from keyhole.core.errors import PolicyDenied, RateLimited
+from keyhole.core.errors import InvalidRequest, PolicyDenied, RateLimited
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,20 @@ class Guesses:
         failures, since = self._addresses.get(network(remote), (0.0, now))
         if failures - max(0.0, now - since) * self.limits.rate > self.limits.burst - 1:
             raise RateLimited("too many failed logins came from this address", "wait a minute")
+
+    @contextlib.contextmanager
+    def one(self, remote: str, now: float) -> Iterator[None]:
+        """One login that names and proves in one: what it raises as ``InvalidRequest`` is a failure of its address.
+
+        Raises:
+            RateLimited: the address has failed too often.
+        """
+        self.check_address(remote, now)
+        try:
+            yield
+        except InvalidRequest:
+            self.fail_address(remote, now)
+            raise
 
     def check_name(self, place: str, name: str, now: float) -> None:
         """Raises ``PolicyDenied`` for a name that is locked."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keyhole.core.cidr import parse_cidrs
@@ -22,6 +22,7 @@ from keyhole.engines import Field
 DEFAULT = "default"  # the policy that every token has unless it is left out
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.@+-]{0,126}[a-z0-9_])?")
 _MOST_POLICIES = 256
+_LONGEST_TEXT = 32 * 1024
 _TYPES = ("default", "service", "default-service")
 
 
@@ -47,6 +48,21 @@ class Setting:
 def duration(value: Any, name: str) -> int:
     """Seconds."""
     return parse_duration(value, name=name)
+
+
+def text(value: Any, name: str) -> str:
+    """A text of bounded length."""
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+        raise InvalidRequest(f"{name} is a text of at most {_LONGEST_TEXT:,} characters")
+    return value
+
+
+def texts(value: Any, name: str) -> list[str]:
+    """A list of texts, or a text with commas."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(parts, list) or len(parts) > 256 or any(not isinstance(part, str) for part in parts):
+        raise InvalidRequest(f"{name} is a list of texts")
+    return [part for part in parts if part]
 
 
 def policies(value: Any, name: str) -> list[str]:
@@ -159,3 +175,8 @@ def login_of(
         alias=alias,
         alias_meta=alias_meta or {},
     )
+
+
+def with_groups(login: Login, groups: tuple[str, ...]) -> Login:
+    """The same login, of somebody whom the issuer names as a member of groups."""
+    return replace(login, groups=groups)

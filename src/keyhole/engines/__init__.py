@@ -22,13 +22,16 @@ import importlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from keyhole.core.errors import Conflict, InternalError, InvalidRequest
 from keyhole.core.identity import Caller
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Lease
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
+
+if TYPE_CHECKING:
+    from keyhole.net.ask import Heard
 
 MEMBERS = ("cubbyhole", "kv", "services", "ssh", "totp", "transit")
 SINGLE = ("cubbyhole", "services")  # every org has one, and no other
@@ -85,6 +88,29 @@ class _NoLeases:
         raise InternalError("nothing can be leased here")
 
 
+class NetView(Protocol):
+    """Questions to servers that a mount names, as ``net.ask.Asker`` gives them."""
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+        ca_pem: str = "",
+        allow: Sequence[str] = (),
+    ) -> Heard:
+        """Send one request to a server that the guard lets through, and read the whole answer."""
+
+
+class _NoNet:
+    """Where nobody can be asked: a door without a process around it."""
+
+    async def ask(self, *_asked: Any, **_how: Any) -> Heard:
+        raise InternalError("nobody can be asked here")
+
+
 @dataclass(slots=True)
 class Context:
     """All that an engine is given.
@@ -97,6 +123,7 @@ class Context:
         default_ttl: seconds that something made here lives unless it is said.
         max_ttl: seconds that it lives at most.
         leases: for what is made to be taken back.
+        net: asks servers that the mount was told of.
     """
 
     storage: StorageView
@@ -106,6 +133,7 @@ class Context:
     default_ttl: int = SYSTEM_DEFAULT_TTL
     max_ttl: int = SYSTEM_MAX_TTL
     leases: LeaseView = field(default_factory=_NoLeases)
+    net: NetView = field(default_factory=_NoNet)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ _REASONS = {
 
 
 def client_context(
-    extra_ca: str | None = None, alpn: Sequence[str] | None = None, *, crl: str | None = None
+    extra_ca: str | None = None, alpn: Sequence[str] | None = None, *, crl: str | None = None, only: str = ""
 ) -> ssl.SSLContext:
     """A context that verifies chain and host name, from TLS 1.2 on.
 
@@ -65,12 +65,16 @@ def client_context(
         alpn: protocols to offer (RFC 7301), the preferred one first.
         crl: path of a PEM file of revocation lists (RFC 5280 section 5). With it every certificate of a chain, the root
             too, must be covered by a list that is valid now, and be in none.
+        only: certificates in PEM that are trusted instead of the system's store.
 
     Raises:
         InvalidRequest: a file cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if not only:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    elif not _load_certificates(context, only):
+        raise InvalidRequest("the CA certificates are not in PEM form", "send the whole text, with its BEGIN and END")
     if extra_ca is not None:
         try:
             context.load_verify_locations(cafile=extra_ca)
@@ -79,6 +83,14 @@ def client_context(
     if crl is not None:
         _load_lists(context, crl)
     return _restrict(context, alpn)
+
+
+def _load_certificates(context: ssl.SSLContext, pem: str) -> bool:
+    try:
+        context.load_verify_locations(cadata=pem)
+    except (ValueError, ssl.SSLError):
+        return False
+    return bool(context.cert_store_stats()["x509"])
 
 
 def _load_lists(context: ssl.SSLContext, path: str) -> None:

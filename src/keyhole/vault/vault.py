@@ -27,7 +27,7 @@ from keyhole.core.record import Intent, Record
 from keyhole.core.request import Credential, Operation, Reply, Request
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
-from keyhole.engines import Context, Engine, services
+from keyhole.engines import Context, Engine, NetView, services
 from keyhole.stores import Store
 from keyhole.vault import policies, wrapping
 from keyhole.vault.asked import Asked, decide, intent_for
@@ -82,6 +82,7 @@ class Vault:
         self.root_org = root_org
         self.orgs = orgs
         self.default_egress = "deny"
+        self.net: NetView | None = None
         self.alarm: Alarm = _no_alarm
         self.address: Callable[[], str] = str  # URL of the server in front of it, if there is one
         self.tokens = Tokens(keys.token_key)
@@ -207,7 +208,10 @@ class Vault:
     def context(self, state: OrgState, caller: Caller, mount: Mount) -> Context:
         """What an engine is given."""
         storage = self.storage(state.org.id, mount.id, configures=mount.engine.configures)
-        return Context(storage, self.clock.now(), caller, mount.path, mount.default_ttl, mount.max_ttl)
+        context = Context(storage, self.clock.now(), caller, mount.path, mount.default_ttl, mount.max_ttl)
+        if self.net is not None:
+            context.net = self.net
+        return context
 
     def mounts_of(self, caller: Caller) -> Mounts:
         """The mounts of the org of a caller who was authenticated in this same request."""

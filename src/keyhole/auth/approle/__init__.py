@@ -185,12 +185,8 @@ class _Method:
 
     async def login(self, context: Context, call: Call) -> Reply:
         role_id, secret_id = _text(call.data, "role_id"), call.data.get("secret_id")
-        self.guesses.check_address(call.remote, context.now)
-        try:
+        with self.guesses.one(call.remote, context.now):
             return await self.prove(context, call, role_id, secret_id)
-        except InvalidRequest:
-            self.guesses.fail_address(call.remote, context.now)
-            raise
 
     async def prove(self, context: Context, call: Call, role_id: str, secret_id: Any) -> Reply:
         """The same reads and hashes whether there is such a role or not. A use is taken before addresses are judged."""
