@@ -15,11 +15,26 @@ from keyhole.seals.keychain import KeychainSeal
 from keyhole.seals.keyfile import KeyfileSeal, make_keyfile
 from keyhole.seals.passphrase import PassphraseSeal
 from keyhole.seals.shares import SharesSeal
+from seals import aws, hsm
+from seals.clouds import RING, AzureStandIn, GoogleStandIn
 from seals.desktop import desktop_session
+from seals.hsm import tokens
+from seals.other_vault import other_vault
+from seals.other_vault import spec_of as other_spec
 
 ROOT_KEY = os.urandom(32)
 VAULT = "vault-1"
-UNATTENDED = {"passphrase": False, "keychain": True, "keyfile": True, "shares": False}
+ATTENDED = {"passphrase", "shares"}
+UNATTENDED = {name: name not in ATTENDED for name in MEMBERS}
+SPECS = {
+    "keyfile": ":/nowhere/key",
+    "shares": ":5:3",
+    "pkcs11": ":token=t;object=o?module-path=/nowhere.so&pin-source=file:/nowhere/pin",
+    "awskms": ":alias/keyhole?region=eu-central-1",
+    "gcpkms": f":{RING}/right",
+    "azurekms": ":https://name.vault.azure.net/keys/right",
+    "transit": ":https://vault.example:8200/right?token-file=/nowhere/token",
+}
 
 
 def passphrase_seals(folder):
@@ -69,11 +84,86 @@ def keychain_seals(folder):
             yield make
 
 
+def pkcs11_seals(folder):
+    """The wrong key is one of the same name in another token."""
+    tokens()
+
+    def make(vault_id=VAULT, *, right=True):
+        spec = hsm.spec_of("right" if right else "wrong", tokens())
+        return opened("pkcs11", spec, vault_id, create=True)
+
+    make(right=False).wrap(ROOT_KEY)
+    yield make
+
+
+def awskms_seals(folder):
+    """moto stands in for AWS; the wrong key is another one of the same account."""
+    with aws.aws_stand_in() as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in aws.ENVIRONMENT.items():
+            patch.setenv(name, value)
+        keys = {right: aws.make_key(url) for right in (True, False)}
+
+        def make(vault_id=VAULT, *, right=True):
+            return opened("awskms", aws.spec_of(url, keys[right]), vault_id)
+
+        yield make
+
+
+def gcpkms_seals(folder):
+    """A program of ours stands in for Google Cloud."""
+    with GoogleStandIn().running() as google, pytest.MonkeyPatch.context() as patch:
+        for name, value in google.environment(folder).items():
+            patch.setenv(name, value)
+        for name in ("right", "wrong"):
+            google.make_key(name)
+
+        def make(vault_id=VAULT, *, right=True):
+            return opened("gcpkms", f"{RING}/{'right' if right else 'wrong'}?endpoint={google.url}", vault_id)
+
+        yield make
+
+
+def azurekms_seals(folder):
+    """A program of ours stands in for Azure; the wrong key is one of the same name in another Key Vault."""
+    with AzureStandIn().running() as azure, AzureStandIn().running() as other, pytest.MonkeyPatch.context() as patch:
+        for name, value in azure.environment(folder).items():
+            patch.setenv(name, value)
+        azure.make_key("k")
+        other.make_key("k")
+        [(version, _)] = azure.keys["k"]
+        other.keys["k"] = [(version, other.keys["k"][0][1])]
+
+        def make(vault_id=VAULT, *, right=True):
+            return opened("azurekms", f"{(azure if right else other).url}/keys/k", vault_id)
+
+        yield make
+
+
+def transit_seals(folder):
+    """A second server keeps the key."""
+    with other_vault(folder) as other:
+
+        def make(vault_id=VAULT, *, right=True):
+            key = "right" if right else "wrong"
+            return opened("transit", other_spec(other, folder, key), vault_id)
+
+        yield make
+
+
+def opened(name, rest, vault_id, *, create=False):
+    return open_seal(f"{name}:{rest}", passphrase=None, vault_id=vault_id, create=create)
+
+
 FACTORIES = {
     "passphrase": passphrase_seals,
     "keyfile": keyfile_seals,
     "keychain": keychain_seals,
     "shares": shares_seals,
+    "pkcs11": pkcs11_seals,
+    "awskms": awskms_seals,
+    "gcpkms": gcpkms_seals,
+    "azurekms": azurekms_seals,
+    "transit": transit_seals,
 }
 
 
@@ -147,8 +237,7 @@ class TestSeals:
             make().unwrap(foreign)
 
     def test_the_shelf_knows_it_by_its_name(self, member, tmp_path):
-        rest = {"keyfile": f":{tmp_path}/key", "shares": ":5:3"}.get(member, "")
-        seal = open_seal(member + rest, passphrase=Secret("correct horse"), vault_id=VAULT)
+        seal = open_seal(member + SPECS.get(member, ""), passphrase=Secret("correct horse"), vault_id=VAULT)
         assert (seal.name, seal.unattended) == (member, UNATTENDED[member])
 
 

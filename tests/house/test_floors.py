@@ -101,6 +101,7 @@ HTTP_CLIENTS = {
 # Layer -> HTTP clients that it may use all the same.
 HTTP_CLIENTS_OF = {
     "client": {"http.client", "requests"},  # it asks the server that its user named, and must start fast
+    "seals": {"http.client"},  # they block in a thread of their own, before there is a vault and a guard for it
 }
 
 MAX_FILE = 450
@@ -127,6 +128,7 @@ REVEALS = {
     "net/dial.py": 1,
     "vault/devices/entries.py": 1,  # hashed for an audit device
     "seals/passphrase.py": 1,
+    "seals/pkcs11.py": 1,  # the PIN, to the token
     "seals/shares.py": 1,
     "vault/wrapping.py": 1,  # into the drawer of the wrapping token, where it is sealed again
     "vault/sealing.py": 2,  # new shares: to who made them, and to see what they are known by

@@ -28,7 +28,7 @@ from typing import Protocol, runtime_checkable
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.value import Secret
 
-MEMBERS = ("passphrase", "keychain", "keyfile", "shares")
+MEMBERS = ("passphrase", "keychain", "keyfile", "shares", "pkcs11", "awskms", "gcpkms", "azurekms", "transit")
 KEPT_ELSEWHERE = ("pkcs11", "awskms", "gcpkms", "azurekms", "transit")
 """Members whose key somebody else keeps, who never gives it away."""
 _QUORUM = re.compile(r"shares:([0-9]{1,3}):([0-9]{1,3})")
@@ -56,6 +56,14 @@ class Seal(Protocol):
 
 
 @runtime_checkable
+class Renewing(Protocol):
+    """A seal with a credential that ends unless it is renewed."""
+
+    def keep_alive(self) -> None:
+        """Renew it if it is time to; called now and then while a vault is open. Raises ``Sealed``."""
+
+
+@runtime_checkable
 class Dealing(Protocol):
     """A seal whose key is dealt out to people."""
 
@@ -66,14 +74,15 @@ class Dealing(Protocol):
 def open_seal(
     spec: str, *, passphrase: Secret | None, vault_id: str, create: bool = False, interactive: bool = False
 ) -> Seal:
-    """The seal ``passphrase``, ``keychain``, ``keyfile:/path`` or ``shares:5:3``, which reads nothing until it is used.
+    """A seal such as ``passphrase``, ``keyfile:/path`` or ``shares:5:3``, which reads nothing until it is used.
 
     Args:
         spec: name of the member, with what it needs after a colon.
-        passphrase: for the member ``passphrase``; for ``shares`` the shares, with space between them; others ignore it.
+        passphrase: what a person enters (see ``asks_for``); for ``shares`` the shares, with space between them; others
+            ignore it.
         vault_id: the blob opens for this vault only; the keychain's entry is kept by it.
-        create: this is a new vault, or a new seal for it: the passphrase is judged, a keychain entry or a key to be
-            shared may be made.
+        create: this is a new vault, or a new seal for it: the passphrase is judged; an entry of the keychain, a key in
+            a token, or one to be shared may be made.
         interactive: the keychain may ask its user to unlock it; never set by a server.
 
     Raises:
@@ -103,6 +112,14 @@ def quorum(spec: str) -> tuple[int, int]:
     shares, threshold = int(found[1]), int(found[2])
     importlib.import_module("keyhole.crypto.shamir").check_quorum(shares, threshold)
     return shares, threshold
+
+
+def asks_for(spec: str) -> str:
+    """What a person has to enter for a seal, as a question names it: ``Passphrase of the vault``; empty for nothing."""
+    kind = spec.partition(":")[0]
+    if kind == "pkcs11" and "pin-source=" not in spec:
+        return "PIN of the token"
+    return "Passphrase of the vault" if kind == "passphrase" else ""
 
 
 def default_seal() -> str:

@@ -11,8 +11,6 @@ import base64
 import binascii
 import importlib
 import os
-import queue
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, TypeVar
@@ -22,6 +20,7 @@ from keyhole.core.value import Secret
 from keyhole.crypto.aead import KEY_SIZE, does_not_open
 from keyhole.seals import MEMBERS
 from keyhole.seals.blob import HKDF, Header, close, disclose, from_random_key, read_own_header
+from keyhole.seals.bounded import bounded
 
 NAME = "keychain"
 SERVICE = "keyhole"
@@ -162,26 +161,13 @@ def _refuse_locked(backend: Any) -> None:
 
 
 def _bounded(work: Callable[[], T], timeout: float) -> T:
-    """Run ``work`` in a thread, and leave it behind if it takes longer than ``timeout`` seconds."""
-    answers: queue.SimpleQueue[T | KeyholeError] = queue.SimpleQueue()
+    return bounded(work, timeout, _failed, _USE_ANOTHER, what="the keychain")
 
-    def run() -> None:
-        try:
-            answers.put(work())
-        except KeyholeError as error:
-            answers.put(error)
-        except Exception as error:  # noqa: BLE001  # backends raise errors of D-Bus, GLib, COM: all mean the same
-            what = "is locked" if type(error).__name__ == "KeyringLocked" else f"failed ({type(error).__name__})"
-            answers.put(Sealed(f"the keychain {what}", _USE_ANOTHER))
 
-    threading.Thread(target=run, name="keychain", daemon=True).start()
-    try:
-        answer = answers.get(timeout=timeout)
-    except queue.Empty:
-        raise Sealed(f"the keychain did not answer within {timeout:g} s", _USE_ANOTHER) from None
-    if isinstance(answer, KeyholeError):
-        raise answer
-    return answer
+def _failed(error: Exception) -> Sealed:
+    """Backends raise errors of D-Bus, GLib, COM: all mean the same."""
+    what = "is locked" if type(error).__name__ == "KeyringLocked" else f"failed ({type(error).__name__})"
+    return Sealed(f"the keychain {what}", _USE_ANOTHER)
 
 
 def open_seal(rest: str, *, passphrase: Secret | None, vault_id: str, create: bool, interactive: bool) -> KeychainSeal:
