@@ -302,5 +302,10 @@ def test_tokens_of_one_org_are_nothing_in_another():
         there = [(b"x-vault-namespace", b"other")]
         answer = await ask("GET", "identity/oidc/.well-known/keys", token=None, headers=there)
         assert answer.json == {"keys": []}
+        await ask("POST", "identity/oidc/config", {"issuer": ISSUER}, token=other)
+        path = "identity/oidc/.well-known/openid-configuration"
+        found = (await ask("GET", path, token=None, headers=there)).json
+        assert found["issuer"] == f"{ISSUER}/v1/other/identity/oidc"
+        assert found["jwks_uri"] == f"{ISSUER}/v1/other/identity/oidc/.well-known/keys"
 
     play(scenario)
