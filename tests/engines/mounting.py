@@ -4,3 +4,9 @@
 async def mount(vault, path, kind, **options):
     """Put an engine of a kind at a path."""
     await vault.ask("update", f"sys/mounts/{path}", {"type": kind, "options": options})
+
+
+async def storage_of(vault, path):
+    """The storage of what is mounted there in the org ``root``."""
+    state = await vault.vault.compiled.state(vault.vault.root_org)
+    return vault.vault.storage(state.org.id, state.mounts.at(f"{path}/").id)

@@ -370,3 +370,19 @@ def test_who_may_sign_by_one_role_has_nothing_else(tmp_path):
             assert (await ask(operation, path, public_key=public)).code == "policy_denied"
 
     with_ssh(scenario)
+
+
+def test_the_public_key_needs_no_token_and_nothing_else_does_without(tmp_path):
+    from faces.api_client import asking
+
+    async def scenario():
+        async with asking() as (ask, vault):
+            await mount(vault, "ssh", "ssh")
+            assert (await ask("POST", "ssh/config/ca", {"key_type": "ed25519"})).status == 200
+            answer = await ask("GET", "ssh/public_key", token=None)
+            assert (answer.status, answer.headers["content-type"]) == (200, "text/plain")
+            assert answer.body.startswith(b"ssh-ed25519 ")
+            for method, path in (("GET", "config/ca"), ("POST", "sign/x"), ("POST", "roles/x"), ("POST", "config/ca")):
+                assert (await ask(method, f"ssh/{path}", token=None)).status == 403
+
+    asyncio.run(scenario())

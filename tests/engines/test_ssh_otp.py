@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from engines.mounting import mount
+from engines.mounting import mount, storage_of
 from engines.transit_world import clear
 from keyhole.testing import FrozenClock
 from vault.world import Place, child, journal, play, refusal, rows
@@ -63,9 +63,11 @@ def test_a_password_ends_with_its_lease_its_token_and_its_time():
         await vault.vault.expiry.drain()
         assert (await refusal(ask(vault, "verify", otp=password))).reason == "OTP not found"
         password = (await ask(vault, "creds/web", ip="10.0.0.7"))["key"]
+        await ask(vault, "creds/web", ip="10.0.0.8")
         clock.advance(2_764_800)
         assert (await refusal(ask(vault, "verify", otp=password))).reason == "OTP not found"
-        storage = vault.vault.storage(vault.vault.root_org, "id-of-ssh")
+        storage = await storage_of(vault, "ssh")
+        assert await storage.list("o")
         await vault.node.sweep()
         await vault.vault.expiry.drain()
         assert await storage.list("o") == []
@@ -164,7 +166,6 @@ def test_a_password_that_was_used_stays_used_after_a_restart(tmp_path):
         await ask(vault, "verify", otp=made[0])
 
     async def after(vault):
-        await mount(vault, "ssh", "ssh")
         assert (await refusal(ask(vault, "verify", otp=made[0]))).reason == "OTP not found"
         assert (await ask(vault, "verify", otp=made[1]))["username"] == "ubuntu"
 

@@ -33,7 +33,7 @@ from keyhole.core.value import Secret
 if TYPE_CHECKING:
     from keyhole.net.ask import Heard
 
-MEMBERS = ("cubbyhole", "kv", "services", "ssh", "totp", "transit")
+MEMBERS = ("cubbyhole", "kv", "pki", "services", "ssh", "totp", "transit")
 SINGLE = ("cubbyhole", "services")  # every org has one, and no other
 
 
