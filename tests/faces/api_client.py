@@ -59,6 +59,19 @@ class Client:
         return Answer(start["status"], {k.decode(): v.decode() for k, v in start["headers"]}, end["body"])
 
 
+async def furnish(ask):
+    """Enable every engine and login method that there is, at its usual path."""
+    catalog = (await ask("GET", "sys/plugins/catalog")).json["data"]
+    for kind in catalog["secret"]:
+        await ask("POST", f"sys/mounts/{kind}", {"type": kind})
+    await ask("POST", "sys/mounts/kv2", {"type": "kv", "options": {"version": "2"}})
+    for kind in catalog["auth"]:
+        await ask("POST", f"sys/auth/{kind}", {"type": kind})
+    found = (await ask("GET", "sys/internal/ui/mounts")).json["data"]
+    assert {f"{kind}/" for kind in catalog["secret"]} <= set(found["secret"])
+    assert {f"{kind}/" for kind in catalog["auth"]} <= set(found["auth"])
+
+
 @contextlib.asynccontextmanager
 async def asking(**options):
     async with open_vault() as vault:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from faces.api_client import Client, play
+from faces.api_client import Client, furnish, play
 from keyhole.config import ApiLimits
 from keyhole.core.errors import StoreUnavailable
 from keyhole.stores import open_store
@@ -342,6 +342,8 @@ def test_not_ready_is_who_cannot_write():
 def test_sealing_over_the_api_answers_first():
     async def scenario(ask, vault):
         assert (await ask("PUT", "sys/seal", {})).status == 204
+        assert (await ask("GET", "secret/data/x")).status == 503
+        assert (await ask("GET", "sys/seal-status", token=None)).json["sealed"]
         await vault.node._sealing
         assert (await ask("GET", "secret/data/x")).status == 503
 
@@ -387,6 +389,7 @@ ODD = [None, True, -1, 1.5, "", "x", "9" * 5000, "\u202e", [], [[]], {}, {"a": {
 def test_no_field_of_any_route_takes_odd_values_to_a_server_error():
     async def scenario(ask, vault):
         await stripe(vault)
+        await furnish(ask)
         for path, own in _posts(vault).items():
             fields = {*own, "token", "paths", "path", "accessor", "egress", "policies", "options", "data"}
             bodies = [dict.fromkeys(fields, value) for value in ODD]
@@ -411,6 +414,7 @@ def test_the_json_test_suite_never_gets_a_server_error():
     assert len(cases) > 250
 
     async def scenario(ask, vault):
+        await furnish(ask)
         paths = [path for path in _posts(vault) if not path.startswith("sys/audit-log")]
         for number, (name, body) in enumerate(sorted(cases.items())):
             label = name.rpartition("/")[2]

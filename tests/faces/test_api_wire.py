@@ -22,6 +22,9 @@ class Listener:
         self.got.append(request)
         return Reply()
 
+    def open_vault(self):
+        return None  # nothing is asked of it for a token of the org root
+
     def note_refusal(self, error, remote):
         self.refused = error, remote
 

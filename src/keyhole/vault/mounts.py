@@ -162,6 +162,8 @@ class Mounts:
                     return Target(mount, route, handler, match.groupdict())
         if fits:
             raise UnsupportedOperation("unsupported operation")
+        if mount is not None:
+            raise NotFound("unsupported path", f"ask for help: GET /v1/{mount.path}?help=1")
         raise NotFound(f"no handler for route '{path}'")
 
     def _table(self, mount: Mount) -> list[tuple[re.Pattern[str], Route]]:

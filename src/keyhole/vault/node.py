@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -102,6 +103,7 @@ class Node:
         self._lock = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self._sweeps: tuple[Vault, Sweeper] | None = None
+        self._ending: Vault | None = None  # lets nobody in any more, and is about to be closed
         self._sealing: asyncio.Task[None] | None = None
         self._attempt: Attempt | None = None
         self._failed = 0  # sets of shares that did not open it, since it was sealed
@@ -199,6 +201,7 @@ class Node:
             IntegrityError: the key is wrong.
             Sealed: the seal has nothing to open with.
         """
+        await self._end_sealing()
         async with self._lock:
             if self.vault is not None:
                 return
@@ -227,6 +230,7 @@ class Node:
             InvalidRequest: it is no share, or none that can open this vault; what was entered before still counts.
             IntegrityError: the shares do not open this vault; all of them are forgotten.
         """
+        await self._end_sealing()
         async with self._lock:
             header = await self._made_header()
             if self.vault is not None:
@@ -280,7 +284,7 @@ class Node:
         header = await self.header()
         shares, threshold = (header.recovery if header.recovery[0] else quorum(header.seal)) if header else (0, 0)
         attempt = self._attempt
-        return {
+        status = {
             "type": type_of(header.seal) if header else "",
             "initialized": header is not None,
             "sealed": self.vault is None,
@@ -294,6 +298,10 @@ class Node:
             "recovery_seal": header is not None and header.recovery[0] > 0,
             "storage_type": type(self.store).__module__.rpartition(".")[2],
         }
+        if header is not None and self.vault is not None:
+            status["cluster_name"] = f"keyhole-{header.vault_id[:8]}"
+            status["cluster_id"] = str(uuid.uuid5(uuid.NAMESPACE_OID, header.vault_id))
+        return status
 
     async def check_ready(self) -> None:
         """Return when a write succeeds now. Raises ``Sealed`` or ``StoreUnavailable``."""
@@ -314,7 +322,7 @@ class Node:
 
     async def _close_vault(self) -> bool:
         async with self._lock:
-            vault, self.vault, self._sweeps = self.vault, None, None
+            vault, self.vault, self._ending, self._sweeps = self.vault or self._ending, None, None, None
             if vault is not None:
                 await vault.expiry.close()
                 vault.strangers.flush()
@@ -328,8 +336,13 @@ class Node:
             self.vault.journal.ending = True
 
     def seal_soon(self) -> None:
-        """Seal after the running request has been answered."""
+        """Let nobody in any more, and seal after the running request has been answered."""
+        self._ending, self.vault = self.vault or self._ending, None
         self._sealing = asyncio.get_running_loop().create_task(self.seal())
+
+    async def _end_sealing(self) -> None:
+        if self._sealing is not None:
+            await asyncio.wait([self._sealing])
 
     def start_sweeper(self) -> None:
         """Remove what is due (expired tokens, half revoked ones) from time to time; a server does this."""

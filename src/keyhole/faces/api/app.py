@@ -25,6 +25,7 @@ from keyhole.core.request import Operation, Request
 from keyhole.faces.api import reading, status
 from keyhole.faces.api.envelope import JSON, Answer, render, render_error
 from keyhole.faces.api.reading import Scope
+from keyhole.vault import namespaces
 from keyhole.vault.mounts import UnsupportedOperation
 from keyhole.vault.node import Node
 
@@ -99,8 +100,9 @@ class Api:
             path = reading.help_path(scope["method"], path, query) or path
             if path in status.ROUTES:
                 return await self._status(scope, headers, path, query, receive)
-            reply = await self._node.handle(await self._request(scope, headers, path, query, remote, receive))
-            return render(reply, path)
+            request = await self._request(scope, headers, path, query, remote, receive)
+            path = request.path
+            return render(await self._node.handle(request), path)
         except KeyholeError as error:
             if not error.request_id:  # it never came to the door, which would have recorded it
                 self._node.note_refusal(error, remote)
@@ -144,6 +146,9 @@ class Api:
             peer_certificate=scope.get("peer_certificate", b""),
             headers=headers,
         )
+        request = await namespaces.settle(self._node.open_vault(), request)
+        if request.path in status.ROUTES:
+            raise InvalidRequest("operation unavailable in namespaces", "ask without the org in the path")
         if not writes:
             return request
         body = await self._body(receive, self._limits.body, request)

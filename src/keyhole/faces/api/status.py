@@ -132,7 +132,7 @@ async def _health(
     status = await node.status()
     state = "uninit" if not status["initialized"] else "sealed" if status["sealed"] else "active"
     code = str(query.get(f"{state}code") or _CODES[state])
-    data = {
+    data: dict[str, Any] = {
         "initialized": status["initialized"],
         "sealed": status["sealed"],
         "standby": False,
@@ -141,6 +141,7 @@ async def _health(
         "replication_dr_mode": "disabled",
         "server_time_utc": int(time.time()),
         "version": REPORTED_VERSION,
+        **{name: status[name] for name in ("cluster_name", "cluster_id") if name in status},
     }
     _, headers, body = render(Reply(data, bare=True))
     return int(code) if code.isdecimal() and 200 <= int(code) <= 599 else _CODES[state], headers, body
@@ -149,7 +150,15 @@ async def _health(
 async def _leader(
     _node: Node, _method: str, _body: Mapping[str, Any], _query: Mapping[str, Any], _who: Credential
 ) -> Answer:
-    data = {"ha_enabled": False, "is_self": True, "leader_address": "", "leader_cluster_address": ""}
+    data = {
+        "ha_enabled": False,
+        "is_self": False,
+        "active_time": "0001-01-01T00:00:00Z",
+        "leader_address": "",
+        "leader_cluster_address": "",
+        "performance_standby": False,
+        "performance_standby_last_remote_wal": 0,
+    }
     return render(Reply(data, bare=True))
 
 

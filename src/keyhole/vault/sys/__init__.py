@@ -56,7 +56,14 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
     return [
         Mount("sys/", "sys", Engine("system", routes), "system", "the vault itself"),
         Mount("auth/token/", "token", Engine("token", tokens.routes(vault)), "token", "tokens"),
-        Mount("cubbyhole/", "cubbyhole", partial(engines.load, "cubbyhole"), "cubbyhole", "a drawer for each token"),
+        Mount(
+            "cubbyhole/",
+            "cubbyhole",
+            partial(engines.load, "cubbyhole"),
+            "cubbyhole",
+            "a drawer for each token",
+            local=True,
+        ),
         Mount("services/", "services", partial(engines.load, "services"), "services", "where secrets may go"),
         Mount("identity/", "identity", Engine("identity", identities.routes(vault)), "identity", "entities and groups"),
         Mount("agents/", "agents", _agents(vault), "agents", "machine identities"),

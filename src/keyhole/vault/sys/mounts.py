@@ -197,7 +197,7 @@ def describe(mount: Mount) -> dict[str, Any]:
         "description": mount.description,
         "external_entropy_access": False,
         "local": mount.local,
-        "options": dict(mount.options) or None,
+        "options": dict(mount.options) or (None if mount.fixed else {}),
         "plugin_version": "",
         "running_plugin_version": "",
         "running_sha256": "",

@@ -18,8 +18,8 @@ def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
         ring = vault.keys.ring(context.caller.org_id)
         return Reply({"term": ring.current, "terms": list(ring.terms)})
 
-    async def rotate(context: Context, _call: Call) -> Reply:
-        return Reply({"term": await vault.orgs.rotate(context.caller.org_id)})
+    async def rotate(context: Context, _call: Call) -> None:
+        await vault.orgs.rotate(context.caller.org_id)
 
     async def close(context: Context, _call: Call) -> None:
         if context.caller.org != ROOT_ORG:
