@@ -116,7 +116,8 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     def extend(vault: Vault) -> tuple[Route, ...]:
         keyhole.opened.set()
         vault.devices.outgoing = Outgoing(dialer, trust.context)
-        vault.net = Asker(dialer, trust.context)
+        # A login may believe the identity tokens of this very server, so its listeners are none of the guard's concern.
+        vault.net = Asker(Dialer(resolver, via=via), trust.context)
         why = explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
         return (*why, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))
 
@@ -124,7 +125,8 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress, refusals=refusals)
     node.configured = config.seal
     via = parse_authority(config.upstream_proxy, 8080) if config.upstream_proxy else None
-    dialer = Dialer(Resolver(config.resolver, config.resolve), via=via)
+    resolver = Resolver(config.resolver, config.resolve)
+    dialer = Dialer(resolver, via=via)
     trust = Trust(config.upstream_ca, config.upstream_crl, ["http/1.1"])
 
     def tls_context(_origin: Origin) -> ssl.SSLContext:

@@ -77,7 +77,7 @@ class Guesses:
 
     @contextlib.contextmanager
     def one(self, remote: str, now: float) -> Iterator[None]:
-        """One login that names and proves in one: what it raises as ``InvalidRequest`` is a failure of its address.
+        """One login that names and proves in one: each refusal of it is a failure of its address.
 
         Raises:
             RateLimited: the address has failed too often.
@@ -85,7 +85,7 @@ class Guesses:
         self.check_address(remote, now)
         try:
             yield
-        except InvalidRequest:
+        except (InvalidRequest, PolicyDenied):
             self.fail_address(remote, now)
             raise
 

@@ -48,12 +48,25 @@ def _map(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
+def _mode(value: Any, name: str) -> str:
+    if value not in {"", "query", "form_post"}:
+        raise InvalidRequest(f"invalid {name}: use query or form_post")
+    return str(value)
+
+
+def _types(value: Any, name: str) -> list[str]:
+    found = texts(value, name)
+    if set(found) - {"code"}:
+        raise InvalidRequest(f"{name} is code: tokens do not travel through the browser")
+    return found
+
+
 SETTINGS = (
     Setting("oidc_discovery_url", text, "", "issuer whose discovery document names its keys (OpenID Connect)"),
     Setting("oidc_discovery_ca_pem", text, "", "CAs that prove the issuer, in PEM, instead of the system's"),
     Setting("oidc_client_id", text, "", "our id at the issuer, for logins of people in a browser"),
-    Setting("oidc_response_mode", text, "", "query, or empty"),
-    Setting("oidc_response_types", texts, [], "code, or empty"),
+    Setting("oidc_response_mode", _mode, "", "how the browser brings the code: query, or form_post"),
+    Setting("oidc_response_types", _types, [], "code"),
     Setting("jwks_url", text, "", "where its keys lie (RFC 7517)"),
     Setting("jwks_ca_pem", text, "", "CAs that prove that server, in PEM, instead of the system's"),
     Setting("jwt_validation_pubkeys", _pems, [], "its keys themselves, in PEM"),

@@ -65,15 +65,16 @@ async def begin(context: Context, call: Call, issuer: Issuer) -> str:
     begun = _Begun(role["name"], redirect, nonce, verifier, client_nonce, context.now + LASTS)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
     query = {
-        "response_type": "code",
         "client_id": config.data["oidc_client_id"],
-        "redirect_uri": redirect,
-        "scope": " ".join(dict.fromkeys(["openid", *role["oidc_scopes"]])),
-        "state": _seal(config, begun),
-        "nonce": nonce,
         "code_challenge": challenge,
         "code_challenge_method": "S256",
         **({"max_age": role["max_age"]} if role["max_age"] else {}),
+        "nonce": nonce,
+        "redirect_uri": redirect,
+        **({"response_mode": "form_post"} if config.data["oidc_response_mode"] == "form_post" else {}),
+        "response_type": "code",
+        "scope": " ".join(dict.fromkeys(["openid", *role["oidc_scopes"]])),
+        "state": _seal(config, begun),
     }
     return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
 
