@@ -199,6 +199,27 @@ def test_an_approver_sees_names_and_digests_and_no_value(stack: Stack, run) -> N
     assert len(found["digest"]) == len(found["body_sha256"]) == 64
 
 
+def test_another_login_of_who_asked_cannot_approve_it(stack: Stack, run) -> None:
+    async def ask() -> tuple[int, str]:
+        name, token = await begin(stack)
+        request_id = id_of(await post(stack, token, f"/{name}/pay"))
+        own = (await stack.ask("read", "auth/token/lookup-self", token=token))["entity_id"]
+        policy = 'path "approvals/requests/+/approve" { capabilities = ["create", "update"] }'
+        await stack.ask("update", "sys/policies/acl/approver", {"policy": policy})
+        role = {"allowed_policies": ["approver"], "allowed_entity_aliases": ["boss"]}
+        await stack.ask("update", "auth/token/roles/boss", role)
+        boss = await stack.ask("update", "auth/token/create/boss", {"entity_alias": "boss"})
+        merge = {"from_entity_ids": [boss["entity_id"]], "to_entity_id": own}
+        await stack.ask("update", "identity/entity/merge", merge)
+        with pytest.raises(PolicyDenied):
+            await approve(stack, request_id, boss["client_token"])
+        await approve(stack, request_id)
+        return (await post(stack, token, f"/{name}/pay")).status, own
+
+    status, own = run(ask())
+    assert (status, bool(own)) == (200, True)
+
+
 def test_an_approver_sees_the_body_where_the_service_says_so(stack: Stack, run) -> None:
     async def ask() -> list[dict[str, Any]]:
         name, token = await begin(stack, {"preview": True})

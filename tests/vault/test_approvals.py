@@ -1,16 +1,18 @@
 """Approvals as stored: they outlive a restart, hold on every node, end by themselves, and are used once."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
 
 from keyhole.core.checks.approval import Subject
-from keyhole.core.errors import Conflict, NotFound
+from keyhole.core.errors import Conflict, NotFound, PolicyDenied
+from keyhole.core.request import Anonymous
 from keyhole.testing import FrozenClock
 from keyhole.vault import approvals
 from keyhole.vault.approvals import Wish
-from vault.world import Place, org, play, refusal
+from vault.world import Place, agent, org, play, refusal
 
 SUBJECT = Subject("a" * 64, "b" * 64, "c" * 64)
 WISH = Wish("agent/coder", SUBJECT, 600, {"service": "stripe", "method": "POST", "host": "api", "target": "/pay"})
@@ -173,3 +175,27 @@ def test_approvals_lie_encrypted_and_go_with_their_org():
     request_id, stored = play(scenario)
     for needle in (b"coder", b"stripe", b"/pay", request_id.encode()):
         assert needle not in stored
+
+
+def test_who_asked_cannot_approve_under_another_name_of_the_same_entity():
+    async def scenario(vault):
+        policy = 'path "approvals/requests/+/approve" { capabilities = ["create", "update"] }'
+        await vault.ask("update", "sys/policies/acl/approver", {"policy": policy})
+        own = (await vault.ask("read", "auth/token/lookup-self", token=await agent(vault))).data["entity_id"]
+        request_id = await ask(vault, replace(WISH, entity=own))
+        await vault.ask("update", "sys/auth/approle", {"type": "approle"})
+        await vault.ask("update", "auth/approle/role/boss", {"token_policies": ["approver"]})
+        proof = (await vault.ask("read", "auth/approle/role/boss/role-id")).data
+        made = await vault.ask("update", "auth/approle/role/boss/secret-id")
+        proof["secret_id"] = json.loads(made.data["secret_id"].reveal())
+        boss = (await vault.ask("update", "auth/approle/login", proof, token=Anonymous())).auth
+        await vault.ask(
+            "update", "identity/entity/merge", {"from_entity_ids": [boss["entity_id"]], "to_entity_id": own}
+        )
+        path = f"approvals/requests/{request_id}/approve"
+        refused = await refusal(vault.ask("update", path, token=boss["client_token"]))
+        assert isinstance(refused, PolicyDenied)
+        assert "entity" not in (await vault.ask("read", f"approvals/requests/{request_id}")).data
+        await vault.ask("update", path)
+
+    play(scenario)

@@ -191,7 +191,7 @@ def case_of(
     }
     if content:
         facts |= _shown(asked, content, whole=all(each.preview for each in wanted))
-    wish = Wish(caller.name, subject, min(each.ttl for each in wanted), facts)
+    wish = Wish(caller.name, subject, min(each.ttl for each in wanted), facts, caller.entity.id)
     return Case(vault, state, caller, service, request, wish, min(each.wait for each in wanted))
 
 

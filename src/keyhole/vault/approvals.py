@@ -42,12 +42,14 @@ class Wish:
         subject: its digests.
         ttl: seconds for which it waits, and its approval is good.
         facts: what an approver is shown; JSON-ready, without a value.
+        entity: id of the entity of who asks; empty for none.
     """
 
     agent: str
     subject: Subject
     ttl: int
     facts: Mapping[str, Any] = field(default_factory=dict)
+    entity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ async def ask(storage: Storage, wish: Wish, now: float, found: Found) -> str:
         "state": PENDING,
         "agent": wish.agent,
         **wish.facts,
+        "entity": wish.entity,
         "digest": wish.subject.exact,
         "target_digest": wish.subject.target,
         "path_digest": wish.subject.path,
@@ -217,8 +220,8 @@ async def forget(storage: Storage, agent: str) -> None:
 
 
 def require_other(data: Mapping[str, Any], names: set[str]) -> None:
-    """Raises ``PolicyDenied`` when one of these identities is the one that asks."""
-    if data["agent"] in names:
+    """Raises ``PolicyDenied`` when one of these names and ids of entities is that of the one that asks."""
+    if data["agent"] in names or data.get("entity") in names:
         raise PolicyDenied(f"{data['agent']} cannot approve its own request", "somebody else has to")
 
 

@@ -18,7 +18,7 @@ from keyhole.vault.storage import Storage
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
 
-_INSIDE = ("target_digest", "path_digest", "ttl")
+_INSIDE = ("target_digest", "path_digest", "ttl", "entity")
 _TIMES = ("created", "expires", "decided")
 _DEEPEST = 64  # tokens above one another
 
@@ -31,16 +31,16 @@ class _Handlers:
         return self._vault.storage(context.caller.org_id, approvals.MOUNT)
 
     async def names_of(self, context: Context) -> set[str]:
-        """The caller, and every identity whose token the caller's was made from."""
-        names, token_id = {context.caller.name}, context.caller.holder
+        """The caller, and everybody whose token the caller's was made from: names, and ids of entities."""
+        names, token_id = {context.caller.name, context.caller.entity.id}, context.caller.holder
         storage = self._vault.storage(context.caller.org_id, TOKENS)
         for _ in range(_DEEPEST):
             token = await self._vault.tokens.get(storage, token_id) if token_id else None
             if token is None:
                 break
-            names.add(token.name)
+            names |= {token.name, token.entity_id}
             token_id = token.parent
-        return names
+        return names - {""}
 
     async def list_requests(self, context: Context, _call: Call) -> Reply:
         return _listing(await approvals.requests(self.storage(context), context.now), "nothing waits for an approval")
