@@ -10,7 +10,7 @@ from typing import Any
 from keyhole.core.fields import parse_map, parse_switch, parse_text, parse_texts
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count
-from keyhole.engines import Field
+from keyhole.engines import Field, FieldType
 
 Parser = Callable[[Any, str], Any]
 
@@ -24,22 +24,24 @@ class Setting:
         parse: from what was sent, and the name for an error, to what is stored.
         default: what is stored when it is not said.
         help: for documentation.
+        type: what it takes, for documentation.
     """
 
     name: str
     parse: Parser
     default: Any
     help: str = ""
+    type: FieldType = "any"
 
 
 def text(name: str, default: str = "", about: str = "") -> Setting:
     """A text."""
-    return Setting(name, parse_text, default, about)
+    return Setting(name, parse_text, default, about, "string")
 
 
 def switch(name: str, about: str = "", *, default: bool = False) -> Setting:
     """Yes or no."""
-    return Setting(name, parse_switch, default, about)
+    return Setting(name, parse_switch, default, about, "boolean")
 
 
 def seconds(name: str, about: str = "", *, default: int = 0) -> Setting:
@@ -51,17 +53,17 @@ def seconds(name: str, about: str = "", *, default: int = 0) -> Setting:
 
 def count(name: str, default: int = 0, about: str = "", *, most: int = 10**9) -> Setting:
     """A whole number."""
-    return Setting(name, lambda value, field: parse_count(value, field, most=most), default, about)
+    return Setting(name, lambda value, field: parse_count(value, field, most=most), default, about, "integer")
 
 
 def texts(name: str, about: str = "", *, default: Sequence[str] = ()) -> Setting:
     """A list of texts."""
-    return Setting(name, parse_texts, list(default), about)
+    return Setting(name, parse_texts, list(default), about, "list")
 
 
 def pairs(name: str, about: str = "") -> Setting:
     """Texts by name."""
-    return Setting(name, parse_map, {}, about)
+    return Setting(name, parse_map, {}, about, "map")
 
 
 def read(table: Sequence[Setting], data: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -87,4 +89,4 @@ def read(table: Sequence[Setting], data: Mapping[str, Any], stored: Mapping[str,
 
 def fields(table: Sequence[Setting]) -> tuple[Field, ...]:
     """The settings as fields of a route."""
-    return tuple(Field(setting.name, setting.help) for setting in table)
+    return tuple(Field(setting.name, setting.help, setting.type) for setting in table)

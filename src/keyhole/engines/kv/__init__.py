@@ -25,21 +25,21 @@ from keyhole.engines.kv.metadata import (
 )
 
 _METADATA_FIELDS = (
-    Field("max_versions", "versions to keep; 0 for the engine's default"),
-    Field("cas_required", "refuse writes without options.cas"),
-    Field("delete_version_after", "delete each version this long after it was written"),
-    Field("custom_metadata", "map of texts"),
-    Field("type", f"one of {', '.join(TYPES)}"),
-    Field("owner", "who is to be asked about it"),
-    Field("tags", "list of texts"),
-    Field("expires_at", "RFC 3339 time after which it is not given out any more"),
-    Field("expires_in", "the same as a duration from now"),
+    Field("max_versions", "versions to keep; 0 for the engine's default", "integer"),
+    Field("cas_required", "refuse writes without options.cas", "boolean"),
+    Field("delete_version_after", "delete each version this long after it was written", "duration"),
+    Field("custom_metadata", "map of texts", "map"),
+    Field("type", f"one of {', '.join(TYPES)}", "string"),
+    Field("owner", "who is to be asked about it", "string"),
+    Field("tags", "list of texts", "list"),
+    Field("expires_at", "RFC 3339 time after which it is not given out any more", "string"),
+    Field("expires_in", "the same as a duration from now", "duration"),
 )
 _DATA_FIELDS = (
-    Field("data", "map of fields to values"),
-    Field("options", f"cas: the version that must be current; and {', '.join(DESCRIPTIVE)} of metadata"),
+    Field("data", "map of fields to values", "map"),
+    Field("options", f"cas: the version that must be current; and {', '.join(DESCRIPTIVE)} of metadata", "map"),
 )
-_VERSIONS = (Field("versions", "list of version numbers"),)
+_VERSIONS = (Field("versions", "list of version numbers", "list"),)
 _EVERY = (Operation.READ, Operation.CREATE, Operation.PATCH, Operation.DELETE, Operation.LIST)
 
 
@@ -71,7 +71,10 @@ ENGINE = Engine(
         Route(
             "subkeys/{path...}",
             {Operation.READ: versions.read_subkeys},
-            fields=(Field("version", "which; the current one unless it is said"), Field("depth", "0 for all levels")),
+            fields=(
+                Field("version", "which; the current one unless it is said", "integer"),
+                Field("depth", "0 for all levels", "integer"),
+            ),
             help="The names of a secret's fields, without their values.",
         ),
         Route(

@@ -16,39 +16,42 @@ from keyhole.engines.settings import fields
 _READ, _WRITE, _LIST = Operation.READ, Operation.CREATE, Operation.LIST
 _SUDO = frozenset({Operation.CREATE, Operation.UPDATE, Operation.DELETE})
 _NAMES = (
-    Field("common_name", "name of the subject"),
-    Field("alt_names", "host names and mail addresses"),
-    Field("ip_sans", "addresses"),
-    Field("uri_sans", "URIs"),
-    Field("other_sans", "OID;UTF8:TEXT"),
-    Field("serial_number", "of the subject"),
-    Field("exclude_cn_from_sans", "the common name is no alternative name"),
+    Field("common_name", "name of the subject", "string"),
+    Field("alt_names", "host names and mail addresses", "list"),
+    Field("ip_sans", "addresses", "list"),
+    Field("uri_sans", "URIs", "list"),
+    Field("other_sans", "OID;UTF8:TEXT", "list"),
+    Field("serial_number", "of the subject", "string"),
+    Field("exclude_cn_from_sans", "the common name is no alternative name", "boolean"),
 )
-_LIFE = (Field("ttl", "how long it lives"), Field("not_after", "when it ends, instead of ttl"))
+_LIFE = (Field("ttl", "how long it lives", "duration"), Field("not_after", "when it ends, instead of ttl", "string"))
 _SHAPE = (
-    Field("format", "pem, der (in base64) or pem_bundle"),
-    Field("private_key_format", "der (as older programs read it) or pkcs8"),
-    Field("remove_roots_from_chain", "the chain ends before the root"),
+    Field("format", "pem, der (in base64) or pem_bundle", "string"),
+    Field("private_key_format", "der (as older programs read it) or pkcs8", "string"),
+    Field("remove_roots_from_chain", "the chain ends before the root", "boolean"),
 )
 _KEY = (
-    Field("key_type", "rsa, ec or ed25519"),
-    Field("key_bits", "of that type"),
-    Field("key_name", "to find it by"),
-    Field("key_ref", "of an existing key"),
+    Field("key_type", "rsa, ec or ed25519", "string"),
+    Field("key_bits", "of that type", "integer"),
+    Field("key_name", "to find it by", "string"),
+    Field("key_ref", "of an existing key", "string"),
 )
 _AUTHORITY = (
     *_NAMES,
     *_LIFE,
     *_SHAPE,
     *_KEY,
-    Field("issuer_name", "to find it by"),
-    Field("max_path_length", "how many authorities may stand below"),
-    Field("permitted_dns_domains", "below which it may certify names"),
-    Field("signature_bits", "of the hash"),
+    Field("issuer_name", "to find it by", "string"),
+    Field("max_path_length", "how many authorities may stand below", "integer"),
+    Field("permitted_dns_domains", "below which it may certify names", "list"),
+    Field("signature_bits", "of the hash", "integer"),
 )
-_CSR = Field("csr", "a request for a certificate, in PEM")
-_BUNDLE = (Field("pem_bundle", "certificates and private keys, in PEM"),)
-_REVOKED = (Field("serial_number", "with colons or hyphens"), Field("certificate", "itself, in PEM"))
+_CSR = Field("csr", "a request for a certificate, in PEM", "string")
+_BUNDLE = (Field("pem_bundle", "certificates and private keys, in PEM", "string"),)
+_REVOKED = (
+    Field("serial_number", "with colons or hyphens", "string"),
+    Field("certificate", "itself, in PEM", "string"),
+)
 
 
 def _write(pattern: str, handler: Handler, about: str, *names: Field, sudo: bool = False) -> Route:
@@ -77,7 +80,7 @@ def _signing() -> Iterable[Route]:
             f"{root}sign-self-issued",
             authorities.sign_self_issued,
             "A root of others, signed by ours.",
-            Field("certificate", "in PEM"),
+            Field("certificate", "in PEM", "string"),
             sudo=True,
         )
 
@@ -94,7 +97,7 @@ def _generating() -> Iterable[Route]:
     for pattern in ("config/ca", "issuers/import/bundle"):
         yield _write(pattern, authorities.bring, "Authorities that were made elsewhere.", *_BUNDLE)
     yield _write("issuers/import/cert", authorities.bring_certificates, "The same without keys.", *_BUNDLE)
-    signed = Field("certificate", "with those above it, in PEM")
+    signed = Field("certificate", "with those above it, in PEM", "string")
     yield _write("intermediate/set-signed", authorities.set_signed, "What was signed elsewhere.", signed)
 
 
@@ -132,7 +135,12 @@ ENGINE = Engine(
         *_signing(),
         *_files(),
         Route("root", {Operation.DELETE: authorities.delete_root}, sudo=_SUDO, help="Removes all issuers and keys."),
-        _write("root/replace", configuring.replace_root, "Another default issuer.", Field("default", "id or name")),
+        _write(
+            "root/replace",
+            configuring.replace_root,
+            "Another default issuer.",
+            Field("default", "id or name", "string"),
+        ),
         Route("certs", {_LIST: reading.list_certificates}, help="Serials of certificates."),
         Route("certs/revoked", {_LIST: revoking.list_revoked}, help="Serials of those that were revoked."),
         _write("revoke", revoking.revoke, "Revoke a certificate.", *_REVOKED),
@@ -141,7 +149,7 @@ ENGINE = Engine(
             revoking.revoke_with_key,
             "The same for who has its key.",
             *_REVOKED,
-            Field("private_key", "of the certificate, in PEM"),
+            Field("private_key", "of the certificate, in PEM", "string"),
         ),
         _write("issuer/{issuer}/revoke", revoking.revoke_issuer, "Revoke an issuer."),
         Route("crl/rotate", {_READ: revoking.rotate, _WRITE: revoking.rotate}, help="Make new lists."),
@@ -149,37 +157,43 @@ ENGINE = Engine(
             "tidy",
             revoking.tidy,
             "Remove what has ended.",
-            Field("tidy_cert_store", "copies of certificates"),
-            Field("tidy_revoked_certs", "revocations"),
-            Field("safety_buffer", "how long after the end; 72h unless it is said"),
+            Field("tidy_cert_store", "copies of certificates", "boolean"),
+            Field("tidy_revoked_certs", "revocations", "boolean"),
+            Field("safety_buffer", "how long after the end; 72h unless it is said", "duration"),
         ),
         Route("tidy-status", {_READ: revoking.tidy_status}, help="What the last tidying did."),
         Route(
             "config/urls",
             {_READ: configuring.read_urls, _WRITE: configuring.write_urls},
             fields=(
-                Field("issuing_certificates", "where the issuer's certificate is"),
-                Field("crl_distribution_points", "where the list of revoked ones is"),
-                Field("ocsp_servers", "who answers for single ones"),
+                Field("issuing_certificates", "where the issuer's certificate is", "list"),
+                Field("crl_distribution_points", "where the list of revoked ones is", "list"),
+                Field("ocsp_servers", "who answers for single ones", "list"),
             ),
             help="Where certificates point to.",
         ),
         Route(
             "config/crl",
             {_READ: configuring.read_crl, _WRITE: configuring.write_crl},
-            fields=(Field("expiry", "how long a list is good"), Field("disable", "lists are empty")),
+            fields=(
+                Field("expiry", "how long a list is good", "duration"),
+                Field("disable", "lists are empty", "boolean"),
+            ),
             help="Lists of revoked certificates.",
         ),
         Route(
             "config/issuers",
             {_READ: configuring.read_issuers, _WRITE: configuring.write_issuers},
-            fields=(Field("default", "id or name"), Field("default_follows_latest_issuer", "a new one is the default")),
+            fields=(
+                Field("default", "id or name", "string"),
+                Field("default_follows_latest_issuer", "a new one is the default", "boolean"),
+            ),
             help="The default issuer.",
         ),
         Route(
             "config/keys",
             {_READ: configuring.read_keys, _WRITE: configuring.write_keys},
-            fields=(Field("default", "id or name"),),
+            fields=(Field("default", "id or name", "string"),),
             help="The default key.",
         ),
         Route("issuers", {_LIST: configuring.list_issuers}, open=True, help="All issuers."),
@@ -192,11 +206,11 @@ ENGINE = Engine(
                 Operation.DELETE: configuring.delete_issuer,
             },
             fields=(
-                Field("issuer_name", "to find it by"),
-                Field("leaf_not_after_behavior", "what would outlive it: err, truncate or permit"),
-                Field("usage", "what it is used for"),
-                Field("manual_chain", "ids or names, itself first"),
-                Field("revocation_signature_algorithm", "how it signs lists"),
+                Field("issuer_name", "to find it by", "string"),
+                Field("leaf_not_after_behavior", "what would outlive it: err, truncate or permit", "string"),
+                Field("usage", "what it is used for", "list"),
+                Field("manual_chain", "ids or names, itself first", "list"),
+                Field("revocation_signature_algorithm", "how it signs lists", "string"),
             ),
             help="An issuer.",
         ),

@@ -71,7 +71,7 @@ SETTINGS = (
     switch("allow_bare_domains", "the domains themselves"),
     switch("allow_subdomains", "what is below the domains"),
     switch("allow_glob_domains", "domains may have *"),
-    Setting("allow_wildcard_certificates", _wildcards, True, "names may begin with *."),  # noqa: FBT003 - a default
+    Setting("allow_wildcard_certificates", _wildcards, True, "names may begin with *.", "boolean"),  # noqa: FBT003 - a default
     switch("allow_any_name", "any name"),
     switch("allow_token_displayname", "the name of who asks"),
     switch("enforce_hostnames", "names are host names", default=True),
@@ -94,10 +94,11 @@ SETTINGS = (
         usage_names,
         ["digitalsignature", "keyagreement", "keyencipherment"],
         "what the key may be used for",
+        "list",
     ),
-    Setting("ext_key_usage", extended_names, [], "what it may be used for besides"),
-    Setting("ext_key_usage_oids", oids, [], "the same by object id"),
-    Setting("policy_identifiers", oids, [], "object ids of policies"),
+    Setting("ext_key_usage", extended_names, [], "what it may be used for besides", "list"),
+    Setting("ext_key_usage_oids", oids, [], "the same by object id", "list"),
+    Setting("policy_identifiers", oids, [], "object ids of policies", "list"),
     switch("use_csr_common_name", "sign takes the name of the request", default=True),
     switch("use_csr_sans", "sign takes the alternative names of the request", default=True),
     switch("require_cn", "a common name is needed", default=True),

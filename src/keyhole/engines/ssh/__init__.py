@@ -17,12 +17,12 @@ def _write(pattern: str, handler: Handler, help_text: str, *about: Field, is_ope
 
 
 _CERTIFICATE = (
-    Field("valid_principals", "names for which it counts, with commas"),
-    Field("cert_type", "user or host; user when it is not said"),
-    Field("ttl", "how long it lives"),
-    Field("key_id", "what servers write into their logs"),
-    Field("critical_options", "map"),
-    Field("extensions", "map, such as permit-pty to an empty text"),
+    Field("valid_principals", "names for which it counts, with commas", "string"),
+    Field("cert_type", "user or host; user when it is not said", "string"),
+    Field("ttl", "how long it lives", "duration"),
+    Field("key_id", "what servers write into their logs", "string"),
+    Field("critical_options", "map", "map"),
+    Field("extensions", "map, such as permit-pty to an empty text", "map"),
 )
 
 ENGINE = Engine(
@@ -36,11 +36,13 @@ ENGINE = Engine(
                 Operation.DELETE: authority.delete,
             },
             fields=(
-                Field("generate_signing_key", "make the key pair here"),
-                Field("private_key", "PEM without a passphrase"),
-                Field("public_key", "the line of the .pub file"),
-                Field("key_type", "of a pair that is made here: ssh-rsa, ssh-ed25519, ecdsa-sha2-nistp256, …"),
-                Field("key_bits", "of RSA: 2048, 3072 or 4096"),
+                Field("generate_signing_key", "make the key pair here", "boolean"),
+                Field("private_key", "PEM without a passphrase", "string"),
+                Field("public_key", "the line of the .pub file", "string"),
+                Field(
+                    "key_type", "of a pair that is made here: ssh-rsa, ssh-ed25519, ecdsa-sha2-nistp256, …", "string"
+                ),
+                Field("key_bits", "of RSA: 2048, 3072 or 4096", "integer"),
             ),
             help="The key of the authority.",
         ),
@@ -52,7 +54,7 @@ ENGINE = Engine(
                 Operation.READ: otp.read_anywhere,
                 Operation.DELETE: otp.delete_anywhere,
             },
-            fields=(Field("roles", "names of roles"),),
+            fields=(Field("roles", "names of roles", "list"),),
             help="Roles that give passwords for every address.",
         ),
         Route("roles", {Operation.LIST: roles.list_names}, help="Names of roles."),
@@ -68,26 +70,28 @@ ENGINE = Engine(
             "sign/{name}",
             signing.sign,
             "A certificate for a public key.",
-            Field("public_key", "the line of the .pub file"),
+            Field("public_key", "the line of the .pub file", "string"),
             *_CERTIFICATE,
         ),
         _write(
             "issue/{name}",
             signing.issue,
             "A new key pair with its certificate.",
-            Field("key_type", "rsa, ec or ed25519"),
-            Field("key_bits", "of that type"),
+            Field("key_type", "rsa, ec or ed25519", "string"),
+            Field("key_bits", "of that type", "integer"),
             *_CERTIFICATE,
         ),
         _write(
             "creds/{name}",
             otp.create,
             "A password for one login.",
-            Field("ip", "address of the host"),
-            Field("username", "user at the host"),
+            Field("ip", "address of the host", "string"),
+            Field("username", "user at the host", "string"),
         ),
-        _write("verify", otp.verify, "What a password is for, once.", Field("otp", "the password"), is_open=True),
-        _write("lookup", otp.lookup, "Roles for an address.", Field("ip", "address of a host")),
+        _write(
+            "verify", otp.verify, "What a password is for, once.", Field("otp", "the password", "string"), is_open=True
+        ),
+        _write("lookup", otp.lookup, "Roles for an address.", Field("ip", "address of a host", "string")),
     ),
     revoke=otp.revoke,
 )

@@ -73,8 +73,8 @@ CA_SETTINGS = (
     switch("allow_user_key_ids", "who asks may choose the key id"),
     switch("allow_empty_principals", "a certificate may count for every name"),
     text("key_id_format", about="with {{token_display_name}}, {{role_name}} and {{public_key_hash}}"),
-    Setting("allowed_user_key_lengths", _lengths, {}, "sizes of keys by type; empty for any"),
-    Setting("algorithm_signer", _signer, "", "how an RSA authority signs: rsa-sha2-256 or rsa-sha2-512"),
+    Setting("allowed_user_key_lengths", _lengths, {}, "sizes of keys by type; empty for any", "map"),
+    Setting("algorithm_signer", _signer, "", "how an RSA authority signs: rsa-sha2-256, rsa-sha2-512", "string"),
     seconds("ttl", "how long a certificate lives unless it is said"),
     seconds("max_ttl", "how long it lives at most"),
     seconds("not_before_duration", "how far a server's clock may be behind", default=_DEFAULT_BACKDATE),
@@ -86,7 +86,7 @@ OTP_SETTINGS = (
     text("exclude_cidr_list", about="blocks that are left out of those"),
     count("port", 22, "port of the hosts, for who asks", most=65535),
 )
-KEY_TYPE = Setting("key_type", lambda value, _name: value, "", "ca or otp")
+KEY_TYPE = Setting("key_type", lambda value, _name: value, "", "ca or otp", "string")
 
 
 def key_path(call: Call) -> str:
