@@ -266,6 +266,47 @@ def test_tokens_of_a_login_live_as_its_mount_says():
     play(scenario)
 
 
+@pytest.mark.parametrize(
+    ("tuned", "said", "given"),
+    [
+        ("default-service", "default", "service"),
+        ("default-service", "batch", "batch"),
+        ("default-batch", "default", "batch"),
+        ("default-batch", "service", "service"),
+        ("service", "batch", "service"),
+        ("batch", "service", "batch"),
+    ],
+)
+def test_tokens_of_a_login_are_of_the_type_that_mount_and_role_say(tuned, said, given):
+    async def scenario(vault):
+        await people(vault)
+        await vault.ask("update", "sys/auth/people/tune", {"token_type": tuned})
+        await vault.ask("update", "auth/people/users/ann", {"token_type": said})
+        made = await login(vault)
+        assert made["token_type"] == given
+        assert (await vault.ask("read", "auth/token/lookup-self", token=made["client_token"])).data["type"] == given
+        await vault.ask("delete", "sys/auth/people")
+        with pytest.raises(Unauthenticated):
+            await vault.ask("read", "auth/token/lookup-self", token=made["client_token"])
+
+    play(scenario)
+
+
+def test_a_limit_that_a_batch_token_cannot_keep_is_refused():
+    async def scenario(vault):
+        await people(vault)
+        user = "auth/people/users/ann"
+        for fields in ({"token_num_uses": 1}, {"token_period": "1h"}):
+            assert isinstance(
+                await refusal(vault.ask("update", user, {"token_type": "batch", **fields})), InvalidRequest
+            )
+        await vault.ask("update", user, {"token_num_uses": 3})
+        await vault.ask("update", "sys/auth/people/tune", {"token_type": "batch"})
+        assert isinstance(await refusal(login(vault)), InvalidRequest)
+
+    play(scenario)
+
+
 def test_tokens_of_tokens_live_as_their_mount_says():
     async def scenario(vault):
         await vault.ask("update", "sys/auth/token/tune", {"default_lease_ttl": "1h", "max_lease_ttl": "2h"})

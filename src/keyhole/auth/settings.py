@@ -23,7 +23,7 @@ DEFAULT = "default"  # the policy that every token has unless it is left out
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.@+-]{0,126}[a-z0-9_])?")
 _MOST_POLICIES = 256
 _LONGEST_TEXT = 32 * 1024
-_TYPES = ("default", "service", "default-service")
+_TYPES = ("default", "service", "batch", "default-service", "default-batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _token_type(value: Any, name: str) -> str:
     if value in ("", "default"):
         return "default"
     if value not in _TYPES:
-        raise InvalidRequest(f"{name} is one of {', '.join(_TYPES)}", "a login gives service tokens")
+        raise InvalidRequest(f"{name} is one of {', '.join(_TYPES)}")
     return str(value)
 
 
@@ -93,7 +93,7 @@ TOKEN = (
     Setting("token_num_uses", parse_count, 0, "requests it is good for; 0 for unlimited"),
     Setting("token_bound_cidrs", parse_cidrs, [], "addresses from which it counts"),
     Setting("token_no_default_policy", parse_flag, default=False, help="leave the default policy out"),
-    Setting("token_type", _token_type, "default", "default or service"),
+    Setting("token_type", _token_type, "default", "service, batch, or default for what the mount says"),
 )
 
 
@@ -110,6 +110,13 @@ def merge(settings: Iterable[Setting], data: Mapping[str, Any], stored: Mapping[
         if given:
             merged[setting.name] = setting.parse(data[given], given)
         merged.setdefault(setting.name, setting.default)
+    if merged["token_type"].endswith("batch"):
+        for name, what in (("token_num_uses", "tokens with limited use count"), ("token_period", "periodic tokens")):
+            if merged[name]:
+                raise InvalidRequest(
+                    f"'token_type' cannot be 'batch' or 'default_batch' when set to generate {what}",
+                    f"leave {name} out, or have service tokens",
+                )
     if 0 < merged["token_max_ttl"] < merged["token_ttl"]:
         raise InvalidRequest("token_ttl cannot be greater than token_max_ttl")
     return merged
@@ -172,6 +179,7 @@ def login_of(
         uses=stored["token_num_uses"],
         cidrs=tuple(cidrs or stored["token_bound_cidrs"]),
         meta=meta,
+        type=stored["token_type"],
         alias=alias,
         alias_meta=alias_meta or {},
     )

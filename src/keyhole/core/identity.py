@@ -121,7 +121,7 @@ class Login:
         alias: what names it at the login mount; whoever has the same one is the same entity. Empty for no entity.
         alias_meta: free text fields of the alias, as of this login.
         groups: names of groups, as whoever vouches for the login names them.
-        type: ``service``, or ``batch`` for one that is not stored.
+        type: of the token, as Vault's ``token_type``; with ``default`` in it, where the mount may decide.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Login:
     alias: str = ""
     alias_meta: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
-    type: TokenType = "service"
+    type: str = "default"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

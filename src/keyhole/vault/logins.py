@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyhole import auth
-from keyhole.core.errors import InternalError, KeyholeError, NotFound, Unauthenticated
-from keyhole.core.identity import Caller, Login
+from keyhole.core.errors import InternalError, InvalidRequest, KeyholeError, NotFound, Unauthenticated
+from keyhole.core.identity import Caller, Login, TokenType
 from keyhole.core.path import parse_path
 from keyhole.core.request import Operation, Reply, Request
 from keyhole.engines import Call
@@ -161,6 +161,7 @@ async def _token(vault: Vault, state: OrgState, login: Login, target: Target) ->
         cidrs=login.cidrs,
         path=f"{mount.path}login",
         mount=mount.id,
+        type=_type(mount, login),
         entity_id=await enter(vault, state, mount, login),
     )
     now = vault.clock.now()
@@ -168,3 +169,16 @@ async def _token(vault: Vault, state: OrgState, login: Login, target: Target) ->
     clear, token, warning = await vault.tokens.create(vault.storage(state.org.id, MOUNT), grant, now=now, org_id=org_id)
     added = await standing.shown(vault, await vault.compiled.state(state.org.id), token)
     return Reply(auth=auth_block(token, now, clear, added), warnings=[warning] if warning else [])
+
+
+def _type(mount: Mount, login: Login) -> TokenType:
+    """What the mount insists on, else what the role says, else what the mount says. Raises ``InvalidRequest``."""
+    tuned = str(mount.config.get("token_type", "default-service"))
+    said = tuned if login.type == "default" or not tuned.startswith("default") else login.type
+    if not said.endswith("batch"):
+        return "service"
+    if login.uses or login.period:
+        raise InvalidRequest(
+            "a batch token can be neither periodic nor limited in its uses", "tune token_type of the mount"
+        )
+    return "batch"
