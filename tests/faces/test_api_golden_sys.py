@@ -34,6 +34,7 @@ def differences(exchange, answer):
 
 def test_recorded_requests_get_the_answers_of_a_real_vault(tmp_path):
     async def scenario(ask, _vault):
+        await ask("POST", "sys/mounts/kv1", {"type": "kv", "options": {"version": "1"}})
         found, count = [], 0
         for line in EXCHANGES.read_text().replace("/nonexistent", str(tmp_path)).splitlines():
             exchange = json.loads(line)

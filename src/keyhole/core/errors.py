@@ -27,6 +27,7 @@ class KeyholeError(Exception):
         self.hint = hint
         self.request_id = ""  # the door names the record of the refusal
         self.retry_after = 0  # seconds, where waiting helps
+        self.headers: dict[str, str] = {}  # of the answer in HTTP, besides
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.hint}" if self.hint else self.reason
@@ -132,6 +133,13 @@ class RateLimited(KeyholeError):
     def __init__(self, reason: str, hint: str = "", *, retry_after: int = 0) -> None:
         super().__init__(reason, hint)
         self.retry_after = retry_after
+
+
+class LeaseLimit(KeyholeError):
+    """There are as many leases as may be."""
+
+    code = "lease_limit"
+    status = 429
 
 
 class ApprovalRequired(KeyholeError):

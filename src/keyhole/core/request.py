@@ -110,6 +110,7 @@ class Reply:
         duration: seconds for which to rely on what was read, where it has no lease.
         status: of HTTP, where some of a batch failed, or the work goes on; 0 for the usual one.
         request_id: the id under which the journal has it.
+        headers: of the answer in HTTP, besides.
     """
 
     data: dict[str, Any] | None = None
@@ -126,3 +127,4 @@ class Reply:
     duration: int = 0
     status: int = 0
     request_id: str = ""
+    headers: dict[str, str] = field(default_factory=dict)

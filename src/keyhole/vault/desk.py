@@ -48,6 +48,8 @@ class Desk:
     ) -> Lease:
         """As ``engines.LeaseView.begin``."""
         vault = self._vault
+        if vault.quotas.concern(self._state):
+            await vault.quotas.admit_lease(self._state, self._path.removesuffix("/"))
         context = vault.context(self._state, self._caller, self._mount)
         wanted = new_lease(
             self._caller,

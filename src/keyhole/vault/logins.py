@@ -68,6 +68,8 @@ async def answer_stranger(vault: Vault, request: Request, error: Unauthenticated
 
 
 async def _serve(vault: Vault, request: Request, state: OrgState, target: Target) -> Reply:
+    if vault.quotas.concern(state):
+        await vault.quotas.admit(state, request)
     try:
         reply = await _ask(vault, request, state, target)
     except KeyholeError as error:

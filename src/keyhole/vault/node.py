@@ -326,6 +326,7 @@ class Node:
             if vault is not None:
                 await vault.expiry.close()
                 vault.strangers.flush()
+                vault.quotas.flush()
                 await vault.devices.close()
                 await vault.journal.close()
             return vault is not None

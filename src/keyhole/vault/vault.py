@@ -45,6 +45,7 @@ from keyhole.vault.logins import answer_stranger, log_in
 from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import AUTH, Mount, Mounts
 from keyhole.vault.orgs import NO_ORG, Orgs
+from keyhole.vault.quotas import Quotas
 from keyhole.vault.recording import given_out, intent_of, refusal_of
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
@@ -94,6 +95,7 @@ class Vault:
         self.leases = Leases(self.storage, self.tokens)
         self.expiry = Expiry(self)
         self.devices = Devices(self)
+        self.quotas = Quotas(self)
 
     def fix_mounts(self, fixed: list[Mount]) -> None:
         """Say which mounts every org has for good."""
@@ -113,12 +115,17 @@ class Vault:
             reply = await self._handle(request)
         except KeyholeError as error:
             error.request_id = request.id
+            if self.quotas.told:
+                self.quotas.mark(request, error)
             if self.devices.concern():
                 await self.devices.failed(request, error)
             raise
         except BaseException:
             self.devices.forget(request)
+            self.quotas.told.pop(request.id, None)
             raise
+        if self.quotas.told:
+            self.quotas.mark(request, reply)
         if self.devices.concern():
             await self.devices.answered(request, reply)
         reply.request_id = request.id
@@ -139,6 +146,8 @@ class Vault:
         if request.operation is Operation.USE:
             lent = await self.use(state, caller, request, request.path)
             return Reply(lent=lent.secrets, data={"record": lent.intent, "service": lent.service})
+        if self.quotas.concern(state):
+            await self.quotas.admit(state, request)
         try:
             asked = await self._read_path(request, state, caller)
         except KeyholeError as error:
@@ -295,6 +304,8 @@ class Vault:
         Raises:
             KeyholeError: the refusal.
         """
+        if self.quotas.concern(state):
+            await self.quotas.admit(state, request, path)
         asked, path, decision = path, "", Decision(allowed=False)
         state = self.compiled.last(state.org.id) or state  # the services may have changed since it was authenticated
         try:

@@ -71,6 +71,8 @@ async def by_holder(vault: Vault, request: Request, verb: str) -> Reply:
     except InvalidRequest as error:
         await vault.record_unknown(request, error)
         raise
+    if vault.quotas.concern(state):
+        await vault.quotas.admit(state, request)
     acl = await vault.compiled.acl(state, token.policies)
     caller = Caller(
         state.org.name, state.org.id, token.name, token.accessor, "full", token.policies, acl, token_id=token.id

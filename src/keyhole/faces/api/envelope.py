@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from keyhole.core.errors import KeyholeError, NotFound, PolicyDenied, Unauthenticated
@@ -72,6 +73,7 @@ def render(reply: Reply, path: str = "") -> Answer:
     headers = [(b"content-type", JSON), (b"cache-control", b"no-store")]
     if reply.request_id:
         headers.append((b"x-keyhole-request-id", reply.request_id.encode()))
+    headers += _more(reply.headers)
     if reply.wrap is not None:
         return 200, headers, _encode({**_EMPTY, "wrap_info": _wrap_info(reply.wrap)})
     if reply.raw is not None:
@@ -108,6 +110,10 @@ def _wrap_info(wrap: WrapInfo) -> dict[str, Any]:
     return {**info, "wrapped_accessor": wrap.wrapped_accessor} if wrap.wrapped_accessor else info
 
 
+def _more(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), text.encode()) for name, text in headers.items()]
+
+
 def _is_legacy(path: str) -> bool:
     return any(path == old or path.startswith(f"{old}/") for old in _LEGACY)
 
@@ -123,6 +129,7 @@ def render_error(error: KeyholeError, path: str) -> Answer:
     ]
     if error.retry_after:
         headers.append((b"retry-after", str(error.retry_after).encode()))
+    headers += _more(error.headers)
     detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": request_id}
     if is_own(path):
         return error.status, headers, _encode({"errors": [str(error)], "error": detail})
