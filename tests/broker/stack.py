@@ -315,6 +315,11 @@ class Stack:
         reply = await self.keyhole.node.handle(Request(token, Operation(operation), path, data or {}))
         return dict(reply.data or reply.auth or {})
 
+    async def entity(self, agent: str) -> str:
+        """The id of the entity of an agent."""
+        info = (await self.ask("list", "identity/entity-alias/id"))["key_info"].values()
+        return next(each["canonical_id"] for each in info if each["name"] == agent)
+
     async def secret(self, name: str, value: str | dict[str, str] = SECRET, token: bytes | str = ROOT) -> None:
         fields = value if isinstance(value, dict) else {"value": value}
         await self.ask("update", f"secret/data/{name}", {"data": fields}, token)

@@ -27,6 +27,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 CHANGES = {
     "token revoked": ("update", "agents/{name}/revoke", {}, "unauthenticated"),
     "agent deleted": ("delete", "agents/{name}", {}, "unauthenticated"),
+    "entity disabled": ("update", "identity/entity/id/{entity}", {"disabled": True}, "unauthenticated"),
     "grant taken back": ("delete", "agents/{name}/services/{name}", {}, "policy_denied"),
     "policy deleted": ("delete", "sys/policies/acl/agent/{name}", {}, "policy_denied"),
     "service deleted": ("delete", "services/{name}", {}, "policy_denied"),
@@ -50,7 +51,7 @@ def test_websocket_is_closed_on_both_sides_when(stack: Stack, run, change: str) 
         async with library(stack, talk) as line, line.connect() as connection:
             await connection.send("hello")
             assert await connection.recv() == "hello"
-            await stack.ask(operation, path.format(name=line.name), data)
+            await stack.ask(operation, path.format(name=line.name, entity=await stack.entity(line.name)), data)
             with pytest.raises(ConnectionClosed):
                 await connection.recv()
             await until(lambda: bool(theirs))
@@ -186,7 +187,7 @@ def test_streamed_body_breaks_off_where_it_can_be_seen_when(stack: Stack, run, c
         writer.write(f"GET /v1/x HTTP/1.1\r\nHost: {HOST}:{stack.secure}\r\n\r\n".encode())
         reading = asyncio.create_task(read_reply(reader))
         await until(lambda: bool(stack.upstream.requests))
-        await stack.ask(operation, path.format(name=line.name), data)
+        await stack.ask(operation, path.format(name=line.name, entity=await stack.entity(line.name)), data)
         reply = await reading
         record = await line.ended()
         with contextlib.suppress(Exception):

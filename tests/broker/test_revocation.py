@@ -34,6 +34,8 @@ class Case:
 CHANGES = {
     "token revoked": ("update", "agents/{name}/revoke", {}, 407, "unauthenticated"),
     "agent deleted": ("delete", "agents/{name}", {}, 407, "unauthenticated"),
+    "entity disabled": ("update", "identity/entity/id/{entity}", {"disabled": True}, 407, "unauthenticated"),
+    "entity deleted": ("delete", "identity/entity/id/{entity}", {}, 407, "unauthenticated"),
     "grant taken back": ("delete", "agents/{name}/services/{name}", {}, 403, "policy_denied"),
     "service deleted": ("delete", "services/{name}", {}, 403, "no_service"),
     "secret deleted": ("delete", "secret/data/{name}/key", {}, 404, "not_found"),
@@ -50,7 +52,7 @@ def test_change_holds_for_the_next_request_of_an_open_tunnel(stack: Stack, run, 
         case = Case(stack)
         streams = await case.open()
         first = await stack.send(streams)
-        await stack.ask(operation, path.format(name=case.name), data)
+        await stack.ask(operation, path.format(name=case.name, entity=await stack.entity(case.name)), data)
         second = await stack.send(streams)
         await case.close()
         return first, second
@@ -81,7 +83,7 @@ def test_change_holds_for_a_request_whose_body_was_held_back(stack: Stack, run, 
         if operation == "update" and path.startswith("services/"):
             await stack.service(case.name, secret=f"{case.name}/key", **data)
         else:
-            await stack.ask(operation, path.format(name=case.name), data)
+            await stack.ask(operation, path.format(name=case.name, entity=await stack.entity(case.name)), data)
         writer.write(b"ok")
         reply = await read_reply(reader, "POST")
         await case.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,14 @@ class Pair:
         id: header ``kid`` of what it signs.
         algorithm: by which it signs.
         private: PKCS #8 in DER, base64; the entry is sealed as all others.
+        public: as it is published; anybody may ask for it, so it is not worked out each time.
         until: seconds since the epoch until which it is published; 0 while it signs, or is about to.
     """
 
     id: str
     algorithm: str
     private: str
+    public: Mapping[str, str]
     until: float = 0
 
     def __repr__(self) -> str:
@@ -95,8 +98,9 @@ async def rotated(key: Key, now: float, verification_ttl: int) -> Key:
 
 async def new_pair(algorithm: str) -> Pair:
     """A new key pair; RSA is made in a thread."""
-    private = await asyncio.to_thread(id_token.generate, algorithm)
-    return Pair(new_request_id(), algorithm, base64.b64encode(private).decode())
+    private, key_id = await asyncio.to_thread(id_token.generate, algorithm), new_request_id()
+    public = id_token.public_jwk(private, algorithm, key_id)
+    return Pair(key_id, algorithm, base64.b64encode(private).decode(), public)
 
 
 async def load(storage: StorageView, name: str) -> tuple[Key | None, int]:

@@ -139,7 +139,7 @@ class _Handlers(Desk):
         for name in await keys.names(context.storage):
             key, _ = await keys.load(context.storage, name)
             pairs = key.published(context.now) if key else []
-            found += [id_token.public_jwk(pair.der, pair.algorithm, pair.id) for pair in pairs]
+            found += [dict(pair.public) for pair in pairs]
         return Reply({"keys": found}, bare=True)
 
 
