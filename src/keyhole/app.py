@@ -37,6 +37,7 @@ from keyhole.net.served import ServedTls
 from keyhole.net.trust import Trust
 from keyhole.net.websocket import FrameLimits
 from keyhole.process import harden_process
+from keyhole.seals import asks_for
 from keyhole.stores import open_store
 from keyhole.vault.node import Node
 from keyhole.vault.strangers import RefusalLimits
@@ -280,8 +281,9 @@ async def _unseal_at_start(keyhole: Keyhole, passphrase: Secret | None) -> None:
     if header is None:
         raise NotFound("there is no vault in this store", "make one: keyhole init --vault … --seal …")
     spec = keyhole.config.seal or header.seal
-    kind = spec.partition(":")[0]
-    if kind != "shares" and (passphrase is not None or kind != "passphrase"):
+    if keyhole.node.migration.wanted(header):
+        _log.warning("the vault has another seal: unseal it with that one, and say that it shall migrate")
+    elif spec.partition(":")[0] != "shares" and (passphrase is not None or not asks_for(spec)):
         await keyhole.node.unseal(passphrase, spec=keyhole.config.seal)
 
 

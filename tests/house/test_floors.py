@@ -118,6 +118,8 @@ REVEALS = {
     "cli/import_files.py": 1,  # is a value still in the file, in another place?
     "cli/import_store.py": 1,  # into the vault
     "cli/init.py": 2,  # a new passphrase, to the server that makes the vault; new shares, to who made it
+    "cli/migrate.py": 3,  # new shares, to who made them; shares of the old seal, joined
+    "cli/rekey.py": 2,  # a share, to the server; a one-time pad
     "cli/login.py": 1,  # a token, into its file
     "cli/operator.py": 2,  # the passphrase or a share, to the server that it unseals
     "cli/secrets.py": 2,

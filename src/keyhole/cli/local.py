@@ -10,9 +10,11 @@ from keyhole.config import Config, load
 from keyhole.core.errors import IntegrityError, InternalError, NotFound, Sealed
 from keyhole.core.request import LocalOwner, Operation, Reply, Request
 from keyhole.core.value import Secret
-from keyhole.seals import open_seal
+from keyhole.seals import asks_for, open_seal, quorum
 from keyhole.stores import open_store
+from keyhole.vault.migration import migrate
 from keyhole.vault.node import Node
+from keyhole.vault.sealing import NO_RECOVERY, HandOut
 
 if TYPE_CHECKING:
     from keyhole.app import Keyhole
@@ -129,7 +131,7 @@ class LocalVault:
         """The passphrase, asked for once and only by a vault that has one."""
         header = await node.header()
         seal = self.config.seal or (header.seal if header is not None else "")
-        if seal.partition(":")[0] == "passphrase" and self._entered is None:
+        if asks_for(seal) and self._entered is None:
             self._entered = self._passphrase()
         return self._entered
 
@@ -140,7 +142,8 @@ async def create_vault(
     passphrase: Secret | None,
     *,
     flags: Mapping[str, Any] | None = None,
-    hand_out: Callable[[list[Secret]], None] | None = None,
+    hand_out: HandOut | None = None,
+    recovery: tuple[int, int] = NO_RECOVERY,
 ) -> str:
     """Make a vault in an empty store, and give its root token; ``hand_out`` gets the shares of a seal that has some.
 
@@ -154,7 +157,46 @@ async def create_vault(
     open_seal(seal, passphrase=passphrase, vault_id="", create=True)  # judged before a store comes to be
     node = Node(await open_store(location, create=True), max_uses=config.max_uses, egress=config.egress)
     try:
-        return await node.init(seal, passphrase, hand_out=hand_out)
+        return await node.init(seal, passphrase, hand_out=hand_out, recovery=recovery)
+    finally:
+        await node.close()
+
+
+async def migrate_vault(
+    location: str,
+    seal: str,
+    old: Callable[[str, int], Secret | None],
+    entered: Secret | None,
+    *,
+    hand_out: HandOut,
+    recovery: tuple[int, int] = NO_RECOVERY,
+) -> None:
+    """Give a vault another seal.
+
+    Args:
+        location: of its store.
+        seal: the new one.
+        old: gives what opens the old seal; told what it asks for, and how many shares it needs.
+        entered: passphrase or PIN of the new seal.
+        hand_out: called with new shares before they count.
+        recovery: how many recovery shares the new seal gets, and how many of them are needed.
+
+    Raises:
+        NotFound: there is no vault.
+        KeyholeError: one of the seals does not work; the old one is in force.
+    """
+    config = load(flags={"vault": location})
+    process.harden_process()
+    node = Node(await open_store(config.vault), max_uses=config.max_uses, egress=config.egress)
+    try:
+        header = await node.header()
+        if header is None:
+            raise NotFound("there is no vault in this store", "make a vault: keyhole init")
+        threshold = quorum(header.seal)[1] if header.seal.startswith("shares:") else 0
+        await node.unseal(old(asks_for(header.seal), threshold))
+        await migrate(node, seal, entered, hand_out=hand_out, recovery=recovery)
+    except IntegrityError as error:
+        raise Sealed(error.reason, error.hint) from None
     finally:
         await node.close()
 

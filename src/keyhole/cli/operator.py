@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.consent import read_value
-from keyhole.cli.init import initialise
+from keyhole.cli.init import initialise, recovery_options, seal_options
+from keyhole.cli.migrate import migrate
+from keyhole.cli.rekey import generate_root, rekey
 from keyhole.core.errors import NotFound, Sealed
 
 SEALED = 6
@@ -15,16 +19,28 @@ _SHAMIR = "shamir"  # how the wire format calls the seal with shares
 
 @group("operator", examples="keyhole operator status\nkeyhole operator unseal")
 def operator() -> None:
-    """Unseal, seal, status. A local vault is opened by each command that needs it."""
+    """Unseal, seal, status, new keys. A local vault is opened by each command that needs it."""
+
+
+for _command in (rekey, generate_root, migrate):
+    operator.add_command(_command)
 
 
 @operator.command("init", examples="keyhole operator init --seal passphrase --passphrase-file FILE --json")
-@click.option("--seal", metavar="SEAL", default="", help="passphrase, keychain, keyfile:PATH or shares:5:3.")
-@click.option("--make-keyfile", is_flag=True, help="Make the key file of --seal keyfile:PATH; it must not exist.")
+@seal_options
+@recovery_options
 @pass_session
-def init(session: Session, /, *, seal: str, make_keyfile: bool) -> None:
+def init(
+    session: Session,
+    /,
+    *,
+    seal: str,
+    make_keyfile: bool,
+    recovery_shares: int | None,
+    recovery_threshold: int | None,
+) -> None:
     """Make a vault and print its root token; the same as keyhole init."""
-    initialise(session, seal, make_keyfile=make_keyfile)
+    initialise(session, seal, recovery_shares, recovery_threshold, make_keyfile=make_keyfile)
 
 
 @operator.command("status", examples="keyhole operator status\nkeyhole operator status --json")
@@ -44,6 +60,10 @@ def status(session: Session, /) -> int:
         f"seal:        {data['type'] or '-'}",
         f"state:       {held}",
     ]
+    if data["recovery_seal"]:
+        lines.insert(3, f"recovery:    {data['n']} shares, any {data['t']} authorise a rekey or a new root token")
+    if data["migration"]:
+        lines.append("migration:   the server is set to another seal: keyhole operator unseal --migrate")
     if data["type"] == _SHAMIR:
         lines.insert(3, f"shares:      {data['n']}, any {data['t']} open it; {data['progress']} entered")
     session.out.result(data, lines)
@@ -59,11 +79,13 @@ def status(session: Session, /) -> int:
     keyhole operator unseal --passphrase-file FILE
     keyhole operator unseal < share.txt
     keyhole operator unseal --reset
+    keyhole operator unseal --migrate
     """,
 )
 @click.option("--reset", is_flag=True, help="Forget the shares that were entered so far.")
+@click.option("--migrate", "migrating", is_flag=True, help="Give the vault the seal that the server is set to.")
 @pass_session
-def unseal(session: Session, /, *, reset: bool) -> None:
+def unseal(session: Session, /, *, reset: bool, migrating: bool) -> None:
     """Open a server's vault with the passphrase, or enter one share of its seal.
 
     A share is asked for, or read from stdin; the server keeps it until there are enough. A keychain or a key file is
@@ -77,8 +99,10 @@ def unseal(session: Session, /, *, reset: bool) -> None:
     if reset:
         data = session.client.write("sys/unseal", {"reset": True}).data
     elif data["sealed"]:
-        data = session.client.write("sys/unseal", _key(session, data["type"])).data
-    if data["type"] != _SHAMIR:
+        shares = data["type"] == _SHAMIR or (migrating and data["recovery_seal"])
+        body: dict[str, Any] = _key(session, asks=data.get("asks_for", ""), shares=shares)
+        data = session.client.write("sys/unseal", {**body, "migrate": True} if migrating else body).data
+    if data["type"] != _SHAMIR and not (migrating and data["recovery_seal"]):
         session.out.done({"sealed": data["sealed"]}, f"{session.where.location} is open")
         return
     shown = {name: data[name] for name in ("sealed", "t", "n", "progress", "nonce")}
@@ -86,11 +110,11 @@ def unseal(session: Session, /, *, reset: bool) -> None:
     session.out.done(shown, still if data["sealed"] else f"{session.where.location} is open")
 
 
-def _key(session: Session, kind: str) -> dict[str, str]:
-    """What opens a seal of this kind, from the person."""
-    if kind == _SHAMIR:
+def _key(session: Session, *, asks: str, shares: bool) -> dict[str, str]:
+    """What the person has to enter."""
+    if shares:
         return {"key": read_value("One share: ").reveal().decode(errors="replace").strip()}
-    if kind != "passphrase":
+    if not asks:
         return {}
     passphrase = session.passphrase.get()
     if passphrase is None:

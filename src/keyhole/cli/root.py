@@ -52,7 +52,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "server": ("server:server_command", "Run a server."),
         "login": ("login:login_command", "Keep a token for a server."),
         "logout": ("login:logout_command", "Forget it."),
-        "operator": ("operator:operator", "Unseal, seal, status."),
+        "operator": ("operator:operator", "Unseal, seal, status, new keys."),
         "org": ("org:org", "Tenants of a server."),
         "leases": ("leases:leases", "What was made for a time, and is taken back."),
         "audit": ("audit:audit", "Who used what, and proof that the journal is whole."),

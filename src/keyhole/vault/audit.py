@@ -266,3 +266,16 @@ def _slot_key(number: int) -> str:
 
 def _where(writer: int, sequence: int, org_id: str) -> bytes:
     return _PLACE.pack(b"record\0", writer, sequence) + org_id.encode()
+
+
+async def high_water(store: Store, ring: Callable[[str], Keyring]) -> float:
+    """The latest time that any writer of the journal has noted."""
+    latest = 0.0
+    for number in (await store.heads()) or {}:
+        [entry] = await store.get([f"sys/journal/{number}"])
+        if entry.value is None:
+            continue
+        with contextlib.suppress(IntegrityError):  # ``verify`` names a slot that was changed
+            noted = open_slot(ring(SYSTEM), number, entry.value, entry.revision)
+            latest = max(latest, float(noted.get("time", 0.0)))
+    return latest

@@ -66,7 +66,7 @@ class Ceremony:
             raise InvalidRequest(f"{self._name} already in progress", "finish it, or cancel it")
         quorum = await vault.keys.quorum()
         if quorum is None:
-            raise InvalidRequest("nobody has shares of this vault", "give it another seal where its store is")
+            raise InvalidRequest("nobody has shares of this vault", "its seal is changed by: keyhole operator migrate")
         self._vault, self._attempt = vault, Attempt(quorum.threshold, quorum.set_id)
         return quorum
 

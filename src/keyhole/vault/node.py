@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,9 +19,9 @@ from typing import Any
 from keyhole.core.errors import (
     Conflict,
     IntegrityError,
+    InvalidRequest,
     KeyholeError,
     NotFound,
-    PolicyDenied,
     Sealed,
 )
 from keyhole.core.identity import ROOT_ORG
@@ -31,20 +30,32 @@ from keyhole.core.record import Phase, Record
 from keyhole.core.request import Credential, Reply, Request
 from keyhole.core.value import Secret
 from keyhole.engines import Route
-from keyhole.seals import Seal, open_seal, quorum
+from keyhole.seals import Renewing, Seal, open_seal, quorum
 from keyhole.stores import Batch, Put, Store
 from keyhole.vault.alarms import raise_alarm
 from keyhole.vault.attempt import Attempt
-from keyhole.vault.audit import Journal, open_slot
+from keyhole.vault.audit import Journal, high_water
 from keyhole.vault.clock import Clock
 from keyhole.vault.expiry import LeaseLimits
 from keyhole.vault.history import History
-from keyhole.vault.keys import MAX_USES, SYSTEM, Header, Keys, new_id, new_request_id, read_header
+from keyhole.vault.keys import MAX_USES, Header, Keys, new_id, read_header
+from keyhole.vault.migration import Migration
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.rekey import Rekey
 from keyhole.vault.reported import REPORTED_VERSION
 from keyhole.vault.root_generation import RootGeneration
-from keyhole.vault.sealing import NO_RECOVERY, HandOut, deal, type_of, unwrap, wrap_proven
+from keyhole.vault.sealing import (
+    NO_RECOVERY,
+    SHAMIR,
+    HandOut,
+    deal,
+    record_unsealed,
+    require_sealer,
+    status_of,
+    type_of,
+    unwrap,
+    wrap_proven,
+)
 from keyhole.vault.strangers import RefusalLimits
 from keyhole.vault.sys import tables
 from keyhole.vault.sys.sweep import Sweeper
@@ -77,6 +88,7 @@ class Node:
         configured: the seal that the settings name, for a vault that is made over the API.
         opener: the seal that opened the vault, if that needs nobody; it stays when the vault is sealed.
         rekey, recovery_rekey, root_generation: what takes several people.
+        migration: to the seal that the settings name, where that is another one.
     """
 
     def __init__(
@@ -112,6 +124,7 @@ class Node:
         self.rekey = Rekey(self)
         self.recovery_rekey = Rekey(self, recovery=True)
         self.root_generation = RootGeneration(self)
+        self.migration = Migration(self)
 
     async def header(self) -> Header | None:
         """What stands at the entrance of the store; ``None`` before ``init``."""
@@ -168,7 +181,7 @@ class Node:
             keys = Keys(self.store, root, max_uses=self._max_uses)
             await keys.create(Header(vault_id, spec, blob, 0, recovery), quorum)
             vault = await self._open(keys, vault_id)
-            self._keep(seal)
+            self.keep(seal)
             grant = Grant(name="user/root", policies=(ROOT,), endless=True)
             storage = vault.storage(vault.root_org, TOKENS)
             clear, _, _ = await vault.tokens.create(storage, grant, now=vault.clock.now(), clear=token)
@@ -206,13 +219,15 @@ class Node:
             if self.vault is not None:
                 return
             header = await self._made_header()
+            if credential is not None and passphrase is None:  # the same again, however it was reached
+                seal = seal or self.opener
             seal = seal or open_seal(
                 spec or header.seal, passphrase=passphrase, vault_id=header.vault_id, interactive=interactive
             )
             keys = Keys(self.store, root := await unwrap(seal, header), max_uses=self._max_uses)
             await keys.load()
             vault = await self._open(keys, header.vault_id, credential if seal.unattended else None)
-            self._keep(seal)
+            self.keep(seal)
             if credential is not None:
                 self._record_unsealed(vault)
             if await asyncio.to_thread(seal.needs_rewrap, header.root):
@@ -251,14 +266,49 @@ class Node:
             await keys.load()
             self._record_unsealed(await self._open(keys, header.vault_id))
 
-    def _keep(self, seal: Seal) -> None:
+    async def migrate(self, entered: bytes) -> None:
+        """Take what opens the old seal, or one share towards it, and change over to the seal of the settings.
+
+        An open vault stays as it is.
+
+        Raises:
+            InvalidRequest: the settings name no other seal, or what was entered is not of this vault.
+            IntegrityError: what was entered does not open it; shares are forgotten.
+            Sealed: one of the two seals cannot be used now.
+        """
+        async with self._lock:
+            header = await self._made_header()
+            if self.vault is not None:
+                return
+            if not self.migration.wanted(header):
+                raise InvalidRequest("there is no seal to migrate to", "start the server with --seal and the new one")
+            shares, secret = None, Secret(entered)
+            if header.recovery[0] or type_of(header.seal) == SHAMIR:
+                shares = self.migration.enter_share(entered, header)
+                if shares is None:
+                    return
+                secret = shares.joined()
+            old = open_seal(header.seal, passphrase=secret, vault_id=header.vault_id)
+            keys = Keys(self.store, await unwrap(old, header), max_uses=self._max_uses)
+            await keys.load()
+            vault = await self._open(keys, header.vault_id)
+            self.vault = None  # nobody may use it before it has its new seal
+            try:
+                self.keep(await self.migration.finish(vault, header, shares))
+            except BaseException:
+                await vault.journal.close()
+                raise
+            self.vault = vault
+            self._record_unsealed(vault)
+
+    def keep(self, seal: Seal) -> None:
         """Keep what opens without a person, to wrap a new root key with it; what a person entered is not kept."""
         self.opener = seal if seal.unattended else None
 
     async def forget_shares(self) -> None:
         """Begin unsealing anew."""
         async with self._lock:
-            self._attempt = None
+            self._attempt = self.migration.attempt = None
 
     async def _made_header(self) -> Header:
         header = await self.header()
@@ -267,41 +317,19 @@ class Node:
         return header
 
     def _record_unsealed(self, vault: Vault) -> None:
-        """Say in the journal what could not be said while it was sealed."""
-        record = Record(
-            phase=Phase.EVENT,
-            id=new_request_id(),
-            operation="unseal",
-            path="sys/unseal",
-            result="ok",
-            count=self._failed,
-        )
+        record_unsealed(vault, self._failed)
         self._failed = 0
-        vault.journal.outcome(record.encode(), vault.root_org)
 
     async def status(self) -> dict[str, Any]:
         """How it stands, in the field names of Vault's ``sys/seal-status``."""
         header = await self.header()
-        shares, threshold = (header.recovery if header.recovery[0] else quorum(header.seal)) if header else (0, 0)
-        attempt = self._attempt
-        status = {
-            "type": type_of(header.seal) if header else "",
-            "initialized": header is not None,
-            "sealed": self.vault is None,
-            "t": threshold,
-            "n": shares,
-            "progress": attempt.progress if attempt else 0,
-            "nonce": attempt.nonce if attempt and attempt.progress else "",
+        migration = self.vault is None and header is not None and self.migration.wanted(header)
+        return {
+            **status_of(header, self._attempt or self.migration.attempt, sealed=self.vault is None),
+            "migration": migration,
             "version": REPORTED_VERSION,
-            "build_date": "",
-            "migration": False,
-            "recovery_seal": header is not None and header.recovery[0] > 0,
             "storage_type": type(self.store).__module__.rpartition(".")[2],
         }
-        if header is not None and self.vault is not None:
-            status["cluster_name"] = f"keyhole-{header.vault_id[:8]}"
-            status["cluster_id"] = str(uuid.uuid5(uuid.NAMESPACE_OID, header.vault_id))
-        return status
 
     async def check_ready(self) -> None:
         """Return when a write succeeds now. Raises ``Sealed`` or ``StoreUnavailable``."""
@@ -362,7 +390,7 @@ class Node:
 
     async def _open(self, keys: Keys, vault_id: str, credential: Credential | None = None) -> Vault:
         orgs = Orgs(self.store, keys)
-        clock = Clock(await self.store.now(), await _high_water(self.store, keys), self._monotonic)
+        clock = Clock(await self.store.now(), await high_water(self.store, keys.ring), self._monotonic)
         try:
             root = await orgs.by_name(ROOT_ORG)
         except NotFound:  # a new vault, or one whose making was cut off after its keys were written
@@ -375,7 +403,7 @@ class Node:
         vault.expiry.limits = self._leases
         vault.expiry.background = self._sweeper is not None
         if credential is not None:
-            await _require_sealer(vault, credential)
+            await require_sealer(vault, credential)
         more = self._extend(vault) if self._extend is not None else ()
         vault.fix_mounts(tables(vault, History(self.store, keys, vault_id), self.seal_soon, more))
         if clock.anomaly > _CLOCK_NOISE:
@@ -411,26 +439,11 @@ class Node:
             _log.error("the vault has another root key, since longer than this server can follow: it is sealed")
             self.seal_soon()
             raise
+        if isinstance(self.opener, Renewing):
+            try:
+                await asyncio.to_thread(self.opener.keep_alive)
+            except KeyholeError as error:
+                _log.warning("the seal %s cannot renew its token: %s", self.opener.name, error)
         if self._sweeps is None or self._sweeps[0] is not vault:
             self._sweeps = (vault, Sweeper(vault))
         return await self._sweeps[1].sweep()
-
-
-async def _require_sealer(vault: Vault, credential: Credential) -> None:
-    """Only who may seal may undo it."""
-    _, caller = await vault.authenticate(credential, spend=False)
-    if caller.org != ROOT_ORG or caller.scope != "full" or not caller.allows("update", "sys/seal", sudo=True):
-        raise PolicyDenied("permission denied", "unsealing this vault needs sudo on sys/seal; or restart the server")
-
-
-async def _high_water(store: Store, keys: Keys) -> float:
-    """The latest time that any writer of the journal has noted."""
-    latest = 0.0
-    for number in (await store.heads()) or {}:
-        [entry] = await store.get([f"sys/journal/{number}"])
-        if entry.value is None:
-            continue
-        with contextlib.suppress(IntegrityError):  # ``verify`` names a slot that was changed
-            noted = open_slot(keys.ring(SYSTEM), number, entry.value, entry.revision)
-            latest = max(latest, float(noted.get("time", 0.0)))
-    return latest

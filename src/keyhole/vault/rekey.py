@@ -119,7 +119,7 @@ class Rekey(Ceremony):
             elif self._node.opener is None:
                 raise Sealed(
                     "the seal of this vault needs a person to wrap a new root key",
-                    "stop the server, and give the vault another seal where its store is",
+                    "stop the server, then: keyhole operator migrate",
                 )
             await self._begin()
             self._wanted = _Wanted(shares, threshold, verify)

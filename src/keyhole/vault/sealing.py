@@ -10,14 +10,23 @@ import asyncio
 import base64
 import hmac
 import os
+import uuid
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from keyhole.core.errors import IntegrityError, InvalidRequest
+from keyhole.core.errors import IntegrityError, InvalidRequest, PolicyDenied
+from keyhole.core.identity import ROOT_ORG
+from keyhole.core.record import Phase, Record
+from keyhole.core.request import Credential
 from keyhole.core.value import Secret
 from keyhole.crypto.aead import KEY_SIZE
 from keyhole.crypto.shamir import Share, split
-from keyhole.seals import KEPT_ELSEWHERE, Dealing, Seal
-from keyhole.vault.keys import Header, Quorum
+from keyhole.seals import KEPT_ELSEWHERE, Dealing, Seal, asks_for, quorum
+from keyhole.vault.attempt import Attempt
+from keyhole.vault.keys import Header, Quorum, new_request_id
+
+if TYPE_CHECKING:
+    from keyhole.vault.vault import Vault
 
 SHAMIR = "shamir"
 NO_RECOVERY = (0, 0)
@@ -109,3 +118,47 @@ def in_both_forms(shares: Sequence[Secret]) -> tuple[list[str], list[str]]:
     """Shares in hexadecimal digits and in base64, for who made them."""
     texts = [share.reveal().decode() for share in shares]
     return [base64.b64decode(text).hex() for text in texts], texts
+
+
+def status_of(header: Header | None, attempt: Attempt | None, *, sealed: bool) -> dict[str, Any]:
+    """What the header says, in the field names of Vault's ``sys/seal-status``, and how far an attempt has come."""
+    spec = header.seal if header is not None else ""
+    recovery = header.recovery if header is not None else NO_RECOVERY
+    shares, threshold = recovery if recovery[0] else quorum(spec) if spec else NO_RECOVERY
+    cluster = {}
+    if header is not None and not sealed:
+        cluster["cluster_name"] = f"keyhole-{header.vault_id[:8]}"
+        cluster["cluster_id"] = str(uuid.uuid5(uuid.NAMESPACE_OID, header.vault_id))
+    return {
+        **cluster,
+        "type": type_of(spec),
+        "sealed": sealed,
+        "initialized": header is not None,
+        "t": threshold,
+        "n": shares,
+        "progress": attempt.progress if attempt else 0,
+        "nonce": attempt.nonce if attempt and attempt.progress else "",
+        "build_date": "",
+        "recovery_seal": recovery[0] > 0,
+        "asks_for": asks_for(spec),
+    }
+
+
+async def require_sealer(vault: Vault, credential: Credential) -> None:
+    """Only who may seal may undo it."""
+    _, caller = await vault.authenticate(credential, spend=False)
+    if caller.org != ROOT_ORG or caller.scope != "full" or not caller.allows("update", "sys/seal", sudo=True):
+        raise PolicyDenied("permission denied", "unsealing this vault needs sudo on sys/seal; or restart the server")
+
+
+def record_unsealed(vault: Vault, failed: int) -> None:
+    """Say in the journal what could not be said while it was sealed, and how many sets of shares were wrong."""
+    record = Record(
+        phase=Phase.EVENT,
+        id=new_request_id(),
+        operation="unseal",
+        path="sys/unseal",
+        result="ok",
+        count=failed,
+    )
+    vault.journal.outcome(record.encode(), vault.root_org)

@@ -98,15 +98,18 @@ async def _unseal(
     node: Node, _method: str, body: Mapping[str, Any], _query: Mapping[str, Any], who: Credential
 ) -> Answer:
     key = body.get("key") or body.get("passphrase")
-    kind = (await node.status())["type"]
+    status = await node.status()
+    kind = status["type"]
     if body.get("reset"):
         await node.forget_shares()
+    elif body.get("migrate") or status["migration"]:
+        await _migrate(node, key, status, migrate=body.get("migrate") is True)
     elif kind == SHAMIR:
         await _enter_share(node, key)
     else:
         if key is not None and not isinstance(key, str):
             raise InvalidRequest("'key' must be a text")
-        if not key and kind == "passphrase":
+        if not key and status["asks_for"]:
             raise InvalidRequest(_NO_KEY)
         try:
             await node.unseal(Secret(key) if key else None, credential=who)
@@ -115,6 +118,22 @@ async def _unseal(
         except NotFound as error:
             raise InvalidRequest(error.reason, error.hint) from None
     return render(Reply(await node.status(), bare=True))
+
+
+async def _migrate(node: Node, key: object, status: Mapping[str, Any], *, migrate: bool) -> None:
+    """Take a key of the old seal, or a share towards it."""
+    if not migrate:
+        raise InvalidRequest(
+            "this server is set to another seal than its vault has: 'migrate' must be true",
+            "keyhole operator unseal --migrate; or start the server without --seal",
+        )
+    if not key:
+        raise InvalidRequest(_NO_KEY)
+    by_shares = status["type"] == SHAMIR or status["recovery_seal"]
+    try:
+        await node.migrate(share_bytes(key) if by_shares else str(key).encode(errors="surrogateescape"))
+    except IntegrityError as error:
+        raise InvalidRequest(error.reason, error.hint) from None
 
 
 async def _enter_share(node: Node, key: object) -> None:
