@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from keyhole.core.errors import InvalidRequest, PolicyDenied, Unauthenticated
-from keyhole.core.request import Operation, Request
+from keyhole.core.request import Anonymous, Operation, Request
 from keyhole.testing import FrozenClock
 from keyhole.vault.tokens import MOUNT
 from vault.world import Place, agent, child, org, play, policy_token, refusal, stripe, use
@@ -476,5 +476,42 @@ def test_a_role_may_say_for_whom_tokens_are_made():
             call = create(vault, path=f"auth/token/create/{path}", entity_alias=name)
             assert (await refusal(call)).reason == "invalid 'entity_alias' value", name
         assert "token role" in (await refusal(create(vault, entity_alias="ci-1"))).reason
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("of_role", "of_mount", "made"),
+    [
+        ("default", "default-service", "service"),
+        ("default", "default-batch", "batch"),
+        ("batch", "default-service", "batch"),
+        ("batch", "service", "service"),
+        ("service", "batch", "batch"),
+        ("default-batch", "default-service", "batch"),
+    ],
+)
+def test_a_login_gives_tokens_of_the_type_that_its_role_and_mount_say(of_role, of_mount, made):
+    async def scenario(vault):
+        await vault.ask("update", "sys/auth/userpass", {"type": "userpass", "config": {"token_type": of_mount}})
+        user = {"password": "correct horse battery", "token_type": of_role, "token_ttl": "5m"}
+        await vault.ask("update", "auth/userpass/users/bob", user)
+        ask = Request(Anonymous(), Operation.UPDATE, "auth/userpass/login/bob", {"password": user["password"]})
+        auth = (await vault.node.handle(ask)).auth
+        assert (auth["token_type"], auth["lease_duration"]) == (made, 300)
+        found = (await vault.ask("read", "auth/token/lookup-self", token=auth["client_token"])).data
+        assert (found["type"], found["entity_id"]) == (made, auth["entity_id"])
+        await vault.ask("update", f"identity/entity/id/{auth['entity_id']}", {"disabled": True})
+        assert not await alive(vault, auth["client_token"])
+
+    play(scenario)
+
+
+def test_a_role_for_batch_tokens_has_no_limits_that_only_stored_ones_keep():
+    async def scenario(vault):
+        await vault.ask("update", "sys/auth/userpass", {"type": "userpass"})
+        for limit in ("token_num_uses", "token_period"):
+            user = {"password": "correct horse battery", "token_type": "batch", limit: 60}
+            assert isinstance(await refusal(vault.ask("update", "auth/userpass/users/bob", user)), InvalidRequest)
 
     play(scenario)

@@ -114,7 +114,7 @@ def _auth(style: Style, seen: Seen) -> dict[str, Any]:
         found["identity_policies"] = list(caller.identity_policies)
         found["entity_id"] = caller.entity.id
         found["metadata"] = caller.run.as_data()
-        found["token_type"] = "service"  # noqa: S105 - a word of Vault's
+        found["token_type"] = caller.type
     return {name: value for name, value in found.items() if value}
 
 
