@@ -4,8 +4,17 @@ import asyncio
 
 import pytest
 
-from keyhole.core.errors import Conflict, InvalidRequest, NotFound, PolicyDenied, Unauthenticated, UpstreamUnreachable
+from keyhole.core.errors import (
+    Conflict,
+    IntegrityError,
+    InvalidRequest,
+    NotFound,
+    PolicyDenied,
+    Unauthenticated,
+    UpstreamUnreachable,
+)
 from keyhole.core.request import Operation
+from keyhole.stores import Batch, Put
 from keyhole.testing import FrozenClock
 from keyhole.vault.expiry import LeaseLimits
 from vault.lab import Lab
@@ -541,5 +550,38 @@ def test_a_request_that_names_no_lease_is_told_so(data):
             assert (
                 "lease_id must be specified" in (await refusal(vault.ask("update", f"sys/leases/{path}", data))).reason
             )
+
+    lab_play(scenario)
+
+
+def test_a_lease_that_was_changed_in_the_store_is_refused_and_does_not_keep_the_others(tmp_path):
+    clock, place, lab = FrozenClock(), Place(tmp_path), Lab()
+
+    async def scenario(vault):
+        lab.mount(vault)
+        bad, good = await make(vault), await make(vault)
+        store, storage = vault.node.store, vault.vault.leases.storage(vault.vault.root_org)
+        from_key, key = storage.key(f"l/{good}"), storage.key(f"l/{bad}")
+        entries = await store.get([from_key, key])
+        await store.commit(Batch(puts=[Put(key, entries[0].value, entries[1].revision, due=1.0)]))  # the other's bytes
+        assert isinstance(await refusal(lookup(vault, bad)), IntegrityError)
+        clock.advance(3600)
+        await vault.node.sweep()
+        assert list(lab.alive) == [bad.rpartition("/")[2]]
+
+    place.play(scenario, clock=clock)
+
+
+def test_tokens_are_revoked_by_where_they_were_made():
+    async def scenario(vault, lab, _clock):
+        orphan = await child(vault, path="auth/token/create-orphan", policies=["root"], ttl="1h")
+        other = await child(vault, policies=["default"], ttl="1h")
+        await make(vault, orphan)
+        await vault.ask("update", "sys/leases/revoke-prefix/auth/token/create-orphan", {"sync": True})
+        assert isinstance(await refusal(vault.ask("read", "auth/token/lookup-self", token=orphan)), Unauthenticated)
+        await vault.ask("read", "auth/token/lookup-self", token=other)
+        assert not lab.alive
+        await vault.ask("update", "sys/revoke-prefix/auth/token/create")
+        assert isinstance(await refusal(vault.ask("read", "auth/token/lookup-self", token=other)), Unauthenticated)
 
     lab_play(scenario)

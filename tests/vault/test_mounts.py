@@ -217,7 +217,7 @@ def test_a_removal_that_was_cut_off_is_ended_by_the_sweep(monkeypatch):
             raise RuntimeError("the process dies here")
 
         with monkeypatch.context() as patched:
-            patched.setattr(unmounting, "end_tokens", cut)
+            patched.setattr(unmounting, "end_tokens_where", cut)
             assert (await refusal(vault.ask("delete", "sys/auth/people"))).code == "internal"
         assert "auth/people/" not in await table(vault)
         assert isinstance(await refusal(vault.ask("list", "auth/people/users")), NotFound)

@@ -17,7 +17,9 @@ from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.expiry import mount_of
 from keyhole.vault.leases import tidy
+from keyhole.vault.mounts import AUTH
 from keyhole.vault.sys.sweep import Sweeper
+from keyhole.vault.sys.tokens import end_tokens_where
 from keyhole.vault.vault import Vault
 
 _TIDY = "Tidy operation successfully started. Any information from the operation will be printed to the server's log."
@@ -59,6 +61,9 @@ class _Handlers:
         ids = await self._vault.leases.below(state.org.id, prefix)
         lost = [lease.id for lease in await self._vault.leases.all_queued(state.org.id) if _below(lease, prefix)]
         await self._vault.expiry.end(state, dict.fromkeys([*ids, *lost, prefix]), wait=_sync(call), force=force)
+        if f"{prefix}/".startswith(AUTH):
+            # Vault counts tokens among its leases, by where they were made.
+            await end_tokens_where(self._vault, state.org.id, lambda token: f"{token.path}/".startswith(f"{prefix}/"))
 
     async def revoke_prefix(self, context: Context, call: Call) -> None:
         await self.revoke_below(context, call, force=False)

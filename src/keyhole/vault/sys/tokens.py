@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,8 @@ _TIDY = (
     "Tidy operation successfully started. Any information from the operation will be printed to Vault's server logs."
 )
 
+_PAGE = 500
+
 
 async def end_tokens(vault: Vault, org_id: str, token_id: str, *, orphan_children: bool = False) -> int:
     """Revoke a token with its tree, and what goes with each: its leases, its drawer. Returns how many ended.
@@ -49,6 +52,16 @@ async def end_tokens(vault: Vault, org_id: str, token_id: str, *, orphan_childre
             await drawers.commit(Change(deletes=[(p, i.revision) for p, i in zip(paths, items, strict=True)]))
         await vault.tokens.remove(storage, ended)
     return len(gone)
+
+
+async def end_tokens_where(vault: Vault, org_id: str, ends: Callable[[Token], bool]) -> None:
+    """Revoke all tokens of an org that are so. All are looked at, so that making one need write nothing more."""
+    storage = vault.storage(org_id, MOUNT)
+    ids = await storage.list("t")
+    for start in range(0, len(ids), _PAGE):
+        for token in await vault.tokens.get_many(storage, ids[start : start + _PAGE]):
+            if ends(token):
+                await end_tokens(vault, org_id, token.id)
 
 
 async def own_parent(vault: Vault, context: Context) -> Token | None:

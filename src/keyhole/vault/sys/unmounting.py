@@ -8,11 +8,8 @@ from __future__ import annotations
 from keyhole.core.lease import LeaseState
 from keyhole.vault.mount_table import Entry
 from keyhole.vault.mounts import AUTH
-from keyhole.vault.sys.tokens import end_tokens
-from keyhole.vault.tokens import MOUNT as TOKENS
+from keyhole.vault.sys.tokens import end_tokens_where
 from keyhole.vault.vault import Vault
-
-_PAGE = 500
 
 
 async def remove_disabled(vault: Vault, org_id: str, *, again: bool = False) -> None:
@@ -48,17 +45,6 @@ async def _take_back(vault: Vault, org_id: str, entry: Entry, *, wait: bool) -> 
 
 async def _remove(vault: Vault, org_id: str, entry: Entry) -> None:
     if entry.path.startswith(AUTH):
-        await _end_logins(vault, org_id, entry.id)
+        await end_tokens_where(vault, org_id, lambda token: token.mount == entry.id)
     await vault.orgs.purge(org_id, entry.id)
     await vault.tables.change(org_id, lambda table, _mounts: table.forget(entry.id))
-
-
-async def _end_logins(vault: Vault, org_id: str, mount_id: str) -> None:
-    """Revoke all tokens that a login method gave. All are looked at, so that a login need write nothing more."""
-    storage = vault.storage(org_id, TOKENS)
-    ids = await storage.list("t")
-    for start in range(0, len(ids), _PAGE):
-        page = ids[start : start + _PAGE]
-        for token in await vault.tokens.get_many(storage, page):
-            if token.mount == mount_id:
-                await end_tokens(vault, org_id, token.id)
