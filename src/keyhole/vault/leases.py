@@ -13,10 +13,11 @@ disabled before its leases are listed, so none is made behind the back of a revo
 from __future__ import annotations
 
 import json
+import operator
 import secrets
 import string
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, Unauthenticated
@@ -33,6 +34,9 @@ MOUNT = "leases"
 ALPHABET = string.ascii_letters + string.digits
 _RETRIES = 20
 _QUEUED = frozenset({LeaseState.PENDING, LeaseState.REVOKING, LeaseState.IRREVOCABLE})
+_STORED = tuple(field.name for field in fields(Lease) if field.name not in {"revision", "warning"})
+_values = operator.attrgetter(*_STORED)
+_text = json.JSONEncoder(separators=(",", ":")).encode
 LAST_USE = "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked."
 
 
@@ -266,14 +270,11 @@ def _queued(lease: Lease, due: float) -> Write:
 
 
 def _encode(lease: Lease) -> bytes:
-    data = asdict(lease)
-    for name in ("revision", "warning"):
-        del data[name]
-    return json.dumps(data, separators=(",", ":")).encode()
+    return _text(dict(zip(_STORED, _values(lease), strict=True))).encode()
 
 
 def decode(data: bytes, revision: int) -> Lease:
     """The lease of an entry."""
-    fields = json.loads(data)
-    fields["state"] = LeaseState(fields["state"])
-    return Lease(revision=revision, **fields)
+    stored = json.loads(data)
+    stored["state"] = LeaseState(stored["state"])
+    return Lease(revision=revision, **stored)
