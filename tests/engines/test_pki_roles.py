@@ -4,7 +4,8 @@ import contextlib
 
 import pytest
 
-from engines.pki_world import openssl, request, seen, with_pki
+from engines.mounting import login
+from engines.pki_world import Pki, openssl, request, seen, with_pki
 from keyhole.core.errors import InvalidRequest
 from keyhole.engines.pki import names, roles
 from keyhole.engines.settings import read
@@ -292,7 +293,8 @@ def test_a_role_is_written_whole_and_patched_in_part():
         {"cn_validations": "none"},
         {"allowed_domains": {"a": 1}},
         {"allow_any_name": "perhaps"},
-        {"allowed_domains_template": True},
+        {"allowed_domains_template": True, "allowed_domains": ["{{identity.nobody}}.example.com"]},
+        {"allowed_domains_template": True, "allowed_domains": ["{{identity.entity.name.example.com"]},
         {"allowed_user_ids": ["a"]},
     ],
 )
@@ -321,5 +323,32 @@ def test_hashes_and_pss_are_as_the_role_says():
         assert "rsassaPss" in openssl("crl", "-noout", "-text", given=crl)[1]
         error = await refusal(pki.patch("issuer/default", revocation_signature_algorithm="MD5WithRSA"))
         assert error.code == "invalid_request"
+
+    with_pki(scenario)
+
+
+def test_templates_are_filled_in_for_the_entity_that_asks():
+    async def scenario(pki, _clock):
+        vault = pki.vault
+        await pki.root()
+        await pki.role(allowed_domains="{{identity.entity.name}}.example.com", allowed_domains_template=True, **BARE)
+        await vault.ask(
+            "update", "sys/policies/acl/certs", {"policy": 'path "pki/issue/*" { capabilities = ["update"] }'}
+        )
+        token = await login(vault, "ann", policies=["certs"])
+        for name, good in (
+            ("ann.example.com", True),
+            ("a.ann.example.com", True),
+            ("bob.example.com", False),
+            (".example.com", False),
+            ("{{identity.entity.name}}.example.com", False),
+        ):
+            error = await refusal(Pki(vault, token=token).issue(name))
+            assert (error is None) == good, name
+        assert (await refusal(pki.issue("ann.example.com"))).code == "invalid_request", "root is no entity"
+        await pki.role(
+            allowed_domains="{{identity.entity.metadata.none}}example.com", allowed_domains_template=True, **BARE
+        )
+        assert (await refusal(Pki(vault, token=token).issue("example.com"))).code == "invalid_request"
 
     with_pki(scenario)

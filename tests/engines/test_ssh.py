@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pytest
 
-from engines.mounting import mount
+from engines.mounting import login, mount
 from engines.ssh_world import Server, key_pair
 from engines.transit_world import clear
 from keyhole.faces.api.envelope import render
@@ -386,3 +386,40 @@ def test_the_public_key_needs_no_token_and_nothing_else_does_without(tmp_path):
                 assert (await ask(method, f"ssh/{path}", token=None)).status == 403
 
     asyncio.run(scenario())
+
+
+def test_templates_are_filled_in_for_the_entity_that_asks(tmp_path):
+    _, public = key_pair(tmp_path)
+
+    async def scenario(ssh):
+        vault = ssh.vault
+        name = "{{identity.entity.name}}"
+        templates = {"allowed_users_template": True, "default_user_template": True, "default_extensions_template": True}
+        extensions = {
+            "login@example.com": name,
+            "permit-pty": "",
+            "other@example.com": "{{identity.entity.metadata.x}}",
+        }
+        role = {**USER, "allowed_users": f"{name},{name}-admin", "default_user": name, **templates}
+        await ssh("roles/own", **role, default_extensions=extensions)
+        await vault.ask(
+            "update", "sys/policies/acl/keys", {"policy": 'path "ssh/sign/*" { capabilities = ["update"] }'}
+        )
+        token = await login(vault, "ann", policies=["keys"])
+
+        async def sign(**data):
+            reply = await vault.ask("update", "ssh/sign/own", {"public_key": public, **data}, token=token)
+            return seen(reply.data["signed_key"], tmp_path)
+
+        found = await sign()
+        assert found["Principals"] == ["ann"]
+        assert [each.split()[0] for each in found["Extensions"]] == ["login@example.com", "permit-pty"]
+        assert (await sign(valid_principals="ann-admin"))["Principals"] == ["ann-admin"]
+        for names in ("bob", name, "-admin", "ann,root"):
+            assert (await refusal(sign(valid_principals=names))).code == "invalid_request", names
+        assert (await refusal(ssh.sign("own", public))).code == "invalid_request", "root is no entity"
+        assert (
+            await refusal(ssh("roles/odd", **{**role, "allowed_users": "{{identity.x}}"}))
+        ).code == "invalid_request"
+
+    with_ssh(scenario)

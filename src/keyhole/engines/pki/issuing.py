@@ -212,7 +212,8 @@ def _asked(wish: Wish, request: pki.RequestInfo | None = None) -> tuple[pki.Subj
     if common_name and not names.excluded(data):
         alternative = names.with_common_name(alternative, common_name)
     subject = replace(names.subject_of(role, common_name), serial_number=serial_number)
-    names.check(role, subject, alternative, wish.context.caller.name.replace("/", "-"))
+    caller = wish.context.caller
+    names.check(roles.filled(role, caller.entity), subject, alternative, caller.name.replace("/", "-"))
     if not common_name and alternative == pki.AltNames():
         raise InvalidRequest("the certificate would name nobody", "send common_name or alt_names")
     return subject, alternative

@@ -8,15 +8,18 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.fields import parse_switch, parse_text, parse_texts
+from keyhole.core.identity import IdentityView
 from keyhole.core.numbers import parse_count
 from keyhole.core.path import parse_name
 from keyhole.core.request import Reply
+from keyhole.core.templates import fill, without_templates
 from keyhole.crypto import pki
 from keyhole.engines import Call, Context
 from keyhole.engines.settings import Setting, count, read, seconds, switch, text, texts
 
 ANY = "any"
 KEY_TYPES = ("rsa", "ec", "ed25519", ANY)
+TEMPLATES = ("allowed_domains", "allowed_uri_sans")
 BITS = {"rsa": 2048, "ec": 256, "ed25519": 0, ANY: 0}
 SIGNATURE_BITS = (0, 256, 384, 512)
 _CHECKS = ("email", "hostname", "disabled")
@@ -138,12 +141,23 @@ def checked(role: dict[str, Any]) -> dict[str, Any]:
         raise InvalidRequest('"ttl" value must be less than "max_ttl" value')
     if not set(role["cn_validations"]) <= set(_CHECKS):
         raise InvalidRequest(f"cn_validations are {', '.join(_CHECKS)}")
-    for name in ("allowed_domains_template", "allowed_uri_sans_template", "allowed_user_ids"):
-        if role[name]:
-            raise InvalidRequest(f"{name} is not supported", "leave it out")
+    if role["allowed_user_ids"]:
+        raise InvalidRequest("allowed_user_ids is not supported", "leave it out")
+    for name in TEMPLATES:
+        for each in role[name] if role[f"{name}_template"] else ():
+            without_templates(each)
     if role["no_store"]:
         role["generate_lease"] = False  # without a copy there is nothing to revoke
     return role
+
+
+def filled(role: Mapping[str, Any], entity: IdentityView) -> dict[str, Any]:
+    """The role with templates filled in for who asks; what cannot be filled in allows nothing."""
+    found = dict(role)
+    for name in TEMPLATES:
+        if role[f"{name}_template"]:
+            found[name] = [value for value in (fill(each, entity) for each in role[name]) if value is not None]
+    return found
 
 
 def _path(call: Call) -> str:

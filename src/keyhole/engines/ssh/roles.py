@@ -15,6 +15,7 @@ from keyhole.core.fields import parse_map, parse_text, parse_texts
 from keyhole.core.numbers import parse_count
 from keyhole.core.path import parse_name
 from keyhole.core.request import Reply
+from keyhole.core.templates import without_templates
 from keyhole.crypto import ssh
 from keyhole.engines import Call, Context
 from keyhole.engines.settings import Setting, count, pairs, read, seconds, switch, text
@@ -117,11 +118,12 @@ def _check_ca(role: Mapping[str, Any]) -> None:
         raise InvalidRequest("either 'allow_user_certificates' or 'allow_host_certificates' must be set to 'true'")
     if role["max_ttl"] and role["ttl"] > role["max_ttl"]:
         raise InvalidRequest('"ttl" value must be less than "max_ttl" when both are specified')
-    for name in ("allowed_users_template", "default_user_template", "allowed_domains_template"):
-        if role[name]:
-            raise InvalidRequest(f"{name} is not supported yet", "write a role for each user")
+    for name in ("allowed_users", "default_user", "allowed_domains"):
+        if role[f"{name}_template"]:
+            without_templates(role[name])
     if role["default_extensions_template"]:
-        raise InvalidRequest("default_extensions_template is not supported yet", "write a role for each user")
+        for value in role["default_extensions"].values():
+            without_templates(value)
 
 
 def _check_otp(role: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from keyhole.core.fields import parse_map, parse_text
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count
 from keyhole.core.request import Reply
+from keyhole.core.templates import fill
 from keyhole.core.value import Secret
 from keyhole.crypto import ssh
 from keyhole.engines import Call, Context
@@ -117,7 +118,7 @@ def _principals(wish: _Wish, *, host: bool) -> tuple[str, ...]:
     """The names that are asked for, or the user's default. A certificate without names would count for all of them."""
     role = wish.role
     asked = _names(parse_text(wish.data.get("valid_principals"), "valid_principals"))
-    default = () if host else _names(role["default_user"])
+    default = () if host else _filled(wish, "default_user")
     wanted = asked or default
     if not wanted:
         if role["allow_empty_principals"]:
@@ -128,7 +129,7 @@ def _principals(wish: _Wish, *, host: bool) -> tuple[str, ...]:
         )
     if len(wanted) > _MOST_PRINCIPALS or not all(len(name) <= _LONGEST_NAME and name.isprintable() for name in wanted):
         raise InvalidRequest(f"valid_principals are at most {_MOST_PRINCIPALS} printable names")
-    allowed = _names(role["allowed_domains"] if host else role["allowed_users"])
+    allowed = _filled(wish, "allowed_domains" if host else "allowed_users")
     if not allowed and not set(wanted) <= set(default):
         raise InvalidRequest("role is not configured to allow any principals")
     for name in wanted:
@@ -136,6 +137,15 @@ def _principals(wish: _Wish, *, host: bool) -> tuple[str, ...]:
         if not fits:
             raise InvalidRequest(f"{name} is not a valid value for valid_principals")
     return wanted
+
+
+def _filled(wish: _Wish, name: str) -> tuple[str, ...]:
+    """Names of the role, with templates filled in for who asks; one that cannot be filled in is none."""
+    found = _names(wish.role[name])
+    if not wish.role[f"{name}_template"]:
+        return found
+    entity = wish.context.caller.entity
+    return tuple(filled for filled in (fill(each, entity) for each in found) if filled is not None)
 
 
 def _host_fits(name: str, domains: tuple[str, ...], role: Mapping[str, Any]) -> bool:
@@ -190,12 +200,21 @@ def _critical(wish: _Wish) -> dict[str, str]:
 def _extensions(wish: _Wish) -> dict[str, str]:
     asked = parse_map(wish.data.get("extensions"), "extensions")
     if not asked:
-        return dict(wish.role["default_extensions"])
+        return _default_extensions(wish)
     allowed = _names(wish.role["allowed_extensions"])
     refused = [] if allowed == ("*",) else sorted(set(asked) - set(allowed))
     if refused:
         raise InvalidRequest(f"extensions {', '.join(refused)[:200]} are not on allowed list")
     return _options(asked)
+
+
+def _default_extensions(wish: _Wish) -> dict[str, str]:
+    given: dict[str, str] = wish.role["default_extensions"]
+    if not wish.role["default_extensions_template"]:
+        return dict(given)
+    entity = wish.context.caller.entity
+    filled = ((name, fill(value, entity)) for name, value in given.items())
+    return {name: value for name, value in filled if value is not None}
 
 
 def _options(asked: dict[str, str]) -> dict[str, str]:
