@@ -2,7 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from faces.api_client import Client, play
+from keyhole.core.errors import InvalidRequest
 from keyhole.core.identity import Login
 from keyhole.testing import open_vault
 from keyhole.vault.identity.entering import enter
@@ -126,7 +129,7 @@ def test_the_groups_that_a_login_names_are_those_of_its_latest_login():
             person = await state_now.known.person(inner.orgs.identities(inner.root_org), entity)
             return entity, person.policies
 
-        entity, policies = await entered("admins", "READERS", "unknown")
+        entity, policies = await entered("Admins", "readers", "READERS", "unknown")
         assert policies == ("admins", "readers")
         assert (await read(ask, "group/name/admins"))["member_entity_ids"] == [entity]
         assert await entered("readers") == (entity, ("readers",))
@@ -135,6 +138,8 @@ def test_the_groups_that_a_login_names_are_those_of_its_latest_login():
         await ask("DELETE", f"identity/group-alias/id/{alias['id']}")
         assert (await read(ask, "group/name/readers"))["member_entity_ids"] is None
         assert await entered("readers") == (entity, ())
+        with pytest.raises(InvalidRequest):
+            await enter(inner, state, mount, Login(name="user/ann", policies=(), alias="a" * 1025))
 
     play(scenario)
 

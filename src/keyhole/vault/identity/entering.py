@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from keyhole.core.errors import Conflict, PolicyDenied
+from keyhole.core.errors import Conflict, InvalidRequest, PolicyDenied
 from keyhole.core.identity import Login
 from keyhole.vault.identity.book import Book
+from keyhole.vault.identity.fields import LONGEST_ALIAS
 from keyhole.vault.identity.places import Place, place_of
 from keyhole.vault.identity.records import Alias, Entity, Group
 from keyhole.vault.keys import new_request_id
@@ -70,7 +71,10 @@ async def enter(vault: Vault, state: OrgState, mount: Mount, login: Login) -> st
 
     Raises:
         PolicyDenied: the entity is disabled.
+        InvalidRequest: the alias is too long.
     """
+    if len(login.alias) > LONGEST_ALIAS:
+        raise InvalidRequest(f"what names you at the login method has more than {LONGEST_ALIAS} characters")
     for attempt in range(_RETRIES if login.alias else 0):
         book = Book(vault.orgs.identities(state.org.id))
         entity = await _entered(book, place_of(mount), login, vault.clock.now())
@@ -143,5 +147,4 @@ def _with_metadata(entity: Entity, place: Place, login: Login, now: float) -> En
 
 async def _external(book: Book, place: Place, names: Iterable[str]) -> tuple[str, ...]:
     """Those of the names that an external group of the mount has."""
-    wanted = sorted({name.lower() for name in names})
-    return tuple([name for name in wanted if await book.group_of(place.accessor, name) is not None])
+    return tuple([name for name in sorted({*names}) if await book.group_of(place.accessor, name) is not None])

@@ -48,7 +48,7 @@ class Groups:
         self._claimed: dict[tuple[str, str], str] = {}
         for group in self.by_id.values():
             if group.alias is not None:
-                self._claimed[group.alias.accessor, group.alias.name.lower()] = group.id
+                self._claimed[group.alias.accessor, group.alias.name] = group.id
             for child in group.groups:
                 self.parents.setdefault(child, []).append(group.id)
             for member in group.members:

@@ -19,7 +19,7 @@ class Alias:
 
     Attributes:
         id: its own.
-        name: at the mount; case does not count.
+        name: at the mount; case counts, since at the issuer of a login ``Ann`` and ``ann`` may be two people.
         accessor: of the mount.
         mount_path: of the mount when the alias was made; shown when the mount is gone.
         mount_type: of the mount, likewise.
@@ -54,7 +54,7 @@ class Entity:
         disabled: its tokens and logins are refused.
         aliases: at most one for each mount.
         merged: ids of entities that were merged into it; their tokens are its own now.
-        external: names of external groups, in lower case, that its latest login at a mount gave, by accessor.
+        external: names of external groups that its latest login at a mount gave, by accessor.
         created: seconds since the epoch.
         updated: seconds since the epoch.
     """
@@ -167,7 +167,7 @@ def name_path(kind: str, name: str) -> str:
 
 def factors_path(kind: str, accessor: str, name: str) -> str:
     """Where the id stands of who has an alias of this name at a mount."""
-    digest = sha256(name.lower().encode()).hexdigest()
+    digest = sha256(name.encode()).hexdigest()
     return f"{_KINDS[kind]}f/{quote(accessor, safe='')}/{digest}"
 
 
@@ -178,7 +178,7 @@ def alias_path(kind: str, alias_id: str) -> str:
 
 def claim_path(accessor: str, name: str) -> str:
     """Where the ids stand of entities whose login at a mount gave this group."""
-    return f"x/{quote(accessor, safe='')}/{sha256(name.lower().encode()).hexdigest()}"
+    return f"x/{quote(accessor, safe='')}/{sha256(name.encode()).hexdigest()}"
 
 
 def alias_paths(kind: str, alias: Alias) -> list[str]:
