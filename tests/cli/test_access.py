@@ -284,6 +284,50 @@ def test_a_policy_is_written_tested_and_removed(stripe, tmp_path):
     assert run("policy", "write", "bad", stdin='path "x" {').code == 3
 
 
+def test_a_policy_is_tested_with_fields_wrapping_and_an_entity(stripe, tmp_path):
+    with Client() as client:
+        made = client.write("identity/entity", {"name": "bob", "metadata": {"team": "web"}}).data
+        client.write("identity/group", {"name": "ops", "member_entity_ids": [made["id"]]})
+    text = """
+        path "secret/data/{{identity.entity.metadata.team}}/*" { capabilities = ["read"] }
+        path "x/{{identity.groups.names.ops.id}}" { capabilities = ["read"] }
+        path "auth/token/create" { capabilities = ["update"] allowed_parameters = { ttl = ["1h"] } }
+        path "wrapped" { capabilities = ["read"] max_wrapping_ttl = "5m" }
+    """
+    ok("policy", "write", "ops", stdin=text)
+
+    def code(*words):
+        return run("policy", "test", "ops", *words).code
+
+    assert code("read", "secret/data/web/a") == 1
+    assert code("read", "secret/data/web/a", "--entity", "bob") == 0
+    assert code("read", "secret/data/other/a", "--entity", "bob") == 1
+    assert code("read", "secret/data/web/a", "--entity", "nobody") == 5
+    assert (code("update", "auth/token/create", "--field", "ttl=1h"), code("read", "wrapped")) == (0, 1)
+    assert (code("update", "auth/token/create", "--field", "ttl=2h"), code("read", "wrapped", "--wrap-ttl", "1m")) == (
+        1,
+        0,
+    )
+    assert code("update", "auth/token/create", "--field", "ttl") == 3
+    assert code("update", "auth/token/create", "--sudo") == 1
+
+
+def test_a_task_token_says_what_it_may_use(stripe, monkeypatch):
+    ok("agent", "add", "builder")
+    ok("grant", "builder", "stripe")
+    limits = ("--ttl", "10m", "--max-ttl", "20m", "--uses", "9", "--service", "stripe", "--bind", "127.0.0.1")
+    made = json.loads(ok("agent", "token", "builder", *limits, "--run", "1", "--step", "2", "--json").out)
+    with Client() as client:
+        found = client.write("auth/token/lookup", {"token": made["token"]}).data
+    assert (found["num_uses"], found["explicit_max_ttl"], found["creation_ttl"]) == (9, 1200, 600)
+    assert (found["services"], found["bound_cidrs"], found["run"], found["step"]) == (
+        ["stripe"], ["127.0.0.1/32"], "1", "2",
+    )  # fmt: skip
+    own = json.loads(ok("agent", "token", "builder", "--service", "stripe", "--json").out)["token"]
+    monkeypatch.setenv("KEYHOLE_TOKEN", own)
+    assert "api.stripe.com" in ok("what-can").out
+
+
 def test_the_journal_names_who_used_what_and_never_a_value(stripe):
     ok("get", "stripe/api-key")
     run("get", "not/there")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.names import policies
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.path import parse_policy_name
+
+if TYPE_CHECKING:
+    from keyhole.core.identity import IdentityView
 
 OPERATIONS = ("create", "read", "update", "patch", "delete", "list", "use")
 NOT_ALLOWED = 1
@@ -56,18 +60,42 @@ def write(session: Session, /, *, name: str, file: str | None) -> None:
 
 
 @policy.command(
-    "test", examples="keyhole policy test coder use services/stripe\nkeyhole policy test ops read secret/data/db/prod"
+    "test",
+    examples="""
+    keyhole policy test coder use services/stripe
+    keyhole policy test ops read secret/data/db/prod --entity bob
+    keyhole policy test ops update auth/token/create --field policies=web --wrap-ttl 5m
+    """,
 )
 @click.argument("who", metavar="AGENT|POLICY")
 @click.argument("operation", type=click.Choice(OPERATIONS))
 @click.argument("path")
+@click.option(
+    "--field", "fields", multiple=True, metavar="NAME=TEXT", help="A field of the request; may be given again."
+)
+@click.option("--wrap-ttl", metavar="DURATION", help="For how long the answer is to be wrapped.")
+@click.option("--entity", metavar="NAME", help="Fills in templates; without it rules that have one are left out.")
+@click.option("--sudo", is_flag=True, help="The path needs sudo besides.")
 @pass_session
-def test(session: Session, /, *, who: str, operation: str, path: str) -> int:
+def test(
+    session: Session,
+    /,
+    *,
+    who: str,
+    operation: str,
+    path: str,
+    fields: tuple[str, ...],
+    wrap_ttl: str | None,
+    entity: str | None,
+    sudo: bool,
+) -> int:
     """What an agent's policies, or one policy, say of an operation on an API path.
 
     Exit code 0 if it is allowed, 1 if not.
     """
-    from keyhole.core.policy import Acl, PathRule  # noqa: PLC0415  # the other verbs judge nothing
+    from keyhole.core.identity import NOBODY  # noqa: PLC0415  # the other verbs judge nothing
+    from keyhole.core.lease import parse_duration  # noqa: PLC0415  # the same
+    from keyhole.core.policy import Acl, PathRule  # noqa: PLC0415  # the same
     from keyhole.vault.hcl import parse_policy  # noqa: PLC0415  # the same
 
     names = _policies(session, who)
@@ -76,7 +104,12 @@ def test(session: Session, /, *, who: str, operation: str, path: str) -> int:
         with contextlib.suppress(NotFound):
             text = session.client.read(f"sys/policies/acl/{name}").data["policy"]
             rules += [PathRule.from_data(rule) for rule in parse_policy(text)] if name != "root" else []
-    decision = Acl(rules, root="root" in names).decide(operation, path.strip("/"))
+    view = _entity(session, entity) if entity else NOBODY
+    filled = [rule for rule in (each.filled(view) for each in rules) if rule is not None]
+    given = dict(_field(text) for text in fields)
+    decision = Acl(filled, root="root" in names).decide(
+        operation, path.strip("/"), parameters=given, sudo=sudo, wrap_ttl=parse_duration(wrap_ttl or 0, name="wrap-ttl")
+    )
     data = {
         "policies": names,
         "operation": operation,
@@ -89,6 +122,36 @@ def test(session: Session, /, *, who: str, operation: str, path: str) -> int:
     why = f"by the rule {decision.rule}" if decision.rule else decision.reason
     session.out.result(data, f"{verdict}: {operation} {data['path']}, {why} ({', '.join(names)})")
     return 0 if decision else NOT_ALLOWED
+
+
+def _field(text: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
+    if not (name and mark):
+        raise InvalidRequest("a field is written NAME=TEXT", "keyhole policy test ops update PATH --field ttl=1h")
+    return name, value
+
+
+def _entity(session: Session, name: str) -> IdentityView:
+    """What templates may name of an entity."""
+    from keyhole.core.identity import AliasView, GroupView, IdentityView  # noqa: PLC0415  # the other verbs need none
+
+    data = session.client.read(f"identity/entity/name/{name}").data
+    groups = [session.client.read(f"identity/group/id/{group}").data for group in data["group_ids"] or ()]
+    return IdentityView(
+        id=data["id"],
+        name=data["name"],
+        metadata=data["metadata"] or {},
+        aliases={
+            alias["mount_accessor"]: AliasView(
+                id=alias["id"],
+                name=alias["name"],
+                metadata=alias["metadata"] or {},
+                custom_metadata=alias["custom_metadata"] or {},
+            )
+            for alias in data["aliases"] or ()
+        },
+        groups=tuple(GroupView(id=g["id"], name=g["name"], metadata=g["metadata"] or {}) for g in groups),
+    )
 
 
 def _policies(session: Session, who: str) -> list[str]:
