@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from keyhole.broker import capturing, explain, reach
 from keyhole.broker.broker import Broker
@@ -41,6 +42,7 @@ from keyhole.seals import asks_for
 from keyhole.stores import open_store
 from keyhole.vault.node import Node
 from keyhole.vault.strangers import RefusalLimits
+from keyhole.vault.sys import sanitized
 from keyhole.vault.vault import Vault
 
 MEMORY = "memory:"
@@ -120,7 +122,8 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         # A login may believe the identity tokens of this very server, so its listeners are none of the guard's concern.
         vault.net = Asker(Dialer(resolver, via=via), trust.context)
         why = explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
-        return (*why, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))
+        settings = sanitized.routes(lambda: _settings(keyhole))
+        return (*why, *settings, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))
 
     refusals = RefusalLimits(config.refusal_rate, config.refusal_burst)
     node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress, refusals=refusals)
@@ -312,6 +315,18 @@ async def serving_api(keyhole: Keyhole, config: Config, served: ServedTls | None
         yield keyhole.node.address
     finally:
         await server.close(config.drain)
+
+
+def _settings(keyhole: Keyhole) -> dict[str, Any]:
+    """What ``sys/config/state/sanitized`` says of this server: no path, no location, no secret."""
+    config = keyhole.config
+    listen = {"address": config.listen, "tls_disable": not config.tls_cert}
+    return {
+        "api_addr": keyhole.node.address,
+        "listeners": [{"config": listen, "type": "tcp"}],
+        "seals": [{"disabled": False, "type": config.seal.partition(":")[0] or "as stored"}],
+        "storage": {"type": (config.vault or local_vault()).partition(":")[0], "disable_clustering": True},
+    }
 
 
 def _streams(config: Config) -> StreamLimits:

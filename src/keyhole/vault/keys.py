@@ -278,6 +278,13 @@ class Keys:
             self._left[name] = self._left.get(name, 0) + block
         self._left[name] = self._left.get(name, 0) - count  # a batch of deletes counts nothing, and may come first
 
+    async def used(self, org_id: str) -> int:
+        """How many values an org's current term has sealed, as far as this process knows of the others."""
+        name = f"sys/uses/{org_id}/{self.ring(org_id).current}"
+        content, _ = await self._read(name)
+        reserved = int.from_bytes(content, "big") if content is not None else 0
+        return max(0, reserved - self._left.get(name, 0))
+
     async def _reserve_block(self, name: str, count: int) -> int:
         # What a process reserves and does not use is lost, so a small limit is given out in small blocks.
         wanted = max(min(_BLOCK, self._max_uses // 64), count)

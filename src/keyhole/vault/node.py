@@ -132,7 +132,7 @@ class Node:
 
     async def handle(self, request: Request) -> Reply:
         """Hand a request to the door. Raises ``Sealed`` when the vault is not open."""
-        return await self.open_vault().handle(request)
+        return await self.open_vault().measured(request)
 
     def open_vault(self) -> Vault:
         """The open vault. Raises ``Sealed``."""

@@ -42,6 +42,7 @@ from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.leases import Leases
 from keyhole.vault.lending import Lent, open_loan
 from keyhole.vault.logins import answer_stranger, log_in
+from keyhole.vault.meters import Meters
 from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import AUTH, Mount, Mounts
 from keyhole.vault.orgs import NO_ORG, Orgs
@@ -96,12 +97,18 @@ class Vault:
         self.expiry = Expiry(self)
         self.devices = Devices(self)
         self.quotas = Quotas(self)
+        self.meters = Meters()
 
     def fix_mounts(self, fixed: list[Mount]) -> None:
         """Say which mounts every org has for good."""
         self.tables.fixed = fixed
         self.compiled.forget()
         self.bare_mounts = self.tables.standard(NO_ORG)
+
+    async def measured(self, request: Request) -> Reply:
+        """As ``handle``, counted in ``meters``."""
+        with self.meters.running(request):
+            return await self.handle(request)
 
     async def handle(self, request: Request) -> Reply:
         """Do what is asked, or refuse it.

@@ -25,6 +25,7 @@ _WRITES = frozenset({"PUT", "POST"})
 _UNSUPPORTED = ("pgp_keys", "root_token_pgp_key", "recovery_pgp_keys")
 _SEALS = frozenset({"passphrase", "shares"})
 _NO_KEY = "'key' must be specified in request body as JSON, or 'reset' set to true"
+_LEAST, _MOST = 200, 599  # statuses that an answer can have
 _CODES = {"active": 200, "sealed": 503, "uninit": 501}
 
 
@@ -151,19 +152,22 @@ async def _health(
     status = await node.status()
     state = "uninit" if not status["initialized"] else "sealed" if status["sealed"] else "active"
     code = str(query.get(f"{state}code") or _CODES[state])
+    if not (code.isascii() and code.isdecimal() and _LEAST <= int(code[:4]) <= _MOST):
+        raise InvalidRequest(f"{state}code is no status of HTTP", f"send a number from {_LEAST} to {_MOST}")
+    replication = "unknown" if state == "sealed" else "disabled"
     data: dict[str, Any] = {
         "initialized": status["initialized"],
         "sealed": status["sealed"],
-        "standby": False,
+        "standby": state != "active",
         "performance_standby": False,
-        "replication_performance_mode": "disabled",
-        "replication_dr_mode": "disabled",
+        "replication_performance_mode": replication,
+        "replication_dr_mode": replication,
         "server_time_utc": int(time.time()),
         "version": REPORTED_VERSION,
         **{name: status[name] for name in ("cluster_name", "cluster_id") if name in status},
     }
     _, headers, body = render(Reply(data, bare=True))
-    return int(code) if code.isdecimal() and 200 <= int(code) <= 599 else _CODES[state], headers, body
+    return int(code), headers, body
 
 
 async def _leader(

@@ -7,19 +7,28 @@ from collections.abc import Callable
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.identity import ROOT_ORG
 from keyhole.core.request import Operation, Reply
+from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Route
 from keyhole.vault.vault import Vault
+
+TERMS = "terms"
+"""Mount where it stands since when a term is used."""
 
 
 def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
     """The table."""
 
     async def key_status(context: Context, _call: Call) -> Reply:
-        ring = vault.keys.ring(context.caller.org_id)
-        return Reply({"term": ring.current, "terms": list(ring.terms)})
+        org_id = context.caller.org_id
+        term = vault.keys.ring(org_id).current
+        item = await vault.storage(org_id, TERMS).get_one(str(term))
+        since = float(item.data) if item.data is not None else (await vault.orgs.by_id(org_id)).created
+        used = await vault.keys.used(org_id)
+        return Reply({"term": term, "install_time": format_time(since), "encryptions": used})
 
     async def rotate(context: Context, _call: Call) -> None:
-        await vault.orgs.rotate(context.caller.org_id)
+        term = await vault.orgs.rotate(context.caller.org_id)
+        await vault.storage(context.caller.org_id, TERMS).change([(str(term), repr(context.now).encode(), 0)])
 
     async def close(context: Context, _call: Call) -> None:
         if context.caller.org != ROOT_ORG:

@@ -1,0 +1,126 @@
+"""What this process counts of its requests: how many, how they ended, how long they took, and which are running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from keyhole.core.errors import InternalError, KeyholeError
+from keyhole.core.record import clip
+from keyhole.core.request import Request
+from keyhole.core.times import format_time
+
+_SHOWN = 1000  # running requests that are listed
+
+
+@dataclass(slots=True)
+class Count:
+    """Requests of one operation that ended in one way."""
+
+    number: int = 0
+    seconds: float = 0.0
+    shortest: float = 0.0
+    longest: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more, that took so long."""
+        self.shortest = min(self.shortest, seconds) if self.number else seconds
+        self.longest = max(self.longest, seconds)
+        self.number += 1
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
+class Meters:
+    """Counts of a process.
+
+    Attributes:
+        started: seconds since the epoch.
+        counts: by operation and result; the result is ``ok`` or an error code, so there are few.
+    """
+
+    started: float = field(default_factory=time.time)
+    counts: dict[tuple[str, str], Count] = field(default_factory=dict)
+    _running: dict[int, tuple[float, Request]] = field(default_factory=dict)
+    _next: int = 0
+
+    @contextmanager
+    def running(self, request: Request) -> Iterator[None]:
+        """Count a request that is answered within the block."""
+        self._next = number = self._next + 1
+        begun = time.monotonic()
+        self._running[number] = (begun, request)
+        result = "aborted"
+        try:
+            yield
+            result = "ok"
+        except Exception as error:
+            result = error.code if isinstance(error, KeyholeError) else InternalError.code
+            raise
+        finally:
+            del self._running[number]
+            key = (request.operation.value, result)
+            count = self.counts.get(key)
+            if count is None:
+                count = self.counts[key] = Count()
+            count.add(time.monotonic() - begun)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are running."""
+        return len(self._running)
+
+    def shown(self, now: float) -> dict[str, Any]:
+        """The running requests, as ``sys/in-flight-req`` gives them; of a query or body nothing is shown."""
+        elapsed = time.monotonic()
+        return {
+            str(number): {
+                "start_time": format_time(now - (elapsed - begun)),
+                "client_remote_address": request.remote,
+                "request_path": f"/v1/{clip(request.path)}",
+                "request_method": request.operation.value,
+            }
+            for number, (begun, request) in list(self._running.items())[:_SHOWN]
+        }
+
+    def prometheus(self) -> str:
+        """The counts in the text format of Prometheus 0.0.4."""
+        lines = [
+            "# TYPE vault_core_unsealed gauge",
+            "vault_core_unsealed 1",
+            "# TYPE vault_core_in_flight_requests gauge",
+            f"vault_core_in_flight_requests {self.in_flight}",
+            "# TYPE keyhole_start_time_seconds gauge",
+            f"keyhole_start_time_seconds {self.started:.3f}",
+            "# TYPE keyhole_request_seconds summary",
+        ]
+        for (operation, result), count in sorted(self.counts.items()):
+            labels = f'{{operation="{operation}",result="{result}"}}'
+            lines.append(f"keyhole_request_seconds_count{labels} {count.number}")
+            lines.append(f"keyhole_request_seconds_sum{labels} {count.seconds:.6f}")
+        return "\n".join(lines) + "\n"
+
+    def summary(self, now: float) -> dict[str, Any]:
+        """The counts in Vault's own form."""
+        gauges = (("vault.core.unsealed", 1), ("vault.core.in_flight_requests", self.in_flight))
+        return {
+            "Timestamp": format_time(now),
+            "Gauges": [{"Name": name, "Value": value, "Labels": {}} for name, value in gauges],
+            "Points": [],
+            "Counters": [],
+            "Samples": [
+                {
+                    "Name": "keyhole.request",
+                    "Count": count.number,
+                    "Sum": count.seconds * 1000,
+                    "Min": count.shortest * 1000,
+                    "Max": count.longest * 1000,
+                    "Mean": count.seconds * 1000 / count.number,
+                    "Labels": {"operation": operation, "result": result},
+                }
+                for (operation, result), count in sorted(self.counts.items())
+            ],
+        }
