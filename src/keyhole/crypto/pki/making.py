@@ -210,17 +210,19 @@ def make_crl(issuer: Issuer, number: int, now: int, end: int, revoked: Iterable[
     """
     key = load_private(issuer.private)
     signer = x509.load_pem_x509_certificate(issuer.certificate.encode())
+    # Handed over at once: each one that is added later is another copy of them all.
+    entries = [
+        x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(_moment(when)).build()
+        for serial, when in revoked
+    ]
     builder = (
-        x509.CertificateRevocationListBuilder()
+        x509.CertificateRevocationListBuilder(revoked_certificates=entries)
         .issuer_name(signer.subject)
         .last_update(_moment(now))
         .next_update(_moment(end))
         .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(_issuer_key(signer, key.public_key()), critical=False)
     )
-    for serial, when in revoked:
-        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(_moment(when)).build()
-        builder = builder.add_revoked_certificate(entry)
     crl = builder.sign(key, _hash(key, issuer.bits), rsa_padding=_padding(key, issuer))
     return crl.public_bytes(serialization.Encoding.DER)
 

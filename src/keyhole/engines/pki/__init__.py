@@ -62,6 +62,10 @@ def _public(pattern: str, handler: Handler, about: str) -> Route:
     return Route(pattern, {_READ: handler}, open=True, help=about)
 
 
+def _file(pattern: str, handler: Handler, about: str) -> Route:
+    return Route(pattern, {_READ: handler}, open=True, bare=True, help=about)
+
+
 def _signing() -> Iterable[Route]:
     """Routes that give certificates: by the issuer of the role, or by one that the path names."""
     for start in ("", "issuer/{issuer}/"):
@@ -105,20 +109,20 @@ def _files() -> Iterable[Route]:
     """Routes that anybody may read."""
     for start, chain in (("ca", "ca_chain"), ("issuer/{issuer}", "")):
         if chain:
-            yield _public(start, reading.ca_der, "The certificate of the default issuer, in DER.")
-            yield _public(chain, reading.ca_chain, "It and those above it, in PEM.")
+            yield _file(start, reading.ca_der, "The certificate of the default issuer, in DER.")
+            yield _file(chain, reading.ca_chain, "It and those above it, in PEM.")
         else:
-            yield _public(f"{start}/der", reading.ca_der, "The certificate of an issuer, in DER.")
+            yield _file(f"{start}/der", reading.ca_der, "The certificate of an issuer, in DER.")
             yield _public(f"{start}/json", reading.issuer_json, "It and those above it.")
-        yield _public(f"{start}/pem", reading.ca_pem, "The same in PEM.")
-    yield _public("crl", reading.crl_der, "What the default issuer has revoked, in DER.")
-    yield _public("crl/pem", reading.crl_pem, "The same in PEM.")
+        yield _file(f"{start}/pem", reading.ca_pem, "The same in PEM.")
+    yield _file("crl", reading.crl_der, "What the default issuer has revoked, in DER.")
+    yield _file("crl/pem", reading.crl_pem, "The same in PEM.")
     yield _public("issuer/{issuer}/crl", reading.crl_json, "What an issuer has revoked.")
-    yield _public("issuer/{issuer}/crl/der", reading.crl_der, "The same in DER.")
-    yield _public("issuer/{issuer}/crl/pem", reading.crl_pem, "The same in PEM.")
+    yield _file("issuer/{issuer}/crl/der", reading.crl_der, "The same in DER.")
+    yield _file("issuer/{issuer}/crl/pem", reading.crl_pem, "The same in PEM.")
     yield _public("cert/{serial}", reading.certificate, "A copy of a certificate; ca, ca_chain and crl are names too.")
-    yield _public("cert/{serial}/raw", reading.certificate_der, "The same in DER.")
-    yield _public("cert/{serial}/raw/pem", reading.certificate_pem, "The same in PEM.")
+    yield _file("cert/{serial}/raw", reading.certificate_der, "The same in DER.")
+    yield _file("cert/{serial}/raw/pem", reading.certificate_pem, "The same in PEM.")
 
 
 ENGINE = Engine(

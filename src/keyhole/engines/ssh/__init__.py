@@ -46,7 +46,13 @@ ENGINE = Engine(
             ),
             help="The key of the authority.",
         ),
-        Route("public_key", {Operation.READ: authority.read_raw}, open=True, help="Its public key, for servers."),
+        Route(
+            "public_key",
+            {Operation.READ: authority.read_raw},
+            open=True,
+            bare=True,
+            help="Its public key, for servers.",
+        ),
         Route(
             "config/zeroaddress",
             {
