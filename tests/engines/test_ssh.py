@@ -324,7 +324,7 @@ def test_roles_are_listed_with_their_kind_read_and_removed():
         await vault.ask("delete", "ssh/roles/user")
         await vault.ask("delete", "ssh/roles/user")
         assert (await refusal(vault.ask("read", "ssh/roles/user"))).code == "not_found"
-        assert (await refusal(ssh.sign("user", "x"))).reason == "unknown role: user"
+        assert (await refusal(ssh.sign("user", "x"))).reason == "Unknown role: user"
 
     with_ssh(scenario)
 

@@ -182,7 +182,7 @@ class Node:
             await keys.create(Header(vault_id, spec, blob, 0, recovery), quorum)
             vault = await self._open(keys, vault_id)
             self.keep(seal)
-            grant = Grant(name="user/root", policies=(ROOT,), endless=True)
+            grant = Grant(name="user/root", policies=(ROOT,), endless=True, path="auth/token/root", display="root")
             storage = vault.storage(vault.root_org, TOKENS)
             clear, _, _ = await vault.tokens.create(storage, grant, now=vault.clock.now(), clear=token)
             if hand_out is not None and shares:

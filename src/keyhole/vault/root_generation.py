@@ -75,7 +75,7 @@ class RootGeneration(Ceremony):
     async def _make(self, vault: Vault, pad: bytes) -> str:
         intent = await self._record_intent(vault)
         clear = "hvs." + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
-        grant = Grant(name="user/root", policies=(ROOT,), endless=True)
+        grant = Grant(name="user/root", policies=(ROOT,), endless=True, path="auth/token/root", display="root")
         storage = vault.storage(vault.root_org, TOKENS)
         await vault.tokens.create(storage, grant, now=vault.clock.now(), clear=clear)
         self._record_outcome(vault, intent)

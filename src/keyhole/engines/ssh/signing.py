@@ -62,7 +62,7 @@ async def _wish(context: Context, call: Call) -> _Wish:
     name = call.params["name"]
     role = await load(context, name)
     if role is None:
-        raise InvalidRequest(f"unknown role: {name}", "list roles/ shows those that there are")
+        raise InvalidRequest(f"Unknown role: {name}", "list roles/ shows those that there are")
     if role["key_type"] != CA:
         raise InvalidRequest("the role is not one for certificates", "use creds/NAME")
     return _Wish(context, call.data, name, role)

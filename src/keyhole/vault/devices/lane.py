@@ -67,11 +67,12 @@ class Lane:
 
     async def close(self) -> None:
         """Hand over what is queued, within the device's time, and let it go."""
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=self.seconds)
-            self._task.cancel()
+        task = self._task  # which forgets itself when it is done
+        if task is not None:
+            await asyncio.wait([task], timeout=self.seconds)
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+                await task
         self._way.close()
 
     async def _run(self) -> None:
