@@ -16,7 +16,6 @@ MORE |= {"allowed_policies_glob", "disallowed_policies_glob", "token_bound_cidrs
 MORE |= {"token_num_uses", "scope", "mount_type"}
 # Method, path and what tells it from others -> why it is answered otherwise.
 DIFFERENT = {
-    "LIST sys/policies/none": "we answer as for any path where there is nothing: no handler",
     "GET sys/policies/acl/default": "the text is ours; it gives what theirs gives, and a little of our own",
     "GET sys/policy/default": "the same",
     "PUT sys/policies/acl/bad": "the text goes on with the number of the line",
