@@ -26,7 +26,9 @@ class Client:
     def __init__(self, node, *, limits=None, **options):
         self.api = Api(node, limits or ApiLimits(), **options)
 
-    async def __call__(self, method, path, body=None, *, token="root", headers=(), raw=None, remote="127.0.0.1"):
+    async def __call__(
+        self, method, path, body=None, *, token="root", headers=(), raw=None, remote="127.0.0.1", certificate=b""
+    ):
         """``path`` below ``/v1/`` unless it begins with a slash; ``raw`` are the bytes of a body."""
         target, _, query = path.partition("?")
         target = target if target.startswith("/") else f"/v1/{quote(target, safe='/%')}"
@@ -40,6 +42,7 @@ class Client:
             "query_string": query.encode(),
             "headers": [*sent, *headers],
             "client": (remote, 5),
+            "peer_certificate": certificate,
         }
         content = raw if raw is not None else json.dumps(body).encode() if body is not None else b""
         messages = [

@@ -95,7 +95,7 @@ ROLE = (
 )
 
 
-def _check(role: dict[str, Any]) -> None:
+def _check(role: dict[str, Any], _name: str) -> None:
     for name in ("bound_service_account_names", "bound_service_account_namespaces"):
         if not role[name]:
             raise InvalidRequest(f'"{name}" can not be empty', f'"{name}": ["NAME"]')

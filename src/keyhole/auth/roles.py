@@ -20,24 +20,25 @@ class Roles:
 
     Attributes:
         settings: of a role.
-        check: raises ``InvalidRequest`` for settings that do not go together; may put others in their place.
+        check: raises ``InvalidRequest`` for settings that do not go together, and may put others in their place; given
+            the name of the role too.
         noun: what they are called in paths.
     """
 
     settings: tuple[Setting, ...]
-    check: Callable[[dict[str, Any]], None]
+    check: Callable[[dict[str, Any], str], None]
     noun: str = "role"
 
     def routes(self) -> tuple[Route, ...]:
         """Their part of the method's table."""
         return (
-            Route(self.noun, {Operation.LIST: self._names}, help=f"Names of the {self.noun}s."),
+            Route(self.noun, {Operation.LIST: self._names}, help="Names of the roles."),
             Route(
                 f"{self.noun}/{{name}}",
                 {Operation.READ: self._read, Operation.CREATE: self._write, Operation.DELETE: self._delete},
                 exists=self._exists,
                 fields=settings.fields(self.settings),
-                help=f"A {self.noun}: who may log in, and what its tokens may do.",
+                help="A role: who may log in, and what its tokens may do.",
             ),
         )
 
@@ -57,19 +58,19 @@ class Roles:
         return (await context.storage.get_one(self._path(params["name"]))).data is not None
 
     async def _write(self, context: Context, call: Call) -> None:
-        name = settings.read_name(call.params["name"], self.noun)
+        name = settings.read_name(call.params["name"], "role")
         item = await context.storage.get_one(self._path(name))
         call.require_new(stored=item.data is not None)
         before = json.loads(item.data) if item.data is not None else {}
         after = settings.merge(self.settings, call.data, before)
-        self.check(after)
+        self.check(after, name)
         settings.require_grantable(context.caller, call.path, before, after)
         await context.storage.change([(self._path(name), json.dumps(after).encode(), item.revision)])
 
     async def _read(self, context: Context, call: Call) -> Reply:
         role = await self.load(context, call.params["name"])
         if role is None:
-            raise NotFound(f"there is no such {self.noun}")
+            raise NotFound("there is no such role")
         return Reply(settings.show(self.settings, role))
 
     async def _delete(self, context: Context, call: Call) -> None:
@@ -80,5 +81,5 @@ class Roles:
     async def _names(self, context: Context, _call: Call) -> Reply:
         keys = await self.names(context)
         if not keys:
-            raise NotFound(f"there are no {self.noun}s")
+            raise NotFound("there are no roles")
         return Reply({"keys": keys})

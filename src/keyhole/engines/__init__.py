@@ -142,6 +142,7 @@ class Call:
 
     ``wrap_ttl``: the door wraps the answer for so many seconds; 0 for not at all.
     ``token`` is the token that came with it, for a route with ``sees_token`` only.
+    ``certificate`` is what an asker of an open route proved in the TLS handshake to hold the key of, as DER.
     """
 
     operation: Operation
@@ -151,6 +152,7 @@ class Call:
     remote: str = ""
     wrap_ttl: int = 0
     token: bytes = field(default=b"", repr=False)
+    certificate: bytes = b""
 
     def require_new(self, *, stored: bool) -> None:
         """For a write on a route with ``exists``, after what it replaces was read: a create must not replace.

@@ -85,7 +85,9 @@ async def _ask(vault: Vault, request: Request, state: OrgState, target: Target) 
     context = vault.context(state, stranger, target.mount)
     operation = Operation.UPDATE if request.operation in _WRITES else request.operation
     path = parse_path(request.path, listing=operation is Operation.LIST)
-    return await target.handler(context, Call(operation, path, target.params, request.data, request.remote)) or Reply()
+    shown = request.peer_certificate
+    call = Call(operation, path, target.params, request.data, request.remote, certificate=shown)
+    return await target.handler(context, call) or Reply()
 
 
 async def _give_token(vault: Vault, request: Request, state: OrgState, target: Target, login: Login) -> Reply:

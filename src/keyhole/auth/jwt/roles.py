@@ -64,7 +64,7 @@ ROLE = (
 )
 
 
-def _check(role: dict[str, Any]) -> None:
+def _check(role: dict[str, Any], _name: str) -> None:
     if not role["user_claim"]:
         raise InvalidRequest("a user claim must be defined on the role", '"user_claim": "sub"')
     bound = ("bound_audiences", "bound_subject", "bound_claims", "token_bound_cidrs")
