@@ -32,7 +32,7 @@ class Roles:
     def routes(self) -> tuple[Route, ...]:
         """Their part of the method's table."""
         return (
-            Route(self.noun, {Operation.LIST: self._names}, help="Names of the roles."),
+            Route(self.noun, {Operation.LIST: self.list_all}, help="Names of the roles."),
             Route(
                 f"{self.noun}/{{name}}",
                 {Operation.READ: self._read, Operation.CREATE: self._write, Operation.DELETE: self._delete},
@@ -78,7 +78,8 @@ class Roles:
         if item.data is not None:
             await context.storage.change((), [(self._path(call.params["name"]), item.revision)])
 
-    async def _names(self, context: Context, _call: Call) -> Reply:
+    async def list_all(self, context: Context, _call: Call) -> Reply:
+        """The names of all, as an answer."""
         keys = await self.names(context)
         if not keys:
             raise NotFound("there are no roles")
