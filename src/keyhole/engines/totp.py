@@ -252,7 +252,7 @@ ENGINE = Engine(
             "code/{name}",
             {Operation.READ: generate_code, Operation.CREATE: validate},
             fields=(Field("code", "the code to be judged", "string"),),
-            help="The code of this moment; or is a code right?",
+            help="The code of this moment, or whether a code is right.",
         ),
     ),
 )
