@@ -203,6 +203,46 @@ def test_a_tail_cut_together_with_its_slot_needs_the_checkpoint(place):
     assert last > WHICH
 
 
+def verify_since(place, anchor):
+    async def ask(vault):
+        return (await vault.ask("update", "sys/audit-log/verify", {"checkpoint": anchor, "since": True})).data
+
+    return place.play(ask)
+
+
+def test_verification_since_a_checkpoint_reads_only_what_came_after_it(place):
+    before = verify(place)["records"]
+    anchor = checkpoint(place)
+
+    async def more(vault):
+        await vault.ask("update", "secret/data/later", {"data": {"value": "x"}})
+
+    place.play(more)
+    result = verify_since(place, anchor)
+    assert result["valid"], result
+    assert 2 <= result["records"] < before
+    with opened(place) as db:  # before it: not looked at; after it: found
+        db.execute("UPDATE journal SET body = CAST(body || x'00' AS BLOB) WHERE sequence = ?", (WHICH,))
+    assert verify_since(place, anchor)["valid"]
+    assert not verify(place)["valid"]
+    with opened(place) as db:
+        head = anchor["heads"]["0"]["sequence"]
+        db.execute("UPDATE journal SET body = CAST(body || x'00' AS BLOB) WHERE sequence = ?", (head + 1,))
+    assert [p["sequence"] for p in verify_since(place, anchor)["problems"]] == [head + 1]
+
+
+def test_verification_since_a_checkpoint_finds_that_its_rows_were_cut_off_or_replaced(place):
+    anchor = checkpoint(place)
+    head = anchor["heads"]["0"]["sequence"]
+    with opened(place) as db:
+        db.execute("UPDATE journal SET digest = x'00' WHERE sequence = ?", (head,))
+    assert any("checkpoint" in problem["problem"] for problem in verify_since(place, anchor)["problems"])
+    with opened(place) as db:
+        db.execute("DELETE FROM journal WHERE sequence > ?", (WHICH,))
+        db.execute("DELETE FROM entry WHERE key = 'sys/journal/0'")
+    assert any("checkpoint" in problem["problem"] for problem in verify_since(place, anchor)["problems"])
+
+
 def test_a_chain_rewritten_with_the_keys_fails_against_an_older_checkpoint_only(place):
     anchor = checkpoint(place)
     rewrite(place)

@@ -121,13 +121,17 @@ def line(record: dict[str, Any]) -> str:
     "verify", examples="keyhole audit verify\nkeyhole audit verify --anchor checkpoint.json   # kept elsewhere"
 )
 @click.option("--anchor", metavar="FILE", help="An older checkpoint; without one a cut tail cannot be excluded.")
+@click.option("--since", is_flag=True, help="With --anchor: check only what came after that checkpoint.")
 @pass_session
-def verify(session: Session, /, *, anchor: str | None) -> int:
+def verify(session: Session, /, *, anchor: str | None, since: bool) -> int:
     """Check every chain and signature of the journal.
 
     Exit code 0 if nothing is wrong, 1 if something is, with the writer and the sequence of each problem.
     """
-    data = session.client.write("sys/audit-log/verify", {"checkpoint": _anchor(anchor)} if anchor else {}).data
+    if since and not anchor:
+        raise InvalidRequest("--since needs a checkpoint", "keyhole audit verify --anchor FILE --since")
+    wanted = {"checkpoint": _anchor(anchor), "since": since} if anchor else {}
+    data = session.client.write("sys/audit-log/verify", wanted).data
     lines = [f"{'whole' if data['valid'] else 'NOT whole'}: {data['records']} records"]
     lines += [_place("problem", problem) for problem in data["problems"]]
     lines += [_place("note", anomaly) for anomaly in data["anomalies"]]

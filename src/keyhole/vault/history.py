@@ -177,8 +177,12 @@ class History:
                     break
         return found, Cursor(read), any(head > read.get(writer, 0) for writer, head in heads.items())
 
-    async def verify(self, anchor: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def verify(self, anchor: Mapping[str, Any] | None = None, *, since: bool = False) -> dict[str, Any]:
         """Check every chain and signature, the heads that the slots name, and a checkpoint when one is given.
+
+        Args:
+            anchor: a checkpoint.
+            since: check only what came after it; the rows that it names must still be there.
 
         Returns:
             ``valid``, ``records``, ``problems`` (writer, sequence, what is wrong), ``anchored``, ``anomalies``.
@@ -191,11 +195,14 @@ class History:
         for writer in sorted({*stored, *heads, *await self._slots()}):
             chain = _Chain(writer, self._keys.signing.public)
             chain.expect("checkpoint", heads.get(writer))
+            start = heads[writer][0] if since and writer in heads else 0
+            if start:
+                chain.begin_at(start)
             try:
                 chain.expect("writer's slot", await self._slot_head(writer))
             except IntegrityError:
                 problems.append({"writer": writer, "sequence": 0, "problem": "the writer's slot was changed"})
-            async for row in self._rows(writer):
+            async for row in self._rows(writer, after=max(start - 1, 0)):
                 chain.take(row)
             chain.end()
             problems += chain.problems
@@ -238,8 +245,7 @@ class History:
                 "this is not a checkpoint of this vault", "make one with: keyhole audit checkpoint"
             ) from None
 
-    async def _rows(self, writer: int) -> AsyncIterator[JournalRow]:
-        after = 0
+    async def _rows(self, writer: int, *, after: int = 0) -> AsyncIterator[JournalRow]:
         while page := await self._store.scan(writer, after=after, limit=_PAGE):
             for row in page:
                 yield row
@@ -278,6 +284,7 @@ class _Chain:
         self._digest = GENESIS
         self._time = 0
         self._unsigned = 0
+        self._begin = 0
         self.count = 0
         self.last = 0
         self.problems: list[dict[str, Any]] = []
@@ -288,8 +295,16 @@ class _Chain:
         if head is not None:
             self._known.append((who, head))
 
+    def begin_at(self, sequence: int) -> None:
+        """The first row is to be this one, which somebody knows; what was before it is not looked at."""
+        self._begin, self.last = sequence, sequence - 1
+
     def take(self, row: JournalRow) -> None:
         """One row, in order of sequence."""
+        if row.sequence == self._begin:
+            self._note_head(row)
+            self._digest, self._time, self.last = row.digest, row.time, row.sequence
+            return
         if row.sequence != self.last + 1:
             self._problem(self.last + 1, f"rows {self.last + 1} to {row.sequence - 1} are missing")
         if _linked(self._digest, row) != row.digest:

@@ -7,6 +7,7 @@ import asyncio
 from keyhole.core.errors import InvalidRequest, PolicyDenied, RateLimited
 from keyhole.core.identity import Caller
 from keyhole.core.lease import parse_duration
+from keyhole.core.numbers import parse_flag
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.history import Cursor, Filter, History
@@ -66,7 +67,10 @@ class _Handlers:
         anchor = call.data.get("checkpoint")
         if anchor is not None and not isinstance(anchor, dict):
             raise InvalidRequest("checkpoint is the object that sys/audit-log/checkpoint gave")
-        return Reply(await self._history.verify(anchor))
+        since = parse_flag(call.data.get("since") or False, "since")
+        if since and anchor is None:
+            raise InvalidRequest("since needs a checkpoint", "send the object that sys/audit-log/checkpoint gave")
+        return Reply(await self._history.verify(anchor, since=since))
 
     async def checkpoint(self, context: Context, _call: Call) -> Reply:
         await self._vault.journal.drain()
@@ -101,7 +105,10 @@ def routes(vault: Vault, history: History) -> tuple[Route, ...]:
             "audit-log/verify",
             {Operation.READ: r.check, Operation.CREATE: r.check},
             sudo=frozenset({Operation.READ, Operation.UPDATE}),
-            fields=(Field("checkpoint", "an older checkpoint to verify against"),),
+            fields=(
+                Field("since", "check only what came after it", "boolean"),
+                Field("checkpoint", "an older checkpoint to verify against"),
+            ),
             help="Check every chain and signature.",
         ),
         Route(
