@@ -278,6 +278,23 @@ def test_what_was_made_for_somebody_who_hung_up_is_taken_back():
     lab_play(scenario)
 
 
+def test_hanging_up_does_not_stop_a_revocation_that_has_begun():
+    async def scenario(vault, lab, _clock):
+        lease_id = await make(vault)
+        lab.silent = asyncio.Event()
+        asking = asyncio.create_task(vault.ask("update", "sys/leases/revoke", {"lease_id": lease_id, "sync": True}))
+        while not vault.vault.expiry._running:  # noqa: ASYNC110 - nothing announces that it has begun
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        lab.silent.set()
+        await vault.vault.expiry.drain()
+        assert not lab.alive
+        assert await stored(vault) == []
+
+    lab_play(scenario)
+
+
 def crash(*_args, **_more):
     """Stands where the process dies: nothing after it happens, and nobody tidies up."""
     raise SystemExit

@@ -53,7 +53,7 @@ class LeaseLimits:
 
     making: float = 30.0
     attempt: float = 30.0
-    claim: float = 300.0
+    claim: float = 90.0
     first_retry: float = 10.0
     tries: int = 6
     slow_retry: float = 86_400.0
@@ -185,7 +185,9 @@ class Expiry:
             return []
         claimed = await self._withdrawn(state, idle, now + self.limits.claim)
         under_way += [self._start(state, lease, force=force) for lease in claimed]
-        return [error for error in await asyncio.gather(*under_way) if error is not None]
+        if under_way:
+            await asyncio.wait(under_way)  # which does not end them when whoever waits has gone
+        return [error for job in under_way if not job.cancelled() and (error := job.result()) is not None]
 
     async def _withdrawn(self, state: OrgState, leases: Sequence[Lease], due: float) -> list[Lease]:
         """These, out of use and due then. What somebody else has changed meanwhile is read again."""
