@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -211,8 +211,13 @@ class Expiry:
         """Take back what the store found to be due. Raises ``IntegrityError`` for an entry that was changed."""
         now = self._vault.clock.now()
         waiting: dict[str, list[Lease]] = {}
-        for lease in await self._due(state, keys, now):
-            waiting.setdefault(lease.mount, []).append(lease)
+        for start in range(0, len(keys), _CHUNK):
+            found = await self._due(state, keys[start : start + _CHUNK], now)
+            for lease in found:
+                waiting.setdefault(lease.mount, []).append(lease)
+            if found and all(self._must_wait(state, lease.mount, waiting, now) for lease in found):
+                self._crowded = True  # what follows is looked at when there is room again
+                break
         self._freed.clear()
         for mount, leases in waiting.items():
             room = self._room(state, mount, now)
@@ -220,21 +225,23 @@ class Expiry:
                 self._start(state, lease)
             if len(leases) > room:
                 self._crowded = True
-                if now - self._lines[state.org.id, mount].moved >= self.limits.stuck:
+                if self._is_stuck(state, mount, now):
                     # They step back, so that others' become visible to the store's index behind them.
                     await self._claimed(state, leases[room:], now + self.limits.claim * _chance())
 
+    def _must_wait(self, state: OrgState, mount: str, waiting: Mapping[str, list[Lease]], now: float) -> bool:
+        full = len(waiting[mount]) > self._room(state, mount, now)
+        return full and not self._is_stuck(state, mount, now)
+
+    def _is_stuck(self, state: OrgState, mount: str, now: float) -> bool:
+        line = self._line(state, mount, now)
+        return line.length > 0 and now - line.moved >= self.limits.stuck
+
     async def _due(self, state: OrgState, keys: Sequence[str], now: float) -> list[Lease]:
-        storage, store = self._vault.leases.storage(state.org.id), self._vault.leases
-        found = []
-        for key in keys:
-            folder, _, rest = storage.path(key).partition("/")
-            if rest.rpartition("/")[2] in self._running:
-                continue
-            lease = await (store.get(state.org.id, rest) if folder == "l" else store.queued(state.org.id, rest))
-            if lease is not None and (folder != "l" or lease.expires <= now):
-                found.append(lease)
-        return found
+        storage = self._vault.leases.storage(state.org.id)
+        paths = [path for path in map(storage.path, keys) if path.rpartition("/")[2] not in self._running]
+        found = await self._vault.leases.at(state.org.id, paths)
+        return [lease for lease in found if lease.state is not LeaseState.ACTIVE or lease.expires <= now]
 
     async def _claimed(self, state: OrgState, leases: Sequence[Lease], due: float) -> list[Lease]:
         """Those of these that nobody has changed, out of use and due then."""

@@ -110,6 +110,11 @@ class Leases:
         item = await self.storage(org_id).get_one(f"q/{mark}")
         return decode(item.data, item.revision) if item.data is not None else None
 
+    async def at(self, org_id: str, paths: Sequence[str]) -> list[Lease]:
+        """The leases of these entries that are there. Raises ``IntegrityError`` when one of them was changed."""
+        items = await self.storage(org_id).get(*paths) if paths else []
+        return [decode(item.data, item.revision) for item in items if item.data is not None]
+
     async def find(self, org_id: str, lease_id: str) -> Lease | None:
         """A lease in any state."""
         lease = await self.get(org_id, lease_id)
