@@ -360,6 +360,28 @@ class TestDue:
 
         run(scenario)
 
+    def test_what_is_sealed_again_stays_due_when_it_is(self, run):
+        async def scenario(store):
+            await put(store, "p0/a", due=10.0)
+            await put(store, "p0/b")
+            await store.commit(
+                Batch(puts=[Put("p0/a", b"new", 1, keep_due=True), Put("p0/b", b"new", 1, keep_due=True)])
+            )
+            assert await store.get(["p0/a", "p0/b"]) == [Entry(b"new", 2), Entry(b"new", 2)]
+            assert await store.due(10.0) == ["p0/a"]
+            await asyncio.gather(
+                store.commit(Batch(puts=[Put("p0/a", b"later", 2, 30.0)])),
+                store.commit(Batch(puts=[Put("p0/a", b"again", 3, keep_due=True)])),
+                return_exceptions=True,
+            )
+            assert await store.due(20.0) == []
+            assert await store.due(30.0) == ["p0/a"]
+            for bad in (Put("p0/c", b"v", 0, keep_due=True), Put("p0/b", b"v", 2, 5.0, keep_due=True)):
+                with pytest.raises(InvalidRequest):
+                    await store.commit(Batch(puts=[bad]))
+
+        run(scenario)
+
     def test_put_and_delete_move_or_clear_the_time(self, run):
         async def scenario(store):
             await put(store, "p0/a", "p0/b", "p0/c", due=10.0)

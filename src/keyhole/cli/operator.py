@@ -122,6 +122,21 @@ def _key(session: Session, *, asks: str, shares: bool) -> dict[str, str]:
     return {"key": passphrase.reveal().decode(errors="surrogateescape")}
 
 
+@operator.command("rewrap", examples="keyhole operator rewrap\nkeyhole operator rewrap --rotate --org acme")
+@click.option("--rotate", is_flag=True, help="Make a new term of the org's key first.")
+@pass_session
+def rewrap(session: Session, /, *, rotate: bool) -> None:
+    """Seal everything of an org under the current term of its key, and let the older terms go.
+
+    It may be cut off at any point and begun again, and everything stays in use meanwhile. Copies of the vault that were
+    made before hold the older terms still, but these open nothing that is written from now on.
+    """
+    if rotate:
+        session.client.write("sys/rotate")
+    data = session.client.write("sys/rewrap").data
+    session.out.done(data, f"sealed {data['rewrapped']} entries again; term {data['term']} is the only one")
+
+
 @operator.command("seal", examples="keyhole operator seal")
 @pass_session
 def seal(session: Session, /) -> None:

@@ -39,12 +39,16 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Store ``value`` at revision ``expected + 1``; ``due`` (seconds since the epoch) makes ``due()`` find it."""
+    """Store ``value`` at revision ``expected + 1``; ``due`` (seconds since the epoch) makes ``due()`` find it.
+
+    With ``keep_due`` the entry, which has to be live, stays due when it is.
+    """
 
     key: str
     value: bytes
     expected: int
     due: float | None = None
+    keep_due: bool = False
 
 
 @dataclass(frozen=True, slots=True)

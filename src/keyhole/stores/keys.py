@@ -45,6 +45,8 @@ def validate(batch: Batch) -> None:
     for put in batch.puts:
         if put.due is not None and not math.isfinite(put.due):
             raise InvalidRequest("a due time must be a finite number of seconds since the epoch")
+        if put.keep_due and (put.due is not None or put.expected < 1):
+            raise InvalidRequest("an entry that stays due when it is has to be there, and gets no other time")
     for key, expected in expectations(batch):
         _check_key(key, expected)
     changed = len(batch.puts) + len(batch.deletes)

@@ -62,12 +62,13 @@ class MemoryStore:
         validate(batch)
         self._judge(batch)
         for put in batch.puts:
+            due = self._due_of.get(put.key) if put.keep_due else put.due
             self._forget(put.key)
             self._entries[put.key] = Entry(bytes(put.value), put.expected + 1)
             insort(self._live, put.key)
-            if put.due is not None:
-                self._due_of[put.key] = put.due
-                insort(self._due, (put.due, put.key))
+            if due is not None:
+                self._due_of[put.key] = due
+                insort(self._due, (due, put.key))
         for delete in batch.deletes:
             self._forget(delete.key)
             self._entries[delete.key] = Entry(None, delete.expected + 1)

@@ -23,7 +23,7 @@ from keyhole.crypto.aead import AeadKey
 from keyhole.crypto.kdf import hkdf
 from keyhole.crypto.keyring import Keyring
 from keyhole.crypto.signing import SigningKey
-from keyhole.stores import Batch, Delete, Put, Store
+from keyhole.stores import Batch, Check, Delete, Put, Store
 
 FORMAT = 1
 SYSTEM = "sys"
@@ -235,6 +235,38 @@ class Keys:
     def ring(self, org_id: str) -> Keyring:
         """The keyring of an org that was loaded before."""
         return self._rings[org_id][0]
+
+    def stands_on(self, org_id: str) -> Check:
+        """Holds as long as the keyring of an org is the one that ``ring`` gives: for what is sealed with it now.
+
+        So nothing is sealed under an older term once there is a newer one, whatever a node has not heard of yet.
+        """
+        return Check(ring_key(org_id), self._rings[org_id][1])
+
+    async def renew(self, org_id: str, stood_on: Check) -> bool:
+        """Whether the keyring is another one than a batch stood on; then ``ring`` gives the new one."""
+        [entry] = await self._store.get([stood_on.key])
+        if entry.revision == stood_on.expected or entry.value is None:
+            return False
+        if entry.revision != self._rings[org_id][1]:
+            await self.load_ring(org_id)
+        return True
+
+    async def drop_terms(self, org_id: str, announce: Put) -> None:
+        """Let go of all terms but the current one: entries under them do not open any more.
+
+        Args:
+            org_id: whose keyring.
+            announce: committed together with it.
+
+        Raises:
+            Conflict: the keyring, or what is announced, was changed meanwhile; nothing has changed.
+        """
+        ring, revision = self._rings[org_id]
+        for term in ring.terms:
+            ring = ring if term == ring.current else ring.without(term)
+        await self._store.commit(Batch(puts=[self._ring_put(org_id, ring, expected=revision), announce]))
+        self._rings[org_id] = (ring, revision + 1)
 
     @property
     def token_key(self) -> bytes:

@@ -225,8 +225,8 @@ class Orgs:
             await self._keys.reserve(org_id, count)
 
         if org_id == NO_ORG:
-            return Nowhere(self._store, lambda: self._keys.ring(SYSTEM), org_id, mount, reserve)
-        return Storage(self._store, lambda: self._keys.ring(org_id), org_id, mount, reserve, epoch)
+            return Nowhere(self._store, lambda: self._keys.ring(SYSTEM), org_id, mount, reserve, self._keys)
+        return Storage(self._store, lambda: self._keys.ring(org_id), org_id, mount, reserve, self._keys, epoch)
 
 
 def _encode(org: Org) -> bytes:

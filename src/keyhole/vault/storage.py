@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from keyhole.core.errors import Conflict
 from keyhole.crypto.keyring import Keyring, Where
@@ -19,6 +19,16 @@ _EPOCH_RETRIES = 50
 _PAGE = 1000
 _AFTER_FOLDER = "\x7f"  # greater than every byte that a key may have after the folder's slash
 Paths = list[str]  # ``Storage.list`` hides the builtin inside the class body
+
+
+class Standing(Protocol):
+    """What storage needs of the vault's keys besides a keyring. See ``keyhole.vault.keys.Keys``."""
+
+    def stands_on(self, org_id: str) -> Check:
+        """Holds as long as the keyring of an org is the one that is known here."""
+
+    async def renew(self, org_id: str, stood_on: Check) -> bool:
+        """Whether the keyring is another one than a batch stood on; then the new one is known."""
 
 
 class Item(NamedTuple):
@@ -56,6 +66,7 @@ class Storage:
         org_id: partition and associated data.
         mount: id of the mount; stays when the mount moves.
         reserve: awaited before sealing, with the number of values; keeps the count of uses of the current key.
+        keys: say what a batch that is sealed now has to stand on.
         epoch: key whose revision stands for the org's configuration; set on mounts that configure something.
     """
 
@@ -66,6 +77,7 @@ class Storage:
         org_id: str,
         mount: str,
         reserve: Callable[[int], Awaitable[None]],
+        keys: Standing,
         epoch: str = "",
     ) -> None:
         self._store = store
@@ -73,6 +85,7 @@ class Storage:
         self._org = org_id
         self._mount = mount
         self._reserve = reserve
+        self._standing = keys
         self._epoch = epoch
         self._keys: dict[str, str] = {}
 
@@ -116,19 +129,21 @@ class Storage:
     async def commit(self, change: Change, *stands_on: Check) -> None:
         """Make the change durable. Raises ``Conflict`` when something it expects is no longer so."""
         await self._reserve(len(change.writes))
-        if not self._epoch:
-            await self._store.commit(self._batch(change, checks=stands_on))
-            return
-        [before] = await self._store.get([self._epoch])
         for _ in range(_EPOCH_RETRIES):
-            bump = Put(self._epoch, b"", before.revision)
+            bumps = []
+            if self._epoch:
+                [before] = await self._store.get([self._epoch])
+                bumps = [Put(self._epoch, b"", before.revision)]
+            # Nothing may wait between these two: what is sealed stands on the keyring that sealed it.
+            ring = self._standing.stands_on(self._org)
+            batch = self._batch(change, *bumps, checks=(ring, *stands_on))
             try:
-                await self._store.commit(self._batch(change, bump, checks=stands_on))
+                await self._store.commit(batch)
             except Conflict:
-                [now] = await self._store.get([self._epoch])
-                if now.revision == before.revision:
+                if await self._standing.renew(self._org, ring):
+                    continue
+                if not bumps or (await self._store.get([self._epoch]))[0].revision == bumps[0].expected:
                     raise
-                before = now
             else:
                 return
         raise Conflict("the configuration is being changed by many at once", "try again")

@@ -46,8 +46,12 @@ _HEADS = "SELECT writer, sequence FROM head WHERE writer = ANY (%s::bigint[]) OR
 _WRITE = """
     INSERT INTO entry (key, revision, due, value)
     SELECT * FROM unnest(%s::text[], %s::bigint[], %s::double precision[], %s::bytea[])
-    ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, due = excluded.due, value = excluded.value
+    ON CONFLICT (key) DO UPDATE SET
+        revision = excluded.revision,
+        due = CASE WHEN excluded.due = 'NaN' THEN entry.due ELSE excluded.due END,
+        value = excluded.value
 """
+_AS_IT_IS = float("nan")  # stands for the time that an entry is due already; no put may bring it
 _APPEND = """
     INSERT INTO journal (writer, sequence, time, partition, body, digest, signature)
     SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[])
@@ -98,7 +102,10 @@ class _Work:
             return
         self.outcomes.append(None)
         for put in batch.puts:
-            self.entries[put.key] = (put.expected + 1, put.due, bytes(put.value))
+            due = put.due
+            if put.keep_due:
+                due = self.entries[put.key][1] if put.key in self.entries else _AS_IT_IS
+            self.entries[put.key] = (put.expected + 1, due, bytes(put.value))
         for delete in batch.deletes:
             self.entries[delete.key] = (delete.expected + 1, None, None)
         self.revisions.update((key, entry[0]) for key, entry in self.entries.items())

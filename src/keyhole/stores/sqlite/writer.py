@@ -31,6 +31,7 @@ _REVISIONS = "SELECT key, revision FROM entry WHERE key IN ({})"
 _REVISION_CHUNK = 64
 _INSERT = "INSERT INTO entry (key, revision, live, due, value) VALUES (?1, ?2, 1, ?3, ?4)"
 _REPLACE = "UPDATE entry SET revision = ?2, due = ?3, value = ?4 WHERE key = ?1 AND live = 1"
+_RESEAL = "UPDATE entry SET revision = ?2, value = ?3 WHERE key = ?1 AND live = 1"
 _REVIVE = "UPDATE entry SET revision = ?2, live = 1, due = ?3, value = ?4 WHERE key = ?1 AND live = 0"
 _BURY = "UPDATE entry SET revision = ?2, live = 0, due = NULL, value = NULL WHERE key = ?1"
 _BURY_UNBORN = "INSERT INTO entry (key, revision, live, due, value) VALUES (?1, ?2, 0, NULL, NULL)"
@@ -163,7 +164,9 @@ class Writer:
         execute = self._connection.execute
         for put in batch.puts:
             values = (put.key, put.expected + 1, put.due, put.value)
-            if put.expected == 0:
+            if put.keep_due:
+                execute(_RESEAL, (put.key, put.expected + 1, put.value))
+            elif put.expected == 0:
                 execute(_INSERT, values)
             elif execute(_REPLACE, values).rowcount == 0:
                 # Apart from _REPLACE, because setting ``live`` would rewrite its index with every put.

@@ -9,6 +9,7 @@ from keyhole.core.identity import ROOT_ORG
 from keyhole.core.request import Operation, Reply
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Route
+from keyhole.vault.rewrap import rewrap
 from keyhole.vault.vault import Vault
 
 TERMS = "terms"
@@ -30,6 +31,10 @@ def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
         term = await vault.orgs.rotate(context.caller.org_id)
         await vault.storage(context.caller.org_id, TERMS).change([(str(term), repr(context.now).encode(), 0)])
 
+    async def seal_again(context: Context, _call: Call) -> Reply:
+        org_id = context.caller.org_id
+        return Reply({"rewrapped": await rewrap(vault, org_id), "term": vault.keys.ring(org_id).current})
+
     async def close(context: Context, _call: Call) -> None:
         if context.caller.org != ROOT_ORG:
             raise InvalidRequest("operation unavailable in namespaces", "seal from the org root")
@@ -43,5 +48,11 @@ def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
             {Operation.CREATE: rotate},
             sudo=frozenset({Operation.UPDATE}),
             help="A new term of the org's key.",
+        ),
+        Route(
+            "rewrap",
+            {Operation.CREATE: seal_again},
+            sudo=frozenset({Operation.UPDATE}),
+            help="Seal everything of the org under the current term of its key, and drop the older terms.",
         ),
     )
