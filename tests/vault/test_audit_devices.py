@@ -460,3 +460,22 @@ def test_listing_can_be_elided(tmp_path):
         assert entries(tmp_path / "g")[-1]["response"]["data"]["keys"][0].startswith("hmac-sha256:")
 
     play(scenario)
+
+
+def test_fields_that_a_mount_was_tuned_for_stay_as_they_are_and_no_others(tmp_path):
+    file = tmp_path / "audit.log"
+
+    async def scenario(vault):
+        await vault.ask("update", "sys/mounts/kv1", {"type": "kv", "options": {"version": "1"}})
+        tuned = {"audit_non_hmac_request_keys": ["user"], "audit_non_hmac_response_keys": ["user"]}
+        await vault.ask("update", "sys/mounts/kv1/tune", tuned)
+        await enable(vault, "f", "file", file_path=str(file))
+        await vault.ask("update", "kv1/x", {"user": "ann", "password": CANARY, "nested": {"user": "bob"}})
+        await vault.ask("update", "secret/data/x", {"data": {"user": "eve"}})
+        written = next(e["request"]["data"] for e in entries(file) if e["request"]["path"] == "kv1/x")
+        assert written["user"] == "ann"
+        assert written["password"].startswith("hmac-sha256:")
+        text = file.read_text()
+        assert not any(word in text for word in (CANARY, '"bob"', '"eve"'))
+
+    play(scenario)
