@@ -1,12 +1,17 @@
 """Revocation: in the next list, on every node, after a restart, with the lease; and who may not be revoked how."""
 
 import asyncio
+import base64
+from urllib.parse import quote
 
 import pytest
 
 from engines.mounting import mount
 from engines.pki_world import Pki, openssl, verifies, with_pki
+from faces.api_client import asking
 from vault.world import Place, child, refusal
+
+OCSP = [(b"content-type", b"application/ocsp-request")]
 
 
 async def crl(pki, ref=""):
@@ -222,3 +227,45 @@ def test_one_that_has_ended_is_not_revoked_any_more():
             await pki.list("certs/revoked")
 
     with_pki(scenario)
+
+
+def test_openssl_asks_about_single_certificates(tmp_path):
+    async def scenario():
+        async with asking() as (ask, vault):
+            await mount(vault, "pki", "pki")
+            pki = Pki(vault)
+            root = await pki.root()
+            other = await pki.root(common_name="Other", issuer_name="other")
+            await pki.role()
+            await pki.role("unkept", no_store=True)
+            good, bad, unkept = await pki.issue(), await pki.issue(), await pki.issue(role="unkept")
+            await pki("revoke", serial_number=bad["serial_number"])
+            (tmp_path / "root.pem").write_text(root["certificate"])
+            for made, status in ((good, "good"), (bad, "revoked"), (unkept, "unknown")):
+                (tmp_path / "leaf.pem").write_text(made["certificate"])
+                asked, told = tmp_path / "asked.der", tmp_path / "told.der"
+                about = ["ocsp", "-issuer", tmp_path / "root.pem", "-cert", tmp_path / "leaf.pem"]
+                openssl(*about, "-reqout", asked)
+                der = asked.read_bytes()
+                answer = await ask("POST", "pki/ocsp", raw=der, token=None, headers=OCSP)
+                assert (answer.status, answer.headers["content-type"]) == (200, "application/ocsp-response")
+                told.write_bytes(answer.body)
+                said, text = openssl(*about, "-respin", told, "-no_nonce", "-CAfile", tmp_path / "root.pem")
+                assert (said, f"leaf.pem: {status}" in text, "Response verify OK" in text) == (True, True, True), text
+                nonces = [
+                    openssl("ocsp", way, file, "-text", "-noverify")[1]
+                    for way, file in (("-reqin", asked), ("-respin", told))
+                ]
+                assert len({found.partition("Nonce:")[2].split()[0] for found in nonces}) == 1
+                text = base64.b64encode(der).decode()
+                if "//" not in text:
+                    answer = await ask("GET", f"pki/ocsp/{quote(text, safe='')}", token=None)
+                    assert answer.status == 200
+            await pki.patch("issuer/default", usage="issuing-certificates")
+            for odd, said in ((b"x", "malformedrequest"), (b"x" * 9999, "malformedrequest"), (der, "unauthorized")):
+                answer = await ask("POST", "pki/ocsp", raw=odd, token=None, headers=OCSP)
+                told.write_bytes(answer.body)
+                assert said in openssl("ocsp", "-respin", told, "-text")[1]
+            assert other["issuer_id"], "the one that is left is another one"
+
+    asyncio.run(scenario())

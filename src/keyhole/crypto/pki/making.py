@@ -145,7 +145,7 @@ def make_certificate(issuer: Issuer, public: bytes, content: Content) -> str:
         )
         for extension, critical in _extensions(content, owner, key.public_key(), signer):
             builder = builder.add_extension(extension, critical)
-        made = builder.sign(key, _hash(key, issuer.bits), rsa_padding=_padding(key, issuer))
+        made = builder.sign(key, signing_hash(key, issuer.bits), rsa_padding=_padding(key, issuer))
     except (ValueError, TypeError, OverflowError):
         raise InvalidRequest("no certificate can be made of these values", "check usages, URLs and times") from None
     return made.public_bytes(serialization.Encoding.PEM).decode()
@@ -177,7 +177,7 @@ def sign_again(issuer: Issuer, pem: str) -> str:
     for extension in given.extensions:
         if not isinstance(extension.value, x509.AuthorityKeyIdentifier):
             builder = builder.add_extension(extension.value, extension.critical)
-    made = builder.sign(key, _hash(key, issuer.bits), rsa_padding=_padding(key, issuer))
+    made = builder.sign(key, signing_hash(key, issuer.bits), rsa_padding=_padding(key, issuer))
     return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
@@ -193,7 +193,7 @@ def make_request(private: bytes, content: Content, bits: int = 0) -> str:
             builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         if content.usages:
             builder = builder.add_extension(_key_usage(content.usages), critical=True)
-        return builder.sign(key, _hash(key, bits)).public_bytes(serialization.Encoding.PEM).decode()
+        return builder.sign(key, signing_hash(key, bits)).public_bytes(serialization.Encoding.PEM).decode()
     except (ValueError, TypeError):
         raise InvalidRequest("no request can be made of these values") from None
 
@@ -223,7 +223,7 @@ def make_crl(issuer: Issuer, number: int, now: int, end: int, revoked: Iterable[
         .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(_issuer_key(signer, key.public_key()), critical=False)
     )
-    crl = builder.sign(key, _hash(key, issuer.bits), rsa_padding=_padding(key, issuer))
+    crl = builder.sign(key, signing_hash(key, issuer.bits), rsa_padding=_padding(key, issuer))
     return crl.public_bytes(serialization.Encoding.DER)
 
 
@@ -305,7 +305,8 @@ def _key_usage(names: Iterable[str]) -> x509.KeyUsage:
     return x509.KeyUsage(**{usage: usage in wanted for usage in USAGES.values()})
 
 
-def _hash(key: PrivateKey, bits: int) -> _Hash | None:
+def signing_hash(key: PrivateKey, bits: int) -> _Hash | None:
+    """The hash with which a key signs; Ed25519 has its own."""
     if isinstance(key, rsa.RSAPrivateKey):
         return _HASHES[bits or 256]()
     if isinstance(key, ec.EllipticCurvePrivateKey):

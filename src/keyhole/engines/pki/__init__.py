@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from keyhole.core.request import Operation
 from keyhole.engines import Engine, Field, Handler, Route
-from keyhole.engines.pki import authorities, configuring, issuing, reading, revoking, roles
+from keyhole.engines.pki import answering, authorities, configuring, issuing, reading, revoking, roles
 from keyhole.engines.settings import fields
 
 _READ, _WRITE, _LIST = Operation.READ, Operation.CREATE, Operation.LIST
@@ -156,6 +156,15 @@ ENGINE = Engine(
             Field("private_key", "of the certificate, in PEM", "string"),
         ),
         _write("issuer/{issuer}/revoke", revoking.revoke_issuer, "Revoke an issuer."),
+        Route(
+            "ocsp",
+            {_WRITE: answering.ask},
+            open=True,
+            bare=True,
+            fields=(Field("request", "OCSP request in base64; or itself under its own content type", "string"),),
+            help="Whether a certificate is good.",
+        ),
+        _file("ocsp/{request...}", answering.ask, "The same by a request in base64."),
         Route("crl/rotate", {_READ: revoking.rotate, _WRITE: revoking.rotate}, help="Make new lists."),
         _write(
             "tidy",

@@ -18,7 +18,7 @@ _LEAST_CRL = 60  # seconds
 _BEHAVIOURS = ("err", "truncate", "permit")
 # Settings of Vault that have one value here, which clients may say as well.
 _FIXED_CRL = {
-    "ocsp_disable": True,
+    "ocsp_disable": False,
     "ocsp_expiry": "12h",
     "auto_rebuild_grace_period": "12h",
     "enable_delta": False,

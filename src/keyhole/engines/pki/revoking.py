@@ -173,6 +173,13 @@ async def revoked_at(context: Context, serial: str) -> int:
     return 0 if item.data is None else json.loads(item.data)["when"]
 
 
+async def revoked_by(context: Context, serial: str, issuer: str) -> int:
+    """When this issuer's certificate with this serial was revoked, in seconds since the epoch; 0 for never."""
+    [item] = await context.storage.get(f"v/{store.serial_path(serial)}")
+    entry = json.loads(item.data) if item.data is not None else {}
+    return int(entry["when"]) if entry.get("issuer") == issuer else 0
+
+
 async def current_crl(context: Context, issuer: store.Issuer, *, fresh: bool = False) -> bytes:
     """The list of an issuer in DER; empty where its key is not here or it signs no lists.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -30,6 +31,7 @@ _ONCE = frozenset(
 )
 _JOINED = "x-forwarded-for"
 _FORM = "application/x-www-form-urlencoded"
+_OCSP = "application/ocsp-request"
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON_STARTS = (b"{", b"[")
 _QUERY_FIELDS = 100
@@ -139,6 +141,8 @@ def _kind(content_type: str) -> str:
 def body_of(body: bytes, content_type: str, limits: ApiLimits) -> dict[str, Any]:
     """The fields of a body: one JSON object under any content type, or a form under a form's own.
 
+    The bytes of an OCSP request (RFC 6960, appendix A.1) become the field ``request``, in base64.
+
     ``curl -d`` calls everything a form; what begins like JSON is JSON all the same.
 
     Raises:
@@ -146,6 +150,8 @@ def body_of(body: bytes, content_type: str, limits: ApiLimits) -> dict[str, Any]
     """
     if _kind(content_type) == _FORM and not body.lstrip().startswith(_JSON_STARTS):
         return _fields(body.strip(), limits.items, limits, "form") if body.strip() else {}
+    if _kind(content_type) == _OCSP:
+        return {"request": base64.b64encode(body).decode()}
     return parse_object(body, limits)
 
 
