@@ -133,6 +133,7 @@ def test_recorded_requests_about_wrapping_get_the_answers_of_a_real_vault():
         ask = Client(vault.node)
         await ask("POST", "sys/mounts/kv1", {"type": "kv", "options": {"version": "1"}})
         await ask("POST", "kv1/w/x", {"need": "1"})
+        await ask("PUT", "sys/policies/acl/app", {"policy": 'path "a" { capabilities = ["read"] }'})
         replay, found, count = Replay(ask), [], 0
         for line in (FOLDER / "wrapping.jsonl").read_text().splitlines():
             exchange = json.loads(line)
