@@ -128,3 +128,17 @@ def test_a_lease_is_renewed_with_its_id_in_the_path_or_in_the_body(vault):
             answer = json.loads(vault.sh(script, TOKEN=who, LEASE=lease))
             # One-time passwords are not renewed; who may not even ask would be told that it is forbidden.
             assert answer.get("lease_id") == lease or answer["errors"] == ["lease is not renewable"], answer
+
+
+KUBERNETES = """
+curl -sf -X POST -H "X-Vault-Token: $VAULT_TOKEN" "$VAULT_ADDR/v1/sys/auth/kubernetes" -d '{"type": "kubernetes"}'
+curl -sf -X POST -H "X-Vault-Token: $VAULT_TOKEN" "$VAULT_ADDR/v1/auth/kubernetes/config" \\
+    -d '{"kubernetes_host": "https://kubernetes.default.svc:443", "disable_iss_validation": true}'
+curl -sf -X POST -H "X-Vault-Token: $VAULT_TOKEN" "$VAULT_ADDR/v1/auth/kubernetes/role/app" \\
+    -d 'bound_service_account_names=app' -d 'bound_service_account_namespaces=prod' -d 'token_policies=ci'
+curl -sf -H "X-Vault-Token: $VAULT_TOKEN" "$VAULT_ADDR/v1/auth/kubernetes/config" | jq -r .data.kubernetes_host
+"""
+
+
+def test_kubernetes_auth_is_enabled_and_configured(vault):
+    assert vault.sh(KUBERNETES) == "https://kubernetes.default.svc:443"

@@ -142,7 +142,11 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     many = {Operation.READ: r.loggers, Operation.CREATE: r.set_logger, Operation.DELETE: r.reset_logger}
     return (
         _route(
-            "metrics", {Operation.READ: r.metrics}, "Figures of this server.", fields=(Field("format", "prometheus"),)
+            "metrics",
+            {Operation.READ: r.metrics},
+            "Figures of this server.",
+            fields=(Field("format", "prometheus"),),
+            bare=True,
         ),
         _route("in-flight-req", {Operation.READ: r.running}, "Requests that are running on this server.", sudo=True),
         _route("host-info", {Operation.READ: r.host}, "The machine of this server."),

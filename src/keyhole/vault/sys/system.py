@@ -35,6 +35,9 @@ def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
         org_id = context.caller.org_id
         return Reply({"rewrapped": await rewrap(vault, org_id), "term": vault.keys.ring(org_id).current})
 
+    async def replication(_context: Context, _call: Call) -> Reply:
+        return Reply({"mode": "disabled"})
+
     async def close(context: Context, _call: Call) -> None:
         if context.caller.org != ROOT_ORG:
             raise InvalidRequest("operation unavailable in namespaces", "seal from the org root")
@@ -42,6 +45,7 @@ def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
 
     return (
         Route("seal", {Operation.CREATE: close}, sudo=frozenset({Operation.UPDATE}), help="Forget the keys."),
+        Route("replication/status", {Operation.READ: replication}, open=True, help="There is no replication."),
         Route("key-status", {Operation.READ: key_status}, help="Term of the org's key."),
         Route(
             "rotate",
