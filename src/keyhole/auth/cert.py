@@ -16,10 +16,10 @@ from keyhole.auth.outside import entity_name
 from keyhole.auth.roles import Roles
 from keyhole.auth.settings import Setting, text, texts
 from keyhole.core.cidr import within
-from keyhole.core.claims import glob_matches
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.identity import Login
 from keyhole.core.numbers import parse_flag
+from keyhole.core.parameters import glob_matches
 from keyhole.core.request import Operation, Reply
 from keyhole.crypto.client_certificate import (
     ClientCertificate,

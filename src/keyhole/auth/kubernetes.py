@@ -17,10 +17,11 @@ from keyhole.auth.outside import asked_host, entity_name, is_trusted
 from keyhole.auth.roles import Roles
 from keyhole.auth.settings import Setting, text, texts
 from keyhole.core.cidr import within
-from keyhole.core.claims import Leeway, glob_matches, require_audience, require_current
+from keyhole.core.claims import Leeway, require_audience, require_current
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.identity import Login
 from keyhole.core.numbers import parse_flag
+from keyhole.core.parameters import glob_matches
 from keyhole.core.request import Operation, Reply
 from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto.foreign_jwt import Refused, key_of_pem, unverified_claims, verify

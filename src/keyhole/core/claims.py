@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.parameters import glob_matches
 
 LEEWAY = 150
 SKEW = 60
@@ -121,23 +122,6 @@ def mapped(claims: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str
         elif isinstance(value, str | int | float):
             found[into] = str(value)
     return found
-
-
-def glob_matches(pattern: str, text: str) -> bool:
-    """Whether a text fits a pattern in which ``*`` stands for any number of characters, and nothing else is special."""
-    first, *rest = pattern.split("*")
-    if not rest:
-        return pattern == text
-    last = rest.pop()
-    if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
-        return False
-    at = len(first)
-    for part in rest:
-        found = text.find(part, at, len(text) - len(last))
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True
 
 
 def _is_same(value: Any, wanted: Any, *, glob: bool) -> bool:

@@ -17,6 +17,7 @@ from keyhole.vault.sys import (
     capabilities,
     describe,
     devices,
+    exchange,
     honey,
     leases,
     mounts,
@@ -57,9 +58,10 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
         *describe.routes(vault),
         *more,
     )
+    of_tokens = (*tokens.routes(vault), *exchange.routes(vault))
     return [
         Mount("sys/", "sys", Engine("system", routes), "system", "the vault itself"),
-        Mount("auth/token/", "token", Engine("token", tokens.routes(vault)), "token", "tokens"),
+        Mount("auth/token/", "token", Engine("token", of_tokens), "token", "tokens"),
         Mount(
             "cubbyhole/",
             "cubbyhole",
