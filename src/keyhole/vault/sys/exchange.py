@@ -6,6 +6,7 @@ the agent's own token: it may do no more, ends no later than either, and every r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.identity import standing
 from keyhole.vault.sys.token_create import grant_of
 from keyhole.vault.sys.tokens import own_parent
-from keyhole.vault.tokens import MOUNT
+from keyhole.vault.tokens import MOUNT, Grant
 from keyhole.vault.vault import Vault
 
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -28,52 +29,30 @@ _METHODS = ("jwt", "oidc")
 _DEFAULT_TTL = 3600
 
 
-def routes(vault: Vault) -> tuple[Route, ...]:
-    """Its part of the token method's table."""
+class _Handlers:
+    """The handler of a vault."""
 
-    async def exchange(context: Context, call: Call) -> Reply:
-        if call.data.get("grant_type", GRANT) != GRANT:
-            raise InvalidRequest("grant_type is not that of a token exchange", GRANT)
-        if call.data.get("subject_token_type", _KINDS[0]) not in _KINDS:
-            raise InvalidRequest("subject_token_type is not known", " or ".join(_KINDS))
-        if call.data.get("actor_token") is not None:
-            raise InvalidRequest("the actor is whose token comes with the request", "leave actor_token out")
-        subject = call.data.get("subject_token")
-        if not isinstance(subject, str) or not subject:
-            raise InvalidRequest("missing subject_token", "send the token of whom you act for")
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    async def exchange(self, context: Context, call: Call) -> Reply:
+        subject = _subject(call.data)
         before = context.caller.run.on_behalf_of
-        login = await _proved(context, call, subject)
+        login = await self.proved(context, call, subject)
         if before and before != login.name:
             raise PolicyDenied(f"this token acts for {before} already", "use a token that acts for nobody")
-        parent = await own_parent(vault, context)
-        asked = {name: call.data[name] for name in ("num_uses", "services") if call.data.get(name) is not None}
-        asked |= {"policies": _scope(call.data), "on_behalf_of": login.name, "renewable": False}
-        grant = grant_of(context.caller, asked, None, elevated=False)
-        ends = unverified_claims(subject).get("exp")  # it was verified above
-        left = int(ends - context.now) if isinstance(ends, int | float) else 0
-        if left <= 0:
-            raise InvalidRequest("the subject_token is expired", "get a new one")
-        ttl = min(parse_duration(call.data.get("ttl") or login.ttl or _DEFAULT_TTL), left)
-        org_id = "" if context.caller.org_id == vault.root_org else context.caller.org_id
-        clear, token, warning = await vault.tokens.create(
-            vault.storage(context.caller.org_id, MOUNT),
-            replace(
-                grant,
-                ttl=ttl,
-                explicit_max=ttl,
-                endless=False,
-                path=call.path,
-                meta={**grant.meta, "subject": login.alias},
-                entity_id=parent.entity_id if parent else "",
-                alone=parent.alone if parent else False,
-                max_ttl=context.max_ttl,
-            ),
-            now=context.now,
-            parent=parent,
-            org_id=org_id,
+        parent = await own_parent(self._vault, context)
+        grant = replace(
+            _grant(context, call, login, subject),
+            entity_id=parent.entity_id if parent else "",
+            alone=parent.alone if parent else False,
         )
-        state = await vault.compiled.state(context.caller.org_id)
-        added = await standing.shown(vault, state, token)
+        org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
+        clear, token, warning = await self._vault.tokens.create(
+            self._vault.storage(context.caller.org_id, MOUNT), grant, now=context.now, parent=parent, org_id=org_id
+        )
+        state = await self._vault.compiled.state(context.caller.org_id)
+        added = await standing.shown(self._vault, state, token)
         data: dict[str, Any] = {
             "access_token": clear,
             "issued_token_type": _ISSUED,
@@ -85,10 +64,10 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         }
         return Reply(data, bare=True, warnings=[warning] if warning else [])
 
-    async def _proved(context: Context, call: Call, subject: str) -> Login:
+    async def proved(self, context: Context, call: Call, subject: str) -> Login:
         """Whom the token is of, by the login method that is named. Raises what a login raises."""
         named = call.data.get("mount") or "jwt"
-        state = await vault.compiled.state(context.caller.org_id)
+        state = await self._vault.compiled.state(context.caller.org_id)
         try:
             mount = state.mounts.at(f"auth/{str(named).strip('/')}/")
         except NotFound:
@@ -99,17 +78,62 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             )
         target = state.mounts.resolve(Operation.CREATE, f"{mount.path}login")
         body = {"jwt": subject, "role": call.data.get("role")}
-        stranger = replace(context.caller, acl=await vault.compiled.acl(state, ()))
-        asking = vault.context(state, stranger, mount)
+        stranger = replace(context.caller, acl=await self._vault.compiled.acl(state, ()))
+        asking = self._vault.context(state, stranger, mount)
         reply = await target.handler(asking, Call(Operation.CREATE, f"{mount.path}login", {}, body, call.remote))
         if reply is None or reply.login is None or not reply.login.name:
             raise PolicyDenied("permission denied", "the subject_token was not proved")
         return reply.login
 
+
+def _subject(data: Mapping[str, Any]) -> str:
+    """The token of the person, in a request that is one of this kind. Raises ``InvalidRequest``."""
+    if data.get("grant_type", GRANT) != GRANT:
+        raise InvalidRequest("grant_type is not that of a token exchange", GRANT)
+    if data.get("subject_token_type", _KINDS[0]) not in _KINDS:
+        raise InvalidRequest("subject_token_type is not known", " or ".join(_KINDS))
+    if data.get("actor_token") is not None:
+        raise InvalidRequest("the actor is whose token comes with the request", "leave actor_token out")
+    subject = data.get("subject_token")
+    if not isinstance(subject, str) or not subject:
+        raise InvalidRequest("missing subject_token", "send the token of whom you act for")
+    return subject
+
+
+def _grant(context: Context, call: Call, login: Login, subject: str) -> Grant:
+    """What the new token is to be: the caller's child, for as long as both count."""
+    asked = {name: call.data[name] for name in ("num_uses", "services") if call.data.get(name) is not None}
+    asked |= {"policies": _scope(call.data), "on_behalf_of": login.name, "renewable": False}
+    grant = grant_of(context.caller, asked, None, elevated=False)
+    ends = unverified_claims(subject).get("exp")  # it was verified before
+    left = int(ends - context.now) if isinstance(ends, int | float) else 0
+    if left <= 0:
+        raise InvalidRequest("the subject_token is expired", "get a new one")
+    ttl = min(parse_duration(call.data.get("ttl") or login.ttl or _DEFAULT_TTL), left)
+    return replace(
+        grant,
+        ttl=ttl,
+        explicit_max=ttl,
+        endless=False,
+        path=call.path,
+        meta={**grant.meta, "subject": login.alias},
+        max_ttl=context.max_ttl,
+    )
+
+
+def _scope(data: Mapping[str, Any]) -> list[str]:
+    scope = data.get("scope") or ""
+    if not isinstance(scope, str):
+        raise InvalidRequest("scope is a text of names with blanks between them (RFC 6749 section 3.3)")
+    return scope.split()
+
+
+def routes(vault: Vault) -> tuple[Route, ...]:
+    """Its part of the token method's table."""
     return (
         Route(
             "exchange",
-            {Operation.CREATE: exchange},
+            {Operation.CREATE: _Handlers(vault).exchange},
             fields=(
                 Field("subject_token", "the JWT of whom the caller acts for"),
                 Field("subject_token_type", f"{_KINDS[0]}, or id_token"),
@@ -124,10 +148,3 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             help="A token that says on whose behalf its holder acts (RFC 8693).",
         ),
     )
-
-
-def _scope(data: Any) -> list[str]:
-    scope = data.get("scope") or ""
-    if not isinstance(scope, str):
-        raise InvalidRequest("scope is a text of names with blanks between them (RFC 6749 section 3.3)")
-    return scope.split()
