@@ -49,9 +49,9 @@ def _map(value: Any, name: str) -> dict[str, Any]:
 
 
 def _mode(value: Any, name: str) -> str:
-    if value not in {"", "query", "form_post"}:
+    if not isinstance(value, str) or value not in {"", "query", "form_post"}:
         raise InvalidRequest(f"invalid {name}: use query or form_post")
-    return str(value)
+    return value
 
 
 def _types(value: Any, name: str) -> list[str]:
