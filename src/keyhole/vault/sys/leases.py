@@ -130,8 +130,8 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     """The table."""
     r = _Handlers(vault)
     write, sudo = Operation.CREATE, frozenset({Operation.UPDATE, Operation.LIST, Operation.READ})
-    by = (Field("lease_id", "the lease, when the path does not name it"),)
-    more = (*by, Field("increment", "duration from now; its first one when it is not given"))
+    by = (Field("lease_id", "the lease, when the path does not name it", "string"),)
+    more = (*by, Field("increment", "duration from now; its first one when it is not given", "duration"))
     sync = (Field("sync", "true to wait until it is taken back at its source, and to learn why when it cannot be"),)
     table = [
         Route("leases", {Operation.READ: r.listing}, sudo=sudo, help="Leases that could not be revoked."),

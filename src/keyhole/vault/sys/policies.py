@@ -46,7 +46,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         return Reply({"keys": keys, "policies": keys} if old else {"keys": keys})
 
     one = {Operation.READ: read, Operation.CREATE: write, Operation.DELETE: delete}
-    fields = (Field("policy", "HCL, JSON, or base64 of either"),)
+    fields = (Field("policy", "HCL, JSON, or base64 of either", "string"),)
     return tuple(
         route
         for prefix in ("policies/acl", "policy")

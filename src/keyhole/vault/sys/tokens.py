@@ -310,9 +310,9 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     r = _Handlers(vault)
     read, write = Operation.READ, Operation.CREATE
     sudo = frozenset({Operation.UPDATE, Operation.LIST})
-    by = (Field("token", "the token; the caller's own unless said"),)
-    acc = (Field("accessor", "the token's accessor"),)
-    more = (Field("increment", "duration from now"),)
+    by = (Field("token", "the token; the caller's own unless said", "string"),)
+    acc = (Field("accessor", "the token's accessor", "string"),)
+    more = (Field("increment", "duration from now", "duration"),)
     new = {write: r.create}
     return (
         Route("create", new, fields=CREATE_FIELDS, help="A child token of the caller's."),
