@@ -274,3 +274,18 @@ async def _keys_of_the_corpus(self, method, url, **_more):
 
     self.asked.append(f"{method} {url}")
     return Heard(200, {}, (ATTACKS / "jwks.json").read_bytes())
+
+
+@pytest.mark.parametrize("odd", [[], {}, 7, True, "x" * 40_000, ["a", 1]])
+def test_odd_values_of_settings_are_refused_or_taken_and_never_a_fault(odd):
+    async def scenario(ask, _issuer, _login):
+        for path, names in (
+            ("config", ("oidc_response_mode", "oidc_response_types", "jwt_supported_algs", "provider_config")),
+            ("role/x", ("role_type", "bound_claims", "claim_mappings", "user_claim", "allowed_redirect_uris")),
+        ):
+            for name in names:
+                base = {"oidc_discovery_url": URL} if path == "config" else ROLE
+                answer = await ask("POST", f"auth/jwt/{path}", {**base, name: odd})
+                assert answer.status in (204, 400), (name, answer.body)
+
+    scene(scenario)
