@@ -1,67 +1,68 @@
-"""The vault's own routes, one topic a file. Each file makes a table over the vault it is given."""
+"""The vault's own routes, one topic a file. Each file makes a table over the vault it is given.
+
+A table is made, and its file read, when its mount is first asked: a command on a local vault asks one or two of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 
 from keyhole import engines
 from keyhole.engines import Engine, Route
 from keyhole.vault.history import History
-from keyhole.vault.identity import routes as identities
 from keyhole.vault.mounts import Mount
-from keyhole.vault.sys import (
-    agents,
-    approvals,
-    audit,
-    capabilities,
-    describe,
-    devices,
-    exchange,
-    honey,
-    leases,
-    mounts,
-    orgs,
-    passwords,
-    plugins,
-    policies,
-    quotas,
-    server,
-    system,
-    tokens,
-    tools,
-    ui,
-    wrapping,
-)
 from keyhole.vault.vault import Vault
+
+# In this order: the first route that fits answers.
+_SYSTEM = (
+    "policies",
+    "passwords",
+    "tools",
+    "quotas",
+    "server",
+    "audit",
+    "devices",
+    "orgs",
+    "honey",
+    "capabilities",
+    "leases",
+    "mounts",
+    "ui",
+    "plugins",
+    "wrapping",
+    "system",
+    "describe",
+)
 
 
 def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple[Route, ...]) -> list[Mount]:
-    """Mounts of everything that administers a vault."""
-    routes = (
-        *policies.routes(vault),
-        *passwords.routes(vault),
-        *tools.routes(),
-        *quotas.routes(vault),
-        *server.routes(vault),
-        *audit.routes(vault, history),
-        *devices.routes(vault),
-        *orgs.routes(vault),
-        *honey.routes(vault),
-        *capabilities.routes(vault),
-        *leases.routes(vault),
-        *mounts.routes(vault),
-        *ui.routes(vault),
-        *plugins.ROUTES,
-        *wrapping.routes(vault),
-        *system.routes(vault, seal),
-        *describe.routes(vault),
-        *more,
-    )
-    of_tokens = (*tokens.routes(vault), *exchange.routes(vault))
+    """Mounts of everything that administers a vault.
+
+    Args:
+        vault: open.
+        history: of its journal.
+        seal: closes it.
+        more: routes below ``sys/`` of whoever stands around it.
+    """
+    given = {"audit": (vault, history), "system": (vault, seal), "tools": (), "plugins": ()}
+
+    @cache  # each org has mounts of its own, and all of them these engines
+    def system() -> Engine:
+        found = [_routes(topic, *given.get(topic, (vault,))) for topic in _SYSTEM]
+        return Engine("system", (*(route for routes in found for route in routes), *more))
+
+    def made(kind: str, *topics: str, configures: bool = False) -> Callable[[], Engine]:
+        return cache(
+            lambda: Engine(
+                kind, tuple(route for topic in topics for route in _routes(topic, vault)), configures=configures
+            )
+        )
+
     return [
-        Mount("sys/", "sys", Engine("system", routes), "system", "the vault itself"),
-        Mount("auth/token/", "token", Engine("token", of_tokens), "token", "tokens"),
+        Mount("sys/", "sys", system, "system", "the vault itself"),
+        Mount("auth/token/", "token", made("token", "tokens", "exchange"), "token", "tokens"),
         Mount(
             "cubbyhole/",
             "cubbyhole",
@@ -71,15 +72,19 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
             local=True,
         ),
         Mount("services/", "services", partial(engines.load, "services"), "services", "where secrets may go"),
-        Mount("identity/", "identity", Engine("identity", identities.routes(vault)), "identity", "entities and groups"),
-        Mount("agents/", "agents", _agents(vault), "agents", "machine identities"),
-        Mount("approvals/", "approvals", _approvals(vault), "approvals", "requests that wait for a person"),
+        Mount("identity/", "identity", cache(partial(_identity, vault)), "identity", "entities and groups"),
+        Mount("agents/", "agents", made("agents", "agents", configures=True), "agents", "machine identities"),
+        Mount(
+            "approvals/", "approvals", made("approvals", "approvals"), "approvals", "requests that wait for a person"
+        ),
     ]
 
 
-def _agents(vault: Vault) -> Engine:
-    return Engine("agents", agents.routes(vault), configures=True)
+def _identity(vault: Vault) -> Engine:
+    routes: tuple[Route, ...] = import_module("keyhole.vault.identity.routes").routes(vault)
+    return Engine("identity", routes)
 
 
-def _approvals(vault: Vault) -> Engine:
-    return Engine("approvals", approvals.routes(vault))
+def _routes(topic: str, *given: object) -> tuple[Route, ...]:
+    routes: tuple[Route, ...] = import_module(f"{__name__}.{topic}").routes(*given)
+    return routes

@@ -46,15 +46,13 @@ async def one(_context: Context, call: Call) -> Reply:
     return Reply({**about, "args": [], "command": "", "sha256": "", "oci_image": "", "runtime": ""})
 
 
-ROUTES = (
-    Route("plugins/catalog", {Operation.READ: catalog}, help="Engines and login methods that can be mounted."),
-    Route(
-        "plugins/catalog/{type}",
-        {Operation.LIST: of_type, Operation.READ: of_type},
-        sudo=frozenset({Operation.LIST, Operation.READ}),
-        help="Those of one type: auth, database or secret.",
-    ),
-    Route(
-        "plugins/catalog/{type}/{name}", {Operation.READ: one}, sudo=frozenset({Operation.READ}), help="One of them."
-    ),
-)
+def routes() -> tuple[Route, ...]:
+    """The table."""
+    read, listing = Operation.READ, Operation.LIST
+    names = {listing: of_type, read: of_type}
+    catalog_of = "plugins/catalog/{type}"
+    return (
+        Route("plugins/catalog", {read: catalog}, help="Engines and login methods that can be mounted."),
+        Route(catalog_of, names, sudo=frozenset({listing, read}), help="Those of one type: auth, database or secret."),
+        Route(f"{catalog_of}/{{name}}", {read: one}, sudo=frozenset({read}), help="One of them."),
+    )
