@@ -224,7 +224,12 @@ def test_every_route_refuses_an_agent_without_grants_but_what_the_default_policy
                         opened.add(mount.path)
         assert opened <= {"auth/token/", "sys/", "cubbyhole/"}
         ui = {"sys/internal/ui/mounts", "sys/internal/ui/mounts/{path...}", "sys/internal/ui/namespaces"}
-        ui |= {"sys/internal/help", "sys/internal/help/{path...}", "sys/internal/specs/openapi"}
+        ui |= {
+            "sys/internal/help",
+            "sys/internal/help/{path...}",
+            "sys/internal/specs/openapi",
+            "sys/replication/status",
+        }
         keys = {f"identity/oidc/.well-known/{name}" for name in ("keys", "openid-configuration")}
         assert logins == {"auth/approle/login", "auth/userpass/login/{name}"} | ui | keys
         assert isinstance(await refusal(vault.ask("update", "auth/token/create", token=token)), PolicyDenied)
