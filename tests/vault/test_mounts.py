@@ -6,7 +6,7 @@ import pytest
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
 from keyhole.vault.sys import unmounting
-from vault.world import Place, org, play, policy_token, refusal
+from vault.world import Place, agent, org, play, policy_token, refusal, stripe, use
 
 
 async def enable(vault, path, kind, token=None, **fields):
@@ -424,5 +424,35 @@ def test_a_catalog_says_what_can_be_mounted():
                 assert (await vault.ask("read", f"sys/plugins/catalog/{kind}/{name}")).data["builtin"] is True
         assert isinstance(await refusal(vault.ask("read", "sys/plugins/catalog/secret/none")), NotFound)
         assert isinstance(await refusal(vault.ask("update", "sys/plugins/catalog/secret/x", {})), NotFound)
+
+    play(scenario)
+
+
+def test_a_login_that_is_under_way_while_its_method_goes_gives_a_token_that_is_good_for_nothing(monkeypatch):
+    async def scenario(vault):
+        await people(vault)
+        make = vault.vault.tokens.create
+
+        async def late(*args, **options):
+            monkeypatch.undo()
+            await vault.ask("delete", "sys/auth/people")
+            return await make(*args, **options)
+
+        monkeypatch.setattr(vault.vault.tokens, "create", late)
+        token = (await login(vault))["client_token"]
+        assert isinstance(await refusal(vault.ask("read", "auth/token/lookup-self", token=token)), Unauthenticated)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("kind", ["", "transit", "kv-v1"])
+def test_without_the_usual_mount_of_secrets_nothing_is_lent_and_the_refusal_says_so(kind):
+    async def scenario(vault):
+        await stripe(vault)
+        token = await agent(vault, services=["stripe"])
+        await vault.ask("delete", "sys/mounts/secret")
+        if kind:
+            await enable(vault, "sys/mounts/secret", kind)
+        assert (await refusal(use(vault, "services/stripe", token))).status == 404
 
     play(scenario)

@@ -306,6 +306,30 @@ def test_a_role_gives_no_more_than_who_wrote_it_has(role):
 
 
 @pytest.mark.parametrize(
+    ("role", "change"),
+    [
+        ({"allowed_policies_glob": ["*"], "disallowed_policies": ["admin"]}, {"disallowed_policies": []}),
+        ({"allowed_policies_glob": ["*"], "disallowed_policies_glob": ["adm*"]}, {"disallowed_policies_glob": []}),
+        ({"allowed_policies": ["admin"], "token_bound_cidrs": ["10.0.0.0/8"]}, {"token_bound_cidrs": ["0.0.0.0/0"]}),
+        ({"allowed_policies": ["admin"], "token_num_uses": 1}, {"token_num_uses": 0}),
+        ({"allowed_policies": ["admin"], "token_explicit_max_ttl": "5m"}, {"token_explicit_max_ttl": 0}),
+        ({"allowed_policies": ["default"], "orphan": True}, {"allowed_policies": ["given"]}),
+        ({"allowed_policies": ["default"], "token_period": "1h"}, {"allowed_policies": ["given"]}),
+    ],
+)
+def test_what_bounds_a_role_that_gives_more_is_not_for_its_writer_to_lift(role, change):
+    async def scenario(vault):
+        plain = await policy_token(vault, ROLES + CREATE)
+        await vault.ask("update", "auth/token/roles/r", role)
+        before = (await vault.ask("read", "auth/token/roles/r")).data
+        assert isinstance(await refusal(vault.ask("update", "auth/token/roles/r", change, token=plain)), PolicyDenied)
+        assert (await vault.ask("read", "auth/token/roles/r")).data == before
+        await vault.ask("update", "auth/token/roles/r", change)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
     "role",
     [
         {"allowed_policies": [1]},

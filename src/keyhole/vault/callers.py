@@ -69,8 +69,8 @@ async def _of_token(vault: Vault, state: OrgState, clear: bytes, remote: str, *,
     token = await vault.tokens.find(storage, clear)
     if token is None or not token.live(now) or (token.cidrs and not within(remote, token.cidrs)):
         raise _unknown()
-    if token.type == "batch" and token.mount and token.mount not in {mount.id for mount in state.mounts}:
-        raise _unknown()  # it is not stored, so nothing ended it with the mount that gave it
+    if token.mount and token.mount not in {mount.id for mount in state.mounts}:
+        raise _unknown()  # a batch token, or one that was made while the mount that gives it was being disabled
     fresh = known is not None and (known[1].revision, known[1].expires) == (token.revision, token.expires)
     if known is not None and fresh and standing.is_current(known[2], state):
         caller = known[2]

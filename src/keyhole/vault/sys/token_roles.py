@@ -87,6 +87,7 @@ SETTINGS = (
     Setting("token_type", _type, "default-service", "service or batch, or one that a request may change: default-…"),
 )
 _NEEDS_SUDO = ("orphan", "token_period", "allowed_policies_glob", "allowed_entity_aliases")
+_BOUNDS = ("token_bound_cidrs", "token_num_uses", "token_explicit_max_ttl", "token_type")
 
 
 async def load(storage: Storage, name: str) -> dict[str, Any]:
@@ -163,14 +164,20 @@ def _require_possible(role: Mapping[str, Any]) -> None:
 
 
 def _require_grantable(context: Context, path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Raises ``PolicyDenied`` when the role would give more than who writes it has."""
+    """Raises ``PolicyDenied`` when the role would give more than who writes it has, or what it gives with less care."""
     if context.caller.allows("update", path, sudo=True):
         return
-    added = set(after["allowed_policies"]) - set(before.get("allowed_policies", ())) - {DEFAULT}
-    wider = [name for name in _NEEDS_SUDO if after[name] and after[name] != before.get(name)]
+    own = {DEFAULT, *context.caller.policies}
+    added = set(after["allowed_policies"]) - set(before.get("allowed_policies", ()))
+    freed = set(before.get("disallowed_policies", ())) - set(after["disallowed_policies"])
+    wider = [name for name in _NEEDS_SUDO if after[name] and (added or after[name] != before.get(name))]
+    if set(before.get("disallowed_policies_glob", ())) - set(after["disallowed_policies_glob"]):
+        wider.append("disallowed_policies_glob")
     if not after["allowed_policies"] and (after["disallowed_policies"] or after["disallowed_policies_glob"]):
         wider.append("disallowed policies without allowed ones")  # every other policy could be asked for
-    missing = [*sorted(added - set(context.caller.policies)), *wider]
+    if set(after["allowed_policies"]) - own or any(after[name] for name in _NEEDS_SUDO):
+        wider += [name for name in _BOUNDS if before.get(name) and after[name] != before[name]]
+    missing = [*sorted((added | freed) - own), *wider]
     if missing:
         raise PolicyDenied(
             f"without sudo a role gives no more than you have yourself: {', '.join(missing)}",
