@@ -121,3 +121,16 @@ def test_who_may_not_exchange_is_refused_and_a_proof_that_has_ended_counts_no_mo
             assert (await exchange(subject_token=late)).status == 400
 
     scene(scenario)
+
+
+def test_nobody_acts_for_a_person_whose_entity_is_disabled():
+    async def scenario(ask, issuer, exchange, _vault):
+        proof = issuer.sign(email="ann@x.test")
+        person = (await ask("POST", "auth/jwt/login", {"jwt": proof}, token="")).json["auth"]["entity_id"]
+        assert (await ask("POST", f"identity/entity/id/{person}", {"disabled": True})).status == 204
+        assert (await exchange()).status == 403
+        assert (await exchange(subject_token=issuer.sign(email="bob@x.test"))).status == 200
+        assert (await ask("POST", f"identity/entity/id/{person}", {"disabled": False})).status == 204
+        assert (await exchange()).status == 200
+
+    scene(scenario)

@@ -79,7 +79,7 @@ async def enter(vault: Vault, state: OrgState, mount: Mount, login: Login) -> st
         book = Book(vault.orgs.identities(state.org.id))
         entity = await _entered(book, place_of(mount), login, vault.clock.now())
         if entity.disabled:
-            raise PolicyDenied("permission denied", "the entity is disabled: ask who may enable it")
+            raise _disabled()
         try:
             await book.commit()
         except Conflict:
@@ -88,6 +88,13 @@ async def enter(vault: Vault, state: OrgState, mount: Mount, login: Login) -> st
         else:
             return entity.id
     return ""
+
+
+async def require_enabled(vault: Vault, state: OrgState, mount: Mount, login: Login) -> None:
+    """Raises ``PolicyDenied`` when who is proved by a login at a mount, and does not log in, is a disabled entity."""
+    entity = await Book(vault.orgs.identities(state.org.id)).entity_of(mount.accessor, login.alias)
+    if entity is not None and entity.disabled:
+        raise _disabled()
 
 
 async def leave(vault: Vault, state: OrgState, path: str, name: str) -> None:
@@ -148,3 +155,7 @@ def _with_metadata(entity: Entity, place: Place, login: Login, now: float) -> En
 async def _external(book: Book, place: Place, names: Iterable[str]) -> tuple[str, ...]:
     """Those of the names that an external group of the mount has."""
     return tuple([name for name in sorted({*names}) if await book.group_of(place.accessor, name) is not None])
+
+
+def _disabled() -> PolicyDenied:
+    return PolicyDenied("permission denied", "the entity is disabled: ask who may enable it")

@@ -17,6 +17,7 @@ from keyhole.core.request import Operation, Reply
 from keyhole.crypto.foreign_jwt import unverified_claims
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.identity import standing
+from keyhole.vault.identity.entering import require_enabled
 from keyhole.vault.sys.token_create import grant_of
 from keyhole.vault.sys.tokens import own_parent
 from keyhole.vault.tokens import MOUNT, Grant
@@ -83,6 +84,7 @@ class _Handlers:
         reply = await target.handler(asking, Call(Operation.CREATE, f"{mount.path}login", {}, body, call.remote))
         if reply is None or reply.login is None or not reply.login.name:
             raise PolicyDenied("permission denied", "the subject_token was not proved")
+        await require_enabled(self._vault, state, mount, reply.login)
         return reply.login
 
 
