@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied, Unauthenticated
-from keyhole.core.request import Request
+from keyhole.core.request import Operation, Request
 from keyhole.testing import open_vault
 from keyhole.vault import devices
 from keyhole.vault.devices import NoDeviceWrote, lane
@@ -94,6 +94,34 @@ def test_refusals_of_callers_and_of_strangers_are_entries_too(tmp_path):
         assert "error" not in asked
         assert failed["error"]
         assert token not in file.read_text()
+
+    play(scenario)
+
+
+def test_no_number_that_may_be_a_value_is_in_clear_whatever_became_of_the_request(tmp_path):
+    file = tmp_path / "audit.log"
+
+    async def ask(vault, path, data, token=None, wrap_ttl=0):
+        credential = (vault.token if token is None else token).encode()
+        request = Request(credential, Operation.UPDATE, path, data, wrap_ttl=wrap_ttl)
+        with contextlib.suppress(KeyholeError):
+            await vault.node.handle(request)
+
+    async def scenario(vault):
+        await vault.ask("update", "sys/auth/userpass", {"type": "userpass"})
+        await vault.ask("update", "sys/mounts/totp", {"type": "totp"})
+        narrow = (await vault.ask("update", "auth/token/create", {"policies": ["default"]})).auth["client_token"]
+        await enable(vault, "f", "file", file_path=str(file))
+        await ask(vault, "secret/data/x", {"data": {"pin": 271828}}, narrow)
+        await ask(vault, "secret/data/x", {"data": {"pin": 271828}}, "hvs.unknown")
+        await ask(vault, "sys/wrapping/wrap", {"pin": 271828}, wrap_ttl=60)
+        await ask(vault, "auth/userpass/users/bob", {"password": 271828})
+        await ask(vault, "auth/userpass/login/bob", {"password": 271828}, "")
+        await ask(vault, "totp/code/bob", {"code": 271828})
+        assert len(entries(file)) >= 12
+        assert "271828" not in file.read_text()
+        await ask(vault, "auth/token/create", {"policies": ["default"], "ttl": 271828})
+        assert entries(file)[-1]["request"]["data"]["ttl"] == 271828
 
     play(scenario)
 

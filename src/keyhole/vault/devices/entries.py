@@ -2,7 +2,8 @@
 
 Texts within data and answers, tokens and accessors become ``hmac-sha256:`` and HMAC-SHA256 under the device's own salt,
 so that who knows a value can look for it (``sys/audit-hash``) and nobody can read it. Numbers, booleans and names of
-fields stay; but a number that is somebody's value is hashed too, as its JSON. An entry is one line of ASCII.
+fields stay; but a number that may be somebody's value is hashed too, as its JSON: in an answer that is secret, and in
+requests to all mounts but those that are sent settings only. An entry is one line of ASCII.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from keyhole.crypto.mac import MacKey
 
 _PREFIX = "hmac-sha256:"
 _DEPTH = 64
-_HOLDERS = frozenset({"kv", "cubbyhole"})  # mounts that keep what is sent: every leaf of it may be a secret
+_SETTINGS = frozenset({"system", "token", "identity", "services", "agents", "approvals"})
+_WRAP = "sys/wrapping/wrap"
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 _PLAIN_AUTH = ("display_name", "policies", "token_policies", "identity_policies", "metadata", "entity_id", "token_type")
 
@@ -129,7 +131,7 @@ def _request(style: Style, seen: Seen) -> dict[str, Any]:
         "client_token_accessor": style.accessor(seen.caller.accessor) if seen.caller is not None else "",
         "namespace": {"id": org_id, **({"path": f"{name}/"} if name else {})},
         "path": clip(seen.path),
-        "data": _fields(style, data, seen.plain_request, all_of_it=seen.mount.get("mount_type") in _HOLDERS),
+        "data": _fields(style, data, seen.plain_request, all_of_it=not _is_settings(seen)),
         "remote_address": request.remote,
         "wrap_ttl": request.wrap_ttl,
         "headers": _headers(style, seen),
@@ -137,6 +139,11 @@ def _request(style: Style, seen: Seen) -> dict[str, Any]:
     if isinstance(request.credential, bytes) and request.credential:
         found["client_token"] = style.hashed(request.credential)
     return {key: value for key, value in found.items() if value}
+
+
+def _is_settings(seen: Seen) -> bool:
+    """Whether a number in the request is none of a secret's, a code or a password. Of a refused one nobody knows."""
+    return seen.mount.get("mount_type") in _SETTINGS and seen.path != _WRAP
 
 
 def _headers(style: Style, seen: Seen) -> dict[str, list[str]]:
