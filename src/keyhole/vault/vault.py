@@ -372,7 +372,7 @@ class Vault:
         mount = state.mounts.at(_SECRETS)
         lend = mount.engine.lend
         if lend is None:
-            raise InternalError("the mount of secrets cannot lend")
+            raise NotFound(f"what is mounted at {_SECRETS} does not lend", "services lend from kv of version 2 there")
         context = self.context(state, caller, mount)
         return await open_loan(lend, context, service)
 
