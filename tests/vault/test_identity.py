@@ -296,3 +296,21 @@ def test_what_is_not_there_says_so(path):
             assert answer.headers["x-keyhole-hint"]
 
     play(scenario)
+
+
+@pytest.mark.parametrize("noun", ["entity", "group"])
+def test_an_id_in_the_body_leads_no_path_to_another_one(noun):
+    async def scenario(ask, _vault):
+        mine, other = await make(ask, noun, name="mine"), await make(ask, noun, name="other", metadata={"team": "red"})
+        text = f'path "identity/{noun}/name/mine" {{ capabilities = ["create", "update"] }}'
+        await ask("POST", "sys/policies/acl/narrow", {"policy": text})
+        narrow = (await ask("POST", "auth/token/create", {"policies": ["narrow"]})).json["auth"]["client_token"]
+        there = f"identity/{noun}/name/mine"
+        assert (await ask("POST", there, {"metadata": {"team": "blue"}}, token=narrow)).status in (200, 204)
+        await ask("DELETE", f"identity/{noun}/id/{mine['id']}")
+        answer = await ask("POST", there, {"id": other["id"], "metadata": {"team": "blue"}}, token=narrow)
+        assert answer.status == 400
+        found = await read(ask, f"{noun}/id/{other['id']}")
+        assert (found["name"], found["metadata"]) == ("other", {"team": "red"})
+
+    play(scenario)

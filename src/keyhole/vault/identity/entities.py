@@ -26,7 +26,7 @@ class _Handlers(Desk):
 
     async def write(self, context: Context, call: Call) -> Reply | None:
         data = {**call.data, **call.params}
-        name, entity_id, book = fields.text(data, "name"), fields.text(data, "id"), self.book(context)
+        name, entity_id, book = fields.text(data, "name"), fields.own_id(call), self.book(context)
         before = await book.entity(entity_id) if entity_id else None
         if entity_id and before is None:
             raise InvalidRequest("entity not found from id", "leave the id out to make a new one")

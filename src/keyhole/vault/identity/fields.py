@@ -30,9 +30,15 @@ def text(data: Mapping[str, Any], name: str, longest: int = LONGEST_NAME) -> str
     return value
 
 
-def flag_given(data: Mapping[str, Any], name: str) -> bool:
-    """Does the request say something of this field?"""
-    return data.get(name) is not None
+def own_id(call: Call) -> str:
+    """The id of what is written. A path that names it by name is what was allowed, and no id leads elsewhere from it.
+
+    Raises:
+        InvalidRequest: there is one besides the name in the path.
+    """
+    if "name" in call.params and call.data.get("id"):
+        raise InvalidRequest("the path names it already, and the id could be of another", "leave the id out")
+    return text({**call.data, **call.params}, "id")
 
 
 def metadata(data: Mapping[str, Any], name: str = "metadata") -> dict[str, str] | None:

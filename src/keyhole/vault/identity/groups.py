@@ -27,7 +27,7 @@ class _Handlers(Desk):
 
     async def write(self, context: Context, call: Call) -> Reply | None:
         data = {**call.data, **call.params}
-        name, group_id, book = fields.text(data, "name"), fields.text(data, "id"), self.book(context)
+        name, group_id, book = fields.text(data, "name"), fields.own_id(call), self.book(context)
         before = await book.group(group_id) if group_id else None
         if group_id and before is None:
             raise InvalidRequest("invalid group id", "leave the id out to make a new one")
