@@ -5,21 +5,39 @@ import functools
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 
+import pg_watchdog
+
 ROLE = "keyhole"
 _numbers = itertools.count()
+_watchdogs = []  # never waited for: they end after this process
+
+
+def _watch(folder):
+    """Have the server ended by somebody who outlives this process."""
+    watchdog = subprocess.Popen(
+        [sys.executable, pg_watchdog.__file__, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # what ends a group of processes does not end it with them
+    )
+    _watchdogs.append(watchdog)
 
 
 @functools.cache
 def _started():
-    """The superuser's URI. The server ends with this process."""
+    """The superuser's URI. The server ends with this process, also when it is killed."""
     folder = tempfile.mkdtemp(prefix="keyhole-pg-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _watch(folder)
     runtime = Path(folder, "run")
     runtime.mkdir(mode=0o700)
     os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
@@ -37,6 +55,13 @@ def _started():
         connection.execute(f"CREATE ROLE {ROLE} LOGIN")
         connection.execute(f"CREATE DATABASE vault OWNER {ROLE}")
     return uri
+
+
+def folder():
+    """Where the server keeps everything."""
+    with superuser("postgres") as connection:
+        [data] = connection.execute("SHOW data_directory").fetchone()
+    return Path(data).parent
 
 
 def socket_folder():
