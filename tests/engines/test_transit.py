@@ -93,7 +93,7 @@ def test_rotation_keeps_older_ciphertexts_until_they_are_disallowed_and_trimming
         {"min_encryption_version": 3},
         {"min_decryption_version": 2, "min_encryption_version": 1},
         {"min_decryption_version": -1},
-        {"auto_rotate_period": "1h"},
+        {"auto_rotate_period": "59m"},
     ],
 )
 def test_settings_that_contradict_the_versions_are_refused_and_change_nothing(settings):

@@ -37,6 +37,10 @@ MEMBERS = ("cubbyhole", "kv", "pki", "services", "ssh", "totp", "transit")
 SINGLE = ("cubbyhole", "services")  # every org has one, and no other
 
 
+Writing = tuple[str, bytes, int] | tuple[str, bytes, int, float | None]
+"""``(path, data, expected revision)``, and when it is due (seconds since the epoch) for an engine with ``due``."""
+
+
 class StorageView(Protocol):
     """The mount's storage as ``vault.storage.Storage`` gives it."""
 
@@ -51,11 +55,11 @@ class StorageView(Protocol):
 
     async def change(
         self,
-        writes: Sequence[tuple[str, bytes, int]] = (),
+        writes: Sequence[Writing] = (),
         deletes: Sequence[tuple[str, int]] = (),
         checks: Sequence[tuple[str, int]] = (),
     ) -> None:
-        """Writes ``(path, data, expected revision)``, deletes and checks ``(path, revision)``, all or nothing."""
+        """Writes, deletes and checks ``(path, revision)``, all or nothing."""
 
 
 class LeaseView(Protocol):
@@ -228,6 +232,7 @@ class Route:
 Lend = Callable[[Context, str, str], Awaitable[Secret]]
 Revoke = Callable[[Context, Lease], Awaitable[None]]
 Renew = Callable[[Context, Lease, int], Awaitable[None]]
+Due = Callable[[Context, str], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +245,9 @@ class Engine:
         lend: ``(context, path, field)`` to the value; never routed.
         revoke: takes back what was made under a lease; an engine without it can lease nothing. Never routed.
         renew: ``(context, lease, ttl)`` makes it live that many seconds from now; the lease says when that ends.
+        due: ``(context, path)`` does what an entry of its storage was due for, and moves it to another time or removes
+            it; returns the path below the mount that this amounts to, empty when somebody else did it. Several nodes
+            may call it at once. Never routed.
         configures: what it stores is compiled per org.
         options: shown in ``sys/mounts``.
     """
@@ -249,6 +257,7 @@ class Engine:
     lend: Lend | None = None
     revoke: Revoke | None = None
     renew: Renew | None = None
+    due: Due | None = None
     configures: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
 

@@ -162,7 +162,7 @@ class Storage:
 
     async def change(
         self,
-        writes: Sequence[tuple[str, bytes, int]] = (),
+        writes: Sequence[tuple[str, bytes, int] | tuple[str, bytes, int, float | None]] = (),
         deletes: Sequence[tuple[str, int]] = (),
         checks: Sequence[tuple[str, int]] = (),
     ) -> None:

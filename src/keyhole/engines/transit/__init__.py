@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from keyhole.core.errors import InvalidRequest
 from keyhole.core.numbers import parse_count
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Engine, Field, Handler, Route
@@ -14,18 +15,34 @@ from keyhole.engines.transit import importing, manage, messages, signing
 from keyhole.engines.transit.fields import hidden
 
 _MAX_RANDOM = 128 * 1024
+_SOURCES = ("platform", "seal", "all")
+_CACHE = "cache"
+_SMALLEST_CACHE = 10
 
 
 async def random_bytes(_context: Context, call: Call) -> Reply:
-    """Random bytes from the operating system."""
+    """Random bytes from the operating system, whatever source is named: a vault has no other."""
+    source = call.params.get("source") or call.data.get("source") or "platform"
+    if source not in _SOURCES:
+        raise InvalidRequest(f"unsupported entropy source {str(source)[:40]!r}", f"use one of {', '.join(_SOURCES)}")
     asked = call.params.get("count") or call.data.get("bytes") or 32
     data = os.urandom(parse_count(asked, "bytes", least=1, most=_MAX_RANDOM))
     return Reply({"random_bytes": hidden(signing.formatted(call, data, "base64"))})
 
 
-async def cache_config(_context: Context, _call: Call) -> Reply:
+async def read_cache_config(context: Context, _call: Call) -> Reply:
     """Vault caches keys here; the size 0 is its word for no limit. Keyhole keeps none in clear between requests."""
-    return Reply({"size": 0})
+    item = await context.storage.get_one(_CACHE)
+    return Reply({"size": 0 if item.data is None else int(item.data)})
+
+
+async def write_cache_config(context: Context, call: Call) -> None:
+    """Keeps the size, for who compares it with what he wrote."""
+    size = parse_count(call.data.get("size") or 0, "size", most=10**9)
+    if 0 < size < _SMALLEST_CACHE:
+        raise InvalidRequest(f"size must be 0 or a value greater or equal to {_SMALLEST_CACHE}")
+    item = await context.storage.get_one(_CACHE)
+    await context.storage.change([(_CACHE, str(size).encode(), item.revision)])
 
 
 _CONTEXT = Field("context", "base64; needed by derived keys")
@@ -52,6 +69,7 @@ _IMPORT = (
 _SETTINGS = (
     Field("exportable", "the key may leave; cannot be taken back"),
     Field("allow_plaintext_backup", "the key may be backed up; cannot be taken back"),
+    Field("auto_rotate_period", "add a version so long after the latest; an hour at least, 0 for never", "duration"),
 )
 
 
@@ -160,7 +178,7 @@ ENGINE = Engine(
         ),
         *(
             _write(pattern, random_bytes, "Random bytes.", Field("bytes", "how many"), Field("format", "base64 or hex"))
-            for pattern in ("random", "random/{count}")
+            for pattern in ("random", "random/{count}", "random/{source}/{count}")
         ),
         *(
             Route(pattern, {Operation.READ: manage.export}, help="The key itself, when it is exportable.")
@@ -177,6 +195,12 @@ ENGINE = Engine(
             )
             for pattern in ("restore", "restore/{name}")
         ),
-        Route("cache-config", {Operation.READ: cache_config}, help="How many keys are cached."),
+        Route(
+            "cache-config",
+            {Operation.READ: read_cache_config, Operation.CREATE: write_cache_config},
+            fields=(Field("size", "kept; nothing is cached", "integer"),),
+            help="How many keys Vault would cache.",
+        ),
     ),
+    due=manage.rotate_due,
 )

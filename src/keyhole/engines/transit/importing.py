@@ -69,11 +69,14 @@ def _unwrap(private: bytes, blob: bytes, name: str, kind: str) -> Material:
 async def import_key(context: Context, call: Call) -> None:
     """Makes a key of what was brought; it is rotated only where ``allow_rotation`` says so."""
     key = new_key(call.params["name"], call.data)
+    rotatable = parse_flag(call.data.get("allow_rotation") or False, "allow_rotation")
+    if key.auto_rotate and not rotatable:
+        raise InvalidRequest("allow_rotation must be set to true if auto-rotation is enabled")
     if await keys.find(context, key.name) is not None:
         raise InvalidRequest("the import path cannot be used with an existing key", "use import_version")
     material = await _brought(context, call, key.type)
     key.imported = True
-    key.rotatable = parse_flag(call.data.get("allow_rotation") or False, "allow_rotation")
+    key.rotatable = rotatable
     key.size = len(material.key) if key.type == "hmac" else key.size
     await keys.save_new(context, key, material)
 

@@ -17,7 +17,7 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest
 from keyhole.crypto import asymmetric
 from keyhole.crypto.message import CIPHERS
-from keyhole.engines import Context
+from keyhole.engines import Context, Writing
 from keyhole.engines.transit.fields import decode, encode, split
 
 TYPES = (*CIPHERS, *asymmetric.KINDS, "hmac")
@@ -56,6 +56,7 @@ class Key:
     Attributes:
         imported: it was made elsewhere.
         rotatable: versions may be made here.
+        auto_rotate: seconds after which the latest version is followed by another one; 0 for never.
         versions: by number as text, each with ``created`` (seconds since the epoch) and ``public`` (text).
         material: of the latest version.
         revision: of the entry; what a write must expect.
@@ -73,6 +74,7 @@ class Key:
     min_decryption: int = 1
     min_encryption: int = 0
     min_available: int = 0
+    auto_rotate: int = 0
     size: int = _HMAC_SIZE
     latest: int = 0
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -93,6 +95,18 @@ class Key:
     def slow(self) -> bool:
         """Is one operation worth a thread?"""
         return self.type in asymmetric.RSA_BITS or self.type in asymmetric.CURVES
+
+    @property
+    def next_rotation(self) -> float | None:
+        """When it is due for another version, in seconds since the epoch."""
+        if not self.auto_rotate:
+            return None
+        return float(self.versions[str(self.latest)]["created"]) + self.auto_rotate
+
+    @property
+    def full(self) -> bool:
+        """Has it as many versions as may be?"""
+        return self.latest - max(self.min_available, 1) + 1 >= MAX_VERSIONS
 
     def encode(self) -> bytes:
         """As it is stored; its name is its path."""
@@ -190,9 +204,9 @@ async def material(context: Context, key: Key, numbers: Sequence[int]) -> dict[i
 
 async def save_new(context: Context, key: Key, added: Material) -> None:
     """Store the key with one more version; the one that was the latest is archived."""
-    if key.latest - max(key.min_available, 1) + 1 >= MAX_VERSIONS:
+    if key.full:
         raise InvalidRequest(f"the key has {MAX_VERSIONS:,} versions", "trim those that nothing needs any more")
-    writes: list[tuple[str, bytes, int]] = []
+    writes: list[Writing] = []
     if key.latest:
         path = f"v/{key.latest}/{key.name}"
         item = await context.storage.get_one(path)
@@ -200,13 +214,15 @@ async def save_new(context: Context, key: Key, added: Material) -> None:
     key.latest += 1
     key.material = added.as_data()
     key.versions[str(key.latest)] = describe_version(key.type, added, context.now)
-    writes.append((f"p/{key.name}", key.encode(), key.revision))
+    writes.append((f"p/{key.name}", key.encode(), key.revision, key.next_rotation))
     await context.storage.change(writes)
 
 
-async def save(context: Context, key: Key, deletes: Sequence[tuple[str, int]] = ()) -> None:
-    """Store settings that were changed."""
-    await context.storage.change([(f"p/{key.name}", key.encode(), key.revision)], deletes)
+async def save(
+    context: Context, key: Key, deletes: Sequence[tuple[str, int]] = (), *, due: float | None = None
+) -> None:
+    """Store settings that were changed; ``due`` puts its rotation off until then."""
+    await context.storage.change([(f"p/{key.name}", key.encode(), key.revision, due or key.next_rotation)], deletes)
 
 
 async def archived(context: Context, name: str, numbers: Sequence[int]) -> list[tuple[str, int]]:

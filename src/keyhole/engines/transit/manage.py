@@ -10,18 +10,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.request import Reply
 from keyhole.core.times import format_time
 from keyhole.crypto import asymmetric
 from keyhole.crypto.message import CIPHERS
-from keyhole.engines import Call, Context
+from keyhole.engines import Call, Context, Writing
 from keyhole.engines.transit import keys
 from keyhole.engines.transit.fields import hidden, text_of
 from keyhole.engines.transit.keys import MAX_VERSIONS, TYPES, Key, Material
 
 _BACKUP = "keyhole-transit-1"
 _END_OF_TIME = 10**11  # seconds; the year 5138
+_SHORTEST_ROTATION = 3600  # seconds
 _EXPORTS = ("encryption-key", "signing-key", "hmac-key", "public-key")
 
 
@@ -30,9 +32,13 @@ def _flag(data: Mapping[str, Any], name: str, default: bool) -> bool:  # noqa: F
     return default if value is None else parse_flag(value, name)
 
 
-def _refuse_rotation_by_time(data: Mapping[str, Any]) -> None:
-    if data.get("auto_rotate_period") not in {None, 0, "0", "0s", ""}:
-        raise InvalidRequest("auto_rotate_period is not supported", "call keys/NAME/rotate from a timer")
+def parse_rotation(data: Mapping[str, Any], default: int = 0) -> int:
+    """Seconds between rotations, 0 for none. Raises ``InvalidRequest``."""
+    value = data.get("auto_rotate_period")
+    period = default if value is None else parse_duration(value, name="auto_rotate_period")
+    if 0 < period < _SHORTEST_ROTATION:
+        raise InvalidRequest("auto rotate period must be 0 to disable or at least an hour", "write like 720h")
+    return period
 
 
 def new_key(name: str, data: Mapping[str, Any]) -> Key:
@@ -40,7 +46,6 @@ def new_key(name: str, data: Mapping[str, Any]) -> Key:
     kind = text_of(data, "type") or "aes256-gcm96"
     if kind not in TYPES:
         raise InvalidRequest(f"unknown key type {kind[:40]}", f"use one of {', '.join(TYPES)}")
-    _refuse_rotation_by_time(data)
     key = Key(
         keys.parse_key_name(name),
         kind,
@@ -48,6 +53,7 @@ def new_key(name: str, data: Mapping[str, Any]) -> Key:
         convergent=_flag(data, "convergent_encryption", default=False),
         exportable=_flag(data, "exportable", default=False),
         plaintext_backup=_flag(data, "allow_plaintext_backup", default=False),
+        auto_rotate=parse_rotation(data),
         size=parse_count(data.get("key_size") or 32, "key_size", least=32, most=512),
     )
     if key.derived and not keys.can_derive(kind):
@@ -90,7 +96,7 @@ async def read(context: Context, call: Call) -> Reply:
         "deletion_allowed": key.deletion_allowed,
         "exportable": key.exportable,
         "allow_plaintext_backup": key.plaintext_backup,
-        "auto_rotate_period": 0,
+        "auto_rotate_period": key.auto_rotate,
         "imported_key": key.imported,
         "keys": {n: _shown(key, n) for n in key.versions if int(n) >= key.min_decryption},
         "latest_version": key.latest,
@@ -142,6 +148,18 @@ async def rotate(context: Context, call: Call) -> None:
     await keys.save_new(context, key, await asyncio.to_thread(keys.generate, key.type, key.size))
 
 
+async def rotate_due(context: Context, path: str) -> str:
+    """Adds a version to a key whose time has come; of several nodes that try it one does."""
+    key = await keys.find(context, path.removeprefix("p/"))
+    if key is None or key.next_rotation is None or key.next_rotation > context.now:
+        return ""
+    if key.full:
+        await keys.save(context, key, due=context.now + key.auto_rotate)
+        raise InvalidRequest("the key has as many versions as may be", "trim those that nothing needs any more")
+    await keys.save_new(context, key, await asyncio.to_thread(keys.generate, key.type, key.size))
+    return f"keys/{key.name}/rotate"
+
+
 def _configure(key: Key, data: Mapping[str, Any]) -> list[str]:
     warnings = []
     least = key.min_decryption
@@ -176,8 +194,11 @@ async def configure(context: Context, call: Call) -> Reply:
     """Sets which versions count, and what may be done with the key."""
     name = call.params["name"]
     key = await keys.load(context, name, f"no existing key named {name} could be found")
-    _refuse_rotation_by_time(call.data)
+    period = parse_rotation(call.data, key.auto_rotate)
+    if period and not key.rotatable:
+        raise InvalidRequest(f"imported key {key.name} does not allow rotation", "use keys/NAME/import_version")
     warnings = _configure(key, call.data)
+    key.auto_rotate = period
     await keys.save(context, key)
     return Reply(warnings=warnings)
 
@@ -278,7 +299,7 @@ async def restore(context: Context, call: Call) -> None:
         for path, revision in await keys.archived(context, key.name, old)
         if int(path.split("/")[1]) not in held or int(path.split("/")[1]) == key.latest
     ]
-    writes = [(f"p/{key.name}", key.encode(), key.revision)]
+    writes: list[Writing] = [(f"p/{key.name}", key.encode(), key.revision, key.next_rotation)]
     for number in sorted(held.keys() - {key.latest}):
         path = f"v/{number}/{key.name}"
         item = await context.storage.get_one(path)
@@ -295,6 +316,7 @@ def _read_backup(text: str, name: str) -> tuple[Key, dict[int, Material]]:
         policy = document["policy"]
         settings: dict[str, Any] = {field: parse_flag(policy[field], field) for field in _FLAGS}
         settings |= {field: parse_count(policy[field], field, most=10**9) for field in _COUNTS}
+        settings["auto_rotate"] = parse_rotation({"auto_rotate_period": policy.get("auto_rotate")})
         key = Key(keys.parse_key_name(name or str(document["name"])), str(policy["type"]), **settings)
         held = {int(number): Material.from_data(data) for number, data in document["materials"].items()}
         created = {number: float(policy["versions"][str(number)]["created"]) for number in held}

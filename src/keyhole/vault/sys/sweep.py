@@ -1,4 +1,4 @@
-"""What ends by itself: tokens, leases and counts past their time, found by the store's index of due entries.
+"""What ends or happens by itself when it is due: tokens, leases, counts, and work of engines; the store finds it.
 
 A step that fails leaves its entry due, so the next sweep, of this node or another, does it again.
 """
@@ -15,6 +15,7 @@ from keyhole.vault.leases import MOUNT as LEASES
 from keyhole.vault.mount_table import MOUNT as MOUNTS
 from keyhole.vault.orgs import MOUNT as ORGS
 from keyhole.vault.storage import Change, Storage
+from keyhole.vault.sys.chores import Chore, Chores
 from keyhole.vault.sys.leaving import remove_org
 from keyhole.vault.sys.tokens import end_tokens
 from keyhole.vault.sys.unmounting import remove_disabled
@@ -30,6 +31,7 @@ class Sweeper:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
+        self._chores = Chores(vault)
         self._stuck = 0  # due entries that the last sweep could not end; they must not hide the others
 
     async def sweep(self) -> int:
@@ -37,6 +39,7 @@ class Sweeper:
         vault = self._vault
         ended, stuck = 0, 0
         leases: dict[str, list[str]] = {}
+        chores: list[Chore] = []
         for key in await vault.store.due(vault.clock.now(), _BATCH + self._stuck):
             if key.startswith(HANDOVER):
                 await self._drop(key)
@@ -46,7 +49,7 @@ class Sweeper:
             if org_id == SYSTEM and mount == ORGS and (leaving := vault.orgs.leaving(key)):
                 stuck += not await remove_org(vault, leaving, again=True)
                 continue
-            if org_id == SYSTEM or mount not in {TOKENS, LEASES, MOUNTS, *_PASSING}:
+            if org_id == SYSTEM:
                 stuck += 1
                 continue
             try:
@@ -60,12 +63,17 @@ class Sweeper:
                 elif mount == TOKENS:
                     path = vault.storage(org_id, TOKENS).path(key)
                     ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
-                else:
+                elif mount in _PASSING:
                     await _remove(vault.storage(org_id, mount), key)
+                else:
+                    stuck += 1
+                    if (made := next((each for each in state.mounts if each.id == mount), None)) is not None:
+                        chores.append(self._chores.of_engine(state, made, key))
             except (Conflict, IntegrityError):  # one that cannot be ended does not keep the others
                 stuck += 1
         for org_id, keys in leases.items():
             stuck += await self._take(org_id, keys)
+        self._chores.start(chores)
         self._stuck = min(stuck, _BATCH * 100)
         return ended
 
