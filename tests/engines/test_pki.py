@@ -287,6 +287,8 @@ def test_authorities_are_brought_with_their_keys(tmp_path):
         brought = await pki("config/ca", pem_bundle=old + pem.read_text())
         [issuer], [name] = brought["imported_issuers"], brought["imported_keys"]
         assert brought["mapping"] == {issuer: name}
+        endless = await refusal(pki("config/ca", pem_bundle="-----BEGIN A-----\n" * 58_000))  # each is looked for once
+        assert endless.reason == "the bundle has a block without an end"
         again = await pki("issuers/import/bundle", pem_bundle=key.read_text() + pem.read_text())
         assert (again["existing_issuers"], again["existing_keys"], again["imported_issuers"]) == ([issuer], [name], [])
         assert (await pki.read("config/issuers"))["default"] == issuer

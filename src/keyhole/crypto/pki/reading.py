@@ -15,7 +15,7 @@ from keyhole.crypto.pki.keys import KeyInfo, PublicKey, kind_of, public_der
 from keyhole.crypto.pki.making import EXTENDED_USAGES, USAGES
 from keyhole.crypto.pki.names import AltNames, Subject, read_alt_names, read_subject
 
-_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s.+?-----END \1-----", re.DOTALL)
+_BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,64})-----\s")
 _MOST_BLOCKS = 32
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
@@ -86,12 +86,18 @@ class RequestInfo:
 def read_pem_bundle(text: str) -> tuple[list[str], list[str]]:
     """The certificates and the private keys in a text of PEM blocks. Raises ``InvalidRequest``."""
     certificates, keys = [], []
-    for match in _BLOCK.finditer(text):
-        label = match[1]
+    position = 0
+    while (begin := _BEGIN.search(text, position)) is not None:
+        label, end = begin[1], f"-----END {begin[1]}-----"
+        found = text.find(end, begin.end())
+        if found < 0:  # said at once: to look for the end of each block anew is a way to keep us busy
+            raise InvalidRequest("the bundle has a block without an end", "send the whole text")
+        position = found + len(end)
+        block = f"{text[begin.start() : position]}\n"
         if label == "CERTIFICATE":
-            certificates.append(match[0] + "\n")
+            certificates.append(block)
         elif label.endswith("PRIVATE KEY"):
-            keys.append(match[0] + "\n")
+            keys.append(block)
         elif label != "EC PARAMETERS":
             raise InvalidRequest("the bundle has a block that is neither certificate nor private key")
         if len(certificates) + len(keys) > _MOST_BLOCKS:
