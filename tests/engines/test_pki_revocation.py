@@ -5,6 +5,8 @@ import base64
 from urllib.parse import quote
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from engines.mounting import mount
 from engines.pki_world import Pki, openssl, verifies, with_pki
@@ -269,3 +271,42 @@ def test_openssl_asks_about_single_certificates(tmp_path):
             assert other["issuer_id"], "the one that is left is another one"
 
     asyncio.run(scenario())
+
+
+def test_whoever_asks_about_a_certificate_does_not_make_us_check_our_own_key_anew(monkeypatch, tmp_path):
+    loads = []
+    real = serialization.load_der_private_key
+
+    def load(data, password, **options):
+        loads.append(options.get("unsafe_skip_rsa_key_validation", False))
+        return real(data, password, **options)
+
+    async def scenario():
+        async with asking() as (ask, vault):
+            await mount(vault, "pki", "pki")
+            root = await Pki(vault).root(key_type="rsa")
+            (tmp_path / "root.pem").write_text(root["certificate"])
+            about = ["ocsp", "-issuer", tmp_path / "root.pem", "-serial", "0x11", "-reqout", tmp_path / "asked.der"]
+            assert openssl(*about)[0]
+            der = (tmp_path / "asked.der").read_bytes()
+            monkeypatch.setattr(serialization, "load_der_private_key", load)
+            assert (await ask("POST", "pki/ocsp", raw=der, token=None, headers=OCSP)).status == 200
+
+    asyncio.run(scenario())
+    assert loads == [True]
+
+
+def test_numbers_that_make_no_key_are_not_taken_for_one():
+    whole = rsa.generate_private_key(65537, 2048).private_numbers()
+    other = rsa.generate_private_key(65537, 2048).private_numbers()
+    broken = rsa.RSAPrivateNumbers(
+        whole.p, whole.q, other.d, whole.dmp1, whole.dmq1, whole.iqmp, whole.public_numbers
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    pem = broken.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+    async def scenario(pki, _clock):
+        assert (await refusal(pki("keys/import", pem_bundle=pem))).code == "invalid_request"
+
+    with_pki(scenario)

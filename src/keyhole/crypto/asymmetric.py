@@ -10,7 +10,7 @@ import base64
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import (
@@ -89,7 +89,7 @@ def derive_ed25519(private: bytes, context: bytes) -> bytes:
 
 def check(kind: str, private: bytes) -> None:
     """Raises ``InvalidRequest`` unless the key is one of this kind."""
-    key = _load(private)
+    key = _load(private, ours=False)
     if isinstance(key, ed25519.Ed25519PrivateKey):
         fits = kind == "ed25519"
     elif isinstance(key, ec.EllipticCurvePrivateKey):
@@ -192,16 +192,17 @@ def unwrap(private: bytes, blob: bytes, hash_name: str) -> bytes:
 
 def normalised(private: bytes) -> bytes:
     """A private key in PKCS #8 as this module writes it. Raises ``InvalidRequest`` when it is none."""
-    return _to_der(_load(private))
+    return _to_der(_load(private, ours=False))
 
 
 _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 
 
-def _load(private: bytes) -> _PrivateKey:
+def _load(private: bytes, *, ours: bool = True) -> _PrivateKey:
+    """Whether the numbers of an RSA key fit together takes up to a second: asked of what others bring, once."""
     try:
-        key = serialization.load_der_private_key(private, None)
-    except (ValueError, TypeError):
+        key = serialization.load_der_private_key(private, None, unsafe_skip_rsa_key_validation=ours)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidRequest("this is not a private key in PKCS #8") from None
     if not isinstance(key, _PrivateKey):
         raise InvalidRequest("this kind of private key is not known")

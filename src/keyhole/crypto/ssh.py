@@ -104,7 +104,7 @@ def normalised(private: bytes) -> bytes:
     Raises:
         InvalidRequest: it is none, or of a kind that is not used here.
     """
-    key = _load(private)
+    key = _load(private, ours=False)
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size < RSA_SIZES[0]:
         raise InvalidRequest(f"the RSA key has fewer than {RSA_SIZES[0]} bits", "use ssh-ed25519")
     return _to_pem(key)
@@ -208,14 +208,15 @@ def _first_string(blob: bytes) -> bytes:
     return blob[4 : 4 + size]
 
 
-def _load(private: bytes) -> _PrivateKey:
+def _load(private: bytes, *, ours: bool = True) -> _PrivateKey:
+    """Whether the numbers of an RSA key fit together takes up to a second: asked of what others bring, once."""
     load = (
         serialization.load_ssh_private_key
         if b"BEGIN OPENSSH PRIVATE KEY" in private
         else serialization.load_pem_private_key
     )
     try:
-        key = load(private, None)
+        key = load(private, None, unsafe_skip_rsa_key_validation=ours)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidRequest(
             "this is not a private key in PEM without a passphrase", "write it with ssh-keygen -p -N ''"

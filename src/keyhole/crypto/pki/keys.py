@@ -56,11 +56,17 @@ def kind_of(key: PublicKey) -> KeyInfo:
     return KeyInfo("ed25519", 0)
 
 
-def load_private(private: bytes) -> PrivateKey:
-    """A private key in DER, or in PEM without a passphrase. Raises ``InvalidRequest``."""
+def load_private(private: bytes, *, ours: bool = True) -> PrivateKey:
+    """A private key in DER, or in PEM without a passphrase. Raises ``InvalidRequest``.
+
+    Args:
+        private: the key.
+        ours: it was made or looked at here, and sealed. Whether the numbers of an RSA key fit together, which takes up
+            to a second, is asked of others only: whoever asks by OCSP would keep us busy with it.
+    """
     load = serialization.load_pem_private_key if b"-----BEGIN" in private else serialization.load_der_private_key
     try:
-        key = load(private, None)
+        key = load(private, None, unsafe_skip_rsa_key_validation=ours)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidRequest("this is not a private key without a passphrase", "send it in PEM") from None
     if not isinstance(key, PrivateKey):
@@ -71,7 +77,7 @@ def load_private(private: bytes) -> PrivateKey:
 
 def read_private(pem: str) -> tuple[bytes, KeyInfo]:
     """A private key that was made elsewhere, in DER, and what it is."""
-    key = load_private(pem.encode())
+    key = load_private(pem.encode(), ours=False)
     der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return der, kind_of(key.public_key())
 
