@@ -397,6 +397,7 @@ def two_nodes(scenario, tmp_path):
         one, two = Node(await open_store(location, create=True)), Node(await open_store(location))
         try:
             made = (await Client(one)("PUT", "sys/init", {"secret_shares": 5, "secret_threshold": 3}, token=None)).json
+            await Client(one)("POST", "sys/mounts/secret", {"type": "kv-v2"}, token=made["root_token"])
             people, others = Team(one, Client(one), made), Team(two, Client(two), made)
             for key in people.keys[:3]:
                 await others.enter(key)

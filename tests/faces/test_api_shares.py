@@ -50,6 +50,8 @@ async def team(shares=5, threshold=3):
     try:
         made = await ask("PUT", "sys/init", {"secret_shares": shares, "secret_threshold": threshold}, token=None)
         assert made.status == 200, made.body
+        mounted = await ask("POST", "sys/mounts/secret", {"type": "kv-v2"}, token=made.json["root_token"])
+        assert mounted.status == 204, mounted.body
         yield Team(node, ask, made.json)
     finally:
         await node.close()
@@ -281,3 +283,22 @@ def test_shares_that_arrive_together_open_it_once():
         assert sum(record.operation == "unseal" for record in found) == 1
 
     play(scenario)
+
+
+def test_a_vault_that_a_client_of_vault_makes_has_no_secrets_mounted_until_it_mounts_them():
+    async def scenario():
+        for body, there in (
+            ({"secret_shares": 1, "secret_threshold": 1}, False),
+            ({"seal": "passphrase", "passphrase": "correct horse battery"}, True),
+        ):
+            node = Node(await open_store("memory:", create=True))
+            ask = Client(node)
+            root = (await ask("PUT", "sys/init", body, token=None)).json["root_token"]
+            assert ("secret/" in (await ask("GET", "sys/mounts", token=root)).json["data"]) is there
+            mounted = await ask("POST", "sys/mounts/secret", {"type": "kv"}, token=root)
+            assert mounted.status == (400 if there else 204)
+            written = await ask("POST", "secret/foo", {"zap": "zip"}, token=root)
+            assert written.status == (404 if there else 204), written.body
+            await node.close()
+
+    asyncio.run(scenario())

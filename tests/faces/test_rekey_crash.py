@@ -59,6 +59,7 @@ async def prepare(location):
     node = Node(await open_store(location, create=True))
     ask = Client(node)
     made = (await ask("PUT", "sys/init", {"secret_shares": 3, "secret_threshold": 2}, token=None)).json
+    assert (await ask("POST", "sys/mounts/secret", {"type": "kv-v2"}, token=made["root_token"])).status == 204
     await ask("POST", "secret/data/a", {"data": {"v": "kept"}}, token=made["root_token"])
     assert (await ask("POST", "sys/namespaces/acme", {}, token=made["root_token"])).status == 200
     await node.close()

@@ -164,7 +164,7 @@ class Mounts:
             raise UnsupportedOperation("unsupported operation")
         if mount is not None:
             raise NotFound("unsupported path", f"ask for help: GET /v1/{mount.path}?help=1")
-        raise NotFound(f"no handler for route '{path}'")
+        raise NotFound(f"no handler for route '{path}'", "GET sys/mounts says what is mounted")
 
     def _table(self, mount: Mount) -> list[tuple[re.Pattern[str], Route]]:
         """A mount's routes, compiled when it is first asked: a command asks one or two of them."""

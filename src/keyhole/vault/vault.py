@@ -229,6 +229,10 @@ class Vault:
             context.net = self.net
         return context
 
+    async def unmount_all(self) -> None:
+        """Leave the org root of a new vault with the mounts that every org has for good, and no ``secret/``."""
+        await self.tables.change(self.root_org, lambda table, _mounts: table.entries.clear())
+
     def mounts_of(self, caller: Caller) -> Mounts:
         """The mounts of the org of a caller who was authenticated in this same request."""
         state = self.compiled.last(caller.org_id)

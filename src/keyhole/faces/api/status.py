@@ -47,6 +47,8 @@ async def _init(
         token = await node.init(spec, secret, hand_out=shares.extend, recovery=recovery)
     except Conflict as error:  # as Vault answers it
         raise InvalidRequest(error.reason, error.hint) from None
+    if "seal" not in body:  # a client of Vault, which mounts at ``secret/`` what it wants there
+        await node.open_vault().unmount_all()
     keys, texts = in_both_forms(shares)
     data: dict[str, Any] = {"keys": keys, "keys_base64": texts, "root_token": token}
     if recovery != NO_RECOVERY:
