@@ -160,6 +160,27 @@ def test_the_certificate_of_a_client_comes_with_its_request(place, require):
     asyncio.run(main())
 
 
+def test_clients_that_leave_are_no_news(place, caplog):
+    async def empty(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def main():
+        server = ApiServer(empty)
+        _, port = await server.listen(HOST, 0, tls=place.served().context())
+        try:
+            reader, writer = await asyncio.open_connection(HOST, port, ssl=place.context())
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+            writer.close()
+            await writer.wait_closed()  # the server has said goodbye as well
+        finally:
+            await server.close(1)
+
+    asyncio.run(main())
+    assert caplog.messages == []
+
+
 def test_files_that_do_not_fit_together_change_nothing(place, caplog):
     served = place.served()
     context = served.context()

@@ -101,9 +101,9 @@ class Wire(asyncio.Protocol):
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """The peer ended its side; ours stays open until it is closed."""
+        """The peer ended its side; ours stays open until it is closed, unless it is TLS of the event loop."""
         self.input_ended()
-        return True
+        return self.transport.get_extra_info("sslcontext") is None
 
     def input_ended(self) -> None:
         """No further bytes will come: FIN, or close_notify under TLS."""
