@@ -359,6 +359,8 @@ def test_issuers_and_keys_have_names_defaults_and_ends():
             await refusal(pki("issuer/renamed/issue/web", common_name="a.example.com", ttl="1h"))
         ).code == "invalid_request"
         await pki.delete("issuer/second")
+        assert (await refusal(pki.read(f"issuer/{second['issuer_id']}"))).status == 500, "as Vault"
+        assert (await refusal(pki.read("issuer/second"))).status == 400
         assert sorted((await pki.list("issuers"))["keys"]) == sorted([first["issuer_id"], third["issuer_id"]])
         await pki.delete("root")
         for path in ("issuers", "keys"):

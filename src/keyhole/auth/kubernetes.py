@@ -25,7 +25,7 @@ from keyhole.core.parameters import glob_matches
 from keyhole.core.request import Operation, Reply
 from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto.foreign_jwt import Refused, key_of_pem, unverified_claims, verify
-from keyhole.engines import Call, Context, Engine, Field, Route
+from keyhole.engines import Call, Context, Engine, Field, InvalidForVault, Route
 
 _BOUNDS = JsonBounds(depth=16, string=65536, items=2000)
 _REVIEW = "/apis/authentication.k8s.io/v1/tokenreviews"
@@ -33,12 +33,6 @@ _ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9.-]{1,253}):([a-z0-9.-]{1,
 _ALIASES = ("serviceaccount_uid", "serviceaccount_name")
 _SKEW = Leeway(60, 60, 60)
 _MOST_PEMS = 16
-
-
-class _BadReviewer(InvalidRequest):
-    """The reviewer's token is none; Vault calls this a fault of its own."""
-
-    status = 500
 
 
 def _ca(value: Any, name: str) -> str:
@@ -100,8 +94,6 @@ def _check(role: dict[str, Any], _name: str) -> None:
     for name in ("bound_service_account_names", "bound_service_account_namespaces"):
         if not role[name]:
             raise InvalidRequest(f'"{name}" can not be empty', f'"{name}": ["NAME"]')
-    if role["bound_service_account_names"] == role["bound_service_account_namespaces"] == ["*"]:
-        raise InvalidRequest("service_account_names and service_account_namespaces can not both be '*'")
 
 
 ROLES = Roles(ROLE, _check)
@@ -128,6 +120,8 @@ class _Method:
                 config[each.name] = each.parse(call.data[each.name], each.name)
         if not config["kubernetes_host"]:
             raise InvalidRequest("no host provided", '"kubernetes_host": "https://HOST:6443"')
+        if config["disable_local_ca_jwt"] and not config["kubernetes_ca_cert"]:
+            raise InvalidRequest("kubernetes_ca_cert must be given when disable_local_ca_jwt is true")
         trusted = is_trusted(context, call)
         host = asked_host(config["kubernetes_host"], "kubernetes_host", trusted=trusted)
         reviewer = text(call.data.get("token_reviewer_jwt") or "", "token_reviewer_jwt")
@@ -135,7 +129,7 @@ class _Method:
             try:
                 unverified_claims(reviewer)
             except Refused as error:
-                raise _BadReviewer(error.reason, "token_reviewer_jwt is the token of a service account") from None
+                raise InvalidForVault(error.reason, "token_reviewer_jwt is the token of a service account") from None
         config |= {"token_reviewer_jwt": reviewer, "allow": [host] if trusted else []}
         await context.storage.change([("config", json.dumps(config).encode(), item.revision)])
 

@@ -41,6 +41,12 @@ Writing = tuple[str, bytes, int] | tuple[str, bytes, int, float | None]
 """``(path, data, expected revision)``, and when it is due (seconds since the epoch) for an engine with ``due``."""
 
 
+class InvalidForVault(InvalidRequest):
+    """A mistake of the client's that Vault calls a fault of its own: its clients wait for that status."""
+
+    status = 500
+
+
 class StorageView(Protocol):
     """The mount's storage as ``vault.storage.Storage`` gives it."""
 

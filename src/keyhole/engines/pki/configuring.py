@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,11 @@ from keyhole.core.fields import parse_switch, parse_text, parse_texts
 from keyhole.core.lease import parse_duration
 from keyhole.core.request import Operation, Reply
 from keyhole.crypto import pki
-from keyhole.engines import Call, Context
+from keyhole.engines import Call, Context, InvalidForVault
 from keyhole.engines.pki import revoking, store
 
 _SCHEMES = ("http://", "https://", "ldap://")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LEAST_CRL = 60  # seconds
 _BEHAVIOURS = ("err", "truncate", "permit")
 # Settings of Vault that have one value here, which clients may say as well.
@@ -164,8 +166,13 @@ def _shown_issuer(issuer: store.Issuer, issuers: Mapping[str, store.Issuer]) -> 
 
 async def read_issuer(context: Context, call: Call) -> Reply:
     """All about an issuer."""
-    issuers = await store.load_issuers(context)
-    issuer = await store.find_issuer(context, call.params["issuer"])
+    issuers, ref = await store.load_issuers(context), call.params["issuer"]
+    try:
+        issuer = await store.find_issuer(context, ref)
+    except InvalidRequest as error:
+        if _ID.fullmatch(ref):
+            raise InvalidForVault(error.reason, error.hint) from None
+        raise
     return Reply(_shown_issuer(issuer, issuers))
 
 

@@ -16,7 +16,7 @@ from keyhole.core.request import Reply
 from keyhole.core.times import format_time
 from keyhole.crypto import asymmetric
 from keyhole.crypto.message import CIPHERS
-from keyhole.engines import Call, Context, Writing
+from keyhole.engines import Call, Context, InvalidForVault, Writing
 from keyhole.engines.transit import keys
 from keyhole.engines.transit.fields import hidden, text_of
 from keyhole.engines.transit.keys import MAX_VERSIONS, TYPES, Key, Material
@@ -271,7 +271,7 @@ async def back_up(context: Context, call: Call) -> Reply:
     if not key.exportable:
         raise InvalidRequest("exporting is disallowed on the policy", 'POST keys/NAME/config {"exportable": true}')
     if not key.plaintext_backup:
-        raise InvalidRequest(
+        raise InvalidForVault(
             "plaintext backup is disallowed on the policy", 'POST keys/NAME/config {"allow_plaintext_backup": true}'
         )
     held = await keys.material(context, key, [int(n) for n in key.versions])
@@ -291,7 +291,7 @@ async def restore(context: Context, call: Call) -> None:
     force = _flag(call.data, "force", default=False)
     there = await keys.find(context, key.name)
     if there is not None and not force:
-        raise InvalidRequest(f'key "{key.name}" already exists', 'send {"force": true} to replace it')
+        raise InvalidForVault(f'key "{key.name}" already exists', 'send {"force": true} to replace it')
     key.revision = there.revision if there is not None else (await context.storage.get_one(f"p/{key.name}")).revision
     old = [int(n) for n in there.versions] if there is not None else []
     deletes = [

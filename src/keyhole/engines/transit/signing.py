@@ -39,6 +39,9 @@ def python_hash(name: str) -> str:
     return name.replace("sha2-", "sha").replace("-", "_")
 
 
+_SALT_NUMBERS = {"0": "auto", "-1": "hash"}  # as Vault's clients may say it; they are Go's numbers
+
+
 def scheme_of(key: Key, call: Call) -> Scheme:
     """How the request wants to sign or verify."""
     data = call.data
@@ -52,6 +55,7 @@ def scheme_of(key: Key, call: Call) -> Scheme:
     if marshaling not in {"asn1", "jws"}:
         raise InvalidRequest(f"invalid marshaling type {marshaling[:40]!r}", "use asn1 or jws")
     salt = str(data.get("salt_length") or "auto")
+    salt = _SALT_NUMBERS.get(salt, salt)
     if salt not in {"auto", "hash"} and not (salt.isascii() and salt.isdecimal() and len(salt) < 4):
         raise InvalidRequest("salt_length is auto, hash, or a number of bytes")
     if salt.isdecimal() and int(salt) > _MAX_SALT:
