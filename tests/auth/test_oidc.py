@@ -70,6 +70,16 @@ def test_where_a_login_cannot_begin_nothing_is_said():
     scene(scenario)
 
 
+def test_an_issuer_without_a_page_for_logins_gets_the_query_alone():
+    async def scenario(_ask, issuer, begin, _end):
+        document = {name: value for name, value in issuer.document().items() if name != "authorization_endpoint"}
+        issuer.answers["/.well-known/openid-configuration"] = (200, document)
+        assert (await begin()).startswith(f"?client_id={CLIENT[0]}&")
+        assert await begin(role="nobody") == ""
+
+    scene(scenario)
+
+
 def test_a_login_is_ended_once_by_whoever_began_it_and_soon():
     async def scenario(_ask, issuer, begin, end):
         back = issuer.authorize(await begin(client_nonce="mine"))
