@@ -124,6 +124,9 @@ def test_policies_say_what_a_token_may(vault, root, reader):
     root.sys.create_or_update_acl_policy("gone", 'path "x" { capabilities = ["read"] }')
     root.sys.delete_policy("gone")
     assert "gone" not in root.sys.list_policies()["data"]["policies"]
+    assert root.sys.delete_policy("['no', 'name']").status_code == 204
+    with pytest.raises(hvac.exceptions.InvalidPath):
+        root.sys.read_policy("['no', 'name']")
     with pytest.raises(hvac.exceptions.InvalidRequest, match="invalid capability"):
         root.sys.create_or_update_policy("bad", 'path "x" { capabilities = ["zap"] }')
     with pytest.raises(hvac.exceptions.Forbidden):

@@ -24,6 +24,8 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         return vault.storage(context.caller.org_id, policies.MOUNT, configures=True)
 
     async def read(context: Context, call: Call) -> Reply:
+        if not _can_be(call):
+            raise NotFound("there is no policy of that name", "keyhole policy list")
         name = _name(context, call)
         stored = {"text": _ROOT_TEXT} if name == ROOT else await policies.read(storage(context), name)
         if stored is None:
@@ -38,7 +40,8 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         await policies.write(storage(context), name, decoded(text))
 
     async def delete(context: Context, call: Call) -> None:
-        await policies.delete(storage(context), _name(context, call))
+        if _can_be(call):  # what cannot be is gone already
+            await policies.delete(storage(context), _name(context, call))
 
     async def names(context: Context, call: Call) -> Reply:
         keys = await policies.names(storage(context))
@@ -59,6 +62,15 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             Route(f"{prefix}/{{name...}}", one, fields=fields, help="A policy."),
         )
     )
+
+
+def _can_be(call: Call) -> bool:
+    """Whether a policy can have this name at all."""
+    try:
+        parse_policy_name(call.params["name"])
+    except InvalidRequest:
+        return False
+    return True
 
 
 def _name(context: Context, call: Call) -> str:
