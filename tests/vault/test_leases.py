@@ -602,3 +602,20 @@ def test_tokens_are_revoked_by_where_they_were_made():
         assert isinstance(await refusal(vault.ask("read", "auth/token/lookup-self", token=other)), Unauthenticated)
 
     lab_play(scenario)
+
+
+def test_a_path_that_is_allowed_leads_to_no_lease_but_its_own():
+    async def scenario(vault):
+        lab = Lab().mount(vault)
+        mine, other = [(await vault.ask("read", f"lab/creds/{name}")).lease.id for name in ("mine", "other")]
+        rule = 'path "sys/leases/+/lab/creds/mine/*" { capabilities = ["update"] }'
+        narrow = await policy_token(vault, rule)
+        for verb in ("revoke", "renew"):
+            for path in (mine, "lab/creds/mine/none"):
+                asked = vault.ask("update", f"sys/leases/{verb}/{path}", {"lease_id": other}, token=narrow)
+                assert isinstance(await refusal(asked), InvalidRequest)
+        assert len(lab.alive) == 2
+        await vault.ask("update", f"sys/leases/revoke/{mine}", {"lease_id": mine}, token=narrow)
+        assert len(lab.alive) == 1
+
+    play(scenario)

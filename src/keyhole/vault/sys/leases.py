@@ -174,9 +174,12 @@ _LISTING = frozenset({Operation.LIST})
 
 def _lease_id(call: Call) -> str:
     """The lease that is meant; what cannot be the id of one comes out as one that nobody has."""
-    named = call.data.get("lease_id") or call.params.get("path") or ""
+    there = call.params.get("path") or ""
+    named = call.data.get("lease_id") or there
     if not named or not isinstance(named, str):
         raise InvalidRequest("lease_id must be specified", 'send {"lease_id": "…"}')
+    if there and named.strip("/") != there.strip("/"):  # the path is what a policy allowed
+        raise InvalidRequest("the lease_id is not that of the path", "send it once")
     try:
         return parse_path(named.strip("/"))
     except InvalidRequest:
