@@ -119,8 +119,7 @@ def test_only_who_has_a_token_of_the_issuer_learns_which_roles_there_are():
             await ask(
                 "POST", f"auth/{mount}/login", {"role": "ci", "jwt": stranger.sign()}, token=None, headers=headers
             )
-            for mount in ("jwt", "fresh")
-            for headers in ([], [(b"x-vault-namespace", b"nowhere")])
+            for mount, headers in (("jwt", []), ("fresh", []), ("jwt", [(b"x-vault-namespace", b"nowhere")]))
         ]
         assert len({(answer.status, answer.body) for answer in unknown}) == 1
 
@@ -167,6 +166,21 @@ def test_an_issuer_that_is_away_is_said_to_be_away_and_keys_that_are_known_still
             moment = time.time() + 700
             patch.setattr(Clock, "now", lambda _self: moment)
             assert (await login(issuer.sign())).status == 502
+
+    scene(scenario)
+
+
+def test_an_issuer_that_is_away_is_not_asked_by_every_stranger_also_when_it_never_answered():
+    async def scenario(_ask, issuer, login):
+        issuer.away, asked = True, len(issuer.asked)
+        for _ in range(5):
+            assert (await login(issuer.sign())).status == 502
+        assert len(issuer.asked) == asked + 1
+        issuer.away = False
+        with pytest.MonkeyPatch.context() as patch:
+            moment = time.time() + 11
+            patch.setattr(Clock, "now", lambda _self: moment)
+            assert (await login(issuer.sign())).status == 200
 
     scene(scenario)
 

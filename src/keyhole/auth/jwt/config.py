@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 from keyhole.auth import settings
 from keyhole.auth.outside import asked_host, is_trusted
 from keyhole.auth.settings import Setting, text, texts
-from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, UpstreamUnreachable
 from keyhole.core.request import Reply
 from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto.foreign_jwt import ALGORITHMS, UnknownKey, VerifyingKey, key_of_pem, keys_of_jwks, verify
@@ -111,7 +112,7 @@ class Issuer:
 
     def __init__(self) -> None:
         self._revision = -1
-        self._asked = 0.0
+        self._asked = -math.inf
         self._keys: tuple[VerifyingKey, ...] = ()
         self._document: Mapping[str, Any] = {}
         self._one = asyncio.Lock()
@@ -136,11 +137,15 @@ class Issuer:
         if not config.revision:
             return ()
         async with self._one:
+            if config.revision != self._revision:
+                self._document, self._keys, self._revision, self._asked = {}, (), config.revision, -math.inf
             age = context.now - self._asked
-            if config.revision != self._revision or age >= KEPT or (than is self._keys and age >= PAUSE):
+            missing = than is self._keys or not self._keys
+            if age >= KEPT or (missing and age >= PAUSE):
                 self._asked = context.now  # also when it fails: an issuer that is away is not asked by every stranger
-                document, keys = await ask(context, config.data, config.allow)
-                self._document, self._keys, self._revision = document, keys, config.revision
+                self._document, self._keys = await ask(context, config.data, config.allow)
+            elif not self._keys:
+                raise UpstreamUnreachable("the issuer gave no keys", f"try again in {PAUSE:.0f} seconds")
             return self._keys
 
     async def document(self, context: Context, config: Config) -> Mapping[str, Any]:
