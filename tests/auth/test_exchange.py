@@ -134,3 +134,19 @@ def test_nobody_acts_for_a_person_whose_entity_is_disabled():
         assert (await exchange()).status == 200
 
     scene(scenario)
+
+
+@pytest.mark.parametrize("person", ["jwt/ann@x.test", " JWT/ann@x.test"])
+def test_nobody_says_that_it_acts_for_a_person_who_has_not_shown_a_token(person):
+    async def scenario(ask, _issuer, exchange, _vault):
+        policy = 'path "auth/token/create" { capabilities = ["update"] }'
+        await ask("PUT", "sys/policies/acl/agent", {"policy": POLICY + policy})
+        maker = (await ask("POST", "auth/token/create", {"policies": ["agent"]})).json["auth"]["client_token"]
+        assert (await ask("POST", "auth/token/create", {"on_behalf_of": person}, token=maker)).status == 400
+        assert (await ask("POST", "agents/bot/token", {"on_behalf_of": person})).status in (400, 404)
+        proved = (await exchange(maker)).json["access_token"]
+        child = await ask("POST", "auth/token/create", {"on_behalf_of": "jwt/bob@x.test"}, token=proved)
+        own = await ask("GET", "auth/token/lookup-self", token=child.json["auth"]["client_token"])
+        assert own.json["data"]["on_behalf_of"] == "jwt/ann@x.test"
+
+    scene(scenario)

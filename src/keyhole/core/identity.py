@@ -14,6 +14,8 @@ Scope = Literal["full", "proxy"]
 TokenType = Literal["service", "batch"]
 ROOT_ORG = "root"
 _CONTEXT_LIMIT = 200
+PROVED = "jwt/"
+"""What the names of people begin with whose own token was shown (token exchange)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,17 @@ class RunContext:
         return cls(**picked)
 
     def extended(self, data: Mapping[str, Any]) -> RunContext:
-        """The context of a token that is made by one with this context: what is set stays, the rest is picked."""
+        """The context of a token that is made by one with this context: what is set stays, the rest is picked.
+
+        Raises:
+            InvalidRequest: as ``from_data``, and for a person whom only a login method can name.
+        """
+        person = data.get("on_behalf_of")
+        if not self.on_behalf_of and isinstance(person, str) and person.strip().lower().startswith(PROVED):
+            raise InvalidRequest(
+                f"on_behalf_of begins with {PROVED}, and nothing here proves who that is",
+                "show the person's own token: auth/token/exchange",
+            )
         return self.from_data({**data, **self.as_data()})
 
     def as_data(self) -> dict[str, str]:

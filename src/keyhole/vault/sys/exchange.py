@@ -105,7 +105,7 @@ def _subject(data: Mapping[str, Any]) -> str:
 def _grant(context: Context, call: Call, login: Login, subject: str) -> Grant:
     """What the new token is to be: the caller's child, for as long as both count."""
     asked = {name: call.data[name] for name in ("num_uses", "services") if call.data.get(name) is not None}
-    asked |= {"policies": _scope(call.data), "on_behalf_of": login.name, "renewable": False}
+    asked |= {"policies": _scope(call.data), "renewable": False}
     grant = grant_of(context.caller, asked, None, elevated=False)
     ends = unverified_claims(subject).get("exp")  # it was verified before
     left = int(ends - context.now) if isinstance(ends, int | float) else 0
@@ -119,6 +119,7 @@ def _grant(context: Context, call: Call, login: Login, subject: str) -> Grant:
         endless=False,
         path=call.path,
         meta={**grant.meta, "subject": login.alias},
+        run=replace(grant.run, on_behalf_of=login.name),
         max_ttl=context.max_ttl,
     )
 
