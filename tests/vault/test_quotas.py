@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from keyhole.core.errors import InvalidRequest, LeaseLimit, NotFound, RateLimited
-from keyhole.core.request import Operation, Request
+from keyhole.core.request import Operation, Reply, Request
 from keyhole.testing import FrozenClock, open_vault
 from keyhole.vault.quotas import Quota, best
 from vault.lab import Lab
-from vault.world import SERVICE, Place, journal, play
+from vault.world import SERVICE, Place, journal, play, refusal
 
 QUOTAS = tuple(
     Quota(name, path, role)
@@ -251,3 +251,124 @@ def test_two_quotas_for_the_same_path_are_refused():
             await vault.ask("update", "sys/quotas/rate-limit/r", {"rate": 3, "path": "secret"})
 
     play(scenario)
+
+
+def test_two_leases_made_at_once_never_both_take_the_last_place(tmp_path):
+    place = Place(tmp_path)
+
+    async def main():
+        async with place.open() as one, place.open() as two:
+            lab = Lab()
+            for vault in (one, two):
+                lab.mount(vault)
+            await one.ask("update", "sys/quotas/lease-count/q", {"max_leases": 5, "path": "lab"})
+            asked = [vault.ask("read", "lab/creds/reader") for _ in range(6) for vault in (one, two)]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            made = [answer for answer in answers if isinstance(answer, Reply)]
+            assert len(made) == len(lab.alive) == 5
+            assert {type(answer) for answer in answers if answer not in made} == {LeaseLimit}
+            await one.ask("update", "sys/leases/revoke-prefix/lab", {"sync": True})
+            assert not lab.alive
+            for vault in (one, two, one, two, one):
+                await vault.ask("read", "lab/creds/reader")
+            for vault in (one, two):
+                assert isinstance(await refusal(vault.ask("read", "lab/creds/reader")), LeaseLimit)
+
+    asyncio.run(main())
+
+
+def test_a_new_lease_costs_the_same_however_many_there_are():
+    async def scenario(vault):
+        lab = Lab().mount(vault)
+        for _ in range(3):
+            await vault.ask("read", "lab/creds/reader")
+        await vault.ask("update", "sys/quotas/lease-count/q", {"max_leases": 100, "path": "lab"})
+        await vault.ask("read", "lab/creds/reader")
+        lists, listing = [], vault.node.store.list
+
+        async def counted(*asked, **how):
+            lists.append(asked)
+            return await listing(*asked, **how)
+
+        vault.node.store.list = counted
+        leased = [(await vault.ask("read", "lab/creds/reader")).lease.id for _ in range(5)]
+        await vault.ask("update", "sys/leases/revoke", {"lease_id": leased[0], "sync": True})
+        assert lists == []
+        assert len(lab.alive) == 8
+
+    play(scenario)
+
+
+def test_leases_from_before_a_quota_count_and_one_that_ends_makes_room():
+    async def scenario(vault):
+        lab = Lab().mount(vault)
+        before = [(await vault.ask("read", "lab/creds/reader")).lease.id for _ in range(3)]
+        await vault.ask("update", "sys/quotas/lease-count/all", {"max_leases": 3})
+        assert isinstance(await refusal(vault.ask("read", "lab/creds/reader")), LeaseLimit)
+        await vault.ask("update", "sys/leases/revoke", {"lease_id": before[0], "sync": True})
+        await vault.ask("read", "lab/creds/reader")
+        assert isinstance(await refusal(vault.ask("read", "lab/creds/reader")), LeaseLimit)
+        await vault.ask("update", "sys/quotas/lease-count/lab", {"max_leases": 4, "path": "lab"})
+        await vault.ask("read", "lab/creds/reader")
+        assert isinstance(await refusal(vault.ask("read", "lab/creds/reader")), LeaseLimit)
+        assert len(lab.alive) == 4
+
+    play(scenario)
+
+
+def test_what_could_not_be_made_takes_no_place():
+    async def scenario(vault):
+        lab = Lab().mount(vault)
+        await vault.ask("update", "sys/quotas/lease-count/q", {"max_leases": 1, "path": "lab"})
+        lab.fail_after_making = InvalidRequest("no")
+        for _ in range(3):
+            assert isinstance(await refusal(vault.ask("read", "lab/creds/reader")), InvalidRequest)
+        lab.fail_after_making = None
+        await vault.ask("read", "lab/creds/reader")
+
+    play(scenario)
+
+
+def test_count_that_is_wrong_gets_right_before_somebody_is_refused():
+    clock = FrozenClock()
+
+    async def scenario(vault):
+        Lab().mount(vault)
+        await vault.ask("update", "sys/quotas/lease-count/q", {"max_leases": 2, "path": "lab"})
+        await vault.ask("read", "lab/creds/reader")
+        storage = vault.vault.leases.storage(vault.vault.root_org)
+        [path] = await storage.list("c", recursive=True)
+        item = await storage.get_one(f"c/{path}")
+        await storage.change([(f"c/{path}", b"2", item.revision)])
+        clock.advance(61)
+        await vault.ask("read", "lab/creds/reader")
+        assert isinstance(await refusal(vault.ask("read", "lab/creds/reader")), LeaseLimit)
+
+    play(scenario, clock=clock)
+
+
+def test_role_of_approle_is_known_by_its_role_id_whatever_else_a_login_says():
+    async def scenario(vault):
+        await vault.ask("update", "sys/auth/approle", {"type": "approle"})
+        ids = {}
+        for name in ("slow", "free"):
+            await vault.ask("update", f"auth/approle/role/{name}", {"policies": "default"})
+            ids[name] = (await vault.ask("read", f"auth/approle/role/{name}/role-id")).data["role_id"]
+        await vault.ask(
+            "update",
+            "sys/quotas/rate-limit/q",
+            {"rate": 1, "interval": "1h", "path": "auth/approle", "role": "slow"},
+        )
+
+        async def login(name, **more):
+            data = {"role_id": ids.get(name, name), "secret_id": "wrong", **more}
+            request = Request(b"", Operation.UPDATE, "auth/approle/login", data, remote="192.0.2.1")
+            return type(await refusal(vault.node.handle(request)))
+
+        assert [await login("slow") for _ in range(2)] == [InvalidRequest, RateLimited]
+        assert await login("slow", role="free") is RateLimited
+        assert [await login("free") for _ in range(2)] == [InvalidRequest] * 2
+        assert await login("free", role="slow") is InvalidRequest
+        assert await login("nobody") is InvalidRequest
+
+    play(scenario, clock=FrozenClock())

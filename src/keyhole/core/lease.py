@@ -119,6 +119,11 @@ class Lease:
         """The last segment of the id, which no other lease has."""
         return self.id.rpartition("/")[2]
 
+    @property
+    def path(self) -> str:
+        """Of the request that made it."""
+        return self.id.rpartition("/")[0]
+
     def remaining(self, now: float) -> int:
         """Whole seconds left."""
         return max(0, int(self.expires - now))

@@ -238,6 +238,7 @@ class Route:
 Lend = Callable[[Context, str, str], Awaitable[Secret]]
 Revoke = Callable[[Context, Lease], Awaitable[None]]
 Renew = Callable[[Context, Lease, int], Awaitable[None]]
+RoleOf = Callable[[Context, Mapping[str, Any]], Awaitable[str]]
 Due = Callable[[Context, str], Awaitable[str]]
 
 
@@ -254,6 +255,8 @@ class Engine:
         due: ``(context, path)`` does what an entry of its storage was due for, and moves it to another time or removes
             it; returns the path below the mount that this amounts to, empty when somebody else did it. Several nodes
             may call it at once. Never routed.
+        role_of: ``(context, data)`` to the role that a login with these fields names, where it is not the field
+            ``role``; empty for none. It proves nothing. Never routed.
         configures: what it stores is compiled per org.
         options: shown in ``sys/mounts``.
     """
@@ -264,6 +267,7 @@ class Engine:
     revoke: Revoke | None = None
     renew: Renew | None = None
     due: Due | None = None
+    role_of: RoleOf | None = None
     configures: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from keyhole.core.errors import Conflict, KeyholeError, Unauthenticated, UpstreamTimeout
+from keyhole.core.errors import Conflict, KeyholeError, LeaseLimit, Unauthenticated, UpstreamTimeout
 from keyhole.core.identity import Caller
 from keyhole.core.lease import Lease, LeaseState
 from keyhole.core.request import Reply
@@ -48,8 +48,7 @@ class Desk:
     ) -> Lease:
         """As ``engines.LeaseView.begin``."""
         vault = self._vault
-        if vault.quotas.concern(self._state):
-            await vault.quotas.admit_lease(self._state, self._path.removesuffix("/"))
+        place = await vault.quotas.place(self._state, self._path.removesuffix("/"))
         context = vault.context(self._state, self._caller, self._mount)
         wanted = new_lease(
             self._caller,
@@ -63,7 +62,10 @@ class Desk:
             now=context.now,
             until=context.now + vault.expiry.limits.making,
         )
-        lease = await vault.leases.begin(self._caller, wanted, context.now)
+        try:
+            lease = await vault.leases.begin(self._caller, wanted, context.now, place)
+        except LeaseLimit as error:
+            raise LeaseLimit(f'request path "{wanted.path}": {error.reason}', error.hint) from None
         self._begun.append(lease)
         if self._limit is not None and self._limit.when() is None:
             self._limit.reschedule(asyncio.get_running_loop().time() + vault.expiry.limits.making * _MARGIN)
@@ -121,5 +123,6 @@ class Desk:
             with contextlib.suppress(KeyholeError):  # it stays in the queue, and is taken back when it is due
                 if not await vault.expiry.end(state, [lease.id], made=True):
                     # This process stood still for so long that another one has taken back what was not there yet.
-                    await vault.leases.requeue(state.org.id, lease, vault.clock.now())
+                    place = await vault.quotas.place(state, lease.path)
+                    await vault.leases.requeue(state.org.id, lease, vault.clock.now(), place)
                     await vault.expiry.end(state, [lease.id], made=True)

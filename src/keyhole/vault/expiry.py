@@ -308,7 +308,8 @@ class Expiry:
             if error is None or force:
                 self.counts["revoked"] += error is None
                 self.taken[state.org.id] = self.taken.get(state.org.id, 0) + (error is None)
-                await self._vault.leases.remove(state.org.id, lease)
+                latest = self._vault.compiled.last(state.org.id) or state
+                await self._vault.leases.remove(state.org.id, lease, await self._vault.quotas.place(latest, lease.path))
                 return None
             self.counts["failed"] += 1
             await self._try_again(state, lease, error)

@@ -12,6 +12,7 @@ disabled before its leases are listed, so none is made behind the back of a revo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import operator
 import secrets
@@ -26,6 +27,7 @@ from keyhole.core.lease import Lease, LeaseState, compute_term
 from keyhole.core.path import parse_path
 from keyhole.stores import Check
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.lease_places import Place
 from keyhole.vault.storage import Change, Storage, Write
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.tokens import Tokens
@@ -33,6 +35,7 @@ from keyhole.vault.tokens import Tokens
 MOUNT = "leases"
 ALPHABET = string.ascii_letters + string.digits
 _RETRIES = 20
+_UNCOUNTED = contextlib.nullcontext()
 _QUEUED = frozenset({LeaseState.PENDING, LeaseState.REVOKING, LeaseState.IRREVOCABLE})
 _STORED = tuple(field.name for field in fields(Lease) if field.name not in {"revision", "warning"})
 _values = operator.attrgetter(*_STORED)
@@ -56,15 +59,17 @@ class Leases:
         """Where the leases of an org lie."""
         return self._storage(org_id, MOUNT)
 
-    async def begin(self, caller: Caller, lease: Lease, now: float) -> Lease:
+    async def begin(self, caller: Caller, lease: Lease, now: float, place: Place | None = None) -> Lease:
         """Note durably that something is about to be made.
 
         Args:
             caller: for whom; it ends with its token.
             lease: pending, as ``new_lease`` makes it.
             now: seconds since the epoch.
+            place: in the count of the quota that counts for it.
 
         Raises:
+            LeaseLimit: there are as many as may be.
             Unauthenticated: the token was revoked meanwhile.
             InvalidRequest: the token had this one use only.
         """
@@ -72,13 +77,15 @@ class Leases:
         if lease.token:
             change.writes.append(Write(_index(lease), lease.id.encode(), 0))
         storage = self.storage(caller.org_id)
-        for _ in range(_RETRIES):
-            stands_on = [await self._alive(caller, now)] if lease.token else []
-            try:
-                await storage.commit(change, *stands_on)
-            except Conflict:
-                continue  # the token was renewed or used meanwhile, or it was revoked: look again
-            return replace(lease, revision=1)
+        async with place.lock if place is not None else _UNCOUNTED:
+            for _ in range(_RETRIES):
+                stands_on = [await self._alive(caller, now)] if lease.token else []
+                try:
+                    counted = [await place.take()] if place is not None else []
+                    await storage.commit(Change([*change.writes, *counted]), *stands_on)
+                except Conflict:
+                    continue  # the token was renewed or used meanwhile, or revoked, or another took a place: look again
+                return replace(lease, revision=1)
         raise Conflict("the token is being changed by many at once", "try again")
 
     async def _alive(self, caller: Caller, now: float) -> Check:
@@ -181,23 +188,35 @@ class Leases:
         await self.storage(org_id).commit(change)
         return after
 
-    async def requeue(self, org_id: str, lease: Lease, due: float) -> None:
+    async def requeue(self, org_id: str, lease: Lease, due: float, place: Place | None = None) -> None:
         """Put one back into the queue that was made after it had been taken back. Raises ``Conflict``."""
         storage = self.storage(org_id)
-        place, index = await storage.get(f"q/{lease.mark}", _index(lease))
-        late = replace(lease, state=LeaseState.REVOKING, revision=place.revision)
+        queue, index = await storage.get(f"q/{lease.mark}", _index(lease))
+        late = replace(lease, state=LeaseState.REVOKING, revision=queue.revision)
         change = Change([_queued(late, due)])
         if lease.token:
             change.writes.append(Write(_index(lease), lease.id.encode(), index.revision))
+        if place is not None:
+            change.writes.append(await place.take(whatever=True))
         await storage.commit(change)
 
-    async def remove(self, org_id: str, lease: Lease) -> None:
+    async def remove(self, org_id: str, lease: Lease, place: Place | None = None) -> None:
         """Forget one that was taken back. Raises ``Conflict`` when somebody else is at it."""
         storage = self.storage(org_id)
-        deletes = [(f"q/{lease.mark}", lease.revision)]
-        if lease.token and (index := await storage.get_one(_index(lease))).data is not None:
-            deletes.append((_index(lease), index.revision))
-        await storage.commit(Change(deletes=deletes))
+        async with place.lock if place is not None else _UNCOUNTED:
+            for attempt in range(_RETRIES):
+                deletes = [(f"q/{lease.mark}", lease.revision)]
+                if lease.token and (index := await storage.get_one(_index(lease))).data is not None:
+                    deletes.append((_index(lease), index.revision))
+                counted = await place.give_back() if place is not None else None
+                try:
+                    await storage.commit(Change([counted] if counted else [], deletes))
+                except Conflict:
+                    there = await storage.get_one(f"q/{lease.mark}")
+                    if counted is None or there.revision != lease.revision or attempt == _RETRIES - 1:
+                        raise  # else another lease of the same quota began or ended: count again
+                else:
+                    return
 
 
 def new_lease(

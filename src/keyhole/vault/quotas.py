@@ -8,19 +8,24 @@ servers each grants the rate. What was refused is counted, and the counts are re
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keyhole.core.cidr import network
-from keyhole.core.errors import KeyholeError, LeaseLimit, RateLimited
+from keyhole.core.errors import KeyholeError, RateLimited
+from keyhole.core.identity import Caller
 from keyhole.core.path import parse_path
 from keyhole.core.record import Phase, Record, clip
 from keyhole.core.request import Reply, Request
 from keyhole.vault.keys import new_request_id
+from keyhole.vault.lease_places import Place, Places
+from keyhole.vault.mounts import AUTH
 from keyhole.vault.orgs import NO_ORG
 
 if TYPE_CHECKING:
@@ -101,11 +106,15 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All quotas of an org, compiled with the rest of its configuration."""
+    """All quotas of an org, compiled with the rest of its configuration.
+
+    ``digest`` is another one when another quota counts for some lease.
+    """
 
     rates: tuple[Quota, ...] = ()
     leases: tuple[Quota, ...] = ()
     settings: Settings = field(default_factory=Settings)
+    digest: str = ""
 
     @property
     def empty(self) -> bool:
@@ -146,6 +155,7 @@ class Quotas:
         self._counts: dict[tuple[str, str], _Count] = {}
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._places = Places(vault.clock.now)
 
     def storage(self, org_id: str) -> Storage:
         """Where the quotas of an org lie; they are part of its configuration."""
@@ -172,7 +182,9 @@ class Quotas:
                     found[kind].append(Quota(**data))
                 else:
                     settings = Settings(tuple(data["exempt"]), data["log"], data["headers"])
-        state.derived[_COMPILED] = rules = Rules(tuple(found[RATE]), tuple(found[LEASES]), settings)
+        counted = json.dumps(sorted((quota.name, quota.path) for quota in found[LEASES]))
+        digest = hashlib.sha256(counted.encode()).hexdigest()[:32]
+        state.derived[_COMPILED] = rules = Rules(tuple(found[RATE]), tuple(found[LEASES]), settings, digest)
         return rules
 
     async def admit(self, state: OrgState, request: Request, used: str = "") -> None:
@@ -188,8 +200,7 @@ class Quotas:
             path = parse_path(used or request.path)
         except KeyholeError:
             path = clip(request.path)
-        role = request.data.get("role")
-        quota = best(rules.rates, path, role if isinstance(role, str) and path.startswith("auth/") else "")
+        quota = best(rules.rates, path, await self._role(state, request, path, rules))
         if quota is None or rules.settings.spares(path):
             return
         window, allowed = self._take(state.org.id, quota, network(request.remote) if request.remote else "")
@@ -210,13 +221,27 @@ class Quotas:
                 await self._vault.journal.intend(self._record(quota, 1, request.remote, path), state.org.id)
             raise error
 
-    async def admit_lease(self, state: OrgState, path: str) -> None:
-        """Raises ``LeaseLimit`` when there are as many leases as may be."""
-        quota = best((await self.rules(state)).leases, path)
-        if quota is not None and await self.leases_of(state, quota) >= quota.max_leases:
-            raise LeaseLimit(
-                f'request path "{path}": lease count quota exceeded', "revoke leases that are no longer needed"
-            )
+    async def _role(self, state: OrgState, request: Request, path: str, rules: Rules) -> str:
+        """The role that a login names; empty for none, and where no quota asks for it."""
+        if not path.startswith(AUTH) or not any(quota.role for quota in rules.rates):
+            return ""
+        mount = state.mounts.find(f"{path}/")
+        if mount is not None and mount.engine.role_of is not None:
+            nobody = Caller(state.org.name, state.org.id, "", "", "full", (), await self._vault.compiled.acl(state, ()))
+            return await mount.engine.role_of(self._vault.context(state, nobody, mount), request.data)
+        role = request.data.get("role")
+        return role if isinstance(role, str) else ""
+
+    async def place(self, state: OrgState, path: str) -> Place | None:
+        """The count in which a lease of a request path has its place; ``None`` where no quota counts for it."""
+        if not self.concern(state):
+            return None
+        rules = await self.rules(state)
+        quota = best(rules.leases, path)
+        if quota is None:
+            return None
+        storage, count = self._vault.leases.storage(state.org.id), partial(self.leases_of, state, quota)
+        return self._places.at(storage, state.org.id, rules.digest, quota.name, quota.max_leases, count)
 
     async def leases_of(self, state: OrgState, quota: Quota) -> int:
         """How many leases there are for which a quota counts, with those that are being made."""

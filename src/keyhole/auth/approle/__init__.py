@@ -188,6 +188,14 @@ class _Method:
         with self.guesses.one(call.remote, context.now):
             return await self.prove(context, call, role_id, secret_id)
 
+    async def role_of(self, context: Context, data: Mapping[str, Any]) -> str:
+        """The name of the role that a login names by its role id."""
+        role_id = data.get("role_id")
+        if not isinstance(role_id, str) or not role_id:
+            return ""
+        index = await context.storage.get_one(_index(role_id))
+        return index.data.decode() if index.data is not None else ""
+
     async def prove(self, context: Context, call: Call, role_id: str, secret_id: Any) -> Reply:
         """The same reads and hashes whether there is such a role or not. A use is taken before addresses are judged."""
         index = await context.storage.get_one(_index(role_id))
@@ -280,6 +288,7 @@ def make(guesses: Guesses) -> Engine:
                 help="A role: who may log in, and what its tokens may do.",
             ),
         ),
+        role_of=r.role_of,
     )
 
 
