@@ -7,6 +7,7 @@ import pytest
 
 from faces.api_client import play
 from faces.test_api_server import PASSPHRASE, serving
+from vault.lab import Lab
 
 
 def test_metrics_count_requests_by_how_they_ended():
@@ -24,6 +25,33 @@ def test_metrics_count_requests_by_how_they_ended():
         assert {"Timestamp", "Gauges", "Counters", "Samples", "Points"} <= shown.keys()
         assert (await ask("GET", "sys/metrics?format=carrier")).status == 400
         assert (await ask("GET", "sys/metrics", token=None)).status == 403
+
+    play(scenario)
+
+
+def test_metrics_count_logins_and_what_became_of_leases_and_show_no_names():
+    async def scenario(ask, vault):
+        await ask("POST", "sys/auth/people", {"type": "userpass"})
+        await ask("POST", "auth/people/users/ann", {"password": "correct horse battery"})
+        good, bad = {"password": "correct horse battery"}, {"password": "wrong horse battery"}
+        for data in (bad, good, bad):
+            await ask("POST", "auth/people/login/ann", data, token=None)
+        Lab().mount(vault)
+        lease = (await vault.ask("read", "lab/creds/reader")).lease.id
+        await vault.ask("update", "sys/leases/revoke", {"lease_id": lease, "sync": True})
+        everybody = (await ask("GET", "/metrics", token=None)).body.decode()
+        own = (await ask("GET", "sys/metrics?format=prometheus")).body.decode()
+        for text in (everybody, own):
+            assert 'keyhole_logins_total{method="userpass",result="ok"} 1\n' in text
+            assert 'keyhole_logins_total{method="userpass",result="refused"} 2\n' in text
+            assert 'keyhole_leases_total{result="revoked"} 1\n' in text
+            assert 'keyhole_leases_total{result="irrevocable"} 0\n' in text
+            assert not {"ann", "people", "reader"}.intersection(re.findall(r"\w+", text))
+        counters = (await ask("GET", "sys/metrics")).json["Counters"]
+        assert {"Name": "keyhole.leases", "Count": 1, "Sum": 1, "Labels": {"result": "revoked"}} in counters
+        await ask("POST", "sys/seal")
+        await vault.node.seal()
+        assert "keyhole_sealed 1" in (await ask("GET", "/metrics", token=None)).body.decode()
 
     play(scenario)
 

@@ -32,6 +32,7 @@ from keyhole.vault.tokens import MOUNT, Grant, auth_block
 if TYPE_CHECKING:
     from keyhole.vault.vault import Vault
 
+_LOGINS = ("login", "oidc/callback")  # how routes begin that say who somebody is
 _WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 
 
@@ -73,11 +74,19 @@ async def _serve(vault: Vault, request: Request, state: OrgState, target: Target
     try:
         reply = await _ask(vault, request, state, target)
     except KeyholeError as error:
+        if _is_login(target):
+            vault.meters.logins[target.mount.type, "refused"] += 1
         await vault.record_unknown(request, error)
         raise
     if reply.login is None:
         return reply
-    return await _give_token(vault, request, state, target, reply.login)
+    reply = await _give_token(vault, request, state, target, reply.login)
+    vault.meters.logins[target.mount.type, "ok"] += 1
+    return reply
+
+
+def _is_login(target: Target) -> bool:
+    return target.route.pattern.startswith(_LOGINS)
 
 
 async def _ask(vault: Vault, request: Request, state: OrgState, target: Target) -> Reply:

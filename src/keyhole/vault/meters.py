@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,10 +41,14 @@ class Meters:
     Attributes:
         started: seconds since the epoch.
         counts: by operation and result; the result is ``ok`` or an error code, so there are few.
+        leases: how many were taken back, could not be, and became irrevocable, as ``Expiry.counts`` has them.
+        logins: by type of the login method and result, ``ok`` or ``refused``.
     """
 
     started: float = field(default_factory=time.time)
     counts: dict[tuple[str, str], Count] = field(default_factory=dict)
+    leases: Mapping[str, int] = field(default_factory=dict)
+    logins: Counter[tuple[str, str]] = field(default_factory=Counter)
     _running: dict[int, tuple[float, Request]] = field(default_factory=dict)
     _next: int = 0
 
@@ -86,6 +91,22 @@ class Meters:
             for number, (begun, request) in list(self._running.items())[:_SHOWN]
         }
 
+    def counters(self) -> list[tuple[str, dict[str, str], int]]:
+        """What only grows besides requests: name, labels and number."""
+        leases = [("leases", {"result": result}, number) for result, number in sorted(self.leases.items())]
+        return leases + [
+            ("logins", {"method": method, "result": result}, number)
+            for (method, result), number in sorted(self.logins.items())
+        ]
+
+    def totals(self) -> list[str]:
+        """``counters`` as lines of Prometheus."""
+        lines = ["# TYPE keyhole_leases_total counter", "# TYPE keyhole_logins_total counter"]
+        for name, labels, number in self.counters():
+            shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
+            lines.append(f"keyhole_{name}_total{{{shown}}} {number}")
+        return sorted(lines, key=lambda line: ("logins" in line, not line.startswith("#")))
+
     def prometheus(self) -> str:
         """The counts in the text format of Prometheus 0.0.4."""
         lines = [
@@ -101,7 +122,7 @@ class Meters:
             labels = f'{{operation="{operation}",result="{result}"}}'
             lines.append(f"keyhole_request_seconds_count{labels} {count.number}")
             lines.append(f"keyhole_request_seconds_sum{labels} {count.seconds:.6f}")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *self.totals()]) + "\n"
 
     def summary(self, now: float) -> dict[str, Any]:
         """The counts in Vault's own form."""
@@ -110,7 +131,10 @@ class Meters:
             "Timestamp": format_time(now),
             "Gauges": [{"Name": name, "Value": value, "Labels": {}} for name, value in gauges],
             "Points": [],
-            "Counters": [],
+            "Counters": [
+                {"Name": f"keyhole.{name}", "Count": number, "Sum": number, "Labels": labels}
+                for name, labels, number in self.counters()
+            ],
             "Samples": [
                 {
                     "Name": "keyhole.request",

@@ -97,7 +97,7 @@ class Vault:
         self.expiry = Expiry(self)
         self.devices = Devices(self)
         self.quotas = Quotas(self)
-        self.meters = Meters()
+        self.meters = Meters(leases=self.expiry.counts)
 
     def fix_mounts(self, fixed: list[Mount]) -> None:
         """Say which mounts every org has for good."""

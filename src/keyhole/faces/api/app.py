@@ -207,6 +207,8 @@ class Api:
             "# TYPE keyhole_api_responses_total counter",
         ]
         lines += [f'keyhole_api_responses_total{{status="{code}"}} {n}' for code, n in sorted(self.counts.items())]
+        if self._node.vault is not None:
+            lines += self._node.vault.meters.totals()
         return "\n".join(lines) + "\n"
 
     def _check_origin(self, headers: dict[str, str]) -> None:
