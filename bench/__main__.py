@@ -17,7 +17,12 @@ from bench.upstream import LARGE
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all unless named")
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help=f"of {', '.join(CASES)}; all unless named; a start such as api- names several",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement")
     parser.add_argument("--large", type=int, default=LARGE, help="bytes of the large body")
@@ -26,14 +31,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--peers", action="store_true", help="measure the programs of scripts/peers too")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     options = parser.parse_args(arguments)
-    if unknown := set(options.cases) - set(CASES):
-        parser.error(f"there is no case {min(unknown)!r}; known: {', '.join(CASES)}")
+    cases = [name for name in CASES if not options.cases or any(_names(word, name) for word in options.cases)]
+    if unknown := [word for word in options.cases if not any(_names(word, name) for name in CASES)]:
+        parser.error(f"there is no case {unknown[0]!r}; known: {', '.join(CASES)}")
     before = machine.describe()
     rounds: Rounds = {}
     settings = {"large": options.large, "tunnels": options.tunnels, "folder": options.folder}
     with playing(options.seconds, **settings, with_peers=installed() if options.peers else ()) as field:
         for number in range(options.rounds):
-            for name in options.cases or CASES:
+            for name in cases:
                 print(f"round {number + 1}: {name}", file=sys.stderr)
                 rounds.setdefault(name, []).append(CASES[name](field))
     found = medians(rounds)
@@ -44,6 +50,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         whole = {"machine": before, "rounds": rounds, "medians": found, "ratios": lines}
         options.json.write_text(json.dumps(whole, indent=1))
+
+
+def _names(word: str, case: str) -> bool:
+    return word == case or (word.endswith("-") and case.startswith(word))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import peers
+from bench import api, peers
 from bench.load import Job
-from bench.machine import cores, cpu_seconds, pinned, rss_bytes, sync_rate
-from bench.subjects import Direct, Keyhole, NginxProxy, Subject, program
+from bench.machine import cores, cpu_seconds, pinned, program, rss_bytes, sync_rate
+from bench.subjects import Direct, Keyhole, NginxProxy, Subject
 from bench.upstream import LARGE, Upstream
 
 Numbers = dict[str, float]
+_DURABLE = frozenset({"write", "login"})
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Field:
     direct: Direct = field(init=False)
     nginx: NginxProxy = field(init=False)
     keyhole: Keyhole = field(init=False)
+    sqlite: api.Server = field(init=False)
+    memory: api.Server = field(init=False)
     peers: list[Subject] = field(default_factory=list)
 
     @property
@@ -70,6 +73,10 @@ def playing(
         stack.callback(field_.nginx.close)
         field_.keyhole = Keyhole(where / "keyhole", subject, field_.upstream)
         stack.callback(field_.keyhole.close)
+        field_.sqlite = api.Server(where / "sqlite", subject)
+        stack.callback(field_.sqlite.close)
+        field_.memory = api.Server(where / "memory", subject, memory=True)
+        stack.callback(field_.memory.close)
         for name in with_peers:
             peer = peers.start(name, where / name, subject, field_.upstream)
             stack.callback(peer.close)
@@ -157,13 +164,20 @@ def idle(field_: Field) -> dict[str, Numbers]:
     return found
 
 
-def api_read(field_: Field) -> dict[str, Numbers]:
-    """KV v2 read over HTTP at 8 connections, and a static file from nginx."""
-    settings = {"connections": 8, "seconds": field_.seconds}
-    return {
-        "nginx": _loaded(field_.nginx.static_job("keepalive", **settings), field_.nginx.pid),
-        "keyhole": _loaded(field_.keyhole.read_job("keepalive", **settings), field_.keyhole.pid),
-    }
+def _api(asked: str, connections: int) -> Callable[[Field], dict[str, Numbers]]:
+    """A request to the API, beside a static file of nginx and, where it is durable, the disk's own rate of syncs."""
+
+    def run(field_: Field) -> dict[str, Numbers]:
+        settings = {"connections": connections, "seconds": field_.seconds}
+        found = {"nginx": _loaded(field_.nginx.static_job("keepalive", **settings), field_.nginx.pid)}
+        if asked in _DURABLE:
+            with tempfile.TemporaryDirectory(dir=field_.folder) as folder:
+                found["disk"] = {"rate": sync_rate(Path(folder), min(0.5, field_.seconds))}
+        for name, server in (("keyhole", field_.sqlite), ("memory", field_.memory)):
+            found[name] = _loaded(api.JOBS[asked](server)(**settings), server.pid)
+        return found
+
+    return run
 
 
 def audited(field_: Field) -> dict[str, Numbers]:
@@ -173,7 +187,7 @@ def audited(field_: Field) -> dict[str, Numbers]:
         sync = sync_rate(Path(folder), min(1.0, field_.seconds))
         command = pinned(subject, sys.executable, "-m", "bench.door", folder, str(field_.seconds))
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-    api = generate(field_.keyhole.read_job("keepalive", connections=64, seconds=field_.seconds))
+    api = generate(field_.sqlite.read(connections=64, seconds=field_.seconds))
     return {"disk": {"rate": sync}, "door": {"rate": float(json.loads(out))}, "api": {"rate": api["rate"]}}
 
 
@@ -206,6 +220,6 @@ CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
     "large": large,
     "idle": idle,
     "audited": audited,
-    "api-read": api_read,
+    **{f"api-{asked}-{number}": _api(asked, number) for asked in api.JOBS for number in api.CONNECTIONS},
     "cli": cli,
 }

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d+)\r\n")
 _PIECE = 65536
+NUMBER = b"NUMBER"
 _EVENT = re.compile(rb"data: (\d+)\n\n")
 
 
@@ -29,7 +30,7 @@ class Job:
     Attributes:
         mode: ``keepalive``, ``fresh`` (a new connection for each request), ``stream``, ``download`` or ``idle``.
         address: host and port to connect to.
-        request: what is sent for each request, as text.
+        request: what is sent for each request, as text; ``NUMBER`` in it becomes two digits, the connection's own.
         connect: head of a CONNECT that is sent first; empty for none.
         ca: PEM file to verify a TLS server with; empty for plain TCP.
         name: server name for TLS.
@@ -55,10 +56,11 @@ class Job:
 class _Client:
     """One connection and the request that is under way on it."""
 
-    __slots__ = ("begun", "buffer", "need", "sock", "step")
+    __slots__ = ("begun", "buffer", "need", "request", "sock", "step")
 
-    def __init__(self, sock: socket.socket, step: Callable[[_Client], None]) -> None:
+    def __init__(self, sock: socket.socket, step: Callable[[_Client], None], request: bytes) -> None:
         self.sock = sock
+        self.request = request
         self.step = step
         self.buffer = b""
         self.need = 0
@@ -71,6 +73,7 @@ class Generator:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.request = job.request.encode()
+        self.opened = 0
         self.context: ssl.SSLContext | None = None
         if job.ca:
             self.context = ssl.create_default_context(cafile=job.ca)
@@ -87,7 +90,9 @@ class Generator:
     def open(self) -> None:
         sock = socket.socket()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client = _Client(sock, self._connected)
+        number = b"%02d" % (self.opened % self.job.connections)
+        self.opened += 1
+        client = _Client(sock, self._connected, self.request.replace(NUMBER, number))
         sock.connect(self.job.address)
         sock.settimeout(0)
         self._watch(client)
@@ -149,7 +154,7 @@ class Generator:
         client.step = self._answered
         if self.job.mode != "fresh":
             client.begun = time.perf_counter()
-        client.sock.send(self.request)
+        client.sock.send(client.request)
 
     def _answered(self, client: _Client) -> None:
         try:
@@ -184,7 +189,7 @@ class Generator:
 
     def _again(self, client: _Client) -> None:
         client.begun = time.perf_counter()
-        client.sock.send(self.request)
+        client.sock.send(client.request)
 
     def _anew(self, client: _Client) -> None:
         self.close(client)

@@ -6,13 +6,12 @@ import http.client
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from bench.load import Job
-from bench.machine import free_port, pinned
+from bench.machine import free_port, pinned, program
 from bench.upstream import CREDENTIAL, NAME, Nginx, Upstream
 
 SECRET = "bench/api-key"
@@ -198,20 +197,9 @@ class Keyhole:
         request = f"GET http://{authority}{path} HTTP/1.1\r\nHost: {authority}\r\n{proof}\r\n"
         return Job(mode, self._urls.proxy, request, **settings)
 
-    def read_job(self, mode: str, **settings: Any) -> Job:
-        """Read the secret through the API."""
-        host = f"{self._urls.api[0]}:{self._urls.api[1]}"
-        request = f"GET /v1/secret/data/{SECRET} HTTP/1.1\r\nHost: {host}\r\nX-Vault-Token: {self._root_token}\r\n\r\n"
-        return Job(mode, self._urls.api, request, **settings)
-
     def close(self) -> None:
         self._process.terminate()
         self._process.wait()
-
-
-def program() -> str:
-    """The command ``keyhole`` of this interpreter's environment."""
-    return str(Path(sys.executable).with_name("keyhole"))
 
 
 def _address(url: str) -> tuple[str, int]:
