@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NoReturn, Protocol
@@ -64,13 +65,7 @@ def parse_json(body: bytes, limits: Bounds, *, exact: bool = False) -> Any:
     """
     try:
         _check_depth(body, limits)
-        value = json.loads(
-            body.decode(),
-            object_pairs_hook=_unique,
-            parse_constant=_constant,
-            parse_int=_integer,
-            parse_float=_decimal if exact else _float,
-        )
+        value = (_EXACT if exact else _DECODER).decode(body.decode())
     except (ValueError, RecursionError) as error:
         reason = error.args[0] if isinstance(error, _Refused) else "it is not JSON"
         raise InvalidRequest("error parsing JSON", reason) from None
@@ -111,6 +106,15 @@ def _decimal(text: str) -> Decimal:
         raise _Refused("a number is too long")
     _float(text)
     return Decimal(text)
+
+
+def _decoder(parse_float: Callable[[str], Any]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_unique, parse_constant=_constant, parse_int=_integer, parse_float=parse_float
+    )
+
+
+_DECODER, _EXACT = _decoder(_float), _decoder(_decimal)
 
 
 def _check_depth(body: bytes, limits: Bounds) -> None:

@@ -175,13 +175,12 @@ class Storage:
         if key is None:
             if len(self._keys) >= _PATH_CACHE:
                 self._keys.clear()
-            name_key = self._keyring().name_key
-            parent = f"{self._mount}"
-            parts = [self._org, self._mount]
-            for segment in path.split("/"):
-                parts.append(name_key.encrypt(segment, parent))
-                parent = f"{parent}/{segment}"
-            key = self._keys[path] = "/".join(parts)
+            folder, below, name = path.rpartition("/")
+            # Folders are found again among the keys: what is new in one costs one encryption.
+            above, parent = f"{self._org}/{self._mount}", self._mount
+            if below:
+                above, parent = self.key(folder), f"{parent}/{folder}"
+            key = self._keys[path] = f"{above}/{self._keyring().name_key.encrypt(name, parent)}"
         return key
 
     def path(self, key: str) -> str:

@@ -159,9 +159,8 @@ def auth_block(token: Token, now: float, clear: str, identity_policies: tuple[st
 
 def encode(token: Token) -> bytes:
     """The entry of a token in the store, which is named by its id."""
-    data: dict[str, Any] = asdict(token)
-    for name in ("id", "revision"):
-        del data[name]
+    data: dict[str, Any] = {name: getattr(token, name) for name in _STORED}
+    data["meta"], data["run"] = dict(token.meta), {name: getattr(token.run, name) for name in _RUN}
     return json.dumps(data).encode()
 
 
@@ -199,5 +198,7 @@ def open_batch(storage: Storage, clear: bytes, token_id: str) -> Token | None:
     return replace(decode(token_id, data, 0), renewable=False)
 
 
+_STORED = tuple(each.name for each in fields(Token) if each.name not in {"id", "revision"})
+_RUN = tuple(each.name for each in fields(RunContext))
 _UNSEALED = frozenset({"id", "accessor", "revision", "renewable"})
 _DEFAULTS = {each.name: each.default for each in fields(Token) if each.default is not MISSING} | {"meta": {}, "run": {}}

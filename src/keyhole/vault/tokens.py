@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import secrets
+import os
 import string
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -38,9 +38,13 @@ from keyhole.vault.token import (
 __all__ = ["MOUNT", "Grant", "Token", "Tokens", "auth_block", "org_of", "read_form"]
 
 MOUNT = "tokens"
-_ALPHABET = string.ascii_letters + string.digits
+_ALPHABET = (string.ascii_letters + string.digits).encode()
+# A random byte as a character. Bytes beyond the last whole alphabet are left out, so that all are equally likely.
+_CHARACTERS = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))
+_LEFT_OUT = bytes(range(256 - 256 % len(_ALPHABET), 256))
 _RETRIES = 20
-_OF_GRANTS = frozenset({"endless", "default_ttl"})
+_OWN = frozenset({"endless", "default_ttl", "policies", "ttl", "renewable"})
+_SAME = tuple(each.name for each in fields(Grant) if each.name not in _OWN)
 _AT_ONCE = 1.0  # a used up or half revoked token is due for removal, so that a sweep ends what a crash left
 
 
@@ -108,15 +112,18 @@ class Tokens:
     def _made(grant: Grant, parent: Token | None, now: float) -> tuple[Token, str]:
         """What a grant gives, but for its names; and a warning or ``""``."""
         term = _term(grant)
-        same = {each.name: getattr(grant, each.name) for each in fields(Grant) if each.name not in _OF_GRANTS}
-        token = Token(id="", accessor="", created=now, expires=now + term.ttl, **same)
-        token = replace(
-            token, ttl=term.ttl, policies=tuple(sorted(set(grant.policies))), parent=parent.id if parent else ""
+        same = {name: getattr(grant, name) for name in _SAME}
+        token = Token(
+            id="",
+            accessor="",
+            policies=tuple(sorted(set(grant.policies))),
+            created=now,
+            expires=0.0 if grant.endless else now + term.ttl,
+            ttl=0 if grant.endless else term.ttl,
+            parent=parent.id if parent else "",
+            renewable=grant.renewable and not grant.endless and grant.type != "batch",
+            **same,
         )
-        if grant.endless:
-            token = replace(token, expires=0.0, ttl=0)
-        if grant.endless or grant.type == "batch":
-            token = replace(token, renewable=False)
         return token, term.warning
 
     async def find(self, storage: Storage, clear: bytes) -> Token | None:
@@ -266,7 +273,10 @@ def _gone() -> Unauthenticated:
 
 
 def _random(length: int) -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    found = b""
+    while len(found) < length:
+        found += os.urandom(2 * length).translate(_CHARACTERS, _LEFT_OUT)
+    return found[:length].decode()
 
 
 def _term(grant: Grant) -> Term:

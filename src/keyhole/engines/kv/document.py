@@ -126,7 +126,7 @@ def _nothing(name: str) -> NotFound:
 
 async def exists(context: Context, params: Mapping[str, str]) -> bool:
     """Is there such a secret, with or without a live version?"""
-    return (await load(context, parse_path(params["path"]))).stored
+    return (await context.storage.get_one(f"k/{parse_path(params['path'])}")).data is not None
 
 
 async def load_settings(context: Context) -> dict[str, Any]:

@@ -74,9 +74,10 @@ def _check_write(options: Mapping[str, Any], document: Document, settings: Mappi
         raise InvalidRequest("check-and-set parameter did not match the current version", f"it is {document.current}")
 
 
-async def _store_version(context: Context, name: str, document: Document, data: Any) -> Reply:
+async def _store_version(
+    context: Context, name: str, document: Document, data: Any, settings: Mapping[str, Any]
+) -> Reply:
     """Write ``data`` as the next version; raises ``Conflict`` when somebody else wrote meanwhile."""
-    settings = await load_settings(context)
     writes: list[tuple[str, bytes, int]] = []
     deletes: list[tuple[str, int]] = []
     keep = document.max_versions or settings["max_versions"] or DEFAULT_VERSIONS
@@ -114,9 +115,10 @@ async def write(context: Context, call: Call) -> Reply:
     data, options, name = _given(call, '{"data": {"value": …}}'), _options(call), _name(call)
     document = await load(context, name)
     call.require_new(stored=document.stored)
-    _check_write(options, document, await load_settings(context))
+    settings = await load_settings(context)
+    _check_write(options, document, settings)
     apply(document, options, context)
-    return await _store_version(context, name, document, data)
+    return await _store_version(context, name, document, data, settings)
 
 
 async def patch(context: Context, call: Call) -> Reply:
@@ -127,9 +129,10 @@ async def patch(context: Context, call: Call) -> Reply:
         raise NotFound(f"the secret {name!r} has no version yet", "keyhole set NAME")
     if document.gone(document.current, context.now):
         return Reply(document.describe(document.current), found=False)
-    _check_write(options, document, await load_settings(context))
+    settings = await load_settings(context)
+    _check_write(options, document, settings)
     apply(document, options, context)
-    return await _store_version(context, name, document, merge(document.data, changes))
+    return await _store_version(context, name, document, merge(document.data, changes), settings)
 
 
 async def read(context: Context, call: Call) -> Reply:

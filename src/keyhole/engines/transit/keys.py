@@ -181,6 +181,11 @@ async def find(context: Context, name: str) -> Key | None:
     return Key(name=name, revision=item.revision, **json.loads(item.data))
 
 
+async def is_there(context: Context, name: str) -> bool:
+    """Is there a key with this name?"""
+    return (await context.storage.get_one(f"p/{name}")).data is not None
+
+
 async def load(context: Context, name: str, missing: str = "encryption key not found") -> Key:
     """The key with this name. Raises ``InvalidRequest`` in these words."""
     key = await find(context, name)

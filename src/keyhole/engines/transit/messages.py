@@ -116,7 +116,7 @@ def _require_encrypting(key: Key) -> None:
 
 async def exists(context: Context, params: Mapping[str, str]) -> bool:
     """Is there such a key? Encrypting with one that is not there makes it, for who has ``create``."""
-    return await keys.find(context, params["name"]) is not None
+    return await keys.is_there(context, params["name"])
 
 
 async def encrypt(context: Context, call: Call) -> Reply:

@@ -7,7 +7,6 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import replace
 from typing import Any
 
 from keyhole.config import ApiLimits
@@ -26,6 +25,7 @@ from keyhole.faces.api import reading, status
 from keyhole.faces.api.envelope import JSON, Answer, render, render_error
 from keyhole.faces.api.reading import Scope
 from keyhole.vault import namespaces
+from keyhole.vault.keys import new_request_id
 from keyhole.vault.mounts import UnsupportedOperation
 from keyhole.vault.node import Node
 
@@ -135,13 +135,15 @@ class Api:
         kind = headers.get("content-type", "")
         reading.check_content_type(kind, operation)
         writes = operation is Operation.UPDATE or operation is Operation.PATCH
+        body: dict[str, Any] = {}  # read once it is known who is asked for what
         request = Request(
             credential=reading.credential_of(headers),
             operation=operation,
             path=reading.asked_path(path, operation),
-            data={} if writes else query,
+            data=body if writes else query,
             org=headers.get("x-vault-namespace", "").strip("/"),
             remote=remote,
+            id=new_request_id(),
             wrap_ttl=reading.wrap_ttl_of(headers) if "x-vault-wrap-ttl" in headers else 0,
             peer_certificate=scope.get("peer_certificate", b""),
             headers=headers,
@@ -149,10 +151,9 @@ class Api:
         request = await namespaces.settle(self._node.open_vault(), request)
         if request.path in status.ROUTES:
             raise InvalidRequest("operation unavailable in namespaces", "ask without the org in the path")
-        if not writes:
-            return request
-        body = await self._body(receive, self._limits.body, request)
-        return replace(request, data=reading.body_of(body, kind, self._limits))
+        if writes:
+            body |= reading.body_of(await self._body(receive, self._limits.body, request), kind, self._limits)
+        return request
 
     async def _require_known(self, request: Request) -> None:
         """Refuse, and record, a request of somebody unknown before the rest of its body takes up memory."""

@@ -46,6 +46,7 @@ _LEGACY = (
     "sys/rotate",
     "sys/wrapping/wrap",
 )
+_BELOW_OWN, _BELOW_LEGACY = (tuple(f"{path}/" for path in paths) for paths in (_OWN, _LEGACY))
 # Vault writes refusals with the punctuation of Go's go-multierror, and clients look for it.
 _MULTI = "1 error occurred:\n\t* {}\n\n"
 _MARK = f"secret-leaf-{secrets.token_hex(16)}-"  # nobody who wrote a value can have known it
@@ -65,7 +66,7 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 def is_own(path: str) -> bool:
     """Is this a route that Vault does not have? Those of the server itself are outside of ``/v1/``."""
-    return path in _SERVER or any(path == own or path.startswith(f"{own}/") for own in _OWN)
+    return path in _SERVER or path in _OWN or path.startswith(_BELOW_OWN)
 
 
 def render(reply: Reply, path: str = "") -> Answer:
@@ -115,7 +116,7 @@ def _more(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def _is_legacy(path: str) -> bool:
-    return any(path == old or path.startswith(f"{old}/") for old in _LEGACY)
+    return path in _LEGACY or path.startswith(_BELOW_LEGACY)
 
 
 def render_error(error: KeyholeError, path: str) -> Answer:
