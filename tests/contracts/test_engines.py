@@ -33,7 +33,7 @@ OPEN = {
 }
 # Engine -> routes that need ``sudo`` besides, as in Vault.
 SUDO = {"pki": {"root", "root/sign-self-issued", "issuer/{issuer}/sign-self-issued"}}
-LEASED = {"pki", "ssh"}
+LEASED = {"database", "pki", "ssh"}
 
 EVERY = [(name, {}) for name in engines.MEMBERS] + [("kv", {"version": "1"}), ("kv", {"version": "2"})]
 

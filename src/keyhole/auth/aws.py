@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 from keyhole.auth import settings
 from keyhole.auth.guesses import Guesses
-from keyhole.auth.outside import asked_host, entity_name, is_trusted
+from keyhole.auth.outside import asked_host, entity_name
 from keyhole.auth.roles import Roles
 from keyhole.auth.settings import Setting, text, texts
 from keyhole.core.cidr import within
@@ -29,6 +29,7 @@ from keyhole.core.numbers import parse_flag
 from keyhole.core.request import Operation, Reply
 from keyhole.core.strict_json import JsonBounds, parse_json, parse_object
 from keyhole.engines import Call, Context, Engine, Field, Route
+from keyhole.engines.outside import is_trusted
 from keyhole.net.ask import parse_https
 
 DEFAULT_ENDPOINT = "https://sts.amazonaws.com"

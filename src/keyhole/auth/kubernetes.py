@@ -13,7 +13,7 @@ from typing import Any
 
 from keyhole.auth import settings
 from keyhole.auth.guesses import Guesses
-from keyhole.auth.outside import asked_host, entity_name, is_trusted
+from keyhole.auth.outside import asked_host, entity_name
 from keyhole.auth.roles import Roles
 from keyhole.auth.settings import Setting, text, texts
 from keyhole.core.cidr import within
@@ -26,6 +26,7 @@ from keyhole.core.request import Operation, Reply
 from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto.foreign_jwt import Refused, key_of_pem, unverified_claims, verify
 from keyhole.engines import Call, Context, Engine, Field, InvalidForVault, Route
+from keyhole.engines.outside import is_trusted
 
 _BOUNDS = JsonBounds(depth=16, string=65536, items=2000)
 _REVIEW = "/apis/authentication.k8s.io/v1/tokenreviews"

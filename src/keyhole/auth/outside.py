@@ -6,7 +6,6 @@ import hashlib
 import re
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.engines import Call, Context
 from keyhole.net.ask import parse_https
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+-]{0,127}")
@@ -28,11 +27,6 @@ def asked_host(url: str, name: str, *, trusted: bool) -> str:
         return parse_https(url, plain=[_host(url)] if trusted else ()).host
     except InvalidRequest as error:
         raise InvalidRequest(f"{name}: {error.reason}", error.hint) from None
-
-
-def is_trusted(context: Context, call: Call) -> bool:
-    """Whether the caller may name servers at private addresses: that needs ``sudo`` on the path of the settings."""
-    return bool(context.caller.allows("update", call.path, sudo=True))
 
 
 def entity_name(method: str, text: str) -> str:

@@ -182,6 +182,14 @@ class UpstreamTimeout(KeyholeError):
     exit_code = 6
 
 
+class TargetFailed(KeyholeError):
+    """A system in which credentials are made or taken back cannot be reached, or has refused."""
+
+    code = "target_failed"
+    status = 500  # as Vault's engines
+    exit_code = 6
+
+
 class LoopDetected(KeyholeError):
     """The request has been through this proxy before."""
 

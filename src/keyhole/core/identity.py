@@ -176,6 +176,7 @@ class Caller:
         identity_policies: names of those that the entity and its groups add; ``acl`` has them too.
         alone: they add nothing, because its token was made for some policies only.
         identities: revision of the org's identities that this was compiled from.
+        display: what people and other systems see of it, without slashes.
         forms: what the door has worked out of its records; lives and dies with this object.
     """
 
@@ -198,6 +199,7 @@ class Caller:
     identity_policies: tuple[str, ...] = ()
     alone: bool = False
     identities: int = 0
+    display: str = ""
     forms: dict[tuple[object, ...], IntentForm] = field(default_factory=dict, repr=False)
 
     def allows(self, operation: str, path: str, *, sudo: bool = False) -> Decision:

@@ -33,7 +33,8 @@ from keyhole.core.value import Secret
 if TYPE_CHECKING:
     from keyhole.net.ask import Heard
 
-MEMBERS = ("cubbyhole", "kv", "pki", "services", "ssh", "totp", "transit")
+MEMBERS = ("cubbyhole", "database", "kv", "pki", "services", "ssh", "totp", "transit")
+DATABASES = {"postgresql-database-plugin": "postgresql"}  # kinds, each with its module of the engine ``database``
 SINGLE = ("cubbyhole", "services")  # every org has one, and no other
 
 
@@ -113,11 +114,17 @@ class NetView(Protocol):
     ) -> Heard:
         """Send one request to a server that the guard lets through, and read the whole answer."""
 
+    async def addresses(self, host: str, port: int, *, allow: Sequence[str] = ()) -> list[str]:
+        """The addresses of a host that a driver may dial, all of which the guard lets through."""
+
 
 class _NoNet:
     """Where nobody can be asked: a door without a process around it."""
 
     async def ask(self, *_asked: Any, **_how: Any) -> Heard:
+        raise InternalError("nobody can be asked here")
+
+    async def addresses(self, *_asked: Any, **_how: Any) -> list[str]:
         raise InternalError("nobody can be asked here")
 
 

@@ -122,6 +122,21 @@ class Asker:
         except (BadRequestFraming, BodyTooLarge) as error:
             raise UpstreamUnreachable(f"the answer of {parts.host} cannot be read: {error.reason}") from None
 
+    async def addresses(self, host: str, port: int, *, allow: Sequence[str] = ()) -> list[str]:
+        """The addresses of a canonical host that a driver with a wire of its own may dial.
+
+        Args:
+            host: canonical host.
+            port: to be dialled.
+            allow: exceptions of the guard, as of services.
+
+        Raises:
+            AddressDenied: the guard refuses one of them.
+            LoopDetected: it is a listener of this process.
+            UpstreamUnreachable: it does not resolve.
+        """
+        return await self._dialer.judged(host, port, Guard(allow))
+
     async def _answer(self, reader: asyncio.StreamReader, method: str) -> Heard:
         for _ in range(ANSWER_LIMITS.informational):
             head = parse_answer_head(await reader.readuntil(b"\r\n\r\n"), ANSWER_LIMITS)

@@ -71,7 +71,7 @@ class Dialer:
         """
         try:
             async with asyncio.timeout(timeout):
-                addresses = await self._judged(host, port, guard)
+                addresses = await self.judged(host, port, guard)
                 if self._via is None:
                     return await _connect_any(addresses, port)
                 return await self._tunnel(self._via, host, port, addresses)
@@ -82,7 +82,7 @@ class Dialer:
 
     async def datagrams(self, host: str, port: int, guard: Guard) -> socket.socket:
         """A UDP socket that sends to a canonical host only. Raises as ``dial``; a corporate proxy is not asked."""
-        address = (await self._judged(host, port, guard))[0]
+        address = (await self.judged(host, port, guard))[0]
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.settimeout(0)
@@ -92,8 +92,8 @@ class Dialer:
             raise _unreachable(error) from None
         return sock
 
-    async def _judged(self, host: str, port: int, guard: Guard) -> list[str]:
-        """The addresses of the host, all of which the guard has passed."""
+    async def judged(self, host: str, port: int, guard: Guard) -> list[str]:
+        """The addresses of a canonical host, all of which the guard has passed. Raises as ``dial``."""
         try:
             addresses = await self._resolver.resolve(host)
         except UpstreamUnreachable:

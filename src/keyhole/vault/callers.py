@@ -107,6 +107,7 @@ async def _make(vault: Vault, state: OrgState, token: Token) -> Caller:
         identity_policies=() if token.alone else person.policies,
         alone=token.alone,
         identities=revision,
+        display=token.display or token.name.replace("/", "-"),
     )
 
 

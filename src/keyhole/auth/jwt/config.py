@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keyhole.auth import settings
-from keyhole.auth.outside import asked_host, is_trusted
+from keyhole.auth.outside import asked_host
 from keyhole.auth.settings import Setting, text, texts
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, UpstreamUnreachable
 from keyhole.core.request import Reply
 from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto.foreign_jwt import ALGORITHMS, UnknownKey, VerifyingKey, key_of_pem, keys_of_jwks, verify
 from keyhole.engines import Call, Context
+from keyhole.engines.outside import is_trusted
 
 PATH = "config"
 KEPT = 600.0  # seconds for which keys are used without asking again

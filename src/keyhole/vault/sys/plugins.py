@@ -11,7 +11,7 @@ from keyhole.engines import Call, Context, Route
 
 _SHELVES = {
     "auth": tuple(sorted(auth.MEMBERS)),
-    "database": (),
+    "database": tuple(sorted(engines.DATABASES)),
     "secret": tuple(sorted(set(engines.MEMBERS) - set(engines.SINGLE))),
 }
 

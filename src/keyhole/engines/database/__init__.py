@@ -1,0 +1,46 @@
+"""Users of databases that live as long as their leases, as Vault's engine of that name.
+
+``config/NAME`` says how to log in to a database, ``roles/NAME`` which statements make a user, and reading
+``creds/NAME`` makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from keyhole.core.request import Operation
+from keyhole.engines import Engine, Route
+from keyhole.engines.database import connections, roles
+from keyhole.engines.database.connections import Connections
+from keyhole.engines.database.users import Users
+from keyhole.engines.settings import fields
+
+
+def make(_options: Mapping[str, str]) -> Engine:
+    """The engine of one mount, with the sessions that it has open."""
+    known = Connections()
+    users = Users(known)
+    return Engine("database", _routes(known, users), revoke=users.revoke, renew=users.renew)
+
+
+def _routes(known: Connections, users: Users) -> tuple[Route, ...]:
+    about = (*connections.SETTINGS, *connections.DETAILS, connections.PASSWORD, connections.VERIFY)
+    return (
+        Route("config", {Operation.LIST: connections.list_names}, help="Names of the connections."),
+        Route(
+            "config/{name}",
+            {Operation.READ: known.read, Operation.CREATE: known.write, Operation.DELETE: known.delete},
+            fields=fields(about),
+            help="A database, and how to log in to it.",
+        ),
+        Route("reset/{name}", {Operation.CREATE: known.reset}, help="Lets go of the sessions with a database."),
+        Route("roles", {Operation.LIST: roles.list_names}, help="Names of the roles."),
+        Route(
+            "roles/{name}",
+            {Operation.READ: roles.show, Operation.CREATE: roles.write, Operation.DELETE: roles.delete},
+            exists=roles.exists,
+            fields=fields(roles.SETTINGS),
+            help="Which statements make a user, and for how long.",
+        ),
+        Route("creds/{name}", {Operation.READ: users.create}, help="A new user with its password."),
+    )

@@ -1,0 +1,230 @@
+"""PostgreSQL, by psycopg.
+
+The parameters of a connection are read by libpq, only those that are known here count, and libpq is given the addresses
+that the guard has judged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from keyhole.core.errors import InvalidRequest, TargetFailed
+from keyhole.core.host import parse_host
+from keyhole.engines.database.hiding import hidden
+from keyhole.engines.database.plugins import Address, Dialled, Login, Refused
+
+try:
+    import psycopg
+    from psycopg import sql
+    from psycopg.conninfo import conninfo_to_dict
+except ImportError:
+    raise InvalidRequest(
+        "this installation has no driver for PostgreSQL", "install it with the extra: keyhole[postgres]"
+    ) from None
+
+TEMPLATE = (
+    '{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time)'
+    " | truncate 63 }}"
+)
+BACKSLASH = False
+RENEWAL = ("ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}'",)
+PASSWORD = ("ALTER ROLE \"{{name}}\" WITH PASSWORD '{{password}}'",)
+
+_CONNECT_SECONDS = 5
+_STATEMENT = "20s"
+_SCRAM = "scram-sha-256"
+_PORT = 5432
+_NOWHERE = "/dev/null/none"
+_HOSTS = 16
+_KNOWN = {
+    "application_name", "channel_binding", "client_encoding", "connect_timeout", "dbname", "gssencmode", "host",
+    "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval", "password", "port", "sslcertmode",
+    "sslmode", "ssl_min_protocol_version", "sslnegotiation", "sslrootcert", "target_session_attrs", "user",
+}  # fmt: skip
+_REFUSED = frozenset({"28000", "28P01"})
+_FATAL = re.compile(r"FATAL:\s+(.*)")
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+def _parameters(details: Mapping[str, Any]) -> dict[str, str]:
+    """What libpq reads in the URL; the places for name and password stay."""
+    try:
+        found = conninfo_to_dict(str(details["connection_url"]))
+    except psycopg.Error:
+        raise InvalidRequest(
+            "connection_url is no URL of PostgreSQL", "write postgresql://{{username}}:{{password}}@HOST:PORT/DATABASE"
+        ) from None
+    given = {key: str(value) for key, value in found.items() if value is not None}
+    if unknown := sorted(given.keys() - _KNOWN):
+        raise InvalidRequest(f"connection_url has parameters that are not used here: {', '.join(unknown)}")
+    if given.get("sslrootcert", "system") != "system":
+        raise InvalidRequest("connection_url names a file of the server", "sslrootcert is system, or left out")
+    return given
+
+
+def addresses(details: Mapping[str, Any]) -> list[Address]:
+    """Where libpq would go, in its order."""
+    given = _parameters(details)
+    hosts = given.get("host", "").split(",")
+    ports = given.get("port", "").split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    if not all(hosts) or len(hosts) > _HOSTS or len(ports) != len(hosts):
+        raise InvalidRequest("connection_url names no host", "write the host, or the folder of the socket")
+    try:
+        numbers = [int(port or _PORT) for port in ports]
+    except ValueError:
+        numbers = [0]
+    if not all(0 < number < 65_536 for number in numbers):
+        raise InvalidRequest("connection_url has something that is no port")
+    named = zip(hosts, numbers, strict=True)
+    return [Address(host if host.startswith("/") else parse_host(host), port) for host, port in named]
+
+
+class PostgresSession:
+    """One connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    async def run(self, statements: Sequence[str], *secret: str, user: str = "") -> None:
+        """Run statements in one transaction."""
+        try:
+            async with _alone(self.connection):
+                for statement in statements:
+                    await self.connection.execute(statement.encode())
+                if user and not await knows(self, user):
+                    raise TargetFailed("the statements have made no user of this name", 'write the name as "{{name}}"')
+        except psycopg.Error as error:
+            words = hidden(_words(error), secret)
+            raise TargetFailed(words, "check the statements, and what the login may do") from None
+
+    async def close(self) -> None:
+        """Let it go."""
+        await self.connection.close()
+
+
+async def connect(details: Mapping[str, Any], login: Login, dialled: Dialled) -> PostgresSession:
+    """Log in."""
+    given = _parameters(details)
+    for key, value in given.items():
+        given[key] = value.replace("{{username}}", login.username).replace("{{password}}", login.password)
+    given |= {
+        "host": ",".join(address.host for address, _ in dialled),
+        "hostaddr": ",".join(judged for _, judged in dialled),
+        "port": ",".join(str(address.port) for address, _ in dialled),
+    }
+    defaults = {
+        "user": login.username,
+        "password": login.password,
+        "dbname": "postgres",
+        "connect_timeout": str(_CONNECT_SECONDS),
+        "application_name": "keyhole",
+        "gssencmode": "disable",
+        # Nothing of the account under which the server runs is shown to a database that somebody named.
+        "passfile": _NOWHERE,
+        "sslcert": _NOWHERE,
+        "sslkey": _NOWHERE,
+        "tcp_user_timeout": "10000",
+        "options": f"-c statement_timeout={_STATEMENT} -c idle_in_transaction_session_timeout={_STATEMENT}",
+    }
+    try:
+        connection = await psycopg.AsyncConnection.connect(
+            **{**defaults, **given},  # type: ignore[arg-type]  # the names of libpq's own parameters, all of them texts
+            autocommit=True,
+        )
+    except psycopg.Error as error:
+        text = hidden(_words(error), [login.password])
+        kind = Refused if error.sqlstate in _REFUSED or "authentication failed" in text else TargetFailed
+        raise kind(text, "check the connection: POST config/NAME") from None
+    return PostgresSession(connection)
+
+
+def password_text(details: Mapping[str, Any], username: str, password: str) -> str:
+    """The password, or the verifier that the server would make of it, so that it never sees it (RFC 5802)."""
+    if details.get("password_authentication") != _SCRAM:
+        return password
+    made = psycopg.pq.PGconn.connect_start(b"").encrypt_password(password.encode(), username.encode(), _SCRAM.encode())
+    return made.decode()
+
+
+_GRANTED = """
+SELECT CASE d.classid
+    WHEN 'pg_class'::regclass THEN 'TABLE ' || d.objid::regclass
+    WHEN 'pg_proc'::regclass THEN 'ROUTINE ' || d.objid::regprocedure
+    WHEN 'pg_type'::regclass THEN 'TYPE ' || d.objid::regtype
+    WHEN 'pg_namespace'::regclass THEN (SELECT 'SCHEMA ' || quote_ident(nspname) FROM pg_namespace WHERE oid = d.objid)
+    WHEN 'pg_database'::regclass THEN (SELECT 'DATABASE ' || quote_ident(datname) FROM pg_database WHERE oid = d.objid)
+  END
+FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
+WHERE r.rolname = %s AND d.refclassid = 'pg_authid'::regclass AND d.deptype = 'a'
+  AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+_TURN = "SELECT pg_advisory_xact_lock(hashtext('keyhole:grants'))"
+_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()"
+
+
+@contextlib.asynccontextmanager
+async def _alone(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that waits for those of other nodes.
+
+    Two that change the grants of one object at once would fail with "tuple concurrently updated".
+    """
+    async with connection.transaction():
+        await connection.execute(_TURN)
+        yield
+
+
+async def knows(session: PostgresSession, username: str) -> bool:
+    """Is there a role of this name?"""
+    try:
+        found = await session.connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (username,))
+    except psycopg.Error as error:
+        raise TargetFailed(_words(error)) from None
+    return found.rowcount > 0
+
+
+async def lock(session: PostgresSession, username: str) -> None:
+    """Let a role log in no more, and end its sessions where our login may (``pg_signal_backend``)."""
+    try:
+        await session.connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(username)))
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+            await session.connection.execute(_SESSIONS, (username,))
+    except psycopg.Error as error:
+        raise TargetFailed(_words(error)) from None
+
+
+async def drop(session: PostgresSession, username: str) -> None:
+    """Take a role away: first it can log in no more, then its sessions end, then it goes with what it was granted.
+
+    What it owns is not touched: a role that owns something stays, without a login, until its own statements say what
+    becomes of that.
+    """
+    if not await knows(session, username):
+        return
+    await lock(session, username)
+    connection, role = session.connection, sql.Identifier(username)
+    try:
+        async with _alone(connection):
+            for (granted,) in await (await connection.execute(_GRANTED, (username,))).fetchall():
+                if granted:
+                    what = sql.SQL(granted)
+                    await connection.execute(sql.SQL("REVOKE ALL PRIVILEGES ON {} FROM {}").format(what, role))
+            await connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
+    except psycopg.Error as error:
+        hint = "write revocation_statements that say what becomes of what it owns, as in REASSIGN OWNED BY"
+        raise TargetFailed(_words(error), hint) from None
+
+
+def _words(error: psycopg.Error) -> str:
+    """What the server said, without the statement and without details, which quote values."""
+    said = error.diag.message_primary
+    if said is None and (found := _FATAL.findall(str(error))):
+        said = found[-1]
+    if said is None:
+        return "the database cannot be reached"
+    return f"pq: {said}"

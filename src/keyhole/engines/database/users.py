@@ -1,0 +1,118 @@
+"""``creds/NAME``: a user of a database, for as long as its lease.
+
+The lease is noted first, and the name of the user derives from its id: whatever a crash leaves can be found and taken
+back. The lease keeps the statements that take it back, so the role may be gone by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied
+from keyhole.core.lease import Lease
+from keyhole.core.request import Reply
+from keyhole.core.value import Secret
+from keyhole.engines import Call, Context
+from keyhole.engines.database import roles
+from keyhole.engines.database.connections import Connection, Connections
+from keyhole.engines.database.names import name_of, new_password
+from keyhole.engines.database.statements import fill, take_apart
+
+_GRACE = 5  # seconds that the database lets a user live beyond its lease, as Vault
+_KEPT = ("revocation_statements", "renew_statements")
+
+
+class NotAllowed(PolicyDenied):
+    """The connection is not for this role. Clients of Vault know it by this status."""
+
+    status = 500
+
+
+class Users:
+    """Makes users, and takes them back.
+
+    Args:
+        connections: of the mount.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def create(self, context: Context, call: Call) -> Reply:
+        """A new user with its password."""
+        name = call.params["name"]
+        role = await roles.load(context, name)
+        if role is None:
+            raise InvalidRequest(f"unknown role: {name[:64]}", "see LIST roles")
+        connection = await self._connections.load(context, role["db_name"])
+        require_allowed(connection, name)
+        backslash = connection.plugin.BACKSLASH
+        statements = take_apart(role["creation_statements"], backslash=backslash)
+        if not statements:
+            raise InvalidRequest("empty creation statements", "send creation_statements to the role")
+        internal = {
+            "db_name": connection.name,
+            "display": context.caller.display or context.caller.name.replace("/", "-"),
+            "role": name,
+            "template": connection.template,
+            **{each: role[each] for each in _KEPT},
+        }
+        lease = await context.leases.begin(ttl=role["default_ttl"], max_ttl=role["max_ttl"], internal=internal)
+        username, password = _name(lease), new_password()
+        text = connection.plugin.password_text(connection.details, username, password)
+        values = {**_values(username, lease.expires), "password": text}
+        rollback = take_apart(role["rollback_statements"], backslash=backslash)
+        async with self._connections.session(context, connection) as session:
+            try:
+                await session.run([fill(each, values) for each in statements], password, text, user=username)
+            except KeyholeError:
+                with contextlib.suppress(KeyholeError):  # the lease takes back whatever is there
+                    await session.run([fill(each, values) for each in rollback], password, text)
+                raise
+        return Reply({"username": username, "password": Secret(json.dumps(password))}, lease=lease)
+
+    async def revoke(self, context: Context, lease: Lease) -> None:
+        """Take the user of a lease back. One that is gone already is taken back. Raises ``TargetFailed``."""
+        connection = await self._connections.load(context, lease.internal["db_name"])
+        username, plugin = _name(lease), connection.plugin
+        own = take_apart(lease.internal["revocation_statements"], backslash=plugin.BACKSLASH)
+        async with self._connections.session(context, connection) as session:
+            if own and not await plugin.knows(session, username):
+                return
+            if own:
+                values = _values(username, lease.expires)
+                await plugin.lock(session, username)
+                await session.run([fill(each, values) for each in own])
+            else:
+                await plugin.drop(session, username)
+
+    async def renew(self, context: Context, lease: Lease, _ttl: int) -> None:
+        """Let the user of a lease live until its new end. Raises ``TargetFailed``."""
+        connection = await self._connections.load(context, lease.internal["db_name"])
+        own = lease.internal["renew_statements"] or connection.plugin.RENEWAL
+        statements = take_apart(own, backslash=connection.plugin.BACKSLASH)
+        if statements:
+            values = _values(_name(lease), lease.expires)
+            async with self._connections.session(context, connection) as session:
+                await session.run([fill(each, values) for each in statements])
+
+
+def require_allowed(connection: Connection, role: str) -> None:
+    """Raises ``NotAllowed`` when the connection is not for this role."""
+    if not connection.allows(role):
+        hint = "whoever writes the connection can add it to allowed_roles"
+        raise NotAllowed(f'1 error occurred:\n\t* "{role[:64]}" is not an allowed role\n\n', hint)
+
+
+def _name(lease: Lease) -> str:
+    internal = lease.internal
+    return name_of(lease, internal["template"], internal["display"], internal["role"])
+
+
+def _values(username: str, expires: float) -> Mapping[str, Any]:
+    until = datetime.fromtimestamp(int(expires) + _GRACE, UTC)
+    return {"name": username, "username": username, "expiration": until.strftime("%Y-%m-%d %H:%M:%S%z")}
