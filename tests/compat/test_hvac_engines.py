@@ -1,6 +1,7 @@
 """``hvac`` uses the engines over a real server: both versions of KV, one-time passwords, SSH, and certificates."""
 
 import subprocess
+import time
 
 import pytest
 from hvac import exceptions
@@ -67,6 +68,32 @@ def test_kv_with_versions(client, at):
     v2.delete_metadata_and_all_versions("x", mount_point=path)
     with pytest.raises(exceptions.InvalidPath):
         v2.read_secret_metadata("x", mount_point=path)
+
+
+CURRENT = {"raise_on_deleted_version": True}
+
+
+def once_it_has_versions(read):
+    """What is read once the mount answers again; until then it says that it is being upgraded, and nothing else."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return read()
+        except exceptions.InvalidRequest as error:
+            if "Upgrading from non-versioned" not in str(error) or time.monotonic() > deadline:
+                raise
+
+
+def test_kv_that_is_given_versions(client, at):
+    path = at("kv", version="1")
+    for number in range(120):
+        client.secrets.kv.v1.create_or_update_secret(f"a/{number}", {"n": number}, mount_point=path)
+    client.sys.tune_mount_configuration(path, options={"version": "2"})
+    v2 = client.secrets.kv.v2
+    found = once_it_has_versions(lambda: v2.read_secret_version("a/119", mount_point=path, **CURRENT)["data"])
+    assert (found["data"], found["metadata"]["version"]) == ({"n": 119}, 1)
+    assert len(v2.list_secrets("a", mount_point=path)["data"]["keys"]) == 120
+    assert v2.create_or_update_secret("a/119", {"n": 0}, cas=1, mount_point=path)["data"]["version"] == 2
 
 
 def test_one_time_passwords(client, at):

@@ -245,6 +245,7 @@ class Route:
 Lend = Callable[[Context, str, str], Awaitable[Secret]]
 Revoke = Callable[[Context, Lease], Awaitable[None]]
 Renew = Callable[[Context, Lease, int], Awaitable[None]]
+Upgrade = Callable[[Context], Awaitable[None]]
 RoleOf = Callable[[Context, Mapping[str, Any]], Awaitable[str]]
 Due = Callable[[Context, str], Awaitable[str]]
 
@@ -264,6 +265,8 @@ class Engine:
             may call it at once. Never routed.
         role_of: ``(context, data)`` to the role that a login with these fields names, where it is not the field
             ``role``; empty for none. It proves nothing. Never routed.
+        upgrade: brings what the engine's other version stored into the form of this one; may be called again, and by
+            several nodes at once. Meanwhile the module's ``UPGRADING`` answers. Never routed.
         configures: what it stores is compiled per org.
         options: shown in ``sys/mounts``.
     """
@@ -275,8 +278,15 @@ class Engine:
     renew: Renew | None = None
     due: Due | None = None
     role_of: RoleOf | None = None
+    upgrade: Upgrade | None = None
     configures: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_upgrading(name: str) -> Engine:
+    """What answers at a mount of this type while its data are brought into another form."""
+    engine: Engine = importlib.import_module(f"keyhole.engines.{name}").UPGRADING
+    return engine
 
 
 def load(name: str, options: Mapping[str, str] | None = None) -> Engine:

@@ -56,6 +56,7 @@ class Table:
         entries: its mounts but for the fixed ones.
         tuned: what differs of fixed mounts, by path: ``description`` and ``config``.
         going: mounts that were disabled and are not removed yet; nothing answers there any more.
+        upgrading: ids of mounts whose data are being brought into another form; they answer nothing until that is done.
         moves: the latest moves, as ``sys/remount/status`` answers them.
     """
 
@@ -63,6 +64,7 @@ class Table:
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
     going: list[Entry] = field(default_factory=list)
     moves: list[dict[str, str]] = field(default_factory=list)
+    upgrading: list[str] = field(default_factory=list)
 
     def at(self, path: str) -> Entry | None:
         """The entry with exactly this path."""
@@ -76,10 +78,15 @@ class Table:
         """Nothing answers there from now on."""
         self.entries = [each for each in self.entries if each.id != entry.id]
         self.going.append(entry)
+        self.upgrading = [each for each in self.upgrading if each != entry.id]
 
     def forget(self, mount_id: str) -> None:
         """All of a disabled mount is removed."""
         self.going = [each for each in self.going if each.id != mount_id]
+
+    def upgraded(self, mount_id: str) -> None:
+        """All data of a mount have their new form."""
+        self.upgrading = [each for each in self.upgrading if each != mount_id]
 
     def note_move(self, source: str, target: str) -> str:
         """Remember a move; returns its id."""
@@ -135,7 +142,7 @@ class MountTables:
             item = await storage.get_one(_KEY)
             table = _decode(org_id, item.data)
             result = edit(table, self._mounts(org_id, table, item.revision))
-            write = Write(_KEY, _encode(table), item.revision, _AT_ONCE if table.going else None)
+            write = Write(_KEY, _encode(table), item.revision, _AT_ONCE if table.going or table.upgrading else None)
             try:
                 await storage.commit(Change([write]))
             except Conflict:
@@ -157,14 +164,14 @@ class MountTables:
             accessor, shown = _derived(org_id, mount.id, prefix + mount.type)
             said = {"config": unset(mount.path), **table.tuned.get(mount.path, {})}
             fixed.append(replace(mount, accessor=accessor, uuid=shown, fixed=True, **said))
-        made = [self._mount(org_id, entry) for entry in table.entries]
+        made = [self._mount(org_id, entry, upgrading=entry.id in table.upgrading) for entry in table.entries]
         return Mounts([*fixed, *made], revision, [self._mount(org_id, entry) for entry in table.going])
 
-    def _mount(self, org_id: str, entry: Entry) -> Mount:
+    def _mount(self, org_id: str, entry: Entry, *, upgrading: bool = False) -> Mount:
         return Mount(
             path=entry.path,
             id=entry.id,
-            made=partial(self._engine, org_id, entry),
+            made=partial(engines.load_upgrading, entry.type) if upgrading else partial(self._engine, org_id, entry),
             type=entry.type,
             description=entry.description,
             accessor=entry.accessor,
@@ -232,6 +239,7 @@ def _decode(org_id: str, data: bytes | None) -> Table:
         stored["tuned"],
         [Entry(**entry) for entry in stored["going"]],
         stored["moves"],
+        stored.get("upgrading", []),
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.core.request import Operation
-from keyhole.engines import Engine, Field, Route
+from keyhole.core.request import Operation, Reply
+from keyhole.engines import Call, Context, Engine, Field, Route
 from keyhole.engines.kv import v1, versions
 from keyhole.engines.kv.document import CONFIG, exists
 from keyhole.engines.kv.metadata import (
@@ -23,6 +23,7 @@ from keyhole.engines.kv.metadata import (
     write_config,
     write_metadata,
 )
+from keyhole.engines.kv.upgrade import from_v1
 
 _METADATA_FIELDS = (
     Field("max_versions", "versions to keep; 0 for the engine's default", "integer"),
@@ -102,8 +103,24 @@ ENGINE = Engine(
         Route("{path...}", dict.fromkeys(_EVERY, versions.unversioned), help="Not versioned."),
     ),
     lend=versions.lend,
+    upgrade=from_v1,
     options={"version": "2"},
 )
+
+
+async def _wait(_context: Context, _call: Call) -> Reply:
+    raise InvalidRequest(v1.UPGRADING, "try again")
+
+
+UPGRADING = Engine(
+    "kv",
+    tuple(
+        Route(pattern, dict.fromkeys(_EVERY, _wait), help="The mount is being given versions.")
+        for pattern in ("", "{path...}")
+    ),
+    options={"version": "2"},
+)
+"""Answers at a mount that is being given versions, until all of its secrets are brought over."""
 
 
 def make(options: Mapping[str, str]) -> Engine:

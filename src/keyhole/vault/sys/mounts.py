@@ -5,17 +5,19 @@ Texts of refusals are Vault's. A change is one write of the org's table, see ``v
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Any
 
 from keyhole import engines
-from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.path import parse_path
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.mount_table import Table, load_engine, new_entry
 from keyhole.vault.mounts import AUTH, Mount, Mounts, unset
-from keyhole.vault.sys import mount_config
+from keyhole.vault.sys import mount_config, upgrading
 from keyhole.vault.sys.unmounting import remove_disabled
 from keyhole.vault.vault import Vault
 
@@ -130,24 +132,40 @@ class _Handlers:
         }
         return Reply({**data, "options": dict(mount.options)} if mount.options else data)
 
-    async def tune(self, context: Context, call: Call) -> None:
-        path = self._kind.full(call.params["path"])
+    async def tune(self, context: Context, call: Call) -> Reply:
+        path, org_id = self._kind.full(call.params["path"]), context.caller.org_id
 
-        def edit(table: Table, mounts: Mounts) -> None:
+        def edit(table: Table, mounts: Mounts) -> bool:
             mount = next((each for each in mounts if each.path == path), None)
             if mount is None:
                 raise InvalidRequest(f'tune of path "{path}" failed: no mount entry found', "there is no mount")
             config = mount_config.merge(call.data, mount.config, login=bool(self._kind.prefix))
-            mount_config.require_same(call.data.get("options"), mount.options)
+            entry = table.at(path)
+            upgrade = entry is not None and upgrading.wanted(
+                entry, mount_config.parse_options(call.data.get("options"))
+            )
+            options = {**mount.options, "version": "2"} if upgrade else mount.options
+            mount_config.require_same(call.data.get("options"), options)
             said = call.data.get("description")
             description = mount.description if said is None else mount_config.parse_description(said)
-            entry = table.at(path)
-            if entry is not None:
-                table.put(replace(entry, config=config, description=description))
-            else:
+            if entry is None:
                 table.tuned[path] = {"config": config, "description": description}
+                return False
+            table.put(replace(entry, config=config, description=description, options=options))
+            table.upgrading += [entry.id] if upgrade else []
+            return upgrade
 
-        await self._vault.tables.change(context.caller.org_id, edit)
+        if not await self._vault.tables.change(org_id, edit):
+            return Reply()
+        doing = asyncio.get_running_loop().create_task(self._upgrade(org_id))
+        self._vault.expiry.keep(doing)
+        if not self._vault.expiry.background:  # nobody sweeps, and the process may end with the request
+            await asyncio.shield(doing)
+        return Reply(warnings=[upgrading.WARNING])
+
+    async def _upgrade(self, org_id: str) -> None:
+        with contextlib.suppress(KeyholeError):  # the next sweep does the rest
+            await upgrading.upgrade_mounts(self._vault, org_id)
 
 
 class _Remount:

@@ -6,6 +6,7 @@ A step that fails leaves its entry due, so the next sweep, of this node or anoth
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 from keyhole.core.errors import Conflict, IntegrityError, Unauthenticated
 from keyhole.stores import Batch, Delete
@@ -19,6 +20,7 @@ from keyhole.vault.sys.chores import Chore, Chores
 from keyhole.vault.sys.leaving import remove_org
 from keyhole.vault.sys.tokens import end_tokens
 from keyhole.vault.sys.unmounting import remove_disabled
+from keyhole.vault.sys.upgrading import upgrade_mounts
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
 
@@ -60,6 +62,7 @@ class Sweeper:
                     leases.setdefault(org_id, []).append(key)
                 elif mount == MOUNTS:
                     await remove_disabled(vault, org_id, again=True)
+                    chores.append(partial(upgrade_mounts, vault, org_id))
                 elif mount == TOKENS:
                     path = vault.storage(org_id, TOKENS).path(key)
                     ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
