@@ -158,3 +158,18 @@ def test_a_policy_that_is_denied_is_denied_in_every_case(prefix, operation):
         assert (await vault.ask("read", "sys/policies/acl/agent/coder")).data["policy"] == USE
 
     play(scenario)
+
+
+@pytest.mark.parametrize("policy", ["folders", "default"])
+def test_a_template_is_not_lent_to_an_agent_for_whom_it_stands_for_something_else(policy):
+    async def scenario(vault):
+        await agent(vault)
+        text = MINT + 'path "secret/data/of/{{identity.entity.metadata.team}}/*" { capabilities = ["read"] }\n'
+        await vault.ask("update", f"sys/policies/acl/{policy}", {"policy": text})
+        [entity] = (await vault.ask("list", "identity/entity/id")).data["keys"]
+        await vault.ask("update", f"identity/entity/id/{entity}", {"metadata": {"team": "ops"}})
+        token = await child(vault, policies=[policy, "default"])
+        asked = vault.ask("update", "agents/coder/token", {"policies": [policy]}, token=token)
+        assert (await refusal(asked)).code == "policy_denied"
+
+    play(scenario)

@@ -16,7 +16,7 @@ from keyhole.core.identity import Caller, Login
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.path import parse_name, parse_policy_name
-from keyhole.core.policy import ROOT
+from keyhole.core.policy import ROOT, PathRule
 from keyhole.core.request import Operation, Reply
 from keyhole.core.service import Service
 from keyhole.core.session import pairs, placeholder_key, service_of_session
@@ -263,11 +263,12 @@ class _Handlers:
         """Raises ``PolicyDenied`` when the token could do what the caller cannot, by the agent's policies or groups."""
         caller = context.caller
         gained = await standing.added(self._vault, await self.state(context), grant)
-        for policy in (own_policy(name), *gained):
-            if policy in {*caller.policies, *caller.identity_policies} or policy not in {*grant.policies, *gained}:
-                continue
+        own = {policies.DEFAULT, *caller.policies, *caller.identity_policies}
+        for policy in dict.fromkeys((*grant.policies, *gained)):
             for rule in await policies.load(self.policy_storage(context), policy):
-                if not caller.acl.includes(rule):
+                # A template that the caller has too stands for something else when the agent asks.
+                same = not rule.is_template or caller.entity.id == grant.entity_id or _looks_at_itself(rule)
+                if not (policy in own and same) and not caller.acl.includes(rule):
                     raise PolicyDenied(
                         f"the agent {name!r} may do more than you: its policy has a rule for {rule.path!r}",
                         f"ask for that right, or for sudo on {call.path}",
@@ -295,6 +296,10 @@ class _Handlers:
             self.policy_storage(context), own_policy(name), f"services/{service}", "use", given=False
         )
         return Reply({"agent": name, "service": service, "changed": changed})
+
+
+def _looks_at_itself(rule: PathRule) -> bool:
+    return rule.path.startswith("identity/") and rule.capabilities <= {"read"}
 
 
 def _as_login(name: str) -> Login:
