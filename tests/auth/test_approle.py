@@ -164,6 +164,18 @@ class _Elsewhere:
         return await self._node.handle(dataclasses.replace(request, remote="192.0.2.7"))
 
 
+def test_a_role_that_is_narrowed_narrows_also_what_comes_of_older_secret_ids():
+    async def scenario(ask, _vault):
+        role_id = await role(ask, token_bound_cidrs=["127.0.0.0/8", "10.0.0.0/8"])
+        made = await secret(ask, token_bound_cidrs=["127.0.0.1", "10.1.0.0/16"])
+        await ask("POST", "auth/approle/role/ci", {"token_bound_cidrs": ["127.0.0.0/30"]})
+        token = (await login(ask, role_id, made["secret_id"])).json["auth"]["client_token"]
+        own = (await ask("GET", "auth/token/lookup-self", token=token)).json["data"]
+        assert own["bound_cidrs"] == ["127.0.0.0/30"]
+
+    scene(scenario)
+
+
 def test_a_role_may_bind_to_addresses_alone_but_not_to_nothing():
     async def scenario(ask, _vault):
         refused = await ask("POST", "auth/approle/role/open", {"bind_secret_id": False})

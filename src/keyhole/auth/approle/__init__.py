@@ -13,7 +13,7 @@ from keyhole.auth import settings
 from keyhole.auth.approle import secret_ids
 from keyhole.auth.guesses import Guesses
 from keyhole.auth.settings import Setting
-from keyhole.core.cidr import parse_cidrs, within
+from keyhole.core.cidr import covers, parse_cidrs, within
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.request import Operation, Reply
@@ -212,7 +212,9 @@ class _Method:
             if cidrs and not within(call.remote, cidrs):
                 raise InvalidRequest("invalid role or secret id")
         meta = {**entry["metadata"], "role_name": role["name"]}
-        cidrs, named = entry["token_bound_cidrs"], {"role_name": role["name"]}
+        named = {"role_name": role["name"]}
+        outer, inner = role["token_bound_cidrs"], entry["token_bound_cidrs"]
+        cidrs = inner if not outer or covers(outer, inner) else outer  # narrowed since the secret id was made
         login = settings.login_of(f"approle/{role['name']}", role, meta, cidrs, alias=role["role_id"], alias_meta=named)
         return Reply(login=login)
 
