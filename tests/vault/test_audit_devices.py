@@ -291,12 +291,13 @@ def test_device_that_cannot_be_is_refused(kind, options, wrong):
 def test_file_of_something_else_is_never_added_to(tmp_path):
     keys = tmp_path / "authorized_keys"
     keys.write_text("ssh-ed25519 AAAA me@home\n")
+    (tmp_path / "config.json").write_text('{"auths":{}}\n')
     link = tmp_path / "link.log"
     link.symlink_to(tmp_path / "target.log")
     os.mkfifo(tmp_path / "pipe")
 
     async def scenario(vault):
-        for name in ("authorized_keys", "link.log", "pipe", "."):
+        for name in ("authorized_keys", "config.json", "link.log", "pipe", "."):
             with pytest.raises(InvalidRequest):
                 await enable(vault, "f", "file", file_path=str(tmp_path / name))
 

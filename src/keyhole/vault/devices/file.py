@@ -20,6 +20,7 @@ from pathlib import Path
 from keyhole.core.errors import AuditUnavailable, InvalidRequest
 
 STDOUT = "stdout"
+_ENTRY = b'{"time":"'  # how each entry begins: a file of settings in JSON is none
 _Job = tuple[Callable[[], None], asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
 
@@ -35,7 +36,7 @@ class File:
     def __init__(self, path: str, mode: int, prefix: bytes) -> None:
         self._path = path
         self._mode = mode
-        self._beginnings = (b"{", prefix + b"{") if prefix else (b"{",)
+        self._beginnings = (_ENTRY, prefix + _ENTRY)
         self._descriptor: int | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
