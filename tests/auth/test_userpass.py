@@ -124,6 +124,22 @@ def test_users_are_listed_changed_and_deleted(derived):
     scene(scenario)
 
 
+def test_settings_under_their_older_names_are_read_under_both(derived):
+    async def scenario(ask, _vault):
+        async def read():
+            return (await ask("GET", "auth/userpass/users/ann")).json["data"]
+
+        await ask("POST", "auth/userpass/users/ann", {"password": PASSWORD, "policies": "app", "ttl": "10s"})
+        shown = await read()
+        assert (shown["policies"], shown["token_policies"]) == (["app"], ["app"])
+        assert (shown["ttl"], shown["token_ttl"], "max_ttl" in shown) == (10, 10, False)
+        await ask("POST", "auth/userpass/users/ann", {"token_policies": "other"})
+        shown = await read()
+        assert (shown["token_policies"], shown["ttl"], "policies" in shown) == (["other"], 10, False)
+
+    scene(scenario)
+
+
 def test_an_org_that_is_not_there_answers_as_one_that_is(derived):
     async def scenario(ask, _vault):
         made = await ask("POST", "sys/namespaces/acme", {})

@@ -19,6 +19,7 @@ from keyhole.core.path import parse_policy_name
 from keyhole.core.policy import ROOT
 from keyhole.engines import Field
 
+_OLDER = "said_by_older_name"
 DEFAULT = "default"  # the policy that every token has unless it is left out
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.@+-]{0,126}[a-z0-9_])?")
 _MOST_POLICIES = 256
@@ -35,7 +36,7 @@ class Setting:
         parse: ``(value, name)`` to what is stored. Raises ``InvalidRequest``.
         default: where nothing was said.
         help: for documentation.
-        older: another name that requests may use.
+        older: another name that requests may use, and see in answers once they did.
     """
 
     name: str
@@ -109,6 +110,8 @@ def merge(settings: Iterable[Setting], data: Mapping[str, Any], stored: Mapping[
         given = next((name for name in (setting.name, setting.older) if name and data.get(name) is not None), "")
         if given:
             merged[setting.name] = setting.parse(data[given], given)
+            older = {*merged.get(_OLDER, ())} - {setting.older}
+            merged[_OLDER] = sorted(older | ({given} - {setting.name}))
         merged.setdefault(setting.name, setting.default)
     if merged["token_type"].endswith("batch"):
         for name, what in (("token_num_uses", "tokens with limited use count"), ("token_period", "periodic tokens")):
@@ -123,8 +126,10 @@ def merge(settings: Iterable[Setting], data: Mapping[str, Any], stored: Mapping[
 
 
 def show(settings: Iterable[Setting], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as an answer has them."""
-    return {setting.name: stored[setting.name] for setting in settings}
+    """The settings as an answer has them; what was said by its older name is there under both, as in Vault."""
+    older = stored.get(_OLDER, ())
+    shown = {setting.name: stored[setting.name] for setting in settings}
+    return shown | {setting.older: stored[setting.name] for setting in settings if setting.older in older}
 
 
 def require_grantable(caller: Caller, path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
