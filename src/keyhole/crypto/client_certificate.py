@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.crypto.unreadable import UNREADABLE
 
 _MOST = 64
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
@@ -71,7 +72,7 @@ def read_client_certificate(der: bytes) -> ClientCertificate:
             _hex(own.digest if own is not None else b""),
             _hex((above.key_identifier if above is not None else None) or b""),
         )
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except UNREADABLE:
         raise InvalidRequest("the client's certificate cannot be read", "make a new one") from None
 
 
@@ -79,7 +80,9 @@ def read_authorities(pem: str) -> list[bytes]:
     """The certificates in a PEM bundle, as DER. Raises ``InvalidRequest``."""
     try:
         found = x509.load_pem_x509_certificates(pem.encode("ascii"))
-    except ValueError:
+        for each in found:
+            _extension(each, x509.BasicConstraints)  # all of them are read for it; one that cannot be would end logins
+    except UNREADABLE:
         raise InvalidRequest("failed to parse certificate", "send it in PEM, with its BEGIN and END") from None
     if not 0 < len(found) <= _MOST:
         raise InvalidRequest(f"a bundle has 1 to {_MOST} certificates")
@@ -106,7 +109,7 @@ def read_crl(pem: str) -> tuple[bytes, frozenset[int]]:
     try:
         found = x509.load_pem_x509_crl(pem.encode("ascii"))
         return found.issuer.public_bytes(), frozenset(each.serial_number for each in found)
-    except ValueError:
+    except UNREADABLE:
         raise InvalidRequest("failed to parse CRL", "send it in PEM, with its BEGIN and END") from None
 
 
@@ -137,7 +140,7 @@ def _has_signed(der: bytes, leaf: x509.Certificate, moment: datetime) -> bool:
         return False
     try:
         leaf.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (*UNREADABLE, InvalidSignature):
         return False
     return True
 

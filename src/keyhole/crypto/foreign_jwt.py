@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from keyhole.core.errors import InvalidRequest, KeyholeError
 from keyhole.core.strict_json import JsonBounds, parse_object
+from keyhole.crypto.unreadable import UNREADABLE
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA")
 LONGEST = 64 * 1024
@@ -65,7 +66,7 @@ def key_of_pem(text: str) -> VerifyingKey:
             public: Any = x509.load_pem_x509_certificate(data).public_key()
         else:
             public = serialization.load_pem_public_key(data)
-    except ValueError:
+    except UNREADABLE:
         raise InvalidRequest(
             "this is not a public key in PEM form", "send the whole text, with its BEGIN and END"
         ) from None
@@ -149,7 +150,7 @@ def _from_jwk(data: Mapping[str, Any]) -> VerifyingKey | None:
         return None
     try:
         found = _key(key_id, _public(data))
-    except (InvalidRequest, ValueError, KeyError, TypeError, AttributeError):
+    except (InvalidRequest, *UNREADABLE, AttributeError):
         return None
     if algorithm is None or algorithm not in ALGORITHMS:
         return found if algorithm is None else None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509 import ocsp
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.crypto.pki.keys import load_private
 from keyhole.crypto.pki.making import Issuer, signing_hash
+from keyhole.crypto.unreadable import UNREADABLE
 
 _LONGEST = 4096  # bytes of a request
 _LONGEST_NONCE = 32  # RFC 9654, section 2.1
@@ -29,6 +30,7 @@ class Question:
 
     serial: int
     _request: ocsp.OCSPRequest
+    _extensions: Sequence[x509.Extension[x509.ExtensionType]]
 
     @classmethod
     def read(cls, der: bytes) -> Question:
@@ -37,10 +39,11 @@ class Question:
             if len(der) > _LONGEST:
                 raise _no_request()
             request = ocsp.load_der_ocsp_request(der)
+            extensions = list(request.extensions)
             if not isinstance(request.hash_algorithm, _HASHES):
                 raise _no_request()
-            return cls(request.serial_number, request)
-        except (ValueError, NotImplementedError, UnsupportedAlgorithm):
+            return cls(request.serial_number, request, extensions)
+        except UNREADABLE:
             raise _no_request() from None
 
     def is_about(self, certificate: str) -> bool:
@@ -78,7 +81,7 @@ class Question:
             )
             .responder_id(ocsp.OCSPResponderEncoding.HASH, certificate)
         )
-        for extension in request.extensions:
+        for extension in self._extensions:
             if isinstance(extension.value, x509.OCSPNonce) and len(extension.value.nonce) <= _LONGEST_NONCE:
                 builder = builder.add_extension(extension.value, critical=False)
         return builder.sign(key, signing_hash(key, issuer.bits)).public_bytes(serialization.Encoding.DER)

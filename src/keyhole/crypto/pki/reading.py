@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.crypto.pki.keys import KeyInfo, PublicKey, kind_of, public_der
 from keyhole.crypto.pki.making import EXTENDED_USAGES, USAGES
 from keyhole.crypto.pki.names import AltNames, Subject, read_alt_names, read_subject
+from keyhole.crypto.unreadable import UNREADABLE
 
 _BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,64})-----\s")
 _MOST_BLOCKS = 32
@@ -113,7 +114,7 @@ def read_certificate(pem: str) -> CertificateInfo:
         constraints = _extension(certificate.extensions, x509.BasicConstraints)
         usage = _extension(certificate.extensions, x509.KeyUsage)
         names = read_subject(certificate.subject)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except UNREADABLE:
         raise InvalidRequest("this is not a certificate", "send it in PEM") from None
     if not isinstance(key, PublicKey):
         raise InvalidRequest("the certificate has a kind of key that is not known", "use RSA, ECDSA or Ed25519")
@@ -148,7 +149,7 @@ def read_request(pem: str) -> RequestInfo:
         constraints = _extension(extensions, x509.BasicConstraints)
         usage = _extension(extensions, x509.KeyUsage)
         extended = _extension(extensions, x509.ExtendedKeyUsage)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except UNREADABLE:
         raise InvalidRequest("certificate request could not be parsed", "send it in PEM") from None
     if not valid or not isinstance(key, PublicKey):
         raise InvalidRequest("request signature invalid", "it is signed with the key that it is for")
@@ -170,7 +171,7 @@ def is_signed_by(certificate: str, issuer: str) -> bool:
     try:
         upper = x509.load_pem_x509_certificate(issuer.encode())
         x509.load_pem_x509_certificate(certificate.encode()).verify_directly_issued_by(upper)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (*UNREADABLE, InvalidSignature):
         return False
     return True
 
