@@ -159,6 +159,9 @@ def test_a_question_that_was_signed_for_another_vault_does_not_count(server):
         assert (await login(extra={name: "other.example.com"})).status == 400
         assert (await login(unsigned={name: "vault.example.com"})).status == 400
         assert (await login()).status == 400
+        stolen = json.loads(base64.b64decode(signed()["iam_request_headers"]))
+        twice = f"{stolen['Authorization']}, SignedHeaders=host;x-vault-aws-iam-server-id,"
+        assert (await login(unsigned={**stolen, "Authorization": twice, name: "vault.example.com"})).status == 400
 
     scene(server, scenario, client={"iam_server_id_header_value": "vault.example.com"})
 

@@ -107,6 +107,14 @@ def test_a_token_that_was_not_made_for_this_login_is_refused(claims):
     scene(scenario)
 
 
+def test_audiences_of_a_role_hold_for_people_too():
+    async def scenario(_ask, issuer, begin, end):
+        for audience, status in ((CLIENT[0], 400), ([CLIENT[0], "staff"], 200)):
+            assert (await end(**issuer.authorize(await begin(), {"aud": audience}))).status == status
+
+    scene(scenario, bound_audiences=["staff"])
+
+
 def test_a_code_of_another_login_or_a_made_up_state_gives_nothing():
     async def scenario(_ask, issuer, begin, end):
         first, second = issuer.authorize(await begin()), issuer.authorize(await begin())

@@ -39,8 +39,11 @@ _LONGEST = 16 * 1024
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+){1,3}-[0-9]{1,2}")
 _ARN = re.compile(r"arn:(aws[a-z-]*):(iam|sts)::([0-9]{12}):(user|role|assumed-role|federated-user)/([!-~]{1,512})")
 _BOUND = re.compile(r"arn:aws[a-z-]*:(?:iam|sts)::[0-9*]{1,12}:[!-~]{1,512}")
-_SCOPE = re.compile(r"Credential=[^/,\s]{1,128}/[0-9]{8}/([a-z0-9-]{1,32})/sts/")
-_SIGNED = re.compile(r"AWS4-HMAC-SHA256 .*\bSignedHeaders=([a-z0-9;-]{1,1024}),")
+# Whole, so that each part stands once: of two, AWS might read the one and we the other.
+_AUTHORIZATION = re.compile(
+    r"AWS4-HMAC-SHA256 +Credential=[^/,\s=]{1,128}/[0-9]{8}/([a-z0-9-]{1,32})/sts/aws4_request, *"
+    r"SignedHeaders=([a-z0-9;-]{1,1024}), *Signature=[0-9a-f]{64}"
+)
 # What may be sent on to AWS: nothing that could make it answer for somebody else.
 _SENT_ON = frozenset(
     {"accept", "authorization", "content-type", "user-agent", "x-amz-date", "x-amz-security-token"}
@@ -237,19 +240,21 @@ def _read(config: Mapping[str, Any], data: Mapping[str, Any]) -> _Asked:
     if pairs != [("Action", "GetCallerIdentity"), ("Version", "2011-06-15")]:
         raise InvalidRequest("iam_request_body asks for something else", "sign Action=GetCallerIdentity")
     headers = _headers(data)
+    signature = _AUTHORIZATION.fullmatch(headers["authorization"])
+    if signature is None:
+        raise InvalidRequest("Authorization in iam_request_headers is no signature for STS", "sign it with version 4")
+    region, covered = signature[1], signature[2].split(";")
     url = _base64(data, "iam_request_url").decode("latin-1")
     place = parse_https(url, plain=config.get("allow", ()))
-    endpoint = parse_https(_endpoint(config, headers), plain=config.get("allow", ()))
+    endpoint = parse_https(_endpoint(config, region), plain=config.get("allow", ()))
     if (place.scheme, place.host, place.port) != (endpoint.scheme, endpoint.host, endpoint.port):
         raise InvalidRequest("iam_request_url is not the endpoint of AWS that this mount asks", f"use {endpoint.host}")
     if place.target != "/" or headers.get("host", place.host).partition(":")[0] != place.host:
         raise InvalidRequest("iam_request_url has a path or another host", "sign a request to /")
     wanted = config["iam_server_id_header_value"]
-    if wanted:
-        signed = _SIGNED.match(headers.get("authorization", ""))
-        covered = signed[1].split(";") if signed else []
-        if not hmac.compare_digest(headers.get(_SERVER_ID, "").encode(), wanted.encode()) or _SERVER_ID not in covered:
-            raise InvalidRequest("missing or wrong header X-Vault-AWS-IAM-Server-ID", "sign the request with it")
+    named = _SERVER_ID in covered and hmac.compare_digest(headers.get(_SERVER_ID, "").encode(), wanted.encode())
+    if wanted and not named:
+        raise InvalidRequest("missing or wrong header X-Vault-AWS-IAM-Server-ID", "sign the request with it")
     also = {each.lower() for each in config["allowed_sts_header_values"]}
     if unknown := headers.keys() - _SENT_ON - _OURS - also:
         raise InvalidRequest(f"a header cannot be sent on: {', '.join(sorted(unknown))[:200]}", "sign without it")
@@ -257,15 +262,12 @@ def _read(config: Mapping[str, Any], data: Mapping[str, Any]) -> _Asked:
     return _Asked(url, (*sent, ("Accept", "application/json")), body)
 
 
-def _endpoint(config: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+def _endpoint(config: Mapping[str, Any], signed_for: str) -> str:
     if config["sts_endpoint"]:
         return str(config["sts_endpoint"])
     region = config["sts_region"]
     if config["use_sts_region_from_client"]:
-        scope = re.search(
-            r"Credential=[^/,\s]{1,128}/[0-9]{8}/([a-z0-9-]{1,32})/sts/", headers.get("authorization", "")
-        )
-        region = scope[1] if scope and _REGION.fullmatch(scope[1]) else region
+        region = signed_for if _REGION.fullmatch(signed_for) else region
     return f"https://sts.{region}.amazonaws.com" if region else DEFAULT_ENDPOINT
 
 

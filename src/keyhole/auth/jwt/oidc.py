@@ -21,6 +21,7 @@ from keyhole.auth.jwt.config import Config, Issuer, load
 from keyhole.auth.jwt.roles import ROLES
 from keyhole.auth.outside import asked_host
 from keyhole.config import is_loopback
+from keyhole.core.claims import require_audience
 from keyhole.core.errors import InvalidRequest, KeyholeError
 from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto.aead import AeadKey
@@ -100,6 +101,8 @@ async def finish(context: Context, call: Call, issuer: Issuer) -> tuple[Config, 
     who = config.data["oidc_client_id"]
     if who not in meant or claims.get("azp", who) != who:
         raise InvalidRequest("the issuer's token is for another client", "check oidc_client_id")
+    if role["bound_audiences"]:
+        require_audience(claims, role["bound_audiences"])
     if not hmac.compare_digest(str(claims.get("nonce")).encode(), begun.nonce.encode()):
         raise InvalidRequest("the issuer's token is of another login", "begin again")
     return config, role, claims
