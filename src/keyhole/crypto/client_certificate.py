@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.crypto.unreadable import UNREADABLE
+from keyhole.crypto.unreadable import UNPROVEN, UNREADABLE
 
 _MOST = 64
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
@@ -140,7 +139,7 @@ def _has_signed(der: bytes, leaf: x509.Certificate, moment: datetime) -> bool:
         return False
     try:
         leaf.verify_directly_issued_by(authority)
-    except (*UNREADABLE, InvalidSignature):
+    except UNPROVEN:
         return False
     return True
 

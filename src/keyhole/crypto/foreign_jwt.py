@@ -150,7 +150,9 @@ def _from_jwk(data: Mapping[str, Any]) -> VerifyingKey | None:
         return None
     try:
         found = _key(key_id, _public(data))
-    except (InvalidRequest, *UNREADABLE, AttributeError):
+    except InvalidRequest:
+        return None
+    except UNREADABLE:
         return None
     if algorithm is None or algorithm not in ALGORITHMS:
         return found if algorithm is None else None

@@ -7,9 +7,10 @@ looks up in a table of its own comes as ``KeyError``. Whoever reads what a stran
 from __future__ import annotations
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 UNREADABLE: tuple[type[Exception], ...] = (
+    AttributeError,
     ValueError,
     KeyError,
     TypeError,
@@ -19,3 +20,5 @@ UNREADABLE: tuple[type[Exception], ...] = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+UNPROVEN: tuple[type[Exception], ...] = (*UNREADABLE, InvalidSignature)
+"""The same, and that a signature is not the one that it should be."""

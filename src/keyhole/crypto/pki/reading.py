@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.crypto.pki.keys import KeyInfo, PublicKey, kind_of, public_der
 from keyhole.crypto.pki.making import EXTENDED_USAGES, USAGES
 from keyhole.crypto.pki.names import AltNames, Subject, read_alt_names, read_subject
-from keyhole.crypto.unreadable import UNREADABLE
+from keyhole.crypto.unreadable import UNPROVEN, UNREADABLE
 
 _BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,64})-----\s")
 _MOST_BLOCKS = 32
@@ -171,7 +170,7 @@ def is_signed_by(certificate: str, issuer: str) -> bool:
     try:
         upper = x509.load_pem_x509_certificate(issuer.encode())
         x509.load_pem_x509_certificate(certificate.encode()).verify_directly_issued_by(upper)
-    except (*UNREADABLE, InvalidSignature):
+    except UNPROVEN:
         return False
     return True
 
