@@ -83,6 +83,7 @@ def test_a_password_ends_with_its_lease_its_token_and_its_time():
         ({"ip": "10.9.1.1"}, False),
         ({"ip": "11.0.0.1"}, False),
         ({"ip": "::ffff:10.0.0.7"}, False),
+        ({"ip": "fd00::1%eth0"}, False),
         ({"ip": "host.example.com"}, False),
         ({"ip": ""}, False),
         ({}, False),
@@ -110,6 +111,14 @@ def test_a_role_without_blocks_is_for_no_address_unless_it_is_for_every():
         assert (await ask(vault, "creds/open", ip="1.2.3.4", username="root"))["ip"] == "1.2.3.4"
         assert await ask(vault, "lookup", ip="10.0.0.7") == {"roles": ["open", "web"]}
         assert await ask(vault, "lookup", ip="1.2.3.4") == {"roles": ["open"]}
+        await ask(
+            vault, "roles/all", key_type="otp", default_user="root", cidr_list="::/0", exclude_cidr_list="10.9.0.0/16"
+        )
+        assert await refusal(ask(vault, "creds/all", ip="::ffff:10.9.0.1"))
+        await vault.ask("delete", "ssh/roles/open")
+        await ask(vault, "roles/open", key_type="otp", default_user="root", cidr_list="", allowed_users="")
+        assert await refusal(ask(vault, "creds/open", ip="1.2.3.4")), "the role is another one"
+        await ask(vault, "config/zeroaddress", roles="open")
         for odd in ("none", "", ["web", "none"]):
             assert (await refusal(ask(vault, "config/zeroaddress", roles=odd))).code == "invalid_request"
         await vault.ask("delete", "ssh/config/zeroaddress")

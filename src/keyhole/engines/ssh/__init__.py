@@ -66,7 +66,7 @@ ENGINE = Engine(
         Route("roles", {Operation.LIST: roles.list_names}, help="Names of roles."),
         Route(
             "roles/{name}",
-            {Operation.CREATE: roles.write, Operation.READ: roles.show, Operation.DELETE: roles.delete},
+            {Operation.CREATE: roles.write, Operation.READ: roles.show, Operation.DELETE: otp.delete_role},
             fields=fields(
                 tuple({s.name: s for s in (roles.KEY_TYPE, *roles.CA_SETTINGS, *roles.OTP_SETTINGS)}.values())
             ),

@@ -15,10 +15,11 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.fields import parse_text, parse_texts
 from keyhole.core.lease import Lease
+from keyhole.core.path import parse_name
 from keyhole.core.request import Reply
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context
-from keyhole.engines.ssh.roles import OTP, blocks, load, load_all
+from keyhole.engines.ssh.roles import OTP, blocks, key_path, load, load_all
 
 _ANYWHERE = "zero"
 _ECHO = ("verify-echo-request", "verify-echo-response")
@@ -63,9 +64,13 @@ def _address(call: Call) -> str:
     if not text:
         raise InvalidRequest("Missing ip", 'send {"ip": "10.0.0.7"}')
     try:
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text)
     except ValueError:
         raise InvalidRequest("Invalid IP", "send an address, not a name") from None
+    if isinstance(address, ipaddress.IPv6Address) and (address.ipv4_mapped or address.scope_id):
+        # The same host in another spelling, which blocks of IPv4 would neither hold nor leave out.
+        raise InvalidRequest("Invalid IP", "write an address of IPv4 like 10.0.0.7, and one of IPv6 without a zone")
+    return str(address)
 
 
 def _lies_in(role: Mapping[str, Any], address: str) -> bool:
@@ -135,6 +140,20 @@ async def write_anywhere(context: Context, call: Call) -> None:
             raise InvalidRequest(f"Invalid role: {name[:64]!r}", "roles of the type otp can be named here")
     item = await context.storage.get_one(_ANYWHERE)
     await context.storage.change([(_ANYWHERE, json.dumps(sorted(set(names))).encode(), item.revision)])
+
+
+async def delete_role(context: Context, call: Call) -> None:
+    """Removes a role; certificates that it gave stay good until their end.
+
+    One that is made under its name later is not for every address, whatever this one was.
+    """
+    path, name = key_path(call), parse_name(call.params["name"])
+    role, item = await context.storage.get(path, _ANYWHERE)
+    if role.data is None:
+        return
+    names = [] if item.data is None else json.loads(item.data)
+    left = json.dumps([each for each in names if each != name]).encode()
+    await context.storage.change([(_ANYWHERE, left, item.revision)] if name in names else [], [(path, role.revision)])
 
 
 async def delete_anywhere(context: Context, _call: Call) -> None:

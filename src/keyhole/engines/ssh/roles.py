@@ -151,14 +151,6 @@ async def show(context: Context, call: Call) -> Reply:
     return Reply(role)
 
 
-async def delete(context: Context, call: Call) -> None:
-    """Removes a role; certificates that it gave stay good until their end."""
-    path = key_path(call)
-    item = await context.storage.get_one(path)
-    if item.data is not None:
-        await context.storage.change((), [(path, item.revision)])
-
-
 async def load_all(context: Context) -> dict[str, dict[str, Any]]:
     """All roles by name."""
     names = list(await context.storage.list("r"))
