@@ -21,6 +21,7 @@ from keyhole.engines import Field
 
 _OLDER = "said_by_older_name"
 DEFAULT = "default"  # the policy that every token has unless it is left out
+WRAPPING = "response-wrapping"  # the policy of wrapping tokens; whoever else had it could make them look genuine
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.@+-]{0,126}[a-z0-9_])?")
 _MOST_POLICIES = 256
 _LONGEST_TEXT = 32 * 1024
@@ -74,6 +75,8 @@ def policies(value: Any, name: str) -> list[str]:
     names = sorted({parse_policy_name(str(part).strip()) for part in parts if str(part).strip()})
     if ROOT in names:
         raise InvalidRequest("the policy root cannot be given by a login", "write a policy that says what is allowed")
+    if WRAPPING in names:
+        raise InvalidRequest(f'cannot assign policy "{WRAPPING}"', "it is that of wrapped answers alone")
     return names
 
 
