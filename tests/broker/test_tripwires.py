@@ -394,7 +394,7 @@ def test_session_whose_services_have_more_placeholders_than_one_gets_is_refused_
         assert len(own) == 2
         with pytest.raises(InvalidRequest, match="3 services with 3 placeholders; one session gets at most 2") as told:
             await session(stack, first, third)
-        assert "keyhole agent add" in told.value.hint
+        assert "keyhole agent token --service NAME" in told.value.hint
         assert (await stack.ask("read", f"agents/{first}"))["tokens"] == 1
         await stack.ask("update", f"agents/{first}/token", {"scope": "proxy"})  # one that takes the services' own
         await clear(stack, first, second, third)
