@@ -158,6 +158,31 @@ def test_a_revoked_certificate_is_refused_until_the_list_is_gone():
     scene(scenario)
 
 
+def test_an_authority_that_was_revoked_vouches_for_nobody():
+    async def scenario(ask, authority, login):
+        between = Authority("between")
+        between.certificate = authority._make(between.name, between.key.public_key(), [x509.BasicConstraints(True, 0)])
+        der = between.certificate.public_bytes(serialization.Encoding.DER)
+        pem = between.certificate.public_bytes(serialization.Encoding.PEM).decode()
+        assert (await ask("POST", "auth/cert/certs/web", {"certificate": pem})).status == 204
+        assert (await login(between.issue())).status == 200
+        assert (await ask("POST", "auth/cert/crls/root", {"crl": authority.revoke(der)})).status == 204
+        assert (await login(between.issue())).status == 400
+
+    scene(scenario)
+
+
+def test_a_list_counts_however_it_spells_the_name_of_its_issuer():
+    async def scenario(ask, authority, login):
+        der = authority.issue()
+        printable = x509.NameAttribute(NameOID.COMMON_NAME, "clients", _type=x509.name._ASN1Type.PrintableString)
+        authority.name = x509.Name([printable])
+        assert (await ask("POST", "auth/cert/crls/one", {"crl": authority.revoke(der)})).status == 204
+        assert (await login(der)).status == 400
+
+    scene(scenario)
+
+
 def test_a_real_client_logs_in_over_tls(tmp_path):
     place = Place(tmp_path)
     env = environment(KEYHOLE_HOME=place.path("home"), KEYHOLE_CACERT=place.path("ca.pem"))

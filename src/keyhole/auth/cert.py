@@ -24,7 +24,7 @@ from keyhole.core.request import Operation, Reply
 from keyhole.crypto.client_certificate import (
     ClientCertificate,
     is_vouched_for,
-    issuer_of,
+    issued,
     read_authorities,
     read_client_certificate,
     read_crl,
@@ -96,20 +96,12 @@ class _Method:
                 )
             found = read_client_certificate(call.certificate)
             names = [named] if isinstance(named, str) and named else await ROLES.names(context)
-            revoked = await self._is_revoked(context, found)
+            revoked = await _revoked(context)
             for name in names:
-                role = None if revoked else await ROLES.load(context, name)
-                if role is not None and _fits(role, found, context.now, call.remote):
+                role = None if issued(found.der) in revoked else await ROLES.load(context, name)
+                if role is not None and _fits(role, found, context.now, call.remote, revoked):
                     return Reply(login=_login(role, found, await _config(context)))
             raise InvalidRequest("invalid certificate or no client certificate supplied", "ask who made the role")
-
-    async def _is_revoked(self, context: Context, found: ClientCertificate) -> bool:
-        for name in await context.storage.list("crl"):
-            item = await context.storage.get_one(f"crl/{name}")
-            issuer, serials = read_crl(item.data.decode()) if item.data is not None else (b"", frozenset())
-            if found.serial in serials and issuer == issuer_of(found.der):
-                return True
-        return False
 
     async def read_config(self, context: Context, _call: Call) -> Reply:
         return Reply(await _config(context))
@@ -141,6 +133,17 @@ class _Method:
             await context.storage.change((), [(f"crl/{_list_name(call)}", item.revision)])
 
 
+async def _revoked(context: Context) -> frozenset[tuple[str, int]]:
+    """Issuer and number of all that the lists name."""
+    found: set[tuple[str, int]] = set()
+    for name in await context.storage.list("crl"):
+        item = await context.storage.get_one(f"crl/{name}")
+        if item.data is not None:
+            issuer, serials = read_crl(item.data.decode())
+            found |= {(issuer, serial) for serial in serials}
+    return frozenset(found)
+
+
 def _list_name(call: Call) -> str:
     if not _NAME.fullmatch(call.params["name"]):
         raise InvalidRequest("this cannot be the name of a list", "use letters, digits and . _ -")
@@ -153,14 +156,17 @@ async def _config(context: Context) -> dict[str, Any]:
     return {each.name: stored.get(each.name, each.default) for each in CONFIG}
 
 
-def _fits(role: Mapping[str, Any], found: ClientCertificate, now: float, remote: str) -> bool:
+def _fits(
+    role: Mapping[str, Any], found: ClientCertificate, now: float, remote: str, revoked: frozenset[tuple[str, int]]
+) -> bool:
     """Whether the role is for this certificate. A kind of names that is not restricted may be anything."""
     if role["token_bound_cidrs"] and not within(remote, role["token_bound_cidrs"]):
         return False
     for rule, names in _RULES.items():
         if role[rule] and not any(glob_matches(each, name) for each in role[rule] for name in names(found) if name):
             return False
-    return is_vouched_for(found.der, read_authorities(role["certificate"]), now)
+    authorities = [each for each in read_authorities(role["certificate"]) if issued(each) not in revoked]
+    return is_vouched_for(found.der, authorities, now)
 
 
 def _login(role: Mapping[str, Any], found: ClientCertificate, config: Mapping[str, Any]) -> Login:

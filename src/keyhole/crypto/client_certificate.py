@@ -103,18 +103,24 @@ def is_vouched_for(der: bytes, authorities: Sequence[bytes], now: float) -> bool
     return any(hmac.compare_digest(each, der) or _has_signed(each, leaf, moment) for each in authorities)
 
 
-def read_crl(pem: str) -> tuple[bytes, frozenset[int]]:
+def read_crl(pem: str) -> tuple[str, frozenset[int]]:
     """Who issued a revocation list, and the numbers that it names. Raises ``InvalidRequest``."""
     try:
         found = x509.load_pem_x509_crl(pem.encode("ascii"))
-        return found.issuer.public_bytes(), frozenset(each.serial_number for each in found)
+        return _spelt(found.issuer), frozenset(each.serial_number for each in found)
     except UNREADABLE:
         raise InvalidRequest("failed to parse CRL", "send it in PEM, with its BEGIN and END") from None
 
 
-def issuer_of(der: bytes) -> bytes:
-    """Who issued a certificate, as ``read_crl`` names it."""
-    return x509.load_der_x509_certificate(der).issuer.public_bytes()
+def issued(der: bytes) -> tuple[str, int]:
+    """Who issued a certificate, as ``read_crl`` names it, and its number."""
+    found = x509.load_der_x509_certificate(der)
+    return _spelt(found.issuer), found.serial_number
+
+
+def _spelt(name: x509.Name) -> str:
+    """A name by what it says: how it is encoded may differ between a list and a certificate (RFC 5280 section 7.1)."""
+    return name.rfc4514_string().casefold()
 
 
 def _counts(certificate: x509.Certificate, moment: datetime) -> bool:
