@@ -29,6 +29,7 @@ class Cluster:
         self.asked = []
         self.tokens = {}
         self.away = False
+        self.audiences = None
 
     def token(self, name="app", namespace="prod", *, uid="uid-1", known=True, **more):
         now = int(time.time())
@@ -53,6 +54,7 @@ class Cluster:
             raise UpstreamUnreachable("the cluster is away")
         user = self.tokens.get(spec["token"])
         status = {"authenticated": user is not None, "user": user or {}, "audiences": spec.get("audiences", ["api"])}
+        status |= {} if self.audiences is None else {"audiences": self.audiences}
         return Heard(201, {}, json.dumps({"kind": "TokenReview", "status": status}).encode())
 
 
@@ -151,6 +153,8 @@ def test_a_role_can_want_an_audience():
         assert cluster.asked == []
         assert (await login(cluster.token(aud=["vault", "api"]))).status == 200
         assert cluster.asked[-1]["audiences"] == ["vault"]
+        for cluster.audiences in (["api"], [], 5, "vault", {"vault": 1}):
+            assert (await login(cluster.token(aud=["vault"]))).status == 403
 
     scene(scenario, audience="vault")
 

@@ -170,8 +170,8 @@ class _Method:
 
 async def _review(context: Context, config: Mapping[str, Any], role: Mapping[str, Any], token: str) -> dict[str, str]:
     """Ask the cluster whose token it is. Source: TokenReview of ``authentication.k8s.io/v1``."""
-    audiences = {"audiences": [role["audience"]]} if role["audience"] else {}
-    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token, **audiences}}
+    wanted = {"audiences": [role["audience"]]} if role["audience"] else {}
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token, **wanted}}
     try:
         heard = await context.net.ask(
             "POST",
@@ -191,7 +191,8 @@ async def _review(context: Context, config: Mapping[str, Any], role: Mapping[str
     user = status.get("user") if isinstance(status, dict) else None
     if not isinstance(status, dict) or status.get("authenticated") is not True or not isinstance(user, dict):
         raise _denied()
-    if role["audience"] and role["audience"] not in (status.get("audiences") or []):
+    audiences = status.get("audiences")
+    if role["audience"] and (not isinstance(audiences, list) or role["audience"] not in audiences):
         raise _denied()
     match = _ACCOUNT.fullmatch(str(user.get("username")))
     if match is None or not isinstance(user.get("uid"), str) or not user["uid"]:
