@@ -112,6 +112,8 @@ def test_claims_come_from_a_template():
         ('{"sub": "x"}', "top level key"),
         ('{"a": {{identity.entity.unknown}}}', "unknown parameter"),
         ('{"a": "{{identity.entity.name}}"}', "error parsing template"),
+        ('{"a": "{{identity.entity.groups.names}}"}', "error parsing template"),
+        ('{"a": "{{identity.entity.metadata}}"}', "error parsing template"),
         ('{"a": 1', "error parsing template"),
         ("[1]", "error parsing template"),
         ('{"a": 1, "a": 2}', "error parsing template"),

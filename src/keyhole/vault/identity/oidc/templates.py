@@ -46,6 +46,7 @@ def read_template(text: str) -> str:
         raise InvalidRequest(f"the template has more than {_LONGEST} characters")
     plain = _from_base64(text)
     claims = fill(plain, NOBODY, 0)
+    _parsed(_PLACE.sub('"x"', plain).strip() or "{}")  # a list or an object of nobody could stand within a text
     if taken := sorted(claims.keys() & set(RESERVED)):
         raise InvalidRequest(
             f"top level key {taken[0]!r} not allowed. Restricted keys: {', '.join(sorted(RESERVED))}",
@@ -58,7 +59,10 @@ def fill(template: str, view: IdentityView, now: int) -> dict[str, Any]:
     """The claims of an entity. Raises ``InvalidRequest`` for what is no template."""
     if not template.strip():
         return {}
-    text = _PLACE.sub(lambda match: json.dumps(_value(match[1].strip(), view, now)), template)
+    return _parsed(_PLACE.sub(lambda match: json.dumps(_value(match[1].strip(), view, now)), template))
+
+
+def _parsed(text: str) -> dict[str, Any]:
     try:
         return parse_object(text.encode(), _BOUNDS)
     except InvalidRequest as error:
