@@ -6,6 +6,9 @@ import time
 import pytest
 from hvac import exceptions
 
+import database_server
+import postgres_server
+from engines.database_world import CREATION
 from engines.pki_world import openssl, request, verifies
 from engines.ssh_world import key_pair
 
@@ -194,3 +197,44 @@ def test_authorities_below_others(client, at):
     assert pki.sign_self_issued(own["certificate"], mount_point=above)["data"]["certificate"]
     bundle = own["private_key"] + "\n" + own["certificate"]
     assert pki.submit_ca_information(bundle, mount_point=at("pki"))
+
+
+def test_users_of_a_database(client, at):
+    path, database = at("database"), client.secrets.database
+    more = {"connection_url": database_server.started(), "password": database_server.PASSWORD}
+    database_server.reset_root()
+    made = {"plugin_name": "postgresql-database-plugin", "allowed_roles": ["r", "s"], "username": database_server.ADMIN}
+    database.configure("pg", mount_point=path, **made, **more)
+    assert database.list_connections(mount_point=path)["data"]["keys"] == ["pg"]
+    read = database.read_connection("pg", mount_point=path)["data"]
+    assert read["connection_details"]["username"] == database_server.ADMIN
+    assert database_server.PASSWORD not in str(read)
+    database.create_role("r", "pg", CREATION, default_ttl="1h", mount_point=path)
+    assert database.read_role("r", mount_point=path)["data"]["creation_statements"] == CREATION
+    assert database.list_roles(mount_point=path)["data"]["keys"] == ["r"]
+    creds = database.generate_credentials("r", mount_point=path)
+    name = creds["data"]["username"]
+    assert database_server.may_log_in(name, creds["data"]["password"])
+    client.write_data("sys/leases/revoke", data={"lease_id": creds["lease_id"], "sync": True})
+    assert name not in database_server.users()
+    with postgres_server.superuser() as session:
+        session.execute("DROP ROLE IF EXISTS app_hvac")
+        session.execute("CREATE ROLE app_hvac LOGIN")
+    database.create_static_role("s", "pg", "app_hvac", [], rotation_period="24h", mount_point=path)
+    before = database.get_static_credentials("s", mount_point=path)["data"]["password"]
+    database.rotate_static_role_credentials("s", mount_point=path)
+    after = database.get_static_credentials("s", mount_point=path)["data"]["password"]
+    assert (database_server.may_log_in("app_hvac", before), database_server.may_log_in("app_hvac", after)) == (
+        False,
+        True,
+    )
+    assert database.list_static_roles(mount_point=path)["data"]["keys"] == ["s"]
+    assert database.read_static_role("s", mount_point=path)["data"]["username"] == "app_hvac"
+    database.rotate_root_credentials("pg", mount_point=path)
+    assert not database_server.may_log_in(database_server.ADMIN, database_server.PASSWORD)
+    database.reset_connection("pg", mount_point=path)
+    database.delete_static_role("s", mount_point=path)
+    database.delete_role("r", mount_point=path)
+    database.delete_connection("pg", mount_point=path)
+    with pytest.raises(exceptions.InvalidPath):
+        database.read_connection("pg", mount_point=path)

@@ -29,6 +29,7 @@ from keyhole.core.identity import Caller
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Lease
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
+from keyhole.crypto.passwords import PasswordRules
 
 if TYPE_CHECKING:
     from keyhole.net.ask import Heard
@@ -128,6 +129,14 @@ class _NoNet:
         raise InternalError("nobody can be asked here")
 
 
+PasswordsView = Callable[[str], Awaitable[PasswordRules]]
+"""The rules of the password policy of a name in the caller's org. Raises ``NotFound``."""
+
+
+async def _no_passwords(_name: str) -> PasswordRules:
+    raise InternalError("there are no password policies here")
+
+
 @dataclass(slots=True)
 class Context:
     """All that an engine is given.
@@ -141,6 +150,7 @@ class Context:
         max_ttl: seconds that it lives at most.
         leases: for what is made to be taken back.
         net: asks servers that the mount was told of.
+        passwords: the password policies of the org.
     """
 
     storage: StorageView
@@ -151,6 +161,7 @@ class Context:
     max_ttl: int = SYSTEM_MAX_TTL
     leases: LeaseView = field(default_factory=_NoLeases)
     net: NetView = field(default_factory=_NoNet)
+    passwords: PasswordsView = _no_passwords
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from keyhole.core.errors import (
     InternalError,
@@ -27,6 +28,7 @@ from keyhole.core.record import Intent, Record
 from keyhole.core.request import Credential, Operation, Reply, Request
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
+from keyhole.crypto.passwords import PasswordRules
 from keyhole.engines import Context, Engine, NetView, services
 from keyhole.stores import Store
 from keyhole.vault import policies, wrapping
@@ -65,6 +67,10 @@ async def _no_alarm(*_about: object) -> None:
     raise InternalError("nobody hears alarms")
 
 
+async def _no_passwords(*_about: object) -> PasswordRules:
+    raise InternalError("there are no password policies")
+
+
 class Vault:
     """An open vault.
 
@@ -85,6 +91,7 @@ class Vault:
         self.orgs = orgs
         self.default_egress = "deny"
         self.net: NetView | None = None
+        self.passwords: Callable[[str, str], Awaitable[PasswordRules]] = _no_passwords
         self.alarm: Alarm = _no_alarm
         self.address: Callable[[], str] = str  # URL of the server in front of it, if there is one
         self.tokens = Tokens(keys.token_key)
@@ -227,6 +234,7 @@ class Vault:
         context = Context(storage, self.clock.now(), caller, mount.path, mount.default_ttl, mount.max_ttl)
         if self.net is not None:
             context.net = self.net
+        context.passwords = partial(self.passwords, state.org.id)
         return context
 
     async def unmount_all(self) -> None:

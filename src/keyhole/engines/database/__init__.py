@@ -12,6 +12,8 @@ from keyhole.core.request import Operation
 from keyhole.engines import Engine, Route
 from keyhole.engines.database import connections, roles
 from keyhole.engines.database.connections import Connections
+from keyhole.engines.database.root import Root
+from keyhole.engines.database.static import PATH, SETTINGS, StaticRoles
 from keyhole.engines.database.users import Users
 from keyhole.engines.settings import fields
 
@@ -19,8 +21,9 @@ from keyhole.engines.settings import fields
 def make(_options: Mapping[str, str]) -> Engine:
     """The engine of one mount, with the sessions that it has open."""
     known = Connections()
-    users = Users(known)
-    return Engine("database", _routes(known, users), revoke=users.revoke, renew=users.renew)
+    users, static = Users(known), StaticRoles(known)
+    routes = (*_routes(known, users), *_static_routes(static))
+    return Engine("database", routes, revoke=users.revoke, renew=users.renew, due=static.due)
 
 
 def _routes(known: Connections, users: Users) -> tuple[Route, ...]:
@@ -34,6 +37,11 @@ def _routes(known: Connections, users: Users) -> tuple[Route, ...]:
             help="A database, and how to log in to it.",
         ),
         Route("reset/{name}", {Operation.CREATE: known.reset}, help="Lets go of the sessions with a database."),
+        Route(
+            "rotate-root/{name}",
+            {Operation.CREATE: Root(known).rotate},
+            help="Replaces the password with which Keyhole logs in.",
+        ),
         Route("roles", {Operation.LIST: roles.list_names}, help="Names of the roles."),
         Route(
             "roles/{name}",
@@ -43,4 +51,19 @@ def _routes(known: Connections, users: Users) -> tuple[Route, ...]:
             help="Which statements make a user, and for how long.",
         ),
         Route("creds/{name}", {Operation.READ: users.create}, help="A new user with its password."),
+    )
+
+
+def _static_routes(static: StaticRoles) -> tuple[Route, ...]:
+    return (
+        Route(PATH, {Operation.LIST: static.list_names}, help="Names of the static roles."),
+        Route(
+            PATH + "/{name}",
+            {Operation.READ: static.read, Operation.CREATE: static.write, Operation.DELETE: static.delete},
+            exists=static.exists,
+            fields=fields(SETTINGS),
+            help="A user that is there already, whose password is replaced from time to time.",
+        ),
+        Route("static-creds/{name}", {Operation.READ: static.creds}, help="The password of a static role."),
+        Route("rotate-role/{name}", {Operation.CREATE: static.rotate}, help="Replaces the password of a static role."),
     )

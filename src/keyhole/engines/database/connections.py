@@ -21,7 +21,7 @@ from keyhole.core.numbers import parse_count
 from keyhole.core.request import Reply
 from keyhole.engines import Call, Context
 from keyhole.engines.database import plugins
-from keyhole.engines.database.names import check_template
+from keyhole.engines.database.names import check_template, new_password
 from keyhole.engines.database.pool import Pool
 from keyhole.engines.database.statements import parse_statements
 from keyhole.engines.outside import is_trusted
@@ -65,6 +65,7 @@ DETAILS = (
 SETTINGS = (
     Setting("plugin_name", parse_text, "", "postgresql-database-plugin", "string"),
     Setting("allowed_roles", parse_texts, [], "roles that may use it; globs, * for all", "list"),
+    Setting("password_policy", parse_text, "", "policy of sys/policies/password by which passwords are made", "string"),
     Setting("root_rotation_statements", parse_statements, [], "statements that change our own password", "list"),
 )
 VERIFY = Setting("verify_connection", parse_switch, default=True, help="log in before it counts", type="boolean")
@@ -107,6 +108,11 @@ class Connection:
             fnmatchcase(role, glob.replace("[", "[[]").replace("?", "[?]")) for glob in self.data["allowed_roles"]
         )
 
+    async def log_in(self, dialled: plugins.Dialled, which: str) -> plugins.Session:
+        """Log in with one of the two passwords: ``password`` or ``pending``. Raises ``TargetFailed``."""
+        login = plugins.Login(self.details.get("username", ""), self.data[which])
+        return await self.plugin.connect(self.details, login, dialled)
+
     def shown(self) -> dict[str, Any]:
         """What a reader sees."""
         url = _LITERAL.sub(_masked, self.details.get("connection_url", ""))
@@ -147,19 +153,28 @@ class Connections:
         async with pool.session(lambda: self._log_in(context, connection)) as session:
             yield session
 
+    @contextlib.asynccontextmanager
+    async def fresh(self, context: Context, connection: Connection) -> AsyncIterator[plugins.Session]:
+        """A session of its own, which has just logged in. Raises ``TargetFailed``."""
+        session = await self._log_in(context, connection)
+        try:
+            yield session
+        finally:
+            await session.close()
+
     async def _log_in(self, context: Context, connection: Connection) -> plugins.Session:
-        data, username = connection.data, connection.details.get("username", "")
         dialled = await dial_list(context, connection)
         try:
-            login = plugins.Login(username, data["password"])
-            return await connection.plugin.connect(connection.details, login, dialled)
+            return await connection.log_in(dialled, "password")
         except plugins.Refused:
-            if not data["pending"]:
-                raise
-            session = await connection.plugin.connect(
-                connection.details, plugins.Login(username, data["pending"]), dialled
-            )
-        after = {**data, "password": data["pending"], "pending": ""}
+            if connection.revision:
+                latest = await self.load(context, connection.name)
+                if latest.revision != connection.revision and not connection.data["pending"]:
+                    connection = latest  # the password was replaced since it was read
+            if not connection.data["pending"]:
+                return await connection.log_in(dialled, "password")
+            session = await connection.log_in(dialled, "pending")
+        after = {**connection.data, "password": connection.data["pending"], "pending": ""}
         with contextlib.suppress(Conflict):  # somebody else has found the same
             await context.storage.change([(f"c/{connection.name}", json.dumps(after).encode(), connection.revision)])
         return session
@@ -176,6 +191,8 @@ class Connections:
         if not connection.details.get("connection_url"):
             raise InvalidRequest("connection_url cannot be empty", "write it with {{username}} and {{password}}")
         check_template(connection.template)
+        if data["password_policy"]:
+            await context.passwords(data["password_policy"])
         places = connection.plugin.addresses(connection.details)
         self._require_password(connection, before, call)
         data["allow"] = [place.host for place in places if not place.is_local] if is_trusted(context, call) else []
@@ -201,7 +218,7 @@ class Connections:
 
     async def _verify(self, context: Context, connection: Connection) -> None:
         try:
-            async with Pool(1).session(lambda: self._log_in(context, connection)):
+            async with self.fresh(context, connection):
                 pass
         except AddressDenied:
             raise
@@ -235,7 +252,7 @@ _EMPTY: Mapping[str, Any] = {
     "details": {},
     "password": "",
     "pending": "",
-    "password_policy": "",
+    "rotating": 0.0,
     **{setting.name: setting.default for setting in SETTINGS},
 }
 
@@ -251,9 +268,13 @@ def _merged(before: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any
             data[setting.name] = setting.parse(sent[setting.name], setting.name)
     if sent.get("password") is not None:
         data |= {"password": parse_text(sent["password"], "password"), "pending": ""}
-    if sent.get("password_policy"):
-        raise InvalidRequest("password_policy cannot be set here yet", "leave it out: passwords have 20 characters")
     return data
+
+
+async def password_for(context: Context, connection: Connection) -> str:
+    """A new password for a user of this database. Raises ``NotFound`` when its policy is gone."""
+    policy = connection.data["password_policy"]
+    return new_password(await context.passwords(policy) if policy else None)
 
 
 async def dial_list(context: Context, connection: Connection) -> list[tuple[plugins.Address, str]]:

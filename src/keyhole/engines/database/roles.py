@@ -14,7 +14,8 @@ from keyhole.engines.database.statements import parse_statements
 from keyhole.engines.settings import Setting, read, seconds
 
 
-def _credential(value: Any, name: str) -> str:
+def credential(value: Any, name: str) -> str:
+    """The one kind of credential that there is. Raises ``InvalidRequest`` for others."""
     if value != "password":
         raise InvalidRequest(f"{name} is password", "keys and certificates are not made for databases here")
     return "password"
@@ -32,7 +33,7 @@ SETTINGS = (
     _statements("renew_statements", "let it live until {{expiration}}; the database's own unless said"),
     seconds("default_ttl", "how long a user lives; the mount's unless said"),
     seconds("max_ttl", "how long renewals can keep it; the mount's unless said"),
-    Setting("credential_type", _credential, "password", "password", "string"),
+    Setting("credential_type", credential, "password", "password", "string"),
     Setting("credential_config", parse_map, {}, "taken for Vault's clients", "map"),
 )
 

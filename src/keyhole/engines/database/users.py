@@ -18,8 +18,8 @@ from keyhole.core.request import Reply
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context
 from keyhole.engines.database import roles
-from keyhole.engines.database.connections import Connection, Connections
-from keyhole.engines.database.names import name_of, new_password
+from keyhole.engines.database.connections import Connection, Connections, password_for
+from keyhole.engines.database.names import name_of
 from keyhole.engines.database.statements import fill, take_apart
 
 _GRACE = 5  # seconds that the database lets a user live beyond its lease, as Vault
@@ -61,8 +61,9 @@ class Users:
             "template": connection.template,
             **{each: role[each] for each in _KEPT},
         }
+        password = await password_for(context, connection)
         lease = await context.leases.begin(ttl=role["default_ttl"], max_ttl=role["max_ttl"], internal=internal)
-        username, password = _name(lease), new_password()
+        username = _name(lease)
         text = connection.plugin.password_text(connection.details, username, password)
         values = {**_values(username, lease.expires), "password": text}
         rollback = take_apart(role["rollback_statements"], backslash=backslash)

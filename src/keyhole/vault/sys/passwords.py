@@ -75,6 +75,14 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             raise NotFound("policy does not exist", "see LIST sys/policies/password")
         return str(json.loads(item.data)["policy"])
 
+    async def rules_of(org_id: str, name: str) -> PasswordRules:
+        item = await vault.storage(org_id, MOUNT).get_one(f"p/{parse_policy_name(name)}")
+        if item.data is None:
+            raise NotFound(f"there is no password policy {name[:64]!r}", "see LIST sys/policies/password")
+        return parse_rules(str(json.loads(item.data)["policy"]))
+
+    vault.passwords = rules_of
+
     async def read(context: Context, call: Call) -> Reply:
         return Reply({"policy": await text_of(context, call)})
 
