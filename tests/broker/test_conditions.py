@@ -115,7 +115,8 @@ def test_a_clone_goes_through_a_rule_for_fetching(stack: Stack, run) -> None:
     async def ask() -> list[int]:
         name, token = await begin(stack, conditions={"git": "fetch"})
         refs = await stack.get(token, f"/{name}/a.git/info/refs?service=git-upload-pack")
-        fetch = await post(stack, token, f"/{name}/a.git/git-upload-pack", pack, b"Content-Encoding: gzip\r\n")
+        headers = b"Content-Type: application/x-git-upload-pack-request\r\nContent-Encoding: gzip\r\n"
+        fetch = await post(stack, token, f"/{name}/a.git/git-upload-pack", pack, headers)
         return [refs.status, fetch.status]
 
     assert run(ask()) == [200, 200]
