@@ -26,7 +26,7 @@ from keyhole.engines import Engine
 __all__ = ["MEMBERS", "Guesses", "load"]
 
 _OTHER_NAMES = {"oidc": "jwt"}  # one method, as in Vault
-MEMBERS = ("approle", "aws", "cert", "jwt", "kubernetes", "oidc", "userpass")
+MEMBERS = ("approle", "aws", "cert", "github", "jwt", "kubernetes", "oidc", "userpass")
 
 
 def load(name: str, guesses: Guesses | None = None) -> Engine:
