@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from keyhole.net.ask import Heard
 
 MEMBERS = ("cubbyhole", "database", "kv", "pki", "services", "ssh", "totp", "transit")
-DATABASES = {"postgresql-database-plugin": "postgresql"}  # kinds, each with its module of the engine ``database``
+DATABASES = {  # kinds, each with its module of the engine ``database``
+    "mariadb-database-plugin": "mysql",
+    "mysql-database-plugin": "mysql",
+    "postgresql-database-plugin": "postgresql",
+}
 SINGLE = ("cubbyhole", "services")  # every org has one, and no other
 
 
