@@ -290,6 +290,16 @@ async def _keys_of_the_corpus(self, method, url, **_more):
     return Heard(200, {}, (ATTACKS / "jwks.json").read_bytes())
 
 
+def test_an_issuer_without_keys_yet_has_signed_nothing():
+    async def scenario(_ask, issuer, login):
+        token = issuer.sign()
+        issuer.keys = {}
+        answers = [await login(token), await login(token)]
+        assert {(answer.status, "no known key" in reason(answer)) for answer in answers} == {(400, True)}
+
+    scene(scenario)
+
+
 @pytest.mark.parametrize("odd", [[], {}, 7, True, "x" * 40_000, ["a", 1]])
 def test_odd_values_of_settings_are_refused_or_taken_and_never_a_fault(odd):
     async def scenario(ask, _issuer, _login):

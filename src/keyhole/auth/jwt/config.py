@@ -114,6 +114,7 @@ class Issuer:
     def __init__(self) -> None:
         self._revision = -1
         self._asked = -math.inf
+        self._answered = False
         self._keys: tuple[VerifyingKey, ...] = ()
         self._document: Mapping[str, Any] = {}
         self._one = asyncio.Lock()
@@ -144,8 +145,10 @@ class Issuer:
             missing = than is self._keys or not self._keys
             if age >= KEPT or (missing and age >= PAUSE):
                 self._asked = context.now  # also when it fails: an issuer that is away is not asked by every stranger
+                self._answered = False
                 self._document, self._keys = await ask(context, config.data, config.allow)
-            elif not self._keys:
+                self._answered = True
+            elif not self._keys and not self._answered:
                 raise UpstreamUnreachable("the issuer gave no keys", f"try again in {PAUSE:.0f} seconds")
             return self._keys
 
