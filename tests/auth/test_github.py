@@ -36,7 +36,7 @@ class GitHub:
         parts = urlsplit(url)
         found = {"/user": self.user, "/user/orgs": self.orgs, "/user/teams": self.teams}[parts.path]
         if isinstance(found, list):
-            page = int(parse_qs(parts.query)["page"][0])
+            page = int(parse_qs(parts.query).get("page", ["1"])[0])
             found = found[(page - 1) * 100 : page * 100]
         return Heard(200, {}, json.dumps(found).encode())
 
@@ -82,7 +82,7 @@ def test_an_organization_beyond_the_first_page_is_found_and_one_that_took_the_na
         github.orgs = [{"login": f"o{number}", "id": 1000 + number} for number in range(250)] + github.orgs
         assert (await login()).status == 200
         github.orgs = [{"login": "acme", "id": 43}]
-        assert (await login()).status == 400
+        assert (await login()).status == 500
 
     scene(scenario, organization_id=42)
 
@@ -101,21 +101,30 @@ def test_an_organization_beyond_the_first_page_is_found_and_one_that_took_the_na
 def test_who_is_no_member_is_refused(change):
     async def scenario(_ask, github, login):
         change(github)
-        assert (await login()).status == 400
+        answer = await login()
+        assert (answer.status, answer.json["errors"]) == (500, ["user is not part of required org"])  # as Vault says it
 
     scene(scenario)
 
 
 def test_other_tokens_and_a_github_that_is_away():
     async def scenario(ask, github, login):
-        for token in ("ghp_other", "", "a b", "x\r\ny", ["x"]):
-            assert (await login(token)).status == 400
+        for token, status in (("ghp_other", 500), ("", 400), ("a b", 400), ("x\r\ny", 400), (["x"], 400)):
+            assert (await login(token)).status == status
         github.away = True
         assert (await login()).status == 502
-        assert (await ask("POST", "auth/github/map/teams/x", {"value": "root"})).status == 400
         assert (await ask("POST", "auth/github/map/cats/x", {"value": "a"})).status == 404
-        assert (await ask("GET", "auth/github/map/users/nobody")).status == 404
+        assert (await ask("GET", "auth/github/map/users/nobody")).json["data"] == {"key": "nobody", "value": ""}
         assert (await ask("POST", "auth/github/config", {"base_url": "http://10.0.0.1"})).status == 400
         assert (await ask("POST", "auth/github/config", {"organization": ""})).status == 400
+
+    scene(scenario)
+
+
+def test_the_policy_root_is_given_to_nobody():
+    async def scenario(ask, _github, login):
+        assert (await ask("POST", "auth/github/map/users/ann-x", {"value": "root,default"})).status == 204
+        assert (await ask("GET", "auth/github/map/users/ann-x")).json["data"]["value"] == "default,root"
+        assert (await login()).json["auth"]["token_policies"] == ["base", "blue", "default"]
 
     scene(scenario)

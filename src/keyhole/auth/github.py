@@ -19,9 +19,10 @@ from keyhole.auth.settings import Setting, text
 from keyhole.core.cidr import within
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.numbers import parse_count
+from keyhole.core.policy import ROOT
 from keyhole.core.request import Operation, Reply
 from keyhole.core.strict_json import JsonBounds, parse_json
-from keyhole.engines import Call, Context, Engine, Field, Route
+from keyhole.engines import Call, Context, Engine, Field, InvalidForVault, Route
 from keyhole.engines.outside import is_trusted
 
 DEFAULT_URL = "https://api.github.com"
@@ -70,15 +71,14 @@ class _Method:
         path = _path(call)
         item = await context.storage.get_one(path)
         before = {"token_policies": json.loads(item.data) if item.data is not None else []}
-        after = {"token_policies": settings.policies(call.data.get("value") or "", "value")}
+        after = {"token_policies": _policies(call.data.get("value") or "")}
         settings.require_grantable(context.caller, call.path, before, after)
         await context.storage.change([(path, json.dumps(after["token_policies"]).encode(), item.revision)])
 
     async def read_map(self, context: Context, call: Call) -> Reply:
         item = await context.storage.get_one(_path(call))
-        if item.data is None:
-            raise NotFound("nothing is mapped")
-        return Reply({"key": call.params["name"].lower(), "value": ",".join(json.loads(item.data))})
+        mapped = json.loads(item.data) if item.data is not None else []
+        return Reply({"key": call.params["name"].lower(), "value": ",".join(mapped)})
 
     async def delete_map(self, context: Context, call: Call) -> None:
         item = await context.storage.get_one(_path(call))
@@ -110,9 +110,18 @@ class _Method:
             found = [f"map/users/{name.lower()}"]
             found += [f"map/teams/{team}" for team in await _teams(context, config, token, organization)]
             mapped = {each for item in await context.storage.get(*found) if item.data for each in json.loads(item.data)}
+            mapped.discard(ROOT)
             meta = {"org": organization["login"], "username": name}
             made = settings.login_of(entity_name("github", name), config, meta, alias=name, alias_meta=meta)
             return Reply(login=replace(made, policies=tuple(sorted({*made.policies, *mapped}))))
+
+
+def _policies(value: Any) -> list[str]:
+    """Names of policies. ``root`` may stand among them, as in Vault, and is given to nobody."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    others = [part for part in parts if part != ROOT] if isinstance(parts, list) else parts
+    named = settings.policies(others, "value")
+    return sorted([*named, ROOT]) if isinstance(parts, list) and len(others) < len(parts) else named
 
 
 def _path(call: Call) -> str:
@@ -152,7 +161,8 @@ async def _pages(
     context: Context, config: Mapping[str, Any], token: str, path: str
 ) -> AsyncIterator[Mapping[str, Any]]:
     for page in range(1, _PAGES + 1):
-        found = await _ask(context, config, token, f"{path}?per_page={_PAGE}&page={page}")
+        more = f"&page={page}" if page > 1 else ""
+        found = await _ask(context, config, token, f"{path}?per_page={_PAGE}{more}")
         if not isinstance(found, list):
             raise _refused()
         for each in found:
@@ -175,11 +185,14 @@ async def _ask(context: Context, config: Mapping[str, Any], token: str, path: st
     )
     if heard.status != 200:
         raise _refused()
-    return parse_json(heard.body, _BOUNDS)
+    try:
+        return parse_json(heard.body, _BOUNDS)
+    except InvalidRequest:
+        raise _refused() from None
 
 
-def _refused() -> InvalidRequest:
-    return InvalidRequest("user is not part of required org", "the token needs read:org, and its person membership")
+def _refused() -> InvalidForVault:
+    return InvalidForVault("user is not part of required org", "the token needs read:org, and its person membership")
 
 
 def make(guesses: Guesses) -> Engine:
