@@ -94,7 +94,7 @@ def test_settings_versions_and_what_may_leave(transit):
     assert list(transit.export_key("k", "encryption-key", version="latest")["data"]["keys"]) == ["2"]
     assert list(transit.export_key("k", "hmac-key")["data"]["keys"]) == ["2"]
     backup = transit.backup_key("k")["data"]["backup"]
-    with pytest.raises(exceptions.InvalidRequest, match="already exists"):
+    with pytest.raises(exceptions.InternalServerError, match="already exists"):
         transit.restore_key(backup=backup, force=False)
     assert transit.restore_key(backup=backup, force=True).ok
     assert transit.restore_key(backup=backup, name="copy").ok

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 from urllib.parse import quote
 
 import pytest
@@ -260,7 +261,7 @@ def test_openssl_asks_about_single_certificates(tmp_path):
                 ]
                 assert len({found.partition("Nonce:")[2].split()[0] for found in nonces}) == 1
                 text = base64.b64encode(der).decode()
-                if "//" not in text:
+                if not re.search(r"//|/\+/|/$", text):  # what no path may have; such a client asks with POST
                     answer = await ask("GET", f"pki/ocsp/{quote(text, safe='')}", token=None)
                     assert answer.status == 200
             await pki.patch("issuer/default", usage="issuing-certificates")

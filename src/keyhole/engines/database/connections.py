@@ -46,7 +46,7 @@ def _idle(value: Any, name: str) -> int:
 
 
 def _authentication(value: Any, name: str) -> str:
-    if value not in {"password", "scram-sha-256"}:
+    if value not in ("password", "scram-sha-256"):
         raise InvalidRequest(f"'{str(value)[:40]}' is not a valid {name}", "password or scram-sha-256")
     return str(value)
 

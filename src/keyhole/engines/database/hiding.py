@@ -12,14 +12,17 @@ MASK = "[password]"
 
 
 def hidden(words: str, secrets: Iterable[str]) -> str:
-    """Words in which no password stands, nor between quotes any part of one: a parser quotes where it stumbled."""
-    known = [secret for secret in secrets if secret]
+    """Words in which no password stands, nor between quotes any part of one: a parser quotes where it stumbled.
+
+    Case does not count: what a database takes for a name or a keyword it folds.
+    """
+    known = [secret.lower() for secret in secrets if secret]
     for secret in known:
         if len(secret) >= _SURE:
-            words = words.replace(secret, MASK)
+            words = re.sub(re.escape(secret), MASK, words, flags=re.IGNORECASE)
 
     def mask(match: re.Match[str]) -> str:
-        inside = next((group for group in match.groups() if group is not None), "")
+        inside = next((group for group in match.groups() if group is not None), "").lower()
         return f'"{MASK}"' if inside and any(inside in secret or secret in inside for secret in known) else match[0]
 
     return _QUOTED.sub(mask, " ".join(words.split()))[:_LONGEST]
