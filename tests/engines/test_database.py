@@ -129,6 +129,8 @@ def test_what_is_gone_already_counts_as_taken_back():
                 session.execute(f'DROP OWNED BY "{name}"')
                 session.execute(f'DROP ROLE "{name}"')
             await world.revoke(lease)
+            gone = await refusal(world.vault.ask("update", "sys/leases/lookup", {"lease_id": lease.id}))
+            assert gone.reason == "invalid lease"
 
     with_database(scenario)
 
