@@ -23,7 +23,12 @@ class Lab:
         self.engine = Engine(
             "lab",
             (
-                Route(pattern, {Operation.READ: self.make, Operation.CREATE: self.make}, help="Makes something."),
+                Route(
+                    pattern,
+                    {Operation.READ: self.make, Operation.CREATE: self.make},
+                    help="Makes something.",
+                    source="",
+                ),
                 Route("forget", {Operation.CREATE: self.nothing}, help="Does nothing."),
             ),
             revoke=self.revoke,

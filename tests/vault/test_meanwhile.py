@@ -83,7 +83,7 @@ def test_a_loan_that_breaks_has_an_outcome(error, result, monkeypatch):
         await stripe(vault)
         token = await agent(vault, services=["stripe"])
 
-        async def broken(*_):
+        async def broken(*_, **_more):
             raise error
 
         monkeypatch.setattr(vault.vault, "_lend", broken)

@@ -150,7 +150,8 @@ class Flow:
             place = (state.org.id, self.service.name)
             if lendable.get(place) != generation:
                 await vault.check_loan(state, self.caller, self.service)
-                lendable[place] = generation
+                if not self.service.sourced:  # what is leased is the caller's own
+                    lendable[place] = generation
         self._seen = generation
 
 

@@ -179,7 +179,7 @@ class Tripwires:
             with contextlib.suppress(KeyholeError):  # a secret that is not there has no value to look for
                 opened = await vault.watched(state, service)
                 public = KINDS[service.inject.kind].public
-                lent[service.name] = tuple(value.reveal() for field, value in opened.items() if field not in public)
+                lent[service.name] = tuple(value.reveal() for field, value in opened if field not in public)
                 known.update(lent[service.name])
             if len(known) >= MOST_VALUES:
                 break

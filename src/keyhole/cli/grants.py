@@ -6,7 +6,7 @@ import click
 
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.names import agents, secrets, services
-from keyhole.core.path import parse_name, parse_path
+from keyhole.core.path import parse_name, parse_secret_ref
 
 
 @command("grant", examples="keyhole grant coder stripe")
@@ -31,13 +31,14 @@ def revoke_command(session: Session, /, *, agent: str, service: str) -> None:
     session.out.done(data, message)
 
 
-@command("who-can", examples="keyhole who-can stripe/api-key")
+@command("who-can", examples="keyhole who-can stripe/api-key\nkeyhole who-can /database/creds/readonly")
 @click.argument("name", shell_complete=secrets)
 @pass_session
 def who_can_command(session: Session, /, *, name: str) -> None:
-    """Which agents can use a secret, and through which services; and which can read or change it."""
-    path = parse_path(name.partition("#")[0])
-    data = session.client.read(f"sys/who-can/{path}").data
+    """Which agents can use a secret or a source, and through which services; and which can read or change it."""
+    path, _ = parse_secret_ref(name)
+    source = path.startswith("/")
+    data = session.client.read(f"sys/who-can/{path.removeprefix('/')}", **({"source": "true"} if source else {})).data
     rows = [[e["agent"], ", ".join(e["uses_through"]) or "-", ", ".join(e["may"]) or "-"] for e in data["agents"]]
     session.out.table(data, ["agent", "uses through", "may"], rows, empty=f"no agent can use or read {path}")
 

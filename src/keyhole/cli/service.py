@@ -44,6 +44,7 @@ def service() -> None:
     "add",
     examples="""
     keyhole service add stripe --host api.stripe.com --secret stripe/api-key --bearer
+    keyhole service add stats --host stats.internal --secret /database/creds/stats --basic
     keyhole service add github --host api.github.com --secret github/token --header 'Authorization=token {}'
     keyhole service add crm --host crm.internal:8443 --allow-address 10.0.0.5/32 --secret crm/login --basic
     keyhole service add maps --host maps.example.com --secret maps/key --query key
@@ -64,7 +65,13 @@ def service() -> None:
 @click.option("--path", "paths", multiple=True, metavar="GLOB", help="* within a segment, ** across; all unless said.")
 @click.option("--deny-path", "deny_paths", multiple=True, metavar="GLOB", help="Wins over --path.")
 @click.option("--allow-address", "allow_addresses", multiple=True, metavar="CIDR", help="A private network.")
-@click.option("--secret", shell_complete=secrets, default="", metavar="NAME[#FIELD]", help="What is attached.")
+@click.option(
+    "--secret",
+    shell_complete=secrets,
+    default="",
+    metavar="NAME[#FIELD]",
+    help="What is attached; /PATH for a source, such as /database/creds/ROLE.",
+)
 @way_options
 @click.option("--certificate", metavar="NAME[#FIELD]", help="The client's certificate and its key.")
 @click.option("--variable", "variables", multiple=True, metavar="NAME", help="Variable that holds the placeholder.")
@@ -86,7 +93,7 @@ def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
         body["certificate"] = options["certificate"]
     body |= read_checks(options)
     session.client.write(f"services/{name}", {**body, "secret": secret, "inject": inject})
-    if path:
+    if path and not path.startswith("/"):
         with contextlib.suppress(KeyholeError):
             _warn_missing(session, path)
     stored = session.client.read(f"services/{name}").data

@@ -176,6 +176,11 @@ class Service:
         return [*([[(path, field)]] if kind.sole or not named else []), *named]
 
     @property
+    def sourced(self) -> bool:
+        """Whether anything that it lends comes from a source, which is asked at the moment of use."""
+        return self.secret.startswith("/") or self.certificate.startswith("/")
+
+    @property
     def certified(self) -> bool:
         """Whether connections of this service show a client's certificate."""
         return bool(self.certificate) or self.inject.kind == MTLS

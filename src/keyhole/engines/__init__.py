@@ -234,6 +234,8 @@ class Route:
         fields: what the body may have.
         help: one sentence.
         bare: its answers stand alone, without the usual envelope, or are no JSON.
+        source: services may name what its READ answers as the source of what they lend; the field that is meant when
+            none is named, or empty where one has to be named. ``None`` for what can be no source.
     """
 
     pattern: str
@@ -245,6 +247,7 @@ class Route:
     fields: tuple[Field, ...] = ()
     help: str = ""
     bare: bool = False
+    source: str | None = None
 
     def compiled(self) -> re.Pattern[str]:
         """The pattern as an expression over the path below the mount."""

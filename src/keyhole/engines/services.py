@@ -22,7 +22,7 @@ FIELDS = (
     Field("methods", "list of methods; all unless said"),
     Field("paths", "list of globs: * within a segment, ** across; all unless said"),
     Field("deny_paths", "list of globs that win over paths"),
-    Field("secret", "path#field of the secret"),
+    Field("secret", "path#field of the secret, or /path#field of a source such as /database/creds/NAME"),
     Field("inject", 'object: {"kind": …} with the options of that kind'),
     Field("allow_addresses", "list of networks that may be dialled although they are private"),
     Field("placeholder", "text that stands for the secret in an agent's environment"),
@@ -40,10 +40,11 @@ _KNOWN = {field.name for field in FIELDS} | {"name"}
 
 
 def secret_path(path: str) -> str:
-    """The API path whose ``read`` reveals the secret that a reference names."""
-    if path.startswith("/"):
-        raise InvalidRequest("dynamic sources cannot be bound yet", "name a secret such as stripe/api-key")
-    return f"{SECRETS}data/{path}"
+    """The API path whose ``read`` reveals the secret or the source that a reference names."""
+    source = path.removeprefix("/")
+    if source != path and f"{source}/".startswith(SECRETS):
+        raise InvalidRequest("a secret is named without a leading slash", "name it like stripe/api-key")
+    return source if source != path else f"{SECRETS}data/{path}"
 
 
 async def _exists(context: Context, params: Mapping[str, str]) -> bool:

@@ -253,6 +253,7 @@ ENGINE = Engine(
             {Operation.READ: generate_code, Operation.CREATE: validate},
             fields=(Field("code", "the code to be judged", "string"),),
             help="The code of this moment, or whether a code is right.",
+            source="code",
         ),
     ),
 )

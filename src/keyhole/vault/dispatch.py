@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from keyhole.core.errors import Conflict, InternalError, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.request import Operation, Reply
-from keyhole.engines import Context
+from keyhole.engines import Call, Context
 from keyhole.vault.asked import Asked, call_of, decide
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.desk import Desk
@@ -27,31 +27,34 @@ async def dispatch(vault: Vault, state: OrgState, caller: Caller, asked: Asked) 
     target = asked.target
     call = call_of(asked)
     for attempt in range(_ATTEMPTS):
-        context = vault.context(state, caller, target.mount)
-        desk = None
-        if target.mount.engine.revoke is not None:
-            context.leases = desk = Desk(vault, state, caller, target.mount, asked.path)
         try:
-            doing = target.handler(context, call)
-            reply = await (doing if desk is None else desk.work(doing)) or Reply()
+            return await answer(vault, state, caller, target, call)
         except Conflict:
-            await _give_up(desk)
             if asked.operation not in _RETRIED or attempt == _ATTEMPTS - 1:
                 raise
-        except BaseException:
-            await _give_up(desk)
-            raise
-        else:
-            if desk is not None:
-                await desk.settle(reply)
-            return reply
+        context = vault.context(state, caller, target.mount)
         call = replace(call, operation=await _still_allowed(caller, asked, target, context))
     raise InternalError("unreachable")
 
 
-async def _give_up(desk: Desk | None) -> None:
-    if desk is not None:
+async def answer(vault: Vault, state: OrgState, caller: Caller, target: Target, call: Call) -> Reply:
+    """What the engine of a target says to a call that was decided and recorded.
+
+    Raises:
+        Conflict: a write lost a race, and may be tried again.
+        KeyholeError: what the engine raises; whatever it had leased is taken back.
+    """
+    context = vault.context(state, caller, target.mount)
+    if target.mount.engine.revoke is None:
+        return await target.handler(context, call) or Reply()
+    context.leases = desk = Desk(vault, state, caller, target.mount, call.path)
+    try:
+        reply = await desk.work(target.handler(context, call)) or Reply()
+    except BaseException:
         await desk.give_up()
+        raise
+    await desk.settle(reply)
+    return reply
 
 
 async def _still_allowed(caller: Caller, asked: Asked, target: Target, context: Context) -> Operation:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from keyhole.core.errors import InternalError, NotFound
 from keyhole.core.record import Intent
 from keyhole.core.service import CERTIFICATE, Service
 from keyhole.core.value import Secret
-from keyhole.engines import Context, Lend
+
+Lend = Callable[[str, str], Awaitable[Secret]]
+"""``(path, field)`` of a reference to its value."""
 
 
 class Lent(NamedTuple):
@@ -18,34 +21,36 @@ class Lent(NamedTuple):
         secrets: by field; only the road may have them.
         intent: to be concluded when the use ends.
         service: as it was when it was used.
+        leases: of what was made for this use alone; whoever has used it ends them.
     """
 
     secrets: dict[str, Secret]
     intent: Intent
     service: Service
+    leases: tuple[str, ...] = ()
 
 
-async def open_loan(lend: Lend, context: Context, service: Service) -> dict[str, Secret]:
+async def open_loan(lend: Lend, service: Service) -> dict[str, Secret]:
     """The secrets by field, those of a client's certificate with ``CERTIFICATE`` before their names.
 
     Raises:
         NotFound, Expired: one is not there, or not any more.
     """
-    lent = await _first_there(lend, context, service.secret_choices())
+    lent = await _first_there(lend, service.secret_choices())
     if service.certified:
-        found = await _first_there(lend, context, service.certificate_choices())
+        found = await _first_there(lend, service.certificate_choices())
         lent |= {CERTIFICATE + name: secret for name, secret in found.items()}
     return lent
 
 
-async def _first_there(lend: Lend, context: Context, choices: list[list[tuple[str, str]]]) -> dict[str, Secret]:
+async def _first_there(lend: Lend, choices: list[list[tuple[str, str]]]) -> dict[str, Secret]:
     """The first of several sets of fields that is there in full."""
     missing: NotFound | None = None
     for refs in choices:
         lent = {}
         try:
             for path, field in refs:
-                lent[field] = await lend(context, path, field)
+                lent[field] = await lend(path, field)
             return lent  # noqa: TRY300 - the loop goes on after what is caught
         except NotFound as error:
             missing = missing or error

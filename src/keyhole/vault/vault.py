@@ -50,6 +50,7 @@ from keyhole.vault.mounts import AUTH, Mount, Mounts
 from keyhole.vault.orgs import NO_ORG, Orgs
 from keyhole.vault.quotas import Quotas
 from keyhole.vault.recording import given_out, intent_of, refusal_of
+from keyhole.vault.sources import Sources
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
 from keyhole.vault.tokens import Tokens, read_form
@@ -101,6 +102,7 @@ class Vault:
         self.compiled = Compiled(store, orgs, self.tables, self._policy)
         self.strangers = Strangers(clock, journal, root_org)
         self.leases = Leases(self.storage, self.tokens)
+        self.sources = Sources(self)
         self.expiry = Expiry(self)
         self.devices = Devices(self)
         self.quotas = Quotas(self)
@@ -311,7 +313,7 @@ class Vault:
             self.conclude(state, record, "aborted")
             raise
 
-    async def use(self, state: OrgState, caller: Caller, request: Request, path: str) -> Lent:
+    async def use(self, state: OrgState, caller: Caller, request: Request, path: str, *, own: bool = False) -> Lent:
         """Open the secrets of a service for one loan. They are released only after the intent is durable.
 
         Args:
@@ -319,6 +321,7 @@ class Vault:
             caller: authenticated within this same request.
             request: its data say what the call is, for the record.
             path: ``services/NAME``.
+            own: what is leased for it is for this use alone, and whoever uses it ends ``Lent.leases``.
 
         Raises:
             KeyholeError: the refusal.
@@ -341,7 +344,9 @@ class Vault:
         try:
             if self.devices.concern(state.generation):
                 await self.devices.asking(state, caller, request, path, Operation.USE)
-            lent = await self._lend(state, caller, service)
+            if service.sourced:  # asking a source makes something
+                await asyncio.shield(durable)
+            lent, leases = await self._lend(state, caller, service, own=own)
         except KeyholeError as error:
             await self._durable(state, record, durable)
             self.conclude(state, record, error.code)
@@ -353,7 +358,7 @@ class Vault:
         await self._durable(state, record, durable)
         if state.honey:
             await self._taste(state, caller, request, secrets, record)
-        return Lent(lent, record, service)
+        return Lent(lent, record, service, leases)
 
     async def _taste(
         self, state: OrgState, caller: Caller, request: Request, secrets: tuple[str, ...], record: Intent
@@ -379,23 +384,31 @@ class Vault:
         found = state.lending[path] = service, tuple(sorted({secret for secret, _ in service.secret_refs()}))
         return found
 
-    async def _lend(self, state: OrgState, caller: Caller, service: Service) -> dict[str, Secret]:
+    async def _lend(
+        self, state: OrgState, caller: Caller, service: Service, *, own: bool = False
+    ) -> tuple[dict[str, Secret], tuple[str, ...]]:
         """Internal operation: open secrets for the road. There is no route to it."""
-        mount = state.mounts.at(_SECRETS)
-        lend = mount.engine.lend
-        if lend is None:
-            raise NotFound(f"what is mounted at {_SECRETS} does not lend", "services lend from kv of version 2 there")
-        context = self.context(state, caller, mount)
-        return await open_loan(lend, context, service)
+        opening = self.sources.opening(state, caller, own=own)
+        try:
+            return await open_loan(opening.lend, service), opening.leases
+        except BaseException:
+            await opening.give_up()
+            raise
 
-    async def watched(self, state: OrgState, service: Service) -> dict[str, Secret]:
-        """What a service would lend, for the broker to notice it in requests; it goes to nobody."""
+    async def watched(self, state: OrgState, service: Service) -> list[tuple[str, Secret]]:
+        """What a service lends, by field, for the broker to notice it in requests; it goes to nobody."""
         nobody = Caller(state.org.name, state.org.id, "", "", "full", (), await self.compiled.acl(state, ()))
-        return await self._lend(state, nobody, service)
+        if service.sourced:
+            return await self.sources.recent(state, nobody, service)
+        lent, _ = await self._lend(state, nobody, service)
+        return list(lent.items())
 
     async def check_loan(self, state: OrgState, caller: Caller, service: Service) -> None:
-        """Raises what a loan of the service would raise now; nothing is lent."""
-        await self._lend(state, caller, service)
+        """Raises what a loan of the service would raise now, as far as that is known without making anything."""
+        if service.sourced:
+            await self.sources.check(state, caller, service)
+        else:
+            await self._lend(state, caller, service)
 
     async def _policy(self, org_id: str, name: str) -> list[PathRule]:
         return await policies.load(self.storage(org_id, policies.MOUNT, configures=True), name)

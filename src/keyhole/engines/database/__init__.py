@@ -50,7 +50,7 @@ def _routes(known: Connections, users: Users) -> tuple[Route, ...]:
             fields=fields(roles.SETTINGS),
             help="Which statements make a user, and for how long.",
         ),
-        Route("creds/{name}", {Operation.READ: users.create}, help="A new user with its password."),
+        Route("creds/{name}", {Operation.READ: users.create}, help="A new user with its password.", source=""),
     )
 
 
@@ -64,6 +64,6 @@ def _static_routes(static: StaticRoles) -> tuple[Route, ...]:
             fields=fields(SETTINGS),
             help="A user that is there already, whose password is replaced from time to time.",
         ),
-        Route("static-creds/{name}", {Operation.READ: static.creds}, help="The password of a static role."),
+        Route("static-creds/{name}", {Operation.READ: static.creds}, help="The password of a static role.", source=""),
         Route("rotate-role/{name}", {Operation.CREATE: static.rotate}, help="Replaces the password of a static role."),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.path import DEFAULT_FIELD
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Engine, Field, Route
 from keyhole.engines.kv import v1, versions
@@ -68,6 +69,7 @@ ENGINE = Engine(
             exists=exists,
             fields=_DATA_FIELDS,
             help="Read, write, patch and soft delete a secret.",
+            source=DEFAULT_FIELD,
         ),
         Route(
             "subkeys/{path...}",

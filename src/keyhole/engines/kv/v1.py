@@ -11,7 +11,7 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.lease import parse_duration
-from keyhole.core.path import parse_path
+from keyhole.core.path import DEFAULT_FIELD, parse_path
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context, Engine, Route
@@ -107,6 +107,7 @@ ENGINE = Engine(
             },
             exists=_exists,
             help="Read, write and delete a secret; a write replaces it.",
+            source=DEFAULT_FIELD,
         ),
     ),
     options={"version": "1"},

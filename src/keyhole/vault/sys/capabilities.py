@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.core.path import parse_secret_ref
+from keyhole.core.path import parse_path
 from keyhole.core.policy import Acl
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
@@ -48,13 +48,16 @@ class _Handlers:
         return [(name, (await agent_now(self._vault, state, name)).acl) for name in names]
 
     async def who_can(self, context: Context, call: Call) -> Reply:
-        path, _ = parse_secret_ref(call.params["path"])
+        path = parse_path(call.params["path"])
+        revealing = f"secret/data/{path}"
+        if call.data.get("source") in {True, "true"}:
+            path, revealing = f"/{path}", path
         services = (await self._vault.services(await self._vault.compiled.state(context.caller.org_id))).values()
         binding = [s.name for s in services if any(ref == path for ref, _ in s.secret_refs())]
         answer = []
         for name, rules in await self.agents_with_acl(context):
             used = [s for s in binding if rules.decide("use", f"services/{s}")]
-            direct = [op for op in _LOOKED_AT if rules.decide(op, f"secret/data/{path}")]
+            direct = [op for op in _LOOKED_AT if rules.decide(op, revealing)]
             if used or direct:
                 answer.append({"agent": name, "uses_through": used, "may": direct})
         return Reply({"secret": path, "services": binding, "agents": answer})
@@ -90,7 +93,12 @@ def routes(vault: Vault) -> tuple[Route, ...]:
         ),
         Route("capabilities", {Operation.CREATE: r.of_token}, fields=paths, help="What a token may do on paths."),
         Route("capabilities-accessor", {Operation.CREATE: r.of_token}, fields=paths, help="The same by accessor."),
-        Route("who-can/{path...}", {Operation.READ: r.who_can}, help="Which agents can use or read a secret."),
+        Route(
+            "who-can/{path...}",
+            {Operation.READ: r.who_can},
+            fields=(Field("source", "the path is of a source, such as database/creds/NAME", "boolean"),),
+            help="Which agents can use or read a secret or a source.",
+        ),
         Route("what-can", {Operation.READ: r.what_can_self}, help="Which services the caller can use."),
         Route("what-can/{name}", {Operation.READ: r.what_can}, help="Which services an agent can use."),
     )

@@ -1,0 +1,277 @@
+"""What a service lends that does not lie in ``secret/``: the answer of another mount, asked for at the moment of use.
+
+A reference with a leading slash (``/database/creds/readonly``) is the API path whose READ reveals the source, so that
+who binds it needs ``read`` on that very path, and who uses the service needs nothing of it. A route that can be one
+says so (``Route.source``).
+
+What is made for a use is leased to the caller's token. One lease serves the uses of one token: its values are kept in
+memory until nine tenths of its time have gone, and are lent only while the store says that the lease is active.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keyhole.core.errors import Expired, InvalidRequest, NotFound
+from keyhole.core.identity import Caller
+from keyhole.core.lease import Lease, LeaseState
+from keyhole.core.path import DEFAULT_FIELD
+from keyhole.core.request import Operation
+from keyhole.core.service import Service
+from keyhole.core.value import Secret
+from keyhole.engines import Call, Context
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.dispatch import answer
+from keyhole.vault.lending import open_loan
+from keyhole.vault.mounts import Target
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from keyhole.vault.vault import Vault
+
+_SECRETS = "secret/"
+_MOST = 10_000  # leases whose values are kept
+_RECENT = 8  # values of one source that are remembered, to be noticed where they must not be
+_USED = 0.9  # part of a lease's time for which its values are lent again
+_Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a source answered.
+
+    Attributes:
+        path: of the source, without its leading slash.
+        fields: each as the bytes that are lent.
+        default: the field that is meant when none is named; empty for none.
+        lease: which it is leased under, if it is.
+        until: seconds since the epoch until which it is lent again; 0 for this once.
+    """
+
+    path: str
+    fields: Mapping[str, Secret]
+    default: str
+    lease: Lease | None = None
+    until: float = 0.0
+
+    def field(self, name: str) -> Secret:
+        """One field. Raises ``NotFound``, naming the fields that there are."""
+        found = self.fields.get(name)
+        if found is None and name == DEFAULT_FIELD and self.default:
+            found = self.fields.get(self.default)
+        if found is None:
+            known = ", ".join(sorted(self.fields))
+            raise NotFound(f"the source /{self.path} has no field {name!r}", f"name one of them: {known}")
+        return found
+
+
+class Sources:
+    """Asks the mounts that services name as the sources of what they lend.
+
+    Args:
+        vault: whose mounts they are.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._held: OrderedDict[_Key, Taken] = OrderedDict()
+        self._turns: dict[_Key, tuple[asyncio.Lock, int]] = {}
+        self._recent: OrderedDict[tuple[str, str], list[Taken]] = OrderedDict()
+
+    def opening(self, state: OrgState, caller: Caller, *, own: bool = False) -> Opening:
+        """For one loan.
+
+        Args:
+            state: of the caller's org.
+            caller: who uses it, and for whom it is leased.
+            own: what is leased is for this loan alone, and who made it ends it.
+        """
+        return Opening(self._vault, state, caller, own=own)
+
+    def resolve(self, state: OrgState, path: str) -> Target:
+        """The route that answers for a source. Raises ``NotFound`` where none can."""
+        try:
+            target = state.mounts.resolve(Operation.READ, path)
+        except NotFound:
+            target = None
+        if target is None or target.route.source is None:
+            raise NotFound(
+                f"there is no source at /{path}",
+                "a source is what a READ of another mount answers, such as /database/creds/NAME",
+            )
+        return target
+
+    async def take(self, state: OrgState, caller: Caller, path: str, *, own: bool) -> Taken:
+        """What the source at a path has for a caller, made where it is needed.
+
+        Raises:
+            NotFound: there is no such source, or nothing in it.
+            KeyholeError: what its engine raises, such as that a database cannot be reached.
+        """
+        target = self.resolve(state, path)
+        if own:
+            return await self._ask(state, caller, target, path)
+        key = (state.org.id, caller.holder, path)
+        async with self._turn(key):
+            held = self._held.get(key)
+            if held is not None and await self._lendable(state, held):
+                return held
+            self._held.pop(key, None)
+            taken = await self._ask(state, caller, target, path)
+            if taken.until:
+                self._held[key] = taken
+                if len(self._held) > _MOST:
+                    self._held.popitem(last=False)
+            return taken
+
+    async def check(self, state: OrgState, caller: Caller, service: Service) -> None:
+        """Whether a service can lend, as far as can be told without asking its sources.
+
+        Raises:
+            NotFound, Expired: there is no such source or secret (any more).
+            Expired: what the caller was lent of a source has ended meanwhile.
+        """
+        opening = self.opening(state, caller)
+
+        async def probe(path: str, field: str) -> Secret:
+            if not path.startswith("/"):
+                return await opening.lend(path, field)
+            source = path.removeprefix("/")
+            self.resolve(state, source)
+            held = self._held.get((state.org.id, caller.holder, source))
+            if held is not None and held.lease is not None and not await self._active(state, held.lease):
+                raise Expired(f"the lease of what was lent of {path} has ended", "call again; it is made anew")
+            return Secret(b"")
+
+        await open_loan(probe, service)
+
+    async def recent(self, state: OrgState, caller: Caller, service: Service) -> list[tuple[str, Secret]]:
+        """What a service lends, by field; of its sources what they answered lately."""
+        opening, found = self.opening(state, caller), list[tuple[str, Secret]]()
+        for path in {path for path, _ in service.secret_refs() if path.startswith("/")}:
+            for taken in self._recent.get((state.org.id, path.removeprefix("/")), ()):
+                found += taken.fields.items()
+        for path, field in service.secret_refs():
+            if not path.startswith("/"):
+                with contextlib.suppress(NotFound, Expired):
+                    found.append((field, await opening.lend(path, field)))
+        return found
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, key: _Key) -> AsyncIterator[None]:
+        """One at a time for each source and caller, so that many uses at once make one lease."""
+        lock, waiting = self._turns.get(key) or (asyncio.Lock(), 0)
+        self._turns[key] = lock, waiting + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._turns[key]
+            if waiting == 1:
+                del self._turns[key]
+            else:
+                self._turns[key] = lock, waiting - 1
+
+    async def _lendable(self, state: OrgState, held: Taken) -> bool:
+        if self._vault.clock.now() >= held.until or held.lease is None:
+            return False
+        return await self._active(state, held.lease)
+
+    async def _active(self, state: OrgState, lease: Lease) -> bool:
+        now = await self._vault.leases.get(state.org.id, lease.id)
+        return now is not None and now.state is LeaseState.ACTIVE and now.expires > self._vault.clock.now()
+
+    async def _ask(self, state: OrgState, caller: Caller, target: Target, path: str) -> Taken:
+        vault, default = self._vault, target.route.source or ""
+        call = Call(Operation.READ, path, target.params, {})
+        reply = await answer(vault, state, caller, target, call)
+        fields = {name: _bytes(value) for name, value in (reply.data or {}).items()}
+        if not fields:
+            raise NotFound(f"the source /{path} answered nothing")
+        until = 0.0
+        if reply.lease is not None:
+            until = vault.clock.now() + _USED * (reply.lease.expires - vault.clock.now())
+        taken = Taken(path, fields, default, reply.lease, until)
+        self._remember(state, taken)
+        return taken
+
+    def _remember(self, state: OrgState, taken: Taken) -> None:
+        key = (state.org.id, taken.path)
+        recent = self._recent.setdefault(key, [])
+        if not any(taken.fields == known.fields for known in recent):
+            recent.append(taken)
+            del recent[:-_RECENT]
+        self._recent.move_to_end(key)
+        if len(self._recent) > _MOST:
+            self._recent.popitem(last=False)
+
+
+class Opening:
+    """Opens the fields of one loan. A source is asked once, whatever fields of it are wanted.
+
+    Attributes:
+        leases: of what was leased for this loan alone.
+    """
+
+    __slots__ = ("_caller", "_context", "_own", "_state", "_taken", "_vault", "leases")
+
+    def __init__(self, vault: Vault, state: OrgState, caller: Caller, *, own: bool) -> None:
+        self._vault = vault
+        self._state = state
+        self._caller = caller
+        self._own = own
+        self._context: Context | None = None
+        self._taken: dict[str, Taken] = {}
+        self.leases: tuple[str, ...] = ()
+
+    async def lend(self, path: str, field: str) -> Secret:
+        """The value of one field.
+
+        Raises:
+            NotFound: there is no such secret, source or field.
+            KeyholeError: what ``Sources.take`` raises.
+        """
+        if path.startswith("/"):
+            return await self._of_source(path[1:], field)
+        mount = self._state.mounts.at(_SECRETS)
+        lend = mount.engine.lend
+        if lend is None:
+            raise NotFound(f"what is mounted at {_SECRETS} does not lend", "services lend from kv of version 2 there")
+        if self._context is None:
+            self._context = self._vault.context(self._state, self._caller, mount)
+        return await lend(self._context, path, field)
+
+    async def give_up(self) -> None:
+        """Take back what was leased for this loan alone."""
+        if self.leases:
+            await self._vault.expiry.end(self._state, self.leases)
+
+    async def _of_source(self, path: str, field: str) -> Secret:
+        target = self._vault.sources.resolve(self._state, path)
+        lend = target.mount.engine.lend
+        if lend is not None:
+            context = self._vault.context(self._state, self._caller, target.mount)
+            return await lend(context, target.params["path"], field)
+        taken = self._taken.get(path)
+        if taken is None:
+            taken = await self._vault.sources.take(self._state, self._caller, path, own=self._own)
+            self._taken[path] = taken
+            if self._own and taken.lease is not None:
+                self.leases += (taken.lease.id,)
+        return taken.field(field)
+
+
+def _bytes(value: object) -> Secret:
+    """A field of an answer as it is lent: text as it is, all else as JSON."""
+    if isinstance(value, Secret):
+        value = json.loads(value.reveal())
+    if value is None:
+        raise InvalidRequest("a field of the source is empty", "ask for it in another way")
+    return Secret(value if isinstance(value, str) else json.dumps(value))
