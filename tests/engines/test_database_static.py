@@ -11,6 +11,7 @@ from engines.mounting import storage_of
 from vault.world import journal, refusal, rows
 
 may_log_in = database_server.may_log_in
+APP = {"db_name": "pg", "username": "app", "rotation_period": "1h"}
 
 
 def with_app(scenario):
@@ -18,7 +19,7 @@ def with_app(scenario):
         with postgres_server.superuser() as session:
             session.execute("DROP ROLE IF EXISTS app")
             session.execute("CREATE ROLE app LOGIN PASSWORD 'a first password'")
-        await world.write("static-roles/s", db_name="pg", username="app", rotation_period="1h")
+        await world.write("static-roles/s", **APP)
         await scenario(world)
 
     with_database(wrapped)
@@ -101,6 +102,76 @@ def test_a_rotation_that_fails_is_tried_again_and_the_old_password_stays():
     with_app(scenario)
 
 
+@pytest.mark.parametrize("done", [False, True])
+def test_a_static_role_whose_making_was_cut_off_is_finished_with_the_same_password(done, monkeypatch):
+    async def scenario(world):
+        from keyhole.engines.database.plugins import postgresql
+
+        run = postgresql.PostgresSession.run
+
+        async def cut(self, statements, *secret, user=""):
+            if done:
+                await run(self, statements, *secret, user=user)
+            raise Died
+
+        await world.vault.ask("delete", "database/static-roles/s")
+        monkeypatch.setattr(postgresql.PostgresSession, "run", cut)
+        with pytest.raises(Died):
+            await world.write("static-roles/n", **APP)
+        monkeypatch.undo()
+        assert (await refusal(world.read("static-creds/n"))).code == "target_failed"
+        world.clock.advance(61)
+        await world.sweep()
+        assert may_log_in("app", (await world.read("static-creds/n"))["password"])
+
+    with_app(scenario)
+
+
+def test_a_static_role_stays_when_nobody_knows_whether_the_database_took_its_password(monkeypatch):
+    """The connection breaks after the statement was sent: the database has the new password, and so have we."""
+
+    async def scenario(world):
+        from keyhole.engines.database.plugins import postgresql
+
+        run = postgresql.PostgresSession.run
+
+        async def broken(self, statements, *secret, user=""):
+            await run(self, statements, *secret, user=user)
+            with postgres_server.superuser() as session:
+                query = "SELECT pg_terminate_backend(%s)"
+                session.execute(query, (self.connection.info.backend_pid,))
+            await run(self, ["SELECT 1"], *secret)
+
+        await world.vault.ask("delete", "database/static-roles/s")
+        monkeypatch.setattr(postgresql.PostgresSession, "run", broken)
+        assert (await refusal(world.write("static-roles/n", **APP))).code == "target_failed"
+        monkeypatch.undo()
+        world.clock.advance(11)
+        await world.sweep()
+        assert may_log_in("app", (await world.read("static-creds/n"))["password"])
+
+    with_app(scenario)
+
+
+def test_one_user_has_one_static_role():
+    async def scenario(world):
+        error = await refusal(world.write("static-roles/second", **APP))
+        assert "'s' has this user already" in error.reason
+        assert (await refusal(world.read("static-roles/second"))).status == 404
+        own = {**APP, "username": database_server.ADMIN}
+        assert "rotate-root" in (await refusal(world.write("static-roles/second", **own))).hint
+        await world.write("static-roles/s", rotation_period="2h")
+        await world.config("again")
+        await world.write("static-roles/s", db_name="again")
+        error = await refusal(world.write("static-roles/second", **{**APP, "db_name": "again"}))
+        assert "'s' has" in error.reason
+        await world.vault.ask("delete", "database/static-roles/s")
+        await world.write("static-roles/second", **{**APP, "db_name": "again"})
+        assert may_log_in("app", (await world.read("static-creds/second"))["password"])
+
+    with_app(scenario)
+
+
 def test_what_cannot_be_a_static_role_is_refused_and_leaves_nothing():
     async def scenario(world):
         for wrong in (
@@ -110,8 +181,7 @@ def test_what_cannot_be_a_static_role_is_refused_and_leaves_nothing():
             {"db_name": "none"},
             {"db_name": ""},
         ):
-            fields = {"db_name": "pg", "username": "app", "rotation_period": "1h", **wrong}
-            assert await refusal(world.write("static-roles/x", **fields)), wrong
+            assert await refusal(world.write("static-roles/x", **{**APP, **wrong})), wrong
             assert (await refusal(world.read("static-roles/x"))).status == 404
         assert "cannot update" in (await refusal(world.write("static-roles/s", username="vaultroot"))).reason
 

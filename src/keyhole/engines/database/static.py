@@ -1,14 +1,17 @@
 """``static-roles/NAME``: users that are there already, whose passwords are replaced from time to time.
 
 A new password is stored as ``pending`` before the database learns it, and the entry is due: whatever a crash leaves is
-finished with that same password, by whichever node finds it first.
+finished with that same password, by whichever node finds it first. An entry by database and user says which role has
+it: two roles that replaced one password would each make the other's wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, KeyholeError, NotFound, TargetFailed
@@ -19,12 +22,14 @@ from keyhole.core.value import Secret
 from keyhole.engines import Call, Context
 from keyhole.engines.database.connections import Connections, names_or_404, password_for, read_name
 from keyhole.engines.database.names import safe
+from keyhole.engines.database.plugins import Unsure
 from keyhole.engines.database.roles import credential
 from keyhole.engines.database.statements import fill, parse_statements, take_apart
 from keyhole.engines.database.users import require_allowed
 from keyhole.engines.settings import Setting, read, seconds
 
 PATH = "static-roles"
+_TAKEN = "static-users"
 CLAIM = 60.0
 """Seconds for which nobody else tries the same rotation; longer than one can take."""
 
@@ -40,6 +45,19 @@ SETTINGS = (
     Setting("credential_type", credential, "password", "password", "string"),
 )
 _NEW: Mapping[str, Any] = {"password": "", "pending": "", "claimed": 0.0, "last": 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What is written and removed beside a role, so that its user is no other's."""
+
+    writes: tuple[tuple[str, bytes, int], ...] = ()
+    deletes: tuple[tuple[str, int], ...] = ()
+
+
+def _taken_by(role: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(f"{role['db_name']}\0{role['username']}".encode()).hexdigest()
+    return f"{_TAKEN}/{digest}"
 
 
 class StaticRoles:
@@ -72,18 +90,31 @@ class StaticRoles:
             raise InvalidRequest("cannot update static account username", "make another static role")
         if role["rotation_period"] < _SHORTEST:
             raise InvalidRequest(f"rotation_period must be {_SHORTEST} seconds or more", "send it, like 24h")
-        require_allowed(await self._connections.load(context, role["db_name"]), name)
-        if before is not None and before["last"]:
-            due = self._due(role)
-            await context.storage.change([(f"{PATH}/{name}", json.dumps(role).encode(), item.revision, due)])
+        connection = await self._connections.load(context, role["db_name"])
+        require_allowed(connection, name)
+        if role["username"] == connection.details.get("username"):
+            raise InvalidRequest("this is the user as whom the connection logs in", "rotate-root replaces its password")
+        taken = await self._take(context, name, role, before)
+        if before is None or not before["last"]:
+            await self._rotate(context, name, role, item.revision, taken, new=before is None)
             return
-        try:
-            await self._rotate(context, name, role, item.revision)
-        except Conflict:  # somebody else has made one of this name
-            raise
-        except KeyholeError:
-            await self.delete(context, call)
-            raise
+        saved = (f"{PATH}/{name}", json.dumps(role).encode(), item.revision, self._due(role))
+        await context.storage.change([saved, *taken.writes], taken.deletes)
+
+    async def _take(
+        self, context: Context, name: str, role: Mapping[str, Any], before: Mapping[str, Any] | None
+    ) -> _Taken:
+        """What marks the user as this role's. Raises ``InvalidRequest`` when it is another's."""
+        path = _taken_by(role)
+        if before is not None and _taken_by(before) == path:
+            return _Taken()
+        found = await context.storage.get_one(path)
+        if found.data is not None:
+            other = found.data.decode()
+            raise InvalidRequest(f"the static role {other!r} has this user already", "one user has one static role")
+        left = await context.storage.get_one(_taken_by(before)) if before is not None else None
+        deletes = ((_taken_by(before), left.revision),) if before is not None and left and left.data is not None else ()
+        return _Taken(((path, name.encode(), found.revision),), deletes)
 
     async def rotate(self, context: Context, call: Call) -> None:
         """Replaces the password now."""
@@ -110,13 +141,26 @@ class StaticRoles:
             return float(role["claimed"] + CLAIM)
         return float(role["last"] + role["rotation_period"])
 
-    async def _rotate(self, context: Context, name: str, role: Mapping[str, Any], revision: int) -> None:
-        """Raises ``Conflict`` when somebody else is at it; after any other error it is tried again later."""
-        path = f"{PATH}/{name}"
+    async def _rotate(
+        self,
+        context: Context,
+        name: str,
+        role: Mapping[str, Any],
+        revision: int,
+        taken: _Taken | None = None,
+        *,
+        new: bool = False,
+    ) -> None:
+        """Raises ``Conflict`` when somebody else is at it; after any other error it is tried again later.
+
+        Only a role that is ``new`` is given up, and only when the database has certainly not taken its password.
+        """
+        path, taken = f"{PATH}/{name}", taken or _Taken()
         connection = await self._connections.load(context, role["db_name"])
         pending = role["pending"] or await password_for(context, connection)
         claimed = {**role, "pending": pending, "claimed": context.now}
-        await context.storage.change([(path, json.dumps(claimed).encode(), revision, context.now + CLAIM)])
+        first = (path, json.dumps(claimed).encode(), revision, context.now + CLAIM)
+        await context.storage.change([first, *taken.writes], taken.deletes)
         try:
             require_allowed(connection, name)
             text = connection.plugin.password_text(connection.details, role["username"], pending)
@@ -125,7 +169,10 @@ class StaticRoles:
             statements = take_apart(own, backslash=connection.plugin.BACKSLASH)
             async with self._connections.session(context, connection) as session:
                 await session.run([fill(each, values) for each in statements], pending, text)
-        except KeyholeError:
+        except KeyholeError as error:
+            if new and not isinstance(error, Unsure):
+                await self._forget(context, name)
+                raise
             failed = {**claimed, "claimed": context.now - CLAIM + _RETRY}
             await context.storage.change([(path, json.dumps(failed).encode(), revision + 1, context.now + _RETRY)])
             raise
@@ -150,6 +197,9 @@ class StaticRoles:
             except KeyholeError as error:
                 warnings = [f"the password is being replaced, which has failed: {error.reason}"]
             role, _ = await self._load(context, name)
+        if not role["last"]:
+            why = warnings[0] if warnings else "its password has not been replaced yet"
+            raise TargetFailed(why, "it is tried again every few seconds")
         data = {
             "last_vault_rotation": format_time(role["last"]),
             "password": Secret(json.dumps(role["password"])),
@@ -170,10 +220,17 @@ class StaticRoles:
 
     async def delete(self, context: Context, call: Call) -> None:
         """Forgets one; the user keeps its last password."""
-        path = f"{PATH}/{read_name(call)}"
+        await self._forget(context, read_name(call))
+
+    async def _forget(self, context: Context, name: str) -> None:
+        path = f"{PATH}/{name}"
         item = await context.storage.get_one(path)
-        if item.data is not None:
-            await context.storage.change((), [(path, item.revision)])
+        if item.data is None:
+            return
+        taken = await context.storage.get_one(_taken_by(json.loads(item.data)))
+        mine = taken.data is not None and taken.data.decode() == name
+        mark = [(_taken_by(json.loads(item.data)), taken.revision)] if mine else []
+        await context.storage.change((), [(path, item.revision), *mark])
 
     async def list_names(self, context: Context, _call: Call) -> Reply:
         """Names of static roles."""

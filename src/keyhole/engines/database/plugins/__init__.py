@@ -42,6 +42,10 @@ class Refused(TargetFailed):
     """The database knows no such login, or not with this password."""
 
 
+class Unsure(TargetFailed):
+    """The connection broke off: nobody knows whether the database has done what it was told."""
+
+
 class Session(Protocol):
     """One connection that is logged in."""
 
@@ -54,6 +58,7 @@ class Session(Protocol):
             user: has to be there when they are done.
 
         Raises:
+            Unsure: it is not known whether they are done.
             TargetFailed: one of them failed; nothing of them is done.
         """
 

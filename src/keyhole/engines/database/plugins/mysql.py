@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from keyhole.core.errors import InvalidRequest, TargetFailed
 from keyhole.core.host import parse_authority
 from keyhole.engines.database.hiding import hidden
-from keyhole.engines.database.plugins import Address, Dialled, Login, Refused
+from keyhole.engines.database.plugins import Address, Dialled, Login, Refused, Unsure
 
 try:
     import pymysql
@@ -47,6 +47,8 @@ _REFUSED = frozenset({1045, 1698})
 _NO_SUCH_THREAD = 1094
 _SYNTAX = 1064
 _NO_TABLE = 1142
+_SAID = 1000
+_DRIVERS = range(2000, 3000)
 Result = TypeVar("Result")
 
 
@@ -96,17 +98,24 @@ class MysqlSession:
 
     async def run(self, statements: Sequence[str], *secret: str, user: str = "") -> None:
         """Run statements. Those that make or grant end a transaction each, so what fails is undone by its lease."""
+        done: list[str] = []
 
         def work() -> None:
             with self.connection.cursor() as cursor:
                 self.connection.begin()
                 for statement in statements:
                     cursor.execute(statement)
+                    done.append(statement)
                 self.connection.commit()
                 if user and not _hosts(cursor, user):
                     raise TargetFailed("the statements have made no user of this name", "write the name as '{{name}}'")
 
-        await self.do(work, *secret)
+        try:
+            await self.do(work, *secret)
+        except TargetFailed as error:
+            if done:
+                raise Unsure(error.reason, error.hint) from None
+            raise
 
     async def do(self, work: Callable[[], Result], *secret: str) -> Result:
         """Let the thread work. It is waited for even when nobody wants the outcome: what follows must follow."""
@@ -118,7 +127,8 @@ class MysqlSession:
             raise
         except MySQLError as error:
             words = hidden(_words(error), secret)
-            raise TargetFailed(words, "check the statements, and what the login may do") from None
+            kind = TargetFailed if _is_said(error) else Unsure
+            raise kind(words, "check the statements, and what the login may do") from None
 
     async def close(self) -> None:
         """Let it go."""
@@ -248,6 +258,12 @@ async def drop(session: MysqlSession, username: str) -> None:
             _kill(cursor, username)
 
     await session.do(work)
+
+
+def _is_said(error: MySQLError) -> bool:
+    """Whether the server itself refused; the driver's own errors are below 1000 and from 2000 to 2999."""
+    number = error.args[0] if error.args else 0
+    return isinstance(number, int) and number >= _SAID and number not in _DRIVERS
 
 
 def _words(error: MySQLError) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest, TargetFailed
 from keyhole.core.host import parse_host
 from keyhole.engines.database.hiding import hidden
-from keyhole.engines.database.plugins import Address, Dialled, Login, Refused
+from keyhole.engines.database.plugins import Address, Dialled, Login, Refused, Unsure
 
 try:
     import psycopg
@@ -45,6 +45,7 @@ _KNOWN = {
     "sslmode", "ssl_min_protocol_version", "sslnegotiation", "sslrootcert", "target_session_attrs", "user",
 }  # fmt: skip
 _REFUSED = frozenset({"28000", "28P01"})
+_LOST = ("08", "57P", "40003")  # classes of errors after which a transaction may be done all the same
 _FATAL = re.compile(r"FATAL:\s+(.*)")
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -101,7 +102,8 @@ class PostgresSession:
                     raise TargetFailed("the statements have made no user of this name", 'write the name as "{{name}}"')
         except psycopg.Error as error:
             words = hidden(_words(error), secret)
-            raise TargetFailed(words, "check the statements, and what the login may do") from None
+            kind = Unsure if (error.sqlstate or _LOST[0]).startswith(_LOST) else TargetFailed
+            raise kind(words, "check the statements, and what the login may do") from None
 
     async def close(self) -> None:
         """Let it go."""
