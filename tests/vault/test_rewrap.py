@@ -1,7 +1,6 @@
 """Everything of an org under a new term of its key, while it is in use."""
 
 import asyncio
-import itertools
 import os
 
 import pytest
@@ -10,9 +9,8 @@ from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest
 from keyhole.crypto.keyring import Where, term_of
 from keyhole.stores import Batch, open_store
 from keyhole.testing import MemorySeal, OpenVault, open_vault
+from keyhole.vault.keys import read_header
 from keyhole.vault.node import Node
-
-WRITES = 60
 
 
 async def values(vault, names):
@@ -22,6 +20,22 @@ async def values(vault, names):
 
 async def put(vault, name, value):
     await vault.ask("update", f"secret/data/{name}", {"data": {"v": value}})
+
+
+def two_nodes(scenario, tmp_path):
+    async def main():
+        location, seal = f"sqlite:{tmp_path}/vault.db", MemorySeal(os.urandom(32))
+        one = Node(await open_store(location, create=True))
+        token = await one.init("memory", seal=seal)
+        two = Node(await open_store(location))
+        await two.unseal(seal=seal)
+        try:
+            await scenario(OpenVault(one, token), OpenVault(two, token))
+        finally:
+            await one.close()
+            await two.close()
+
+    asyncio.run(main())
 
 
 def test_everything_is_under_the_new_term_and_the_older_ones_are_gone():
@@ -62,60 +76,12 @@ def test_what_is_due_stays_due():
     asyncio.run(main())
 
 
-def test_two_servers_lose_no_write_and_fail_no_read_while_the_key_changes(tmp_path):
-    async def main():
-        location, seal = f"sqlite:{tmp_path}/vault.db", MemorySeal(os.urandom(32))
-        one = Node(await open_store(location, create=True))
-        token = await one.init("memory", seal=seal)
-        two = Node(await open_store(location))
-        await two.unseal(seal=seal)
-        nodes = [OpenVault(one, token), OpenVault(two, token)]
-        acknowledged = {}
-        ended = asyncio.Event()
-        for number in range(100):
-            await put(nodes[0], f"old/s{number}", f"old {number}")
-
-        async def writer(vault, mark):
-            for number in itertools.count():
-                if ended.is_set() and number >= WRITES:
-                    return
-                name, value = f"{mark}/s{number % 7}", f"{mark} {number}"
-                await put(vault, name, value)
-                acknowledged[name] = value
-                assert await values(vault, [name]) == [value]
-                await asyncio.sleep(0.02)
-
-        async def changer():
-            for vault in (*nodes, *nodes):
-                await vault.ask("update", "sys/rotate")
-                await vault.ask("update", "sys/rewrap")
-            ended.set()
-
-        try:
-            await asyncio.gather(changer(), *(writer(v, f"w{i}") for i, v in enumerate((*nodes, *nodes))))
-            for vault in nodes:
-                assert await values(vault, acknowledged) == list(acknowledged.values())
-                assert await values(vault, [f"old/s{n}" for n in range(100)]) == [f"old {n}" for n in range(100)]
-                assert len(vault.vault.keys.ring(vault.vault.root_org).terms) == 1
-        finally:
-            await one.close()
-            await two.close()
-
-    asyncio.run(main())
-
-
 def test_a_server_that_has_not_heard_of_the_new_term_writes_under_it_all_the_same(tmp_path):
     """It was asked before the change, and commits after the older term is gone."""
 
-    async def main():
-        location, seal = f"sqlite:{tmp_path}/vault.db", MemorySeal(os.urandom(32))
-        one = Node(await open_store(location, create=True))
-        token = await one.init("memory", seal=seal)
-        store = await open_store(location)
-        two = Node(store)
-        await two.unseal(seal=seal)
-        here, there = OpenVault(one, token), OpenVault(two, token)
+    async def scenario(here, there):
         await put(there, "a", "before")
+        store = there.node.store
         commit, sealed = store.commit, []
 
         async def late(batch: Batch):
@@ -126,19 +92,129 @@ def test_a_server_that_has_not_heard_of_the_new_term_writes_under_it_all_the_sam
             await commit(batch)
 
         store.commit = late
-        try:
-            with_retry = 0
-            while True:
-                try:
-                    await put(there, "b", "late")
-                    break
-                except (Conflict, InvalidRequest):
-                    with_retry += 1
-                    assert with_retry < 3
-            assert sealed
-            assert await values(here, ["a", "b"]) == ["before", "late"]
-        finally:
-            await one.close()
-            await two.close()
+        with_retry = 0
+        while True:
+            try:
+                await put(there, "b", "late")
+                break
+            except (Conflict, InvalidRequest):
+                with_retry += 1
+                assert with_retry < 3
+        assert sealed
+        assert await values(here, ["a", "b"]) == ["before", "late"]
 
-    asyncio.run(main())
+    two_nodes(scenario, tmp_path)
+
+
+def before_reading(store, key, happens):
+    """Let something happen elsewhere when this node, which is in the middle of a request, reads an entry."""
+    get, pending = store.get, [happens]
+
+    async def late(keys):
+        if pending and any(each.startswith(key) for each in keys):
+            await pending.pop()()
+        return await get(keys)
+
+    store.get = late
+    return pending
+
+
+@pytest.mark.parametrize("rewraps", [False, True])
+def test_what_another_server_wrote_under_a_new_key_meanwhile_is_read(tmp_path, rewraps):
+    async def scenario(here, there):
+        await put(here, "a", "one")
+        assert await values(there, ["a"]) == ["one"]
+        mount = there.vault.compiled.last(there.vault.root_org).mounts.at("secret/")
+
+        async def changes():
+            await here.ask("update", "sys/rotate")
+            if rewraps:
+                await here.ask("update", "sys/rewrap")
+            await put(here, "a", "two")
+
+        pending = before_reading(there.node.store, f"{there.vault.root_org}/{mount.id}/", changes)
+        assert await values(there, ["a"]) == ["two"]
+        assert not pending
+
+    two_nodes(scenario, tmp_path)
+
+
+def test_whoever_follows_the_journal_reads_what_another_server_writes_under_a_new_key(tmp_path):
+    async def scenario(here, there):
+        cursor = (await there.ask("read", "sys/audit-log")).data["cursor"]
+        await put(here, "b", "something to read")
+
+        async def changes():
+            await here.ask("update", "sys/rotate")
+            await put(here, "a", "one")
+            await here.vault.journal.drain()
+
+        scan, pending = there.node.store.scan, [changes]
+
+        async def late(*args, **options):
+            if pending:
+                await pending.pop()()
+            return await scan(*args, **options)
+
+        there.node.store.scan = late
+        found = (await there.ask("read", "sys/audit-log", {"cursor": cursor})).data
+        found = (await there.ask("read", "sys/audit-log", {"cursor": found["cursor"]})).data["records"] + found[
+            "records"
+        ]
+        assert "secret/data/a" in {record.get("path") for record in found}
+
+    two_nodes(scenario, tmp_path)
+
+
+def test_a_rewrap_takes_up_the_key_that_another_server_makes_meanwhile(tmp_path):
+    async def scenario(here, there):
+        names = [f"s{number}" for number in range(20)]
+        for name in names:
+            await put(here, name, name)
+        await there.ask("update", "sys/rotate")
+
+        async def changes():
+            await here.ask("update", "sys/rotate")
+            await put(here, "s7", "new")
+
+        get, pending = there.node.store.get, [changes]
+
+        async def late(keys):
+            if pending and len(keys) > len(names):
+                await pending.pop()()
+            return await get(keys)
+
+        there.node.store.get = late
+        await there.ask("update", "sys/rewrap")
+        assert not pending
+        assert there.vault.keys.ring(there.vault.root_org).terms == (3,)
+        for vault in (here, there):
+            assert await values(vault, names) == [*names[:7], "new", *names[8:]]
+
+    two_nodes(scenario, tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["sys/signing", "sys/handover/"])
+def test_of_two_requests_that_meet_a_new_root_key_neither_fails(tmp_path, entry):
+    """One has read an entry when the other takes up the key that replaced the one of that entry."""
+
+    async def scenario(here, there):
+        store, keys, pending = there.node.store, there.vault.keys, [entry]
+        get, before = store.get, await there.node.store.get(["sys/signing"])
+        header = await read_header(here.node.store)
+        await here.vault.keys.replace(os.urandom(32), header, None, here.vault.clock.now())
+
+        async def late(names):
+            if not (pending and names[0].startswith(pending[0])):
+                return await get(names)
+            read = before if pending.pop() == "sys/signing" else await get(names)
+            await keys.refresh()
+            return read
+
+        store.get = late
+        await keys.refresh()
+        assert not pending
+        await put(there, "a", "one")
+        assert await values(here, ["a"]) == ["one"]
+
+    two_nodes(scenario, tmp_path)

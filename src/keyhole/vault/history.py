@@ -19,7 +19,6 @@ from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.core.numbers import parse_count
 from keyhole.core.record import GENESIS, Phase, Record, link
 from keyhole.core.times import format_time, parse_time
-from keyhole.crypto.keyring import Keyring
 from keyhole.crypto.signing import verify
 from keyhole.stores import JournalRow, Store
 from keyhole.vault.audit import open_row, open_slot, signed
@@ -126,7 +125,7 @@ class History:
         self._keys = keys
         self._vault_id = vault_id
 
-    async def query(self, ring: Keyring, org_id: str, wanted: Filter) -> tuple[list[dict[str, Any]], Cursor]:
+    async def query(self, org_id: str, wanted: Filter) -> tuple[list[dict[str, Any]], Cursor]:
         """The latest matching records of an org, oldest first, and where whoever follows goes on."""
         heads = await self._store.heads()
         found: list[tuple[JournalRow, Record]] = []
@@ -135,7 +134,7 @@ class History:
             async for row in self._backwards(writer, head):
                 if row.partition != org_id:
                     continue
-                record = open_row(ring, row)
+                record = await self._record(row)
                 if wanted.accepts(record, row.time / 1e9):
                     latest.append((row, record))
                     if len(latest) == wanted.limit:
@@ -144,9 +143,7 @@ class History:
         found.sort(key=lambda item: (item[0].time, item[0].writer, item[0].sequence))
         return [_shown(row, record) for row, record in found[-wanted.limit :]], Cursor(heads)
 
-    async def follow(
-        self, ring: Keyring, org_id: str, wanted: Filter, cursor: Cursor
-    ) -> tuple[list[dict[str, Any]], Cursor, bool]:
+    async def follow(self, org_id: str, wanted: Filter, cursor: Cursor) -> tuple[list[dict[str, Any]], Cursor, bool]:
         """Matching records behind a cursor, in the order of their time as far as they are read together.
 
         Left out is that somebody reads along: whoever follows would see nothing but followers.
@@ -170,7 +167,7 @@ class History:
             read[row.writer] = row.sequence
             if row.partition != org_id:
                 continue
-            record = open_row(ring, row)
+            record = await self._record(row)
             if wanted.accepts(record, row.time / 1e9) and not _watches(record):
                 found.append(_shown(row, record))
                 if len(found) == wanted.limit:
@@ -244,6 +241,16 @@ class History:
             raise InvalidRequest(
                 "this is not a checkpoint of this vault", "make one with: keyhole audit checkpoint"
             ) from None
+
+    async def _record(self, row: JournalRow) -> Record:
+        """The record of a row, which another node may have written under a key that this one has not heard of."""
+        while True:
+            ring = self._keys.ring(row.partition)
+            try:
+                return open_row(ring, row)
+            except IntegrityError:
+                if not await self._keys.newer(row.partition, ring):
+                    raise
 
     async def _rows(self, writer: int, *, after: int = 0) -> AsyncIterator[JournalRow]:
         while page := await self._store.scan(writer, after=after, limit=_PAGE):

@@ -252,6 +252,19 @@ class Keys:
             await self.load_ring(org_id)
         return True
 
+    async def newer(self, org_id: str, ring: Keyring) -> bool:
+        """Whether the keyring of an org is another one than this, which did not open something; then ``ring`` gives it.
+
+        Another node may rotate and write at any moment: what is read then is under a term that was unknown before.
+        """
+        if self._rings[org_id][0] is not ring:
+            return True
+        [entry] = await self._store.get([ring_key(org_id)])
+        if entry.value is None or entry.revision == self._rings[org_id][1]:
+            return self._rings[org_id][0] is not ring
+        await self.load_ring(org_id)
+        return True
+
     async def drop_terms(self, org_id: str, announce: Put) -> None:
         """Let go of all terms but the current one: entries under them do not open any more.
 
@@ -349,21 +362,25 @@ class Keys:
             IntegrityError: it was changed, or the root key was replaced too long ago.
         """
         while True:
+            wrap = self._wrap  # as of before the entry is read: what is read is never older than this key
             [entry] = await self._store.get([name])
             if entry.value is None:
                 return None, entry.revision
             try:
-                return self._wrap.open(entry.value, _aad(name, entry.revision)), entry.revision
+                return wrap.open(entry.value, _aad(name, entry.revision)), entry.revision
             except IntegrityError:
-                if not await self._follow():
+                if not await self._follow(wrap):
                     raise
 
-    async def _follow(self) -> bool:
-        """Take the root key that replaced ours, if it did so lately."""
-        [entry] = await self._store.get([self._handover])
-        if entry.value is None:
+    async def _follow(self, wrap: AeadKey) -> bool:
+        """Take the root key that lately replaced the one of ``wrap``, unless another request has."""
+        name = self._handover
+        [entry] = await self._store.get([name]) if self._wrap is wrap else [None]
+        if self._wrap is not wrap:
+            return True
+        if entry is None or entry.value is None:
             return False
-        self._take(self._wrap.open(entry.value, _aad(self._handover, entry.revision)))
+        self._take(wrap.open(entry.value, _aad(name, entry.revision)))
         return True
 
 

@@ -7,8 +7,8 @@ both open, and the next one goes on. Journal records are not sealed again, and s
 
 from __future__ import annotations
 
-from keyhole.core.errors import Conflict
-from keyhole.crypto.keyring import Where, term_of
+from keyhole.core.errors import Conflict, IntegrityError
+from keyhole.crypto.keyring import Keyring, Where, term_of
 from keyhole.stores import Batch, Put
 from keyhole.vault.vault import Vault
 
@@ -68,7 +68,16 @@ async def _one(vault: Vault, org_id: str, key: str) -> None:
 
 
 async def _puts(vault: Vault, org_id: str, keys: list[str]) -> list[Put]:
-    ring = vault.keys.ring(org_id)
+    while True:
+        ring = vault.keys.ring(org_id)
+        try:
+            return await _sealed_again(vault, ring, org_id, keys)
+        except IntegrityError:  # another node may have rotated, and written, since
+            if not await vault.keys.newer(org_id, ring):
+                raise
+
+
+async def _sealed_again(vault: Vault, ring: Keyring, org_id: str, keys: list[str]) -> list[Put]:
     puts = []
     for key, entry in zip(keys, await vault.store.get(keys), strict=True):
         if not entry.value or term_of(entry.value) == ring.current:  # some entries count by their revision only

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from keyhole.core.errors import Conflict
+from keyhole.core.errors import Conflict, IntegrityError
 from keyhole.crypto.keyring import Keyring, Where
-from keyhole.stores import Batch, Check, Delete, Put, Store
+from keyhole.stores import Batch, Check, Delete, Entry, Put, Store
 
 _PATH_CACHE = 4096
 _EPOCH_RETRIES = 50
@@ -29,6 +29,9 @@ class Standing(Protocol):
 
     async def renew(self, org_id: str, stood_on: Check) -> bool:
         """Whether the keyring is another one than a batch stood on; then the new one is known."""
+
+    async def newer(self, org_id: str, ring: Keyring) -> bool:
+        """Whether the keyring is another one than this; then the new one is known."""
 
 
 class Item(NamedTuple):
@@ -92,22 +95,24 @@ class Storage:
     async def get(self, *paths: str) -> list[Item]:
         """The values at these paths, read in one snapshot. Raises ``IntegrityError`` for one that does not open."""
         keys = [self.key(path) for path in paths]
-        keyring = self._keyring()
-        items = []
-        for key, entry in zip(keys, await self._store.get(keys), strict=True):
-            data = None
-            if entry.value is not None:
-                data = keyring.open(entry.value, Where(self._org, self._mount, key, entry.revision))
-            items.append(Item(data, entry.revision))
-        return items
+        while True:
+            keyring = self._keyring()  # as of before: what is read is never older than this, and may be newer
+            entries = await self._store.get(keys)
+            try:
+                return [self._open(keyring, key, entry) for key, entry in zip(keys, entries, strict=True)]
+            except IntegrityError:
+                if not await self._standing.newer(self._org, keyring):
+                    raise
 
     async def get_one(self, path: str) -> Item:
         """The value at one path."""
-        key = self.key(path)
-        [entry] = await self._store.get([key])
+        [item] = await self.get(path)
+        return item
+
+    def _open(self, keyring: Keyring, key: str, entry: Entry) -> Item:
         data = None
         if entry.value is not None:
-            data = self._keyring().open(entry.value, Where(self._org, self._mount, key, entry.revision))
+            data = keyring.open(entry.value, Where(self._org, self._mount, key, entry.revision))
         return Item(data, entry.revision)
 
     async def list(self, prefix: str = "", *, recursive: bool = False) -> Paths:

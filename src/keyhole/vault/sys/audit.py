@@ -34,7 +34,7 @@ class _Handlers:
         if call.data.get("cursor"):
             return await self._follow(context, call, wanted, Cursor.parse(str(call.data["cursor"])))
         org_id = context.caller.org_id
-        records, cursor = await self._history.query(self._vault.keys.ring(org_id), org_id, wanted)
+        records, cursor = await self._history.query(org_id, wanted)
         return Reply({"records": records, "cursor": str(cursor)})
 
     async def _follow(self, context: Context, call: Call, wanted: Filter, cursor: Cursor) -> Reply:
@@ -49,7 +49,7 @@ class _Handlers:
         waited = False
         try:
             while True:
-                records, cursor, more = await self._history.follow(vault.keys.ring(org_id), org_id, wanted, cursor)
+                records, cursor, more = await self._history.follow(org_id, wanted, cursor)
                 if records or (loop.time() >= end and not more):
                     break
                 await asyncio.sleep(0 if more else min(_LOOK, end - loop.time()))
