@@ -2,25 +2,39 @@
 
     python tests/campaigns/kill_rewrap.py --rounds 200 --secrets 5000 --seed 1
 
-A process makes a new term of the org's key and rewraps. After ``kill -9`` at any point every secret is readable with
-its value, tokens are due when they were, and the next process goes on; the one that is not killed ends with one term.
+A process makes a new term of the org's key and rewraps, and is killed with ``kill -9`` at any moment of the time that
+this takes. Then, on a copy of what it left: every secret is readable with its value, tokens are due when they were,
+the journal is whole, and a rewrap that is asked for again ends with one term. The next round begins where this one
+was cut. The copy is looked at and thrown away, so that the journal does not grow with what the campaign reads.
 """
 
 import argparse
 import asyncio
+import collections
+import hashlib
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+from keyhole.crypto.keyring import term_of
+from keyhole.testing import MemorySeal, open_vault
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from campaigns import kill_store
-from campaigns.kill_vault import opened
 
 BATCH = 100
+SEAL = hashlib.sha256(b"the campaign that kills rewraps").digest()
+LATER = 1.2  # the last moments that are tried, as a part of the time that a rewrap took
+
+
+def opened(location):
+    """The same key for every life of the vault and every copy of it."""
+    return open_vault(location, seal=MemorySeal(SEAL))
 
 
 def value_of(number):
@@ -39,48 +53,79 @@ async def prepare(location, secrets):
         await vault.ask("update", "auth/token/create", {"ttl": "1h"})
 
 
-async def work(location):
+def say(line):
+    os.write(sys.stdout.fileno(), line)
+
+
+async def work(location, *, say=lambda _line: None):
+    """Rotate and rewrap; the seconds that it took."""
     async with opened(location) as vault:
-        os.write(1, b"rotate\n")
+        started = time.monotonic()
+        say(b"rotate\n")
         await vault.ask("update", "sys/rotate")
-        os.write(1, b"rewrap\n")
+        say(b"rewrap\n")
         await vault.ask("update", "sys/rewrap")
-        os.write(1, b"done\n")
+        say(b"done\n")
+        return time.monotonic() - started
 
 
-async def state(location, secrets):
-    """The terms that are left, and what is due; every secret has its value."""
+async def spread(vault):
+    """How many entries of the org stand under each term."""
+    store, after, found = vault.node.store, "", collections.Counter()
+    while keys := await store.list(f"{vault.vault.root_org}/", after=after, limit=1000):
+        after = keys[-1]
+        found.update(term_of(entry.value) for entry in await store.get(keys) if entry.value)
+    return dict(sorted(found.items()))
+
+
+async def check(location, secrets, *, resume):
+    """The entries under each term, and how many are due; every secret has its value, also after a further rewrap."""
     async with opened(location) as vault:
+        terms, due = await spread(vault), len(await vault.node.store.due(2**40, 10_000))
+        if resume:
+            await vault.ask("update", "sys/rewrap")
+            assert len(await spread(vault)) == len(vault.vault.keys.ring(vault.vault.root_org).terms) == 1
         for start in range(0, secrets, BATCH):
             numbers = range(start, min(start + BATCH, secrets))
             found = await asyncio.gather(*(vault.get(f"secret/data/team/s{number}") for number in numbers))
             for number, data in zip(numbers, found, strict=True):
                 assert data["data"] == {"value": value_of(number)}, f"secret {number} is not what it was"
-        terms = vault.vault.keys.ring(vault.vault.root_org).terms
-        due = len(await vault.node.store.due(2**40, 10_000))
+        assert len(await vault.node.store.due(2**40, 10_000)) == due, "something is due at another time"
         assert (await vault.ask("read", "sys/audit-log/verify")).data["valid"]
         return terms, due
 
 
-def campaign(path, rounds, secrets, seed, *, report=print):
-    """Run all rounds on one vault; raises ``AssertionError`` at the first broken promise."""
-    location = f"sqlite:{path}"
+def look(folder, secrets, *, resume=False):
+    """``check`` on a copy of the vault, which nobody has open."""
+    with tempfile.TemporaryDirectory(prefix="keyhole-campaign-") as copied:
+        shutil.copytree(folder, copied, dirs_exist_ok=True)
+        return asyncio.run(check(f"sqlite:{copied}/vault.db", secrets, resume=resume))
+
+
+def campaign(folder, rounds, secrets, seed, *, report=print):
+    """Run all rounds on one vault in this folder; raises ``AssertionError`` at the first broken promise.
+
+    Returns:
+        How many were killed, how many of these with entries under several terms, and the terms in the end.
+    """
+    location = f"sqlite:{folder}/vault.db"
     rng = random.Random(seed)
     asyncio.run(prepare(location, secrets))
-    terms, due = asyncio.run(state(location, secrets))
-    killed = 0
+    _, due = look(folder, secrets)
+    longest = asyncio.run(work(location))
+    killed = amid = 0
     for number in range(1, rounds + 1):
         process = kill_store.start([__file__, "--worker", location])
-        lines = kill_store.kill_after(process, rng.uniform(0, 0.0005 * secrets))
-        cut = "done" not in lines
-        killed += cut
-        terms, still = asyncio.run(state(location, secrets))
+        cut = "done" not in kill_store.kill_after(process, rng.uniform(0, LATER * longest))
+        terms, still = look(folder, secrets, resume=number % 2 == 0)  # every other one as it was left
         assert still == due, "something is due at another time"
-        report(f"round {number}: {'killed' if cut else 'done'}, terms {terms}")
+        killed += cut
+        amid += cut and len(terms) > 1
+        report(f"round {number}: {'killed' if cut else 'done'}, entries under each term: {terms}")
     asyncio.run(work(location))
-    terms, still = asyncio.run(state(location, secrets))
+    terms, still = look(folder, secrets)
     assert (len(terms), still) == (1, due)
-    return killed, terms
+    return killed, amid, terms
 
 
 def main():
@@ -91,11 +136,11 @@ def main():
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        asyncio.run(work(options.worker))
+        asyncio.run(work(options.worker, say=say))
         signal.pause()
-    folder = Path(tempfile.mkdtemp(prefix="keyhole-campaign-"))
-    print(campaign(folder / "vault.db", options.rounds, options.secrets, options.seed))
-    shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="keyhole-campaign-") as folder:
+        killed, amid, terms = campaign(folder, options.rounds, options.secrets, options.seed)
+    print(f"{options.rounds} rounds: {killed} killed, {amid} of them amid a rewrap; in the end {terms}")
 
 
 if __name__ == "__main__":
