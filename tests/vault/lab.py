@@ -2,7 +2,7 @@
 
 import asyncio
 
-from keyhole.core.errors import UpstreamUnreachable
+from keyhole.core.errors import TargetFailed, UpstreamUnreachable
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Engine, Route
 from keyhole.vault.mounts import Mount
@@ -17,6 +17,7 @@ class Lab:
         self.alive = {}
         self.taken = []
         self.down = False
+        self.refuses = False
         self.silent = None
         self.fail_after_making = None
         self.meanwhile = None
@@ -60,6 +61,8 @@ class Lab:
             await self.silent.wait()
         if self.down:
             raise UpstreamUnreachable("the lab does not answer", "is it up?")
+        if self.refuses:
+            raise TargetFailed("the lab keeps it", "ask the lab")
         assert lease.internal["role"]
         self.taken.append(lease.mark)
         self.alive.pop(lease.mark, None)

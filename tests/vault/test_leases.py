@@ -16,7 +16,7 @@ from keyhole.core.errors import (
 from keyhole.core.request import Operation
 from keyhole.stores import Batch, Put
 from keyhole.testing import FrozenClock
-from keyhole.vault.expiry import LeaseLimits
+from keyhole.vault.lease_lines import LeaseLimits
 from vault.lab import Lab
 from vault.world import Place, child, journal, play, policy_token, refusal
 
@@ -367,27 +367,71 @@ def test_a_target_that_is_away_is_tried_again_and_then_called_irrevocable():
         await vault.node.sweep()
         for _ in range(5):
             before = vault.vault.expiry.counts["failed"]
-            clock.advance(4)  # less than half of the first wait
+            clock.advance(7)  # less than three quarters of the first wait
             await vault.node.sweep()
             assert vault.vault.expiry.counts["failed"] == before
             while vault.vault.expiry.counts["failed"] == before:
                 clock.advance(1)
                 waited += 1
                 await vault.node.sweep()
-        assert 5 * 31 <= waited + 20 <= 15 * 31 + 30  # 10, 20, 40, 80, 160 seconds, half more or less
+        assert 0.75 * 90 <= waited + 5 * 7 <= 1.25 * 90 + 5  # 10 and 4 times 20 seconds, a quarter more or less
         [found] = (await vault.ask("read", "sys/leases", {"type": "irrevocable"})).data["leases"]
         assert (found["lease_id"], found["attempts"]) == (lease_id, 6)
         assert found["error"] == "the lab does not answer"
         assert (await vault.ask("read", "sys/leases/count", {"type": "irrevocable"})).data["lease_count"] == 1
         alarms = [r for _, r in await journal(vault) if r.operation == "alarm"]
         assert [lease_id in r.result for r in alarms] == [True]
+        assert vault.vault.expiry.counts["irrevocable"] == 1
         assert (await lookup(vault, lease_id))["ttl"] == 0
         assert (await refusal(vault.ask("update", "sys/leases/renew", {"lease_id": lease_id}))).status == 400
         lab.down = False
-        clock.advance(1.5 * 86_400)
+        clock.advance(25)
         await vault.node.sweep()
         assert not lab.alive
         assert await stored(vault) == []
+
+    lab_play(scenario)
+
+
+def test_all_that_waited_for_a_target_is_taken_back_when_it_is_there_again():
+    async def scenario(vault, lab, clock):
+        vault.vault.expiry.limits = LeaseLimits(tries=2, line=20)
+        for _ in range(60):
+            await make(vault)
+        lab.down = True
+        clock.advance(3600)
+        for _ in range(30):
+            await vault.node.sweep()
+            clock.advance(10)
+        assert len(lab.alive) == 60
+        counted = (await vault.ask("read", "sys/leases/count", {"type": "irrevocable"})).data
+        assert counted["lease_count"] > 40
+        lab.down = False
+        for _ in range(6):
+            clock.advance(5)
+            await vault.node.sweep()
+        assert not lab.alive
+        assert await stored(vault) == []
+
+    lab_play(scenario)
+
+
+def test_what_cannot_be_taken_back_though_its_target_answers_is_tried_again_once_a_day():
+    async def scenario(vault, lab, clock):
+        vault.vault.expiry.limits = LeaseLimits(tries=1)
+        lab.refuses = True
+        await make(vault)
+        clock.advance(3600)
+        await vault.node.sweep()
+        failed = vault.vault.expiry.counts["failed"]
+        for _ in range(10):
+            clock.advance(6000)
+            await vault.node.sweep()
+        assert vault.vault.expiry.counts["failed"] == failed == 1
+        lab.refuses = False
+        clock.advance(86_400)
+        await vault.node.sweep()
+        assert not lab.alive
 
     lab_play(scenario)
 

@@ -190,6 +190,12 @@ class TargetFailed(KeyholeError):
     exit_code = 6
 
 
+class TargetAway(TargetFailed):
+    """Such a system cannot be reached, or lets us in no more: nothing at all can be done there now."""
+
+    code = "target_away"
+
+
 class LoopDetected(KeyholeError):
     """The request has been through this proxy before."""
 

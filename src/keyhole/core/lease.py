@@ -80,6 +80,7 @@ class Lease:
         renewable: may it be renewed.
         internal: what its engine needs to take it back, without any value.
         mount: id of the mount whose engine made it.
+        target: where it has to be taken back, as its engine calls that; empty where there is one such place.
         token: id of the token for which it was made, and with which it ends; empty for the owner of a local vault.
         caller: identity of that token, for people.
         accessor: of that token.
@@ -102,6 +103,7 @@ class Lease:
     renewable: bool
     internal: Mapping[str, Any] = field(repr=False)
     mount: str
+    target: str = ""
     token: str = ""
     caller: str = ""
     accessor: str = ""

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from keyhole.core.errors import Conflict, InternalError, InvalidRequest
+from keyhole.core.errors import Conflict, InternalError, InvalidRequest, KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Lease
 from keyhole.core.request import Operation, Reply
@@ -78,7 +78,13 @@ class LeaseView(Protocol):
     """The leases of one request, as ``vault.desk.Desk`` gives them."""
 
     async def begin(
-        self, *, ttl: int = 0, max_ttl: int = 0, renewable: bool = True, internal: Mapping[str, Any] | None = None
+        self,
+        *,
+        ttl: int = 0,
+        max_ttl: int = 0,
+        renewable: bool = True,
+        internal: Mapping[str, Any] | None = None,
+        target: str = "",
     ) -> Lease:
         """Note durably that something is about to be made for the caller; call it before the act.
 
@@ -90,6 +96,8 @@ class LeaseView(Protocol):
             max_ttl: seconds that renewals can keep it; 0 for the mount's own limit, which it cannot exceed.
             renewable: may it be renewed.
             internal: what ``revoke`` and ``renew`` need, JSON-ready, without any value. It outlives roles and settings.
+            target: where it has to be taken back, when the mount has several such places: one that is away delays none
+                of the others.
 
         Raises:
             Unauthenticated: the caller's token was revoked meanwhile.
@@ -262,6 +270,7 @@ class Route:
 
 Lend = Callable[[Context, str, str], Awaitable[Secret]]
 Revoke = Callable[[Context, Lease], Awaitable[None]]
+RevokeAll = Callable[[Context, Sequence[Lease]], Awaitable[Sequence[KeyholeError | None]]]
 Renew = Callable[[Context, Lease, int], Awaitable[None]]
 Upgrade = Callable[[Context], Awaitable[None]]
 RoleOf = Callable[[Context, Mapping[str, Any]], Awaitable[str]]
@@ -277,6 +286,8 @@ class Engine:
         routes: tried in order; the first whose pattern fits and that knows the operation answers.
         lend: ``(context, path, field)`` to the value; never routed.
         revoke: takes back what was made under a lease; an engine without it can lease nothing. Never routed.
+        revoke_all: the same for several of one target, which costs less than one by one; says of each, in order, why it
+            could not be taken back, ``None`` where it was. Never routed.
         renew: ``(context, lease, ttl)`` makes it live that many seconds from now; the lease says when that ends.
         due: ``(context, path)`` does what an entry of its storage was due for, and moves it to another time or removes
             it; returns the path below the mount that this amounts to, empty when somebody else did it. Several nodes
@@ -293,6 +304,7 @@ class Engine:
     routes: tuple[Route, ...]
     lend: Lend | None = None
     revoke: Revoke | None = None
+    revoke_all: RevokeAll | None = None
     renew: Renew | None = None
     due: Due | None = None
     role_of: RoleOf | None = None

@@ -44,7 +44,13 @@ class Desk:
         self._limit: asyncio.Timeout | None = None
 
     async def begin(
-        self, *, ttl: int = 0, max_ttl: int = 0, renewable: bool = True, internal: Mapping[str, Any] | None = None
+        self,
+        *,
+        ttl: int = 0,
+        max_ttl: int = 0,
+        renewable: bool = True,
+        internal: Mapping[str, Any] | None = None,
+        target: str = "",
     ) -> Lease:
         """As ``engines.LeaseView.begin``."""
         vault = self._vault
@@ -59,6 +65,7 @@ class Desk:
             max_ttl=min(max_ttl or context.max_ttl, context.max_ttl),
             renewable=renewable,
             internal=internal or {},
+            target=target,
             now=context.now,
             until=context.now + vault.expiry.limits.making,
         )

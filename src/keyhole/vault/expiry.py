@@ -1,11 +1,11 @@
 """The end of leases: what was leased is taken back at its source, whatever fails on the way.
 
 Whoever takes one back claims it first by writing its next due time into the store, so that several nodes do not work
-at the same lease, and one whose claimant died is found again. What cannot be taken back is tried again later and later,
-and after some tries called irrevocable: kept, listed, alarmed, and tried again once a day.
+at the same lease, and one whose claimant died is found again. What cannot be taken back is tried again later, and after
+some tries called irrevocable: kept, listed, alarmed, and tried again once a day, or when its target is back.
 
-Each mount has a line of its own with a bounded number of tries at the same time, and each try has a time limit, so that
-a target that does not answer delays nobody else's leases.
+Each target has a line of its own with a bounded number of tries at the same time, and each try has a time limit, so
+that one that does not answer delays nobody else's leases.
 """
 
 from __future__ import annotations
@@ -13,17 +13,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from keyhole.core.errors import Conflict, InternalError, InvalidRequest, KeyholeError, NotFound, fault_place
+from keyhole.core.errors import (
+    Conflict,
+    InternalError,
+    InvalidRequest,
+    KeyholeError,
+    NotFound,
+    TargetAway,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    fault_place,
+)
 from keyhole.core.identity import Caller
 from keyhole.core.lease import Lease, LeaseState
 from keyhole.core.record import Phase, Record
+from keyhole.engines import RevokeAll
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
+from keyhole.vault.lease_lines import Job, LeaseLimits, Line, Tried, batches, chance
 from keyhole.vault.mounts import Mount
 
 if TYPE_CHECKING:
@@ -32,48 +43,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("keyhole.leases")
 _CHUNK = 50  # leases of one commit
 _NOW = 1.0  # due before everything else
-_JITTER = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseLimits:
-    """Bounds on taking leases back. Seconds, unless it says otherwise.
-
-    Attributes:
-        making: how long something leased may take to be made; what was not given out by then is taken back.
-        attempt: how long one try may take.
-        claim: for how long no other node tries; more than the tries in a full line take that succeed.
-        first_retry: wait after the first failed try, doubled with each further one, half more or less by chance.
-        tries: failed ones after which a lease is irrevocable; a number.
-        slow_retry: wait between tries of an irrevocable one.
-        stuck: a line in which nothing was taken back for so long lets others pass.
-        jobs: tries at the same time, of one mount; a number.
-        line: leases of one mount that are claimed and wait for their try; a number.
-    """
-
-    making: float = 30.0
-    attempt: float = 30.0
-    claim: float = 90.0
-    first_retry: float = 10.0
-    tries: int = 6
-    slow_retry: float = 86_400.0
-    stuck: float = 5.0
-    jobs: int = 32
-    line: int = 256
-
-
-class _Line:
-    """The leases of one mount that are being taken back."""
-
-    __slots__ = ("length", "moved", "turns")
-
-    def __init__(self, turns: int, now: float) -> None:
-        self.length = 0
-        self.moved = now
-        self.turns = asyncio.Semaphore(turns)
-
-
-Job = asyncio.Task[KeyholeError | None]
+_AWAY = (TargetAway, UpstreamUnreachable, UpstreamTimeout)
 
 
 class Expiry:
@@ -95,7 +65,7 @@ class Expiry:
         self.counts = {"revoked": 0, "failed": 0, "irrevocable": 0}
         self.taken: dict[str, int] = {}
         self._vault = vault
-        self._lines: dict[tuple[str, str], _Line] = {}
+        self._lines: dict[tuple[str, str, str], Line] = {}
         self._running: dict[str, Job] = {}
         self._kept: set[asyncio.Task[Any]] = set()
         self._crowded = False
@@ -170,24 +140,24 @@ class Expiry:
 
     async def _end(self, state: OrgState, leases: list[Lease], *, here: bool, force: bool) -> list[KeyholeError]:
         now = self._vault.clock.now()
-        under_way = [self._running[lease.mark] for lease in leases if lease.mark in self._running]
+        under_way = {lease.mark: self._running[lease.mark] for lease in leases if lease.mark in self._running}
         idle = [lease for lease in leases if lease.mark not in self._running]
         if force and under_way:
-            await asyncio.wait(under_way)
+            await asyncio.wait(under_way.values())
             again = [await self._vault.leases.find(state.org.id, lease.id) for lease in leases if lease not in idle]
             idle += [lease for lease in again if lease is not None]
-            under_way = []
+            under_way = {}
         if not here:
-            room = [lease for lease in idle if self._room(state, lease.mount, now)]
+            room = [lease for lease in idle if self._room(state, lease, now) > 0]
             await self._withdrawn(state, [lease for lease in idle if lease not in room], _NOW)
-            for lease in await self._withdrawn(state, room, now + self.limits.claim):
-                self._start(state, lease)
+            self._start(state, await self._withdrawn(state, room, now + self.limits.claim))
             return []
         claimed = await self._withdrawn(state, idle, now + self.limits.claim)
-        under_way += [self._start(state, lease, force=force) for lease in claimed]
+        under_way |= self._start(state, claimed, force=force)
         if under_way:
-            await asyncio.wait(under_way)  # which does not end them when whoever waits has gone
-        return [error for job in under_way if not job.cancelled() and (error := job.result()) is not None]
+            await asyncio.wait(under_way.values())  # which does not end them when whoever waits has gone
+        tried = [(mark, job.result()) for mark, job in under_way.items() if not job.cancelled()]
+        return [error for mark, errors in tried if (error := errors.get(mark)) is not None]
 
     async def _withdrawn(self, state: OrgState, leases: Sequence[Lease], due: float) -> list[Lease]:
         """These, out of use and due then. What somebody else has changed meanwhile is read again."""
@@ -210,32 +180,31 @@ class Expiry:
     async def take(self, state: OrgState, keys: Sequence[str]) -> None:
         """Take back what the store found to be due. Raises ``IntegrityError`` for an entry that was changed."""
         now = self._vault.clock.now()
-        waiting: dict[str, list[Lease]] = {}
+        waiting: dict[tuple[str, str], list[Lease]] = {}
         for start in range(0, len(keys), _CHUNK):
             found = await self._due(state, keys[start : start + _CHUNK], now)
             for lease in found:
-                waiting.setdefault(lease.mount, []).append(lease)
-            if found and all(self._must_wait(state, lease.mount, waiting, now) for lease in found):
+                waiting.setdefault((lease.mount, lease.target), []).append(lease)
+            if found and all(self._must_wait(state, lease, waiting, now) for lease in found):
                 self._crowded = True  # what follows is looked at when there is room again
                 break
         self._freed.clear()
-        for mount, leases in waiting.items():
-            room = self._room(state, mount, now)
-            for lease in await self._claimed(state, leases[:room], now + self.limits.claim):
-                self._start(state, lease)
+        for leases in waiting.values():
+            line, room = self._line(state, leases[0], now), self._room(state, leases[0], now)
+            self._start(state, await self._claimed(state, leases[:room], now + self.limits.claim))
             if len(leases) > room:
                 self._crowded = True
-                if self._is_stuck(state, mount, now):
+                if line.is_stuck(now, self.limits):
                     # They step back, so that others' become visible to the store's index behind them.
-                    await self._claimed(state, leases[room:], now + self.limits.claim * _chance())
+                    line.away = True
+                    later = now + self.limits.claim * chance()
+                    await self._claimed(state, leases[room:], later, error="others wait for the same target")
 
-    def _must_wait(self, state: OrgState, mount: str, waiting: Mapping[str, list[Lease]], now: float) -> bool:
-        full = len(waiting[mount]) > self._room(state, mount, now)
-        return full and not self._is_stuck(state, mount, now)
-
-    def _is_stuck(self, state: OrgState, mount: str, now: float) -> bool:
-        line = self._line(state, mount, now)
-        return line.length > 0 and now - line.moved >= self.limits.stuck
+    def _must_wait(
+        self, state: OrgState, lease: Lease, waiting: Mapping[tuple[str, str], list[Lease]], now: float
+    ) -> bool:
+        full = len(waiting[lease.mount, lease.target]) > self._room(state, lease, now)
+        return full and not self._line(state, lease, now).is_stuck(now, self.limits)
 
     async def _due(self, state: OrgState, keys: Sequence[str], now: float) -> list[Lease]:
         storage = self._vault.leases.storage(state.org.id)
@@ -243,91 +212,147 @@ class Expiry:
         found = await self._vault.leases.at(state.org.id, paths)
         return [lease for lease in found if lease.state is not LeaseState.ACTIVE or lease.expires <= now]
 
-    async def _claimed(self, state: OrgState, leases: Sequence[Lease], due: float) -> list[Lease]:
+    async def _claimed(self, state: OrgState, leases: Sequence[Lease], due: float, **changes: Any) -> list[Lease]:
         """Those of these that nobody has changed, out of use and due then."""
         claimed = []
         for start in range(0, len(leases), _CHUNK):
             chunk = leases[start : start + _CHUNK]
             try:
-                claimed += await self._vault.leases.withdraw_all(state.org.id, chunk, due)
+                claimed += await self._vault.leases.withdraw_all(state.org.id, chunk, due, **changes)
             except Conflict:
                 for lease in chunk:
                     with contextlib.suppress(Conflict):  # another node has it, or it was renewed
-                        claimed.append(await self._vault.leases.withdraw(state.org.id, lease, due))
+                        claimed.append(await self._vault.leases.withdraw(state.org.id, lease, due, **changes))
         return claimed
 
-    def _room(self, state: OrgState, mount: str, now: float) -> int:
-        """How many more leases of a mount may be claimed."""
-        return self.limits.line - self._line(state, mount, now).length
+    def _room(self, state: OrgState, lease: Lease, now: float) -> int:
+        """How many more leases may be claimed of the line of this one."""
+        return max(0, self.limits.line - self._line(state, lease, now).length)
 
-    def _line(self, state: OrgState, mount: str, now: float) -> _Line:
-        key = (state.org.id, mount)
+    def _line(self, state: OrgState, lease: Lease, now: float) -> Line:
+        key = (state.org.id, lease.mount, lease.target)
         if key not in self._lines:
-            self._lines[key] = _Line(self.limits.jobs, now)
+            self._lines[key] = Line(self.limits.jobs, now)
         return self._lines[key]
 
-    def _start(self, state: OrgState, lease: Lease, *, force: bool = False) -> Job:
-        line = self._line(state, lease.mount, self._vault.clock.now())
+    def _start(self, state: OrgState, leases: Sequence[Lease], *, force: bool = False) -> dict[str, Job]:
+        """Begin to take back what was claimed; each lease's try by its last segment."""
+        lines: dict[tuple[str, str], list[Lease]] = {}
+        for lease in leases:
+            lines.setdefault((lease.mount, lease.target), []).append(lease)
+        started: dict[str, Job] = {}
+        for (mount_id, _), of_line in lines.items():
+            mount = mount_of(self._vault, state, mount_id)
+            most = self.limits.batch if mount is not None and mount.engine.revoke_all is not None else 1
+            for batch in batches(of_line, most):
+                started |= self._start_one(state, batch, force=force)
+        return started
+
+    def _start_one(self, state: OrgState, batch: list[Lease], *, force: bool) -> dict[str, Job]:
+        line = self._line(state, batch[0], now := self._vault.clock.now())
         if not line.length:
-            line.moved = self._vault.clock.now()
-        line.length += 1
-        job = asyncio.get_running_loop().create_task(self._in_turn(state, lease, line, force=force))
-        self._running[lease.mark] = job
+            line.moved = now
+        line.length += len(batch)
+        job = asyncio.get_running_loop().create_task(self._in_turn(state, batch, line, force=force))
+        started = {lease.mark: job for lease in batch}
+        self._running |= started
         self.keep(job)
 
         def done(_job: Job) -> None:
-            del self._running[lease.mark]
-            line.length -= 1
+            for mark in started:
+                del self._running[mark]
+            line.length -= len(batch)
             if line.length <= self.limits.line // 2:
                 self._freed.set()
 
         job.add_done_callback(done)
-        return job
+        return started
 
-    async def _in_turn(self, state: OrgState, lease: Lease, line: _Line, *, force: bool) -> KeyholeError | None:
+    async def _in_turn(self, state: OrgState, batch: list[Lease], line: Line, *, force: bool) -> Tried:
         async with line.turns:
-            error = await self._finish(state, lease, force=force)
-        if error is None:
+            errors = await self._revoke(state, batch)
+            tried = {lease.mark: error for lease, error in zip(batch, errors, strict=True)}
+            for lease in batch:
+                self._record(state, lease, tried[lease.mark], force=force)
+            done = [lease for lease in batch if tried[lease.mark] is None]
+            forgotten = [lease for lease in batch if force or tried[lease.mark] is None]
+            self.counts["revoked"] += len(done)
+            self.taken[state.org.id] = self.taken.get(state.org.id, 0) + len(done)
+            tried |= dict.fromkeys((lease.mark for lease in forgotten), None) | await self._forget(state, forgotten)
+        if done:
             line.moved = self._vault.clock.now()
-        return error
+        for lease in forgotten:
+            line.relieve(lease.mark)
+        again = [self._try_again(state, lease, tried, line) for lease in batch if lease not in forgotten]
+        lost = [lease for lease in await asyncio.gather(*again) if lease is not None]
+        if lost:
+            await self._alarm(state, lost)
+        if done and (line.away or any(lease.attempts for lease in done)) and line.may_rally(line.moved):
+            await self._rally(state, done[0])
+        return tried
 
-    async def _finish(self, state: OrgState, lease: Lease, *, force: bool) -> KeyholeError | None:
-        """One try, with its record; the failure if it failed."""
+    def _record(self, state: OrgState, lease: Lease, error: KeyholeError | None, *, force: bool) -> None:
+        record = Record(
+            phase=Phase.EVENT,
+            id=new_request_id(),
+            caller=lease.caller,
+            accessor=lease.accessor,
+            operation="revoke-lease",
+            lease=lease.id,
+            result="ok" if error is None else f"forgotten: {error.code}" if force else error.code,
+        )
+        self._vault.journal.outcome(record.encode(), state.org.id)
+
+    async def _forget(self, state: OrgState, leases: list[Lease]) -> Tried:
+        """Remove what was taken back; what the store refuses is due again after its claim."""
+        store, latest = self._vault.leases, self._vault.compiled.last(state.org.id) or state
+        failed: Tried = {}
         try:
-            error = await self._revoke(state, lease)
-            record = Record(
-                phase=Phase.EVENT,
-                id=new_request_id(),
-                caller=lease.caller,
-                accessor=lease.accessor,
-                operation="revoke-lease",
-                lease=lease.id,
-                result="ok" if error is None else f"forgotten: {error.code}" if force else error.code,
-            )
-            self._vault.journal.outcome(record.encode(), state.org.id)
-            if error is None or force:
-                self.counts["revoked"] += error is None
-                self.taken[state.org.id] = self.taken.get(state.org.id, 0) + (error is None)
-                latest = self._vault.compiled.last(state.org.id) or state
-                await self._vault.leases.remove(state.org.id, lease, await self._vault.quotas.place(latest, lease.path))
-                return None
-            self.counts["failed"] += 1
-            await self._try_again(state, lease, error)
-        except Conflict:  # another node took over after our claim, or somebody asked for it once more
-            return error
-        except KeyholeError as failure:  # of the store: it is due again after its claim
-            return failure
-        return error
+            places = {path: await self._vault.quotas.place(latest, path) for path in {each.path for each in leases}}
+            if leases and not any(places.values()):
+                with contextlib.suppress(Conflict):
+                    await store.remove_all(state.org.id, leases)
+                    return failed
+        except KeyholeError as failure:
+            return {lease.mark: failure for lease in leases}
+        for lease in leases:
+            try:
+                await store.remove(state.org.id, lease, places[lease.path])
+            except Conflict:  # another node took over after our claim, or somebody asked for it once more
+                continue
+            except KeyholeError as failure:
+                failed[lease.mark] = failure
+        return failed
 
-    async def _revoke(self, state: OrgState, lease: Lease) -> KeyholeError | None:
-        mount = mount_of(self._vault, state, lease.mount)
+    async def _revoke(self, state: OrgState, leases: list[Lease]) -> list[KeyholeError | None]:
+        """One try, of all of one batch; why each failed."""
+        mount = mount_of(self._vault, state, leases[0].mount)
         if mount is None:
-            return NotFound("the mount that made it is gone", "forget the lease: PUT sys/leases/revoke-force/ID")
-        if mount.engine.revoke is None:
-            return None
-        nobody = Caller(state.org.name, state.org.id, lease.caller, "", "full", (), await self.nobody_acl(state))
+            gone = NotFound("the mount that made it is gone", "forget the lease: PUT sys/leases/revoke-force/ID")
+            return [gone for _ in leases]
+        engine = mount.engine
+        if engine.revoke is None:
+            return [None for _ in leases]
+        nobody = Caller(state.org.name, state.org.id, leases[0].caller, "", "full", (), await self.nobody_acl(state))
         context = self._vault.context(state, nobody, mount)
-        return await self._bounded(mount.engine.revoke(context, lease))
+        if len(leases) == 1 or engine.revoke_all is None:
+            return [await self._bounded(engine.revoke(context, lease)) for lease in leases]
+        errors: list[KeyholeError | None] = []
+
+        async def revoke_all(together: RevokeAll) -> None:
+            errors.extend(await together(context, leases))
+
+        error = await self._bounded(revoke_all(engine.revoke_all))
+        return errors if error is None else [error for _ in leases]
+
+    async def _rally(self, state: OrgState, lease: Lease) -> None:
+        """The target of a lease has answered: what has waited for it is due now."""
+        waiting = [
+            each
+            for each in await self._vault.leases.all_queued(state.org.id)
+            if (each.mount, each.target) == (lease.mount, lease.target) and each.error
+        ]
+        await self._claimed(state, [each for each in waiting if each.mark not in self._running], _NOW)
 
     async def nobody_acl(self, state: OrgState) -> Any:
         """An access list that gives nothing."""
@@ -341,30 +366,44 @@ class Expiry:
         except KeyholeError as error:
             return error
         except TimeoutError:
-            return InternalError("the target did not answer in time", "is it reachable?")
+            return UpstreamTimeout("the target did not answer in time", "is it reachable?")
         except Exception as error:  # noqa: BLE001 - a fault of an engine must not end the leases of the others
             _log.error("internal error: %s", fault_place(error))
             return InternalError("the engine failed", "see the server's log")
         return None
 
-    async def _try_again(self, state: OrgState, lease: Lease, error: KeyholeError) -> None:
-        limits, attempts = self.limits, lease.attempts + 1
+    async def _try_again(self, state: OrgState, lease: Lease, tried: Tried, line: Line) -> Lease | None:
+        """Note when it is tried again. What the store refuses is due again after its claim.
+
+        Returns:
+            The lease when it has become irrevocable now.
+        """
+        if (error := tried[lease.mark]) is None:
+            return None
+        self.counts["failed"] += 1
+        line.away = line.away or isinstance(error, _AWAY)
         was = lease.state is LeaseState.IRREVOCABLE
-        lost = was or attempts >= limits.tries
-        wait = limits.slow_retry if lost else limits.first_retry * 2**lease.attempts
-        await self._vault.leases.withdraw(
-            state.org.id,
-            lease,
-            self._vault.clock.now() + wait * _chance(),
-            state=LeaseState.IRREVOCABLE if lost else LeaseState.REVOKING,
-            attempts=attempts,
-            error=error.reason,
-        )
-        if lost and not was:
-            self.counts["irrevocable"] += 1
-            who = Caller(state.org.name, state.org.id, lease.caller, "", "full", (), await self.nobody_acl(state))
-            what = f"the lease {lease.id} could not be revoked {attempts} times: {error.reason}"
-            await self._vault.alarm(state, who, new_request_id(), "", what)
+        failed = replace(lease, attempts=lease.attempts + 1, error=error.reason)
+        lost = was or failed.attempts >= self.limits.tries
+        due = self._vault.clock.now() + line.next_wait(failed, self.limits, lost=lost)
+        now = LeaseState.IRREVOCABLE if lost else LeaseState.REVOKING
+        try:
+            await self._vault.leases.withdraw(state.org.id, failed, due, state=now)
+        except Conflict:  # another node took over after our claim, or somebody asked for it once more
+            return None
+        except KeyholeError as failure:
+            tried[lease.mark] = failure
+            return None
+        return failed if lost and not was else None
+
+    async def _alarm(self, state: OrgState, lost: list[Lease]) -> None:
+        """Say that these, of one try, are irrevocable."""
+        self.counts["irrevocable"] += len(lost)
+        first, more = lost[0], len(lost) - 1
+        who = Caller(state.org.name, state.org.id, first.caller, "", "full", (), await self.nobody_acl(state))
+        which = f"{first.id} and {more} more of its kind" if more else first.id
+        what = f"the lease {which} could not be revoked {first.attempts} times: {first.error}"
+        await self._vault.alarm(state, who, new_request_id(), "", what)
 
     async def renew(self, state: OrgState, lease_id: str, increment: int) -> Lease:
         """Extend a lease, first where we note it and then at its source.
@@ -406,8 +445,3 @@ def mount_of(vault: Vault, state: OrgState, mount_id: str) -> Mount | None:
     """The mount of this id; ``None`` when it is gone."""
     latest = vault.compiled.last(state.org.id) or state
     return latest.mounts.by_id(mount_id)
-
-
-def _chance() -> float:
-    """Half more or less."""
-    return random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads retries, protects nothing

@@ -218,6 +218,14 @@ class Leases:
                 else:
                     return
 
+    async def remove_all(self, org_id: str, leases: Sequence[Lease]) -> None:
+        """Forget several for which no quota counts, all or none. Raises ``Conflict``."""
+        storage = self.storage(org_id)
+        named = [_index(lease) for lease in leases if lease.token]
+        found = zip(named, await storage.get(*named), strict=True) if named else ()
+        indexes = [(path, item.revision) for path, item in found if item.data is not None]
+        await storage.commit(Change(deletes=[*((f"q/{lease.mark}", lease.revision) for lease in leases), *indexes]))
+
 
 def new_lease(
     caller: Caller,
@@ -231,6 +239,7 @@ def new_lease(
     internal: Mapping[str, Any],
     now: float,
     until: float,
+    target: str = "",
 ) -> Lease:
     """A lease of something that is about to be made; see ``Lease`` for the fields.
 
@@ -252,6 +261,7 @@ def new_lease(
         renewable=renewable,
         internal=internal,
         mount=mount,
+        target=target,
         token=caller.holder,
         caller=caller.name,
         accessor=caller.accessor,

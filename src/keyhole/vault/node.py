@@ -36,9 +36,9 @@ from keyhole.vault.alarms import raise_alarm
 from keyhole.vault.attempt import Attempt
 from keyhole.vault.audit import Journal, high_water
 from keyhole.vault.clock import Clock
-from keyhole.vault.expiry import LeaseLimits
 from keyhole.vault.history import History
 from keyhole.vault.keys import MAX_USES, Header, Keys, new_id, read_header
+from keyhole.vault.lease_lines import LeaseLimits
 from keyhole.vault.migration import Migration
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.rekey import Rekey

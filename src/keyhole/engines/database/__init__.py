@@ -23,7 +23,9 @@ def make(_options: Mapping[str, str]) -> Engine:
     known = Connections()
     users, static = Users(known), StaticRoles(known)
     routes = (*_routes(known, users), *_static_routes(static))
-    return Engine("database", routes, revoke=users.revoke, renew=users.renew, due=static.due)
+    return Engine(
+        "database", routes, revoke=users.revoke, revoke_all=users.revoke_all, renew=users.renew, due=static.due
+    )
 
 
 def _routes(known: Connections, users: Users) -> tuple[Route, ...]:

@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from keyhole.core.errors import AddressDenied, Conflict, InvalidRequest, KeyholeError, NotFound, UpstreamUnreachable
+from keyhole.core.errors import (
+    AddressDenied,
+    Conflict,
+    InvalidRequest,
+    KeyholeError,
+    NotFound,
+    TargetAway,
+    TargetFailed,
+    UpstreamUnreachable,
+)
 from keyhole.core.fields import parse_switch, parse_text, parse_texts
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count
@@ -163,6 +172,12 @@ class Connections:
             await session.close()
 
     async def _log_in(self, context: Context, connection: Connection) -> plugins.Session:
+        try:
+            return await self._log_in_by_either(context, connection)
+        except TargetFailed as error:
+            raise TargetAway(error.reason, error.hint) from None
+
+    async def _log_in_by_either(self, context: Context, connection: Connection) -> plugins.Session:
         dialled = await dial_list(context, connection)
         try:
             return await connection.log_in(dialled, "password")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied
+from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied, TargetAway, TargetFailed
 from keyhole.core.lease import Lease
 from keyhole.core.request import Reply
 from keyhole.core.value import Secret
@@ -62,7 +62,9 @@ class Users:
             **{each: role[each] for each in _KEPT},
         }
         password = await password_for(context, connection)
-        lease = await context.leases.begin(ttl=role["default_ttl"], max_ttl=role["max_ttl"], internal=internal)
+        lease = await context.leases.begin(
+            ttl=role["default_ttl"], max_ttl=role["max_ttl"], internal=internal, target=connection.name
+        )
         username = _name(lease)
         text = connection.plugin.password_text(connection.details, username, password)
         values = {**_values(username, lease.expires), "password": text}
@@ -90,6 +92,32 @@ class Users:
                 await session.run([fill(each, values) for each in own])
             else:
                 await plugin.drop(session, username)
+
+    async def revoke_all(self, context: Context, leases: Sequence[Lease]) -> list[KeyholeError | None]:
+        """Take back the users of several leases of one connection; why each failed."""
+        plain = [lease for lease in leases if not lease.internal["revocation_statements"]]
+        errors: dict[str, KeyholeError] = {}
+        if len(plain) > 1:
+            connection = await self._connections.load(context, plain[0].internal["db_name"])
+            try:
+                async with self._connections.session(context, connection) as session:
+                    await connection.plugin.drop_all(session, [_name(lease) for lease in plain])
+            except TargetAway:
+                raise
+            except TargetFailed:
+                plain = []  # one of them cannot be taken back, so each has a try of its own
+        else:
+            plain = []
+        done = {lease.mark for lease in plain}
+        for lease in leases:
+            if lease.mark not in done:
+                try:
+                    await self.revoke(context, lease)
+                except TargetAway:
+                    raise
+                except KeyholeError as error:
+                    errors[lease.mark] = error
+        return [errors.get(lease.mark) for lease in leases]
 
     async def renew(self, context: Context, lease: Lease, _ttl: int) -> None:
         """Let the user of a lease live until its new end. Raises ``TargetFailed``."""

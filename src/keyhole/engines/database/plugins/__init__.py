@@ -111,6 +111,9 @@ class Plugin(Protocol):
     async def drop(self, session: Session, username: str) -> None:
         """Take a user away with all that it was granted, and end its sessions. One that is gone is fine."""
 
+    async def drop_all(self, session: Session, usernames: Sequence[str]) -> None:
+        """``drop`` several, at less cost. Raises ``TargetFailed``; some of them may be gone then, or locked."""
+
 
 def load(name: str) -> Plugin:
     """The plugin of this name.

@@ -249,13 +249,19 @@ def _kill(cursor: Any, username: str) -> None:
 
 async def drop(session: MysqlSession, username: str) -> None:
     """Take a user away at every host, with what it was granted, and end its sessions."""
+    await drop_all(session, [username])
+
+
+async def drop_all(session: MysqlSession, usernames: Sequence[str]) -> None:
+    """``drop`` several."""
 
     def work() -> None:
-        _lock(session.connection, username)
         with session.connection.cursor() as cursor:
-            for host in _hosts(cursor, username):
-                cursor.execute("DROP USER IF EXISTS %s@%s", (username, host))
-            _kill(cursor, username)
+            for username in usernames:
+                _lock(session.connection, username)
+                for host in _hosts(cursor, username):
+                    cursor.execute("DROP USER IF EXISTS %s@%s", (username, host))
+                _kill(cursor, username)
 
     await session.do(work)
 

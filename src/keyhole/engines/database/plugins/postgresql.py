@@ -155,7 +155,7 @@ def password_text(details: Mapping[str, Any], username: str, password: str) -> s
 
 
 _GRANTED = """
-SELECT CASE d.classid
+SELECT DISTINCT CASE d.classid
     WHEN 'pg_class'::regclass THEN 'TABLE ' || d.objid::regclass
     WHEN 'pg_proc'::regclass THEN 'ROUTINE ' || d.objid::regprocedure
     WHEN 'pg_type'::regclass THEN 'TYPE ' || d.objid::regtype
@@ -163,11 +163,11 @@ SELECT CASE d.classid
     WHEN 'pg_database'::regclass THEN (SELECT 'DATABASE ' || quote_ident(datname) FROM pg_database WHERE oid = d.objid)
   END
 FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
-WHERE r.rolname = %s AND d.refclassid = 'pg_authid'::regclass AND d.deptype = 'a'
+WHERE r.rolname = ANY(%s) AND d.refclassid = 'pg_authid'::regclass AND d.deptype = 'a'
   AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 _TURN = "SELECT pg_advisory_xact_lock(hashtext('keyhole:grants'))"
-_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()"
+_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY(%s) AND pid <> pg_backend_pid()"
 
 
 @contextlib.asynccontextmanager
@@ -193,11 +193,16 @@ async def knows(session: PostgresSession, username: str) -> bool:
 async def lock(session: PostgresSession, username: str) -> None:
     """Let a role log in no more, and end its sessions where our login may (``pg_signal_backend``)."""
     try:
-        await session.connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(username)))
-        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
-            await session.connection.execute(_SESSIONS, (username,))
+        await _lock(session.connection, [username])
     except psycopg.Error as error:
         raise TargetFailed(_words(error)) from None
+
+
+async def _lock(connection: Connection, usernames: list[str]) -> None:
+    forbidden = [sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)) for name in usernames]
+    await connection.execute(sql.SQL("; ").join(forbidden))
+    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+        await connection.execute(_SESSIONS, (usernames,))
 
 
 async def drop(session: PostgresSession, username: str) -> None:
@@ -206,17 +211,27 @@ async def drop(session: PostgresSession, username: str) -> None:
     What it owns is not touched: a role that owns something stays, without a login, until its own statements say what
     becomes of that.
     """
-    if not await knows(session, username):
-        return
-    await lock(session, username)
-    connection, role = session.connection, sql.Identifier(username)
+    await drop_all(session, [username])
+
+
+async def drop_all(session: PostgresSession, usernames: Sequence[str]) -> None:
+    """``drop`` several in one transaction."""
+    connection = session.connection
     try:
+        found = await connection.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(usernames),))
+        there = [name for (name,) in await found.fetchall()]
+        if not there:
+            return
+        await _lock(connection, there)
+        roles = sql.SQL(", ").join(map(sql.Identifier, there))
         async with _alone(connection):
-            for (granted,) in await (await connection.execute(_GRANTED, (username,))).fetchall():
-                if granted:
-                    what = sql.SQL(granted)
-                    await connection.execute(sql.SQL("REVOKE ALL PRIVILEGES ON {} FROM {}").format(what, role))
-            await connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
+            granted = await (await connection.execute(_GRANTED, (there,))).fetchall()
+            revoked = [
+                sql.SQL("REVOKE ALL PRIVILEGES ON {} FROM {}").format(sql.SQL(what), roles)
+                for (what,) in granted
+                if what
+            ]
+            await connection.execute(sql.SQL("; ").join([*revoked, sql.SQL("DROP ROLE IF EXISTS {}").format(roles)]))
     except psycopg.Error as error:
         hint = "write revocation_statements that say what becomes of what it owns, as in REASSIGN OWNED BY"
         raise TargetFailed(_words(error), hint) from None
