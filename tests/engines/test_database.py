@@ -378,3 +378,30 @@ def test_many_at_once_share_a_bounded_number_of_sessions():
         assert not {name for _, name, _ in made} & users()
 
     with_database(scenario)
+
+
+def test_many_are_taken_back_in_one_try_and_one_that_cannot_be_keeps_none_of_the_others():
+    async def scenario(world):
+        more = [*CREATION, 'GRANT CREATE ON SCHEMA public TO "{{name}}"']
+        await world.role("own", creation_statements=more, default_ttl="1h")
+        drop = 'DROP OWNED BY "{{name}}"; DROP ROLE "{{name}}"'
+        await world.role("said", revocation_statements=drop, default_ttl="1h")
+        made = [await world.creds() for _ in range(5)]
+        _, owner, password = await world.creds("own")
+        with database_server.log_in(owner, password) as session:
+            session.execute("CREATE TABLE kept ()")
+        with database_server.log_in(made[0][1], made[0][2]) as open_session:
+            made += [await world.creds("said") for _ in range(2)]
+            world.clock.advance(3601)
+            await world.sweep()
+            with pytest.raises(psycopg.OperationalError):
+                open_session.execute("SELECT 1")
+        assert users() & {owner, *(name for _, name, _ in made)} == {owner}
+        assert not may_log_in(owner, password)
+        with postgres_server.superuser() as session:
+            session.execute("DROP TABLE kept")
+        world.clock.advance(13)
+        await world.sweep()
+        assert owner not in users()
+
+    with_database(scenario)
