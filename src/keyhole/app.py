@@ -40,6 +40,7 @@ from keyhole.net.websocket import FrameLimits
 from keyhole.process import harden_process
 from keyhole.seals import asks_for
 from keyhole.stores import open_store
+from keyhole.vault.lease_lines import LeaseLimits
 from keyhole.vault.node import Node
 from keyhole.vault.strangers import RefusalLimits
 from keyhole.vault.sys import sanitized
@@ -126,7 +127,14 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         return (*why, *settings, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))
 
     refusals = RefusalLimits(config.refusal_rate, config.refusal_burst)
-    node = Node(store, extend=extend, max_uses=config.max_uses, egress=config.egress, refusals=refusals)
+    node = Node(
+        store,
+        extend=extend,
+        max_uses=config.max_uses,
+        egress=config.egress,
+        refusals=refusals,
+        leases=LeaseLimits(making=config.lease_making, attempt=config.lease_attempt),
+    )
     node.configured = config.seal
     via = parse_authority(config.upstream_proxy, 8080) if config.upstream_proxy else None
     resolver = Resolver(config.resolver, config.resolve)

@@ -78,6 +78,8 @@ class Config:
         connections: open client connections of the proxy.
         refusal_rate: refusals a second of one address without a valid token that are recorded one by one.
         refusal_burst: such refusals of one address at once; further ones are counted, and the count is recorded.
+        lease_making: seconds that something leased may take to be made; what was not given out by then is taken back.
+        lease_attempt: seconds that one try to take leases back may take.
         max_uses: values that one key term may seal.
         api: bounds on clients of the API.
     """
@@ -118,6 +120,8 @@ class Config:
     connections: int = 10_000
     refusal_rate: float = 1.0
     refusal_burst: int = 100
+    lease_making: float = 30.0
+    lease_attempt: float = 30.0
     max_uses: int = 2**32
     api: ApiLimits = field(default_factory=ApiLimits)
 

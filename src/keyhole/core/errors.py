@@ -262,7 +262,8 @@ def fault_place(error: BaseException) -> str:
 
 def by_code(code: str) -> type[KeyholeError]:
     """The class for a machine-readable code, as a client needs it; ``KeyholeError`` when the code is unknown."""
-    for cls in KeyholeError.__subclasses__():
+    known: list[type[KeyholeError]] = [*KeyholeError.__subclasses__(), TargetAway]
+    for cls in known:
         if cls.code == code and cls is not IntegrityError:
             return cls
     return KeyholeError
