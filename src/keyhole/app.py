@@ -21,7 +21,7 @@ from keyhole.broker.live import StreamLimits
 from keyhole.broker.upstream import Origin, Pool, UpstreamLimits, UpstreamTimeouts
 from keyhole.config import Config, home, is_loopback, local_vault, split_address
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
-from keyhole.core.host import parse_authority
+from keyhole.core.host import Authority, parse_authority
 from keyhole.core.request import LocalOwner
 from keyhole.core.value import Secret
 from keyhole.crypto.aead import AeadKey
@@ -107,6 +107,19 @@ class Keyhole:
         await self.node.close()
 
 
+def _ways_out(config: Config) -> tuple[Resolver, Authority | None, Trust]:
+    """How names are resolved, the proxy of the company, and what servers prove themselves by."""
+    via = parse_authority(config.upstream_proxy, 8080) if config.upstream_proxy else None
+    trust = Trust(config.upstream_ca, config.upstream_crl, ["http/1.1"])
+    return Resolver(config.resolver, config.resolve), via, trust
+
+
+def asker(config: Config) -> Asker:
+    """What asks the servers that mounts were told of, for a vault without a road."""
+    resolver, via, trust = _ways_out(config)
+    return Asker(Dialer(resolver, via=via), trust.context)
+
+
 async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     """Open the store and put a node and its road over it; the vault is still sealed.
 
@@ -136,10 +149,8 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         leases=LeaseLimits(making=config.lease_making, attempt=config.lease_attempt),
     )
     node.configured = config.seal
-    via = parse_authority(config.upstream_proxy, 8080) if config.upstream_proxy else None
-    resolver = Resolver(config.resolver, config.resolve)
+    resolver, via, trust = _ways_out(config)
     dialer = Dialer(resolver, via=via)
-    trust = Trust(config.upstream_ca, config.upstream_crl, ["http/1.1"])
 
     def tls_context(_origin: Origin) -> ssl.SSLContext:
         return trust.context()

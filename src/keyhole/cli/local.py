@@ -18,7 +18,10 @@ from keyhole.vault.sealing import NO_RECOVERY, HandOut
 
 if TYPE_CHECKING:
     from keyhole.app import Keyhole
+    from keyhole.engines import NetView, Route
     from keyhole.faces.proxy import ProxyServer
+    from keyhole.net.ask import Heard
+    from keyhole.vault.vault import Vault
 
 _STATUS = "sys/seal-status"
 _OF_THE_ROAD = ("sys/why", "sys/keyhole", "sys/reach", "sys/capture")
@@ -112,8 +115,13 @@ class LocalVault:
                 self._node = self._keyhole.node
             else:
                 store = await open_store(self.config.vault)
-                self._node = Node(store, max_uses=self.config.max_uses, egress=self.config.egress)
+                self._node = Node(store, extend=self._connect, max_uses=self.config.max_uses, egress=self.config.egress)
         return self._node
+
+    def _connect(self, vault: Vault) -> tuple[Route, ...]:
+        """Let mounts ask the servers that they were told of."""
+        vault.net = _LateNet(self.config)
+        return ()
 
     async def _open_node(self, *, road: bool) -> Node:
         if road and not self._road:
@@ -134,6 +142,30 @@ class LocalVault:
         if asks_for(seal) and self._entered is None:
             self._entered = self._passphrase()
         return self._entered
+
+
+class _LateNet:
+    """What asks servers, imported when one is asked: most commands ask none."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._asker: NetView | None = None
+
+    @property
+    def _net(self) -> NetView:
+        if self._asker is None:
+            from keyhole import app  # noqa: PLC0415  # as above
+
+            self._asker = app.asker(self._config)
+        return self._asker
+
+    async def ask(self, *asked: Any, **how: Any) -> Heard:
+        """See ``NetView``."""
+        return await self._net.ask(*asked, **how)
+
+    async def addresses(self, *asked: Any, **how: Any) -> list[str]:
+        """See ``NetView``."""
+        return await self._net.addresses(*asked, **how)
 
 
 async def create_vault(

@@ -33,6 +33,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "rollback": ("versions:rollback_command", "Make an older version the current one."),
         "expire": ("versions:expire_command", "Say when a secret expires."),
         "rm": ("versions:rm_command", "Delete a secret."),
+        "external": ("external:external", "Secrets that stay in another manager."),
         "who-can": ("grants:who_can_command", "Who can use or read a secret."),
         "what-can": ("grants:what_can_command", "What an agent can use."),
     },

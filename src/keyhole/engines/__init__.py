@@ -34,7 +34,7 @@ from keyhole.crypto.passwords import PasswordRules
 if TYPE_CHECKING:
     from keyhole.net.ask import Heard
 
-MEMBERS = ("cubbyhole", "database", "kv", "pki", "services", "ssh", "totp", "transit")
+MEMBERS = ("cubbyhole", "database", "external", "kv", "pki", "services", "ssh", "totp", "transit")
 DATABASES = {  # kinds, each with its module of the engine ``database``
     "mariadb-database-plugin": "mysql",
     "mysql-database-plugin": "mysql",
@@ -149,6 +149,17 @@ async def _no_passwords(_name: str) -> PasswordRules:
     raise InternalError("there are no password policies here")
 
 
+LendView = Callable[[str, str], Awaitable[Secret]]
+"""``(path, field)`` to a field of a secret of the org that a mount's own settings name.
+
+Whoever wrote those settings had to have ``read`` on it. Raises ``NotFound``, ``Expired``.
+"""
+
+
+async def _no_lend(_path: str, _field: str) -> Secret:
+    raise InternalError("there are no secrets to be lent here")
+
+
 @dataclass(slots=True)
 class Context:
     """All that an engine is given.
@@ -163,6 +174,7 @@ class Context:
         leases: for what is made to be taken back.
         net: asks servers that the mount was told of.
         passwords: the password policies of the org.
+        lend: opens a secret of the org that settings of this mount name.
     """
 
     storage: StorageView
@@ -174,6 +186,7 @@ class Context:
     leases: LeaseView = field(default_factory=_NoLeases)
     net: NetView = field(default_factory=_NoNet)
     passwords: PasswordsView = _no_passwords
+    lend: LendView = _no_lend
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,12 @@ class Sources:
         """
         return Opening(self._vault, state, caller, own=own)
 
+    async def lend(self, state: OrgState, caller: Caller, path: str, field: str) -> Secret:
+        """A field of a secret in ``secret/`` that the settings of a mount name. Raises ``NotFound``, ``Expired``."""
+        if path.startswith("/"):
+            raise InvalidRequest("what a mount names lies in secret/", "name it like vault/token#value")
+        return await self.opening(state, caller).lend(path, field)
+
     def resolve(self, state: OrgState, path: str) -> Target:
         """The route that answers for a source. Raises ``NotFound`` where none can."""
         try:

@@ -237,6 +237,7 @@ class Vault:
         if self.net is not None:
             context.net = self.net
         context.passwords = partial(self.passwords, state.org.id)
+        context.lend = partial(self.sources.lend, state, caller)
         return context
 
     async def unmount_all(self) -> None:
