@@ -1,15 +1,20 @@
 """Work of engines that is due: it goes on beside the sweep, so that what takes long keeps no lease waiting.
 
-A piece that fails or is cut off stays due, so the next sweep, of this node or another, starts it again.
+Each mount has a line of its own with a bounded number of pieces at the same time, and each piece a time limit, so a
+database that does not answer delays no other's. A piece that fails or is cut off stays due, so the next sweep, of this
+node or another, starts it again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 
-from keyhole.core.errors import Conflict, KeyholeError, fault_place
+from keyhole.core.errors import Conflict, KeyholeError, UpstreamTimeout, fault_place
 from keyhole.core.identity import Caller
 from keyhole.core.record import Phase, Record
 from keyhole.vault.compiled import OrgState
@@ -17,36 +22,68 @@ from keyhole.vault.keys import new_request_id
 from keyhole.vault.mounts import Mount
 from keyhole.vault.vault import Vault
 
-Chore = Callable[[], Awaitable[None]]
 _log = logging.getLogger("keyhole")
 
 
-class Chores:
-    """The pieces of work of one vault that are under way, one after another."""
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """One piece of work.
 
-    def __init__(self, vault: Vault) -> None:
+    Attributes:
+        key: of the entry that is due; it is not begun twice at the same time.
+        line: in which it waits: org and mount.
+        do: does it.
+    """
+
+    key: str
+    line: tuple[str, str]
+    do: Callable[[], Awaitable[None]]
+
+
+class Chores:
+    """The pieces of work of one vault that are under way.
+
+    Args:
+        vault: whose they are.
+        jobs: pieces at the same time, of one line; what finds no place is found again by the next sweep.
+        seconds: that a piece of an engine may take.
+    """
+
+    def __init__(self, vault: Vault, *, jobs: int = 16, seconds: float = 60.0) -> None:
         self._vault = vault
-        self._running: asyncio.Task[None] | None = None
+        self._jobs = jobs
+        self._seconds = seconds
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._lines: Counter[tuple[str, str]] = Counter()
 
     def start(self, chores: list[Chore]) -> None:
-        """Do these, unless earlier ones are still under way: then the next sweep finds them again."""
-        if chores and (self._running is None or self._running.done()):
-            self._running = asyncio.get_running_loop().create_task(self._do(chores))
-            self._vault.expiry.keep(self._running)
-
-    async def _do(self, chores: list[Chore]) -> None:
+        """Begin these, as far as there is room and they are not under way."""
         for chore in chores:
-            try:
-                await chore()
-            except KeyholeError as error:
-                _log.warning("work that is due has failed: %s", error)
-            except Exception as error:  # noqa: BLE001 - a fault of one engine must not stop the work of the others
-                _log.error("internal error: %s", fault_place(error))
+            if chore.key in self._running or self._lines[chore.line] >= self._jobs:
+                continue
+            self._lines[chore.line] += 1
+            job = self._running[chore.key] = asyncio.get_running_loop().create_task(self._do(chore))
+            job.add_done_callback(partial(self._done, chore))
+            self._vault.expiry.keep(job)
+
+    def _done(self, chore: Chore, _job: asyncio.Task[None]) -> None:
+        del self._running[chore.key]
+        self._lines[chore.line] -= 1
+        if not self._lines[chore.line]:
+            del self._lines[chore.line]
+
+    async def _do(self, chore: Chore) -> None:
+        try:
+            await chore.do()
+        except KeyholeError as error:
+            _log.warning("work that is due has failed: %s", error)
+        except Exception as error:  # noqa: BLE001 - a fault of one engine must not stop the work of the others
+            _log.error("internal error: %s", fault_place(error))
 
     def of_engine(self, state: OrgState, mount: Mount, key: str) -> Chore:
         """What an entry of a mount's storage is due for, with its record."""
 
-        async def chore() -> None:
+        async def do() -> None:
             vault = self._vault
             if mount.engine.due is None:
                 return
@@ -54,9 +91,13 @@ class Chores:
             context = vault.context(state, nobody, mount)
             below, result = "", "ok"
             try:
-                below = await mount.engine.due(context, vault.storage(state.org.id, mount.id).path(key))
+                async with asyncio.timeout(self._seconds):
+                    below = await mount.engine.due(context, vault.storage(state.org.id, mount.id).path(key))
             except Conflict:  # another node does it, or somebody changed it meanwhile
                 return
+            except TimeoutError:
+                result = UpstreamTimeout.code
+                raise UpstreamTimeout(f"{mount.path}: it took more than {self._seconds:g} seconds") from None
             except KeyholeError as error:
                 result = error.code
                 raise
@@ -66,4 +107,4 @@ class Chores:
                     record = Record(phase=Phase.EVENT, id=new_request_id(), operation="due", path=path, result=result)
                     vault.journal.outcome(record.encode(), state.org.id)
 
-        return chore
+        return Chore(key, (state.org.id, mount.id), do)

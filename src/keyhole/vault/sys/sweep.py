@@ -62,7 +62,8 @@ class Sweeper:
                     leases.setdefault(org_id, []).append(key)
                 elif mount == MOUNTS:
                     await remove_disabled(vault, org_id, again=True)
-                    chores.append(partial(upgrade_mounts, vault, org_id))
+                    upgrade = partial(upgrade_mounts, vault, org_id)
+                    chores.append(Chore(f"{org_id}/{MOUNTS}", (org_id, MOUNTS), upgrade))
                 elif mount == TOKENS:
                     path = vault.storage(org_id, TOKENS).path(key)
                     ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
