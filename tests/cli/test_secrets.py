@@ -148,3 +148,38 @@ def test_global_options_count_before_and_after_the_command(vault):
     assert json.loads(ok("--json", "set", "a", stdin=VALUE).out) == {"name": "a", "version": 1, "fields": ["value"]}
     assert json.loads(ok("set", "a", "--json", stdin=VALUE).out)["version"] == 2
     assert ok("-q", "set", "a", stdin=VALUE).err == ok("set", "a", "-q", stdin=VALUE).err == ""
+
+
+def test_expiry_is_a_date_a_duration_or_never(vault):
+    ok("set", "a", "--expires", "90d", "--rotate-every", "30d", stdin="first-value")
+    shown = ok("show", "a", "--json").json
+    assert (shown["rotate_every"], bool(shown["expires_at"]), bool(shown["rotated_at"])) == (30 * 86_400, True, True)
+    assert "every 30d" in ok("show", "a").out
+    ok("expire", "a", "2099-01-31")
+    assert ok("list", "--json").json[0]["expires_at"].startswith("2099-01-31T00:00:00")
+    assert ok("expire", "a", "4102444800", "--json").json["expires_at"].startswith("2100-01-01")
+    assert ok("expire", "a", "never", "--json").json["expires_at"] is None
+    assert run("expire", "a", "soon").code == 3
+    assert run("expire", "a", "90d", "--never").code == 3
+
+
+def test_what_comes_near_its_end_is_said_where_no_server_runs(vault):
+    ok("set", "near", "--expires", "5d", stdin="first-value")
+    found = ok("expire", "--check")
+    assert "secret/near" in found.out
+    ok("expire", "near", "2020-01-01")
+    ran = run("expire", "--check", "--json")
+    assert (ran.code, ran.json["secrets"][0]["past"]) == (1, True)
+    assert run("expire", "near", "--check").code == 3
+
+
+def test_channels_are_added_listed_and_removed_without_showing_their_urls(vault):
+    ok("notice", "add", "ops", "--kind", "expiry", stdin="https://hooks.example.com/T0KEN")
+    ok("notice", "add", "mail", "--apprise", stdin="mailtos://ops:correct-horse@smtp.example.com?to=a@example.com")
+    listed = ok("notice", "list", "--json")
+    assert [each["name"] for each in listed.json] == ["mail", "ops"]
+    assert not {"T0KEN", "correct-horse"} & set(listed.out.replace('"', "/").split("/"))
+    assert run("notice", "add", "bad", stdin="http://hooks.example.com/").code == 3
+    assert ok("notice", "days", "60", "5", "--json").json["days"] == [60, 5]
+    ok("notice", "rm", "ops")
+    assert [each["name"] for each in ok("notice", "list", "--json").json] == ["mail"]

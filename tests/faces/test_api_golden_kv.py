@@ -16,7 +16,7 @@ DIFFERENT = {
     "GET kv2/subkeys/app/x": 200,  # Vault has this route since 1.10
 }
 # Ours besides: what a team wants to know of a secret, and what Vault has since 1.9.
-MORE = {"type", "owner", "tags", "expires_at", "fields", "custom_metadata"}
+MORE = {"type", "owner", "tags", "expires_at", "rotate_every", "rotated_at", "fields", "custom_metadata"}
 
 
 def timeless(value):

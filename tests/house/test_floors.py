@@ -121,6 +121,7 @@ REVEALS = {
     "cli/init.py": 2,  # a new passphrase, to the server that makes the vault; new shares, to who made it
     "cli/migrate.py": 3,  # new shares, to who made them; shares of the old seal, joined
     "cli/rekey.py": 2,  # a share, to the server; a one-time pad
+    "cli/notice.py": 1,  # the URL of a channel, and its key, to the vault
     "cli/login.py": 1,  # a token, into its file
     "cli/operator.py": 2,  # the passphrase or a share, to the server that it unseals
     "cli/secrets.py": 2,

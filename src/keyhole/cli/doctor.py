@@ -18,7 +18,7 @@ from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.granted import DEFAULT_AGENT, granted
 from keyhole.cli.names import agents, services
 from keyhole.cli.names import clients as client_names
-from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, Unreachable
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, PolicyDenied, Unreachable
 from keyhole.faces.run.child import run_child
 from keyhole.faces.run.plan import RunPlan, SandboxReport
 
@@ -90,7 +90,7 @@ def doctor_command(session: Session, /, *, agent: str, clients: tuple[str, ...],
     known = _known(clients)
     checks: list[_Check] = []
     if not (clients or service):
-        checks = [_system, _vault, _road, partial(_agent, agent), _sandbox, _agents]
+        checks = [_system, _vault, _road, _ends, partial(_agent, agent), _sandbox, _agents]
     if service:
         checks += [partial(_service, service, agent)]
     if clients or not service:
@@ -166,6 +166,21 @@ def _road(session: Session) -> Iterator[Finding]:
     context.load_verify_locations(cadata=str(data["ca"]))
     [certificate] = context.get_ca_certs()
     yield Finding("ca", "ok", f"of the org {data['org']}, until {certificate['notAfter']}")
+
+
+def _ends(session: Session) -> Iterator[Finding]:
+    """What comes near its end. Who may not ask for that is not told."""
+    try:
+        data = session.client.write("sys/notices/check", {}).data
+    except PolicyDenied:
+        return
+    for each in data["secrets"]:
+        state: Literal["note", "bad"] = "bad" if each["past"] and each["what"] == "expires" else "note"
+        said = "needs a new value by" if each["what"] == "rotation" else "has expired" if each["past"] else "expires"
+        name = each["name"].removeprefix("secret/")
+        yield Finding("expiry", state, f"{each['name']} {said} {each['at']}: keyhole set {name}", each)
+    if data["waiting"]:
+        yield Finding("notices", "note", f"{data['waiting']} could not be sent yet: keyhole notice list")
 
 
 def _sandbox(_session: Session) -> Iterator[Finding]:

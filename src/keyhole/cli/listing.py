@@ -9,7 +9,9 @@ import click
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.names import secrets
 from keyhole.core.errors import KeyholeError, NotFound, PolicyDenied
+from keyhole.core.lease import format_duration
 from keyhole.core.path import parse_path
+from keyhole.core.times import DAY
 
 _MOST = 10_000
 
@@ -51,6 +53,8 @@ def _metadata(session: Session, name: str) -> dict[str, Any]:
         "type": data.get("type") or "",
         "version": data["current_version"],
         "expires_at": data.get("expires_at"),
+        "rotate_every": data.get("rotate_every") or 0,
+        "rotated_at": data.get("rotated_at"),
         "owner": data.get("owner") or "",
         "tags": data.get("tags") or [],
     }
@@ -80,6 +84,17 @@ def show_command(session: Session, /, *, name: str) -> None:
         "version": f"{data['current_version']} (since {data['updated_time']})",
         "created": data["created_time"],
         "expires": data.get("expires_at") or "never",
+        "rotated": _rotated(data),
         "services": ", ".join(data["services"]) or "-",
     }
     session.out.result({"name": name, **data}, [f"{key + ':':<10}{value}" for key, value in lines.items()])
+
+
+def _rotated(data: dict[str, Any]) -> str:
+    """When the value was last another one, and how often it should be."""
+    every = data.get("rotate_every")
+    return (data.get("rotated_at") or "-") + (f", every {_long(every)}" if every else "")
+
+
+def _long(seconds: int) -> str:
+    return format_duration(seconds) if seconds % DAY else f"{seconds // DAY}d"

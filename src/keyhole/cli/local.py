@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from keyhole.vault.vault import Vault
 
 _STATUS = "sys/seal-status"
-_OF_THE_ROAD = ("sys/why", "sys/keyhole", "sys/reach", "sys/capture")
+_OF_THE_ROAD = ("sys/why", "sys/keyhole", "sys/reach", "sys/capture", "sys/notices", "sys/rotations")
 _FREE_PORT = "127.0.0.1:0"
 
 

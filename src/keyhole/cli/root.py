@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "revoke": ("grants:revoke_command", "Take a grant back."),
         "policy": ("policy:policy", "Rules on API paths."),
         "honey": ("honey:honey", "Secrets that are bait."),
+        "notice": ("notice:notice", "How administrators are told."),
         "requests": ("approvals:requests_command", "Calls that wait for an approval."),
         "approve": ("approvals:approve_command", "Let one of them through."),
         "deny": ("approvals:deny_command", "Refuse it, or take a standing approval back."),

@@ -12,6 +12,7 @@ from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.consent import ask_yes, has_terminal, read_value
 from keyhole.cli.names import secrets
 from keyhole.cli.output import printable
+from keyhole.cli.when import expiry_of
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.path import DEFAULT_FIELD, parse_field, parse_path
 from keyhole.core.value import Secret
@@ -36,7 +37,7 @@ def secret_name(text: str) -> str:
     examples="""
     keyhole set stripe/api-key                    # asks, and does not show what you type
     keyhole set stripe/api-key < key.txt
-    keyhole set github/deploy --from-file id_ed25519 --type ssh-key --expires-in 90d
+    keyhole set github/deploy --from-file id_ed25519 --type ssh-key --expires 90d --rotate-every 30d
     keyhole set db/prod --field password < password.txt
     echo '{"username": "app", "password": "…"}' | keyhole set db/prod --json-in
     """,
@@ -50,8 +51,11 @@ def secret_name(text: str) -> str:
 @click.option("--type", "kind", type=click.Choice(TYPES), help="What kind of secret it is.")
 @click.option("--owner", metavar="TEXT", help="Who is to be asked about it.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated.")
-@click.option("--expires", metavar="TIME", help="Not given out after this time, such as 2027-01-31.")
-@click.option("--expires-in", metavar="DURATION", help="The same from now, such as 90d.")
+@click.option("--expires", metavar="WHEN", help="Not given out after this: 90d from now, 2027-01-31, or never.")
+@click.option("--expires-in", hidden=True)
+@click.option(
+    "--rotate-every", metavar="DURATION", help="A new value is due this long after the last one, such as 30d."
+)
 @click.option("--cas", type=int, metavar="VERSION", help="Only if this is the current version; 0 for a new secret.")
 @pass_session
 def set_command(
@@ -128,8 +132,11 @@ def _text(value: Secret) -> str:
 
 
 def _options(labels: dict[str, Any]) -> dict[str, Any]:
-    names = {"kind": "type", "owner": "owner", "expires": "expires_at", "expires_in": "expires_in", "cas": "cas"}
+    names = {"kind": "type", "owner": "owner", "rotate_every": "rotate_every", "cas": "cas"}
     found = {names[key]: value for key, value in labels.items() if key in names and value is not None}
+    for when in (labels["expires"], labels["expires_in"]):
+        if when is not None:
+            found |= expiry_of(when)
     if labels["tags"]:
         found["tags"] = list(labels["tags"])
     return found

@@ -10,6 +10,7 @@ import click
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.consent import ask_yes
 from keyhole.cli.names import secrets
+from keyhole.cli.when import NEVER, expiry_of
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.path import parse_path
 
@@ -74,27 +75,55 @@ def rollback_command(session: Session, /, *, name: str, version: int) -> None:
 @command(
     "expire",
     examples="""
-    keyhole expire stripe/api-key --in 90d
-    keyhole expire stripe/api-key --at 2027-01-31
-    keyhole expire stripe/api-key --never
+    keyhole expire stripe/api-key 90d
+    keyhole expire stripe/api-key 2027-01-31
+    keyhole expire stripe/api-key never
+    keyhole expire --check
     """,
 )
-@click.argument("name", shell_complete=secrets)
+@click.argument("name", required=False, shell_complete=secrets)
+@click.argument("when", required=False)
 @click.option("--at", metavar="TIME", help="A date, or a time such as 2027-01-31T12:00:00Z.")
 @click.option("--in", "duration", metavar="DURATION", help="From now, such as 90d.")
 @click.option("--never", is_flag=True, help="Take the expiry away.")
+@click.option("--check", is_flag=True, help="Say what comes near its end, and tell the administrators; needs sudo.")
 @pass_session
-def expire_command(session: Session, /, *, name: str, at: str | None, duration: str | None, never: bool) -> None:
-    """Say when a secret expires. An expired one is neither shown nor used until a new value is stored."""
-    if [at is not None, duration is not None, never].count(True) != 1:
-        raise InvalidRequest("say one of --at, --in and --never", f"keyhole expire {name} --in 90d")
+def expire_command(
+    session: Session,
+    /,
+    *,
+    name: str | None,
+    when: str | None,
+    at: str | None,
+    duration: str | None,
+    never: bool,
+    check: bool,
+) -> int:
+    """Say when a secret expires. An expired one is neither shown nor used until a new value is stored.
+
+    With --check nothing is set: it does once what a server does by itself, and ends with 1 when something has expired.
+    """
+    said = [when is not None, at is not None, duration is not None, never, check].count(True)
+    if said != 1 or (name is None) != check:
+        raise InvalidRequest("say one time, or never", f"keyhole expire {name or 'NAME'} 90d")
+    if check or name is None:
+        return _check_ends(session)
     name = parse_path(name)
     session.client.read(f"secret/metadata/{name}")
-    session.client.write(
-        f"secret/metadata/{name}", {"expires_in": duration} if duration is not None else {"expires_at": at or ""}
-    )
+    session.client.write(f"secret/metadata/{name}", expiry_of(NEVER if never else str(when or at or duration)))
     expires = session.client.read(f"secret/metadata/{name}").data["expires_at"]
     session.out.done({"name": name, "expires_at": expires}, f"{name} expires {expires or 'never'}")
+    return 0
+
+
+def _check_ends(session: Session) -> int:
+    data = session.client.write("sys/notices/check", {}).data
+    said = {("expires", False): "expires", ("expires", True): "has expired"}
+    rows = [
+        [each["name"], said.get((each["what"], each["past"]), "new value due"), each["at"]] for each in data["secrets"]
+    ]
+    session.out.table(data, ["name", "what", "at"], rows, empty="no secret comes near its end")
+    return 1 if any(each["past"] for each in data["secrets"]) else 0
 
 
 @command(

@@ -8,6 +8,8 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest
 
+DAY = 86_400  # seconds
+
 
 @functools.lru_cache(maxsize=1024)
 def format_time(seconds: float) -> str:

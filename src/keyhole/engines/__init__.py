@@ -22,11 +22,12 @@ import importlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from keyhole.core.errors import Conflict, InternalError, InvalidRequest, KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Lease
+from keyhole.core.notice import DAYS, Notice
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
 from keyhole.crypto.passwords import PasswordRules
@@ -160,6 +161,26 @@ async def _no_lend(_path: str, _field: str) -> Secret:
     raise InternalError("there are no secrets to be lent here")
 
 
+class NoticesView(Protocol):
+    """What the administrators of the caller's org are told, as ``vault.notices.Notices`` gives it."""
+
+    async def days(self) -> Sequence[int]:
+        """The days before a date at which they want to be told."""
+
+    async def tell(self, notice: Notice) -> bool:
+        """Tell them. False when they were told already: a notice of the same kind and key is given once."""
+
+
+class _NoNotices:
+    """Where nobody is told anything: a door without a vault around it."""
+
+    async def days(self) -> Sequence[int]:
+        return DAYS
+
+    async def tell(self, _notice: Notice) -> bool:
+        return False
+
+
 @dataclass(slots=True)
 class Context:
     """All that an engine is given.
@@ -175,6 +196,7 @@ class Context:
         net: asks servers that the mount was told of.
         passwords: the password policies of the org.
         lend: opens a secret of the org that settings of this mount name.
+        notices: tells the administrators of the org.
     """
 
     storage: StorageView
@@ -187,6 +209,7 @@ class Context:
     net: NetView = field(default_factory=_NoNet)
     passwords: PasswordsView = _no_passwords
     lend: LendView = _no_lend
+    notices: NoticesView = field(default_factory=_NoNotices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +313,23 @@ RoleOf = Callable[[Context, Mapping[str, Any]], Awaitable[str]]
 Due = Callable[[Context, str], Awaitable[str]]
 
 
+class Ending(NamedTuple):
+    """Something that comes near its end.
+
+    Attributes:
+        name: with the path of the mount.
+        what: ``expires`` or ``rotation``, when a new value is due.
+        at: seconds since the epoch.
+    """
+
+    name: str
+    what: str
+    at: float
+
+
+Ends = Callable[[Context], Awaitable[list[Ending]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """An engine: its type, its routes in order of precedence, and what it can lend.
@@ -305,6 +345,8 @@ class Engine:
         due: ``(context, path)`` does what an entry of its storage was due for, and moves it to another time or removes
             it; returns the path below the mount that this amounts to, empty when somebody else did it. Several nodes
             may call it at once. Never routed.
+        ends: ``(context)`` to all that comes near its end, after whoever is to be told of it was told. It may look at
+            everything there is. Never routed.
         role_of: ``(context, data)`` to the role that a login with these fields names, where it is not the field
             ``role``; empty for none. It proves nothing. Never routed.
         upgrade: brings what the engine's other version stored into the form of this one; may be called again, and by
@@ -320,6 +362,7 @@ class Engine:
     revoke_all: RevokeAll | None = None
     renew: Renew | None = None
     due: Due | None = None
+    ends: Ends | None = None
     role_of: RoleOf | None = None
     upgrade: Upgrade | None = None
     configures: bool = False

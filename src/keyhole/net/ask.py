@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from keyhole.config import is_loopback
@@ -48,6 +49,25 @@ class Heard:
     status: int
     headers: Mapping[bytes, bytes]
     body: bytes = field(repr=False)
+
+
+class Asks(Protocol):
+    """What an ``Asker`` is to those who ask through it."""
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+        ca_pem: str = "",
+        allow: Sequence[str] = (),
+    ) -> Heard:
+        """As ``Asker.ask``."""
+
+    async def addresses(self, host: str, port: int, *, allow: Sequence[str] = ()) -> list[str]:
+        """As ``Asker.addresses``."""
 
 
 class Asker:

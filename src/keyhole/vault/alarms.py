@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from keyhole.core.errors import KeyholeError
 from keyhole.core.identity import Caller
+from keyhole.core.notice import Notice
 from keyhole.core.record import Phase, Record
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.sys.tokens import end_tokens
 from keyhole.vault.vault import Vault
 
 OPERATION = "alarm"
+_SAME = 300  # seconds in which the same alarm of the same caller is told once; each is recorded
 _log = logging.getLogger("keyhole.alarm")
 _under_way: set[asyncio.Task[None]] = set()
 
@@ -54,5 +58,9 @@ async def _raise(vault: Vault, state: OrgState, caller: Caller, request_id: str,
     )
     await vault.journal.intend(record, state.org.id)
     _log.warning("alarm: %s of %s: %s (request %s)", caller.name, state.org.name, what, request_id)
+    minutes = int(vault.clock.now() // _SAME)
+    about = f"{caller.name}: {what}"
+    with contextlib.suppress(KeyholeError):  # it is recorded; whoever cannot be told must not stop what follows
+        await vault.notices.tell(state.org.id, Notice("alarm", caller.name, about, key=f"{minutes} {about}"))
     if state.org.tripwire == "revoke" and caller.type == "service" and caller.token_id:
         await end_tokens(vault, state.org.id, caller.token_id)

@@ -47,6 +47,7 @@ from keyhole.vault.logins import answer_stranger, log_in
 from keyhole.vault.meters import Meters
 from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import AUTH, Mount, Mounts
+from keyhole.vault.notices import Notices
 from keyhole.vault.orgs import NO_ORG, Orgs
 from keyhole.vault.quotas import Quotas
 from keyhole.vault.recording import given_out, intent_of, refusal_of
@@ -103,6 +104,7 @@ class Vault:
         self.strangers = Strangers(clock, journal, root_org)
         self.leases = Leases(self.storage, self.tokens)
         self.sources = Sources(self)
+        self.notices = Notices(self)
         self.expiry = Expiry(self)
         self.devices = Devices(self)
         self.quotas = Quotas(self)
@@ -238,6 +240,7 @@ class Vault:
             context.net = self.net
         context.passwords = partial(self.passwords, state.org.id)
         context.lend = partial(self.sources.lend, state, caller)
+        context.notices = self.notices.of(state.org.id)
         return context
 
     async def unmount_all(self) -> None:

@@ -13,6 +13,7 @@ from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Engine, Field, Route
 from keyhole.engines.kv import v1, versions
 from keyhole.engines.kv.document import CONFIG, exists
+from keyhole.engines.kv.ending import all_ends, tell_of_end
 from keyhole.engines.kv.metadata import (
     DESCRIPTIVE,
     TYPES,
@@ -34,8 +35,9 @@ _METADATA_FIELDS = (
     Field("type", f"one of {', '.join(TYPES)}", "string"),
     Field("owner", "who is to be asked about it", "string"),
     Field("tags", "list of texts", "list"),
-    Field("expires_at", "RFC 3339 time after which it is not given out any more", "string"),
+    Field("expires_at", "RFC 3339 or seconds since the epoch: after that it is not given out any more"),
     Field("expires_in", "the same as a duration from now", "duration"),
+    Field("rotate_every", "a new value is due this long after the last one; 0 for never", "duration"),
 )
 _DATA_FIELDS = (
     Field("data", "map of fields to values", "map"),
@@ -105,6 +107,8 @@ ENGINE = Engine(
         Route("{path...}", dict.fromkeys(_EVERY, versions.unversioned), help="Not versioned."),
     ),
     lend=versions.lend,
+    due=tell_of_end,
+    ends=all_ends,
     upgrade=from_v1,
     options={"version": "2"},
 )

@@ -10,7 +10,8 @@ from typing import Any
 from keyhole.core.errors import Expired, NotFound
 from keyhole.core.path import parse_path
 from keyhole.core.times import format_time
-from keyhole.engines import Context
+from keyhole.engines import Context, Writing
+from keyhole.engines.kv import lifetime
 
 DEFAULT_VERSIONS = 10
 CONFIG = "config"
@@ -22,6 +23,7 @@ class Document:
     """Metadata of a secret and the data of its current version, as stored.
 
     One that was never stored, or was deleted, has the revision 0 or that of its tombstone and ``stored`` false.
+    ``rotated`` is when the value last became another one, ``told`` names the notices of its end that were given.
     """
 
     created: float
@@ -36,6 +38,9 @@ class Document:
     owner: str = ""
     tags: list[str] = field(default_factory=list)
     expires: float = 0.0
+    rotate_every: int = 0
+    rotated: float = 0.0
+    told: list[str] = field(default_factory=list)
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: Any = None
     revision: int = 0
@@ -65,9 +70,24 @@ class Document:
         """Raises ``Expired`` once the secret has passed its date."""
         _require_unexpired(self.expires, name, now)
 
+    @property
+    def renewed(self) -> float:
+        """When the value was last another one, seconds since the epoch."""
+        if self.rotated or not self.current:
+            return self.rotated or self.created
+        return float(self.versions[str(self.current)]["created"])
+
+    async def writing(self, context: Context, name: str) -> Writing:
+        """What stores it where it was read, due when somebody is to be told of its end."""
+        due = None
+        if (self.expires or self.rotate_every) and self.current and not self.gone(self.current, context.now):
+            ends = lifetime.ends_of(self.expires, self.rotate_every, self.renewed)
+            due = lifetime.next_time(ends, await context.notices.days(), self.told, context.now)
+        return (f"k/{name}", self.encode(), self.revision, due)
+
     async def save(self, context: Context, name: str) -> None:
         """Write it where it was read. Raises ``Conflict`` when somebody else wrote meanwhile."""
-        await context.storage.change([(f"k/{name}", self.encode(), self.revision)])
+        await context.storage.change([await self.writing(context, name)])
 
 
 async def load(context: Context, name: str) -> Document:

@@ -17,11 +17,13 @@ from keyhole.engines.kv.document import CONFIG, Document, decode, go_duration, l
 from keyhole.engines.kv.patching import merge
 
 TYPES = ("api-key", "oauth-token", "password", "certificate", "connection-string", "ssh-key", "backup", "custom")
-DESCRIPTIVE = ("type", "owner", "tags", "expires_at", "expires_in")
+DESCRIPTIVE = ("type", "owner", "tags", "expires_at", "expires_in", "rotate_every")
 """What a write of a value may say of it besides; the rest of the metadata governs versions and has its own path."""
 _LABELS = 64
 _TAGS = 64
 _MOST_VERSIONS = 10_000
+_SHORTEST = 3600
+_LATEST = 253_402_300_800  # the year 10000, which RFC 3339 cannot write
 _UNSET: dict[str, Any] = {
     "max_versions": 0,
     "cas_required": False,
@@ -30,6 +32,7 @@ _UNSET: dict[str, Any] = {
     "owner": "",
     "tags": [],
     "expires_at": "",
+    "rotate_every": 0,
 }
 _VERSION_KEYS = ("created_time", "deletion_time", "destroyed")
 
@@ -57,6 +60,8 @@ def _describe(document: Document) -> dict[str, Any]:
         "owner": document.owner,
         "tags": document.tags,
         "expires_at": format_time(document.expires) if document.expires else None,
+        "rotate_every": document.rotate_every,
+        "rotated_at": format_time(document.renewed) if document.current else None,
         "fields": sorted(document.data) if isinstance(document.data, dict) else [],
     }
 
@@ -102,9 +107,20 @@ def apply(document: Document, data: Mapping[str, Any], context: Context) -> None
     if "tags" in data:
         document.tags = _tags(data["tags"])
     if "expires_at" in data:
-        document.expires = parse_time(data["expires_at"]) if data["expires_at"] else 0.0
+        document.expires = _moment(data["expires_at"]) if data["expires_at"] else 0.0
     if data.get("expires_in"):
         document.expires = context.now + parse_duration(data["expires_in"], name="expires_in")
+    if "rotate_every" in data:
+        document.rotate_every = parse_duration(data["rotate_every"] or 0, name="rotate_every")
+        if 0 < document.rotate_every < _SHORTEST:
+            raise InvalidRequest("rotate_every is an hour or more", "write like 30d")
+
+
+def _moment(value: Any) -> float:
+    """Seconds since the epoch, from a number of them or from RFC 3339. Raises ``InvalidRequest``."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LATEST:
+        return float(value)
+    return parse_time(value)
 
 
 def _tags(value: Any) -> list[str]:

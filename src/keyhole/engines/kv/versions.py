@@ -16,7 +16,7 @@ from keyhole.core.numbers import parse_count
 from keyhole.core.path import parse_path
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
-from keyhole.engines import Call, Context
+from keyhole.engines import Call, Context, Writing
 from keyhole.engines.kv.document import (
     DEFAULT_VERSIONS,
     Document,
@@ -74,11 +74,18 @@ def _check_write(options: Mapping[str, Any], document: Document, settings: Mappi
         raise InvalidRequest("check-and-set parameter did not match the current version", f"it is {document.current}")
 
 
+def _apply(document: Document, options: Mapping[str, Any], context: Context) -> None:
+    """Take what is said of a new value. A date that has passed was the old one's."""
+    if document.expires and document.expires <= context.now:
+        document.expires = 0.0
+    apply(document, options, context)
+
+
 async def _store_version(
     context: Context, name: str, document: Document, data: Any, settings: Mapping[str, Any]
 ) -> Reply:
     """Write ``data`` as the next version; raises ``Conflict`` when somebody else wrote meanwhile."""
-    writes: list[tuple[str, bytes, int]] = []
+    writes: list[Writing] = []
     deletes: list[tuple[str, int]] = []
     keep = document.max_versions or settings["max_versions"] or DEFAULT_VERSIONS
     if keep > 1 and not document.versions.get(str(document.current), {"destroyed": True})["destroyed"]:
@@ -87,6 +94,8 @@ async def _store_version(
         writes.append((path, json.dumps(document.data).encode(), item.revision))
     document.current += 1
     document.updated = context.now
+    if data != document.data:
+        document.rotated = context.now
     document.data = data
     # The shorter of both, as in Vault: who owns the engine bounds how long a value may stay.
     after = min(filter(None, (document.delete_after, settings["delete_version_after"])), default=0)
@@ -98,7 +107,7 @@ async def _store_version(
         item = await context.storage.get_one(f"v/{number}/{name}")
         if item.data is not None:
             deletes.append((f"v/{number}/{name}", item.revision))
-    writes.append((f"k/{name}", document.encode(), document.revision))
+    writes.append(await document.writing(context, name))
     await context.storage.change(writes, deletes)
     return Reply(document.describe(document.current))
 
@@ -117,7 +126,7 @@ async def write(context: Context, call: Call) -> Reply:
     call.require_new(stored=document.stored)
     settings = await load_settings(context)
     _check_write(options, document, settings)
-    apply(document, options, context)
+    _apply(document, options, context)
     return await _store_version(context, name, document, data, settings)
 
 
@@ -131,7 +140,7 @@ async def patch(context: Context, call: Call) -> Reply:
         return Reply(document.describe(document.current), found=False)
     settings = await load_settings(context)
     _check_write(options, document, settings)
-    apply(document, options, context)
+    _apply(document, options, context)
     return await _store_version(context, name, document, merge(document.data, changes), settings)
 
 
@@ -235,7 +244,7 @@ async def destroy(context: Context, call: Call) -> None:
             if item.data is not None:
                 deletes.append((f"v/{number}/{name}", item.revision))
     if document.stored:
-        await context.storage.change([(f"k/{name}", document.encode(), document.revision)], deletes)
+        await context.storage.change([await document.writing(context, name)], deletes)
 
 
 async def delete_all(context: Context, call: Call) -> None:

@@ -26,6 +26,7 @@ _SYSTEM = (
     "devices",
     "orgs",
     "honey",
+    "notices",
     "capabilities",
     "leases",
     "mounts",

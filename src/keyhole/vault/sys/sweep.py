@@ -14,6 +14,7 @@ from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import HANDOVER, SYSTEM
 from keyhole.vault.leases import MOUNT as LEASES
 from keyhole.vault.mount_table import MOUNT as MOUNTS
+from keyhole.vault.notices import MOUNT as NOTICES
 from keyhole.vault.orgs import MOUNT as ORGS
 from keyhole.vault.storage import Change, Storage
 from keyhole.vault.sys.chores import Chore, Chores
@@ -67,6 +68,8 @@ class Sweeper:
                 elif mount == TOKENS:
                     path = vault.storage(org_id, TOKENS).path(key)
                     ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
+                elif mount == NOTICES:
+                    stuck += not await vault.notices.take(org_id, vault.storage(org_id, NOTICES).path(key))
                 elif mount in _PASSING:
                     await _remove(vault.storage(org_id, mount), key)
                 else:
