@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,8 @@ class GuessLimits:
         burst: failures of one address at once; then its logins are refused, also good ones.
         rate: failures a second that are forgiven it.
         kept: names and addresses that are kept; the one that failed least lately is forgotten first.
-        waiting: proofs that may wait for their turn.
+        waiting: proofs of one org that may wait for their turn.
+        waiting_all: proofs of all orgs that may.
     """
 
     threshold: int = 5
@@ -38,6 +39,54 @@ class GuessLimits:
     rate: float = 0.5
     kept: int = 16_384
     waiting: int = 32
+    waiting_all: int = 128
+
+
+class Turns:
+    """One at a time, so that memory stays bounded; orgs take turns, so that a flood at one is no wait for another."""
+
+    def __init__(self, limits: GuessLimits) -> None:
+        self._limits = limits
+        self._taken = False
+        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    async def take(self, org: str) -> None:
+        """Wait for a turn. Raises ``RateLimited`` when too many wait."""
+        if not self._taken:
+            self._taken = True
+            return
+        queue = self._queues.get(org, ())
+        if len(queue) >= self._limits.waiting or sum(map(len, self._queues.values())) >= self._limits.waiting_all:
+            raise RateLimited("too many logins wait for their turn", "try again in a few seconds")
+        turn = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(org, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._leave(org, turn)
+            else:  # it had just been given
+                self.give()
+            raise
+
+    def give(self) -> None:
+        """The turn of whoever had it has ended; the next org's first gets it."""
+        while self._queues:
+            org, queue = self._queues.popitem(last=False)
+            turn = queue.popleft()
+            if queue:
+                self._queues[org] = queue  # behind all others
+            if not turn.done():  # whoever waited may just have gone
+                turn.set_result(None)
+                return
+        self._taken = False
+
+    def _leave(self, org: str, turn: asyncio.Future[None]) -> None:
+        queue = self._queues.get(org)
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            if not queue:
+                del self._queues[org]
 
 
 class Guesses:
@@ -51,23 +100,16 @@ class Guesses:
         self.limits = limits or GuessLimits()
         self._names: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
         self._addresses: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._one = asyncio.Lock()
-        self._waiting = 0
+        self._turns = Turns(self.limits)
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """One costly proof at a time, so that memory stays bounded. Raises ``RateLimited`` when too many wait."""
-        if self._waiting >= self.limits.waiting:
-            raise RateLimited("too many logins wait for their turn", "try again in a few seconds")
-        self._waiting += 1
-        try:
-            await self._one.acquire()
-        finally:
-            self._waiting -= 1
+    async def turn(self, org: str) -> AsyncIterator[None]:
+        """One costly proof at a time. Raises ``RateLimited`` when too many of this org wait, or of all orgs."""
+        await self._turns.take(org)
         try:
             yield
         finally:
-            self._one.release()
+            self._turns.give()
 
     def check_address(self, remote: str, now: float) -> None:
         """Raises ``RateLimited`` for an address that has failed too often; without one it is this process itself."""

@@ -53,12 +53,12 @@ class _Method:
         after = settings.merge(settings.TOKEN, call.data, before)
         settings.require_grantable(context.caller, call.path, before, after)
         if not before or call.data.get("password") is not None:
-            after |= await self.hashed(call.data)
+            after |= await self.hashed(context, call.data)
         await context.storage.change([(_path(name), json.dumps(after).encode(), item.revision)])
         if "password" in call.data:
             self.guesses.forgive(_place(context), name)
 
-    async def hashed(self, data: Mapping[str, Any]) -> dict[str, str]:
+    async def hashed(self, context: Context, data: Mapping[str, Any]) -> dict[str, str]:
         """What is stored of a new password."""
         if data.get("password_hash") is not None:
             raise InvalidRequest("password_hash is not taken", "send the password; it is kept as Argon2id")
@@ -68,7 +68,7 @@ class _Method:
         if len(password) > _LONGEST:
             raise InvalidRequest(f"a password has at most {_LONGEST} characters")
         salt = os.urandom(kdf.SALT_SIZE)
-        async with self.guesses.turn():
+        async with self.guesses.turn(context.caller.org):
             digest = await self.stretch(password, salt, kdf.DEFAULT)
         return {"salt": salt.hex(), "hash": digest.hex(), "profile": kdf.DEFAULT.name}
 
@@ -107,7 +107,7 @@ class _Method:
         place = _place(context)
         self.guesses.check_address(call.remote, context.now)
         self.guesses.check_name(place, name, context.now)
-        async with self.guesses.turn():
+        async with self.guesses.turn(context.caller.org):
             self.guesses.check_name(place, name, context.now)  # others may have failed while this one waited
             user = await self.prove(context, name, password)
             if user is None:
