@@ -49,19 +49,27 @@ class World:
         await self.vault.node.sweep()
 
 
-def with_database(scenario, **options):
-    """Run ``scenario(world)`` with a connection ``pg`` and a role ``r``."""
+def with_world(scenario, **options):
+    """Run ``scenario(world)`` with a mount ``database`` that knows no database yet."""
     clock = FrozenClock()
 
     async def wrapped(vault):
         from keyhole.net.ask import Asker
 
         vault.vault.net = Asker()
-        world = World(vault, clock)
         await mount(vault, "database", "database")
+        await scenario(World(vault, clock))
+
+    play(wrapped, clock=clock, **options)
+
+
+def with_database(scenario, **options):
+    """Run ``scenario(world)`` with a connection ``pg`` and a role ``r``."""
+
+    async def wrapped(world):
         await world.config()
         await world.role(default_ttl="1h", max_ttl="2h")
         await scenario(world)
 
     database_server.reset_root()
-    return play(wrapped, clock=clock, **options)
+    with_world(wrapped, **options)

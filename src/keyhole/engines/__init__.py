@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 MEMBERS = ("cubbyhole", "database", "external", "kv", "pki", "services", "ssh", "totp", "transit")
 DATABASES = {  # kinds, each with its module of the engine ``database``
     "mariadb-database-plugin": "mysql",
+    "mongodb-database-plugin": "mongodb",
     "mysql-database-plugin": "mysql",
     "postgresql-database-plugin": "postgresql",
 }

@@ -29,7 +29,7 @@ def make(_options: Mapping[str, str]) -> Engine:
 
 
 def _routes(known: Connections, users: Users) -> tuple[Route, ...]:
-    about = (*connections.SETTINGS, *connections.DETAILS, connections.PASSWORD, connections.VERIFY)
+    about = (*connections.SETTINGS, *connections.DETAILS, *connections.SECRETS, connections.VERIFY)
     return (
         Route("config", {Operation.LIST: connections.list_names}, help="Names of the connections."),
         Route(
@@ -39,6 +39,9 @@ def _routes(known: Connections, users: Users) -> tuple[Route, ...]:
             help="A database, and how to log in to it.",
         ),
         Route("reset/{name}", {Operation.CREATE: known.reset}, help="Lets go of the sessions with a database."),
+        Route(
+            "reload/{name}", {Operation.CREATE: known.reload}, help="Lets go of the sessions with a kind of databases."
+        ),
         Route(
             "rotate-root/{name}",
             {Operation.CREATE: Root(known).rotate},

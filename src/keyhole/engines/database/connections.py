@@ -33,6 +33,7 @@ from keyhole.engines.database import plugins
 from keyhole.engines.database.names import check_template, new_password
 from keyhole.engines.database.pool import Pool
 from keyhole.engines.database.statements import parse_statements
+from keyhole.engines.database.tls import context_of
 from keyhole.engines.outside import is_trusted
 from keyhole.engines.settings import Setting
 
@@ -68,6 +69,11 @@ DETAILS = (
     Setting("max_idle_connections", _idle, 0, "taken for Vault's clients: none is kept idle", "integer"),
     Setting("max_connection_lifetime", _seconds, "0s", "taken for Vault's clients: none is kept idle", "duration"),
     Setting("username_template", parse_text, "", "of the names of users that are made", "string"),
+    Setting("tls_ca", parse_text, "", "certificates in PEM that prove the server, instead of the system's", "string"),
+    Setting("tls_certificate", parse_text, "", "a client certificate in PEM, whose key is private_key", "string"),
+    Setting("tls_server_name", parse_text, "", "for MySQL: the name in the server's certificate", "string"),
+    Setting("tls_skip_verify", parse_switch, default=False, help="for MySQL: trust whoever answers", type="boolean"),
+    Setting("write_concern", parse_text, "", "for MongoDB: JSON of wmode or w, wtimeout and j", "string"),
     Setting("password_authentication", _authentication, "password", "password, or scram-sha-256", "string"),
     Setting("disable_escaping", parse_switch, default=False, help="taken for Vault's clients", type="boolean"),
 )
@@ -78,7 +84,11 @@ SETTINGS = (
     Setting("root_rotation_statements", parse_statements, [], "statements that change our own password", "list"),
 )
 VERIFY = Setting("verify_connection", parse_switch, default=True, help="log in before it counts", type="boolean")
-PASSWORD = Setting("password", parse_text, "", "with which Keyhole logs in", "string")
+SECRETS = (
+    Setting("password", parse_text, "", "with which Keyhole logs in", "string"),
+    Setting("tls_certificate_key", parse_text, "", "a client certificate with its key, in PEM", "string"),
+    Setting("private_key", parse_text, "", "the key of tls_certificate, in PEM", "string"),
+)
 
 
 @dataclass(slots=True)
@@ -119,8 +129,14 @@ class Connection:
 
     async def log_in(self, dialled: plugins.Dialled, which: str) -> plugins.Session:
         """Log in with one of the two passwords: ``password`` or ``pending``. Raises ``TargetFailed``."""
-        login = plugins.Login(self.details.get("username", ""), self.data[which])
-        return await self.plugin.connect(self.details, login, dialled)
+        return await self.plugin.connect(self.details, self.login(which), dialled)
+
+    def login(self, which: str = "password") -> plugins.Login:
+        """As whom we log in, and by which proof."""
+        chain = self.data.get("tls_certificate_key", "")
+        if not chain and self.data.get("private_key"):
+            chain = f"{self.details.get('tls_certificate', '')}\n{self.data['private_key']}"
+        return plugins.Login(self.details.get("username", ""), self.data[which], chain)
 
     def shown(self) -> dict[str, Any]:
         """What a reader sees."""
@@ -209,6 +225,8 @@ class Connections:
         if data["password_policy"]:
             await context.passwords(data["password_policy"])
         places = connection.plugin.addresses(connection.details)
+        if connection.details.get("tls_ca") or connection.login().chain:
+            context_of(connection.details, connection.login())
         self._require_password(connection, before, call)
         data["allow"] = [place.host for place in places if not place.is_local] if is_trusted(context, call) else []
         data["sockets"] = is_trusted(context, call)
@@ -262,10 +280,22 @@ class Connections:
         """Let go of what is open; the next one who needs a session logs in anew."""
         self._pools.pop((await self.load(context, read_name(call))).name, None)
 
+    async def reload(self, context: Context, call: Call) -> Reply:
+        """``reset`` for every connection of a plugin."""
+        plugin = call.params["name"]
+        plugins.load(plugin)
+        names = await context.storage.list("c")
+        items = await context.storage.get(*(f"c/{name}" for name in names))
+        pairs = zip(names, items, strict=True)
+        mine = [name for name, item in pairs if item.data and json.loads(item.data)["plugin_name"] == plugin]
+        for name in mine:
+            self._pools.pop(name, None)
+        return Reply({"connections": mine, "count": len(mine)})
+
 
 _EMPTY: Mapping[str, Any] = {
     "details": {},
-    "password": "",
+    **{secret.name: "" for secret in SECRETS},
     "pending": "",
     "rotating": 0.0,
     **{setting.name: setting.default for setting in SETTINGS},
@@ -281,8 +311,11 @@ def _merged(before: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any
     for setting in SETTINGS:
         if sent.get(setting.name) is not None:
             data[setting.name] = setting.parse(sent[setting.name], setting.name)
+    for secret in SECRETS:
+        if sent.get(secret.name) is not None:
+            data[secret.name] = secret.parse(sent[secret.name], secret.name)
     if sent.get("password") is not None:
-        data |= {"password": parse_text(sent["password"], "password"), "pending": ""}
+        data["pending"] = ""
     return data
 
 

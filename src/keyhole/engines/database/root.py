@@ -9,7 +9,7 @@ from keyhole.core.errors import Conflict, InvalidRequest
 from keyhole.engines import Call, Context
 from keyhole.engines.database.connections import Connections, password_for, read_name
 from keyhole.engines.database.names import safe
-from keyhole.engines.database.statements import fill, take_apart
+from keyhole.engines.database.statements import fill
 
 _CLAIM = 60.0  # seconds for which nobody else replaces it; longer than it can take
 
@@ -43,9 +43,9 @@ class Root:
         begun = {**connection.data, "pending": new, "rotating": context.now}
         path = f"c/{connection.name}"
         text = connection.plugin.password_text(connection.details, username, new)
-        own = connection.data["root_rotation_statements"] or connection.plugin.PASSWORD
+        own = connection.data["root_rotation_statements"]
+        statements = connection.plugin.statements("root", own, connection.details)
         values = {"name": username, "username": username, "password": text}
-        statements = take_apart(own, backslash=connection.plugin.BACKSLASH)
         async with self._connections.fresh(context, connection) as session:
             await context.storage.change([(path, json.dumps(begun).encode(), connection.revision)])
             await session.run([fill(each, values) for each in statements], new, text)

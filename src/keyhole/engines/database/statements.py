@@ -50,7 +50,12 @@ def take_apart(texts: Sequence[str], *, backslash: bool = False) -> list[str]:
         texts: as ``parse_statements`` gives them.
         backslash: it escapes in quotes, as in MySQL.
     """
-    return [part for text in texts for whole in _opened(text) for part in _split(whole, backslash=backslash)]
+    return [part for whole in open_texts(texts) for part in _split(whole, backslash=backslash)]
+
+
+def open_texts(texts: Sequence[str]) -> list[str]:
+    """Texts as ``parse_statements`` gives them, of base64 what is inside, of JSON lists their items."""
+    return [whole for text in texts for whole in _opened(text)]
 
 
 def fill(statement: str, values: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ from keyhole.engines.database.connections import Connections, names_or_404, pass
 from keyhole.engines.database.names import safe
 from keyhole.engines.database.plugins import Unsure
 from keyhole.engines.database.roles import credential
-from keyhole.engines.database.statements import fill, parse_statements, take_apart
+from keyhole.engines.database.statements import fill, parse_statements
 from keyhole.engines.database.users import require_allowed
 from keyhole.engines.settings import Setting, read, seconds
 
@@ -165,8 +165,8 @@ class StaticRoles:
             require_allowed(connection, name)
             text = connection.plugin.password_text(connection.details, role["username"], pending)
             values = {"name": role["username"], "username": role["username"], "password": text}
-            own = role["rotation_statements"] or connection.plugin.PASSWORD
-            statements = take_apart(own, backslash=connection.plugin.BACKSLASH)
+            own = role["rotation_statements"]
+            statements = connection.plugin.statements("password", own, connection.details)
             async with self._connections.session(context, connection) as session:
                 await session.run([fill(each, values) for each in statements], pending, text)
         except KeyholeError as error:

@@ -20,10 +20,9 @@ from keyhole.engines import Call, Context
 from keyhole.engines.database import roles
 from keyhole.engines.database.connections import Connection, Connections, password_for
 from keyhole.engines.database.names import name_of
-from keyhole.engines.database.statements import fill, take_apart
+from keyhole.engines.database.statements import fill
 
 _GRACE = 5  # seconds that the database lets a user live beyond its lease, as Vault
-_KEPT = ("revocation_statements", "renew_statements")
 
 
 class NotAllowed(PolicyDenied):
@@ -50,8 +49,9 @@ class Users:
             raise InvalidRequest(f"unknown role: {name[:64]}", "see LIST roles")
         connection = await self._connections.load(context, role["db_name"])
         require_allowed(connection, name)
-        backslash = connection.plugin.BACKSLASH
-        statements = take_apart(role["creation_statements"], backslash=backslash)
+        plugin, details = connection.plugin, connection.details
+        statements = plugin.statements("creation", role["creation_statements"], details)
+        rollback = plugin.statements("rollback", role["rollback_statements"], details)
         if not statements:
             raise InvalidRequest("empty creation statements", "send creation_statements to the role")
         internal = {
@@ -59,16 +59,16 @@ class Users:
             "display": context.caller.display or context.caller.name.replace("/", "-"),
             "role": name,
             "template": connection.template,
-            **{each: role[each] for each in _KEPT},
+            "revocation_statements": plugin.kept(role),
+            "renew_statements": role["renew_statements"],
         }
         password = await password_for(context, connection)
         lease = await context.leases.begin(
             ttl=role["default_ttl"], max_ttl=role["max_ttl"], internal=internal, target=connection.name
         )
         username = _name(lease)
-        text = connection.plugin.password_text(connection.details, username, password)
+        text = plugin.password_text(details, username, password)
         values = {**_values(username, lease.expires), "password": text}
-        rollback = take_apart(role["rollback_statements"], backslash=backslash)
         async with self._connections.session(context, connection) as session:
             try:
                 await session.run([fill(each, values) for each in statements], password, text, user=username)
@@ -82,7 +82,7 @@ class Users:
         """Take the user of a lease back. One that is gone already is taken back. Raises ``TargetFailed``."""
         connection = await self._connections.load(context, lease.internal["db_name"])
         username, plugin = _name(lease), connection.plugin
-        own = take_apart(lease.internal["revocation_statements"], backslash=plugin.BACKSLASH)
+        own = plugin.statements("revocation", lease.internal["revocation_statements"], connection.details)
         async with self._connections.session(context, connection) as session:
             if own and not await plugin.knows(session, username):
                 return
@@ -122,8 +122,8 @@ class Users:
     async def renew(self, context: Context, lease: Lease, _ttl: int) -> None:
         """Let the user of a lease live until its new end. Raises ``TargetFailed``."""
         connection = await self._connections.load(context, lease.internal["db_name"])
-        own = lease.internal["renew_statements"] or connection.plugin.RENEWAL
-        statements = take_apart(own, backslash=connection.plugin.BACKSLASH)
+        own = lease.internal["renew_statements"]
+        statements = connection.plugin.statements("renewal", own, connection.details)
         if statements:
             values = _values(_name(lease), lease.expires)
             async with self._connections.session(context, connection) as session:

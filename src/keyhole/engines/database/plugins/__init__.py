@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from keyhole.core.errors import InvalidRequest, TargetFailed
 from keyhole.engines import DATABASES
@@ -29,10 +29,21 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """As whom to log in."""
+    """As whom to log in.
+
+    Attributes:
+        username: a name.
+        password: its password.
+        chain: a client certificate with its issuers and its key, as PEM; empty for none.
+    """
 
     username: str
     password: str = field(repr=False)
+    chain: str = field(default="", repr=False)
+
+
+Kind = Literal["creation", "rollback", "revocation", "renewal", "password", "root"]
+"""What statements are for; ``root`` is our own password."""
 
 
 Dialled = Sequence[tuple[Address, str]]
@@ -71,15 +82,9 @@ class Plugin(Protocol):
 
     Attributes:
         TEMPLATE: of user names, where the connection has none.
-        BACKSLASH: it escapes in quotes.
-        RENEWAL: statements where a role has none.
-        PASSWORD: statements that set another password.
     """
 
     TEMPLATE: str
-    BACKSLASH: bool
-    RENEWAL: tuple[str, ...]
-    PASSWORD: tuple[str, ...]
 
     def addresses(self, details: Mapping[str, Any]) -> list[Address]:
         """Where the settings of a connection lead. Raises ``InvalidRequest`` for settings that are not allowed."""
@@ -98,6 +103,16 @@ class Plugin(Protocol):
             Refused: it does not know this login.
             TargetFailed: it cannot be reached.
         """
+
+    def statements(self, kind: Kind, texts: Sequence[str], details: Mapping[str, Any]) -> list[str]:
+        """Statements of a role, each alone and with its places open, or the database's own where there are none.
+
+        Raises:
+            InvalidRequest: they cannot be read.
+        """
+
+    def kept(self, role: Mapping[str, Any]) -> list[str]:
+        """What a lease keeps as ``revocation_statements``, so that the role may be gone. Raises ``InvalidRequest``."""
 
     def password_text(self, details: Mapping[str, Any], username: str, password: str) -> str:
         """What statements are given as the password: itself, or what the database keeps of it."""

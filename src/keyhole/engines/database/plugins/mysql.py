@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 from keyhole.core.errors import InvalidRequest, TargetFailed
 from keyhole.core.host import parse_authority
 from keyhole.engines.database.hiding import hidden
-from keyhole.engines.database.plugins import Address, Dialled, Login, Refused, Unsure
+from keyhole.engines.database.plugins import Address, Dialled, Kind, Login, Refused, Unsure
+from keyhole.engines.database.statements import take_apart
+from keyhole.engines.database.tls import context_of
 
 try:
     import pymysql
@@ -32,9 +34,7 @@ TEMPLATE = (
     '{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 10) (.RoleName | truncate 10) (random 20) (unix_time)'
     " | truncate 32 }}"
 )
-BACKSLASH = True
-RENEWAL = ()
-PASSWORD = ("ALTER USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'",)
+_PASSWORD = ("ALTER USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'",)
 
 _CONNECT = 5.0
 _ANSWER = 20
@@ -144,16 +144,17 @@ async def connect(details: Mapping[str, Any], login: Login, dialled: Dialled) ->
     def fill(text: str) -> str:
         return text.replace("{{username}}", login.username).replace("{{password}}", login.password)
 
+    tls = _context(parts["tls"], details, login)
     connection = pymysql.Connection(
-        host=dialled[0][0].host,
+        host=details.get("tls_server_name") or dialled[0][0].host,
         user=fill(parts["user"]),
         password=fill(parts["password"]),
         database=parts["database"] or None,
         read_timeout=_ANSWER,
         write_timeout=_ANSWER,
         charset="utf8mb4",
-        ssl=_context(parts["tls"]),
-        ssl_disabled=parts["tls"] in {"", "false"},
+        ssl=tls,
+        ssl_disabled=tls is None,
         auth_plugin_map=_CLEAR,
         defer_connect=True,
     )
@@ -172,13 +173,10 @@ async def connect(details: Mapping[str, Any], login: Login, dialled: Dialled) ->
     return session
 
 
-def _context(mode: str) -> ssl.SSLContext | None:
-    if mode in {"", "false"}:
+def _context(mode: str, details: Mapping[str, Any], login: Login) -> ssl.SSLContext | None:
+    if mode in {"", "false"} and not details.get("tls_ca") and not login.chain:
         return None
-    context = ssl.create_default_context()
-    if mode == "skip-verify":
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
+    return context_of(details, login, verify=mode != "skip-verify" and not details.get("tls_skip_verify"))
 
 
 def _dial(dialled: Dialled) -> socket.socket:
@@ -197,6 +195,16 @@ def _dial(dialled: Dialled) -> socket.socket:
             continue
         return sock
     raise MySQLError(0, "the database cannot be reached")
+
+
+def statements(kind: Kind, texts: Sequence[str], _details: Mapping[str, Any]) -> list[str]:
+    """Statements of SQL."""
+    return take_apart(texts or (_PASSWORD if kind in {"password", "root"} else ()), backslash=True)
+
+
+def kept(role: Mapping[str, Any]) -> list[str]:
+    """The role's own."""
+    return list(role["revocation_statements"])
 
 
 def password_text(_details: Mapping[str, Any], _username: str, password: str) -> str:

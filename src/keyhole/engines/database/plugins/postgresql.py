@@ -14,7 +14,9 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest, TargetFailed
 from keyhole.core.host import parse_host
 from keyhole.engines.database.hiding import hidden
-from keyhole.engines.database.plugins import Address, Dialled, Login, Refused, Unsure
+from keyhole.engines.database.plugins import Address, Dialled, Kind, Login, Refused, Unsure
+from keyhole.engines.database.statements import take_apart
+from keyhole.engines.database.tls import Unnamed, split_chain
 
 try:
     import psycopg
@@ -29,9 +31,12 @@ TEMPLATE = (
     '{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time)'
     " | truncate 63 }}"
 )
-BACKSLASH = False
-RENEWAL = ("ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}'",)
-PASSWORD = ("ALTER ROLE \"{{name}}\" WITH PASSWORD '{{password}}'",)
+_PASSWORD = ("ALTER ROLE \"{{name}}\" WITH PASSWORD '{{password}}'",)
+_OWN: Mapping[Kind, tuple[str, ...]] = {
+    "renewal": ("ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}'",),
+    "password": _PASSWORD,
+    "root": _PASSWORD,
+}
 
 _CONNECT_SECONDS = 5
 _STATEMENT = "20s"
@@ -63,7 +68,7 @@ def _parameters(details: Mapping[str, Any]) -> dict[str, str]:
     if unknown := sorted(given.keys() - _KNOWN):
         raise InvalidRequest(f"connection_url has parameters that are not used here: {', '.join(unknown)}")
     if given.get("sslrootcert", "system") != "system":
-        raise InvalidRequest("connection_url names a file of the server", "sslrootcert is system, or left out")
+        raise InvalidRequest("connection_url names a file of the server", "send the certificates as tls_ca")
     return given
 
 
@@ -89,8 +94,9 @@ def addresses(details: Mapping[str, Any]) -> list[Address]:
 class PostgresSession:
     """One connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, files: Unnamed) -> None:
         self.connection = connection
+        self._files = files
 
     async def run(self, statements: Sequence[str], *secret: str, user: str = "") -> None:
         """Run statements in one transaction."""
@@ -108,10 +114,31 @@ class PostgresSession:
     async def close(self) -> None:
         """Let it go."""
         await self.connection.close()
+        self._files.close()
 
 
 async def connect(details: Mapping[str, Any], login: Login, dialled: Dialled) -> PostgresSession:
     """Log in."""
+    files = Unnamed()
+    try:
+        return PostgresSession(await _log_in(details, login, dialled, files), files)
+    except BaseException:
+        files.close()
+        raise
+
+
+def _proof(details: Mapping[str, Any], login: Login, files: Unnamed) -> dict[str, str]:
+    """What libpq proves the server by, and us to it."""
+    found: dict[str, str] = {}
+    if details.get("tls_ca"):
+        found |= {"sslmode": "verify-full", "sslrootcert": files.path(details["tls_ca"])}
+    if login.chain:
+        certificates, key = split_chain(login.chain)
+        found |= {"sslcert": files.path(certificates), "sslkey": files.path(key)}
+    return found
+
+
+async def _log_in(details: Mapping[str, Any], login: Login, dialled: Dialled, files: Unnamed) -> Connection:
     given = _parameters(details)
     for key, value in given.items():
         given[key] = value.replace("{{username}}", login.username).replace("{{password}}", login.password)
@@ -131,11 +158,12 @@ async def connect(details: Mapping[str, Any], login: Login, dialled: Dialled) ->
         "passfile": _NOWHERE,
         "sslcert": _NOWHERE,
         "sslkey": _NOWHERE,
+        **_proof(details, login, files),
         "tcp_user_timeout": "10000",
         "options": f"-c statement_timeout={_STATEMENT} -c idle_in_transaction_session_timeout={_STATEMENT}",
     }
     try:
-        connection = await psycopg.AsyncConnection.connect(
+        return await psycopg.AsyncConnection.connect(
             **{**defaults, **given},  # type: ignore[arg-type]  # the names of libpq's own parameters, all of them texts
             autocommit=True,
         )
@@ -143,7 +171,16 @@ async def connect(details: Mapping[str, Any], login: Login, dialled: Dialled) ->
         text = hidden(_words(error), [login.password])
         kind = Refused if error.sqlstate in _REFUSED or "authentication failed" in text else TargetFailed
         raise kind(text, "check the connection: POST config/NAME") from None
-    return PostgresSession(connection)
+
+
+def statements(kind: Kind, texts: Sequence[str], _details: Mapping[str, Any]) -> list[str]:
+    """Statements of SQL."""
+    return take_apart(texts or _OWN.get(kind, ()))
+
+
+def kept(role: Mapping[str, Any]) -> list[str]:
+    """The role's own."""
+    return list(role["revocation_statements"])
 
 
 def password_text(details: Mapping[str, Any], username: str, password: str) -> str:
