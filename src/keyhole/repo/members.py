@@ -1,0 +1,189 @@
+"""Who may open and change a repo vault: numbered documents, each signed by somebody whom the one before lets sign it.
+
+``.agent-vault/.x/members/000001.json`` was made with the vault; the highest number counts. Whoever has once seen one of
+them follows the chain from there, so a new owner is believed because an old one said so, and nobody else can add a
+recipient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from keyhole.core.errors import IntegrityError, InvalidRequest
+from keyhole.crypto.age import Recipient, parse_recipient
+from keyhole.crypto.signing import SigningKey
+from keyhole.repo import signed
+from keyhole.repo.names import parse_part
+from keyhole.repo.signed import Signed
+
+KIND = "members"
+_MOST = 10_000
+
+
+class Role(StrEnum):
+    """What a member may do.
+
+    ``owner``: everything, and reads everything. ``admin``: changes members who are neither owner nor admin, and what
+    they are granted. ``member``: reads and writes the secrets of the granted groups. ``reader`` and ``agent`` (a
+    machine, whose key is escrowed for the owners): read them.
+    """
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    READER = "reader"
+    AGENT = "agent"
+
+
+RULERS = frozenset({Role.OWNER, Role.ADMIN})
+WRITERS = frozenset({Role.OWNER, Role.ADMIN, Role.MEMBER})
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One who may open something.
+
+    Attributes:
+        name: unique in the vault.
+        role: see ``Role``.
+        recipient: for whom secrets are sealed.
+        sign: the public key of signatures, 32 bytes; empty for one who signs nothing.
+        groups: that are granted; an owner has all without it.
+    """
+
+    name: str
+    role: Role
+    recipient: Recipient
+    sign: bytes = b""
+    groups: tuple[str, ...] = ()
+
+    def reads(self, groups: Iterable[str]) -> bool:
+        """Whether secrets that belong to these groups are sealed for it."""
+        return self.role is Role.OWNER or not set(self.groups).isdisjoint(groups)
+
+    def writes(self, groups: Iterable[str]) -> bool:
+        """Whether it may sign a new version of a secret that belongs to these groups."""
+        return self.role in WRITERS and self.reads(groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """All members at one version of the document.
+
+    Attributes:
+        vault: id of the vault, 32 hexadecimal digits.
+        version: from 1, without a gap.
+        previous: digest of the version before; empty for the first.
+        members: by name.
+        hosts: group to the hosts to which its secrets may go; a group that is not there may go anywhere that a service
+            says.
+        opaque: names of secrets are hidden in the names of files.
+    """
+
+    vault: str
+    version: int = 1
+    previous: str = ""
+    members: Mapping[str, Member] = field(default_factory=dict)
+    hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    opaque: bool = False
+
+    def readers(self, groups: Iterable[str]) -> list[Member]:
+        """For whom a secret of these groups is sealed: the owners first."""
+        named = tuple(groups)
+        found = [member for member in self.members.values() if member.reads(named)]
+        return sorted(found, key=lambda member: (member.role is not Role.OWNER, member.name))
+
+    @property
+    def owners(self) -> list[Member]:
+        """Those who own the vault, by name."""
+        return sorted((m for m in self.members.values() if m.role is Role.OWNER), key=lambda member: member.name)
+
+    def of(self, recipient: Recipient) -> Member | None:
+        """The member with this key."""
+        return next((member for member in self.members.values() if member.recipient == recipient), None)
+
+    def changed(self, digest: str, **changes: Any) -> Members:
+        """The next version; ``digest`` is of this one."""
+        return replace(self, version=self.version + 1, previous=digest, **changes)
+
+    def write(self, signers: list[tuple[str, SigningKey]]) -> bytes:
+        """Its signed document."""
+        people = [
+            {
+                "name": member.name,
+                "role": member.role.value,
+                "recipient": member.recipient.text,
+                "sign": member.sign.hex(),
+                "groups": sorted(member.groups),
+            }
+            for member in sorted(self.members.values(), key=lambda member: member.name)
+        ]
+        content = {
+            "vault": self.vault,
+            "version": self.version,
+            "previous": self.previous,
+            "members": people,
+            "hosts": {group: sorted(hosts) for group, hosts in self.hosts.items()},
+            "opaque": self.opaque,
+        }
+        return signed.write(KIND, content, signers)
+
+
+def read(document: Signed) -> Members:
+    """What a document says, without a look at who signed it. Raises ``IntegrityError``."""
+    content = document.content
+    try:
+        people = [_member(each) for each in content["members"]]
+        members = {member.name: member for member in people}
+        keys = {member.recipient.text for member in people}
+        found = Members(
+            str(content["vault"]),
+            int(content["version"]),
+            str(content["previous"]),
+            members,
+            {parse_part(group): tuple(map(str, hosts)) for group, hosts in content["hosts"].items()},
+            content["opaque"] is True,
+        )
+    except (InvalidRequest, KeyError, TypeError, ValueError, AttributeError):
+        raise IntegrityError(f"{document.where} is not a list of members", "restore it from its history") from None
+    if not found.owners or len(people) > _MOST or len(members) < len(people) or len(keys) < len(people):
+        raise IntegrityError(f"{document.where} names no owner, or somebody twice", "restore it from its history")
+    return found
+
+
+def _member(data: Mapping[str, Any]) -> Member:
+    return Member(
+        parse_part(str(data["name"])),
+        Role(data["role"]),
+        parse_recipient(str(data["recipient"])),
+        bytes.fromhex(data["sign"]),
+        tuple(parse_part(str(group), "group") for group in data["groups"]),
+    )
+
+
+def require_follows(before: Members, digest: str, document: Signed) -> Members:
+    """The members of a document that comes after ``before``, whose digest is ``digest``.
+
+    Raises:
+        IntegrityError: it does not follow, or nobody signed it who might.
+    """
+    after = read(document)
+    where = document.where
+    if (after.vault, after.version, after.previous) != (before.vault, before.version + 1, digest):
+        raise IntegrityError(f"{where} does not follow the version before it", "its history was changed: ask an owner")
+    signers = [m for m in before.members.values() if m.role in RULERS and document.is_by(m.name, m.sign)]
+    if any(signer.role is Role.OWNER for signer in signers):
+        return after
+    if not signers or _rulers(before) != _rulers(after):
+        raise IntegrityError(
+            f"{where} is not signed by anybody who may change the members like this",
+            "somebody else wrote it: ask an owner, and do not use the vault before",
+        )
+    return after
+
+
+def _rulers(members: Members) -> dict[str, Member]:
+    return {name: member for name, member in members.members.items() if member.role in RULERS}

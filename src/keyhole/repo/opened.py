@@ -1,0 +1,220 @@
+"""A repo vault as it was found: verified from the members down to each secret before anything of it is used.
+
+A vault of the format that has no signed documents is opened all the same, and says so: whoever can write to it can add
+recipients and swap secrets. Once this machine has seen it signed, it is refused unsigned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from keyhole.core.errors import Expired, IntegrityError, NotFound, PolicyDenied
+from keyhole.core.value import Secret
+from keyhole.crypto import age
+from keyhole.crypto.age import Identity, Recipient
+from keyhole.repo import members, sidecar, signed
+from keyhole.repo.documents import Manifest, Meta, check_config, read_manifest, read_meta
+from keyhole.repo.members import Member, Members
+from keyhole.repo.names import parse_secret
+from keyhole.repo.seen import Seen
+from keyhole.repo.sidecar import Sidecar
+from keyhole.repo.signed import Signed
+from keyhole.repo.tree import VAULT, Tree
+
+CONFIG, MANIFEST, OWNER = "config.yaml", "manifest.yaml", "owner.pub"
+SIGNED_MEMBERS, SIGNED_SECRETS = ".x/members", ".x/secrets"
+
+
+@dataclass(slots=True)
+class Opened:
+    """One vault.
+
+    Attributes:
+        tree: its files.
+        seen: what was seen of it before.
+        members: who may open and change it; ``None`` for a vault without signed documents.
+        digest: of the document of the members.
+        secrets: the signed documents, each with what it says; empty for a vault without.
+        manifest: the format's own list, which counts only where nothing is signed.
+    """
+
+    tree: Tree
+    seen: Seen
+    members: Members | None
+    digest: str
+    secrets: dict[str, tuple[Signed, Sidecar]] = field(default_factory=dict)
+    manifest: Manifest = field(default_factory=Manifest)
+
+    @property
+    def signed(self) -> bool:
+        """Whether it has members and sidecars."""
+        return self.members is not None
+
+    def require_members(self) -> Members:
+        """The members. Raises ``IntegrityError`` for a vault that has none."""
+        if self.members is None:
+            raise IntegrityError("nothing in this vault is signed", "its owner takes it over with: keyhole repo adopt")
+        return self.members
+
+    def member(self, identity: Identity) -> Member:
+        """Who an identity is here. Raises ``PolicyDenied`` for a stranger."""
+        member = self.require_members().of(identity.recipient)
+        if member is None:
+            raise PolicyDenied("this key is of nobody in this vault", "ask an owner: keyhole repo add-member")
+        return member
+
+    def names(self) -> list[str]:
+        """Of all secrets."""
+        if self.signed:
+            return sorted(name for name, (_, each) in self.secrets.items() if not each.removed)
+        return sorted(name for name in self.tree.files("secrets", ".enc") if _is_name(name))
+
+    def sidecar(self, name: str) -> Sidecar:
+        """What is signed of a secret. Raises ``NotFound``."""
+        found = self.secrets.get(name)
+        if found is None or found[1].removed:
+            raise NotFound(f"there is no secret {name!r} in this vault", "keyhole repo list")
+        return found[1]
+
+    def ciphertext(self, name: str) -> bytes:
+        """The age file of a secret, genuine where that is signed.
+
+        Raises:
+            NotFound: there is none.
+            IntegrityError: it is missing, or not the one that was signed.
+        """
+        name = parse_secret(name)
+        if not self.signed:
+            data = self.tree.read(f"secrets/{name}.enc")
+            if data is None:
+                raise NotFound(f"there is no secret {name!r} in this vault", "keyhole repo list")
+            return data
+        document, found = self.secrets[self.sidecar(name).secret]
+        data = self.tree.require(f"secrets/{name}.enc")
+        sidecar.require_genuine(document, found, self.require_members(), data)
+        return data
+
+    def get(self, name: str, identities: Iterable[Identity], now: datetime | None = None) -> Secret:
+        """The value of a secret.
+
+        Raises:
+            NotFound: there is none, or it is not for these keys.
+            Expired: it is not to be used any more.
+            IntegrityError: it was changed by somebody who may not.
+        """
+        name = parse_secret(name)
+        data = self.ciphertext(name)
+        meta = self.meta(name)
+        if meta is not None and meta.expires is not None and meta.expires <= (now or datetime.now(UTC)):
+            raise Expired(f"the secret {name!r} has expired", "store a new value: keyhole repo set NAME")
+        return Secret(age.decrypt(data, list(identities)))
+
+    def meta(self, name: str) -> Meta | None:
+        """What is known of a secret; ``None`` where the format's own file is missing or cannot be read."""
+        if self.members is not None:
+            return self.sidecar(name).meta(self.members)
+        data = self.tree.read(f"secrets/{name}.meta")
+        try:
+            return None if data is None else read_meta(data, f"{name}.meta")
+        except IntegrityError:
+            return None
+
+    def remember(self) -> None:
+        """Keep what was found, so that nothing older is believed later."""
+        if self.members is not None:
+            seen = {name: (each.version, document.digest) for name, (document, each) in self.secrets.items()}
+            self.seen.remember(self.members.vault, (self.members.version, self.digest), seen)
+
+
+def open_vault(root: Path, home: Path) -> Opened:
+    """Open the vault of a folder, verify all that is signed, and remember it.
+
+    Args:
+        root: the folder that has ``.agent-vault``.
+        home: where this machine keeps what it has seen.
+
+    Raises:
+        NotFound: there is no vault.
+        IntegrityError: something in it is not genuine, is older than what was seen, or is no vault of this format.
+    """
+    tree = Tree(root)
+    if not tree.exists():
+        raise NotFound(f"there is no vault in {root}", "keyhole repo init")
+    check_config(tree.require(CONFIG))
+    manifest = tree.read(MANIFEST)
+    seen = Seen.load(home, root)
+    found = Opened(tree, seen, None, "", {}, read_manifest(manifest) if manifest is not None else Manifest())
+    numbered = [name for name in tree.names(SIGNED_MEMBERS) if name.endswith(".json")]
+    if not numbered:
+        if seen.vault:
+            raise IntegrityError(
+                "this vault was signed when this machine saw it last, and is not any more",
+                "somebody took the signatures away: restore .agent-vault/.x from its history",
+            )
+        return found
+    found.members, found.digest = _members(tree, seen, numbered)
+    _secrets(found)
+    found.remember()
+    return found
+
+
+def _members(tree: Tree, seen: Seen, numbered: list[str]) -> tuple[Members, str]:
+    """The members now, followed from the version that was seen, or from the first on a machine that has seen none."""
+    if numbered != [f"{number:06}.json" for number in range(1, len(numbered) + 1)]:
+        raise IntegrityError(f"{VAULT}/{SIGNED_MEMBERS} has a gap", "restore it from its history")
+    current: Members | None = None
+    digest = ""
+    for name in numbered:
+        path = f"{SIGNED_MEMBERS}/{name}"
+        document = signed.read(members.KIND, tree.require(path), path)
+        if current is None:
+            current = members.read(document)
+            if (current.version, current.previous) != (1, "") or not _is_by_an_owner(document, current):
+                raise IntegrityError(f"{path} is not signed by an owner whom it names", "restore it from its history")
+            seen.require_vault(current.vault)
+        else:
+            current = members.require_follows(current, digest, document)
+        digest = document.digest
+        if current.version == seen.members[0]:
+            seen.judge("the list of members", seen.members, current.version, digest)
+    if current is None:  # pragma: no cover - there is at least one
+        raise IntegrityError("there are no members")
+    seen.judge("the list of members", seen.members if seen.members[0] else None, current.version, digest)
+    return current, digest
+
+
+def _is_by_an_owner(document: Signed, found: Members) -> bool:
+    return any(document.is_by(owner.name, owner.sign) for owner in found.owners)
+
+
+def _secrets(found: Opened) -> None:
+    """Read and judge the document of each secret; each ciphertext is judged when it is wanted."""
+    everybody = found.require_members()
+    for name in found.tree.files(SIGNED_SECRETS, ".json"):
+        path = f"{SIGNED_SECRETS}/{name}.json"
+        document = signed.read(sidecar.KIND, found.tree.require(path), path)
+        each = sidecar.read(document, parse_secret(name))
+        sidecar.require_genuine(document, each, everybody, None)
+        found.seen.judge(f"the secret {name}", found.seen.secrets.get(name), each.version, document.digest)
+        found.secrets[name] = (document, each)
+    for name in found.seen.secrets:
+        if name not in found.secrets:
+            raise IntegrityError(
+                f"the secret {name} was here when this machine looked last, and is gone without a signed removal",
+                "fetch again, or restore it from its history",
+            )
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return parse_secret(text) == text
+    except Exception:  # noqa: BLE001 - any refusal
+        return False
+
+
+def recipients_of(everybody: Members, groups: Iterable[str]) -> list[Recipient]:
+    """For whom a secret of these groups is sealed, the owners first."""
+    return [member.recipient for member in everybody.readers(groups)]

@@ -1,0 +1,90 @@
+"""What was last seen of each vault on this machine, so that an older state is not taken for the present one.
+
+A remote can give everybody an old copy that was genuine once. Whoever has seen a later one notices: versions never go
+back, and two documents of one version never differ. It also remembers which vault lies where, and that it was signed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keyhole.core.errors import IntegrityError
+
+FOLDER = "repos"
+
+
+@dataclass(slots=True)
+class Seen:
+    """The last state of one vault that was found genuine here.
+
+    Attributes:
+        vault: its id; empty for one that was never seen signed.
+        members: version and digest of the list of members.
+        secrets: secret to version and digest.
+    """
+
+    vault: str = ""
+    members: tuple[int, str] = (0, "")
+    secrets: dict[str, tuple[int, str]] = field(default_factory=dict)
+    path: Path | None = None
+
+    @classmethod
+    def load(cls, home: Path, root: Path) -> Seen:
+        """What is remembered of the vault in a folder. Raises ``IntegrityError`` when that cannot be read."""
+        name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
+        path = home / FOLDER / f"{name}.json"
+        try:
+            data = json.loads(path.read_bytes())
+            number, digest = data["members"]
+            secrets = {str(name): (int(version), str(mark)) for name, (version, mark) in data["secrets"].items()}
+            return cls(str(data["vault"]), (int(number), str(digest)), secrets, path)
+        except FileNotFoundError:
+            return cls(path=path)
+        except (OSError, ValueError, KeyError, TypeError):
+            raise IntegrityError(
+                f"{path} cannot be read, so an old state of the vault could not be told from the present one",
+                "if you trust what lies there now, remove that file",
+            ) from None
+
+    def require_vault(self, vault: str) -> None:
+        """Raises ``IntegrityError`` when another vault lies in the place of the one that was seen."""
+        if self.vault and self.vault != vault:
+            raise IntegrityError(
+                "another vault lies where one was that this machine knows",
+                f"if that is meant, remove {self.path}" if self.path else "open it in another folder",
+            )
+
+    def judge(self, what: str, seen: tuple[int, str] | None, version: int, digest: str) -> None:
+        """Raises ``IntegrityError`` for what is older than what was seen, or another document of the same version."""
+        if seen is None:
+            return
+        if version < seen[0]:
+            raise IntegrityError(
+                f"{what} is at version {version}, and this machine has seen version {seen[0]}",
+                "an old state is being served: fetch again, or ask who can write to the remote",
+            )
+        if version == seen[0] and digest != seen[1]:
+            raise IntegrityError(
+                f"{what} has two different versions {version}",
+                "two people changed it at once, or somebody rewrote history: keyhole repo pull says how to choose",
+            )
+
+    def remember(self, vault: str, members: tuple[int, str], secrets: Mapping[str, tuple[int, str]]) -> None:
+        """Store what was found genuine now, durably, before anything of it is used."""
+        merged = {**self.secrets, **secrets}
+        if self.path is None or (self.vault, self.members, self.secrets) == (vault, members, merged):
+            return
+        self.vault, self.members, self.secrets = vault, members, merged
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self.path.with_suffix(f".{os.getpid()}")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({"vault": vault, "members": members, "secrets": merged}, file)
+            file.flush()
+            os.fsync(descriptor)
+        fresh.rename(self.path)

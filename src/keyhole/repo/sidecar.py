@@ -1,0 +1,156 @@
+"""What is signed of each secret: which ciphertext it is, for whom, and which came before.
+
+``.agent-vault/.x/secrets/GROUP/NAME.json`` lies beside the age file and changes with it, so secrets of two people merge
+as files do. A ciphertext in another's place, of another time or by somebody who may not write it does not fit it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from keyhole.core.errors import IntegrityError, InvalidRequest
+from keyhole.crypto.signing import SigningKey
+from keyhole.repo import signed
+from keyhole.repo.documents import Meta, instant
+from keyhole.repo.members import Members
+from keyhole.repo.names import group_of, parse_part, parse_secret
+from keyhole.repo.signed import Signed
+
+KIND = "secret"
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """One version of one secret.
+
+    Attributes:
+        secret: ``group/name``.
+        version: from 1, without a gap; a rewrap is a version too.
+        previous: digest of the version before; empty for the first.
+        groups: to which it belongs.
+        digest: SHA-256 of the age file, in hexadecimal; empty for a secret that was removed.
+        recipients: for whom it is sealed, as the members have them.
+        created: when it was first stored.
+        rotated: when its value was last changed.
+        expires: when it is not to be used any more; ``None`` for never.
+        due: why its value has to be changed at the source; empty while it need not be.
+        signer: who made this version.
+        removed: it is no more.
+    """
+
+    secret: str
+    version: int
+    previous: str
+    groups: tuple[str, ...]
+    digest: str
+    recipients: tuple[str, ...]
+    created: datetime
+    rotated: datetime
+    expires: datetime | None = None
+    due: str = ""
+    signer: str = ""
+    removed: bool = False
+
+    def meta(self, members: Members) -> Meta:
+        """What the format's own ``.meta`` says of it."""
+        agents = tuple(m.name for m in members.readers(self.groups) if m.recipient.text in self.recipients)
+        owners = {owner.name for owner in members.owners}
+        group = self.groups[0] if self.groups else group_of(self.secret)
+        listed = tuple(name for name in agents if name not in owners)
+        return Meta(self.secret, group, self.created, self.rotated, self.expires, listed)
+
+    def next(self, digest: str, ciphertext: bytes, recipients: Iterable[str], **changes: Any) -> Sidecar:
+        """The next version; ``digest`` is of this one's document."""
+        sealed = hashlib.sha256(ciphertext).hexdigest()
+        fresh = {"digest": sealed, "recipients": tuple(recipients), "removed": False, **changes}
+        return replace(self, version=self.version + 1, previous=digest, **fresh)
+
+    def gone(self, digest: str) -> Sidecar:
+        """The next version, which says that the secret is no more."""
+        version = self.version + 1
+        return replace(self, version=version, previous=digest, digest="", recipients=(), due="", removed=True)
+
+    def write(self, signer: str, key: SigningKey) -> bytes:
+        """Its signed document."""
+        content = {
+            "secret": self.secret,
+            "version": self.version,
+            "previous": self.previous,
+            "groups": sorted(self.groups),
+            "digest": self.digest,
+            "recipients": sorted(self.recipients),
+            "created": instant(self.created),
+            "rotated": instant(self.rotated),
+            "expires": "" if self.expires is None else instant(self.expires),
+            "due": self.due,
+            "signer": signer,
+            "removed": self.removed,
+        }
+        return signed.write(KIND, content, [(signer, key)])
+
+
+def first(secret: str, groups: Iterable[str], ciphertext: bytes, recipients: Iterable[str], now: datetime) -> Sidecar:
+    """The first version of a secret."""
+    digest = hashlib.sha256(ciphertext).hexdigest()
+    return Sidecar(secret, 1, "", tuple(groups), digest, tuple(recipients), now, now)
+
+
+def read(document: Signed, secret: str) -> Sidecar:
+    """What a document says of a secret, without a look at who signed it.
+
+    Raises:
+        IntegrityError: it is none, or is of another secret.
+    """
+    content = document.content
+    try:
+        found = Sidecar(
+            parse_secret(str(content["secret"])),
+            int(content["version"]),
+            str(content["previous"]),
+            tuple(parse_part(str(group), "group") for group in content["groups"]),
+            str(content["digest"]),
+            tuple(map(str, content["recipients"])),
+            _instant(content["created"]),
+            _instant(content["rotated"]),
+            _instant(content["expires"]) if content["expires"] else None,
+            str(content["due"]),
+            str(content["signer"]),
+            content["removed"] is True,
+        )
+    except (InvalidRequest, KeyError, TypeError, ValueError):
+        raise IntegrityError(f"{document.where} does not describe a secret", "restore it from its history") from None
+    if found.secret != secret:
+        raise IntegrityError(f"{document.where} is of {found.secret}", "somebody put it there: restore it")
+    return found
+
+
+def require_genuine(document: Signed, sidecar: Sidecar, members: Members, ciphertext: bytes | None) -> None:
+    """See that a member who may write it made this version, and that it is this ciphertext.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    signer = members.members.get(sidecar.signer)
+    if signer is None or not signer.writes(sidecar.groups) or not document.is_by(signer.name, signer.sign):
+        raise IntegrityError(
+            f"{sidecar.secret} was written by nobody who may write it",
+            "see its history, then: keyhole repo adopt, or ask an owner",
+        )
+    if ciphertext is not None and hashlib.sha256(ciphertext).hexdigest() != sidecar.digest:
+        raise IntegrityError(
+            f"{sidecar.secret} is not the file that {sidecar.signer} wrote",
+            "it was changed without Keyhole: see its history, then keyhole repo adopt",
+        )
+
+
+def versions(documents: Mapping[str, Signed]) -> dict[str, tuple[int, str]]:
+    """Secret to version and digest, to be remembered as what was last seen."""
+    return {secret: (int(document.content["version"]), document.digest) for secret, document in documents.items()}
+
+
+def _instant(text: Any) -> datetime:
+    return datetime.fromisoformat(str(text)).astimezone(UTC)

@@ -1,0 +1,275 @@
+"""The files of a repo vault: read without following a link, and changed all together or not at all.
+
+A change is written beside the vault first, into ``.agent-vault/.local/`` (which is never shared), and becomes true when
+its plan is renamed into place. Whatever stops it after that, the next command that takes the lock carries it out; what
+was stopped before leaves the vault as it was. Nothing that is written here is in clear.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound
+
+VAULT = ".agent-vault"
+LOCAL = ".local"
+_PLAN = "plan.json"
+_MAX_FILE = 32 * 1024 * 1024  # bytes
+_MAX_FILES = 200_000
+_WAIT = 30.0  # seconds for another command to end
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one command changes.
+
+    Attributes:
+        message: for people, without a value; the commit is named by it.
+        files: path below the vault to the new bytes; ``None`` removes the file.
+        due: secrets whose values have to be changed at the source because of it.
+    """
+
+    message: str
+    files: Mapping[str, bytes | None] = field(default_factory=dict)
+    due: tuple[str, ...] = ()
+
+
+class Tree:
+    """The folder of one vault.
+
+    Args:
+        root: the folder that has ``.agent-vault``, such as the work tree of a git repository.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.vault = root / VAULT
+
+    def exists(self) -> bool:
+        """Whether there is a vault."""
+        return self.vault.is_dir() and not self.vault.is_symlink()
+
+    def read(self, path: str) -> bytes | None:
+        """The bytes of a file; ``None`` when it is not there.
+
+        Raises:
+            IntegrityError: a link, a folder or something else stands there, or it is too long.
+        """
+        try:
+            descriptor = self._open(path.split("/"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.EMLINK}:
+                raise _no_file(path) from None
+            raise InvalidRequest(f"{path} cannot be read: {error.strerror}", "see the rights of the folder") from None
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE:
+                raise _no_file(path)
+            return file.read(_MAX_FILE + 1)
+
+    def require(self, path: str) -> bytes:
+        """The bytes of a file. Raises ``IntegrityError`` when it is not there."""
+        data = self.read(path)
+        if data is None:
+            raise IntegrityError(f"{VAULT}/{path} is missing", "restore it from its history")
+        return data
+
+    def names(self, folder: str) -> list[str]:
+        """Names in a folder, sorted; empty when it is not there. Raises ``IntegrityError`` for a link."""
+        try:
+            descriptor = self._open(folder.split("/"), os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return []
+        except OSError:
+            raise _no_file(folder) from None
+        try:
+            found = os.listdir(descriptor)  # noqa: PTH208 - of a descriptor
+        finally:
+            os.close(descriptor)
+        if len(found) > _MAX_FILES:
+            raise IntegrityError(f"{VAULT}/{folder} has more than {_MAX_FILES} files", "this is no vault of ours")
+        return sorted(found)
+
+    def files(self, folder: str, suffix: str) -> list[str]:
+        """``group/name`` of the files two levels below a folder that end in a suffix."""
+        return [
+            f"{group}/{name.removesuffix(suffix)}"
+            for group in self.names(folder)
+            if not group.startswith(".")
+            for name in self.names(f"{folder}/{group}")
+            if name.endswith(suffix) and not name.startswith(".")
+        ]
+
+    def _open(self, parts: list[str], flags: int = os.O_RDONLY) -> int:
+        """A descriptor, opened folder by folder, so that no link is followed on the way."""
+        folder = os.open(self.vault, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
+        try:
+            for part in parts[:-1]:
+                below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _FLAGS, dir_fd=folder)
+                os.close(folder)
+                folder = below
+            return os.open(parts[-1], flags | _FLAGS, dir_fd=folder)
+        finally:
+            os.close(folder)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other commands of this machine out; what an earlier one left is carried out first.
+
+        Raises:
+            NotFound: there is no vault.
+            Conflict: another command holds it for too long.
+        """
+        if not self.exists():
+            raise NotFound(f"there is no vault in {self.root}", "keyhole repo init")
+        local = self._local()
+        descriptor = os.open(local / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            _take(descriptor)
+            self._recover(local)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def apply(self, change: Change) -> None:
+        """Carry a change out; the lock is held. Call ``finish`` once it is committed where it is shared."""
+        local = self._local()
+        pending = local / "pending"
+        pending.mkdir(mode=0o700, exist_ok=True)
+        moves: list[list[str]] = []
+        for number, (path, data) in enumerate(change.files.items()):
+            _require_inside(path)
+            if data is not None:
+                _write(pending / str(number), data)
+            moves.append([path, str(number) if data is not None else ""])
+        _sync(pending)
+        _write(local / "plan.new", json.dumps({"message": change.message, "moves": moves}).encode())
+        (local / "plan.new").rename(local / _PLAN)
+        _sync(local)
+        self._move(local, moves)
+
+    def finish(self) -> None:
+        """Forget the plan of a change that is where it has to be."""
+        local = self._local()
+        (local / _PLAN).unlink(missing_ok=True)
+        _sync(local)
+
+    def unfinished(self) -> str:
+        """The message of a change that was carried out here and not finished; empty for none."""
+        try:
+            plan = json.loads((self.vault / LOCAL / _PLAN).read_bytes())
+            return str(plan["message"])
+        except FileNotFoundError:
+            return ""
+        except (ValueError, KeyError, OSError):
+            raise IntegrityError(
+                f"{VAULT}/{LOCAL}/{_PLAN} cannot be read", "remove it, then: keyhole repo check"
+            ) from None
+
+    def _recover(self, local: Path) -> None:
+        """Carry out what was planned, and clear away what was not planned any more."""
+        plan = local / _PLAN
+        pending = local / "pending"
+        if plan.exists():
+            self.unfinished()
+            self._move(local, json.loads(plan.read_bytes())["moves"])
+            return
+        if pending.is_dir():
+            for left in pending.iterdir():
+                left.unlink()
+
+    def _move(self, local: Path, moves: list[list[str]]) -> None:
+        touched = {self.vault}
+        for path, name in moves:
+            _require_inside(path)
+            target = self.vault / path
+            if name:
+                source = local / "pending" / name
+                if source.exists():
+                    self._make_folder(target.parent)
+                    source.rename(target)
+            else:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    target.unlink()
+                self._clear_folder(target.parent)
+            touched.add(target.parent)
+        for folder in touched:
+            if folder.is_dir():
+                _sync(folder)
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder != self.vault:
+            self._make_folder(folder.parent)
+            if folder.is_symlink():
+                raise _no_file(str(folder.relative_to(self.vault)))
+            folder.mkdir(mode=0o755, exist_ok=True)
+
+    def _clear_folder(self, folder: Path) -> None:
+        if folder != self.vault:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                self._clear_folder(folder.parent)
+
+    def _local(self) -> Path:
+        """The folder of this machine alone; git and other stores are told to pass it over."""
+        local = self.vault / LOCAL
+        if local.is_symlink():
+            raise _no_file(LOCAL)
+        local.mkdir(mode=0o700, exist_ok=True)
+        ignore = local / ".gitignore"
+        if not ignore.exists():
+            _write(ignore, b"*\n")
+        return local
+
+
+def _take(descriptor: int) -> None:
+    until = time.monotonic() + _WAIT
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= until:
+                raise Conflict("another command is changing this vault", "wait for it, or end it") from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _write(path: Path, data: bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _require_inside(path: str) -> None:
+    parts = path.split("/")
+    if not all(parts) or any(part in {".", "..", LOCAL, ".git"} for part in parts):
+        raise InvalidRequest(f"{path[:80]!r} is no file of a vault")
+
+
+def _no_file(path: str) -> IntegrityError:
+    return IntegrityError(f"{VAULT}/{path} is not a plain file or folder", "somebody put a link there: remove it")
