@@ -379,6 +379,6 @@ def test_a_change_that_nobody_finished_says_so(world):
     tree = Tree(world.root)
     with tree.lock():
         tree.apply(Change("agent-vault: half", {"x": b"1"}))
-    assert Tree(world.root).unfinished() == "agent-vault: half"
+    assert Tree(world.root).left() == Change("agent-vault: half", {"x": b"1"})
     tree.finish()
-    assert Tree(world.root).unfinished() == ""
+    assert Tree(world.root).left() is None

@@ -50,6 +50,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "approve": ("approvals:approve_command", "Let one of them through."),
         "deny": ("approvals:deny_command", "Refuse it, or take a standing approval back."),
     },
+    "Repo vaults": {
+        "repo": ("repo:repo", "Secrets in git, for exactly those who may read them, without a server."),
+    },
     "Server": {
         "server": ("server:server_command", "Run a server."),
         "login": ("login:login_command", "Keep a token for a server."),

@@ -22,14 +22,14 @@ SHORT = 8
 """Bytes below which a value cannot be scrubbed from answers: ``keyhole.scrub.MIN_SECRET``."""
 
 
-def secret_name(text: str) -> str:
-    """The name of a secret. What looks like ``NAME=VALUE`` is refused without being repeated."""
-    if "=" in text:
+def no_value(name: str, extra: tuple[str, ...] = (), verb: str = "keyhole set") -> None:
+    """Refuse what may be a value in the command line, without repeating it: ``NAME VALUE`` and ``NAME=VALUE``."""
+    if extra or "=" in name:
+        shown = "NAME" if "=" in name else printable(name)
         raise InvalidRequest(
             "a value is never given in the command line, where others can see it and the shell remembers it",
-            "pipe it in: keyhole set NAME < FILE; if it was a real value, change it now",
+            f"pipe it in: {verb} {shown} < FILE; if it was a real value, change it now",
         )
-    return parse_path(text)
 
 
 @command(
@@ -75,12 +75,8 @@ def set_command(
     The value is asked for on a terminal, else read from stdin, or from --from-file. One newline at its end is taken
     off. It is never an argument.
     """
-    if extra:
-        raise InvalidRequest(
-            "a value is never given in the command line, where others can see it and the shell remembers it",
-            f"keyhole set {printable(name)} < FILE; if it was a real value, change it now",
-        )
-    name = secret_name(name)
+    no_value(name, extra)
+    name = parse_path(name)
     data = _fields(name, field, from_file, json_in=json_in, exact=exact)
     for each, value in data.items():
         if isinstance(value, str) and len(value.encode()) < SHORT:
@@ -106,8 +102,7 @@ def _fields(name: str, field: str | None, from_file: str, *, json_in: bool, exac
             raise InvalidRequest("--json-in reads all fields", "leave --field and --exact out")
         return _json_fields(read_value("Fields as a JSON object: ", from_file))
     field = DEFAULT_FIELD if field is None else field
-    if "=" in field:
-        secret_name(field)
+    no_value(field)
     value = read_value(f"Value of {name}#{parse_field(field)}: ", from_file, exact=exact)
     return {field: _text(value)}
 
@@ -164,7 +159,7 @@ def get_command(session: Session, /, *, name: str, version: int | None, reveal: 
     path, mark, field = name.partition("#")
     path = parse_path(path)
     field = parse_field(field) if mark else DEFAULT_FIELD
-    _consent(name, reveal=reveal)
+    allow_reveal(name, reveal=reveal)
     answer = session.client.read(f"secret/data/{path}", **({"version": version} if version is not None else {}))
     data, metadata = answer.data.get("data"), answer.data["metadata"]
     if not answer.found or data is None:
@@ -184,7 +179,7 @@ def get_command(session: Session, /, *, name: str, version: int | None, reveal: 
     sys.stdout.write(value if no_newline else value + "\n")
 
 
-def _consent(name: str, *, reveal: bool) -> None:
+def allow_reveal(name: str, *, reveal: bool) -> None:
     """A terminal may be watched, recorded or shared; a pipe was chosen by whoever reads it."""
     if reveal or not sys.stdout.isatty():
         return

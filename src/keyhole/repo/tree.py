@@ -166,24 +166,26 @@ class Tree:
         (local / _PLAN).unlink(missing_ok=True)
         _sync(local)
 
-    def unfinished(self) -> str:
-        """The message of a change that was carried out here and not finished; empty for none."""
+    def left(self) -> Change | None:
+        """A change that was carried out here and not finished, such as by a command that was ended before its commit.
+
+        Raises:
+            IntegrityError: its plan cannot be read.
+        """
         try:
             plan = json.loads((self.vault / LOCAL / _PLAN).read_bytes())
-            return str(plan["message"])
-        except FileNotFoundError:
-            return ""
-        except (ValueError, KeyError, OSError):
-            raise IntegrityError(
-                f"{VAULT}/{LOCAL}/{_PLAN} cannot be read", "remove it, then: keyhole repo check"
-            ) from None
+            return Change(str(plan["message"]), {path: self.read(path) for path, _ in plan["moves"]})
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, KeyError, TypeError, OSError):
+            where = f"{VAULT}/{LOCAL}/{_PLAN}"
+            raise IntegrityError(f"{where} cannot be read", "remove it, then: keyhole repo check") from None
 
     def _recover(self, local: Path) -> None:
         """Carry out what was planned, and clear away what was not planned any more."""
         plan = local / _PLAN
         pending = local / "pending"
-        if plan.exists():
-            self.unfinished()
+        if self.left() is not None:
             self._move(local, json.loads(plan.read_bytes())["moves"])
             return
         if pending.is_dir():

@@ -1,0 +1,87 @@
+"""Where a command finds its vault and its key, and how a change of it is carried out and committed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from keyhole.cli.base import Session
+from keyhole.config import home
+from keyhole.core.errors import NotFound
+from keyhole.crypto.age import Identity
+from keyhole.remotes.git import Git
+from keyhole.repo import keys
+from keyhole.repo.changes import Actor
+from keyhole.repo.opened import Opened, open_vault
+from keyhole.repo.tree import Change, Tree
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def place_options(function: F) -> F:
+    """``--dir`` and ``--key``."""
+    for option in (
+        click.option("--key", "key_file", default="", metavar="FILE", help="Your key; else KEYHOLE_REPO_KEY."),
+        click.option("--dir", "directory", default=".", metavar="DIR", help="Inside the repository; here unless said."),
+    ):
+        function = option(function)
+    return function
+
+
+class Place:
+    """The vault around a folder.
+
+    Args:
+        session: of the command.
+        directory: in which to begin to look.
+        key_file: what ``--key`` said.
+    """
+
+    def __init__(self, session: Session, directory: str, key_file: str = "") -> None:
+        self._session = session
+        self._key_file = key_file
+        start = Path(directory).resolve()
+        found = next((folder for folder in (start, *start.parents) if Tree(folder).exists()), None)
+        if found is None:
+            raise NotFound(f"there is no repo vault in {start} or above it", "keyhole repo init")
+        self.tree = Tree(found)
+        self.git = Git.find(found, os.environ)
+
+    def identity(self) -> Identity:
+        """The key that counts. Raises ``NotFound``."""
+        return keys.find(os.environ, self._key_file)
+
+    def open(self) -> Opened:
+        """The vault, verified."""
+        opened = open_vault(self.tree.root, home())
+        if not opened.signed:
+            self._session.out.warn("nothing in this vault is signed: its owner takes it over with: keyhole repo adopt")
+        return opened
+
+    def change(self, make: Callable[[Opened, Actor], Change]) -> Change:
+        """Change the vault under its lock, and commit that; what an earlier command left is finished first."""
+        with self.tree.lock():
+            self.finish()
+            opened = self.open()
+            change = make(opened, Actor.of(opened, self.identity(), datetime.now(UTC)))
+            self.tree.apply(change)
+            self._commit(change)
+            open_vault(self.tree.root, home())  # remembers it as seen
+        return change
+
+    def finish(self) -> None:
+        """Commit what an earlier command has changed and could not commit; the lock is held."""
+        left = self.tree.left()
+        if left is not None:
+            self._commit(left)
+            self._session.out.say(f"finished what an earlier command had begun: {left.message}")
+
+    def _commit(self, change: Change) -> None:
+        if self.git is not None:
+            self.git.record(change, self.tree.root)
+        self.tree.finish()

@@ -1,0 +1,82 @@
+"""``repo init`` and ``repo status``."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from keyhole.cli.base import Session, pass_session
+from keyhole.cli.repo import repo
+from keyhole.cli.repo.place import Place, place_options
+from keyhole.config import home
+from keyhole.core.errors import Conflict, KeyholeError, NotFound
+from keyhole.crypto import age
+from keyhole.remotes.git import Git
+from keyhole.repo import changes, keys
+from keyhole.repo.opened import open_vault
+from keyhole.repo.tree import VAULT, Tree
+
+
+@repo.command("init", examples="keyhole repo init\nkeyhole repo init ~/team --owner ann")
+@click.argument("directory", default=".")
+@click.option("--owner", default="owner", metavar="NAME", help="What the first owner is called.")
+@click.option("--no-git", is_flag=True, help="A folder without git.")
+@pass_session
+def init(session: Session, /, *, directory: str, owner: str, no_git: bool) -> None:
+    """Make a vault in a git repository. Your key is made if you have none, and never replaced."""
+    folder = Path(directory).resolve()
+    git = None if no_git else Git.find(folder, os.environ)
+    if git is None and not no_git:
+        raise NotFound(f"{folder} is in no git repository", "git init, or --no-git for a plain folder")
+    root = folder if git is None else git.root
+    tree = Tree(root)
+    if tree.exists():
+        raise Conflict(f"vault already initialized in {root / VAULT}", "keyhole repo status")
+    path = keys.owner_file(os.environ)
+    made = not path.exists()
+    identity = age.generate() if made else keys.load(path)
+    if made:
+        keys.write(path, identity)
+    tree.vault.mkdir()
+    with tree.lock():
+        change = changes.create(identity, owner, datetime.now(UTC))
+        tree.apply(change)
+        if git is not None:
+            git.record(change, root)
+        tree.finish()
+    open_vault(root, home())
+    said = f"made your key {path}; keep a copy of it where you keep such things" if made else f"used your key {path}"
+    data = {"vault": str(tree.vault), "key_file": str(path), "key_made": made, "recipient": identity.recipient.text}
+    session.out.done(data, f"made the vault {tree.vault}\n{said}")
+
+
+@repo.command("status", examples="keyhole repo status\nkeyhole repo status --json")
+@place_options
+@pass_session
+def status(session: Session, /, *, directory: str, key_file: str) -> None:
+    """Which vault this is, who you are in it, and what is left to be done. Shows no value."""
+    place = Place(session, directory, key_file)
+    opened = place.open()
+    data: dict[str, object] = {"vault": str(place.tree.vault), "signed": opened.signed, "secrets": len(opened.names())}
+    lines = [f"vault:    {place.tree.vault}", f"secrets:  {len(opened.names())}"]
+    if opened.members is not None:
+        due = [name for name, (_, each) in opened.secrets.items() if each.due and not each.removed]
+        data |= {"id": opened.members.vault, "members": opened.members.version, "fingerprint": opened.digest[:16]}
+        data["due"] = sorted(due)
+        lines.append(f"members:  version {opened.members.version}, {opened.digest[:16]}")
+        if due:
+            lines.append(f"due:      {' '.join(sorted(due))}")
+        try:
+            member = opened.member(place.identity())
+        except KeyholeError:
+            member = None
+        data["you"] = None if member is None else {"name": member.name, "role": member.role.value}
+        lines.append("you:      nobody here" if member is None else f"you:      {member.name}, {member.role}")
+    left = place.tree.left()
+    if left is not None:
+        data["unfinished"] = left.message
+        lines.append(f"left:     {left.message}; the next change commits it")
+    session.out.result(data, lines)
