@@ -71,7 +71,7 @@ class Seen:
         if version == seen[0] and digest != seen[1]:
             raise IntegrityError(
                 f"{what} has two different versions {version}",
-                "two people changed it at once, or somebody rewrote history: keyhole repo pull says how to choose",
+                "two people changed it at once, or somebody rewrote history: choose one in its history",
             )
 
     def remember(self, vault: str, members: tuple[int, str], secrets: Mapping[str, tuple[int, str]]) -> None:

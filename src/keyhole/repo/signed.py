@@ -1,6 +1,6 @@
 """Signed documents: JSON that people can review, with Ed25519 signatures over one canonical form of its content.
 
-The signed bytes are ``keyhole repo KIND v1``, a newline, and the content as JSON with sorted keys, without spaces, in
+The signed bytes are a line with the domain, the kind and ``v1``, and the content as JSON, its keys sorted, no spaces, in
 UTF-8. Contents have texts, whole numbers, booleans, lists and objects only, so that this form is the only one.
 """
 
@@ -18,6 +18,7 @@ from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto.signing import SigningKey, verify
 
+_DOMAIN = "keyhole repo "
 _MAX_SIGNATURES = 64
 _BOUNDS = JsonBounds(depth=8, string=64 * 1024)
 
@@ -78,4 +79,4 @@ def read(kind: str, data: bytes, where: str) -> Signed:
 
 def _bytes(kind: str, content: Mapping[str, Any]) -> bytes:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return f"keyhole repo {kind} v1\n{text}".encode()
+    return f"{_DOMAIN}{kind} v1\n{text}".encode()

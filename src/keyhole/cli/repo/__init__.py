@@ -1,26 +1,8 @@
-"""``repo``: secrets in a git repository, encrypted with age for exactly those who may read them, without a server."""
+"""``repo``: the noun with all of its verbs."""
 
 from __future__ import annotations
 
-from keyhole.cli.base import group
+from keyhole.cli.repo import adopting, checking, members, secrets, vaults
+from keyhole.cli.repo.noun import repo
 
-
-@group(
-    "repo",
-    examples="""
-    keyhole repo init
-    keyhole repo set stripe/api-key < key.txt
-    keyhole repo add-agent coder && keyhole repo grant coder stripe
-    keyhole repo get stripe/api-key --key ~/.agent-vault/agents/coder.key
-    """,
-)
-def repo() -> None:
-    """Secrets in git, encrypted with age for exactly those who may read them, without a server.
-
-    The vault lies in .agent-vault of the repository, and its members and files are signed. A change is one commit.
-    """
-
-
-from keyhole.cli.repo import checking, members, secrets, vaults  # noqa: E402 - they add their verbs to the noun
-
-__all__ = ["checking", "members", "repo", "secrets", "vaults"]
+__all__ = ["adopting", "checking", "members", "repo", "secrets", "vaults"]

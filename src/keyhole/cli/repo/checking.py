@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from keyhole.cli.base import Session, pass_session
-from keyhole.cli.repo import repo
+from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.repo.checking import check
 

@@ -65,10 +65,14 @@ class Place:
 
     def change(self, make: Callable[[Opened, Actor], Change]) -> Change:
         """Change the vault under its lock, and commit that; what an earlier command left is finished first."""
+        return self.sign(lambda now, identity, opened: make(opened, Actor.of(opened, identity, now)), datetime.now(UTC))
+
+    def sign(self, make: Callable[[datetime, Identity, Opened], Change], now: datetime) -> Change:
+        """As ``change``, for who is no member yet."""
         with self.tree.lock():
             self.finish()
             opened = self.open()
-            change = make(opened, Actor.of(opened, self.identity(), datetime.now(UTC)))
+            change = make(now, self.identity(), opened)
             self.tree.apply(change)
             self._commit(change)
             open_vault(self.tree.root, home())  # remembers it as seen

@@ -10,7 +10,7 @@ import click
 
 from keyhole.cli.base import Session, pass_session
 from keyhole.cli.consent import read_value
-from keyhole.cli.repo import repo
+from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.cli.secrets import allow_reveal, no_value
 from keyhole.core.errors import InvalidRequest

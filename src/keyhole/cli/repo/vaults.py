@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from keyhole.cli.base import Session, pass_session
-from keyhole.cli.repo import repo
+from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.config import home
 from keyhole.core.errors import Conflict, KeyholeError, NotFound

@@ -1,0 +1,176 @@
+"""`keyhole repo` as it is typed: one commit a change, and nothing of a value anywhere but where it is asked for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from cli_driver import ok, run
+
+VALUE = "canary-51H8xKeyhole-9Zq7"
+
+
+@pytest.fixture
+def team(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "keyhole"))
+    for name in ("KEYHOLE_REPO_KEY", "AGENT_VAULT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "team"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def git(folder, *words):
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, check=True)
+    return done.stdout.decode()
+
+
+def test_from_nothing_to_an_agent_that_reads(team, tmp_path):
+    ok("repo", "init")
+    ok("repo", "set", "stripe/api-key", stdin=VALUE + "\n")
+    ok("repo", "add-agent", "coder", "--group", "stripe")
+    key = tmp_path / "user" / ".agent-vault" / "agents" / "coder.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert ok("repo", "get", "stripe/api-key", "--key", key).out == VALUE
+    assert ok("repo", "check", "--deep", "--json").json == {"errors": [], "warnings": []}
+    assert git(team, "log", "--format=%an <%ae> %s").splitlines() == [
+        "agent-vault <agent-vault@localhost> agent-vault: add agent coder",
+        "agent-vault <agent-vault@localhost> agent-vault: set stripe/api-key",
+        "agent-vault <agent-vault@localhost> agent-vault: initialize vault",
+    ]
+    assert git(team, "status", "--porcelain") == ""
+    assert VALUE.encode() not in b"".join(p.read_bytes() for p in team.rglob("*") if p.is_file())
+
+
+def test_a_revoked_agent_and_a_check_that_stays_red_until_the_value_is_new(team, tmp_path):
+    ok("repo", "init")
+    ok("repo", "set", "stripe/api-key", stdin=VALUE)
+    ok("repo", "add-agent", "coder", "--group", "stripe")
+    ran = ok("repo", "revoke", "coder", "stripe")
+    assert "keyhole repo set stripe/api-key" in ran.err
+    key = tmp_path / "user" / ".agent-vault" / "agents" / "coder.key"
+    assert run("repo", "get", "stripe/api-key", "--key", key).code == 5
+    assert run("repo", "check").code == 1
+    ok("repo", "set", "stripe/api-key", stdin="another-value-1")
+    assert run("repo", "check").code == 0
+
+
+def test_what_somebody_has_staged_is_not_taken_into_a_commit(team):
+    (team / "work.txt").write_text("mine")
+    git(team, "add", "work.txt")
+    ok("repo", "init")
+    ok("repo", "set", "a/b", stdin=VALUE)
+    assert git(team, "status", "--porcelain") == "A  work.txt\n"
+    assert "work.txt" not in git(team, "log", "--name-only", "--format=")
+
+
+def test_hooks_filters_and_ignore_files_of_the_repository_do_nothing(team, tmp_path):
+    ok("repo", "init")
+    ran = tmp_path / "ran"
+    hook = team / ".git" / "hooks" / "pre-commit"
+    for name in ("pre-commit", "post-commit", "reference-transaction", "post-index-change", "prepare-commit-msg"):
+        hook.with_name(name).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        hook.with_name(name).chmod(0o755)
+    git(team, "config", "filter.evil.clean", f"touch {ran}; cat")
+    git(team, "config", "core.fsmonitor", f"touch {ran}; true")
+    (team / ".gitattributes").write_text("* filter=evil\n")
+    (team / ".gitignore").write_text("*\n")
+    ok("repo", "set", "a/b", stdin=VALUE)
+    assert "secrets/a/b.enc" in git(team, "ls-tree", "-r", "--name-only", "HEAD")
+    assert not ran.exists()
+
+
+def test_a_second_vault_uses_the_key_that_is_there(team, tmp_path):
+    ok("repo", "init")
+    key = tmp_path / "user" / ".agent-vault" / "owner.key"
+    before = key.read_text()
+    second = tmp_path / "second"
+    second.mkdir()
+    git(second, "init", "-q")
+    ok("repo", "init", second)
+    assert key.read_text() == before
+    ok("repo", "set", "a/b", "--dir", second, stdin=VALUE)
+    assert ok("repo", "get", "a/b", "--dir", second).out == VALUE
+
+
+def test_a_vault_is_not_made_twice_and_not_outside_of_git(team, tmp_path):
+    ok("repo", "init")
+    assert run("repo", "init", "--json").error["code"] == "conflict"
+    (tmp_path / "plain").mkdir()
+    assert run("repo", "init", tmp_path / "plain").code == 5
+    ok("repo", "init", tmp_path / "plain", "--no-git")
+    ok("repo", "set", "a/b", "--dir", tmp_path / "plain", stdin=VALUE)
+    assert ok("repo", "get", "a/b", "--dir", tmp_path / "plain").out == VALUE
+
+
+def test_a_command_that_was_ended_before_its_commit_is_finished_by_the_next(team, monkeypatch):
+    ok("repo", "init")
+    from keyhole.remotes.git import Git
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Git, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run("repo", "set", "a/b", stdin=VALUE).code != 0
+    assert ok("repo", "status", "--json").json["unfinished"] == "agent-vault: set a/b"
+    assert ok("repo", "get", "a/b").out == VALUE
+    ok("repo", "set", "a/c", stdin=VALUE)
+    assert git(team, "log", "--format=%s").splitlines()[:2] == ["agent-vault: set a/c", "agent-vault: set a/b"]
+    assert "unfinished" not in ok("repo", "status", "--json").json
+
+
+def test_a_value_in_the_command_line_is_refused_and_not_repeated(team):
+    ok("repo", "init")
+    for words in (("a/b", VALUE), (f"a/b={VALUE}",)):
+        ran = run("repo", "set", *words)
+        assert ran.code == 3
+        assert VALUE not in ran.err
+
+
+def test_the_raw_key_in_a_variable_counts_and_is_written_nowhere(team, tmp_path, monkeypatch):
+    ok("repo", "init")
+    ok("repo", "set", "a/b", stdin=VALUE)
+    key = (tmp_path / "user" / ".agent-vault" / "owner.key").read_text()
+    (tmp_path / "user" / ".agent-vault" / "owner.key").unlink()
+    for name in ("AGENT_VAULT_KEY", "KEYHOLE_REPO_KEY"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, key)
+            assert ok("repo", "get", "a/b").out == VALUE
+    found = [path for path in tmp_path.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    assert found == []
+    assert run("repo", "get", "a/b").code == 5
+
+
+def test_a_key_file_that_others_can_read_is_refused(team, tmp_path):
+    ok("repo", "init")
+    os.chmod(tmp_path / "user" / ".agent-vault" / "owner.key", 0o644)  # noqa: PTH101
+    ran = run("repo", "set", "a/b", stdin=VALUE)
+    assert ran.code == 3
+    assert "chmod 600" in ran.err
+
+
+def test_the_key_of_an_agent_is_written_again_from_its_escrow(team, tmp_path):
+    ok("repo", "init")
+    ok("repo", "add-agent", "coder")
+    key = tmp_path / "user" / ".agent-vault" / "agents" / "coder.key"
+    before = key.read_text()
+    key.unlink()
+    ok("repo", "restore-agent", "coder", "--to", key)
+    assert key.read_text() == before
+
+
+def test_a_member_brings_a_key_of_his_own(team, tmp_path, monkeypatch):
+    ok("repo", "init")
+    ok("repo", "set", "stripe/key", stdin=VALUE)
+    monkeypatch.setenv("HOME", str(tmp_path / "ann"))
+    words = " ".join(ok("repo", "my-key").out.split()).split()
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    ok("repo", "add-member", "ann", *words, "--role", "member", "--group", "stripe")
+    monkeypatch.setenv("HOME", str(tmp_path / "ann"))
+    assert ok("repo", "get", "stripe/key").out == VALUE
+    ok("repo", "set", "stripe/other", stdin=VALUE)
+    assert run("repo", "grant", "ann", "stripe").code == 4
+    assert ok("repo", "status", "--json").json["you"] == {"name": "ann", "role": "member"}
