@@ -1,6 +1,6 @@
 """Signed documents: JSON that people can review, with Ed25519 signatures over one canonical form of its content.
 
-The signed bytes are a line with the domain, the kind and ``v1``, and the content as JSON, its keys sorted, no spaces, in
+The signed bytes are a line with domain, kind and ``v1``, and the content as JSON with sorted keys, without spaces, in
 UTF-8. Contents have texts, whole numbers, booleans, lists and objects only, so that this form is the only one.
 """
 
