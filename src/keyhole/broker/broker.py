@@ -25,6 +25,7 @@ from keyhole.broker.kept import Kept
 from keyhole.broker.late import LateBody, require_still
 from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
+from keyhole.broker.minting import Minting, answered, minting_of
 from keyhole.broker.own_token import shows_token
 from keyhole.broker.tripwires import RULE as TRIPWIRE
 from keyhole.broker.tripwires import Tripwires
@@ -167,6 +168,11 @@ class Broker:
                 wanted = replace(wanted, own=lambda service: self._tripwires.session(vault, caller, service))
             match = directory.match(caller, wanted)
             service = match.service and self._tripwires.session(vault, caller, match.service)
+            minting = None
+            if match.service is not None and service is not None and directory.captures:
+                key = self._tripwires.key(vault, state.org.id)
+                minting = await minting_of(vault, state, caller, match.service, call, key)
+                service = service if minting is None else minting.service(service)
             await self._tripwires.judge(vault, state, call, service)
             if match.refusal is not None:
                 request = _about(request, match)
@@ -191,9 +197,11 @@ class Broker:
         if match.service is None:
             return await self._pass(vault, state, caller, request, call, message, watch)
         if passed is None:
-            return await self._lend(vault, state, caller, request, call, message, match.service, watch)
+            return await self._lend(vault, state, caller, request, call, message, match.service, watch, minting)
         try:
-            return await self._lend(vault, state, caller, request, call, message, match.service, watch, passed.end)
+            return await self._lend(
+                vault, state, caller, request, call, message, match.service, watch, minting, passed.end
+            )
         except BaseException:
             passed.end()
             raise
@@ -208,25 +216,31 @@ class Broker:
         message: Message,
         service: Service,
         watch: FrameWatch | None,
+        minting: Minting | None = None,
         done: Callable[[], None] | None = None,
     ) -> Answer:
         """Use, inject, send, scrub. What is ``done`` at the end is called unless this raises."""
         guard = self._guard(service.allow_addresses)
         key = (state.org.id, service.name, service.allow_addresses)
-        kind = KINDS[service.inject.kind]
+        lending = service if minting is None else minting.service(service)
+        kind = KINDS[lending.inject.kind]
         fresh = bool(call.upgrade)
         lease = None
         if not (service.certified or kind.answers):  # the connection is made while the intent is being committed
             lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard, fresh=fresh)
         try:
-            lent = await vault.use(state, caller, request, f"services/{service.name}")
+            lent = await vault.use(
+                state, caller, request, f"services/{service.name}", kept=minting.kept if minting is not None else None
+            )
         except BaseException:
             if lease is not None:
                 lease.cancel()
             raise
-        loan = Loan(self._tripwires.session(vault, caller, service), lent.secrets, lent.intent, self._scrubbers)
+        shown = self._tripwires.session(vault, caller, service) if lending is service else lending
+        loan = Loan(shown, lent.secrets, lent.intent, self._scrubbers)
         journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, done, watch)
-        self._tripwires.lent(state, loan)
+        if lending is service:
+            self._tripwires.lent(state, loan)
         if lent.service is not service and lent.service.as_data() != service.as_data():
             # Changed since it was matched: what is lent for the new destination must not go to the old one.
             if lease is not None:
@@ -241,7 +255,8 @@ class Broker:
             self._kept.room(state.org.id, service, loan.values) if kind.keeps else None,
             vault.clock.now,
         )
-        return await journey.answer(exchange.run(lease, message, _judged(vault, caller, service, call.body)))
+        sending = exchange.run(lease, message, _judged(vault, caller, service, call.body))
+        return await journey.answer(answered(vault, state, caller, service, minting, loan, sending))
 
     async def _reserve(self, state: OrgState, service: Service, loan: Loan, call: Call, guard: Guard) -> Lease:
         """A connection for a loan that is not reserved before its secrets are there."""

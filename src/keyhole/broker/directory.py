@@ -63,7 +63,11 @@ class Match:
 
 
 class Directory:
-    """All services of one org at one epoch."""
+    """All services of one org at one epoch.
+
+    Attributes:
+        captures: some of them keep credentials that calls make.
+    """
 
     def __init__(self, services: Iterable[Service]) -> None:
         self._exact: dict[tuple[str, int], list[Service]] = {}
@@ -71,7 +75,9 @@ class Directory:
         self._hosts: dict[str, str] = {}
         self._parents: dict[str, str] = {}
         self._granted: dict[tuple[object, ...], Match] = {}
+        self.captures = False
         for service in services:
+            self.captures = self.captures or bool(service.capture)
             for host in service.hosts:
                 table = self._wild if host.wildcard else self._exact
                 table.setdefault((host.host, host.port), []).append(service)

@@ -23,11 +23,11 @@ _SPARED = 64 * 1024  # bytes that are read so that a connection can be used agai
 
 
 class OwnAnswer:
-    """An answer that an injection gave by itself; reads like one of an upstream."""
+    """An answer that is all there, as an injection gives one by itself; reads like one of an upstream."""
 
-    def __init__(self, said: Heard) -> None:
+    def __init__(self, said: Heard, reason: bytes = b"OK") -> None:
         self.status = said.status
-        self.reason = b"OK"
+        self.reason = reason
         self.headers = said.headers
         self.length: int | None = len(said.content)
         self.body: OwnAnswer | None = self

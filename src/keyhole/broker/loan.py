@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from secrets import token_bytes
 from typing import Any, NoReturn
 
@@ -64,7 +64,7 @@ class Loan:
         certificate: the fields of the client's certificate.
     """
 
-    __slots__ = ("_scrubbers", "certificate", "intent", "masked", "scrubber", "service", "values")
+    __slots__ = ("_forms", "_scrubbers", "certificate", "intent", "masked", "scrubber", "service", "values")
 
     def __init__(self, service: Service, lent: Mapping[str, Secret], intent: Intent, scrubbers: Scrubbers) -> None:
         self.service = service
@@ -77,6 +77,7 @@ class Loan:
             for name in [name for name in self.values if name.startswith(CERTIFICATE)]:
                 self.certificate[name] = self.values.pop(name)
         self._scrubbers = scrubbers
+        self._forms: list[bytes] = []
 
     def secrets(self) -> list[bytes]:
         """The values that nobody may see: all but public ones, such as the id of a key."""
@@ -110,7 +111,12 @@ class Loan:
 
     def injected(self, message: Message) -> None:
         """A message is about to be sent: from here on its forms are looked for in answers too."""
-        self.scrubber = self._scrubbers.get([*self.secrets(), *self.certificate.values()], message.forms)
+        self._forms = message.forms
+        self.hide(())
+
+    def hide(self, more: Iterable[bytes]) -> None:
+        """Look for further values too, such as one that the answer has brought."""
+        self.scrubber = self._scrubbers.get([*self.secrets(), *self.certificate.values(), *more], self._forms)
 
     def change(self) -> Callable[[bytes], bytes] | None:
         """What is done to the text messages of a WebSocket that the client sends; ``None`` for nothing."""

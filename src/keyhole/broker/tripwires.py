@@ -77,7 +77,7 @@ class Tripwires:
         name = (caller.token_id, id(service))
         known = self._sessions.get(name)
         if known is None or known[0] is not service:
-            made = service_of_session(service, self._key(vault, caller.org_id), caller.token_id)
+            made = service_of_session(service, self.key(vault, caller.org_id), caller.token_id)
             known = self._sessions[name] = (service, made)
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
@@ -103,11 +103,12 @@ class Tripwires:
         shown = [pair for pair in call.headers if pair[0] != b"via" or not _OWN_VIA.fullmatch(pair[1])]
         head = b"\n".join([call.target, *[part for pair in shown for part in pair]])
         if MARK in head or b"asic " in head:
-            _judge_placeholders(self._key(vault, state.org.id), call, service)
+            _judge_placeholders(self.key(vault, state.org.id), call, service)
         if not wires.values.is_clean(head) and wires.values.text(head) is not head:
             _judge_values(wires, call, service)
 
-    def _key(self, vault: Vault, org_id: str) -> bytes:
+    def key(self, vault: Vault, org_id: str) -> bytes:
+        """The key of an org's placeholders."""
         key = self._keys.get(org_id)
         if key is None:
             key = self._keys[org_id] = placeholder_key(vault.keys.token_key, org_id)
@@ -126,7 +127,7 @@ class Tripwires:
         async def alarm(error: Tripped) -> None:
             await vault.alarm(state, caller, request_id, service.name if service is not None else "", error.what)
 
-        key = self._key(vault, state.org.id)
+        key = self.key(vault, state.org.id)
         places = _places(service) if service is not None else frozenset()
         own = _own_ends(service) if service is not None else frozenset()
         if call.body is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import click
@@ -75,6 +76,13 @@ def service() -> None:
 @way_options
 @click.option("--certificate", metavar="NAME[#FIELD]", help="The client's certificate and its key.")
 @click.option("--variable", "variables", multiple=True, metavar="NAME", help="Variable that holds the placeholder.")
+@click.option(
+    "--capture",
+    "captures",
+    multiple=True,
+    metavar="JSON",
+    help='Keep the credential that such a call makes: {"method", "path", "fields": {pointer: field}, "into"}.',
+)
 @check_options
 @pass_session
 def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
@@ -91,6 +99,8 @@ def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
         body["placeholder"] = inject.get("text") or _placeholder(secret, options["variables"])
     if options["certificate"]:
         body["certificate"] = options["certificate"]
+    if options["captures"]:
+        body["capture"] = [_capture(text) for text in options["captures"]]
     body |= read_checks(options)
     session.client.write(f"services/{name}", {**body, "secret": secret, "inject": inject})
     if path and not path.startswith("/"):
@@ -100,6 +110,13 @@ def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
     session.out.done(
         stored, f"service {name}: {stored['secret']} goes to {' '.join(stored['hosts'])} as {inject['kind']}"
     )
+
+
+def _capture(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("--capture is a JSON object", "see docs/minting.md for its fields") from None
 
 
 def _path_of(secret: str, inject: dict[str, Any]) -> str:
@@ -165,7 +182,7 @@ def show(session: Session, /, *, name: str) -> None:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(map(_shown, value)) if isinstance(value, list) else str(value)
 
 
 @service.command("rm", examples="keyhole service rm stripe")

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from keyhole.core.capture import CaptureRule, rules_from
 from keyhole.core.checks.rules import Checks
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.host import Authority, HostPattern
@@ -57,6 +58,7 @@ class Service:
         files: variable to the text of a file that it names, for SDKs that read their credentials from one.
         test: a harmless call.
         checks: conditions, limits and approval of a call that goes through it; ``None`` without any.
+        capture: calls that answer with a new credential, which is kept.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Service:
     test: Probe | None = None
     certificate: str = ""
     checks: Checks | None = None
+    capture: tuple[CaptureRule, ...] = ()
 
     @classmethod
     def from_data(cls, name: str, data: Mapping[str, Any]) -> Service:
@@ -120,6 +123,7 @@ class Service:
             test=Probe.from_data(data["test"]) if data.get("test") is not None else None,
             certificate=_certificate(data, inject, schemes),
             checks=Checks.from_data(data),
+            capture=rules_from(data.get("capture")),
         )
 
     def as_data(self) -> dict[str, Any]:
@@ -140,6 +144,8 @@ class Service:
             **({"certificate": self.certificate} if self.certificate else {}),
             **(self.checks.as_data() if self.checks is not None else {}),
         }
+        if self.capture:
+            data["capture"] = [rule.as_data() for rule in self.capture]
         if self.placeholders:
             data["placeholders"] = dict(self.placeholders)
         if self.settings:

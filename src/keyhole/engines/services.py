@@ -34,6 +34,9 @@ FIELDS = (
     Field("certificate", "path#field of the client's certificate and key, for TLS with the upstream"),
     Field("conditions", "object or list of objects: query, body, graphql, git, hours, until, and what they are for"),
     Field("limits", 'object: {"rate": "10/m", "count": "100/d", "concurrent": 4}, for each agent'),
+    Field(
+        "capture", 'list of objects: {"method", "path", "fields": {pointer: field}, "into", …}, of calls that make keys'
+    ),
     Field("approval", 'object: {"required": true, "for": […], "wait": seconds, "ttl": duration, "preview": bool}'),
 )
 _KNOWN = {field.name for field in FIELDS} | {"name"}
@@ -70,9 +73,21 @@ async def write(context: Context, call: Call) -> None:
             )
     if service.allow_addresses and not context.caller.allows("update", call.path, sudo=True):
         raise PolicyDenied("naming addresses that the guard refuses needs sudo on the service", "ask an administrator")
+    _require_captures(context, service)
     item = await context.storage.get_one(name)
     call.require_new(stored=item.data is not None)
     await context.storage.change([(name, json.dumps(service.as_data()).encode(), item.revision)])
+
+
+def _require_captures(context: Context, service: Service) -> None:
+    """Whoever lets calls write secrets may write there. A path of variables ends up where nothing is, by its id."""
+    for rule in service.capture:
+        path = rule.place("agent/some-agent", service.name, "some-id")
+        if path and not context.caller.allows("update", f"{SECRETS}data/{path}"):
+            raise PolicyDenied(
+                f"keeping credentials at {rule.into!r} needs update there, and you have not",
+                "ask for it, or let them live with the token: leave into out",
+            )
 
 
 async def read(context: Context, call: Call) -> Reply:

@@ -223,6 +223,7 @@ def _deflate() -> Coding:
     return Coding(decoder, lambda: _ZlibEncoder(-15 if decoder.raw else 15))
 
 
+_STACKED = 3
 _CODINGS: dict[bytes, Callable[[], Coding]] = {
     b"gzip": _gzip,
     b"x-gzip": _gzip,
@@ -249,6 +250,28 @@ def parse(content_encoding: bytes, most: int) -> list[Coding]:
     if any(name not in _CODINGS for name in names):
         raise _refusal("The upstream used a content coding that cannot be decoded here")
     return [_CODINGS[name]() for name in names]
+
+
+def decoded(content: bytes, content_encoding: bytes, most: int) -> bytes:
+    """A whole body without its content codings.
+
+    Args:
+        content: as it came.
+        content_encoding: the field's value; several fields joined with commas.
+        most: bytes that may come out.
+
+    Raises:
+        ScrubFailedClosed: a coding is unknown or damaged, or more comes out.
+    """
+    for coding in reversed(parse(content_encoding, _STACKED)):
+        out = bytearray()
+        for piece in coding.decoder.pieces(content):
+            out += piece
+            if len(out) > most:
+                raise _refusal("The upstream's compressed body expands beyond the limit")
+        coding.decoder.finish()
+        content = bytes(out)
+    return content
 
 
 def decoder_for_magic(head: bytes) -> Decoder | None:

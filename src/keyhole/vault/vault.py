@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from keyhole.core.errors import (
     InternalError,
@@ -55,6 +56,9 @@ from keyhole.vault.sources import Sources
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
 from keyhole.vault.tokens import Tokens, read_form
+
+if TYPE_CHECKING:
+    from keyhole.vault.captured import Kept
 
 _SECRETS = "secret/"
 _SERVICES = "services/"
@@ -317,7 +321,16 @@ class Vault:
             self.conclude(state, record, "aborted")
             raise
 
-    async def use(self, state: OrgState, caller: Caller, request: Request, path: str, *, own: bool = False) -> Lent:
+    async def use(
+        self,
+        state: OrgState,
+        caller: Caller,
+        request: Request,
+        path: str,
+        *,
+        own: bool = False,
+        kept: Kept | None = None,
+    ) -> Lent:
         """Open the secrets of a service for one loan. They are released only after the intent is durable.
 
         Args:
@@ -325,6 +338,7 @@ class Vault:
             caller: authenticated within this same request.
             request: its data say what the call is, for the record.
             path: ``services/NAME``.
+            kept: the credential to be lent instead, for which the call shows a placeholder.
             own: what is leased for it is for this use alone, and whoever uses it ends ``Lent.leases``.
 
         Raises:
@@ -340,6 +354,9 @@ class Vault:
             if not decision:
                 raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
             service, secrets = state.lending.get(path) or await self._find_service(state, path)
+            lending = service
+            if kept is not None:
+                lending, secrets = kept.captured.as_service(service), (kept.captured.name,)
         except KeyholeError as error:
             await self.record_refusal(state, caller, request, error, path=path, rule=decision.rule)
             raise
@@ -348,9 +365,9 @@ class Vault:
         try:
             if self.devices.concern(state.generation):
                 await self.devices.asking(state, caller, request, path, Operation.USE)
-            if service.sourced:  # asking a source makes something
+            if lending.sourced:  # asking a source makes something
                 await asyncio.shield(durable)
-            lent, leases = await self._lend(state, caller, service, own=own)
+            lent, leases = await self._lend(state, caller, lending, own=own, kept=kept)
         except KeyholeError as error:
             await self._durable(state, record, durable)
             self.conclude(state, record, error.code)
@@ -389,9 +406,11 @@ class Vault:
         return found
 
     async def _lend(
-        self, state: OrgState, caller: Caller, service: Service, *, own: bool = False
+        self, state: OrgState, caller: Caller, service: Service, *, own: bool = False, kept: Kept | None = None
     ) -> tuple[dict[str, Secret], tuple[str, ...]]:
         """Internal operation: open secrets for the road. There is no route to it."""
+        if kept is not None and kept.values:
+            return kept.of(service), ()
         opening = self.sources.opening(state, caller, own=own)
         try:
             return await open_loan(opening.lend, service), opening.leases

@@ -10,6 +10,7 @@ from functools import partial
 
 from keyhole.core.errors import Conflict, IntegrityError, Unauthenticated
 from keyhole.stores import Batch, Delete
+from keyhole.vault.captured import MOUNT as CAPTURED
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import HANDOVER, SYSTEM
 from keyhole.vault.leases import MOUNT as LEASES
@@ -26,7 +27,7 @@ from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
 
 _BATCH = 500
-_PASSING = ("approvals", "limits")  # mounts whose entries only have to go when they are due
+_PASSING = ("approvals", CAPTURED, "limits")  # mounts whose entries only have to go when they are due
 
 
 class Sweeper:
