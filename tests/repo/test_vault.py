@@ -382,3 +382,21 @@ def test_a_change_that_nobody_finished_says_so(world):
     assert Tree(world.root).left() == Change("agent-vault: half", {"x": b"1"})
     tree.finish()
     assert Tree(world.root).left() is None
+
+
+def test_an_agent_beside_the_groups_stays_when_the_groups_change(world):
+    guest = world.add("guest")
+    world.add("coder")
+    world.set("a/one", also=("guest",))
+    assert world.get("a/one", guest) == CANARY
+    world.do(changes.grant, "coder", "a")
+    world.set("a/one", "newer")
+    assert world.get("a/one", guest) == "newer"
+    assert set(world.open().meta("a/one").agents) == {"coder", "guest"}
+    world.set("b/two", also=("coder",))
+    world.do(changes.grant, "coder", "b")
+    world.do(changes.revoke, "coder", "b")
+    assert world.open().sidecar("b/two").also == ()
+    assert world.do(changes.take_out, "guest").due == ("a/one",)
+    with pytest.raises(NotFound):
+        world.set("a/one", also=("nobody",))

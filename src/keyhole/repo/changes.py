@@ -78,6 +78,7 @@ def store(
     value: Secret,
     *,
     groups: Iterable[str] = (),
+    also: Iterable[str] = (),
     expires: datetime | None = None,
 ) -> Change:
     """A secret with a new value.
@@ -88,9 +89,11 @@ def store(
         name: ``group/name``.
         value: in clear; it is sealed here.
         groups: to which it belongs; those it has, else the first part of its name.
+        also: members for whom it is sealed besides, and stays so.
         expires: when it is not to be used any more; ``None`` leaves what was said.
 
     Raises:
+        NotFound: one of ``also`` is no member.
         PolicyDenied: the actor may not write it.
     """
     everybody, name = opened.require_members(), parse_secret(name)
@@ -100,13 +103,16 @@ def store(
     for checked in (belongs, before.groups if before is not None else belongs):
         if not actor.member.writes(checked):
             raise PolicyDenied(f"{actor.member.name} may not write {name}", "ask an owner to grant the group")
-    recipients = recipients_of(everybody, belongs)
+    besides = tuple(_require_member(everybody, each).name for each in also)
+    if before is not None and not before.removed:
+        besides = tuple(dict.fromkeys((*before.also, *besides)))
+    recipients = recipients_of(everybody, belongs, besides)
     ciphertext = age.encrypt(value.reveal(), recipients)
     texts = tuple(recipient.text for recipient in recipients)
     if before is None or document is None:
-        after = sidecar.first(name, belongs, ciphertext, texts, actor.now)
+        after = sidecar.first(name, belongs, ciphertext, texts, actor.now, besides)
     else:
-        changes = {"groups": belongs, "rotated": actor.now, "due": ""}
+        changes = {"groups": belongs, "also": besides, "rotated": actor.now, "due": ""}
         if before.removed:
             changes["created"] = actor.now
         after = before.next(document.digest, ciphertext, texts, **changes)
@@ -227,11 +233,17 @@ def _regroup(opened: Opened, actor: Actor, name: str, group: str, *, wanted: boo
     groups = tuple(sorted({*member.groups, group} if wanted else {*member.groups} - {group}))
     after = everybody.changed(opened.digest, members={**everybody.members, name: replace(member, groups=groups)})
     verb, word = ("grant", "to") if wanted else ("revoke", "from")
-    return _members_changed(opened, actor, after, f"agent-vault: {verb} {group} {word} {name}", {})
+    message = f"agent-vault: {verb} {group} {word} {name}"
+    return _members_changed(opened, actor, after, message, {}, None if wanted else (name, group))
 
 
 def _members_changed(
-    opened: Opened, actor: Actor, after: Members, message: str, files: Mapping[str, bytes | None]
+    opened: Opened,
+    actor: Actor,
+    after: Members,
+    message: str,
+    files: Mapping[str, bytes | None],
+    revoked: tuple[str, str] | None = None,
 ) -> Change:
     """The change of the members, with every secret sealed again whose readers are others now."""
     path = f"{SIGNED_MEMBERS}/{after.version:06}.json"
@@ -243,7 +255,9 @@ def _members_changed(
         if before.removed:
             changed |= _signed_again(before, after, document.digest, name)
             continue
-        recipients = recipients_of(after, before.groups)
+        taken = revoked[0] if revoked is not None and revoked[1] in before.groups else ""
+        also = tuple(each for each in before.also if each in after.members and each != taken)
+        recipients = recipients_of(after, before.groups, also)
         texts = {recipient.text for recipient in recipients}
         writer = after.members.get(before.signer)
         if texts == set(before.recipients) and writer is not None and writer.writes(before.groups):
@@ -254,7 +268,7 @@ def _members_changed(
         why = before.due or (f"{message.removeprefix('agent-vault: ')}: it was readable before" if lost else "")
         if why:
             due.append(name)
-        changed[name] = before.next(document.digest, ciphertext, (r.text for r in recipients), due=why)
+        changed[name] = before.next(document.digest, ciphertext, (r.text for r in recipients), due=why, also=also)
         sealed[f"secrets/{name}.enc"] = ciphertext
     change = _with(opened, after, actor, message, changed, {**files, **sealed, path: after.write([signer])})
     return replace(change, due=tuple(sorted(due)))

@@ -71,7 +71,7 @@ def _check_secret(opened: Opened, name: str, now: datetime, found: Findings) -> 
     if opened.members is None:
         return
     each = opened.sidecar(name)
-    wanted = recipients_of(opened.members, each.groups)
+    wanted = recipients_of(opened.members, each.groups, each.also)
     if set(each.recipients) != {recipient.text for recipient in wanted}:
         found.errors.append(f"{name} is not sealed for exactly those who are granted it")
     elif all(recipient.native for recipient in wanted) and stanzas < len(wanted):

@@ -90,10 +90,10 @@ class Members:
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     opaque: bool = False
 
-    def readers(self, groups: Iterable[str]) -> list[Member]:
-        """For whom a secret of these groups is sealed: the owners first."""
-        named = tuple(groups)
-        found = [member for member in self.members.values() if member.reads(named)]
+    def readers(self, groups: Iterable[str], also: Iterable[str] = ()) -> list[Member]:
+        """For whom a secret of these groups is sealed, and for these members besides: the owners first."""
+        named, besides = tuple(groups), frozenset(also)
+        found = [member for member in self.members.values() if member.reads(named) or member.name in besides]
         return sorted(found, key=lambda member: (member.role is not Role.OWNER, member.name))
 
     @property

@@ -215,6 +215,6 @@ def _is_name(text: str) -> bool:
         return False
 
 
-def recipients_of(everybody: Members, groups: Iterable[str]) -> list[Recipient]:
+def recipients_of(everybody: Members, groups: Iterable[str], also: Iterable[str] = ()) -> list[Recipient]:
     """For whom a secret of these groups is sealed, the owners first."""
-    return [member.recipient for member in everybody.readers(groups)]
+    return [member.recipient for member in everybody.readers(groups, also)]

@@ -32,6 +32,7 @@ class Sidecar:
         version: from 1, without a gap; a rewrap is a version too.
         previous: digest of the version before; empty for the first.
         groups: to which it belongs.
+        also: members for whom it is sealed besides those who are granted a group.
         digest: SHA-256 of the age file, in hexadecimal; empty for a secret that was removed.
         recipients: for whom it is sealed, as the members have them.
         created: when it was first stored.
@@ -46,6 +47,7 @@ class Sidecar:
     version: int
     previous: str
     groups: tuple[str, ...]
+    also: tuple[str, ...]
     digest: str
     recipients: tuple[str, ...]
     created: datetime
@@ -57,7 +59,7 @@ class Sidecar:
 
     def meta(self, members: Members) -> Meta:
         """What the format's own ``.meta`` says of it."""
-        agents = tuple(m.name for m in members.readers(self.groups) if m.recipient.text in self.recipients)
+        agents = tuple(m.name for m in members.readers(self.groups, self.also) if m.recipient.text in self.recipients)
         owners = {owner.name for owner in members.owners}
         group = self.groups[0] if self.groups else group_of(self.secret)
         listed = tuple(name for name in agents if name not in owners)
@@ -81,6 +83,7 @@ class Sidecar:
             "version": self.version,
             "previous": self.previous,
             "groups": sorted(self.groups),
+            "also": sorted(self.also),
             "digest": self.digest,
             "recipients": sorted(self.recipients),
             "created": instant(self.created),
@@ -93,10 +96,17 @@ class Sidecar:
         return signed.write(KIND, content, [(signer, key)])
 
 
-def first(secret: str, groups: Iterable[str], ciphertext: bytes, recipients: Iterable[str], now: datetime) -> Sidecar:
+def first(
+    secret: str,
+    groups: Iterable[str],
+    ciphertext: bytes,
+    recipients: Iterable[str],
+    now: datetime,
+    also: Iterable[str] = (),
+) -> Sidecar:
     """The first version of a secret."""
     digest = hashlib.sha256(ciphertext).hexdigest()
-    return Sidecar(secret, 1, "", tuple(groups), digest, tuple(recipients), now, now)
+    return Sidecar(secret, 1, "", tuple(groups), tuple(also), digest, tuple(recipients), now, now)
 
 
 def read(document: Signed, secret: str) -> Sidecar:
@@ -112,6 +122,7 @@ def read(document: Signed, secret: str) -> Sidecar:
             int(content["version"]),
             str(content["previous"]),
             tuple(parse_part(str(group), "group") for group in content["groups"]),
+            tuple(parse_part(str(name), "member") for name in content["also"]),
             str(content["digest"]),
             tuple(map(str, content["recipients"])),
             _instant(content["created"]),
