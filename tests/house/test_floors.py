@@ -126,6 +126,7 @@ REVEALS = {
     "cli/login.py": 1,  # a token, into its file
     "cli/operator.py": 2,  # the passphrase or a share, to the server that it unseals
     "cli/secrets.py": 2,
+    "cli/agent_vault.py": 1,
     "cli/repo/secrets.py": 1,
     "client/local.py": 1,
     "engines/external/sources.py": 1,  # a credential, to the source for which it is

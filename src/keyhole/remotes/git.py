@@ -136,6 +136,23 @@ class Git:
         self.run("update-index", "--add", "-z", "--index-info", data=lines)  # else it would look staged for removal
         return commit
 
+    def upstream(self) -> str:
+        """The branch that is followed, such as ``origin/main``; empty for none."""
+        with contextlib.suppress(InvalidRequest):
+            return self.run("rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}").decode().strip()
+        return ""
+
+    def fast_forward(self) -> None:
+        """Fetch, and go on to what the remote has where nothing here differs. Uncommitted work stays as it is.
+
+        Raises:
+            InvalidRequest: the remote cannot be asked, or has gone another way.
+        """
+        if not self.upstream():
+            return
+        self.run("fetch", "--quiet", "--no-tags", "--no-recurse-submodules")
+        self.run("merge", "--quiet", "--ff-only", "@{upstream}")
+
     def _entry(self, path: str, data: bytes | None) -> str:
         """A line of ``update-index --index-info``."""
         if data is None:

@@ -92,3 +92,12 @@ def write(path: Path, identity: Identity) -> None:
         file.write(identity.to_text())
         file.flush()
         os.fsync(descriptor)
+
+
+def free(path: Path) -> Path:
+    """This path, or one beside it where a key is there already."""
+    found, number = path, 1
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name.removesuffix('.key')}.{number}.key")
+    return found

@@ -10,11 +10,10 @@ import click
 from keyhole.cli.base import Session, pass_session
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
-from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.errors import InvalidRequest
 from keyhole.crypto import age
 from keyhole.repo import changes, keys
 from keyhole.repo.members import WRITERS, Role
-from keyhole.repo.names import parse_part
 from keyhole.repo.tree import Change
 
 _JOINS = [role.value for role in Role if role is not Role.AGENT]
@@ -30,7 +29,7 @@ def add_agent(
     session: Session, /, *, name: str, groups: tuple[str, ...], to: str, directory: str, key_file: str
 ) -> None:
     """Make an agent with a key of its own, which the owners can recover."""
-    path = Path(to) if to else keys.agent_file(os.environ, name)
+    path = Path(to) if to else keys.free(keys.agent_file(os.environ, name))
     identity = age.generate()
     place = Place(session, directory, key_file)
     keys.write(path, identity)
@@ -160,7 +159,7 @@ def revoke(session: Session, /, *, name: str, group: str, directory: str, key_fi
 @pass_session
 def recover_agent(session: Session, /, *, name: str, to: str, directory: str, key_file: str) -> None:
     """Give an agent a new key. Its old one opens nothing that is stored from now on, and what it opened is due."""
-    path = Path(to) if to else _free(keys.agent_file(os.environ, name))
+    path = Path(to) if to else keys.free(keys.agent_file(os.environ, name))
     identity = age.generate()
     place = Place(session, directory, key_file)
     keys.write(path, identity)
@@ -181,16 +180,7 @@ def recover_agent(session: Session, /, *, name: str, to: str, directory: str, ke
 @pass_session
 def restore_agent(session: Session, /, *, name: str, to: str, directory: str, key_file: str) -> None:
     """Write the key of an agent again, from the copy that is sealed for the owners."""
-    place = Place(session, directory, key_file)
-    name = parse_part(name, "agent")
-    sealed = place.tree.read(f"agents/{name}/private.key.escrow")
-    if sealed is None:
-        raise NotFound(f"agent '{name}' not found", "keyhole repo list-agents")
-    identity = age.parse_identity(age.decrypt(sealed, [place.identity()]).decode())
-    opened = place.open()
-    known = None if opened.members is None else opened.members.members.get(name)
-    if known is not None and known.recipient != identity.recipient:
-        raise InvalidRequest(f"the escrowed key is not the one of {name}", "keyhole repo recover-agent makes a new one")
+    identity = Place(session, directory, key_file).escrowed(name)
     keys.write(Path(to), identity)
     session.out.done({"name": name, "key_file": to}, f"the key of {name} is in {to}")
 
@@ -202,15 +192,6 @@ def _warn_due(session: Session, change: Change) -> None:
         )
         for name in change.due:
             session.out.warn(f"  {name}: keyhole repo set {name}")
-
-
-def _free(path: Path) -> Path:
-    """A name beside a key that is there already."""
-    number = 2
-    while path.exists():
-        path = path.with_name(f"{path.name.split('.')[0]}.{number}.key")
-        number += 1
-    return path
 
 
 def _public(text: str) -> bytes:

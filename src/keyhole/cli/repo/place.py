@@ -12,11 +12,13 @@ import click
 
 from keyhole.cli.base import Session
 from keyhole.config import home
-from keyhole.core.errors import NotFound
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
+from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.remotes.git import Git
 from keyhole.repo import keys
 from keyhole.repo.changes import Actor
+from keyhole.repo.names import parse_part
 from keyhole.repo.opened import Opened, open_vault
 from keyhole.repo.tree import Change, Tree
 
@@ -84,6 +86,33 @@ class Place:
         if left is not None:
             self._commit(left)
             self._session.out.say(f"finished what an earlier command had begun: {left.message}")
+
+    def escrowed(self, name: str) -> Identity:
+        """The key of an agent, from the copy that is sealed for the owners.
+
+        Raises:
+            NotFound: there is no such agent, or the escrow is not for this key.
+            InvalidRequest: it is not the key that the agent has now.
+        """
+        name = parse_part(name, "agent")
+        sealed = self.tree.read(f"agents/{name}/private.key.escrow")
+        if sealed is None:
+            raise NotFound(f"agent '{name}' not found", "keyhole repo list-agents")
+        identity = age.parse_identity(age.decrypt(sealed, [self.identity()]).decode(errors="replace"))
+        opened = self.open()
+        known = None if opened.members is None else opened.members.members.get(name)
+        if known is not None and known.recipient != identity.recipient:
+            raise InvalidRequest(f"the escrowed key is not that of {name}", "keyhole repo recover-agent")
+        return identity
+
+    def refresh(self) -> None:
+        """Take over what the remote has, where that only goes on from here; a remote that is away is passed over."""
+        if self.git is not None:
+            with self.tree.lock():
+                try:
+                    self.git.fast_forward()
+                except KeyholeError as error:
+                    self._session.out.warn(f"the remote was not asked: {error.reason}")
 
     def _commit(self, change: Change) -> None:
         if self.git is not None:

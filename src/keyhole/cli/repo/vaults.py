@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,30 +28,60 @@ from keyhole.repo.tree import VAULT, Tree
 @pass_session
 def init(session: Session, /, *, directory: str, owner: str, no_git: bool) -> None:
     """Make a vault in a git repository. Your key is made if you have none, and never replaced."""
-    folder = Path(directory).resolve()
-    git = None if no_git else Git.find(folder, os.environ)
-    if git is None and not no_git:
+    made = make_vault(Path(directory).resolve(), owner, git=not no_git)
+    key = made.key_file
+    said = (
+        f"made your key {key}; keep a copy of it where you keep such things" if made.fresh else f"used your key {key}"
+    )
+    data = {"vault": str(made.vault), "key_file": str(key), "key_made": made.fresh, "recipient": made.recipient}
+    session.out.done(data, f"made the vault {made.vault}\n{said}")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new vault.
+
+    Attributes:
+        vault: its folder.
+        key_file: of the owner.
+        fresh: the key was made for it.
+        recipient: the owner's public key.
+    """
+
+    vault: Path
+    key_file: Path
+    fresh: bool
+    recipient: str
+
+
+def make_vault(folder: Path, owner: str, *, git: bool) -> Made:
+    """A new vault around a folder, in its repository or, without git, in itself.
+
+    Raises:
+        NotFound: it is in no repository.
+        Conflict: there is a vault.
+    """
+    repository = Git.find(folder, os.environ) if git else None
+    if repository is None and git:
         raise NotFound(f"{folder} is in no git repository", "git init, or --no-git for a plain folder")
-    root = folder if git is None else git.root
+    root = folder if repository is None else repository.root
     tree = Tree(root)
     if tree.exists():
         raise Conflict(f"vault already initialized in {root / VAULT}", "keyhole repo status")
     path = keys.owner_file(os.environ)
-    made = not path.exists()
-    identity = age.generate() if made else keys.load(path)
-    if made:
+    fresh = not path.exists()
+    identity = age.generate() if fresh else keys.load(path)
+    if fresh:
         keys.write(path, identity)
     tree.vault.mkdir()
     with tree.lock():
         change = changes.create(identity, owner, datetime.now(UTC))
         tree.apply(change)
-        if git is not None:
-            git.record(change, root)
+        if repository is not None:
+            repository.record(change, root)
         tree.finish()
     open_vault(root, home())
-    said = f"made your key {path}; keep a copy of it where you keep such things" if made else f"used your key {path}"
-    data = {"vault": str(tree.vault), "key_file": str(path), "key_made": made, "recipient": identity.recipient.text}
-    session.out.done(data, f"made the vault {tree.vault}\n{said}")
+    return Made(tree.vault, path, fresh, identity.recipient.text)
 
 
 @repo.command("status", examples="keyhole repo status\nkeyhole repo status --json")
