@@ -8,6 +8,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import re
 import secrets
 import socketserver
 import struct
@@ -232,6 +233,11 @@ class Handler(socketserver.BaseRequestHandler):
     def do_dropuser(self, command):
         del self.state.users[self.existing(command, "dropUser")]
         return {}
+
+    def do_usersinfo(self, command):
+        pattern = re.compile(command["filter"]["user"]["$regex"])
+        found = [{"user": name, "db": db} for db, name in self.state.users if pattern.search(name)]
+        return {"users": [each for each in found if each["db"] == command["$db"]]}
 
     def do_killallsessions(self, _command):
         return {}

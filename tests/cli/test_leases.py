@@ -2,6 +2,8 @@
 
 import pytest
 
+import database_server
+import postgres_server
 from cli_driver import ok, run
 from keyhole.cli.base import Session
 from keyhole.core.errors import UpstreamUnreachable
@@ -9,6 +11,8 @@ from keyhole.engines import ssh
 from keyhole.vault.leases import new_lease
 
 ROLE = {"key_type": "otp", "default_user": "ubuntu", "cidr_list": "10.0.0.0/8"}
+
+SWEPT = {"revoked": 0, "waiting": 0, "irrevocable": 0, "strays": [], "unseen": []}
 
 
 def write(path, data):
@@ -80,7 +84,7 @@ def test_what_cannot_be_taken_back_is_said_tried_again_and_forgotten_by_force(lo
     try:
         assert run("leases", "revoke", lease).code == 6
         swept = run("leases", "sweep", "--json")
-        assert (swept.code, swept.json) == (1, {"revoked": 0, "waiting": 1, "irrevocable": 0})
+        assert (swept.code, swept.json) == (1, {**SWEPT, "waiting": 1})
         for _ in range(4):
             run("leases", "sweep")
         assert ok("leases", "list", "--irrevocable", "--json").json == [
@@ -88,9 +92,29 @@ def test_what_cannot_be_taken_back_is_said_tried_again_and_forgotten_by_force(lo
         ]
         assert "the target does not answer" in ok("leases", "list", "ssh", "--irrevocable").out
         ok("leases", "revoke", lease, "--force", "--yes")
-        assert ok("leases", "sweep", "--json").json == {"revoked": 0, "waiting": 0, "irrevocable": 0}
+        assert ok("leases", "sweep", "--json").json == SWEPT
         lease = otp()
         assert run("leases", "revoke", lease).code == 6
     finally:
         object.__setattr__(ssh.ENGINE, "revoke", before)
     assert ok("leases", "sweep").out == "taken back: 1; to be tried again: 0; irrevocable: 0\n"
+
+
+def test_users_that_no_lease_knows_are_shown_and_dropped_after_a_yes(vault):
+    write("sys/mounts/database", {"type": "database"})
+    login = {"username": database_server.ADMIN, "password": database_server.PASSWORD}
+    config = {"plugin_name": "postgresql-database-plugin", "connection_url": database_server.started(), **login}
+    template = '{{ printf "v-stray-%s" (random 20) }}'
+    database_server.reset_root()
+    write("database/config/pg", {**config, "username_template": template})
+    with postgres_server.superuser() as session:
+        session.execute('CREATE ROLE "v-stray-1" LOGIN')
+    found = run("leases", "sweep")
+    assert found.code == 1
+    assert "no lease knows v-stray-1 at database/pg" in found.out
+    assert run("leases", "sweep", "--drop").code == 4
+    assert "v-stray-1" in database_server.users()
+    dropped = ok("leases", "sweep", "--drop", "--yes")
+    assert "no lease knows v-stray-1 at database/pg: dropped" in dropped.out
+    assert "v-stray-1" not in database_server.users()
+    assert ok("leases", "sweep", "--json").json == SWEPT

@@ -360,3 +360,18 @@ def test_names_may_have_100_characters():
         assert name in server.names()
 
     with_mongo(scenario)
+
+
+def test_a_user_that_no_lease_knows_is_found_in_the_database_admin():
+    async def scenario(world, server):
+        _, known, _ = await world.creds("m")
+        stray, elsewhere = mongo_stand_in.User([]), mongo_stand_in.User([])
+        server.users["admin", "v-stray"], server.users["shop", "v-elsewhere"] = stray, elsewhere
+        found = (await world.vault.ask("update", "sys/leases/sweep", {"strays": True})).data
+        one = {"mount": "database/", "target": "mongo", "name": "v-stray"}
+        assert found["strays"] == [{**one, "dropped": False}]
+        dropped = (await world.vault.ask("update", "sys/leases/sweep", {"drop": [one]})).data
+        assert dropped["strays"] == [{**one, "dropped": True}]
+        assert server.names() == {known, "v-elsewhere"}
+
+    with_mongo(scenario)

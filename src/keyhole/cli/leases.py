@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.versions import confirm
-from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.lease import format_duration, parse_duration
 from keyhole.core.path import parse_path
 
@@ -73,18 +74,40 @@ def revoke(session: Session, /, *, lease: str, prefix: bool, force: bool, yes: b
     session.out.done({"id": name, "revoked": True}, f"taken back: {name}")
 
 
-@leases.command("sweep", examples="keyhole leases sweep")
+@leases.command("sweep", examples="keyhole leases sweep\nkeyhole leases sweep --drop")
+@click.option("--drop", is_flag=True, help="Take away users of databases that no lease knows, after asking.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_session
-def sweep(session: Session, /) -> int:
+def sweep(session: Session, /, *, drop: bool, yes: bool) -> int:
     """Take back now what is due, and try again what could not be taken back. A server does this by itself.
 
-    Exit code 1 when something still cannot be taken back.
+    Then look, at the databases of the org, for users whose names begin as those that are made here and that no lease
+    knows. They may be another vault's: nothing happens to them without --drop.
+
+    Exit code 1 when something still cannot be taken back, or such users are there; 2 when a database cannot be asked.
     """
-    data = session.client.write("sys/leases/sweep").data
-    left = data["waiting"] + data["irrevocable"]
+    data = session.client.write("sys/leases/sweep", {"strays": True}).data
+    if drop and data["strays"]:
+        session.out.say(_strays(data))
+        if not yes and not sys.stdin.isatty():
+            raise PolicyDenied("nobody is there to be asked whether these users may go", "look at them, then add --yes")
+        confirm(f"Take these {len(data['strays'])} away? They may be another vault's.", yes=yes)
+        named = [{key: stray[key] for key in ("mount", "target", "name")} for stray in data["strays"]]
+        data |= session.client.write("sys/leases/sweep", {"drop": named}).data
+    left = data["waiting"] + data["irrevocable"] + sum(not stray["dropped"] for stray in data["strays"])
     said = f"taken back: {data['revoked']}; to be tried again: {data['waiting']}; irrevocable: {data['irrevocable']}"
-    session.out.result(data, said)
-    return 1 if left else 0
+    session.out.result(data, "\n".join([said, *filter(None, [_strays(data)])]))
+    return 1 if left else 2 if data["unseen"] else 0
+
+
+def _strays(data: dict[str, Any]) -> str:
+    """What no lease knows, a line each, and where nobody could look."""
+    lines = []
+    for stray in data["strays"]:
+        end = "dropped" if stray["dropped"] else stray.get("error", "")
+        lines.append(f"no lease knows {stray['name']} at {stray['mount']}{stray['target']}" + f": {end}" * bool(end))
+    lines += [f"cannot look at {each['mount']}{each['target']}: {each['error']}" for each in data["unseen"]]
+    return "\n".join(lines)
 
 
 def _folder(prefix: str) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -309,6 +309,43 @@ Lend = Callable[[Context, str, str], Awaitable[Secret]]
 Revoke = Callable[[Context, Lease], Awaitable[None]]
 RevokeAll = Callable[[Context, Sequence[Lease]], Awaitable[Sequence[KeyholeError | None]]]
 Renew = Callable[[Context, Lease, int], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Something at a target that looks as if it had been made here and that no lease knows.
+
+    Attributes:
+        target: as in ``Lease.target``.
+        name: there; empty where the target could not be looked at.
+        error: why it could not be looked at, or taken away.
+        dropped: it was taken away.
+    """
+
+    target: str
+    name: str = ""
+    error: str = ""
+    dropped: bool = False
+
+
+class Strays(Protocol):
+    """Looks for strays at all targets of a mount."""
+
+    async def __call__(
+        self,
+        context: Context,
+        leases: Callable[[], Awaitable[Sequence[Lease]]],
+        drop: Collection[tuple[str, str]],
+    ) -> list[Stray]:
+        """Find them, and take those away that are named.
+
+        Args:
+            context: of the mount.
+            leases: all leases of all mounts of the same type, in every state, as they are when it is called.
+            drop: target and name of each stray that is to go; what is no stray any more stays.
+        """
+
+
 Upgrade = Callable[[Context], Awaitable[None]]
 RoleOf = Callable[[Context, Mapping[str, Any]], Awaitable[str]]
 Due = Callable[[Context, str], Awaitable[str]]
@@ -343,6 +380,7 @@ class Engine:
         revoke_all: the same for several of one target, which costs less than one by one; says of each, in order, why it
             could not be taken back, ``None`` where it was. Never routed.
         renew: ``(context, lease, ttl)`` makes it live that many seconds from now; the lease says when that ends.
+        strays: finds what no lease knows. Never routed.
         due: ``(context, path)`` does what an entry of its storage was due for, and moves it to another time or removes
             it; returns the path below the mount that this amounts to, empty when somebody else did it. Several nodes
             may call it at once. Never routed.
@@ -362,6 +400,7 @@ class Engine:
     revoke: Revoke | None = None
     revoke_all: RevokeAll | None = None
     renew: Renew | None = None
+    strays: Strays | None = None
     due: Due | None = None
     ends: Ends | None = None
     role_of: RoleOf | None = None

@@ -14,6 +14,7 @@ from keyhole.engines.database import connections, roles
 from keyhole.engines.database.connections import Connections
 from keyhole.engines.database.root import Root
 from keyhole.engines.database.static import PATH, SETTINGS, StaticRoles
+from keyhole.engines.database.strays import Strays
 from keyhole.engines.database.users import Users
 from keyhole.engines.settings import fields
 
@@ -24,7 +25,13 @@ def make(_options: Mapping[str, str]) -> Engine:
     users, static = Users(known), StaticRoles(known)
     routes = (*_routes(known, users), *_static_routes(static))
     return Engine(
-        "database", routes, revoke=users.revoke, revoke_all=users.revoke_all, renew=users.renew, due=static.due
+        "database",
+        routes,
+        revoke=users.revoke,
+        revoke_all=users.revoke_all,
+        renew=users.renew,
+        strays=Strays(known).find,
+        due=static.due,
     )
 
 

@@ -35,6 +35,14 @@ def name_of(lease: Lease, template: str, display: str, role: str) -> str:
     return safe(read_template(template).render(source), "the username_template makes names")
 
 
+def user_of(lease: Lease) -> str:
+    """The name of the user of a lease; empty for a lease of something else."""
+    internal = lease.internal
+    if "template" not in internal:
+        return ""
+    return name_of(lease, internal["template"], internal["display"], internal["role"])
+
+
 def check_template(template: str) -> None:
     """Raises ``InvalidRequest`` when it cannot be read, or leaves too little of a name to chance."""
     read = read_template(template)

@@ -19,7 +19,7 @@ from keyhole.core.value import Secret
 from keyhole.engines import Call, Context
 from keyhole.engines.database import roles
 from keyhole.engines.database.connections import Connection, Connections, password_for
-from keyhole.engines.database.names import name_of
+from keyhole.engines.database.names import user_of
 from keyhole.engines.database.statements import fill
 
 _GRACE = 5  # seconds that the database lets a user live beyond its lease, as Vault
@@ -66,7 +66,7 @@ class Users:
         lease = await context.leases.begin(
             ttl=role["default_ttl"], max_ttl=role["max_ttl"], internal=internal, target=connection.name
         )
-        username = _name(lease)
+        username = user_of(lease)
         text = plugin.password_text(details, username, password)
         values = {**_values(username, lease.expires), "password": text}
         async with self._connections.session(context, connection) as session:
@@ -81,7 +81,7 @@ class Users:
     async def revoke(self, context: Context, lease: Lease) -> None:
         """Take the user of a lease back. One that is gone already is taken back. Raises ``TargetFailed``."""
         connection = await self._connections.load(context, lease.internal["db_name"])
-        username, plugin = _name(lease), connection.plugin
+        username, plugin = user_of(lease), connection.plugin
         own = plugin.statements("revocation", lease.internal["revocation_statements"], connection.details)
         async with self._connections.session(context, connection) as session:
             if own and not await plugin.knows(session, username):
@@ -101,7 +101,7 @@ class Users:
             connection = await self._connections.load(context, plain[0].internal["db_name"])
             try:
                 async with self._connections.session(context, connection) as session:
-                    await connection.plugin.drop_all(session, [_name(lease) for lease in plain])
+                    await connection.plugin.drop_all(session, [user_of(lease) for lease in plain])
             except TargetAway:
                 raise
             except TargetFailed:
@@ -125,7 +125,7 @@ class Users:
         own = lease.internal["renew_statements"]
         statements = connection.plugin.statements("renewal", own, connection.details)
         if statements:
-            values = _values(_name(lease), lease.expires)
+            values = _values(user_of(lease), lease.expires)
             async with self._connections.session(context, connection) as session:
                 await session.run([fill(each, values) for each in statements])
 
@@ -135,11 +135,6 @@ def require_allowed(connection: Connection, role: str) -> None:
     if not connection.allows(role):
         hint = "whoever writes the connection can add it to allowed_roles"
         raise NotAllowed(f'1 error occurred:\n\t* "{role[:64]}" is not an allowed role\n\n', hint)
-
-
-def _name(lease: Lease) -> str:
-    internal = lease.internal
-    return name_of(lease, internal["template"], internal["display"], internal["role"])
 
 
 def _values(username: str, expires: float) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from keyhole.vault.compiled import OrgState
 from keyhole.vault.expiry import mount_of
 from keyhole.vault.leases import tidy
 from keyhole.vault.mounts import AUTH
+from keyhole.vault.sys.strays import look_for_strays, parse_named
 from keyhole.vault.sys.sweep import Sweeper
 from keyhole.vault.sys.tokens import end_tokens_where
 from keyhole.vault.vault import Vault
@@ -87,7 +88,7 @@ class _Handlers:
 
         self._vault.expiry.keep(asyncio.get_running_loop().create_task(quietly()))
 
-    async def sweep(self, context: Context, _call: Call) -> Reply:
+    async def sweep(self, context: Context, call: Call) -> Reply:
         state, expiry = await self.state(context), self._vault.expiry
         before = expiry.taken.get(state.org.id, 0)
         await Sweeper(self._vault).sweep()
@@ -98,7 +99,11 @@ class _Handlers:
         waiting = sum(lease.state is LeaseState.REVOKING for lease in left)
         lost = sum(lease.state is LeaseState.IRREVOCABLE for lease in left)
         taken = expiry.taken.get(state.org.id, 0) - before
-        return Reply({"revoked": taken, "waiting": waiting, "irrevocable": lost})
+        data = {"revoked": taken, "waiting": waiting, "irrevocable": lost}
+        drop = parse_named(call.data.get("drop"))
+        if drop or parse_flag(call.data.get("strays") or False, "strays"):
+            data |= await look_for_strays(self._vault, state, context.caller, drop)
+        return Reply(data)
 
     async def count(self, context: Context, call: Call) -> Reply:
         state = await self.state(context)
@@ -141,6 +146,10 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             "leases/sweep",
             {write: r.sweep},
             sudo=sudo,
+            fields=(
+                Field("strays", "true to look for users of databases that no lease knows", "boolean"),
+                Field("drop", "of these, mount, target and name of each that is to be taken away", "list"),
+            ),
             help="Take back now what is due, and try again what could not be taken back.",
         ),
         Route("leases/lookup", {write: r.lookup, Operation.LIST: r.names}, sudo=_LISTING, fields=by, help="A lease."),

@@ -120,6 +120,9 @@ class Plugin(Protocol):
     async def knows(self, session: Session, username: str) -> bool:
         """Is there a user of this name? Raises ``TargetFailed``."""
 
+    async def users(self, session: Session, beginning: str) -> list[str]:
+        """Names of users that begin so, at most 10,000. Raises ``TargetFailed``."""
+
     async def lock(self, session: Session, username: str) -> None:
         """Let a user log in no more, and end its sessions. Raises ``TargetFailed``."""
 

@@ -345,6 +345,16 @@ async def knows(_session: MongoSession, _username: str) -> bool:
     return True
 
 
+async def users(session: MongoSession, beginning: str) -> list[str]:
+    """Names of users that begin so, in the database ``admin``."""
+    asked = {"usersInfo": 1, "filter": {"user": {"$regex": f"^{re.escape(beginning)}"}}}
+    try:
+        said = await session.client[_ADMIN].command(asked)
+    except PyMongoError as error:
+        raise TargetFailed(_words(error)) from None
+    return [str(user["user"]) for user in said.get("users", [])[:10_000]]
+
+
 async def lock(_session: MongoSession, _username: str) -> None:
     """MongoDB locks nobody out; its users are dropped at once."""
 

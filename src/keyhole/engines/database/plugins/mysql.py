@@ -233,6 +233,18 @@ def _hosts(cursor: Any, username: str) -> list[str]:
     return [host for (host,) in cursor.fetchall()]
 
 
+async def users(session: MysqlSession, beginning: str) -> list[str]:
+    """Names of users that begin so, at any host."""
+
+    def work() -> list[str]:
+        with session.connection.cursor() as cursor:
+            query = "SELECT DISTINCT User FROM mysql.user WHERE LEFT(User, CHAR_LENGTH(%s)) = %s LIMIT 10000"
+            cursor.execute(query, (beginning, beginning))
+            return [name for (name,) in cursor.fetchall()]
+
+    return await session.do(work)
+
+
 async def lock(session: MysqlSession, username: str) -> None:
     """Let a user log in no more, and end its sessions."""
     await session.do(lambda: _lock(session.connection, username))

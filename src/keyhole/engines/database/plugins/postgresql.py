@@ -227,6 +227,16 @@ async def knows(session: PostgresSession, username: str) -> bool:
     return found.rowcount > 0
 
 
+async def users(session: PostgresSession, beginning: str) -> list[str]:
+    """Names of roles that begin so."""
+    query = "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s) LIMIT 10000"
+    try:
+        found = await session.connection.execute(query, (beginning,))
+        return [name for (name,) in await found.fetchall()]
+    except psycopg.Error as error:
+        raise TargetFailed(_words(error)) from None
+
+
 async def lock(session: PostgresSession, username: str) -> None:
     """Let a role log in no more, and end its sessions where our login may (``pg_signal_backend``)."""
     try:
