@@ -16,9 +16,10 @@ from keyhole.core.errors import (
 from keyhole.core.request import Operation
 from keyhole.stores import Batch, Put
 from keyhole.testing import FrozenClock
+from keyhole.vault.desk import Desk
 from keyhole.vault.lease_lines import LeaseLimits
 from vault.lab import Lab
-from vault.world import Place, child, journal, play, policy_token, refusal
+from vault.world import Place, child, journal, org, play, policy_token, refusal
 
 READ = 'path "lab/creds/*" { capabilities = ["read"] }\n'
 
@@ -223,6 +224,43 @@ def test_what_is_in_flight_while_its_token_is_revoked_dies():
     lab_play(scenario)
 
 
+def test_what_is_in_flight_while_all_below_its_path_is_revoked_dies():
+    async def scenario(vault, lab, _clock):
+        async def revoke():
+            await vault.ask("update", "sys/leases/revoke-prefix/lab", {"sync": True})
+
+        lab.meanwhile = revoke
+        with pytest.raises(Conflict, match="taken back before it was given out"):
+            await make(vault)
+        assert not lab.alive
+        assert await stored(vault) == []
+
+    lab_play(scenario)
+
+
+@pytest.mark.parametrize("gone", ["org", "mount"])
+def test_nothing_is_made_once_its_org_or_its_mount_is_being_removed(gone, monkeypatch):
+    async def scenario(vault, lab, _clock):
+        admin = await org(vault, "acme")
+        begin = Desk.begin
+
+        async def late(desk, **wanted):
+            if gone == "org":
+                await vault.ask("delete", "sys/namespaces/acme")
+            else:
+                tables = vault.vault.tables
+                tables.fixed = [mount for mount in tables.fixed if mount.path != "lab/"]
+                vault.vault.compiled.forget()
+            return await begin(desk, **wanted)
+
+        monkeypatch.setattr("keyhole.vault.desk.Desk.begin", late)
+        assert await refusal(vault.ask("read", "lab/creds/reader", token=admin))
+        assert not lab.alive
+        assert not lab.taken
+
+    lab_play(scenario)
+
+
 def test_what_takes_too_long_to_be_made_is_taken_back():
     async def scenario(vault, lab, _clock):
         vault.vault.expiry.limits = LeaseLimits(making=0.05)
@@ -242,7 +280,7 @@ def test_what_is_made_after_it_was_already_taken_back_is_taken_back_again():
             await vault.node.sweep()  # as another node does it
 
         lab.meanwhile = stand_still
-        with pytest.raises(Unauthenticated):
+        with pytest.raises(Conflict, match="taken back before it was given out"):
             await make(vault)
         assert len(lab.taken) == 2
         assert not lab.alive

@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from keyhole.core.errors import Conflict, KeyholeError, LeaseLimit, Unauthenticated, UpstreamTimeout
+from keyhole.core.errors import Conflict, KeyholeError, LeaseLimit, NotFound, Unauthenticated, UpstreamTimeout
 from keyhole.core.identity import Caller
 from keyhole.core.lease import Lease, LeaseState
 from keyhole.core.request import Reply
+from keyhole.stores import Check
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.leases import new_lease
 from keyhole.vault.mounts import Mount
@@ -70,13 +71,30 @@ class Desk:
             until=context.now + vault.expiry.limits.making,
         )
         try:
-            lease = await vault.leases.begin(self._caller, wanted, context.now, place)
+            lease = await vault.leases.begin(self._caller, wanted, context.now, place, self._stands)
         except LeaseLimit as error:
             raise LeaseLimit(f'request path "{wanted.path}": {error.reason}', error.hint) from None
         self._begun.append(lease)
         if self._limit is not None and self._limit.when() is None:
             self._limit.reschedule(asyncio.get_running_loop().time() + vault.expiry.limits.making * _MARGIN)
         return lease
+
+    async def _stands(self) -> Check:
+        """That the configuration has not changed since the org and the mount were seen to be there.
+
+        Whoever removes one of them first changes the configuration and then looks for leases, so no lease is missed.
+
+        Raises:
+            Unauthenticated: the org is being removed.
+            NotFound: the mount is.
+        """
+        org_id = self._state.org.id
+        state = await self._vault.compiled.state(org_id)
+        if state.org.leaving:
+            raise Unauthenticated("permission denied", "the org is being deleted")
+        if not any(mount.id == self._mount.id for mount in state.mounts):
+            raise NotFound(f"there is no mount at {self._mount.path} any more")
+        return Check(self._vault.orgs.epoch_key(org_id), state.epoch)
 
     async def work(self, doing: Awaitable[Reply | None]) -> Reply | None:
         """Let the engine answer; from its first lease on it has a bounded time, after which all is taken back.
@@ -97,7 +115,8 @@ class Desk:
         """Give out the lease of a reply, and take back what was begun besides.
 
         Raises:
-            Unauthenticated: the token was revoked meanwhile, or making it took too long; it is taken back.
+            Unauthenticated: the token was revoked meanwhile; it is taken back.
+            Conflict: all below its path was revoked meanwhile, or making it took too long; it is taken back.
         """
         given = reply.lease
         if not self._begun or given is None or given.state is not LeaseState.PENDING:
@@ -107,7 +126,9 @@ class Desk:
             reply.lease = await self._vault.leases.activate(self._state.org.id, given)
         except Conflict:
             await self.give_up()
-            raise Unauthenticated("permission denied", "the token was revoked while this was made for it") from None
+            if self._caller.holder and not await self._vault.leases.token_lives(self._caller, self._vault.clock.now()):
+                raise Unauthenticated("permission denied", "the token was revoked while this was made for it") from None
+            raise Conflict("it was taken back before it was given out", "ask again") from None
         except BaseException:
             await self.give_up()
             raise

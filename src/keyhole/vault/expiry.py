@@ -126,10 +126,11 @@ class Expiry:
             if lease is None:
                 continue
             count += 1
-            if made or lease.until <= self._vault.clock.now():
-                chunk.append(lease)
+            if not made and lease.until > self._vault.clock.now():
+                out = await self._withdrawn(state, [lease], lease.until)
+                chunk += [each for each in out if not each.until]  # those that were given out at this very moment
             else:
-                await self._withdrawn(state, [lease], lease.until)
+                chunk.append(lease)
             if len(chunk) == _CHUNK:
                 errors += await self._end(state, chunk, here=here, force=force)
                 chunk = []

@@ -35,6 +35,7 @@ from keyhole.vault.tokens import Tokens
 MOUNT = "leases"
 ALPHABET = string.ascii_letters + string.digits
 _RETRIES = 20
+_PAGE = 500  # leases that are read at a time
 _UNCOUNTED = contextlib.nullcontext()
 _QUEUED = frozenset({LeaseState.PENDING, LeaseState.REVOKING, LeaseState.IRREVOCABLE})
 _STORED = tuple(field.name for field in fields(Lease) if field.name not in {"revision", "warning"})
@@ -59,7 +60,14 @@ class Leases:
         """Where the leases of an org lie."""
         return self._storage(org_id, MOUNT)
 
-    async def begin(self, caller: Caller, lease: Lease, now: float, place: Place | None = None) -> Lease:
+    async def begin(
+        self,
+        caller: Caller,
+        lease: Lease,
+        now: float,
+        place: Place | None = None,
+        stands: Callable[[], Awaitable[Check]] | None = None,
+    ) -> Lease:
         """Note durably that something is about to be made.
 
         Args:
@@ -67,6 +75,7 @@ class Leases:
             lease: pending, as ``new_lease`` makes it.
             now: seconds since the epoch.
             place: in the count of the quota that counts for it.
+            stands: what has to hold when it is noted, besides that the token is alive; asked again when it does not.
 
         Raises:
             LeaseLimit: there are as many as may be.
@@ -80,6 +89,7 @@ class Leases:
         async with place.lock if place is not None else _UNCOUNTED:
             for _ in range(_RETRIES):
                 stands_on = [await self._alive(caller, now)] if lease.token else []
+                stands_on += [await stands()] if stands is not None else []
                 try:
                     counted = [await place.take()] if place is not None else []
                     await storage.commit(Change([*change.writes, *counted]), *stands_on)
@@ -96,6 +106,11 @@ class Leases:
         if token is None or not token.live(now):
             raise Unauthenticated("permission denied", "the token was revoked meanwhile")
         return storage.still(f"t/{token.id}", token.revision)
+
+    async def token_lives(self, caller: Caller, now: float) -> bool:
+        """Whether a caller's token is still good."""
+        token = await self._tokens.get(self._storage(caller.org_id, TOKENS), caller.holder)
+        return token is not None and token.live(now)
 
     async def has_token(self, org_id: str, lease: Lease) -> bool:
         """Whether there is the token for which it was made, expired or not."""
@@ -142,6 +157,19 @@ class Leases:
         return [
             f"{prefix}/{rest}" if prefix else rest for rest in await self.storage(org_id).list(base, recursive=True)
         ]
+
+    async def every(self, org_id: str) -> list[Lease]:
+        """All of an org, in every state.
+
+        Those on the way are looked at first: meanwhile one may come to be among those that were given out, and is
+        found there, while whatever leaves those is on its way out.
+        """
+        found = {lease.mark: lease for lease in await self.all_queued(org_id)}
+        ids = await self.below(org_id, "")
+        for start in range(0, len(ids), _PAGE):
+            given = await self.at(org_id, [f"l/{lease_id}" for lease_id in ids[start : start + _PAGE]])
+            found |= {lease.mark: lease for lease in given}
+        return list(found.values())
 
     async def names(self, org_id: str, prefix: str) -> list[str]:
         """Names directly below a path; folders end in a slash."""

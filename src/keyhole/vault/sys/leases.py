@@ -59,9 +59,10 @@ class _Handlers:
 
     async def revoke_below(self, context: Context, call: Call, *, force: bool) -> None:
         state, prefix = await self.state(context), parse_path(call.params["path"].rstrip("/"))
+        # Those that are being made are looked at first: meanwhile they may come to be among the others.
+        queued = [lease.id for lease in await self._vault.leases.all_queued(state.org.id) if _below(lease, prefix)]
         ids = await self._vault.leases.below(state.org.id, prefix)
-        lost = [lease.id for lease in await self._vault.leases.all_queued(state.org.id) if _below(lease, prefix)]
-        await self._vault.expiry.end(state, dict.fromkeys([*ids, *lost, prefix]), wait=_sync(call), force=force)
+        await self._vault.expiry.end(state, dict.fromkeys([*queued, *ids, prefix]), wait=_sync(call), force=force)
         if f"{prefix}/".startswith(AUTH):
             # Vault counts tokens among its leases, by where they were made.
             await end_tokens_where(self._vault, state.org.id, lambda token: f"{token.path}/".startswith(f"{prefix}/"))
@@ -203,7 +204,7 @@ def _known(lease: Lease, now: float) -> bool:
 
 
 def _below(lease: Lease, prefix: str) -> bool:
-    return lease.state is not LeaseState.PENDING and f"{lease.id}/".startswith(f"{prefix}/")
+    return f"{lease.id}/".startswith(f"{prefix}/")
 
 
 def _sync(call: Call) -> bool:

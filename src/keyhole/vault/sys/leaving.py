@@ -51,6 +51,5 @@ async def _take_back(vault: Vault, state: OrgState, *, again: bool) -> bool:
 
 async def _leases(vault: Vault, org_id: str) -> list[Lease]:
     """Those that may still be taken back."""
-    given = [await vault.leases.get(org_id, lease_id) for lease_id in await vault.leases.below(org_id, "")]
-    found = [*(lease for lease in given if lease is not None), *await vault.leases.all_queued(org_id)]
+    found = await vault.leases.every(org_id)
     return [lease for lease in found if lease.state is not LeaseState.IRREVOCABLE]

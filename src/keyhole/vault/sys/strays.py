@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,6 @@ from keyhole.vault.mounts import Mount
 from keyhole.vault.vault import Vault
 
 _MOST = 10_000
-_CHUNK = 500  # leases that are read at a time
 Named = frozenset[tuple[str, str, str]]
 
 
@@ -65,13 +63,9 @@ async def leases_of(vault: Vault, engine: str) -> list[Lease]:
     found: list[Lease] = []
     for org in await vault.orgs.all():
         state = await vault.compiled.state(org.id)
-        mounts = [mount for mount in state.mounts if mount.engine.type == engine]
-        of_these: Collection[str] = {mount.id for mount in mounts}
-        for mount in mounts:
-            ids = await vault.leases.below(org.id, mount.path.rstrip("/"))
-            for start in range(0, len(ids), _CHUNK):
-                found += await vault.leases.at(org.id, [f"l/{each}" for each in ids[start : start + _CHUNK]])
-        found += [lease for lease in await vault.leases.all_queued(org.id) if lease.mount in of_these]
+        mounts = {mount.id for mount in state.mounts if mount.engine.type == engine}
+        if mounts:
+            found += [lease for lease in await vault.leases.every(org.id) if lease.mount in mounts]
     return found
 
 

@@ -34,10 +34,7 @@ async def _take_back(vault: Vault, org_id: str, entry: Entry, *, wait: bool) -> 
     mount = state.mounts.by_id(entry.id)
     if mount is None or mount.engine.revoke is None:
         return True
-    ids = await vault.leases.below(org_id, "")
-    given = [await vault.leases.get(org_id, lease_id) for lease_id in ids]
-    leases = [*(lease for lease in given if lease is not None), *await vault.leases.all_queued(org_id)]
-    mine = [lease for lease in leases if lease.mount == entry.id]
+    mine = [lease for lease in await vault.leases.every(org_id) if lease.mount == entry.id]
     ending = mine if wait else [lease for lease in mine if lease.state is LeaseState.ACTIVE]
     await vault.expiry.end(state, [lease.id for lease in ending], wait=wait)
     return wait or not mine
