@@ -133,6 +133,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     def extend(vault: Vault) -> tuple[Route, ...]:
         keyhole.opened.set()
         vault.devices.outgoing = Outgoing(dialer, trust.context)
+        vault.rotations.steps.commands = not config.forbid_commands
         # A login may believe the identity tokens of this very server, so its listeners are none of the guard's concern.
         vault.net = Asker(Dialer(resolver, via=via), trust.context)
         why = explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)

@@ -81,6 +81,7 @@ class Config:
         lease_making: seconds that something leased may take to be made; what was not given out by then is taken back.
         lease_attempt: seconds that one try to take leases back may take.
         max_uses: values that one key term may seal.
+        forbid_commands: run no program of this machine that a rotation names.
         api: bounds on clients of the API.
     """
 
@@ -123,6 +124,7 @@ class Config:
     lease_making: float = 30.0
     lease_attempt: float = 30.0
     max_uses: int = 2**32
+    forbid_commands: bool = False
     api: ApiLimits = field(default_factory=ApiLimits)
 
     def checked(self) -> Config:

@@ -237,7 +237,7 @@ class Broker:
                 lease.cancel()
             raise
         shown = self._tripwires.session(vault, caller, service) if lending is service else lending
-        loan = Loan(shown, lent.secrets, lent.intent, self._scrubbers)
+        loan = Loan(shown, lent.secrets, lent.intent, self._scrubbers, lent.former)
         journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, done, watch)
         if lending is service:
             self._tripwires.lent(state, loan)

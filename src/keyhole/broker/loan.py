@@ -6,6 +6,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from secrets import token_bytes
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from keyhole import scrub
@@ -57,6 +58,7 @@ class Loan:
         lent: field to secret.
         intent: to be concluded when the call ends.
         scrubbers: where compiled scrubbers are kept.
+        former: by field, what is masked in answers besides, and never sent.
 
     Attributes:
         masked: whether anything was masked in the head of the answer.
@@ -64,9 +66,16 @@ class Loan:
         certificate: the fields of the client's certificate.
     """
 
-    __slots__ = ("_forms", "_scrubbers", "certificate", "intent", "masked", "scrubber", "service", "values")
+    __slots__ = ("_former", "_forms", "_scrubbers", "certificate", "intent", "masked", "scrubber", "service", "values")
 
-    def __init__(self, service: Service, lent: Mapping[str, Secret], intent: Intent, scrubbers: Scrubbers) -> None:
+    def __init__(
+        self,
+        service: Service,
+        lent: Mapping[str, Secret],
+        intent: Intent,
+        scrubbers: Scrubbers,
+        former: Mapping[str, tuple[Secret, ...]] = MappingProxyType({}),
+    ) -> None:
         self.service = service
         self.intent = intent
         self.masked = False
@@ -78,13 +87,15 @@ class Loan:
                 self.certificate[name] = self.values.pop(name)
         self._scrubbers = scrubbers
         self._forms: list[bytes] = []
+        public = KINDS[service.inject.kind].public
+        self._former = [each.reveal() for name, them in former.items() if name not in public for each in them]
 
     def secrets(self) -> list[bytes]:
         """The values that nobody may see: all but public ones, such as the id of a key."""
         public = KINDS[self.service.inject.kind].public
         if not public:
-            return list(self.values.values())
-        return [value for field, value in self.values.items() if field not in public]
+            return [*self.values.values(), *self._former]
+        return [*(value for field, value in self.values.items() if field not in public), *self._former]
 
     @property
     def longest(self) -> int:

@@ -32,6 +32,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "history": ("versions:history_command", "Versions of a secret."),
         "rollback": ("versions:rollback_command", "Make an older version the current one."),
         "expire": ("versions:expire_command", "Say when a secret expires."),
+        "rotate": ("rotation:rotate_command", "Replace a value at its source."),
+        "rotation": ("rotation:rotation", "How values are replaced by themselves."),
         "rm": ("versions:rm_command", "Delete a secret."),
         "external": ("external:external", "Secrets that stay in another manager."),
         "who-can": ("grants:who_can_command", "Who can use or read a secret."),

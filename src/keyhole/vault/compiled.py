@@ -7,13 +7,14 @@ read again. So a change holds for the next request on every node, and nothing is
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from keyhole.core.errors import NotFound, Unauthenticated
 from keyhole.core.identity import NOBODY, Caller, IdentityView
 from keyhole.core.policy import ROOT, Acl, PathRule
 from keyhole.core.service import Service
+from keyhole.core.value import Secret
 from keyhole.stores import Store
 from keyhole.vault.identity.known import Known
 from keyhole.vault.mount_table import MountTables
@@ -41,6 +42,7 @@ class OrgState:
         lending: those that were used, by path, each with the names of its secrets.
         callers: by token id, each with the generation at which its token was last read.
         honey: names of the secrets that are bait; ``None`` until first needed.
+        former: both values of each field that is being rotated, by path and field; ``None`` until first needed.
         derived: what a higher floor compiled from the services, such as the broker's directory.
     """
 
@@ -55,6 +57,7 @@ class OrgState:
     lending: dict[str, tuple[Service, tuple[str, ...]]] = field(default_factory=dict)
     callers: dict[str, tuple[int, Token, Caller]] = field(default_factory=dict)
     honey: frozenset[str] | None = None
+    former: Mapping[tuple[str, str], tuple[Secret, ...]] | None = None
     derived: dict[str, object] = field(default_factory=dict)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from keyhole.core.errors import InternalError, NotFound
@@ -22,12 +23,14 @@ class Lent(NamedTuple):
         intent: to be concluded when the use ends.
         service: as it was when it was used.
         leases: of what was made for this use alone; whoever has used it ends them.
+        former: by field, values that are never sent, and masked in answers: of what is being rotated.
     """
 
     secrets: dict[str, Secret]
     intent: Intent
     service: Service
     leases: tuple[str, ...] = ()
+    former: Mapping[str, tuple[Secret, ...]] = MappingProxyType({})
 
 
 async def open_loan(lend: Lend, service: Service) -> dict[str, Secret]:

@@ -27,7 +27,7 @@ from keyhole.core.path import parse_path
 from keyhole.core.policy import Decision, PathRule
 from keyhole.core.record import Intent, Record
 from keyhole.core.request import Credential, Operation, Reply, Request
-from keyhole.core.service import Service
+from keyhole.core.service import CERTIFICATE, Service
 from keyhole.core.value import Secret
 from keyhole.crypto.passwords import PasswordRules
 from keyhole.engines import Context, Engine, NetView, services
@@ -52,6 +52,7 @@ from keyhole.vault.notices import Notices
 from keyhole.vault.orgs import NO_ORG, Orgs
 from keyhole.vault.quotas import Quotas
 from keyhole.vault.recording import given_out, intent_of, refusal_of
+from keyhole.vault.rotations import Rotations
 from keyhole.vault.sources import Sources
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
@@ -109,6 +110,7 @@ class Vault:
         self.leases = Leases(self.storage, self.tokens)
         self.sources = Sources(self)
         self.notices = Notices(self)
+        self.rotations = Rotations(self)
         self.expiry = Expiry(self)
         self.devices = Devices(self)
         self.quotas = Quotas(self)
@@ -368,6 +370,8 @@ class Vault:
             if lending.sourced:  # asking a source makes something
                 await asyncio.shield(durable)
             lent, leases = await self._lend(state, caller, lending, own=own, kept=kept)
+            rotating = state.former is None or bool(state.former)
+            former = await self._former(state, secrets, lent) if rotating else {}
         except KeyholeError as error:
             await self._durable(state, record, durable)
             self.conclude(state, record, error.code)
@@ -379,7 +383,22 @@ class Vault:
         await self._durable(state, record, durable)
         if state.honey:
             await self._taste(state, caller, request, secrets, record)
-        return Lent(lent, record, service, leases)
+        return Lent(lent, record, service, leases, former)
+
+    async def _former(
+        self, state: OrgState, secrets: tuple[str, ...], lent: Mapping[str, Secret]
+    ) -> dict[str, tuple[Secret, ...]]:
+        """By field, the other values of what was lent and is being rotated: they are to be masked too."""
+        if state.former is None:
+            state.former = await self.rotations.former(state.org.id)
+        if not state.former:
+            return {}
+        return {
+            name: found
+            for name in lent
+            for path in secrets
+            if (found := state.former.get((path, name.removeprefix(CERTIFICATE))))
+        }
 
     async def _taste(
         self, state: OrgState, caller: Caller, request: Request, secrets: tuple[str, ...], record: Intent
@@ -424,7 +443,9 @@ class Vault:
         if service.sourced:
             return await self.sources.recent(state, nobody, service)
         lent, _ = await self._lend(state, nobody, service)
-        return list(lent.items())
+        names = tuple({path for path, _ in service.secret_refs()})
+        former = await self._former(state, names, lent)
+        return [*lent.items(), *((name, value) for name, values in former.items() for value in values)]
 
     async def check_loan(self, state: OrgState, caller: Caller, service: Service) -> None:
         """Raises what a loan of the service would raise now, as far as that is known without making anything."""

@@ -77,5 +77,6 @@ def _static_routes(static: StaticRoles) -> tuple[Route, ...]:
             help="A user that is there already, whose password is replaced from time to time.",
         ),
         Route("static-creds/{name}", {Operation.READ: static.creds}, help="The password of a static role.", source=""),
+        Route("verify-role/{name}", {Operation.CREATE: static.verify}, help="Logs in as a static role."),
         Route("rotate-role/{name}", {Operation.CREATE: static.rotate}, help="Replaces the password of a static role."),
     )

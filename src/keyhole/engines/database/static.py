@@ -20,9 +20,9 @@ from keyhole.core.request import Reply
 from keyhole.core.times import format_time
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context
-from keyhole.engines.database.connections import Connections, names_or_404, password_for, read_name
+from keyhole.engines.database.connections import Connections, dial_list, names_or_404, password_for, read_name
 from keyhole.engines.database.names import safe
-from keyhole.engines.database.plugins import Unsure
+from keyhole.engines.database.plugins import Login, Unsure
 from keyhole.engines.database.roles import credential
 from keyhole.engines.database.statements import fill, parse_statements
 from keyhole.engines.database.users import require_allowed
@@ -122,6 +122,15 @@ class StaticRoles:
         if role["pending"] and context.now < role["claimed"] + CLAIM:
             raise InvalidRequest("its password is being replaced at this moment", "try again in a minute")
         await self._rotate(context, call.params["name"], role, revision)
+
+    async def verify(self, context: Context, call: Call) -> None:
+        """Logs in with the password that counts now. Raises ``TargetFailed`` when that cannot be done."""
+        role, _ = await self._load(context, read_name(call))
+        connection = await self._connections.load(context, role["db_name"])
+        require_allowed(connection, call.params["name"])
+        login = Login(role["username"], role["password"])
+        session = await connection.plugin.connect(connection.details, login, await dial_list(context, connection))
+        await session.close()
 
     async def due(self, context: Context, path: str) -> str:
         """Replaces a password whose time has come, or finishes what was begun. Raises ``KeyholeError``."""

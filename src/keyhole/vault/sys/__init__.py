@@ -27,6 +27,7 @@ _SYSTEM = (
     "orgs",
     "honey",
     "notices",
+    "rotations",
     "capabilities",
     "leases",
     "mounts",

@@ -17,6 +17,7 @@ from keyhole.vault.leases import MOUNT as LEASES
 from keyhole.vault.mount_table import MOUNT as MOUNTS
 from keyhole.vault.notices import MOUNT as NOTICES
 from keyhole.vault.orgs import MOUNT as ORGS
+from keyhole.vault.rotations import MOUNT as ROTATIONS
 from keyhole.vault.storage import Change, Storage
 from keyhole.vault.sys.chores import Chore, Chores
 from keyhole.vault.sys.leaving import remove_org
@@ -71,6 +72,9 @@ class Sweeper:
                     ended += await end_tokens(vault, org_id, path.rpartition("/")[2])
                 elif mount == NOTICES:
                     stuck += not await vault.notices.take(org_id, vault.storage(org_id, NOTICES).path(key))
+                elif mount == ROTATIONS:
+                    stuck += 1
+                    vault.rotations.take(org_id, vault.storage(org_id, ROTATIONS).path(key))
                 elif mount in _PASSING:
                     await _remove(vault.storage(org_id, mount), key)
                 else:
