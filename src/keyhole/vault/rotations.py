@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from keyhole.core.errors import Conflict, InvalidRequest, KeyholeError, NotFound, fault_place
+from keyhole.core.service import CERTIFICATE
 from keyhole.core.value import Secret
+from keyhole.vault.compiled import OrgState
 from keyhole.vault.rotating import Steps, Work
 from keyhole.vault.rotation import Both, Rotation, Step
 from keyhole.vault.storage import Storage
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from keyhole.vault.vault import Vault
 
 MOUNT = "rotations"
+_NONE: Mapping[str, tuple[Secret, ...]] = MappingProxyType({})
 _log = logging.getLogger("keyhole.rotations")
 
 
@@ -52,6 +57,27 @@ class Rotations:
                 for key, values in Both.decode(item.data).replaced().items():
                     found[key] = (*found.get(key, ()), *values)
         return found
+
+    async def masked(
+        self, state: OrgState, secrets: Sequence[str], lent: Mapping[str, Secret]
+    ) -> Mapping[str, tuple[Secret, ...]]:
+        """Both values of what is lent and being rotated, by field: they are to be masked in answers.
+
+        Args:
+            state: of the org.
+            secrets: paths of what is lent.
+            lent: by field.
+        """
+        if state.former is None:
+            state.former = await self.former(state.org.id)
+        if not state.former:
+            return _NONE
+        return {
+            name: found
+            for name in lent
+            for path in secrets
+            if (found := state.former.get((path, name.removeprefix(CERTIFICATE))))
+        }
 
     async def load(self, org_id: str, name: str) -> tuple[Rotation, int]:
         """A rotation, and the revision of its entry. Raises ``NotFound``."""

@@ -27,7 +27,7 @@ from keyhole.core.path import parse_path
 from keyhole.core.policy import Decision, PathRule
 from keyhole.core.record import Intent, Record
 from keyhole.core.request import Credential, Operation, Reply, Request
-from keyhole.core.service import CERTIFICATE, Service
+from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.crypto.passwords import PasswordRules
 from keyhole.engines import Context, Engine, NetView, services
@@ -370,8 +370,7 @@ class Vault:
             if lending.sourced:  # asking a source makes something
                 await asyncio.shield(durable)
             lent, leases = await self._lend(state, caller, lending, own=own, kept=kept)
-            rotating = state.former is None or bool(state.former)
-            former = await self._former(state, secrets, lent) if rotating else {}
+            former = await self.rotations.masked(state, secrets, lent)
         except KeyholeError as error:
             await self._durable(state, record, durable)
             self.conclude(state, record, error.code)
@@ -384,21 +383,6 @@ class Vault:
         if state.honey:
             await self._taste(state, caller, request, secrets, record)
         return Lent(lent, record, service, leases, former)
-
-    async def _former(
-        self, state: OrgState, secrets: tuple[str, ...], lent: Mapping[str, Secret]
-    ) -> dict[str, tuple[Secret, ...]]:
-        """By field, the other values of what was lent and is being rotated: they are to be masked too."""
-        if state.former is None:
-            state.former = await self.rotations.former(state.org.id)
-        if not state.former:
-            return {}
-        return {
-            name: found
-            for name in lent
-            for path in secrets
-            if (found := state.former.get((path, name.removeprefix(CERTIFICATE))))
-        }
 
     async def _taste(
         self, state: OrgState, caller: Caller, request: Request, secrets: tuple[str, ...], record: Intent
@@ -444,7 +428,7 @@ class Vault:
             return await self.sources.recent(state, nobody, service)
         lent, _ = await self._lend(state, nobody, service)
         names = tuple({path for path, _ in service.secret_refs()})
-        former = await self._former(state, names, lent)
+        former = await self.rotations.masked(state, names, lent)
         return [*lent.items(), *((name, value) for name, values in former.items() for value in values)]
 
     async def check_loan(self, state: OrgState, caller: Caller, service: Service) -> None:
