@@ -18,8 +18,10 @@ from typing import Any
 from keyhole.broker import capturing, explain, reach
 from keyhole.broker.broker import Broker
 from keyhole.broker.live import StreamLimits
+from keyhole.broker.sql.limits import SqlLimits
+from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.upstream import Origin, Pool, UpstreamLimits, UpstreamTimeouts
-from keyhole.config import Config, home, is_loopback, local_vault, split_address
+from keyhole.config import Config, home, is_loopback, local_vault, split_address, sql_address
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.host import Authority, parse_authority
 from keyhole.core.request import LocalOwner
@@ -29,6 +31,8 @@ from keyhole.engines import Route
 from keyhole.faces.api.app import Api
 from keyhole.faces.api.server import ApiServer
 from keyhole.faces.proxy import ProxyServer
+from keyhole.faces.sql import SqlFace, SqlServer
+from keyhole.faces.sql.door import SqlListenerLimits
 from keyhole.net.ask import Asker
 from keyhole.net.delivery import Outgoing
 from keyhole.net.dial import Dialer
@@ -89,6 +93,7 @@ class Keyhole:
         trust: what upstreams prove themselves by.
         dialer: knows our own listeners, so that no call comes back to us.
         proxy_url: where the proxy listens, once it does.
+        sql_urls: where clients of databases are listened for.
         opened: set once the vault has been open.
     """
 
@@ -99,11 +104,13 @@ class Keyhole:
     dialer: Dialer
     trust: Trust
     proxy_url: str = ""
+    sql_urls: list[str] = field(default_factory=list)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def close(self) -> None:
         """Let go of everything."""
         await self.pool.close()
+        await self.broker.sessions.settle()
         await self.node.close()
 
 
@@ -165,7 +172,10 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         window=config.rate_window,
     )
     pool = Pool(dialer, tls_context, UpstreamLimits(timeouts=timeouts))
-    broker = Broker(node, pool, _streams(config), trust.fresh)
+    # A database that is offered HTTP in the handshake may end it.
+    bare = Trust(config.upstream_ca, config.upstream_crl)
+    databases = Databases(dialer, bare.context, _sql(config))
+    broker = Broker(node, pool, _streams(config), trust.fresh, databases=databases)
     trust.changed += [pool.distrust, broker.distrust]
     keyhole = Keyhole(config, node, broker, pool, dialer, trust)
     return keyhole
@@ -195,7 +205,8 @@ async def start_proxy(keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | N
     # Nodes over one store answer for one another, so they know each other's requests by one name.
     header = await keyhole.node.header()
     limits = _limits(keyhole.config, keyhole.config.connections)
-    server = ProxyServer(keyhole.broker, limits, instance=header.vault_id if header else "")
+    instance = header.vault_id if header else ""
+    server = ProxyServer(keyhole.broker, limits, instance=instance, databases=sql_face(keyhole))
     try:
         bound = await server.listen(host, port, tls=tls)
     except OSError as error:
@@ -205,6 +216,27 @@ async def start_proxy(keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | N
     return server
 
 
+async def start_sql(keyhole: Keyhole, listener: str, *, tls: ssl.SSLContext | None = None) -> SqlServer:
+    """Listen for clients of databases at ``SCHEME://HOST:PORT``."""
+    scheme, address = sql_address(listener)
+    host, port = split_address(address, "sql_listen")
+    server = SqlServer(sql_face(keyhole), scheme, tls)
+    try:
+        bound = await server.listen(host, port)
+    except OSError as error:
+        raise InvalidRequest(f"cannot listen on {address}: {error.strerror}", "choose another --sql-listen") from None
+    keyhole.dialer.own.add(bound)
+    keyhole.sql_urls.append(f"{scheme}://{_bracketed(bound[0])}:{bound[1]}")
+    return server
+
+
+def sql_face(keyhole: Keyhole) -> SqlFace:
+    """What serves clients of databases."""
+    config = keyhole.config
+    limits = SqlListenerLimits(config.sql_sessions, login=config.head_timeout, write=config.write_timeout)
+    return SqlFace(keyhole.broker.sessions, keyhole.broker.note_refusal, limits)
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """What a server says of itself once it is ready.
@@ -212,6 +244,7 @@ class Started:
     Attributes:
         api: URL of the API.
         proxy: URL of the proxy.
+        sql: URLs of the listeners for clients of databases.
         ca_file: PEM file of the CA of the org root; it is written when the vault is unsealed.
         root_token: of a development server.
     """
@@ -220,6 +253,7 @@ class Started:
     proxy: str
     ca_file: str
     root_token: str = ""
+    sql: tuple[str, ...] = ()
 
 
 async def serve(
@@ -259,6 +293,9 @@ async def serve(
         tls = ServedTls(config.tls_cert, config.tls_key) if config.tls_cert else None
         proxy = await start_proxy(keyhole, config.proxy_listen, tls=tls.context() if tls else None)
         stack.push_async_callback(proxy.close, config.drain)
+        for listener in config.sql_listen:
+            sql = await start_sql(keyhole, listener, tls=tls.context() if tls else None)
+            stack.push_async_callback(sql.close, config.drain)
         api = await stack.enter_async_context(serving_api(keyhole, config, tls))
         keyhole.node.start_sweeper()
         watching = asyncio.create_task(_watch(keyhole.trust, tls))
@@ -274,7 +311,7 @@ async def serve(
             loop.add_signal_handler(number, stop.set)
         if hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, _begin_again, keyhole, tls)
-        on_ready(Started(api, keyhole.proxy_url, str(ca_file), root_token))
+        on_ready(Started(api, keyhole.proxy_url, str(ca_file), root_token, tuple(keyhole.sql_urls)))
         await stop.wait()
         keyhole.node.leave()
 
@@ -352,6 +389,16 @@ def _settings(keyhole: Keyhole) -> dict[str, Any]:
 def _streams(config: Config) -> StreamLimits:
     frames = FrameLimits(frame=config.websocket_frame, message=config.websocket_message)
     return StreamLimits(frames, idle=config.websocket_idle_timeout, write=config.write_timeout)
+
+
+def _sql(config: Config) -> SqlLimits:
+    return SqlLimits(
+        sessions=config.sql_sessions,
+        connect=config.connect_timeout,
+        idle=config.sql_idle_timeout,
+        longest=config.sql_session_timeout,
+        write=config.write_timeout,
+    )
 
 
 def _limits(config: Config, connections: int) -> ListenerLimits:

@@ -16,6 +16,7 @@ from typing import Any
 from keyhole.core.cidr import parse_cidrs
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.lease import parse_duration
+from keyhole.core.sql import SCHEMES as DATABASES
 
 EGRESS = ("deny", "allow", "log")
 
@@ -48,6 +49,7 @@ class Config:
         seal: how the vault is opened: ``passphrase``, ``keychain``, ``keyfile:PATH``; empty for what the vault says.
         listen: ``HOST:PORT`` of the API.
         proxy_listen: ``HOST:PORT`` of the proxy.
+        sql_listen: ``SCHEME://HOST:PORT`` of listeners for clients of databases, who show their token as the password.
         data: directory of files that are not secret (the CA's certificate); empty for the home.
         egress: for new orgs: ``deny``, ``allow`` or ``log`` calls to hosts without a service.
         upstream_ca: PEM file of CAs that upstreams may use besides the system's.
@@ -75,6 +77,9 @@ class Config:
         tunnel_timeout: seconds from the answer to CONNECT to the end of the TLS handshake.
         websocket_idle_timeout: seconds that a WebSocket may be silent in both directions; pings count.
         websocket_frame, websocket_message: bytes of one frame and of one message of a WebSocket. Neither is held.
+        sql_sessions: sessions with databases at once.
+        sql_idle_timeout: seconds that a session with a database may be silent in both directions.
+        sql_session_timeout: seconds that one may last; 0 for as long as its lease.
         connections: open client connections of the proxy.
         refusal_rate: refusals a second of one address without a valid token that are recorded one by one.
         refusal_burst: such refusals of one address at once; further ones are counted, and the count is recorded.
@@ -89,6 +94,7 @@ class Config:
     seal: str = ""
     listen: str = "127.0.0.1:8200"
     proxy_listen: str = "127.0.0.1:8210"
+    sql_listen: tuple[str, ...] = ()
     data: str = ""
     egress: str = "deny"
     upstream_ca: str = ""
@@ -118,6 +124,9 @@ class Config:
     websocket_idle_timeout: float = 900.0
     websocket_frame: int = 256 * 1024 * 1024
     websocket_message: int = 1024 * 1024 * 1024
+    sql_sessions: int = 1_000
+    sql_idle_timeout: float = 3_600.0
+    sql_session_timeout: float = 0.0
     connections: int = 10_000
     refusal_rate: float = 1.0
     refusal_burst: int = 100
@@ -131,8 +140,10 @@ class Config:
         """This configuration, when it makes sense. Raises ``InvalidRequest`` that names the setting."""
         if self.egress not in EGRESS:
             raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}", "deny is what an org has unless told")
-        for name in ("listen", "proxy_listen"):
-            host, _ = split_address(getattr(self, name), name)
+        listeners = [("listen", self.listen), ("proxy_listen", self.proxy_listen)]
+        listeners += [("sql_listen", sql_address(text)[1]) for text in self.sql_listen]
+        for name, address in listeners:
+            host, _ = split_address(address, name)
             if not (is_loopback(host) or self.insecure_listen or self.tls_cert):
                 raise InvalidRequest(
                     f"{name}: {host} is not loopback and the listener has no TLS",
@@ -145,6 +156,16 @@ class Config:
         if self.tls_require_client_cert and not self.tls_client_ca:
             raise InvalidRequest("tls_require_client_cert needs CAs of clients", "name them with --tls-client-ca")
         return replace(self, trusted_proxies=tuple(parse_cidrs(list(self.trusted_proxies), "trusted_proxies")))
+
+
+def sql_address(text: str) -> tuple[str, str]:
+    """Scheme and ``HOST:PORT`` of a listener for clients of databases. Raises ``InvalidRequest``."""
+    scheme, mark, address = text.partition("://")
+    if not mark or scheme not in DATABASES:
+        raise InvalidRequest(
+            f"sql_listen: {text!r} is not SCHEME://HOST:PORT", f"for example {DATABASES[0]}://127.0.0.1:6432"
+        )
+    return scheme, address
 
 
 def split_address(text: str, name: str) -> tuple[str, int]:

@@ -27,6 +27,8 @@ from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.minting import Minting, answered, minting_of
 from keyhole.broker.own_token import shows_token
+from keyhole.broker.sql.sessions import Sessions
+from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.tripwires import RULE as TRIPWIRE
 from keyhole.broker.tripwires import Tripwires
 from keyhole.broker.upstream import Lease, Pool
@@ -70,6 +72,10 @@ class Broker:
         pool: the only outgoing connections.
         streams: bounds on what goes on after an answer's head.
         client_context: makes a TLS context that verifies upstreams, for a client's certificate to be put into.
+        databases: opens connections to databases.
+
+    Attributes:
+        sessions: with databases.
     """
 
     def __init__(
@@ -78,6 +84,8 @@ class Broker:
         pool: Pool,
         streams: StreamLimits | None = None,
         client_context: Callable[[], ssl.SSLContext] = client_context,
+        *,
+        databases: Databases,
     ) -> None:
         self._client_context = client_context
         self._node = node
@@ -90,13 +98,18 @@ class Broker:
         self._guards: dict[tuple[str, ...], Guard] = {}
         self._authorities: tuple[Vault, Authorities] | None = None
         self._captures: Captures | None = None
+        self.sessions = Sessions(
+            node, databases, self._live, lambda: self._scrubbers, self.directory, self._guard, self._authenticate
+        )
         node.forgetting.append(self._forget)
 
-    async def open_tunnel(self, credential: bytes, host: str, port: int, remote: str = "") -> ssl.SSLContext | None:
+    async def open_tunnel(
+        self, credential: bytes, host: str, port: int, remote: str = "", service: str = ""
+    ) -> ssl.SSLContext | str | None:
         """Judge a CONNECT: who asks, and whether there can be anything for this caller at this host.
 
         Returns:
-            The server's side of TLS for the host.
+            The server's side of TLS for the host, or the scheme of the database that is there.
         """
         vault = self._node.open_vault()
         authority = Authority(host, port)
@@ -105,6 +118,9 @@ class Broker:
         # The tunnel itself costs no use; each request in it does.
         state, caller = await self._authenticate(vault, request, spend=False)
         directory = await self.directory(vault, state)
+        database = directory.database_at(authority, service)
+        if database:  # judged when the session is opened, and refused in words that its client understands
+            return database
         match = self._match_tunnel(directory, state, caller, authority)
         refusal = match.refusal
         if refusal is not None:

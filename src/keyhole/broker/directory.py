@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from keyhole.core.checks.rules import Checks
 from keyhole.core.checks.scope import Rule
 from keyhole.core.errors import AmbiguousService, KeyholeError, NoService, PolicyDenied
-from keyhole.core.host import Authority
+from keyhole.core.host import Authority, HostPattern
 from keyhole.core.identity import Caller
 from keyhole.core.message import Headers
 from keyhole.core.service import Service
+from keyhole.core.sql import SCHEMES as DATABASES
 from keyhole.injections.placeholder import shows, shows_in_target
 
 _GRANTED = 4096
@@ -92,6 +93,48 @@ class Directory:
             found += self._wild.get((parent, authority.port), ())
         return [s for s in dict.fromkeys(found) if scheme in s.schemes] if found else found
 
+    def session(self, caller: Caller, scheme: str, name: str, authority: Authority | None) -> Match:
+        """Which service a session with a database goes through, or why it may not be opened.
+
+        Args:
+            caller: who opens it.
+            scheme: of the database.
+            name: of the service; empty for the one at ``authority``.
+            authority: where the caller's tunnel leads; ``None`` without one.
+        """
+        found = self._named(scheme, name, authority)
+        if not found:
+            what = f"the service {name!r} is" if name else "no service is"
+            where = f" at {authority}" if authority is not None else ""
+            return Match(refusal=NoService(f"{what} a database of {scheme}{where}", "keyhole service list"))
+        granted = [service for service in found if caller.acl.decide("use", f"services/{service.name}")]
+        if not granted:
+            first = min(found, key=lambda service: service.name)
+            return Match(refusal=_not_granted(caller, [first], first.hosts[0]), about=first.name)
+        if len(granted) > 1:
+            names = ", ".join(sorted(service.name for service in granted))
+            return Match(
+                refusal=AmbiguousService(
+                    f"the services {names} fit equally well", "name one as the user, or in a tunnel"
+                )
+            )
+        return Match(granted[0])
+
+    def _named(self, scheme: str, name: str, authority: Authority | None) -> list[Service]:
+        if authority is not None:
+            found = self.at(scheme, authority)
+        else:
+            found = [service for services in self._exact.values() for service in services if scheme in service.schemes]
+        return [service for service in found if service.name == name] if name or authority is None else found
+
+    def database_at(self, authority: Authority, name: str) -> str:
+        """The scheme of the database that a tunnel leads to; empty where it leads to HTTP."""
+        for scheme in DATABASES:
+            found = self.at(scheme, authority)
+            if any(service.name == name for service in found) if name else found:
+                return scheme
+        return ""
+
     def elsewhere(self, authority: Authority) -> str:
         """Where services mean this host, on whatever port and scheme, for the reader of a refusal; empty if none."""
         where = self._hosts.get(authority.host, "")
@@ -130,7 +173,9 @@ class Directory:
         granted = [service for service in candidates if caller.acl.decide("use", f"services/{service.name}")]
         chosen = [service for service in named if service in granted]
         if not chosen:
-            return Match(refusal=_not_granted(caller, named, wanted), about=min(service.name for service in named))
+            return Match(
+                refusal=_not_granted(caller, named, wanted.authority), about=min(service.name for service in named)
+            )
         for service in granted:  # also those that were not named: naming another is no way around a deny path
             if any(service.denies(path) for path in wanted.paths):
                 return Match(
@@ -213,12 +258,10 @@ def _shows(service: Service, wanted: Wanted) -> bool:
     return False
 
 
-def _not_granted(caller: Caller, candidates: list[Service], wanted: Wanted) -> PolicyDenied:
+def _not_granted(caller: Caller, candidates: list[Service], where: Authority | HostPattern) -> PolicyDenied:
     name = min(service.name for service in candidates)
     who = caller.name.removeprefix("agent/")
-    return PolicyDenied(
-        f"{caller.name} may not use the service {name!r} for {wanted.authority}", f"keyhole grant {who} {name}"
-    )
+    return PolicyDenied(f"{caller.name} may not use the service {name!r} for {where}", f"keyhole grant {who} {name}")
 
 
 def no_service(authority: Authority) -> NoService:

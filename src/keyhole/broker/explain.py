@@ -11,12 +11,16 @@ from keyhole.broker.checks import foresee
 from keyhole.broker.directory import Wanted
 from keyhole.broker.nearly import nearly
 from keyhole.core.errors import Expired, InvalidRequest, KeyholeError, NotFound, PolicyDenied
+from keyhole.core.host import parse_authority
 from keyhole.core.identity import Caller
 from keyhole.core.minted import MINTED
 from keyhole.core.request import Operation, Reply
+from keyhole.core.sql import PORTS
+from keyhole.core.sql import SCHEMES as DATABASES
 from keyhole.core.target import canonical_target, readings
 from keyhole.core.url import split_url
 from keyhole.engines import Call, Context, Field, Route
+from keyhole.vault.compiled import OrgState
 from keyhole.vault.sys.agents import agent_now, require_agent
 from keyhole.vault.vault import Vault
 
@@ -35,8 +39,10 @@ class _Handlers:
         caller = await self._of(context, str(call.data.get("agent") or ""))
         answer: dict[str, Any] = {"caller": caller.name, "method": method, "url": url.partition("?")[0]}
         try:
-            scheme, authority, written = split_url(url)
             state = await self._vault.compiled.state(context.caller.org_id)
+            if url.partition("://")[0] in DATABASES:
+                return await self._why_session(state, caller, answer, url, str(call.data.get("service") or ""))
+            scheme, authority, written = split_url(url)
             target = canonical_target(written)
             wanted = Wanted(scheme, authority, method, readings(target), str(call.data.get("service") or ""))
             match = await self._broker.explain(self._vault, state, caller, wanted)
@@ -68,6 +74,19 @@ class _Handlers:
                 **({"checks": checks} if checks else {}),
             }
         )
+
+    async def _why_session(self, state: OrgState, caller: Caller, answer: dict[str, Any], url: str, name: str) -> Reply:
+        """The same of a session with a database."""
+        scheme, _, rest = url.partition("://")
+        authority = parse_authority(rest.partition("/")[0].rpartition("@")[2], PORTS[scheme])
+        directory = await self._broker.directory(self._vault, state)
+        match = directory.session(caller, scheme, name, authority)
+        service = match.service
+        if match.refusal is not None or service is None:
+            return Reply({**answer, "allowed": False, **(_refusal(match.refusal) if match.refusal is not None else {})})
+        answer |= {"service": service.name, "secret": service.secret}
+        await self._vault.check_loan(state, caller, service)
+        return Reply({**answer, "allowed": True, "inject": service.inject.describe()})
 
     async def _near(self, context: Context, caller: Caller, wanted: Wanted) -> list[dict[str, Any]]:
         """Services that the call nearly means, among those that the agent may use or the reader may look at."""

@@ -19,6 +19,7 @@ from keyhole.cli.granted import DEFAULT_AGENT, granted
 from keyhole.cli.names import agents, services
 from keyhole.cli.names import clients as client_names
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, PolicyDenied, Unreachable
+from keyhole.core.sql import SQL
 from keyhole.faces.run.child import run_child
 from keyhole.faces.run.plan import RunPlan, SandboxReport
 
@@ -251,6 +252,8 @@ def _service(name: str, agent: str, session: Session) -> Iterator[Finding]:
 
 def _harmless(binding: dict[str, Any]) -> tuple[str, str]:
     """A call that the service is for, as far as its binding shows: its test, or what its rules name."""
+    if binding["inject"]["kind"] == SQL:
+        return "SESSION", "/"
     if test := binding.get("test"):
         return str(test.get("method", "GET")), str(test.get("path", "/")).partition("?")[0]
     methods = list(binding.get("methods") or ())

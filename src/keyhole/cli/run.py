@@ -17,9 +17,11 @@ from keyhole.cli.granted import DEFAULT_AGENT, Granted, granted
 from keyhole.cli.names import agents, command_line
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.path import parse_secret_ref
+from keyhole.core.service import Service
+from keyhole.core.sql import SQL
 from keyhole.core.value import Secret
 from keyhole.faces.run.child import run_child
-from keyhole.faces.run.plan import OWN_FAILURE, RunPlan, SandboxReport, SandboxWish
+from keyhole.faces.run.plan import OWN_FAILURE, Database, RunPlan, SandboxReport, SandboxWish
 
 _SQLITE = "sqlite:"
 _POSTGRES = ("postgres:", "postgresql:")
@@ -110,6 +112,7 @@ def run_command(
                 sandbox=cast("SandboxWish", sandbox),
                 files=_files(gets),
                 withheld=tuple(_OPENING) if _in_database(session) else (),
+                databases=_databases(gets),
             )
             _introduce(session, gets, values)
             with _captured(session, capture, str(made["accessor"])):
@@ -128,6 +131,16 @@ def _files(gets: Granted) -> dict[str, bytes]:
     wanted = any(MARK in text for text in gets.files.values())
     key = json.dumps(rsa_key())[1:-1] if wanted else ""
     return {variable: text.replace(MARK, key).encode() for variable, text in gets.files.items()}
+
+
+def _databases(gets: Granted) -> tuple[Database, ...]:
+    """The databases that the agent may open sessions with."""
+    found = [Service.from_data(name, data) for name, data in sorted(gets.services.items())]
+    return tuple(
+        Database(service.name, service.schemes[0], str(service.hosts[0]), service.inject["database"])
+        for service in found
+        if service.inject.kind == SQL
+    )
 
 
 @contextmanager

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 @click.option("--await-init", is_flag=True, help="Without a vault in the store, wait for PUT /v1/sys/init to make one.")
 @click.option("--listen", metavar="HOST:PORT", help="The API; 127.0.0.1:8200 unless said. Port 0 picks a free one.")
 @click.option("--proxy-listen", metavar="HOST:PORT", help="The proxy; 127.0.0.1:8210 unless said.")
+@click.option(
+    "--sql-listen",
+    metavar="SCHEME://HOST:PORT",
+    multiple=True,
+    help="Clients of databases (postgres), who show their token as password.",
+)
 @click.option("--seal", metavar="SEAL", help="How the vault is opened, where it is not as the vault says.")
 @click.option("--data", metavar="DIR", help="Where the CA's certificate is written.")
 @click.option("--egress", metavar="MODE", help="For new orgs: deny, allow or log calls to hosts without a service.")
@@ -96,12 +102,15 @@ def server_command(
 
 
 def _announce(session: Session, started: Started, *, dev: bool) -> None:
-    data = {"api": started.api, "proxy": started.proxy}
+    data: dict[str, Any] = {"api": started.api, "proxy": started.proxy}
+    if started.sql:
+        data["sql"] = list(started.sql)
     if dev:
         data["root_token"] = started.root_token
     lines = [
         f"API:        {started.api}",
         f"proxy:      {started.proxy}",
+        *(f"databases:  {url}" for url in started.sql),
         *([f"root token: {started.root_token}"] if dev else []),
         f"CA:         {started.ca_file}",
     ]

@@ -25,6 +25,7 @@ from keyhole.core.inject import KINDS
 from keyhole.core.path import DEFAULT_FIELD, parse_name, parse_secret_ref
 from keyhole.core.probe import Probe, Verdict
 from keyhole.core.service import PORTS, Service
+from keyhole.core.sql import SQL
 
 REFUSED = 1
 _MEANS = {
@@ -57,11 +58,18 @@ def service() -> None:
         --secret github/token --bearer
     keyhole service add pay --host api.pay.example --secret pay/key --bearer --rate 10/m \\
         --body-condition '/amount<=5000' --approve 'POST /v1/refunds'
+    keyhole service add shop --scheme postgres --host db.internal:5432 --secret /database/creds/readonly --sql
     """,
 )
 @click.argument("name")
 @click.option("--host", "hosts", multiple=True, required=True, metavar="HOST[:PORT]", help="May be repeated.")
-@click.option("--scheme", "schemes", multiple=True, metavar="SCHEME", help="https unless said; may be repeated.")
+@click.option(
+    "--scheme",
+    "schemes",
+    multiple=True,
+    metavar="SCHEME",
+    help="https unless said, http; postgres with --sql.",
+)
 @click.option("--method", "methods", multiple=True, metavar="M", help="All unless said; may be repeated.")
 @click.option("--path", "paths", multiple=True, metavar="GLOB", help="* within a segment, ** across; all unless said.")
 @click.option("--deny-path", "deny_paths", multiple=True, metavar="GLOB", help="Wins over --path.")
@@ -209,6 +217,11 @@ def test(session: Session, /, *, name: str, path: str, method: str) -> int:
     says neither.
     """
     bound = Service.from_data(name, session.client.read(f"services/{parse_name(name)}").data)
+    if bound.inject.kind == SQL:
+        raise InvalidRequest(
+            "a database has no harmless call",
+            f"keyhole doctor --service {name}, or open a session: keyhole run -- psql",
+        )
     host = bound.hosts[0]
     if host.wildcard:
         raise InvalidRequest(f"{host} stands for many hosts", "keyhole call https://HOST/PATH --service NAME")

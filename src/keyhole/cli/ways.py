@@ -11,6 +11,7 @@ import click
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.inject import KINDS
 from keyhole.core.kind import Kind
+from keyhole.core.sql import SQL
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
@@ -28,6 +29,8 @@ _OPTIONS = (
     click.option("--sigv4", is_flag=True, help="Sign again what an AWS SDK signed with placeholder keys."),
     click.option("--region", metavar="R", help="For --sigv4: the only region; the client's unless said."),
     click.option("--aws-service", metavar="S", help="For --sigv4: the only AWS service; the client's unless said."),
+    click.option("--sql", is_flag=True, help="As the login of a session; the secret has username and password."),
+    click.option("--database", metavar="NAME", help="For --sql: the only database; the client's unless said."),
     click.option("--inject", metavar="KIND", help=f"In any way: {', '.join(KINDS)}. See: keyhole service kinds."),
     click.option("--option", "settings", multiple=True, metavar="NAME=VALUE", help="Of --inject; may be repeated."),
 )
@@ -47,7 +50,10 @@ def inject_of(options: dict[str, Any]) -> dict[str, Any]:
         InvalidRequest: none was named, or several, or an option belongs to another way.
     """
     ways = list(
-        filter(None, (_login(options), _placed(options), _placeholder(options), _signed(options), _any(options)))
+        filter(
+            None,
+            (_login(options), _placed(options), _placeholder(options), _signed(options), _sql(options), _any(options)),
+        )
     )
     ways += [{"kind": kind} for kind in ("bearer",) if options[kind]]
     if len(ways) != 1 or (options["basic"] and options["digest"]):
@@ -98,6 +104,14 @@ def _signed(options: dict[str, Any]) -> dict[str, Any] | None:
         return {"kind": "sigv4", **{name: value for name, value in said.items() if value}}
     if any(said.values()):
         raise InvalidRequest("--region and --aws-service are about requests to AWS", "say --sigv4 as well")
+    return None
+
+
+def _sql(options: dict[str, Any]) -> dict[str, Any] | None:
+    if options["sql"]:
+        return {"kind": SQL, **({"database": options["database"]} if options["database"] else {})}
+    if options["database"]:
+        raise InvalidRequest("--database is about a session with a database", "say --sql as well")
     return None
 
 

@@ -18,6 +18,7 @@ from keyhole.core.minted import MINTED
 from keyhole.core.path import parse_field
 from keyhole.core.placed import PLACED
 from keyhole.core.signing import SIGNING
+from keyhole.core.sql import KIND as SQL
 
 _ONE_PLACE = ("bearer", "header", "query", "path", "body", "form", "cookie", "placeholder")
 _MOST = 16
@@ -156,6 +157,7 @@ KINDS: dict[str, Kind] = {
     **PLACED,
     **MINTED,
     **SIGNING,
+    **SQL,
 }
 
 

@@ -58,8 +58,8 @@ class Record:
         service: name of the service that was used.
         secrets: names of the secrets that were read or lent, never their values.
         host: destination host and port of a call.
-        method: HTTP method of a call.
-        target: path of a call, without its query.
+        method: HTTP method of a call; of a session with a database its scheme.
+        target: path of a call, without its query; of a session the database.
         parameters: names of the query parameters of a call.
         approval: id of the approval by which a call was made, or for which it waits.
         lease: id of the lease that was given out, or taken back.
@@ -68,6 +68,7 @@ class Record:
         scrubbed: how many places were masked in the answer.
         received: bytes of the answer's body, or from the upstream of a stream.
         sent: bytes from the caller of a stream.
+        statements: that the caller of a session with a database sent.
         milliseconds: from the intent to the end; with ``count`` the time over which was counted.
         count: refusals that this one record stands for.
         workflow, run, step, tool, on_behalf_of: the run context of the token.
@@ -95,6 +96,7 @@ class Record:
     scrubbed: int = 0
     received: int = 0
     sent: int = 0
+    statements: int = 0
     milliseconds: int = 0
     count: int = 0
     workflow: str = ""

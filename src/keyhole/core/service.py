@@ -25,12 +25,14 @@ from keyhole.core.host import Authority, HostPattern
 from keyhole.core.inject import KINDS, Inject
 from keyhole.core.path import DEFAULT_FIELD, parse_field, parse_secret_ref
 from keyhole.core.probe import Probe
+from keyhole.core.sql import PORTS as SQL_PORTS
+from keyhole.core.sql import check_service
 from keyhole.core.target import PathGlob
 
 MTLS = "mtls"
 CERTIFICATE = "certificate:"  # begins the names under which the fields of a client's certificate are lent
-SCHEMES = ("https", "http")
-PORTS = {"https": 443, "http": 80}
+SCHEMES = ("https", "http")  # of requests; those of databases are never among them
+PORTS = {"https": 443, "http": 80, **SQL_PORTS}
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
 _LIMIT = 64
 
@@ -42,7 +44,7 @@ class Service:
     Attributes:
         name: of the service.
         hosts: patterns with their ports.
-        schemes: ``https``, and ``http`` only when it was asked for.
+        schemes: ``https``, and ``http`` only when it was asked for; or the one of a database (``core.sql``).
         methods: upper case; empty for any.
         paths: globs of which one must match; empty for any.
         deny_paths: globs of which none may match.
@@ -85,8 +87,8 @@ class Service:
     def from_data(cls, name: str, data: Mapping[str, Any]) -> Service:
         """Read a service from request or stored data. Raises ``InvalidRequest`` that names the field."""
         schemes = tuple(_texts(data, "schemes")) or ("https",)
-        if any(scheme not in SCHEMES for scheme in schemes):
-            raise InvalidRequest("schemes are https or http")
+        if any(scheme not in PORTS for scheme in schemes):
+            raise InvalidRequest(f"schemes are {', '.join(PORTS)}")
         hosts = _texts(data, "hosts")
         if not hosts:
             raise InvalidRequest("a service needs at least one host", '"hosts": ["api.example.com"]')
@@ -100,13 +102,15 @@ class Service:
             if key not in placeholders:
                 raise InvalidRequest(f"{variable} holds the placeholder of {key!r}, which is not among placeholders")
         inject = Inject.from_data(data.get("inject"))
+        # A host without a port is meant on the usual port of every scheme.
+        patterns = tuple(dict.fromkeys(HostPattern.parse(host, PORTS[s]) for s in schemes for host in hosts))
+        check_service(data, schemes, patterns, inject.kind)
         addresses = _texts(data, "allow_addresses")
         for address in addresses:
             _network(address)
         return cls(
             name=name,
-            # A host without a port is meant on the usual port of every scheme.
-            hosts=tuple(dict.fromkeys(HostPattern.parse(host, PORTS[s]) for s in schemes for host in hosts)),
+            hosts=patterns,
             schemes=schemes,
             methods=frozenset(methods),
             paths=tuple(PathGlob(path) for path in _texts(data, "paths")),

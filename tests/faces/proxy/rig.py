@@ -230,7 +230,9 @@ class FakeBroker:
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         self.noted.append((error.code, remote))
 
-    async def open_tunnel(self, credential: bytes, host: str, port: int, remote: str) -> ssl.SSLContext | None:
+    async def open_tunnel(
+        self, credential: bytes, host: str, port: int, remote: str, _service: str
+    ) -> ssl.SSLContext | None:
         self.tunnels.append((credential, host, port))
         self._authenticate(credential)
         if host != HOST or port not in {80, 443, 8443}:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import ssl
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 from keyhole.core.errors import (
@@ -22,9 +23,11 @@ from keyhole.core.errors import (
 )
 from keyhole.core.host import parse_host
 from keyhole.core.message import Answer, Body, Call, Stream
+from keyhole.core.sql import SqlCall
 from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, read_credential
 from keyhole.faces.proxy.refusal import ESTABLISHED, render_refusal
-from keyhole.faces.proxy.relay import relay, switching
+from keyhole.faces.proxy.relay import switching
+from keyhole.net.carry import carry
 from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import Decoder, request_decoder
 from keyhole.net.http1.grammar import (
@@ -38,7 +41,7 @@ from keyhole.net.http1.pace import Pace, window_for
 from keyhole.net.http1.serialise import serialise_answer
 from keyhole.net.http1.server import ServerWire
 from keyhole.net.http1.tls import TlsChannel
-from keyhole.net.http1.wire import NEVER, WireGroup
+from keyhole.net.http1.wire import NEVER, Wire, WireGroup
 
 _log = logging.getLogger("keyhole.proxy")
 
@@ -55,12 +58,14 @@ class Broker(Protocol):
     An error may carry the attribute ``request_id``, which then stands in the refusal.
     """
 
-    async def open_tunnel(self, credential: bytes, host: str, port: int, remote: str) -> ssl.SSLContext | None:
+    async def open_tunnel(
+        self, credential: bytes, host: str, port: int, remote: str, service: str
+    ) -> ssl.SSLContext | str | None:
         """Judge a CONNECT: who asks, and whether there is anything for this caller at this host.
 
         Returns:
             The server's side of TLS for this host; the same object for the same host while its certificate lives.
-            ``None`` when only plain HTTP may be spoken inside.
+            ``None`` when only plain HTTP may be spoken inside; the scheme of a database that is spoken inside.
         """
 
     async def handle(self, call: Call) -> Answer:
@@ -73,10 +78,18 @@ class Broker(Protocol):
         """Record that a request was refused before there was a call. May give the error its ``request_id``."""
 
 
+class Databases(Protocol):
+    """What serves the clients of databases inside tunnels."""
+
+    async def serve(self, wire: Wire, call: SqlCall, begun: Callable[[Stream], None]) -> None:
+        """Serve one to its end; ``begun`` is told when its session has begun."""
+
+
 class Owner(Protocol):
     """What a connection needs of its listener."""
 
     broker: Broker
+    databases: Databases | None
     limits: ListenerLimits
     pseudonym: bytes
     via: bytes
@@ -232,15 +245,19 @@ class ProxyConnection(ServerWire):
             raise InvalidRequest("CONNECT inside a tunnel is refused", "send it to the proxy's own port")
         authority = connect_authority(head)
         self._read_credential(head)
+        service = head.fields.get(b"x-keyhole-service", b"").decode("latin-1")
         try:
             context = await self._owner.broker.open_tunnel(
-                self._credential, authority.host, authority.port, self._remote
+                self._credential, authority.host, authority.port, self._remote, service
             )
         except KeyholeError as error:
             self.write(render_refusal(error, close=True))
             return False
         self.write(ESTABLISHED)
         self.flush()
+        if isinstance(context, str):
+            await self._serve_database(SqlCall(self._credential, context, service, authority, remote=self._remote))
+            return False
         self._tunnel = Tunnel("http", authority.host, authority.port, self._credential)
         self.serving = False
         self.read_deadline = self.loop.time() + self._owner.limits.tunnel_timeout
@@ -255,6 +272,15 @@ class ProxyConnection(ServerWire):
             await self._accept_tls(context, authority.host)
         self.read_deadline = NEVER
         return True
+
+    async def _serve_database(self, call: SqlCall) -> None:
+        def begun(stream: Stream) -> None:
+            self.stream = stream
+            if self._owner.draining:
+                stream.leave()
+
+        if self._owner.databases is not None:
+            await self._owner.databases.serve(self, call, begun)
 
     async def _accept_tls(self, context: ssl.SSLContext, host: str) -> None:
         if context.sni_callback is not _check_server_name:
@@ -317,7 +343,7 @@ class ProxyConnection(ServerWire):
         answer.on_cut = self.hurry
         if self._owner.draining:
             stream.leave()
-        await relay(self, stream, self._owner.limits.write_timeout)
+        await carry(self, stream, self._owner.limits.write_timeout)
         return False
 
     async def _answer_body(

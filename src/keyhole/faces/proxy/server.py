@@ -9,7 +9,7 @@ import socket
 import ssl
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.faces.proxy.connection import Broker, ProxyConnection
+from keyhole.faces.proxy.connection import Broker, Databases, ProxyConnection
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.wire import WireGroup
 
@@ -23,15 +23,24 @@ class ProxyServer:
     Args:
         broker: decides and acts.
         limits: bounds on clients.
+        databases: serves their clients inside tunnels.
         instance: names this installation in ``Via``; nodes that answer for one another have the same. Random when
             empty.
     """
 
-    def __init__(self, broker: Broker, limits: ListenerLimits | None = None, *, instance: str = "") -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        limits: ListenerLimits | None = None,
+        *,
+        instance: str = "",
+        databases: Databases | None = None,
+    ) -> None:
         instance = instance or secrets.token_hex(8)
         if not _PSEUDONYM.fullmatch(instance):
             raise InvalidRequest("the instance name has a character that cannot stand in Via", "use letters and digits")
         self.broker = broker
+        self.databases = databases
         self.limits = limits or ListenerLimits()
         self.pseudonym = b"keyhole-" + instance.encode()
         self.via = b"Via: 1.1 " + self.pseudonym + b"\r\n"

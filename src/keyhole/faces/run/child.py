@@ -11,14 +11,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keyhole
 from keyhole.core.errors import KeyholeError
+from keyhole.faces.run.databases import DatabasePort
 from keyhole.faces.run.environment import child_environment, has_java, launcher_environment
 from keyhole.faces.run.hide import Cover, cover
 from keyhole.faces.run.plan import NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, RunPlan, SandboxReport
@@ -69,8 +70,11 @@ async def run_child(
     try:
         with trust_files(plan.ca_pem, plan.base_env, java=has_java(plan.base_env), others=plan.files) as files:
             if sys.platform == "linux":
-                async with session_port(plan.proxy_url, on_message) as port:
-                    return await _run_on_linux(plan, files, port, on_sandbox or (lambda _report: None), on_message)
+                async with AsyncExitStack() as stack:
+                    wanted = [SessionPort(plan.proxy_url, on_message)]
+                    wanted += [DatabasePort(plan.proxy_url, on_message, database) for database in plan.databases]
+                    ports = [await stack.enter_async_context(session_port(port)) for port in wanted]
+                    return await _run_on_linux(plan, files, ports, on_sandbox or (lambda _report: None), on_message)
             return await _run_plainly(plan, files, on_sandbox or (lambda _report: None), on_message)
     except (KeyholeError, OSError) as error:
         on_message(str(error))
@@ -80,14 +84,14 @@ async def run_child(
 async def _run_on_linux(
     plan: RunPlan,
     files: TrustFiles,
-    port: SessionPort,
+    ports: Sequence[SessionPort],
     on_sandbox: Callable[[SandboxReport], None],
     on_message: Callable[[str], None],
 ) -> int:
     hidden = cover(plan.hidden, plan.base_env)
     refusals: list[str] = []
     for mode in (_MODES_OF_ROOT if os.geteuid() == 0 else _MODES)[plan.sandbox]:
-        attempt = _Attempt(plan, mode, files, port, hidden, on_sandbox, on_message, tuple(refusals))
+        attempt = _Attempt(plan, mode, files, ports, hidden, on_sandbox, on_message, tuple(refusals))
         code = await attempt.run()
         if code is not None:
             return code
@@ -104,7 +108,7 @@ class _Attempt:
     plan: RunPlan
     mode: str
     files: TrustFiles
-    port: SessionPort
+    ports: Sequence[SessionPort]
     hidden: Cover
     on_sandbox: Callable[[SandboxReport], None]
     on_message: Callable[[str], None]
@@ -119,7 +123,8 @@ class _Attempt:
         with ours:
             with theirs, _held_back():
                 launcher = _start_launcher(theirs.fileno(), self.plan)
-            self.port.root = launcher.pid
+            for port in self.ports:
+                port.root = launcher.pid
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 with _forwarding(lambda number: _queue(launcher, number)):
@@ -148,7 +153,7 @@ class _Attempt:
 
     def _message(self) -> bytes:
         sandboxed = self.mode != "none"
-        env = child_environment(self.plan, self.files, sandboxed=sandboxed, port=self.port.address)
+        env = child_environment(self.plan, self.files, sandboxed=sandboxed, ports=[port.address for port in self.ports])
         content = {
             "parent": os.getpid(),
             "mode": self.mode,
@@ -277,6 +282,8 @@ async def _run_plainly(
         on_message("the sandbox that was required needs Linux")
         return OWN_FAILURE
     env = child_environment(plan, files, sandboxed=False)
+    if plan.databases:
+        on_message("sessions with databases need a port of the command's own, which needs Linux")
     on_sandbox(SandboxReport("none", _WITHOUT))
     named = {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()}
     try:

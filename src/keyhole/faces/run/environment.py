@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.faces.run.databases import WITHHELD, variables
 from keyhole.faces.run.plan import RunPlan
 from keyhole.faces.run.trust import ADDING, REPLACING, TrustFiles
 
@@ -73,7 +74,7 @@ def check_names(plan: RunPlan) -> None:
 
 
 def child_environment(
-    plan: RunPlan, files: TrustFiles, *, sandboxed: bool, port: tuple[str, int] | None = None
+    plan: RunPlan, files: TrustFiles, *, sandboxed: bool, ports: Sequence[tuple[str, int]] = ()
 ) -> dict[bytes, bytes]:
     """The complete environment of the command.
 
@@ -81,13 +82,14 @@ def child_environment(
         plan: what is to be run.
         files: what it trusts.
         sandboxed: it runs in namespaces of its own.
-        port: the proxy port that is the command's own and takes no token, if there is one.
+        ports: that are the command's own and take no token, where there are any: the proxy's, then one a database.
 
     Raises:
         InvalidRequest: see ``check_names``; or a value has a NUL byte, which no environment can carry.
     """
     check_names(plan)
-    dropped = {*_BYPASS, *_AGENTS, *plan.withheld, *(_HIDDEN_IN_SANDBOX if sandboxed else ())}
+    databases = WITHHELD if plan.databases else ()
+    dropped = {*_BYPASS, *_AGENTS, *plan.withheld, *databases, *(_HIDDEN_IN_SANDBOX if sandboxed else ())}
     env = {name: value for name, value in plan.base_env.items() if name not in dropped and not name.startswith(_OURS)}
     env |= dict.fromkeys(PROXY, plan.proxy_url)
     env |= dict.fromkeys(REPLACING, str(files.combined))
@@ -96,9 +98,10 @@ def child_environment(
         env["WGETRC"] = str(files.wget)
     env["NODE_USE_ENV_PROXY"] = "1"
     _add_git(env, plan.proxy_url)
-    _add_java(env, port or _address(plan.proxy_url), files)
-    if port is not None:
-        env["auto_proxy"] = _pac(port)
+    _add_java(env, ports[0] if ports else _address(plan.proxy_url), files)
+    if ports:
+        env["auto_proxy"] = _pac(ports[0])
+        env |= variables(plan.databases, ports[1:])
     env |= plan.placeholders
     env |= {variable: str(path) for variable, path in files.others.items()}
     encoded = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}

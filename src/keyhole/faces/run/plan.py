@@ -19,6 +19,23 @@ SandboxLevel = Literal["full", "partial", "none"]
 
 
 @dataclass(frozen=True, slots=True)
+class Database:
+    """A database that the command may open sessions with.
+
+    Attributes:
+        service: that binds its login.
+        scheme: ``postgres`` or ``mysql``.
+        authority: ``HOST:PORT``.
+        name: the only database that the service opens; empty for any.
+    """
+
+    service: str
+    scheme: str
+    authority: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """One command to run.
 
@@ -31,6 +48,7 @@ class RunPlan:
         files: environment variable to the content of a file that it names, which ends with the command.
         hidden: the vault's files and directories, out of reach inside the sandbox. Prefer directories: a file that is
             replaced while the command runs is visible again.
+        databases: that the command may open sessions with.
         withheld: variables of the caller that open the vault's own store, and that the child does not get.
         cwd: working directory of the child; ours when ``None``.
         base_env: the caller's environment.
@@ -48,6 +66,7 @@ class RunPlan:
     sandbox: SandboxWish = "auto"
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     withheld: Sequence[str] = ()
+    databases: Sequence[Database] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,14 @@ class SessionPort:
         on_message: told once when somebody else tried to connect.
 
     Attributes:
+        what: it is, in words.
+        refusal: what somebody else is told.
         address: ``127.0.0.1`` and the port.
         root: process id of the launcher; nobody is served before it is known.
     """
+
+    what = "proxy port"
+    refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
     def __init__(self, proxy_url: str, on_message: Callable[[str], None]) -> None:
         parts = urlsplit(proxy_url)
@@ -80,10 +85,10 @@ class SessionPort:
         async with self._looking:
             if self.root and await asyncio.to_thread(holds_connection, self.root, peer[:2], self.address):
                 return True
-        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.write(self.refusal)
         if not self._told:
             self._told = True
-            self._on_message("a process outside the command tried to use its proxy port, and was refused")
+            self._on_message(f"a process outside the command tried to use its {self.what}, and was refused")
         return False
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -98,19 +103,29 @@ class SessionPort:
             return
         try:
             forth.write(line + end + more + _OWN_CREDENTIAL.sub(b"", fields))
+            await self.carry(reader, writer, back, forth)
+        finally:
+            forth.close()
+
+    @staticmethod
+    async def carry(
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        back: asyncio.StreamReader,
+        forth: asyncio.StreamWriter,
+    ) -> None:
+        """Carry bytes in both directions until both have ended."""
+        try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(_pump(reader, forth))
                 both.create_task(_pump(back, writer))
         except* OSError:
             pass  # the other side sees its connection end
-        finally:
-            forth.close()
 
 
 @asynccontextmanager
-async def session_port(proxy_url: str, on_message: Callable[[str], None]) -> AsyncIterator[SessionPort]:
+async def session_port(port: SessionPort) -> AsyncIterator[SessionPort]:
     """Listen on a free port of loopback, and close it with all its connections at the end."""
-    port = SessionPort(proxy_url, on_message)
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,351 @@
+"""Sessions with databases, in the order of every call: authenticate, match, use, connect, stream, record.
+
+What is leased for a session is leased for it alone, and ends with it. Whoever may no longer use the service, or whose
+lease has ended, is cut off (``broker.live``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from keyhole.broker.directory import Directory, Match
+from keyhole.broker.live import Flow, Live
+from keyhole.broker.loan import Loan, Scrubbers
+from keyhole.broker.sql.stream import SqlStream
+from keyhole.broker.sql.upstream import Account, Databases, Destination, Line, needs_tls
+from keyhole.core.errors import (
+    Conflict,
+    Expired,
+    InternalError,
+    InvalidRequest,
+    KeyholeError,
+    PolicyDenied,
+    RateLimited,
+)
+from keyhole.core.host import Authority
+from keyhole.core.identity import Caller
+from keyhole.core.lease import LeaseState
+from keyhole.core.record import Intent, clip
+from keyhole.core.request import Operation, Request
+from keyhole.core.service import Service
+from keyhole.core.sql import SqlCall
+from keyhole.net.guard import Guard
+from keyhole.net.postgres import messages
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.keys import new_request_id
+from keyhole.vault.lending import Lent
+from keyhole.vault.node import Node
+from keyhole.vault.vault import Vault
+
+Authenticate = Callable[[Vault, Request], Awaitable[tuple[OrgState, Caller]]]
+
+
+class SqlSession(Flow):
+    """One session from its durable intent to its outcome. Ends exactly once."""
+
+    __slots__ = (
+        "_ended",
+        "_intent",
+        "_lease_end",
+        "_sessions",
+        "_state",
+        "call",
+        "destination",
+        "leases",
+        "ours",
+        "stream",
+        "theirs",
+    )
+
+    def __init__(self, sessions: Sessions, vault: Vault, state: OrgState, caller: Caller, lent: Lent) -> None:
+        super().__init__(vault, caller, lent.service)
+        self._sessions = sessions
+        self._state = state
+        self._intent: Intent = lent.intent
+        self._ended = False
+        self._lease_end = 0.0
+        self.leases = lent.leases
+        self.destination: Destination | None = None
+        self.stream: SqlStream | None = None
+        self.ours = self.theirs = b""
+
+    async def _require_still(self, lendable: dict[tuple[str, str], int]) -> None:
+        seen = self._seen
+        await super()._require_still(lendable)
+        if self.leases and (self._seen != seen or self.vault.clock.now() >= self._lease_end):
+            await self._require_leases()
+
+    async def _require_leases(self) -> None:
+        ends = []
+        for lease_id in self.leases:
+            lease = await self.vault.leases.get(self.caller.org_id, lease_id)
+            if lease is None or lease.state is not LeaseState.ACTIVE or lease.expires <= self.vault.clock.now():
+                raise Expired("the lease of the session has ended", "connect again; it is made anew")
+            ends.append(lease.expires)
+        self._lease_end = min(ends)
+
+    def end(
+        self,
+        error: BaseException | None = None,
+        *,
+        received: int = 0,
+        sent: int = 0,
+        statements: int = 0,
+        masked: bool = False,
+    ) -> None:
+        """Record the outcome, and take back what was leased."""
+        if self._ended:
+            return
+        self._ended = True
+        busy = self.stream is not None and self.stream.busy
+        self.flowing = None
+        self._sessions.over(self, busy=busy)
+        self.vault.conclude(
+            self._state,
+            self._intent,
+            _result(self.reason or error),
+            received=received,
+            sent=sent,
+            statements=statements,
+            scrubbed=int(masked),
+            lease=",".join(self.leases),
+            milliseconds=int((self.vault.clock.now() - self.since) * 1000),
+        )
+
+    async def take_back(self) -> None:
+        """End the leases of the session."""
+        if self.leases:
+            with contextlib.suppress(KeyholeError):  # they end by themselves as well
+                await self.vault.expiry.end(self._state, self.leases)
+
+
+class Sessions:
+    """All sessions of one broker.
+
+    Args:
+        node: where the door is.
+        databases: opens connections.
+        live: looks after sessions under way.
+        scrubbers: compiled for recent loans.
+        directory: gives the compiled services of an org.
+        guard: gives the guard with these exceptions.
+        authenticate: who asks; records who is unknown.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        databases: Databases,
+        live: Live,
+        scrubbers: Callable[[], Scrubbers],
+        directory: Callable[[Vault, OrgState], Awaitable[Directory]],
+        guard: Callable[[tuple[str, ...]], Guard],
+        authenticate: Authenticate,
+    ) -> None:
+        self._node = node
+        self._databases = databases
+        self._live = live
+        self._scrubbers = scrubbers
+        self._directory = directory
+        self._guard = guard
+        self._authenticate = authenticate
+        self._open: set[SqlSession] = set()
+        self._keys: dict[bytes, SqlSession] = {}
+        self._after: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def open(self, call: SqlCall) -> SqlStream:
+        """Open a session, or refuse it.
+
+        Raises:
+            KeyholeError: the refusal or failure; ``request_id`` names its record.
+        """
+        vault = self._node.open_vault()
+        data = {"method": call.scheme.upper(), "target": f"/{clip(call.database)}"}
+        if call.authority is not None:
+            data["host"] = str(call.authority)
+        request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
+        try:
+            state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
+            match = Match()
+            try:
+                match = (await self._directory(vault, state)).session(caller, call.scheme, call.service, call.authority)
+                service = match.service
+                if match.refusal is not None or service is None:
+                    raise match.refusal or InternalError("no service and no refusal")
+                self._admit(service, call)
+            except KeyholeError as error:
+                about = match.about or (match.service.name if match.service is not None else "")
+                request = replace(request, data={**data, "service": about})
+                await vault.record_refusal(state, caller, request, error)
+                raise
+            request = replace(request, data={**data, "host": str(service.hosts[0])})
+            lent = await vault.use(state, caller, request, f"services/{service.name}", own=True)
+            return await self._begin(SqlSession(self, vault, state, caller, lent), service, lent, call)
+        except KeyholeError as error:
+            error.request_id = request.id
+            raise
+
+    def _admit(self, service: Service, call: SqlCall) -> None:
+        """Judge what is asked of the database."""
+        how = service.inject
+        if len(self._open) >= self._databases.limits.sessions:
+            raise RateLimited("there are as many sessions as may be", "close some, or raise sql_sessions")
+        if call.replication and not how["replication"]:
+            raise PolicyDenied(
+                f"the service {service.name!r} lets nobody replicate the database", "its option replication would"
+            )
+        # libpq names the user's own database where none is named, and our users are services.
+        if how["database"] and call.database not in {"", how["database"], service.name}:
+            raise PolicyDenied(
+                f"the service {service.name!r} opens the database {how['database']!r} only", "name that one, or none"
+            )
+        if call.scheme == "postgres" and not (how["database"] or call.database or call.replication):
+            raise InvalidRequest("no database is named", "name one in the client's connection string")
+        said = b"\0".join(
+            [call.database.encode(), call.attributes, *(part for pair in call.parameters for part in pair)]
+        )
+        if call.token and call.token in said:
+            raise PolicyDenied(
+                "the session carries the token of its own caller, which no database may see", "send it as password only"
+            )
+
+    async def _begin(self, session: SqlSession, service: Service, lent: Lent, call: SqlCall) -> SqlStream:
+        """Connect, log in and begin to stream; a failure ends the session."""
+        self._open.add(session)
+        try:
+            _require_same(service, lent.service)
+            loan = Loan(service, lent.secrets, lent.intent, self._scrubbers())
+            account = _account(service, loan, call)
+            host = service.hosts[0]
+            authority = Authority(host.host, host.port)
+            session.destination = Destination(
+                authority, self._guard(service.allow_addresses), needs_tls(service.inject["sslmode"], host.host)
+            )
+            self._live.add(session)
+            session.task = asyncio.current_task()
+            try:
+                line = await self._connect(session.destination, account, call)
+            except asyncio.CancelledError:
+                if session.reason is not None and session.task is not None and not session.task.uncancel():
+                    raise session.reason from None
+                raise
+            finally:
+                session.task = None
+            return self._flow(session, line, loan, account)
+        except BaseException as error:
+            session.end(error)
+            raise
+
+    async def _connect(self, destination: Destination, account: Account, call: SqlCall) -> Line:
+        return await self._databases.postgres(destination, account, call)
+
+    def _flow(self, session: SqlSession, line: Line, loan: Loan, account: Account) -> SqlStream:
+        scrubber = self._scrubbers().get(loan.secrets(), _derived(account))
+        opening = scrubber.text(line.opening) if line.opening else b""
+        if line.key:
+            session.theirs = line.key
+            session.ours = self._new_key()
+            self._keys[session.ours] = session
+            opening += messages.message(b"K", session.ours)
+        stream = SqlStream(line.wire, line.talk, scrubber, self._databases.limits, session.end, opening + line.ready)
+        session.stream = session.flowing = stream
+        return stream
+
+    def _new_key(self) -> bytes:
+        """Process and key for the client's cancel requests, which are not those of the server."""
+        while True:
+            key = (secrets.randbits(31) | 1).to_bytes(4) + secrets.token_bytes(4)
+            if key not in self._keys:
+                return key
+
+    def over(self, session: SqlSession, *, busy: bool) -> None:
+        """A session has ended: what it left behind is ended too."""
+        self._live.discard(session)
+        self._open.discard(session)
+        if session.ours:
+            self._keys.pop(session.ours, None)
+        task = asyncio.get_running_loop().create_task(self._clear_away(session, busy=busy))
+        self._after.add(task)
+        task.add_done_callback(self._after.discard)
+
+    async def _clear_away(self, session: SqlSession, *, busy: bool) -> None:
+        """Stop what the database still does for nobody, and take back the lease."""
+        if busy and session.theirs and session.destination is not None:
+            with contextlib.suppress(KeyholeError):
+                await self._databases.cancel_postgres(session.destination, session.theirs)
+        await session.take_back()
+
+    async def cancel(self, token: bytes | None, key: bytes, remote: str) -> None:
+        """Stop what the database does in a session.
+
+        Args:
+            token: of who asks; ``None`` where the key alone says it, as PostgreSQL's protocol has it.
+            key: process and key that the session's client was given.
+            remote: address of who asks.
+
+        Raises:
+            PolicyDenied: there is no such session of this caller.
+        """
+        session = self._keys.get(key)
+        if session is not None and token is not None:
+            vault = self._node.open_vault()
+            request = Request(token, Operation.USE, "services", {}, "", remote, new_request_id())
+            known = vault.recognise(token) or await self._authenticate(vault, request)
+            if _who(known[1]) != _who(session.caller):
+                session = None
+        if session is None or session.destination is None:
+            raise PolicyDenied("a cancel request names no session of its caller", "it may have ended")
+        await self._databases.cancel_postgres(session.destination, session.theirs)
+
+    async def settle(self) -> None:
+        """Wait until what ended sessions left behind is ended too."""
+        while self._after:
+            await asyncio.wait(set(self._after))
+
+
+def _who(caller: Caller) -> tuple[str, str, str]:
+    return caller.org_id, caller.name, caller.holder
+
+
+def _require_same(matched: Service, lent: Service) -> None:
+    """What is lent for a new destination must not go to the old one."""
+    if lent is not matched and lent.as_data() != matched.as_data():
+        raise Conflict(f"the service {matched.name!r} was changed meanwhile", "connect again")
+
+
+def _account(service: Service, loan: Loan, call: SqlCall) -> Account:
+    """With what the session is opened. Raises ``InvalidRequest`` for a secret that cannot be a login."""
+    values, how = loan.values, service.inject
+    user = how["user"].encode() or values.get("username", b"")
+    password = values.get("password", b"")
+    if not user or not password or b"\0" in user + password:
+        raise InvalidRequest(
+            f"what the service {service.name!r} lends is no user name and password", "look at its secret"
+        )
+    return Account(user, password, how["database"] or call.database)
+
+
+def _derived(account: Account) -> list[bytes]:
+    """What databases keep of a password, and may show to who administers them."""
+    md5 = hashlib.md5(account.password + account.user, usedforsecurity=False).hexdigest()
+    sha1 = hashlib.sha1(
+        hashlib.sha1(account.password, usedforsecurity=False).digest(), usedforsecurity=False
+    ).hexdigest()
+    return [md5.encode(), sha1.encode(), sha1.upper().encode()]
+
+
+def _result(error: BaseException | None) -> str:
+    """How a session ended, for its record."""
+    if error is None:
+        return "ok"
+    if isinstance(error, KeyholeError):
+        return error.code
+    return "aborted" if isinstance(error, asyncio.CancelledError) else InternalError.code
