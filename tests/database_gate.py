@@ -49,7 +49,7 @@ class Gate:
 
     def shut(self):
         """Refuse everybody, and drop who is there."""
-        self._listener.close()
+        self._stop_listening()
         self.release()
 
     def swallow(self):
@@ -67,7 +67,7 @@ class Gate:
 
     def open(self):
         """Pass everything on again."""
-        self._listener.close()
+        self._stop_listening()
         for filler in self._filling:
             filler.close()
         self._filling = []
@@ -78,6 +78,11 @@ class Gate:
         self.shut()
         for filler in self._filling:
             filler.close()
+
+    def _stop_listening(self):
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # or whoever waits in accept would keep it open
+        self._listener.close()
 
     def _accept(self, listener):
         with contextlib.suppress(OSError):

@@ -282,8 +282,8 @@ class Expiry:
             tried |= dict.fromkeys((lease.mark for lease in forgotten), None) | await self._forget(state, forgotten)
         if done:
             line.moved = self._vault.clock.now()
-        for lease in forgotten:
-            line.relieve(lease.mark)
+        if any(line.relieve(lease.mark) for lease in forgotten) and not done:
+            await self._rally(state, forgotten[0])  # another one has to be the scout
         again = [self._try_again(state, lease, tried, line) for lease in batch if lease not in forgotten]
         lost = [lease for lease in await asyncio.gather(*again) if lease is not None]
         if lost:

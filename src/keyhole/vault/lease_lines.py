@@ -97,10 +97,12 @@ class Line:
             return limits.longest_retry * chance()
         return limits.slow_retry * chance()
 
-    def relieve(self, mark: str) -> None:
-        """A lease waits no more."""
-        if self.scout == mark:
+    def relieve(self, mark: str) -> bool:
+        """A lease waits no more; whether it was the scout."""
+        was = self.scout == mark
+        if was:
             self.scout = ""
+        return was
 
     def may_rally(self, now: float) -> bool:
         """Is it time to try all that waits for the target, which has just answered?"""

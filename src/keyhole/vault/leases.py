@@ -139,10 +139,10 @@ class Leases:
 
     async def find(self, org_id: str, lease_id: str) -> Lease | None:
         """A lease in any state."""
-        lease = await self.get(org_id, lease_id)
-        if lease is None:
-            lease = await self.queued(org_id, lease_id.rpartition("/")[2])
-        return lease if lease is not None and lease.id == lease_id else None
+        # In one snapshot: it moves from one place to the other.
+        places = await self.storage(org_id).get(f"l/{lease_id}", f"q/{lease_id.rpartition('/')[2]}")
+        found = [decode(item.data, item.revision) for item in places if item.data is not None]
+        return next((lease for lease in found if lease.id == lease_id), None)
 
     async def all_queued(self, org_id: str) -> list[Lease]:
         """Those that are on the way: being made, being taken back, irrevocable."""
