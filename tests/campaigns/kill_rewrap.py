@@ -2,16 +2,17 @@
 
     python tests/campaigns/kill_rewrap.py --rounds 200 --secrets 5000 --seed 1
 
-A process makes a new term of the org's key and rewraps, and is killed with ``kill -9`` at any moment of the time that
-this takes. Then, on a copy of what it left: every secret is readable with its value, tokens are due when they were,
-the journal is whole, and a rewrap that is asked for again ends with one term. The next round begins where this one
-was cut. The copy is looked at and thrown away, so that the journal does not grow with what the campaign reads.
+A process makes a new term of the org's key and rewraps, and is killed with ``kill -9`` within any commit of it or
+after it. Then, on a copy of what it left: every secret is readable with its value, tokens are due when they were, the
+journal is whole, and a rewrap that is asked for again ends with one term. The next round begins where this one was
+cut. The copy is looked at and thrown away, so that the journal does not grow with what the campaign reads.
 """
 
 import argparse
 import asyncio
 import collections
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -29,7 +30,7 @@ from campaigns import kill_store
 
 BATCH = 100
 SEAL = hashlib.sha256(b"the campaign that kills rewraps").digest()
-LATER = 1.2  # the last moments that are tried, as a part of the time that a rewrap took
+LONGEST = 0.02  # seconds after the beginning of a commit; most take less
 
 
 def opened(location):
@@ -58,15 +59,34 @@ def say(line):
 
 
 async def work(location, *, say=lambda _line: None):
-    """Rotate and rewrap; the seconds that it took."""
+    """Rotate and rewrap, saying a line before each commit; how many commits that were."""
     async with opened(location) as vault:
-        started = time.monotonic()
-        say(b"rotate\n")
+        store, made = vault.node.store, itertools.count()
+        commit = store.commit
+
+        async def told(batch):
+            say(b"commit %d\n" % next(made))
+            await commit(batch)
+
+        store.commit = told
         await vault.ask("update", "sys/rotate")
-        say(b"rewrap\n")
         await vault.ask("update", "sys/rewrap")
+        store.commit = commit
         say(b"done\n")
-        return time.monotonic() - started
+        return next(made)
+
+
+def kill_at(process, commit, seconds):
+    """``kill -9`` a process so long after it began a commit; whether that was before it was done."""
+    for line in process.stdout:
+        if line in {b"commit %d\n" % commit, b"done\n"}:
+            break
+    time.sleep(seconds)
+    process.kill()
+    rest = process.stdout.read()
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL, "the process ended by itself"
+    return line != b"done\n" and b"done\n" not in rest
 
 
 async def spread(vault):
@@ -112,11 +132,11 @@ def campaign(folder, rounds, secrets, seed, *, report=print):
     rng = random.Random(seed)
     asyncio.run(prepare(location, secrets))
     _, due = look(folder, secrets)
-    longest = asyncio.run(work(location))
+    commits = asyncio.run(work(location))
     killed = amid = 0
     for number in range(1, rounds + 1):
         process = kill_store.start([__file__, "--worker", location])
-        cut = "done" not in kill_store.kill_after(process, rng.uniform(0, LATER * longest))
+        cut = kill_at(process, rng.randrange(commits), rng.uniform(0, LONGEST))
         terms, still = look(folder, secrets, resume=number % 2 == 0)  # every other one as it was left
         assert still == due, "something is due at another time"
         killed += cut
