@@ -3,7 +3,8 @@
     KEYHOLE_VECTORS=FOLDER python tests/campaigns/api_bodies.py [--each 50] [--seed 1]
 
 What is no JSON object, or one that could be read in two ways, is refused with a 4xx; what is one gets an answer of the
-route, and never a 5xx. No answer takes longer than a second. The short form is tests/faces/test_api_json.py.
+route, and never a 5xx. No refusal takes more than a second of the processor.
+The short form is tests/faces/test_api_json.py.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main():
     )
     seconds, path, name = seen.slowest
     print(f"{seen.asked} requests, {len(seen.routes)} of {len(seen.known)} routes, {len(seen.bodies)} bodies")
-    print(f"the slowest took {seconds:.3f} s: {name} to {path}")
+    print(f"the slowest refusal took {seconds:.3f} s of the processor: {name} to {path}")
     print(*seen.wrong, f"{len(seen.wrong)} were answered as they must not be", sep="\n")
     return 1 if seen.wrong or seconds > LONGEST or seen.routes != seen.known else 0
 

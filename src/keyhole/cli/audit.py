@@ -28,6 +28,22 @@ def audit() -> None:
     """Who used what, and proof that the journal is whole."""
 
 
+between = click.option(
+    "--between", nargs=2, metavar="FROM TO", help="From one time to another; a date is its beginning."
+)
+"""An option for a window of time; ``window`` reads it."""
+
+
+def window(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, with a window in place of ``--between``. Raises ``InvalidRequest``."""
+    asked = {name: value for name, value in wanted.items() if name != "between"}
+    if wanted.get("between"):
+        if asked.get("after") or asked.get("before"):
+            raise InvalidRequest("--between says both ends already", "leave --after and --before out")
+        asked["after"], asked["before"] = wanted["between"]
+    return asked
+
+
 def _filters(function: F) -> F:
     options = (
         click.option("--secret", shell_complete=secrets, metavar="NAME", help="Records of this secret."),
@@ -39,13 +55,18 @@ def _filters(function: F) -> F:
         click.option("--operation", metavar="NAME", help="use, read, alarm and so on."),
         click.option("--after", metavar="TIME", help="From this time on, such as 2027-01-31T12:00:00Z."),
         click.option("--before", metavar="TIME", help="Up to this time."),
+        between,
     )
     for option in reversed(options):
         function = option(function)
     return function
 
 
-@audit.command("query", examples="keyhole audit query --agent coder --result policy_denied --limit 20 --json")
+@audit.command(
+    "query",
+    examples="keyhole audit query --agent coder --result policy_denied --limit 20 --json\n"
+    "keyhole audit query --secret stripe/api-key --between 2027-01-31 2027-02-01T12:00:00Z",
+)
 @_filters
 @click.option("--limit", type=click.IntRange(1, 100_000), metavar="N", help="The latest N; 100 unless said.")
 @pass_session
@@ -97,7 +118,7 @@ def followed(
 
 
 def _ask(session: Session, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    asked = {name: str(value) for name, value in wanted.items() if value is not None}
+    asked = {name: str(value) for name, value in window(wanted).items() if value is not None}
     return session.client.read(_SELF, **asked).data
 
 

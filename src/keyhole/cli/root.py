@@ -63,6 +63,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "org": ("org:org", "Tenants of a server."),
         "leases": ("leases:leases", "What was made for a time, and is taken back."),
         "audit": ("audit:audit", "Who used what, and proof that the journal is whole."),
+        "report": ("report:report", "Who has access to what, and what nobody needs."),
     },
 }
 _BY_NAME = {name: where for area in COMMANDS.values() for name, (where, _) in area.items()}

@@ -18,7 +18,7 @@ from typing import Any
 from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.core.numbers import parse_count
 from keyhole.core.record import GENESIS, Phase, Record, link
-from keyhole.core.times import format_time, parse_time
+from keyhole.core.times import DAY, format_time, parse_time
 from keyhole.crypto.signing import verify
 from keyhole.stores import JournalRow, Store
 from keyhole.vault.audit import open_row, open_slot, signed
@@ -63,8 +63,8 @@ class Filter:
         return cls(
             exact=exact,
             secret=str(data.get("secret") or ""),
-            after=_moment(data.get("after")),
-            before=_moment(data.get("before")),
+            after=parse_moment(data.get("after")),
+            before=parse_moment(data.get("before")),
             limit=limit,
         )
 
@@ -77,7 +77,8 @@ class Filter:
         return all(getattr(record, name) == text for name, text in self.exact.items())
 
 
-def _moment(value: Any) -> float:
+def parse_moment(value: Any) -> float:
+    """Seconds since the epoch, from a number of them or a time; 0 where nothing is said. Raises ``InvalidRequest``."""
     if not value:
         return 0.0
     text = str(value)
@@ -131,8 +132,8 @@ class History:
         found: list[tuple[JournalRow, Record]] = []
         for writer, head in heads.items():
             latest: list[tuple[JournalRow, Record]] = []
-            async for row in self._backwards(writer, head):
-                if row.partition != org_id:
+            async for row in self._backwards(writer, head, wanted.after):
+                if row.partition != org_id or not _within(row, wanted.after, wanted.before):
                     continue
                 record = await self._record(row)
                 if wanted.accepts(record, row.time / 1e9):
@@ -142,6 +143,21 @@ class History:
             found += latest
         found.sort(key=lambda item: (item[0].time, item[0].writer, item[0].sequence))
         return [_shown(row, record) for row, record in found[-wanted.limit :]], Cursor(heads)
+
+    async def records(
+        self, org_id: str, after: float = 0.0, before: float = 0.0
+    ) -> AsyncIterator[tuple[JournalRow, Record]]:
+        """The records of an org in a window, one after the other, so that they may be more than memory holds.
+
+        Args:
+            org_id: of the org.
+            after: seconds since the epoch, 0 for no bound.
+            before: likewise.
+        """
+        for writer, head in (await self._store.heads()).items():
+            async for row in self._backwards(writer, head, after):
+                if row.partition == org_id and _within(row, after, before):
+                    yield row, await self._record(row)
 
     async def follow(self, org_id: str, wanted: Filter, cursor: Cursor) -> tuple[list[dict[str, Any]], Cursor, bool]:
         """Matching records behind a cursor, in the order of their time as far as they are read together.
@@ -259,13 +275,20 @@ class History:
             after = page[-1].sequence
             await asyncio.sleep(0)  # a long journal is read between other requests, not before them
 
-    async def _backwards(self, writer: int, head: int) -> AsyncIterator[JournalRow]:
-        """The rows up to a head, the latest first; the journal is as long as it is, and most ask for its end."""
+    async def _backwards(self, writer: int, head: int, after: float = 0.0) -> AsyncIterator[JournalRow]:
+        """The rows up to a head, the latest first; the journal is as long as it is, and most ask for its end.
+
+        With ``after`` it ends at the first page whose rows are all a day older than that. So rows from before the
+        clock was set back by more than a day are not found, which is an event in the journal and a note of ``verify``.
+        """
         while head > 0:
             first = max(0, head - _PAGE)
-            for row in reversed(await self._store.scan(writer, after=first, limit=head - first)):
+            page = await self._store.scan(writer, after=first, limit=head - first)
+            for row in reversed(page):
                 if row.sequence <= head:  # not so where rows were taken out, which ``verify`` names
                     yield row
+            if after and page and all(row.time / 1e9 < after - DAY for row in page):
+                return
             head = first
             await asyncio.sleep(0)
 
@@ -353,6 +376,12 @@ class _Chain:
 def _watches(record: Record) -> bool:
     """Whether somebody looked at what goes on, and might."""
     return record.path.startswith(_WATCHING) and record.operation in _SEEN and record.phase != Phase.REFUSED
+
+
+def _within(row: JournalRow, after: float, before: float) -> bool:
+    """Whether a row is of this window; told without opening it."""
+    seconds = row.time / 1e9
+    return seconds >= after and (not before or seconds <= before)
 
 
 def _shown(row: JournalRow, record: Record) -> dict[str, Any]:

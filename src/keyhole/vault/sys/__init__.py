@@ -23,6 +23,7 @@ _SYSTEM = (
     "quotas",
     "server",
     "audit",
+    "reports",
     "devices",
     "orgs",
     "honey",
@@ -48,7 +49,13 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
         seal: closes it.
         more: routes below ``sys/`` of whoever stands around it.
     """
-    given = {"audit": (vault, history), "system": (vault, seal), "tools": (), "plugins": ()}
+    given = {
+        "audit": (vault, history),
+        "reports": (vault, history),
+        "system": (vault, seal),
+        "tools": (),
+        "plugins": (),
+    }
 
     @cache  # each org has mounts of its own, and all of them these engines
     def system() -> Engine:
