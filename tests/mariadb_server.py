@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pymysql
+import trustme
 
 ADMIN, PASSWORD = "vaultroot", "first password of root"
 SECONDS = 30
@@ -32,8 +33,9 @@ def socket_path():
     install = ["env", path, "mariadb-install-db", "--no-defaults", *user, f"--datadir={data}", "--skip-test-db"]
     subprocess.run([*install, "--auth-root-authentication-method=normal"], check=True, capture_output=True)
     server = ["env", path, "mariadbd", "--no-defaults", *user, f"--datadir={data}", f"--socket={place}"]
+    server += ["--bind-address=127.0.0.1", f"--port={port()}", *_tls(folder)]
     log = (folder / "log").open("wb")
-    running = subprocess.Popen([*server, "--skip-networking"], stdout=log, stderr=log)
+    running = subprocess.Popen(server, stdout=log, stderr=log)
     log.close()
     atexit.register(running.wait)
     atexit.register(running.terminate)
@@ -43,6 +45,32 @@ def socket_path():
         assert time.monotonic() < until
         time.sleep(0.05)
     return str(place)
+
+
+@functools.cache
+def port():
+    """Where it listens on loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@functools.cache
+def authority():
+    """Who signs its certificate, and those of clients that it takes."""
+    return trustme.CA()
+
+
+def _tls(folder):
+    server = authority().issue_cert("localhost")
+    texts = {
+        "ca": authority().cert_pem.bytes(),
+        "cert": server.cert_chain_pems[0].bytes(),
+        "key": server.private_key_pem.bytes(),
+    }
+    for name, text in texts.items():
+        (folder / name).write_bytes(text)
+        (folder / name).chmod(0o644)
+    return [f"--ssl-{name}={folder / name}" for name in texts]
 
 
 def _listens(place):

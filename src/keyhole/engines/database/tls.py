@@ -13,6 +13,17 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.engines.database.plugins import Login
 from keyhole.net.tls import client_context, load_chain
 
+_SAID = [
+    (re.compile(pattern, re.IGNORECASE), words)
+    for pattern, words in (
+        (r"certificate[ _]verify[ _]failed|does not match host name", "the database does not prove who it is"),
+        (
+            r"alert[ _](certificate[ _]required|unknown[ _]ca|bad[ _]certificate|handshake[ _]failure)",
+            "the database wants a certificate of ours, or another one",
+        ),
+        (r"does not support SSL", "the database does not speak TLS"),
+    )
+]
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----\n?", re.DOTALL)
 
 
@@ -41,6 +52,12 @@ def split_chain(chain: str) -> tuple[str, str]:
     blocks = list(_BLOCK.finditer(chain))
     certificates = "".join(block[0].rstrip() + "\n" for block in blocks if block[1] == "CERTIFICATE")
     return certificates, "".join(block[0] for block in blocks if block[1] != "CERTIFICATE")
+
+
+def said_of_tls(error: Exception) -> str:
+    """What a driver's error says of TLS, in words of ours that name no file and no address; empty for nothing."""
+    text = str(error)
+    return next((words for pattern, words in _SAID if pattern.search(text)), "")
 
 
 class Unnamed:

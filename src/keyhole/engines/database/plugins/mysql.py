@@ -20,7 +20,7 @@ from keyhole.core.host import parse_authority
 from keyhole.engines.database.hiding import hidden
 from keyhole.engines.database.plugins import Address, Dialled, Kind, Login, Refused, Unsure
 from keyhole.engines.database.statements import take_apart
-from keyhole.engines.database.tls import context_of
+from keyhole.engines.database.tls import context_of, said_of_tls
 
 try:
     import pymysql
@@ -294,6 +294,8 @@ def _is_said(error: MySQLError) -> bool:
 
 def _words(error: MySQLError) -> str:
     """What the server said. Of a statement that it cannot read it would quote the rest."""
+    if told := said_of_tls(error):
+        return told
     number, said = (*error.args, "")[:2] if error.args else (0, "")
     text = str(said).partition(" near ")[0] if number == _SYNTAX else str(said)
     return f"Error {number} : {text}" if number else text or "the database cannot be reached"

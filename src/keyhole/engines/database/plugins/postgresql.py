@@ -16,7 +16,7 @@ from keyhole.core.host import parse_host
 from keyhole.engines.database.hiding import hidden
 from keyhole.engines.database.plugins import Address, Dialled, Kind, Login, Refused, Unsure
 from keyhole.engines.database.statements import take_apart
-from keyhole.engines.database.tls import Unnamed, split_chain
+from keyhole.engines.database.tls import Unnamed, said_of_tls, split_chain
 
 try:
     import psycopg
@@ -290,5 +290,5 @@ def _words(error: psycopg.Error) -> str:
     if said is None and (found := _FATAL.findall(str(error))):
         said = found[-1]
     if said is None:
-        return "the database cannot be reached"
+        return said_of_tls(error) or "the database cannot be reached"
     return f"pq: {said}"
