@@ -118,6 +118,77 @@ def test_a_user_that_owns_something_cannot_log_in_any_more_and_its_lease_says_wh
     with_database(scenario)
 
 
+def test_what_a_user_owns_makes_its_lease_irrevocable_with_an_alarm_and_is_tried_again_once_a_day():
+    async def scenario(world):
+        may_create = [*CREATION, 'GRANT CREATE ON SCHEMA public TO "{{name}}"']
+        await world.role("own", creation_statements=may_create, default_ttl="1h")
+        _, name, password = await world.creds("own")
+        with database_server.log_in(name, password) as session:
+            session.execute("CREATE TABLE kept ()")
+        world.clock.advance(3601)
+        tries = 0
+        while not (found := (await world.vault.ask("read", "sys/leases", {"type": "irrevocable"})).data["leases"]):
+            await world.sweep()
+            world.clock.advance(3600)
+            tries += 1
+            assert tries < 10
+        assert "cannot be dropped" in found[0]["error"]
+        assert [record.operation for _, record in await journal(world.vault)].count("alarm") == 1
+        assert not may_log_in(name, password)
+        failed = world.vault.vault.expiry.counts["failed"]
+        for _ in range(20):
+            world.clock.advance(3600)
+            await world.sweep()
+        assert world.vault.vault.expiry.counts["failed"] - failed <= 1
+        with postgres_server.superuser() as session:
+            session.execute(f'REASSIGN OWNED BY "{name}" TO postgres')
+            session.execute("DROP TABLE kept")
+        world.clock.advance(86_400)
+        await world.sweep()
+        assert name not in users()
+
+    with_database(scenario)
+
+
+OBJECTS = """
+CREATE SCHEMA IF NOT EXISTS "odd ""schema"; CREATE TABLE IF NOT EXISTS "odd ""schema"."T 1" (n int);
+CREATE SEQUENCE IF NOT EXISTS counter; CREATE OR REPLACE FUNCTION one() RETURNS int LANGUAGE sql RETURN 1
+"""
+GRANTS = """
+GRANT USAGE ON SCHEMA "odd ""schema" TO "{{name}}" WITH GRANT OPTION;
+GRANT SELECT (n) ON "odd ""schema"."T 1" TO "{{name}}"; GRANT INSERT ON notes TO "{{name}}" WITH GRANT OPTION;
+GRANT USAGE ON SEQUENCE counter TO "{{name}}"; GRANT EXECUTE ON FUNCTION one() TO "{{name}}";
+GRANT USAGE ON LANGUAGE plpgsql TO "{{name}}"; GRANT CREATE ON TABLESPACE pg_default TO "{{name}}";
+GRANT TEMPORARY ON DATABASE vault TO "{{name}}"; GRANT pg_monitor TO "{{name}}";
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO "{{name}}";
+ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO "{{name}}";
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres GRANT EXECUTE ON FUNCTIONS TO "{{name}}"
+"""
+
+
+def test_a_user_is_dropped_with_all_kinds_of_grants_and_in_the_middle_of_a_transaction():
+    async def scenario(world):
+        with postgres_server.superuser() as session:
+            session.execute(OBJECTS)
+        await world.role("much", creation_statements=[*CREATION, GRANTS])
+        lease, name, password = await world.creds("much")
+        _, other, _ = await world.creds()
+        session = database_server.log_in(name, password)
+        session.autocommit = False
+        session.execute(f'GRANT INSERT ON notes TO "{other}"')
+        session.execute(
+            "CREATE TEMPORARY TABLE mine (); INSERT INTO notes VALUES ('x'); LOCK TABLE notes IN ROW EXCLUSIVE MODE"
+        )
+        await world.revoke(lease)
+        assert name not in users()
+        assert other in users()
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+        session.close()
+
+    with_database(scenario)
+
+
 def test_what_is_gone_already_counts_as_taken_back():
     async def scenario(world):
         await world.role(

@@ -56,6 +56,17 @@ def check_template(template: str) -> None:
         )
 
 
+def require_short(name: str, longest: int) -> str:
+    """This name, when the database does not cut it: PostgreSQL would, silently, and take it for another user's.
+
+    Raises:
+        InvalidRequest: it has more bytes than ``longest``.
+    """
+    if len(name.encode()) > longest:
+        raise InvalidRequest(f"a user name of this database has at most {longest} characters", "truncate it")
+    return name
+
+
 def safe(text: str, what: str) -> str:
     """This text, when it can stand between quotes in a statement. Raises ``InvalidRequest``."""
     if not text or _ENDS_TEXT.search(text):

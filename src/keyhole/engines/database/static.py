@@ -21,7 +21,7 @@ from keyhole.core.times import format_time
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context
 from keyhole.engines.database.connections import Connections, dial_list, names_or_404, password_for, read_name
-from keyhole.engines.database.names import safe
+from keyhole.engines.database.names import require_short, safe
 from keyhole.engines.database.plugins import Login, Unsure
 from keyhole.engines.database.roles import credential
 from keyhole.engines.database.statements import fill, parse_statements
@@ -92,6 +92,7 @@ class StaticRoles:
             raise InvalidRequest(f"rotation_period must be {_SHORTEST} seconds or more", "send it, like 24h")
         connection = await self._connections.load(context, role["db_name"])
         require_allowed(connection, name)
+        require_short(role["username"], connection.plugin.LONGEST)
         if role["username"] == connection.details.get("username"):
             raise InvalidRequest("this is the user as whom the connection logs in", "rotate-root replaces its password")
         taken = await self._take(context, name, role, before)

@@ -19,7 +19,7 @@ from keyhole.core.value import Secret
 from keyhole.engines import Call, Context
 from keyhole.engines.database import roles
 from keyhole.engines.database.connections import Connection, Connections, password_for
-from keyhole.engines.database.names import user_of
+from keyhole.engines.database.names import require_short, user_of
 from keyhole.engines.database.statements import fill
 
 _GRACE = 5  # seconds that the database lets a user live beyond its lease, as Vault
@@ -66,7 +66,7 @@ class Users:
         lease = await context.leases.begin(
             ttl=role["default_ttl"], max_ttl=role["max_ttl"], internal=internal, target=connection.name
         )
-        username = user_of(lease)
+        username = require_short(user_of(lease), plugin.LONGEST)
         text = plugin.password_text(details, username, password)
         values = {**_values(username, lease.expires), "password": text}
         async with self._connections.session(context, connection) as session:

@@ -82,9 +82,11 @@ class Plugin(Protocol):
 
     Attributes:
         TEMPLATE: of user names, where the connection has none.
+        LONGEST: bytes of a user name.
     """
 
     TEMPLATE: str
+    LONGEST: int
 
     def addresses(self, details: Mapping[str, Any]) -> list[Address]:
         """Where the settings of a connection lead. Raises ``InvalidRequest`` for settings that are not allowed."""

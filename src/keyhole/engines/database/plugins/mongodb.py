@@ -35,6 +35,7 @@ TEMPLATE = (
     '{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 15) (.RoleName | truncate 15) (random 20) (unix_time)'
     ' | replace "." "-" | truncate 100 }}'
 )
+LONGEST = 255
 
 _URL = re.compile(
     r"(?P<scheme>mongodb(?:\+srv)?)://(?:(?P<user>[^:@/?]*)(?::(?P<password>[^@/?]*))?@)?"

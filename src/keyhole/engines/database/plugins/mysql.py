@@ -34,6 +34,7 @@ TEMPLATE = (
     '{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 10) (.RoleName | truncate 10) (random 20) (unix_time)'
     " | truncate 32 }}"
 )
+LONGEST = 80  # of MariaDB; MySQL itself refuses more than 32
 _PASSWORD = ("ALTER USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'",)
 
 _CONNECT = 5.0

@@ -31,6 +31,7 @@ TEMPLATE = (
     '{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time)'
     " | truncate 63 }}"
 )
+LONGEST = 63
 _PASSWORD = ("ALTER ROLE \"{{name}}\" WITH PASSWORD '{{password}}'",)
 _OWN: Mapping[Kind, tuple[str, ...]] = {
     "renewal": ("ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}'",),
@@ -193,18 +194,37 @@ def password_text(details: Mapping[str, Any], username: str, password: str) -> s
 
 _GRANTED = """
 SELECT DISTINCT CASE d.classid
-    WHEN 'pg_class'::regclass THEN 'TABLE ' || d.objid::regclass
-    WHEN 'pg_proc'::regclass THEN 'ROUTINE ' || d.objid::regprocedure
-    WHEN 'pg_type'::regclass THEN 'TYPE ' || d.objid::regtype
-    WHEN 'pg_namespace'::regclass THEN (SELECT 'SCHEMA ' || quote_ident(nspname) FROM pg_namespace WHERE oid = d.objid)
-    WHEN 'pg_database'::regclass THEN (SELECT 'DATABASE ' || quote_ident(datname) FROM pg_database WHERE oid = d.objid)
+    WHEN 'pg_class'::regclass THEN 'REVOKE ALL ON TABLE ' || d.objid::regclass
+    WHEN 'pg_proc'::regclass THEN 'REVOKE ALL ON ROUTINE ' || d.objid::regprocedure
+    WHEN 'pg_type'::regclass THEN 'REVOKE ALL ON TYPE ' || d.objid::regtype
+    WHEN 'pg_namespace'::regclass
+      THEN (SELECT format('REVOKE ALL ON SCHEMA %%I', nspname) FROM pg_namespace WHERE oid = d.objid)
+    WHEN 'pg_database'::regclass
+      THEN (SELECT format('REVOKE ALL ON DATABASE %%I', datname) FROM pg_database WHERE oid = d.objid)
+    WHEN 'pg_language'::regclass
+      THEN (SELECT format('REVOKE ALL ON LANGUAGE %%I', lanname) FROM pg_language WHERE oid = d.objid)
+    WHEN 'pg_tablespace'::regclass
+      THEN (SELECT format('REVOKE ALL ON TABLESPACE %%I', spcname) FROM pg_tablespace WHERE oid = d.objid)
+    WHEN 'pg_foreign_server'::regclass
+      THEN (SELECT format('REVOKE ALL ON FOREIGN SERVER %%I', srvname) FROM pg_foreign_server WHERE oid = d.objid)
+    WHEN 'pg_foreign_data_wrapper'::regclass
+      THEN (SELECT format('REVOKE ALL ON FOREIGN DATA WRAPPER %%I', fdwname)
+            FROM pg_foreign_data_wrapper WHERE oid = d.objid)
+    WHEN 'pg_largeobject'::regclass THEN 'REVOKE ALL ON LARGE OBJECT ' || d.objid
+    WHEN 'pg_default_acl'::regclass
+      THEN (SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %%I', pg_get_userbyid(defaclrole))
+              || coalesce((SELECT format(' IN SCHEMA %%I', nspname) FROM pg_namespace WHERE oid = defaclnamespace), '')
+              || ' REVOKE ALL ON ' || CASE defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES'
+                 WHEN 'f' THEN 'FUNCTIONS' WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END
+            FROM pg_default_acl WHERE oid = d.objid)
   END
 FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
 WHERE r.rolname = ANY(%s) AND d.refclassid = 'pg_authid'::regclass AND d.deptype = 'a'
   AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 _TURN = "SELECT pg_advisory_xact_lock(hashtext('keyhole:grants'))"
-_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY(%s) AND pid <> pg_backend_pid()"
+_SESSIONS = "SELECT pg_terminate_backend({}) FROM pg_stat_activity WHERE usename = ANY(%s) AND pid <> pg_backend_pid()"
+_WAITS = 140_000  # version from which a session can be waited for: until it is gone, it may own a temporary table
 
 
 @contextlib.asynccontextmanager
@@ -249,7 +269,8 @@ async def _lock(connection: Connection, usernames: list[str]) -> None:
     forbidden = [sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)) for name in usernames]
     await connection.execute(sql.SQL("; ").join(forbidden))
     with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
-        await connection.execute(_SESSIONS, (usernames,))
+        each = "pid, 1000" if connection.info.server_version >= _WAITS else "pid"
+        await connection.execute(sql.SQL(_SESSIONS).format(sql.SQL(each)), (usernames,))
 
 
 async def drop(session: PostgresSession, username: str) -> None:
@@ -273,11 +294,7 @@ async def drop_all(session: PostgresSession, usernames: Sequence[str]) -> None:
         roles = sql.SQL(", ").join(map(sql.Identifier, there))
         async with _alone(connection):
             granted = await (await connection.execute(_GRANTED, (there,))).fetchall()
-            revoked = [
-                sql.SQL("REVOKE ALL PRIVILEGES ON {} FROM {}").format(sql.SQL(what), roles)
-                for (what,) in granted
-                if what
-            ]
+            revoked = [sql.SQL("{} FROM {} CASCADE").format(sql.SQL(what), roles) for (what,) in granted if what]
             await connection.execute(sql.SQL("; ").join([*revoked, sql.SQL("DROP ROLE IF EXISTS {}").format(roles)]))
     except psycopg.Error as error:
         hint = "write revocation_statements that say what becomes of what it owns, as in REASSIGN OWNED BY"
