@@ -22,7 +22,7 @@ from keyhole.repo.names import parse_secret
 from keyhole.repo.seen import Seen
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.signed import Signed
-from keyhole.repo.tree import VAULT, Tree
+from keyhole.repo.tree import VAULT, Files, Tree
 
 CONFIG, MANIFEST, OWNER = "config.yaml", "manifest.yaml", "owner.pub"
 SIGNED_MEMBERS, SIGNED_SECRETS = ".x/members", ".x/secrets"
@@ -41,7 +41,7 @@ class Opened:
         manifest: the format's own list, which counts only where nothing is signed.
     """
 
-    tree: Tree
+    tree: Files
     seen: Seen
     members: Members | None
     digest: str
@@ -122,11 +122,11 @@ class Opened:
         except IntegrityError:
             return None
 
-    def remember(self) -> None:
-        """Keep what was found, so that nothing older is believed later."""
+    def remember(self, *, synced: bool = False) -> None:
+        """Keep what was found, so that nothing older is believed later; ``synced``: the remote has the same."""
         if self.members is not None:
             seen = {name: (each.version, document.digest) for name, (document, each) in self.secrets.items()}
-            self.seen.remember(self.members.vault, (self.members.version, self.digest), seen)
+            self.seen.remember(self.members.vault, (self.members.version, self.digest), seen, synced=synced)
 
 
 def open_vault(root: Path, home: Path) -> Opened:
@@ -143,9 +143,19 @@ def open_vault(root: Path, home: Path) -> Opened:
     tree = Tree(root)
     if not tree.exists():
         raise NotFound(f"there is no vault in {root}", "keyhole repo init")
+    found = verify(tree, Seen.load(home, root))
+    found.remember()
+    return found
+
+
+def verify(tree: Files, seen: Seen) -> Opened:
+    """Verify the files of a vault, as far as anything is signed. Nothing is remembered.
+
+    Raises:
+        IntegrityError: something in it is not genuine, is older than what was seen, or is no vault of this format.
+    """
     check_config(tree.require(CONFIG))
     manifest = tree.read(MANIFEST)
-    seen = Seen.load(home, root)
     found = Opened(tree, seen, None, "", {}, read_manifest(manifest) if manifest is not None else Manifest())
     numbered = [name for name in tree.names(SIGNED_MEMBERS) if name.endswith(".json")]
     if not numbered:
@@ -157,11 +167,10 @@ def open_vault(root: Path, home: Path) -> Opened:
         return found
     found.members, found.digest = _members(tree, seen, numbered)
     _secrets(found)
-    found.remember()
     return found
 
 
-def _members(tree: Tree, seen: Seen, numbered: list[str]) -> tuple[Members, str]:
+def _members(tree: Files, seen: Seen, numbered: list[str]) -> tuple[Members, str]:
     """The members now, followed from the version that was seen, or from the first on a machine that has seen none."""
     if numbered != [f"{number:06}.json" for number in range(1, len(numbered) + 1)]:
         raise IntegrityError(f"{VAULT}/{SIGNED_MEMBERS} has a gap", "restore it from its history")

@@ -12,10 +12,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from keyhole.core.errors import IntegrityError
 
 FOLDER = "repos"
+
+
+State = tuple[int, str]
+"""Version and digest of a document."""
 
 
 @dataclass(slots=True)
@@ -26,11 +31,13 @@ class Seen:
         vault: its id; empty for one that was never seen signed.
         members: version and digest of the list of members.
         secrets: secret to version and digest.
+        synced: the same two as they were when this clone and its remote last had the same; ``None`` for never.
     """
 
     vault: str = ""
-    members: tuple[int, str] = (0, "")
-    secrets: dict[str, tuple[int, str]] = field(default_factory=dict)
+    members: State = (0, "")
+    secrets: dict[str, State] = field(default_factory=dict)
+    synced: tuple[State, dict[str, State]] | None = None
     path: Path | None = None
 
     @classmethod
@@ -40,16 +47,21 @@ class Seen:
         path = home / FOLDER / f"{name}.json"
         try:
             data = json.loads(path.read_bytes())
-            number, digest = data["members"]
-            secrets = {str(name): (int(version), str(mark)) for name, (version, mark) in data["secrets"].items()}
-            return cls(str(data["vault"]), (int(number), str(digest)), secrets, path)
+            synced = data["synced"]
+            both = None if synced is None else (_state(synced["members"]), _states(synced["secrets"]))
+            return cls(str(data["vault"]), _state(data["members"]), _states(data["secrets"]), both, path)
         except FileNotFoundError:
             return cls(path=path)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise IntegrityError(
                 f"{path} cannot be read, so an old state of the vault could not be told from the present one",
                 "if you trust what lies there now, remove that file",
             ) from None
+
+    def of_remote(self) -> Seen:
+        """By what the other side of a remote is judged: it may lack what is only here, and nothing that it once had."""
+        members, secrets = self.synced or ((0, ""), {})
+        return Seen(self.vault, members, dict(secrets))
 
     def require_vault(self, vault: str) -> None:
         """Raises ``IntegrityError`` when another vault lies in the place of the one that was seen."""
@@ -74,17 +86,40 @@ class Seen:
                 "two people changed it at once, or somebody rewrote history: choose one in its history",
             )
 
-    def remember(self, vault: str, members: tuple[int, str], secrets: Mapping[str, tuple[int, str]]) -> None:
-        """Store what was found genuine now, durably, before anything of it is used."""
+    def remember(self, vault: str, members: State, secrets: Mapping[str, State], *, synced: bool = False) -> None:
+        """Store what was found genuine now, durably, before anything of it is used.
+
+        Args:
+            vault: its id.
+            members: version and digest of the list of members.
+            secrets: secret to version and digest.
+            synced: the remote has the same.
+        """
         merged = {**self.secrets, **secrets}
-        if self.path is None or (self.vault, self.members, self.secrets) == (vault, members, merged):
+        both = (members, merged) if synced else self.synced
+        if self.path is None or (self.vault, self.members, self.secrets, self.synced) == (vault, members, merged, both):
             return
-        self.vault, self.members, self.secrets = vault, members, merged
+        self.vault, self.members, self.secrets, self.synced = vault, members, merged, both
+        data = {
+            "vault": vault,
+            "members": members,
+            "secrets": merged,
+            "synced": None if both is None else {"members": both[0], "secrets": both[1]},
+        }
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self.path.with_suffix(f".{os.getpid()}")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump({"vault": vault, "members": members, "secrets": merged}, file)
+            json.dump(data, file)
             file.flush()
             os.fsync(descriptor)
         fresh.rename(self.path)
+
+
+def _state(pair: Any) -> State:
+    version, digest = pair
+    return int(version), str(digest)
+
+
+def _states(table: Mapping[str, Any]) -> dict[str, State]:
+    return {str(name): _state(pair) for name, pair in table.items()}

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound
 
@@ -44,7 +45,52 @@ class Change:
     due: tuple[str, ...] = ()
 
 
-class Tree:
+class Files(Protocol):
+    """The files of a vault at one moment: in a folder, in a commit."""
+
+    def read(self, path: str) -> bytes | None:
+        """The bytes of a file; ``None`` when it is not there. Raises ``IntegrityError`` for what is no plain file."""
+
+    def require(self, path: str) -> bytes:
+        """The bytes of a file. Raises ``IntegrityError`` when it is not there."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names in a folder, sorted; empty when it is not there."""
+
+    def files(self, folder: str, suffix: str) -> list[str]:
+        """``group/name`` of the files two levels below a folder that end in a suffix."""
+
+
+class Reading:
+    """What follows from ``read`` and ``names``."""
+
+    def read(self, path: str) -> bytes | None:
+        """See ``Files.read``."""
+        raise NotImplementedError
+
+    def names(self, folder: str) -> list[str]:
+        """See ``Files.names``."""
+        raise NotImplementedError
+
+    def require(self, path: str) -> bytes:
+        """See ``Files.require``."""
+        data = self.read(path)
+        if data is None:
+            raise IntegrityError(f"{VAULT}/{path} is missing", "restore it from its history")
+        return data
+
+    def files(self, folder: str, suffix: str) -> list[str]:
+        """See ``Files.files``."""
+        return [
+            f"{group}/{name.removesuffix(suffix)}"
+            for group in self.names(folder)
+            if not group.startswith(".")
+            for name in self.names(f"{folder}/{group}")
+            if name.endswith(suffix) and not name.startswith(".")
+        ]
+
+
+class Tree(Reading):
     """The folder of one vault.
 
     Args:
@@ -79,13 +125,6 @@ class Tree:
                 raise _no_file(path)
             return file.read(_MAX_FILE + 1)
 
-    def require(self, path: str) -> bytes:
-        """The bytes of a file. Raises ``IntegrityError`` when it is not there."""
-        data = self.read(path)
-        if data is None:
-            raise IntegrityError(f"{VAULT}/{path} is missing", "restore it from its history")
-        return data
-
     def names(self, folder: str) -> list[str]:
         """Names in a folder, sorted; empty when it is not there. Raises ``IntegrityError`` for a link."""
         try:
@@ -101,16 +140,6 @@ class Tree:
         if len(found) > _MAX_FILES:
             raise IntegrityError(f"{VAULT}/{folder} has more than {_MAX_FILES} files", "this is no vault of ours")
         return sorted(found)
-
-    def files(self, folder: str, suffix: str) -> list[str]:
-        """``group/name`` of the files two levels below a folder that end in a suffix."""
-        return [
-            f"{group}/{name.removesuffix(suffix)}"
-            for group in self.names(folder)
-            if not group.startswith(".")
-            for name in self.names(f"{folder}/{group}")
-            if name.endswith(suffix) and not name.startswith(".")
-        ]
 
     def _open(self, parts: list[str], flags: int = os.O_RDONLY) -> int:
         """A descriptor, opened folder by folder, so that no link is followed on the way."""

@@ -1,0 +1,251 @@
+"""Two states of a vault that went on from one: what only one side changed is taken, what both changed is chosen.
+
+Nothing is lost by it: the side that was not chosen stays in the history. What comes out is sealed for exactly those who
+are members then, and what was chosen or sealed again is a version after both, signed by who merges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from keyhole.core.errors import IntegrityError, InvalidRequest, PolicyDenied
+from keyhole.crypto import age
+from keyhole.repo.changes import Actor, Files, manifest_of
+from keyhole.repo.documents import write_manifest, write_meta
+from keyhole.repo.members import Member, Members, Role
+from keyhole.repo.opened import MANIFEST, OWNER, SIGNED_MEMBERS, SIGNED_SECRETS, Opened, recipients_of
+from keyhole.repo.sidecar import Sidecar
+from keyhole.repo.tree import Change
+
+MEMBERS = "members"
+
+
+class Side(StrEnum):
+    """Whose version: that of this clone, or the one that came from elsewhere."""
+
+    OURS = "ours"
+    THEIRS = "theirs"
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """Something that both sides changed.
+
+    Attributes:
+        name: of the secret, or ``members``.
+        why: in words, without a value.
+    """
+
+    name: str
+    why: str
+
+
+@dataclass(slots=True)
+class Comparison:
+    """How two sides differ, by names only.
+
+    Attributes:
+        ours: secrets that only this side changed since they parted.
+        theirs: those that only the other side changed.
+        sealed: those that both sealed again with the value that they had.
+        clashes: what both did.
+        members: which side has the list of members that counts.
+    """
+
+    ours: list[str] = field(default_factory=list)
+    theirs: list[str] = field(default_factory=list)
+    sealed: list[str] = field(default_factory=list)
+    clashes: list[Clash] = field(default_factory=list)
+    members: Side = Side.OURS
+
+
+def compare(base: Opened | None, ours: Opened, theirs: Opened) -> Comparison:
+    """How two sides differ.
+
+    Args:
+        base: where they parted; ``None`` when that is not known.
+        ours: of this clone.
+        theirs: from elsewhere, verified.
+
+    Raises:
+        IntegrityError: they are two vaults, or one of them is not signed.
+    """
+    left, right = ours.require_members(), theirs.require_members()
+    if left.vault != right.vault:
+        raise IntegrityError("the other side is another vault", "fetch from the remote of this one")
+    found = Comparison()
+    found.members, clash = _whose_members(ours, theirs)
+    if clash is not None:
+        found.clashes.append(clash)
+    for name in sorted({*ours.secrets, *theirs.secrets}):
+        marks = [_mark(side, name) for side in (base, ours, theirs)]
+        if marks[1] == marks[2]:
+            continue
+        if marks[0] == marks[1] and marks[2]:
+            found.theirs.append(name)
+        elif marks[0] == marks[2] and marks[1]:
+            found.ours.append(name)
+        elif _same_value(ours, theirs, name):
+            found.sealed.append(name)
+        else:
+            found.clashes.append(Clash(name, _both(ours, theirs, name)))
+    return found
+
+
+def _same_value(ours: Opened, theirs: Opened, name: str) -> bool:
+    """Whether both have the value of one time; only a new value moves that."""
+    left, right = ours.secrets.get(name), theirs.secrets.get(name)
+    if left is None or right is None or left[1].removed or right[1].removed:
+        return False
+    return left[1].rotated == right[1].rotated
+
+
+def _whose_members(ours: Opened, theirs: Opened) -> tuple[Side, Clash | None]:
+    left, right = ours.require_members(), theirs.require_members()
+    common = min(left.version, right.version)
+    path = f"{SIGNED_MEMBERS}/{common:06}.json"
+    longer = Side.THEIRS if right.version > left.version else Side.OURS
+    if ours.tree.read(path) == theirs.tree.read(path):
+        return longer, None
+    return longer, Clash(MEMBERS, "both sides changed the members; the changes of one have to be made again")
+
+
+def _mark(side: Opened | None, name: str) -> str:
+    found = side.secrets.get(name) if side is not None else None
+    return found[0].digest if found is not None else ""
+
+
+def _both(ours: Opened, theirs: Opened, name: str) -> str:
+    left, right = ours.secrets.get(name), theirs.secrets.get(name)
+    if left is None or right is None:
+        return "one side does not have it"
+    said = [
+        f"{side} {'removed it' if each.removed else f'has version {each.version}'} by {each.signer} "
+        f"({each.rotated:%Y-%m-%d %H:%M})"
+        for side, (_, each) in ((Side.OURS, left), (Side.THEIRS, right))
+    ]
+    return ", ".join(said)
+
+
+def merge(base: Opened | None, ours: Opened, theirs: Opened, actor: Actor | None, chosen: Mapping[str, Side]) -> Change:
+    """What this clone has to change to have both sides.
+
+    Args:
+        base: where they parted; ``None`` when that is not known.
+        ours: of this clone.
+        theirs: from elsewhere, verified.
+        actor: signs what is chosen or sealed again; ``None`` for one who cannot.
+        chosen: name of a secret, or ``members``, to the side that counts where both changed it.
+
+    Raises:
+        InvalidRequest: something clashes and was not chosen; the reason names it.
+        PolicyDenied: it takes somebody who may sign it.
+        IntegrityError: see ``compare``.
+    """
+    found = compare(base, ours, theirs)
+    left = [clash for clash in found.clashes if clash.name not in chosen]
+    if left:
+        raise InvalidRequest(
+            "both sides changed the same: " + "; ".join(f"{clash.name}: {clash.why}" for clash in left[:20]),
+            "choose for each: --ours NAME or --theirs NAME",
+        )
+    sides = {Side.OURS: ours, Side.THEIRS: theirs}
+    winner = sides[chosen.get(MEMBERS, found.members)]
+    everybody = winner.require_members()
+    files: Files = {}
+    result: dict[str, Sidecar] = {}
+    clashed = {clash.name for clash in found.clashes}
+    for name in sorted({*ours.secrets, *theirs.secrets}):
+        side = Side.THEIRS if name in found.theirs else Side.OURS
+        source = winner if name in found.sealed else sides[chosen[name] if name in clashed else side]
+        again = name in clashed or name in found.sealed
+        each = _merged(name, source, ours, theirs, everybody, actor, files, again=again)
+        if each is not None:
+            result[name] = each
+    if winner is theirs:
+        _take_members(ours, theirs, files)
+    _take_agents(ours, theirs, winner, everybody, files)
+    files[MANIFEST] = write_manifest(manifest_of(everybody, result))
+    files[OWNER] = everybody.owners[0].recipient.text.encode()
+    changed = {path: data for path, data in files.items() if ours.tree.read(path) != data}
+    due = tuple(sorted(name for name, each in result.items() if each.due and not each.removed))
+    return Change("agent-vault: merge", changed, due)
+
+
+def _merged(
+    name: str,
+    source: Opened,
+    ours: Opened,
+    theirs: Opened,
+    everybody: Members,
+    actor: Actor | None,
+    files: Files,
+    *,
+    again: bool,
+) -> Sidecar | None:
+    """One secret as it will be; its files go into ``files``."""
+    if name not in source.secrets:
+        return None
+    document, each = source.secrets[name]
+    path, enc, meta = f"{SIGNED_SECRETS}/{name}.json", f"secrets/{name}.enc", f"secrets/{name}.meta"
+    signer = everybody.members.get(each.signer)
+    recipients = recipients_of(everybody, each.groups, (a for a in each.also if a in everybody.members))
+    texts = {recipient.text for recipient in recipients}
+    stands = signer is not None and signer.writes(each.groups)
+    fits = each.removed or texts == set(each.recipients)
+    if stands and fits and not again:
+        files[path] = source.tree.require(path)
+        files[enc] = None if each.removed else source.ciphertext(name)
+    else:
+        me = _signer(actor, everybody, each, name)
+        latest = max(side.secrets[name][1].version for side in (ours, theirs) if name in side.secrets)
+        each = replace(each, version=latest)
+        if each.removed:
+            each, files[enc] = each.gone(document.digest), None
+        else:
+            value = age.decrypt(source.ciphertext(name), [me.identity])
+            sealed = age.encrypt(value, recipients)
+            lost = set(each.recipients) - texts
+            due = each.due or ("merge: it was readable before" if lost else "")
+            also = tuple(a for a in each.also if a in everybody.members)
+            each = each.next(document.digest, sealed, sorted(texts), due=due, also=also)
+            files[enc] = sealed
+        files[path] = each.write(me.member.name, me.identity.signing)
+        each = replace(each, signer=me.member.name)
+    files[meta] = None if each.removed else write_meta(each.meta(everybody))
+    return each
+
+
+def _signer(actor: Actor | None, everybody: Members, each: Sidecar, name: str) -> Actor:
+    """Who signs a secret again. Raises ``PolicyDenied`` for who may not."""
+    member: Member | None = None if actor is None else everybody.of(actor.identity.recipient)
+    if actor is None or member is None or not member.writes(each.groups):
+        raise PolicyDenied(
+            f"{name} has to be sealed again for who is a member now, and you may not",
+            "ask an owner to pull, and to push what comes of it",
+        )
+    return replace(actor, member=member)
+
+
+def _take_members(ours: Opened, theirs: Opened, files: Files) -> None:
+    wanted = {f"{SIGNED_MEMBERS}/{name}" for name in theirs.tree.names(SIGNED_MEMBERS)}
+    for path in wanted:
+        files[path] = theirs.tree.require(path)
+    for name in ours.tree.names(SIGNED_MEMBERS):
+        if f"{SIGNED_MEMBERS}/{name}" not in wanted:
+            files[f"{SIGNED_MEMBERS}/{name}"] = None
+
+
+def _take_agents(ours: Opened, theirs: Opened, winner: Opened, everybody: Members, files: Files) -> None:
+    other = ours if winner is theirs else theirs
+    for name in sorted({*ours.tree.names("agents"), *theirs.tree.names("agents")}):
+        member = everybody.members.get(name)
+        public, escrow = f"agents/{name}/public.key", f"agents/{name}/private.key.escrow"
+        if member is None or member.role is Role.OWNER:
+            files[public] = files[escrow] = None
+            continue
+        files[public] = member.recipient.text.encode()
+        kept = winner.tree.read(escrow)
+        files[escrow] = kept if kept is not None else other.tree.read(escrow)
