@@ -8,18 +8,19 @@ files of the repository have a say, and what somebody has staged besides stays s
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from keyhole.core.errors import Conflict, InvalidRequest, NotFound
-from keyhole.repo.tree import VAULT, Change
+from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound
+from keyhole.repo.tree import VAULT, Change, Reading
 
 AUTHOR = "agent-vault"
 EMAIL = "agent-vault@localhost"
 _TIMEOUT = 120.0  # seconds
+_MOST = 400_000  # files
+_LONGEST = 32 * 1024 * 1024  # bytes
 _OFF = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -97,7 +98,7 @@ class Git:
             raise InvalidRequest(f"git {arguments[0]} took longer than {timeout:g} s", "is the remote there?") from None
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise InvalidRequest(f"git {arguments[0]}: {said[-1][:300] if said else done.returncode}", "see git status")
+            raise GitFailed(f"git {arguments[0]}: {said[-1][:300] if said else done.returncode}", done.stdout)
         return done.stdout
 
     def head(self) -> str:
@@ -117,10 +118,8 @@ class Git:
             Conflict: something else was committed meanwhile.
         """
         before = self.head()
-        prefix = vault.relative_to(self.root).as_posix()
-        base = f"{prefix}/{VAULT}" if prefix != "." else VAULT
-        entries = [self._entry(f"{base}/{path}", data) for path, data in change.files.items()]
-        lines = "".join(entries).encode()
+        base = self._base(vault)
+        lines = self._entries(base, change)
         with tempfile.TemporaryDirectory(prefix="keyhole-") as folder:
             index = Path(folder) / "index"
             if before:
@@ -153,14 +152,158 @@ class Git:
         self.run("fetch", "--quiet", "--no-tags", "--no-recurse-submodules")
         self.run("merge", "--quiet", "--ff-only", "@{upstream}")
 
-    def _entry(self, path: str, data: bytes | None) -> str:
-        """A line of ``update-index --index-info``."""
-        if data is None:
-            return f"0 {'0' * 40}\t{path}\0"
-        blob = self.run("hash-object", "-w", "--no-filters", "--stdin", data=data).decode().strip()
-        return f"100644 {blob}\t{path}\0"
+    def fetch(self) -> str:
+        """Fetch what is followed; returns its commit, empty when nothing is. Raises ``InvalidRequest``."""
+        if not self.upstream():
+            return ""
+        self.run("fetch", "--quiet", "--no-tags", "--no-recurse-submodules")
+        return self.run("rev-parse", "--verify", "@{upstream}").decode().strip()
+
+    def common(self, one: str, other: str) -> str:
+        """Where two commits parted; empty when they never met."""
+        with contextlib.suppress(InvalidRequest):
+            return self.run("merge-base", one, other).decode().strip()
+        return ""
+
+    def at(self, commit: str, vault: Path) -> CommitFiles:
+        """The files of the vault in a commit."""
+        return CommitFiles(self, commit, self._base(vault))
+
+    def join(self, change: Change, vault: Path, theirs: str) -> str:
+        """Commit the merge of ``theirs`` into what is checked out, with these files of the vault.
+
+        Raises:
+            Conflict: files outside of the vault clash, or work that is not committed would be lost.
+        """
+        ours = self.head()
+        base = self._base(vault)
+        merged = self._merged_tree(ours, theirs, base)
+        lines = self._entries(base, change)
+        with tempfile.TemporaryDirectory(prefix="keyhole-") as folder:
+            index = Path(folder) / "index"
+            self.run("read-tree", merged, index=index)
+            self.run("rm", "-r", "-f", "-q", "--cached", "--ignore-unmatch", "--", base, index=index)
+            kept = self.run("ls-tree", "-r", "-z", "--full-tree", ours, "--", base)
+            self.run("update-index", "--add", "-z", "--index-info", data=kept, index=index)
+            self.run("update-index", "--add", "-z", "--index-info", data=lines, index=index)
+            tree = self.run("write-tree", index=index).decode().strip()
+        words = ("-p", ours, "-p", theirs)
+        commit = self.run("commit-tree", tree, *words, data=change.message.encode()).decode().strip()
+        with contextlib.suppress(InvalidRequest):  # what is not up to date stays so, and is in the way below
+            self.run("update-index", "-q", "--refresh")
+        try:
+            self.run("read-tree", "-m", "-u", ours, commit)
+        except InvalidRequest as error:
+            raise Conflict("work that is not committed is in the way", error.reason) from None
+        self.run("update-ref", "-m", change.message, "HEAD", commit, ours)
+        return commit
+
+    def _merged_tree(self, ours: str, theirs: str, base: str) -> str:
+        """The tree of both, as git merges it; what clashes in the vault is settled by the caller."""
+        try:
+            return self.run("merge-tree", "--write-tree", "--no-messages", ours, theirs).decode().split()[0]
+        except GitFailed as failed:
+            lines = failed.printed.decode(errors="surrogateescape").splitlines()
+            clashing = {line.split("\t", 1)[1] for line in lines[1:] if "\t" in line}
+            outside = sorted(path for path in clashing if not path.startswith(f"{base}/"))
+            if outside or not lines:
+                raise Conflict(
+                    "files outside of the vault clash: " + ", ".join(outside[:5]), "git merge, then pull again"
+                ) from None
+            return lines[0]
+
+    def push(self) -> None:
+        """Give what is committed here to the remote. Raises ``Conflict`` when it has more by now."""
+        upstream = self.upstream()
+        if not upstream:
+            raise InvalidRequest("this branch follows no remote", "git push -u origin HEAD, once")
+        remote, _, branch = upstream.partition("/")
+        try:
+            self.run("push", "--quiet", "--no-verify", "--porcelain", remote, f"HEAD:refs/heads/{branch}")
+        except GitFailed as failed:
+            if b"rejected" in failed.printed or "rejected" in failed.reason:
+                raise Conflict("the remote has more than this clone", "keyhole repo pull, then push again") from None
+            raise
+
+    def _base(self, vault: Path) -> str:
+        prefix = vault.relative_to(self.root).as_posix()
+        return f"{prefix}/{VAULT}" if prefix != "." else VAULT
+
+    def _entries(self, base: str, change: Change) -> bytes:
+        """Lines of ``update-index --index-info``; the objects are made in one go from the bytes of the change."""
+        present = [(f"{base}/{path}", data) for path, data in change.files.items() if data is not None]
+        pack = b"".join(
+            b"blob\nmark :%d\ndata %d\n%s\n" % (n, len(data), data) for n, (_, data) in enumerate(present, 1)
+        )
+        asked = b"".join(b"get-mark :%d\n" % n for n in range(1, len(present) + 1))
+        blobs = self.run("fast-import", "--quiet", data=b"feature get-mark\n" + pack + asked + b"done\n").split()
+        lines = [f"100644 {blob.decode()}\t{path}\0" for (path, _), blob in zip(present, blobs, strict=True)]
+        gone = [f"{base}/{path}" for path, data in change.files.items() if data is None]
+        return "".join([*lines, *(f"0 {'0' * 40}\t{path}\0" for path in gone)]).encode()
 
 
-def environment() -> Mapping[str, str]:
-    """Of this process."""
-    return os.environ
+class CommitFiles(Reading):
+    """The files of a vault in a commit, read without being checked out.
+
+    Args:
+        git: the repository.
+        commit: its id.
+        base: the folder of the vault in it.
+    """
+
+    def __init__(self, git: Git, commit: str, base: str) -> None:
+        self._git = git
+        self._files: dict[str, tuple[str, str]] = {}
+        listed = git.run("ls-tree", "-r", "-z", "--full-tree", commit, "--", base).decode(errors="surrogateescape")
+        for line in filter(None, listed.split("\0")):
+            about, _, path = line.partition("\t")
+            mode, _, blob = about.split(" ")
+            self._files[path.removeprefix(f"{base}/")] = (mode, blob)
+        self._small = self._read_all([blob for path, (_, blob) in self._files.items() if path.startswith(".x/")])
+        if len(self._files) > _MOST:
+            raise IntegrityError(f"the commit has more than {_MOST} files in its vault", "this is no vault of ours")
+
+    def read(self, path: str) -> bytes | None:
+        """See ``Files.read``."""
+        mode, blob = self._files.get(path, ("", ""))
+        if not blob:
+            return None
+        if mode not in {"100644", "100755"}:
+            raise IntegrityError(f"{VAULT}/{path} is not a plain file", "somebody put a link there: do not take it")
+        if blob in self._small:
+            return self._small[blob]
+        size = int(self._git.run("cat-file", "-s", blob))
+        if size > _LONGEST:
+            raise IntegrityError(f"{VAULT}/{path} is longer than {_LONGEST} bytes", "this is no vault of ours")
+        return self._git.run("cat-file", "blob", blob)
+
+    def _read_all(self, blobs: list[str]) -> dict[str, bytes]:
+        """The signed documents, of which there are many, in one go."""
+        found: dict[str, bytes] = {}
+        out = self._git.run("cat-file", "--batch", "--buffer", data="".join(f"{blob}\n" for blob in blobs).encode())
+        position = 0
+        for blob in blobs:
+            head, _, _ = out[position : position + 200].partition(b"\n")
+            size = int(head.split(b" ")[2])
+            start = position + len(head) + 1
+            found[blob] = out[start : start + size]
+            position = start + size + 1
+        return found
+
+    def names(self, folder: str) -> list[str]:
+        """See ``Files.names``."""
+        below = f"{folder}/"
+        return sorted({path[len(below) :].partition("/")[0] for path in self._files if path.startswith(below)})
+
+
+class GitFailed(InvalidRequest):
+    """Git has refused.
+
+    Args:
+        reason: its last words.
+        printed: what it printed besides.
+    """
+
+    def __init__(self, reason: str, printed: bytes = b"") -> None:
+        super().__init__(reason, "see git status")
+        self.printed = printed

@@ -63,6 +63,10 @@ class Seen:
         members, secrets = self.synced or ((0, ""), {})
         return Seen(self.vault, members, dict(secrets))
 
+    def accept(self, members: State) -> None:
+        """A person has chosen this list of members in place of the one that was seen here."""
+        self.members = members
+
     def require_vault(self, vault: str) -> None:
         """Raises ``IntegrityError`` when another vault lies in the place of the one that was seen."""
         if self.vault and self.vault != vault:

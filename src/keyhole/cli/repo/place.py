@@ -105,6 +105,14 @@ class Place:
             raise InvalidRequest(f"the escrowed key is not that of {name}", "keyhole repo recover-agent")
         return identity
 
+    def remote(self) -> Git:
+        """The repository, where its branch follows a remote. Raises ``NotFound`` and ``InvalidRequest``."""
+        if self.git is None:
+            raise NotFound("this vault lies in no git repository", "git init, and git remote add origin URL")
+        if not self.git.upstream():
+            raise InvalidRequest("this branch follows no remote", "git push -u origin HEAD, once")
+        return self.git
+
     def refresh(self) -> None:
         """Take over what the remote has, where that only goes on from here; a remote that is away is passed over."""
         if self.git is not None:
