@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from keyhole.cli.base import Session, group, pass_session
+from keyhole.cli.leases_run import run_leased
 from keyhole.cli.versions import confirm
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.lease import format_duration, parse_duration
@@ -108,6 +109,9 @@ def _strays(data: dict[str, Any]) -> str:
         lines.append(f"no lease knows {stray['name']} at {stray['mount']}{stray['target']}" + f": {end}" * bool(end))
     lines += [f"cannot look at {each['mount']}{each['target']}: {each['error']}" for each in data["unseen"]]
     return "\n".join(lines)
+
+
+leases.add_command(run_leased)
 
 
 def _folder(prefix: str) -> str:

@@ -12,6 +12,7 @@ from keyhole.core.errors import InvalidRequest
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from keyhole.client.leasing import AsyncLease, Lease, Leased
     from keyhole.client.local import Opened
     from keyhole.client.road import Road
     from keyhole.client.travel import Answered
@@ -28,6 +29,9 @@ class Transport(Protocol):
 
     def road(self, token: str = "") -> Road:
         """The way to the broker, with the caller's own credential or with ``token``."""
+
+    def another(self) -> Transport:
+        """The same vault, to be asked from another thread."""
 
     def close(self) -> None:
         """Let everything go."""
@@ -50,7 +54,12 @@ def connect(where: Where, *, org: str = "", opener: Opener | None = None) -> Tra
     if where.remote:
         from keyhole.client.http import HttpTransport  # noqa: PLC0415  # each transport loads only what it needs
 
-        return HttpTransport(where.location, token=where.token, org=org)
+        first, *others = where.location.split(",")
+        if not others:
+            return HttpTransport(first, token=where.token, org=org)
+        from keyhole.client.failover import Failover  # noqa: PLC0415  # the same
+
+        return Failover([HttpTransport(each, token=where.token, org=org).another() for each in (first, *others)])
     if opener is None:
         raise InvalidRequest("this client cannot open a local vault", "use keyhole.Client, or name a server")
     from keyhole.client.local import LocalTransport  # noqa: PLC0415  # the same
@@ -126,6 +135,31 @@ class Client:
             self._road = self._transport.road()
         return self._road
 
+    def lease(
+        self,
+        source: str,
+        *,
+        grace: float = 60.0,
+        on_change: Callable[[Leased], object] | None = None,
+        revoke: bool = True,
+    ) -> Lease:
+        """A credential for a ``with`` block: renewed while it is used, read anew when it cannot be, revoked at the end.
+
+        Args:
+            source: what is read, such as ``/database/creds/readonly``; it takes ``read``.
+            grace: seconds for which it is served, beyond nine tenths of its time and never past its end, while no
+                server can be asked.
+            on_change: called, from another thread, when another credential took its place.
+            revoke: take back at the end what was leased.
+
+        Raises:
+            KeyholeError: when the block is entered: it could not be had.
+            InvalidRequest: the source is no path, or the grace no number of seconds.
+        """
+        from keyhole.client.leasing import Lease  # noqa: PLC0415  # few programs lease
+
+        return Lease(self._transport.another(), source, grace=grace, on_change=on_change, revoke=revoke)
+
     def requests_session(self) -> Any:
         """A session of the library ``requests`` that is wired to the broker, until this client is closed.
 
@@ -192,6 +226,12 @@ class AsyncClient:
     async def call(self, method: str, url: str, **options: Any) -> Answered:
         """See ``Client.call``."""
         return await self._wait(self._client.call, method, url, **options)
+
+    def lease(self, source: str, **options: Any) -> AsyncLease:
+        """See ``Client.lease``; for ``async with``."""
+        from keyhole.client.leasing import AsyncLease  # noqa: PLC0415  # as there
+
+        return AsyncLease(lambda: self._client.lease(source, **options))
 
     async def close(self) -> None:
         """See ``Client.close``."""

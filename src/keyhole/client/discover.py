@@ -1,7 +1,7 @@
 """Which vault is meant, and with which token: the same for the command line and for Python.
 
 1. the vault that is named, or ``KEYHOLE_VAULT``: ``sqlite:PATH``, ``postgres://…``, ``http(s)://…``;
-2. else ``KEYHOLE_ADDR``;
+2. else ``KEYHOLE_ADDR``; several servers of one vault have commas between them;
 3. else the local vault.
 
 Vault's own ``VAULT_ADDR`` and ``VAULT_TOKEN`` count only when the caller says so: a secret must not go to somebody
@@ -21,6 +21,7 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest
 
 _WEB = ("http://", "https://")
+_MOST = 16
 _STORES = ("sqlite:", "postgres:", "postgresql:", "memory:")
 
 
@@ -68,13 +69,24 @@ def discover(
         )
     remote = location.startswith(_WEB)
     if remote:
-        location = location.rstrip("/")
+        location = _servers(location)
     if token is None:
         token = env.get("KEYHOLE_TOKEN", "") or (env.get("VAULT_TOKEN", "") if vault_env else "")
         token = token.strip() or (stored_token(location) if remote else "")
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidRequest("the token has characters that no token has", "check KEYHOLE_TOKEN")
     return Where(location, remote, token)
+
+
+def _servers(text: str) -> str:
+    """The addresses of one or several servers of a vault, with commas between them and without spaces."""
+    found = [each.strip().rstrip("/") for each in text.split(",")]
+    if not all(each.startswith(_WEB) for each in found) or len(found) > _MOST:
+        raise InvalidRequest(
+            f"one of the servers' addresses is not https://HOST:PORT, or they are more than {_MOST}",
+            "write them with commas between them, such as https://a:8200,https://b:8200",
+        )
+    return ",".join(dict.fromkeys(found))
 
 
 def token_file() -> Path:

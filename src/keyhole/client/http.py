@@ -6,10 +6,13 @@ token through the broker, and a token is nothing for a proxy in any case.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import select
+import socket
 import ssl
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,10 +25,16 @@ from keyhole.core.errors import InvalidRequest, Unreachable
 if TYPE_CHECKING:
     from keyhole.client.relay import Relay
 
+PATIENCE = 10.0
+"""The same where another server can be asked, or something has to go on."""
 TIMEOUT = 60.0
 """Seconds without a byte before a server counts as unreachable."""
 _LIMIT = 64 * 1024 * 1024
 _PORTS = {"http": 80, "https": 443}
+
+
+class NotConnected(Unreachable):
+    """No connection came about, so nothing was sent."""
 
 
 class HttpTransport:
@@ -37,18 +46,27 @@ class HttpTransport:
         org: where it asks; empty for the token's own.
         cacert: PEM file of the CA to trust besides the system's; empty for ``KEYHOLE_CACERT``.
         timeout: seconds without a byte.
+        deadline: seconds for a whole answer; 0 for no bound but ``timeout``.
 
     Raises:
         InvalidRequest: the address or the CA file cannot be used.
     """
 
     def __init__(
-        self, address: str, *, token: str = "", org: str = "", cacert: str = "", timeout: float = TIMEOUT
+        self,
+        address: str,
+        *,
+        token: str = "",
+        org: str = "",
+        cacert: str = "",
+        timeout: float = TIMEOUT,
+        deadline: float = 0.0,
     ) -> None:
         self.address = address.rstrip("/")
         self._token = token
         self._org = org
         self._timeout = timeout
+        self._deadline = deadline
         self._scheme, self.host, self._port = _split(self.address)
         self._cacert = cacert or os.environ.get("KEYHOLE_CACERT", "")
         self._context = _context(self._cacert) if self._scheme == "https" else None
@@ -58,8 +76,9 @@ class HttpTransport:
     def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
         """Send one request. Raises ``Unreachable``, or what the server refuses with."""
         wire = build(operation, path, data, token=self._token, org=self._org)
+        connection = self._connected()
+        watchdog = self._watchdog(connection)
         try:
-            connection = self._connected()
             connection.request(wire.method, wire.target, body=wire.body, headers=wire.headers)
             response = connection.getresponse()
             body = response.read(_LIMIT + 1)
@@ -69,6 +88,9 @@ class HttpTransport:
         except BaseException:  # interrupted: what comes on this connection would be no answer to the next request
             self._disconnect()
             raise
+        finally:
+            if watchdog is not None:
+                watchdog.cancel()
         if len(body) > _LIMIT or response.will_close:
             self._disconnect()
         if len(body) > _LIMIT:
@@ -78,6 +100,17 @@ class HttpTransport:
             )
         headers = {name.lower(): value for name, value in response.getheaders()}
         return parse(response.status, headers, body, address=self.address)
+
+    def another(self) -> HttpTransport:
+        """The same server on a connection of its own, with a bound on whole answers."""
+        return HttpTransport(
+            self.address,
+            token=self._token,
+            org=self._org,
+            cacert=self._cacert,
+            timeout=min(self._timeout, PATIENCE),
+            deadline=3 * PATIENCE,
+        )
 
     def road(self, token: str = "") -> Road:
         """The way to this server's proxy, its CA, and the credential for it.
@@ -114,7 +147,10 @@ class HttpTransport:
             self._connection = None
 
     def _connected(self) -> http.client.HTTPConnection:
-        """The kept connection, unless the server has closed it: a write is never sent twice."""
+        """The kept connection, unless the server has closed it: a write is never sent twice.
+
+        Raises ``NotConnected``.
+        """
         sock = self._connection.sock if self._connection is not None else None
         if self._connection is not None and sock is not None and not select.select([sock], [], [], 0)[0]:
             return self._connection
@@ -125,7 +161,31 @@ class HttpTransport:
             )
         else:
             self._connection = http.client.HTTPConnection(self.host, self._port, timeout=self._timeout)
+        try:
+            self._connection.connect()
+        except (OSError, http.client.HTTPException) as error:
+            self._disconnect()
+            failed = unreachable(self.address, error)
+            raise NotConnected(failed.reason, failed.hint) from None
+        except BaseException:
+            self._disconnect()
+            raise
         return self._connection
+
+    def _watchdog(self, connection: http.client.HTTPConnection) -> threading.Timer | None:
+        """Cuts an answer off that drips for longer than it may take."""
+        sock: socket.socket | None = connection.sock
+        if not self._deadline or sock is None:
+            return None
+
+        def cut() -> None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(self._deadline, cut)
+        timer.daemon = True
+        timer.start()
+        return timer
 
 
 def unreachable(address: str, error: Exception) -> Unreachable:

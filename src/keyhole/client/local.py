@@ -71,6 +71,13 @@ class LocalTransport:
         self._to_background()
         return Road.at(url, ca, token)
 
+    def another(self) -> Borrowed:
+        """This vault, to be asked from another thread."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        self._to_background()
+        return Borrowed(self)
+
     def _proxy_token(self) -> str:
         """The owner of a vault has no token; for the proxy it makes itself one that can do nothing else."""
         request = {"scope": "proxy", "ttl": PROXY_TTL, "display_name": "call"}
@@ -104,6 +111,28 @@ class LocalTransport:
                 self._thread = None
             self._runner.close()
             self._runner = None
+
+
+class Borrowed:
+    """A vault that belongs to another transport, which closes it."""
+
+    def __init__(self, owner: LocalTransport) -> None:
+        self._owner = owner
+
+    def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
+        """See ``LocalTransport.ask``."""
+        return self._owner.ask(operation, path, data)
+
+    def road(self, token: str = "") -> Road:
+        """See ``LocalTransport.road``."""
+        return self._owner.road(token)
+
+    def another(self) -> Borrowed:
+        """The same."""
+        return Borrowed(self._owner)
+
+    def close(self) -> None:
+        """Nothing is its own."""
 
 
 async def ask(
