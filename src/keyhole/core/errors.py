@@ -28,6 +28,7 @@ class KeyholeError(Exception):
         self.request_id = ""  # the door names the record of the refusal
         self.retry_after = 0  # seconds, where waiting helps
         self.headers: dict[str, str] = {}  # of the answer in HTTP, besides
+        self.alarming = False  # somebody has to be told, not only whoever asked
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.hint}" if self.hint else self.reason
@@ -194,6 +195,14 @@ class TargetAway(TargetFailed):
     """Such a system cannot be reached, or lets us in no more: nothing at all can be done there now."""
 
     code = "target_away"
+
+
+class ConsentRequired(KeyholeError):
+    """A person has to connect an account anew: its provider gives no more tokens for the consent that it had."""
+
+    code = "consent_required"
+    status = 403
+    exit_code = 4
 
 
 class LoopDetected(KeyholeError):

@@ -43,12 +43,14 @@ class Meters:
         counts: by operation and result; the result is ``ok`` or an error code, so there are few.
         leases: how many were taken back, could not be, and became irrevocable, as ``Expiry.counts`` has them.
         logins: by type of the login method and result, ``ok`` or ``refused``.
+        due: work of engines that was due, by type of the engine and result.
     """
 
     started: float = field(default_factory=time.time)
     counts: dict[tuple[str, str], Count] = field(default_factory=dict)
     leases: Mapping[str, int] = field(default_factory=dict)
     logins: Counter[tuple[str, str]] = field(default_factory=Counter)
+    due: Counter[tuple[str, str]] = field(default_factory=Counter)
     _running: dict[int, tuple[float, Request]] = field(default_factory=dict)
     _next: int = 0
 
@@ -94,18 +96,23 @@ class Meters:
     def counters(self) -> list[tuple[str, dict[str, str], int]]:
         """What only grows besides requests: name, labels and number."""
         leases = [("leases", {"result": result}, number) for result, number in sorted(self.leases.items())]
-        return leases + [
+        logins = [
             ("logins", {"method": method, "result": result}, number)
             for (method, result), number in sorted(self.logins.items())
         ]
+        due = [
+            ("due", {"engine": engine, "result": result}, number)
+            for (engine, result), number in sorted(self.due.items())
+        ]
+        return leases + logins + due
 
     def totals(self) -> list[str]:
         """``counters`` as lines of Prometheus."""
-        lines = ["# TYPE keyhole_leases_total counter", "# TYPE keyhole_logins_total counter"]
+        lines = {name: [f"# TYPE keyhole_{name}_total counter"] for name in ("due", "leases", "logins")}
         for name, labels, number in self.counters():
             shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
-            lines.append(f"keyhole_{name}_total{{{shown}}} {number}")
-        return sorted(lines, key=lambda line: ("logins" in line, not line.startswith("#")))
+            lines[name].append(f"keyhole_{name}_total{{{shown}}} {number}")
+        return [line for family in lines.values() for line in family]
 
     def prometheus(self) -> str:
         """The counts in the text format of Prometheus 0.0.4."""

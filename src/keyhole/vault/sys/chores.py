@@ -89,7 +89,7 @@ class Chores:
                 return
             nobody = Caller(state.org.name, state.org.id, "", "", "full", (), await vault.expiry.nobody_acl(state))
             context = vault.context(state, nobody, mount)
-            below, result = "", "ok"
+            below, result, request_id = "", "ok", new_request_id()
             try:
                 async with asyncio.timeout(self._seconds):
                     below = await mount.engine.due(context, vault.storage(state.org.id, mount.id).path(key))
@@ -100,11 +100,14 @@ class Chores:
                 raise UpstreamTimeout(f"{mount.path}: it took more than {self._seconds:g} seconds") from None
             except KeyholeError as error:
                 result = error.code
+                if error.alarming:
+                    await vault.alarm(state, nobody, request_id, "", error.reason)
                 raise
             finally:
                 if below or result != "ok":
                     path = f"{mount.path}{below}"
-                    record = Record(phase=Phase.EVENT, id=new_request_id(), operation="due", path=path, result=result)
+                    record = Record(phase=Phase.EVENT, id=request_id, operation="due", path=path, result=result)
                     vault.journal.outcome(record.encode(), state.org.id)
+                    vault.meters.due[mount.engine.type, result] += 1
 
         return Chore(key, (state.org.id, mount.id), do)
