@@ -113,7 +113,7 @@ LONG_FILES = {"faces/proxy/connection.py": 460}
 # File -> calls of Secret.reveal(). This is the list of every place where a value leaves its container: a new line here
 # is a decision. The failure prints the table of today.
 REVEALS = {
-    "broker/loan.py": 2,  # also what is masked of a value that is being rotated
+    "broker/loan.py": 3,  # also what is lent instead of a refused value, and what is masked besides
     "broker/tripwires.py": 1,
     "cli/add.py": 1,
     "cli/external.py": 2,  # credentials of a source, to the vault
@@ -124,6 +124,7 @@ REVEALS = {
     "cli/rekey.py": 2,  # a share, to the server; a one-time pad
     "cli/notice.py": 1,  # the URL of a channel, and its key, to the vault
     "cli/login.py": 1,  # a token, into its file
+    "cli/oauth.py": 2,  # a client's secret, to the vault that keeps it
     "cli/operator.py": 2,  # the passphrase or a share, to the server that it unseals
     "cli/secrets.py": 2,
     "cli/agent_vault.py": 1,

@@ -270,6 +270,9 @@ class Broker:
             lambda errand: run_errand(vault, state, self._pool, guard, service, loan.intent.record(), errand),
             self._kept.room(state.org.id, service, loan.values) if kind.keeps else None,
             vault.clock.now,
+            partial(_relend, vault, state, caller, service, loan)
+            if minting is None and service.sourced and not kind.keeps
+            else None,
         )
         sending = exchange.run(lease, message, _judged(vault, caller, service, call.body))
         return await journey.answer(answered(vault, state, caller, service, minting, loan, sending))
@@ -390,6 +393,15 @@ class Broker:
 
 def _judged(vault: Vault, caller: Caller, service: Service | None, body: Body | None) -> Body | None:
     return None if body is None else LateBody(body, lambda: require_still(vault, caller, service))
+
+
+async def _relend(vault: Vault, state: OrgState, caller: Caller, service: Service, loan: Loan) -> bool:
+    """Take other values after an upstream refused those of a loan, if the caller still may; whether there are any."""
+    await require_still(vault, caller, service)
+    others = await vault.sources.relend(state, caller, service, loan.values)
+    if others:
+        loan.replace(others)
+    return bool(others)
 
 
 async def _tripped(vault: Vault, state: OrgState, caller: Caller, request: Request, about: str, error: Tripped) -> None:

@@ -19,6 +19,7 @@ from keyhole.core.message import Body, Heard, Message
 from keyhole.injections import Steps
 
 _STEPS = 8
+_REPEATED = 64 * 1024  # bytes of a body that is held because it may have to be sent again
 _SPARED = 64 * 1024  # bytes that are read so that a connection can be used again
 
 
@@ -64,6 +65,8 @@ class Exchange:
         errand: sends a message elsewhere, with a record of its own, and reads its answer.
         room: what the injection keeps between calls; ``None`` for kinds that keep nothing.
         now: seconds since the epoch.
+        relend: looks for other values for the loan after an upstream refused those that it has; says whether there
+            are any. ``None`` where there cannot be.
     """
 
     loan: Loan
@@ -71,6 +74,7 @@ class Exchange:
     errand: Callable[[Message], Awaitable[Heard]]
     room: Room | None
     now: Callable[[], float]
+    relend: Callable[[], Awaitable[bool]] | None = None
 
     async def run(self, lease: Lease | None, message: Message, body: Body | None) -> UpstreamAnswer | OwnAnswer:
         """Inject and send. Raises whatever refuses, fails or breaks off; then the lease is given back."""
@@ -79,20 +83,42 @@ class Exchange:
                 message.length = body.length
                 if self.loan.needs_content(message):
                     message.content = await hold(body, self.loan.longest)
+                elif self.relend is not None and body.length is not None and body.length <= _REPEATED:
+                    message.content = await hold(body, _REPEATED)
             message.streams = body is not None and message.content is None
-            if self.room is None:
-                return await self._drive(lease, self.loan.inject(message, self.now(), {}), body)
-            while True:
-                fresh = replace(message, headers=list(message.headers), forms=list(message.forms))
-                steps = self.loan.inject(fresh, self.now(), self.room.kept)
-                try:
-                    return await self._drive(lease, steps, body)
-                except _BeginAgain:
-                    continue
+            answer = await self._once(lease, message, body)
+            # RFC 9110 section 15.5.2: what is answered so was not done, whatever the method.
+            if self.relend is None or answer.status != 401 or message.streams or isinstance(answer, OwnAnswer):
+                return answer
         except BaseException:
             if lease is not None:
                 lease.cancel()
             raise
+        return await self._again(answer, message, body, self.relend)
+
+    async def _again(
+        self, refused: UpstreamAnswer, message: Message, body: Body | None, relend: Callable[[], Awaitable[bool]]
+    ) -> UpstreamAnswer | OwnAnswer:
+        """Send once more with other values, if there are any; else the refusal is the answer."""
+        try:
+            if not await relend():
+                return refused
+            await _spare(refused)
+        except BaseException:
+            await refused.close()
+            raise
+        return await self._once(None, message, body)
+
+    async def _once(self, lease: Lease | None, message: Message, body: Body | None) -> UpstreamAnswer | OwnAnswer:
+        if self.room is None and self.relend is None:
+            return await self._drive(lease, self.loan.inject(message, self.now(), {}), body)
+        while True:
+            fresh = replace(message, headers=list(message.headers), forms=list(message.forms))
+            steps = self.loan.inject(fresh, self.now(), {} if self.room is None else self.room.kept)
+            try:
+                return await self._drive(lease, steps, body)
+            except _BeginAgain:
+                continue
 
     async def _drive(self, lease: Lease | None, steps: Steps, body: Body | None) -> UpstreamAnswer | OwnAnswer:
         message = next(steps)

@@ -97,6 +97,11 @@ class Loan:
             return [*self.values.values(), *self._former]
         return [*(value for field, value in self.values.items() if field not in public), *self._former]
 
+    def replace(self, others: Mapping[str, Secret]) -> None:
+        """Take other values for fields whose values were refused; answers are searched for those too."""
+        self._former += [self.values[field] for field in others]
+        self.values |= {field: secret.reveal() for field, secret in others.items()}
+
     @property
     def longest(self) -> int:
         """Bytes of a body that the injection can work on."""

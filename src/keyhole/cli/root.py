@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "grant": ("grants:grant_command", "Let an agent use a service."),
         "revoke": ("grants:revoke_command", "Take a grant back."),
         "policy": ("policy:policy", "Rules on API paths."),
+        "oauth": ("oauth:oauth", "Accounts at providers of OAuth tokens."),
         "honey": ("honey:honey", "Secrets that are bait."),
         "notice": ("notice:notice", "How administrators are told."),
         "requests": ("approvals:requests_command", "Calls that wait for an approval."),

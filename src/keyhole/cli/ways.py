@@ -16,6 +16,7 @@ from keyhole.core.sql import SQL
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
     click.option("--bearer", is_flag=True, help="As Authorization: Bearer."),
+    click.option("--oauth2", is_flag=True, help="As Authorization: Bearer; the secret is /oauth/NAME."),
     click.option("--basic", is_flag=True, help="As Authorization: Basic; the value is user:password."),
     click.option("--digest", is_flag=True, help="As the answer to a Digest challenge; the value is user:password."),
     click.option("--user", metavar="NAME", help="For --basic and --digest, where the value is the password alone."),
@@ -55,7 +56,7 @@ def inject_of(options: dict[str, Any]) -> dict[str, Any]:
             (_login(options), _placed(options), _placeholder(options), _signed(options), _sql(options), _any(options)),
         )
     )
-    ways += [{"kind": kind} for kind in ("bearer",) if options[kind]]
+    ways += [{"kind": kind} for kind in ("bearer", "oauth2") if options[kind]]
     if len(ways) != 1 or (options["basic"] and options["digest"]):
         raise InvalidRequest(
             f"{'several ways' if ways else 'no way'} of attaching the secret",

@@ -148,6 +148,14 @@ KINDS: dict[str, Kind] = {
             Option("template", template, "{}", "text of the header, with one {}"),
         ),
     ),
+    "oauth2": Kind(
+        "the access token of a connection (RFC 6750), with another one when it is refused; see OAuth",
+        lambda how: f"{how['name']}: {how['template'].replace('{}', '***')}",
+        (
+            Option("name", header_name, "authorization", "header that carries the token"),
+            Option("template", template, "Bearer {}", "text of the header, with one {}"),
+        ),
+    ),
     "several": Kind(
         "as several of these at once, each with a field of the secret, or the one-time password of this moment",
         _described,

@@ -35,7 +35,7 @@ from keyhole.crypto.passwords import PasswordRules
 if TYPE_CHECKING:
     from keyhole.net.ask import Heard
 
-MEMBERS = ("cubbyhole", "database", "external", "kv", "pki", "services", "ssh", "totp", "transit")
+MEMBERS = ("cubbyhole", "database", "external", "kv", "oauth", "pki", "services", "ssh", "totp", "transit")
 DATABASES = {  # kinds, each with its module of the engine ``database``
     "mariadb-database-plugin": "mysql",
     "mongodb-database-plugin": "mongodb",
@@ -306,6 +306,8 @@ class Route:
 
 
 Lend = Callable[[Context, str, str], Awaitable[Secret]]
+Hides = Callable[[Context, str], Awaitable[Sequence[Secret]]]
+Relend = Callable[[Context, str, str, bytes], Awaitable[Secret]]
 Revoke = Callable[[Context, Lease], Awaitable[None]]
 RevokeAll = Callable[[Context, Sequence[Lease]], Awaitable[Sequence[KeyholeError | None]]]
 Renew = Callable[[Context, Lease, int], Awaitable[None]]
@@ -376,6 +378,10 @@ class Engine:
         type: name on the shelf and in ``sys/mounts``.
         routes: tried in order; the first whose pattern fits and that knows the operation answers.
         lend: ``(context, path, field)`` to the value; never routed.
+        relend: ``(context, path, field, refused)`` to what is to be used instead of a lent value that an upstream has
+            refused; the same one where there is no other. Never routed.
+        hides: ``(context, path)`` to values that belong to a lent one and are lent to nobody, such as the refresh token
+            of an access token; an answer that has one in it is masked. Never routed.
         revoke: takes back what was made under a lease; an engine without it can lease nothing. Never routed.
         revoke_all: the same for several of one target, which costs less than one by one; says of each, in order, why it
             could not be taken back, ``None`` where it was. Never routed.
@@ -397,6 +403,8 @@ class Engine:
     type: str
     routes: tuple[Route, ...]
     lend: Lend | None = None
+    relend: Relend | None = None
+    hides: Hides | None = None
     revoke: Revoke | None = None
     revoke_all: RevokeAll | None = None
     renew: Renew | None = None

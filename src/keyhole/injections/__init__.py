@@ -32,6 +32,7 @@ MEMBERS = {
     "basic": "basic",
     "header": "header",
     "headers": "header",
+    "oauth2": "header",
     "cookie": "cookie",
     "query": "query",
     "path": "placeholder",

@@ -23,7 +23,8 @@ class Lent(NamedTuple):
         intent: to be concluded when the use ends.
         service: as it was when it was used.
         leases: of what was made for this use alone; whoever has used it ends them.
-        former: by field, values that are never sent, and masked in answers: of what is being rotated.
+        former: by field, values that are never sent, and masked in answers: of what is being rotated, and such as the
+            refresh token of an access token.
     """
 
     secrets: dict[str, Secret]

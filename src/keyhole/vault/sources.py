@@ -137,6 +137,32 @@ class Sources:
                     self._held.popitem(last=False)
             return taken
 
+    async def relend(
+        self, state: OrgState, caller: Caller, service: Service, refused: Mapping[str, bytes]
+    ) -> dict[str, Secret]:
+        """What there is instead of lent values which an upstream has refused, by field; empty where there is no other.
+
+        Args:
+            state: of the caller's org.
+            caller: for whom they were lent.
+            service: through which.
+            refused: the values by field.
+
+        Raises:
+            KeyholeError: nothing can be lent any more.
+        """
+        found = {}
+        for path, field in service.secret_refs():
+            if not path.startswith("/") or field not in refused:
+                continue
+            target = self.resolve(state, path[1:])
+            if target.mount.engine.relend is not None:
+                context = self._vault.context(state, caller, target.mount)
+                other = await target.mount.engine.relend(context, target.params["path"], field, refused[field])
+                if other != Secret(refused[field]):
+                    found[field] = other
+        return found
+
     async def check(self, state: OrgState, caller: Caller, service: Service) -> None:
         """Whether a service can lend, as far as can be told without asking its sources.
 
@@ -224,9 +250,10 @@ class Opening:
 
     Attributes:
         leases: of what was leased for this loan alone.
+        hidden: by field, values that belong to what was lent, and are not.
     """
 
-    __slots__ = ("_caller", "_context", "_own", "_state", "_taken", "_vault", "leases")
+    __slots__ = ("_caller", "_context", "_own", "_state", "_taken", "_vault", "hidden", "leases")
 
     def __init__(self, vault: Vault, state: OrgState, caller: Caller, *, own: bool) -> None:
         self._vault = vault
@@ -236,6 +263,7 @@ class Opening:
         self._context: Context | None = None
         self._taken: dict[str, Taken] = {}
         self.leases: tuple[str, ...] = ()
+        self.hidden: dict[str, tuple[Secret, ...]] = {}
 
     async def lend(self, path: str, field: str) -> Secret:
         """The value of one field.
@@ -264,7 +292,10 @@ class Opening:
         lend = target.mount.engine.lend
         if lend is not None:
             context = self._vault.context(self._state, self._caller, target.mount)
-            return await lend(context, target.params["path"], field)
+            value = await lend(context, target.params["path"], field)
+            if target.mount.engine.hides is not None:
+                self.hidden[field] = tuple(await target.mount.engine.hides(context, target.params["path"]))
+            return value
         taken = self._taken.get(path)
         if taken is None:
             taken = await self._vault.sources.take(self._state, self._caller, path, own=self._own)

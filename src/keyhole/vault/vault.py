@@ -369,8 +369,8 @@ class Vault:
                 await self.devices.asking(state, caller, request, path, Operation.USE)
             if lending.sourced:  # asking a source makes something
                 await asyncio.shield(durable)
-            lent, leases = await self._lend(state, caller, lending, own=own, kept=kept)
-            former = await self.rotations.masked(state, secrets, lent)
+            lent, leases, hidden = await self._lend(state, caller, lending, own=own, kept=kept)
+            former = {**hidden, **await self.rotations.masked(state, secrets, lent)}
         except KeyholeError as error:
             await self._durable(state, record, durable)
             self.conclude(state, record, error.code)
@@ -410,13 +410,13 @@ class Vault:
 
     async def _lend(
         self, state: OrgState, caller: Caller, service: Service, *, own: bool = False, kept: Kept | None = None
-    ) -> tuple[dict[str, Secret], tuple[str, ...]]:
+    ) -> tuple[dict[str, Secret], tuple[str, ...], Mapping[str, tuple[Secret, ...]]]:
         """Internal operation: open secrets for the road. There is no route to it."""
         if kept is not None and kept.values:
-            return kept.of(service), ()
+            return kept.of(service), (), {}
         opening = self.sources.opening(state, caller, own=own)
         try:
-            return await open_loan(opening.lend, service), opening.leases
+            return await open_loan(opening.lend, service), opening.leases, opening.hidden
         except BaseException:
             await opening.give_up()
             raise
@@ -426,7 +426,7 @@ class Vault:
         nobody = Caller(state.org.name, state.org.id, "", "", "full", (), await self.compiled.acl(state, ()))
         if service.sourced:
             return await self.sources.recent(state, nobody, service)
-        lent, _ = await self._lend(state, nobody, service)
+        lent, _, _ = await self._lend(state, nobody, service)
         names = tuple({path for path, _ in service.secret_refs()})
         former = await self.rotations.masked(state, names, lent)
         return [*lent.items(), *((name, value) for name, values in former.items() for value in values)]
