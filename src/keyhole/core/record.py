@@ -26,6 +26,7 @@ _MAGIC = b"keyhole journal 1\0"
 _TEXT_LIMIT = 1024
 _NUMBERS = struct.Struct(">IQQH")
 _SIZE = struct.Struct(">I")
+_sha256 = hashlib.sha256
 
 
 class Phase(StrEnum):
@@ -231,4 +232,4 @@ def link(previous: bytes, writer: int, sequence: int, time: int, partition: str,
         numbers, size = _NUMBERS.pack(writer, sequence, time, len(name)), _SIZE.pack(len(body))
     except struct.error as error:
         raise OverflowError(f"the row does not fit its header: {error}") from None
-    return hashlib.sha256(b"".join((_MAGIC, previous, numbers, name, size, body))).digest()
+    return _sha256(b"%b%b%b%b%b%b" % (_MAGIC, previous, numbers, name, size, body)).digest()

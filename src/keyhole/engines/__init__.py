@@ -182,6 +182,9 @@ class _NoNotices:
         return False
 
 
+_NO_LEASES, _NO_NET, _NO_NOTICES = _NoLeases(), _NoNet(), _NoNotices()
+
+
 @dataclass(slots=True)
 class Context:
     """All that an engine is given.
@@ -206,11 +209,11 @@ class Context:
     mount: str
     default_ttl: int = SYSTEM_DEFAULT_TTL
     max_ttl: int = SYSTEM_MAX_TTL
-    leases: LeaseView = field(default_factory=_NoLeases)
-    net: NetView = field(default_factory=_NoNet)
+    leases: LeaseView = _NO_LEASES
+    net: NetView = _NO_NET
     passwords: PasswordsView = _no_passwords
     lend: LendView = _no_lend
-    notices: NoticesView = field(default_factory=_NoNotices)
+    notices: NoticesView = _NO_NOTICES
 
 
 @dataclass(frozen=True, slots=True)

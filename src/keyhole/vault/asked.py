@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyhole.core.identity import Caller
 from keyhole.core.policy import Decision
@@ -13,8 +13,7 @@ from keyhole.vault.mounts import Target
 from keyhole.vault.recording import intent_of
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A request after its path was read: what it is called in policies and records, and who answers it."""
 
     request: Request

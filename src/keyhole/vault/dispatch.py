@@ -63,7 +63,7 @@ async def _still_allowed(caller: Caller, asked: Asked, target: Target, context: 
     if operation in WRITES and target.route.exists is not None:
         there = await target.route.exists(context, target.params)
         operation = Operation.UPDATE if there else Operation.CREATE
-        decision = decide(caller, replace(asked, operation=operation))
+        decision = decide(caller, asked._replace(operation=operation))
         if not decision:
             raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
     return operation

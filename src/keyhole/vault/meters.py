@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from keyhole.core.errors import InternalError, KeyholeError
 from keyhole.core.record import clip
-from keyhole.core.request import Request
+from keyhole.core.request import Reply, Request
 from keyhole.core.times import format_time
 
 _SHOWN = 1000  # running requests that are listed
@@ -54,26 +53,26 @@ class Meters:
     _running: dict[int, tuple[float, Request]] = field(default_factory=dict)
     _next: int = 0
 
-    @contextmanager
-    def running(self, request: Request) -> Iterator[None]:
-        """Count a request that is answered within the block."""
+    async def counted(self, request: Request, answering: Awaitable[Reply]) -> Reply:
+        """The answer to a request, which is counted; raises what it raises."""
         self._next = number = self._next + 1
         begun = time.monotonic()
         self._running[number] = (begun, request)
         result = "aborted"
         try:
-            yield
+            reply = await answering
             result = "ok"
         except Exception as error:
             result = error.code if isinstance(error, KeyholeError) else InternalError.code
             raise
         finally:
             del self._running[number]
-            key = (request.operation.value, result)
+            key = (request.operation, result)
             count = self.counts.get(key)
             if count is None:
                 count = self.counts[key] = Count()
             count.add(time.monotonic() - begun)
+        return reply
 
     @property
     def in_flight(self) -> int:

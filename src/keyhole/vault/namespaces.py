@@ -26,15 +26,32 @@ if TYPE_CHECKING:
 _WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 
 
+def may_be_named(request: Request) -> bool:
+    """Whether an org may be named in front of the path. Nearly no request is such a one.
+
+    Raises:
+        Unauthenticated: the credential is no token.
+    """
+    credential = request.credential
+    org_id = org_of(credential) if isinstance(credential, bytes) else ""
+    if org_id or isinstance(credential, Anonymous):
+        return not request.org
+    return not request.org and f"/{AUTH}" in request.path and request.operation in _WRITES
+
+
 async def settle(vault: Vault, request: Request) -> Request:
-    """The request as it is meant: with the org taken off its path, if one is named there."""
+    """The request as it is meant: with the org taken off its path, if one is named there.
+
+    Raises:
+        Unauthenticated: the credential is no token.
+    """
     name, _, rest = request.path.partition("/")
     credential = request.credential
     stranger = isinstance(credential, Anonymous)
     org_id = org_of(credential) if isinstance(credential, bytes) else ""
     login = rest.startswith(AUTH) and request.operation in _WRITES
     if request.org or not rest or not (stranger or org_id or login):
-        return request  # nearly all
+        return request
     try:
         own = vault.compiled.current(org_id or vault.root_org) or await vault.compiled.state(org_id or vault.root_org)
     except KeyholeError:

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 _SECRETS = "secret/"
 _SERVICES = "services/"
 HONEY = "honey"
+NONE = frozenset[str]()
 
 
 Alarm = Callable[[OrgState, Caller, str, str, str], Awaitable[None]]
@@ -124,8 +125,7 @@ class Vault:
 
     async def measured(self, request: Request) -> Reply:
         """As ``handle``, counted in ``meters``."""
-        with self.meters.running(request):
-            return await self.handle(request)
+        return await self.meters.counted(request, self.handle(request))
 
     async def handle(self, request: Request) -> Reply:
         """Do what is asked, or refuse it.
@@ -184,13 +184,14 @@ class Vault:
             raise refusal
         record = intent_for(caller, asked, decision)
         await self._durable(state, record, self.journal.intend(record, state.org.id))
-        if asked.operation is Operation.READ and asked.target.mount.path == _SECRETS:
+        if asked.operation is Operation.READ and asked.target.mount.path == _SECRETS and state.honey != NONE:
             await self._taste(state, caller, request, (asked.target.params.get("path") or "",), record)
         try:
             if self.devices.concern(state.generation):
                 await self.devices.asked(state, caller, asked)
             reply = await self._dispatch(state, caller, asked)
-            reply = await wrapping.wrap(self, state, request, asked.path, reply)
+            if request.wrap_ttl:
+                reply = await wrapping.wrap(self, state, request, asked.path, reply)
         except KeyholeError as error:
             self.conclude(state, record, error.code)
             raise

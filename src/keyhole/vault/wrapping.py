@@ -50,6 +50,8 @@ class WrapsNothing(InvalidRequest):
 
 def asks(request: Request) -> str:
     """``lookup``, ``unwrap`` or ``rewrap`` when the wrapping token itself is what the request shows; else empty."""
+    if _FOLDER not in request.path:
+        return ""
     path = request.path.strip("/")
     verb = path.removeprefix(_FOLDER)
     if not path.startswith(_FOLDER) or request.operation not in _VERBS.get(verb, ()):

@@ -100,7 +100,7 @@ async def load(context: Context, name: str) -> Document:
 
 def decode(item: Any) -> Document:
     """The document that an item of the storage holds."""
-    return Document(revision=item.revision, **json.loads(item.data))
+    return Document(revision=item.revision, **_decode(item.data.decode())[0])
 
 
 async def load_stored(context: Context, name: str) -> Document:

@@ -164,7 +164,8 @@ async def _version(context: Context, call: Call) -> tuple[dict[str, Any], Any]:
     """Metadata and data of the version that is asked for; the data are ``None`` once it is deleted."""
     name = _name(call)
     document = await load_stored(context, name)
-    number = parse_count(call.data.get("version") or 0, "version") or document.current
+    wanted = call.data.get("version")
+    number = (parse_count(wanted, "version") if wanted else 0) or document.current
     if str(number) not in document.versions:
         raise NotFound("there is no such version", "keyhole history NAME")
     metadata = document.describe(number)

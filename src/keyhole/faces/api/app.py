@@ -23,7 +23,7 @@ from keyhole.core.identity import ROOT_ORG
 from keyhole.core.request import Operation, Request
 from keyhole.faces.api import reading, status
 from keyhole.faces.api.envelope import JSON, Answer, render, render_error
-from keyhole.faces.api.reading import Scope
+from keyhole.faces.api.reading import Asker, Scope
 from keyhole.vault import namespaces
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.mounts import UnsupportedOperation
@@ -77,7 +77,8 @@ class Api:
             return
         code, headers, body = await self._serve(scope, receive)
         self.counts[code] = self.counts.get(code, 0) + 1
-        headers = [*headers, (b"content-length", str(len(body)).encode())] if code != 204 else headers
+        if code != 204:
+            headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": code, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -87,20 +88,25 @@ class Api:
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
             if b"//" in raw and (clean := _SLASHES.sub(b"/", raw)).startswith(_PREFIX.encode()):
                 return _redirect(clean, scope)
-            headers = reading.headers_of(scope)
-            remote = reading.remote_of(scope, headers, self._trusted)
-            self._check_origin(headers)
+            memo = scope.get("memo", {})
+            asker: Asker | None = memo.get("asker")
+            if asker is None or asker.source is not scope["headers"]:
+                headers = reading.headers_of(scope)
+                remote = reading.remote_of(scope, headers, self._trusted)
+                self._check_origin(headers)
+                asker = memo["asker"] = reading.asker_of(scope, headers, remote)
+            remote = asker.remote
             path = reading.path_of(raw)
             if not path.startswith(_PREFIX):
                 return await self._outside(path)
             path = path.removeprefix(_PREFIX)
             if self._needs_header:
-                reading.require_header(headers)
+                reading.require_header(asker.headers)
             query = reading.query_of(scope, self._limits)
             path = reading.help_path(scope["method"], path, query) or path
             if path in status.ROUTES:
-                return await self._status(scope, headers, path, query, receive)
-            request = await self._request(scope, headers, path, query, remote, receive)
+                return await self._status(scope, asker, path, query, receive)
+            request = await self._request(scope, asker, path, query, receive)
             path = request.path
             return render(await self._node.handle(request), path)
         except KeyholeError as error:
@@ -111,44 +117,37 @@ class Api:
             _log.error("internal error: %s", fault_place(error))
             return render_error(InternalError("internal error", "see the server's log"), path)
 
-    async def _status(
-        self, scope: Scope, headers: dict[str, str], path: str, query: dict[str, Any], receive: Receive
-    ) -> Answer:
-        if headers.get("x-vault-namespace", "").strip("/") not in {"", ROOT_ORG}:
+    async def _status(self, scope: Scope, asker: Asker, path: str, query: dict[str, Any], receive: Receive) -> Answer:
+        if asker.org not in {"", ROOT_ORG}:
             raise InvalidRequest("operation unavailable in namespaces", "ask without X-Vault-Namespace")
         raw = await self._body(receive, min(_STRANGERS_BODY, self._limits.body))
-        body = reading.body_of(raw, headers.get("content-type", ""), self._limits)
-        return await status.serve(self._node, scope["method"], path, body, query, reading.credential_of(headers))
+        body = reading.body_of(raw, asker.headers.get("content-type", ""), self._limits)
+        return await status.serve(self._node, scope["method"], path, body, query, asker.credential)
 
-    async def _request(
-        self,
-        scope: Scope,
-        headers: dict[str, str],
-        path: str,
-        query: dict[str, Any],
-        remote: str,
-        receive: Receive,
-    ) -> Request:
+    async def _request(self, scope: Scope, asker: Asker, path: str, query: dict[str, Any], receive: Receive) -> Request:
         operation = reading.operation_of(scope["method"], query)
         if operation is None:
             raise UnsupportedOperation("")
+        headers = asker.headers
         kind = headers.get("content-type", "")
         reading.check_content_type(kind, operation)
         writes = operation is Operation.UPDATE or operation is Operation.PATCH
         body: dict[str, Any] = {}  # read once it is known who is asked for what
         request = Request(
-            credential=reading.credential_of(headers),
+            credential=asker.credential,
             operation=operation,
             path=reading.asked_path(path, operation),
             data=body if writes else query,
-            org=headers.get("x-vault-namespace", "").strip("/"),
-            remote=remote,
+            org=asker.org,
+            remote=asker.remote,
             id=new_request_id(),
             wrap_ttl=reading.wrap_ttl_of(headers) if "x-vault-wrap-ttl" in headers else 0,
             peer_certificate=scope.get("peer_certificate", b""),
             headers=headers,
         )
-        request = await namespaces.settle(self._node.open_vault(), request)
+        vault = self._node.open_vault()
+        if namespaces.may_be_named(request):
+            request = await namespaces.settle(vault, request)
         if request.path in status.ROUTES:
             raise InvalidRequest("operation unavailable in namespaces", "ask without the org in the path")
         if writes:

@@ -6,6 +6,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii as _text
 from typing import Any
 
 from keyhole.core.errors import KeyholeError, NotFound, PolicyDenied, Unauthenticated
@@ -62,6 +63,7 @@ _EMPTY: dict[str, Any] = {
     "auth": None,
 }
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+_plain = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def is_own(path: str) -> bool:
@@ -74,7 +76,8 @@ def render(reply: Reply, path: str = "") -> Answer:
     headers = [(b"content-type", JSON), (b"cache-control", b"no-store")]
     if reply.request_id:
         headers.append((b"x-keyhole-request-id", reply.request_id.encode()))
-    headers += _more(reply.headers)
+    if reply.headers:
+        headers += _more(reply.headers)
     if reply.wrap is not None:
         return 200, headers, _encode({**_EMPTY, "wrap_info": _wrap_info(reply.wrap)})
     if reply.raw is not None:
@@ -85,19 +88,17 @@ def render(reply: Reply, path: str = "") -> Answer:
         return 204, headers[1:], b""
     if reply.bare:
         return 200, headers, _encode(reply.data)
-    body = {
-        "request_id": reply.request_id or str(uuid.uuid4()),
-        "lease_id": lease.id if lease else "",
-        "renewable": lease.renewable if lease else False,
-        "lease_duration": lease.ttl if lease else reply.duration,
-        "data": reply.data,
-        "wrap_info": None,
-        "warnings": reply.warnings or None,
-        "auth": reply.auth,
-    }
-    if _is_legacy(path):
-        body = {**(reply.data or {}), **body}
-    return reply.status or (200 if reply.found else 404), headers, _encode(body)
+    body = (
+        f'"request_id":{_text(reply.request_id or str(uuid.uuid4()))},"lease_id":{_text(lease.id if lease else "")},'
+        f'"renewable":{"true" if lease and lease.renewable else "false"},'
+        f'"lease_duration":{lease.ttl if lease else reply.duration},"data":{_json(reply.data)},"wrap_info":null,'
+        f'"warnings":{_json(reply.warnings or None)},"auth":{_json(reply.auth)}}}'
+    )
+    beside = {}
+    if reply.data and _is_legacy(path):
+        beside = {name: value for name, value in reply.data.items() if name not in _EMPTY}
+    start = f"{_json(beside)[:-1]}," if beside else "{"
+    return reply.status or (200 if reply.found else 404), headers, f"{start}{body}".encode()
 
 
 def _wrap_info(wrap: WrapInfo) -> dict[str, Any]:
@@ -159,17 +160,39 @@ def _header_text(text: str) -> bytes:
 
 
 def _encode(value: Any) -> bytes:
+    return _json(value).encode()
+
+
+def _json(value: Any) -> str:
     """JSON in one line. A secret leaf holds JSON text already, which is put in as it is."""
+    if value is None:
+        return "null"
+    if type(value) is Secret:
+        return _content(value)
+    if type(value) is dict and Secret in map(type, value.values()):
+        return f"{{{','.join([f'{_text(name)}:{_json(leaf)}' for name, leaf in value.items()])}}}"
+    try:
+        return _plain(value)
+    except TypeError:
+        return _filled_in(value)
+
+
+def _content(leaf: Secret) -> str:
+    # Whoever got a reply with this leaf has the capability ``read``, and the journal has the request.
+    return leaf.reveal().decode()
+
+
+def _filled_in(value: Any) -> str:
+    """The JSON of something that has secret leaves deeper within."""
     revealed: list[str] = []
 
     def leaf(found: object) -> str:
         if not isinstance(found, Secret):
             raise TypeError
-        # Whoever got a reply with this leaf has the capability ``read``, and the journal has the request.
-        revealed.append(found.reveal().decode())
+        revealed.append(_content(found))
         return f"{_MARK}{len(revealed)}"
 
     text = json.dumps(value, default=leaf, separators=(",", ":"))
     for number, content in enumerate(revealed, 1):
         text = text.replace(f'"{_MARK}{number}"', content, 1)
-    return text.encode()
+    return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from keyhole.config import ApiLimits
@@ -42,6 +42,24 @@ _LISTED = dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True) | dict.fr
 _FOLDERS = ("sys/internal/ui/mounts/",)  # reads that name a folder, as the CLI of Vault does
 
 
+class Asker(NamedTuple):
+    """What the headers of a request say of who asks. Clients send the same ones with every request.
+
+    Attributes:
+        source: the headers as the server gave them; the very object.
+        headers: by name.
+        remote: address.
+        credential: the token.
+        org: where it is asked; empty for the token's own.
+    """
+
+    source: object
+    headers: dict[str, str]
+    remote: str
+    credential: Credential
+    org: str
+
+
 class UnsupportedMediaType(InvalidRequest):
     """The body is of a type that this method does not take (RFC 9110, section 15.5.16)."""
 
@@ -65,10 +83,17 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return found
 
 
+def asker_of(scope: Scope, headers: dict[str, str], remote: str) -> Asker:
+    """Who asks, by the headers of a request; nobody may change them."""
+    org = headers.get("x-vault-namespace", "").strip("/")
+    return Asker(scope["headers"], headers, remote, credential_of(headers), org)
+
+
 def path_of(raw: bytes) -> str:
     """The path with its percent forms decoded once; what is decoded is what is judged."""
     try:
-        return unquote(raw.decode("ascii"), errors="strict")
+        text = raw.decode("ascii")
+        return unquote(text, errors="strict") if "%" in text else text
     except UnicodeDecodeError:
         raise InvalidRequest("the path is not UTF-8") from None
 

@@ -19,7 +19,7 @@ from keyhole.core.host import parse_authority
 from keyhole.faces.api.envelope import render_error
 from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import request_decoder
-from keyhole.net.http1.grammar import Malformed, RequestHead, list_tokens, parse_request_head
+from keyhole.net.http1.grammar import LastFields, Malformed, RequestHead, list_tokens, parse_request_head
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.pace import Pace
 from keyhole.net.http1.serialise import serialise_answer
@@ -88,7 +88,18 @@ class ApiServer:
 class _Connection(ServerWire):
     """The server's side of one client connection."""
 
-    __slots__ = ("_certificate", "_client", "_owner", "_secure", "serving", "task")
+    __slots__ = (
+        "_certificate",
+        "_client",
+        "_last",
+        "_memo",
+        "_owner",
+        "_secure",
+        "_seen",
+        "_stays",
+        "serving",
+        "task",
+    )
 
     def __init__(self, owner: ApiServer) -> None:
         super().__init__(owner.group)
@@ -96,6 +107,10 @@ class _Connection(ServerWire):
         self._client = ("", 0)
         self._secure = False
         self._certificate = b""
+        self._last = LastFields()
+        self._seen: dict[bytes, bytes] | None = None  # the fields that were found good last
+        self._stays = False  # and whether they leave the connection open
+        self._memo: dict[str, Any] = {}
         self.serving = False
         self.task: asyncio.Task[None] | None = None
 
@@ -135,7 +150,7 @@ class _Connection(ServerWire):
                     if raw is None:
                         break
                     self.serving = True
-                    persistent = await self._request(parse_request_head(raw, limits.wire))
+                    persistent = await self._request(parse_request_head(raw, limits.wire, self._last))
                     self.serving = False
                 except KeyholeError as error:
                     self._refuse(error)
@@ -150,18 +165,24 @@ class _Connection(ServerWire):
     async def _request(self, head: RequestHead) -> bool:
         """Answer one request; whether the connection can serve another."""
         limits = self._owner.limits
-        _check(head)
+        fields = head.fields
+        known = fields is self._seen  # the very object: this client has sent the same header section again
+        _check(head, known=known)
         decoder = request_decoder(head, limits.wire)
-        expects = head.fields.get(b"expect", b"").lower() == b"100-continue"
         body = None
         if decoder is not None and not decoder.done:
+            expects = fields.get(b"expect", b"").lower() == b"100-continue"
             pace = Pace(limits.body_rate, limits.rate_window)
             body = RequestBody(self, decoder, limits.body_timeout, expects=expects, pace=pace)
         exchange = _Exchange(self, head, body, limits.write_timeout)
         await self._owner.application(self._scope(head), exchange.receive, exchange.send)
-        if not await exchange.finish() or head.minor == 0 or b"upgrade" in head.fields:
-            return False  # who asked for another protocol, which there is none of, may go on in it
-        return b"close" not in list_tokens(head.headers, b"connection")
+        if not exchange.finish() or head.minor == 0:
+            return False
+        if not known:
+            # Who asked for another protocol, which there is none of, may go on in it.
+            self._stays = b"upgrade" not in fields and b"close" not in list_tokens(head.headers, b"connection")
+            self._seen = fields
+        return self._stays
 
     def _scope(self, head: RequestHead) -> dict[str, Any]:
         raw_path, _, query = head.target.partition(b"?")
@@ -179,6 +200,7 @@ class _Connection(ServerWire):
             "client": self._client,
             "server": None,
             "peer_certificate": self._certificate,
+            "memo": self._memo,  # the application's own, for as long as the connection lasts
         }
 
     def _refuse(self, error: KeyholeError) -> None:
@@ -209,9 +231,10 @@ class _Exchange:
         if self._read:
             # The task is cancelled when the client goes, so there is nothing to wait for but that.
             await self._wire.loop.create_future()
-        chunk = await self._body.read() if self._body is not None else b""
-        self._read = not chunk
-        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+        body = self._body
+        chunk = await body.read() if body is not None else b""
+        self._read = body is None or not chunk or body.ended
+        return {"type": "http.request", "body": chunk, "more_body": not self._read}
 
     async def send(self, event: MutableMapping[str, Any]) -> None:
         """The next event of the answer."""
@@ -237,7 +260,7 @@ class _Exchange:
             await self._wire.drain()
             self._wire.write_deadline = NEVER
 
-    async def finish(self) -> bool:
+    def finish(self) -> bool:
         """Whether the answer was given whole and the request was read to its end."""
         if not self._done:
             raise BadRequestFraming("the application gave no whole answer")
@@ -245,8 +268,8 @@ class _Exchange:
 
     def _render_head(self, start: MutableMapping[str, Any], content: bytes, *, more: bool) -> bytes:
         status = int(start["status"])
-        headers = [(bytes(name).lower(), bytes(value)) for name, value in start["headers"]]
-        declared = next((value for name, value in headers if name == b"content-length"), None)
+        headers = start["headers"]  # their names are in lower case (ASGI 3, "Response Start")
+        declared = dict(headers).get(b"content-length")
         extra = b""
         if declared is not None:
             extra = b"Content-Length: %b\r\n" % declared
@@ -260,12 +283,12 @@ class _Exchange:
         return serialise_answer(status, _REASONS.get(status, b""), headers, extra, own=True)
 
 
-def _check(head: RequestHead) -> None:
+def _check(head: RequestHead, *, known: bool) -> None:
     """What a server demands beyond the grammar: one readable Host, an origin-form target."""
     host = head.fields.get(b"host")
     if host is None and head.minor:
         raise Malformed("the request has no Host")
-    if host:
+    if host and not known:
         parse_authority(host, 80)
     if not head.target.startswith(b"/"):
         raise Malformed("the target is not in origin form", "send METHOD /path HTTP/1.1")

@@ -94,6 +94,11 @@ class RequestBody:
             if waiting and not self._settled:
                 wire.read_deadline = NEVER
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of it was read."""
+        return self._decoder.done and not self._ready
+
     def settle(self) -> bool:
         """An answer is about to be sent. Whether the whole body has arrived, so that the next request can be found.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from keyhole.core.errors import InvalidRequest
@@ -51,6 +52,7 @@ _KNOWN = (
 _SPELLING = {name.lower().encode(): name.encode() + b": " for name in _KNOWN.split()}
 
 
+@functools.lru_cache(maxsize=256)
 def _field(name: bytes) -> bytes:
     if not is_token(name):
         raise InvalidRequest("a header name is not a token", "use letters, digits and hyphens only")
