@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
 from auth.issuer import URL, Issuer
 from faces.api_client import play
@@ -313,3 +315,52 @@ def test_odd_values_of_settings_are_refused_or_taken_and_never_a_fault(odd):
                 assert answer.status in (204, 400), (name, answer.body)
 
     scene(scenario)
+
+
+def test_a_set_of_keys_that_was_tampered_with_confuses_nobody():
+    """Keys of other kinds, two of one id, and a set that is no set: only who has a key of the issuer gets in."""
+
+    async def scenario(_ask, issuer, login):
+        first, second = issuer.sign(), Issuer()
+        issuer.keys["two"] = second.keys["one"]
+        shown = [key.as_dict(private=False) for key in issuer.keys.values()]
+        secret = {"kty": "oct", "kid": "one", "alg": "HS256", "k": "c2VjcmV0LXRoYXQtZXZlcnlib2R5LWNhbi1yZWFk"}
+        encrypting = {**shown[1], "kid": "one", "key_ops": ["encrypt"]}
+        issuer.answers["/keys"] = 200, {"keys": [secret, encrypting, "no key", {"kty": "RSA"}, shown[0]]}
+        assert (await login(first)).status == 200
+        asked = [*issuer.asked]
+        forged = jwt.encode(
+            {"alg": "HS256", "kid": "one"}, jwt_claims(), OctKey.import_key(secret), algorithms=["HS256"]
+        )
+        assert (await login(forged)).status == 400
+        assert (await login(second.sign())).status == 400, "a key for encryption signs nothing"
+        assert issuer.asked == asked, "what is known is not asked for again"
+
+    scene(scenario)
+
+
+@pytest.mark.parametrize(
+    "keys", ["none", {"keys": "x"}, {"keys": [{}] * 65}, {"keys": [{"kty": "RSA", "n": "A" * 70_000}]}]
+)
+def test_what_is_no_set_of_keys_lets_nobody_in_and_is_no_fault(keys):
+    async def scenario(_ask, issuer, login):
+        token = issuer.sign()
+        issuer.answers["/keys"] = 200, keys
+        assert 400 <= (await login(token)).status < 500
+
+    scene(scenario)
+
+
+def test_two_keys_of_one_id_are_both_the_issuers():
+    async def scenario(_ask, issuer, login):
+        other = Issuer()
+        both = [issuer.keys["one"], other.keys["one"]]
+        issuer.answers["/keys"] = 200, {"keys": [key.as_dict(private=False) for key in both]}
+        assert [(await login(each.sign())).status for each in (issuer, other, Issuer())] == [200, 200, 400]
+
+    scene(scenario)
+
+
+def jwt_claims():
+    now = int(time.time())
+    return {"iss": URL, "aud": "vault", "sub": "agent-1", "iat": now, "exp": now + 300}

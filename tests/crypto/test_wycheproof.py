@@ -1,8 +1,10 @@
+import json
+
 import pytest
 
 from crypto.wycheproof import cases
 from keyhole.core.errors import IntegrityError, InvalidRequest
-from keyhole.crypto import kdf
+from keyhole.crypto import foreign_jwt, kdf
 from keyhole.crypto.aead import AeadKey
 from keyhole.crypto.signing import verify
 
@@ -68,3 +70,40 @@ def test_every_ed25519_vector_agrees():
             with pytest.raises(IntegrityError):
                 verify(*arguments)
     assert len(everything) == 151
+
+
+def signed(token, keys):
+    """Whether the signature of a token counts, whatever it says: the payloads of the corpus are no claims."""
+    try:
+        foreign_jwt.verify(token, keys)
+    except foreign_jwt.Refused as error:
+        if error.reason != UNREADABLE:
+            return False
+        try:
+            foreign_jwt.verify(f"{token.partition('.')[0]}.e30.e30", keys)  # is it the header that cannot be read?
+        except foreign_jwt.Refused as again:
+            return again.reason != UNREADABLE
+    return True
+
+
+UNREADABLE = "the token cannot be read"
+LEFT_OUT = {"emptyPayload", "Figure20", "Figure27"}  # nothing signed; an algorithm that is not the one of the key
+
+
+@pytest.mark.parametrize(("name", "refused", "taken"), [("signature", 365, 26), ("key", 25, 1), ("crypto", 46, 2)])
+def test_every_token_of_the_corpus_that_proves_nothing_is_refused(name, refused, taken):
+    ran = {True: 0, False: 0}
+    for group, case in cases(f"json_web_{name}"):
+        key = group.get("public") or group["private"]
+        keys = key.get("keys", [key])
+        token = case.get("jws")
+        if not isinstance(token, str):  # encryption, or a form that is no token
+            continue
+        secret = all(each["kty"] == "oct" for each in keys)  # such a key would be known to whoever reads the set
+        found = signed(token, foreign_jwt.keys_of_jwks(json.dumps({"keys": keys}).encode()))
+        if case["result"] == "invalid" or secret:
+            assert not found, case
+        elif case["comment"] not in LEFT_OUT:
+            assert found, case
+        ran[found] += case["result"] == "valid" if found else case["result"] == "invalid" or secret
+    assert (ran[False], ran[True]) == (refused, taken)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ _PART = re.compile(r"[A-Za-z0-9_-]+")
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _RSA_BITS = range(2048, 16385)
+_SMALL_PRIMES = tuple(n for n in range(3, 168) if all(n % divisor for divisor in range(2, n)))
 
 
 class Refused(InvalidRequest):
@@ -146,7 +148,10 @@ def _signed(token: str, algorithm: str, key: VerifyingKey) -> bool:
 def _from_jwk(data: Mapping[str, Any]) -> VerifyingKey | None:
     """A key for signatures; ``None`` for one that is for something else, weak, or of no kind that is known."""
     use, key_id, algorithm = data.get("use", "sig"), data.get("kid", ""), data.get("alg")
-    if use != "sig" or not isinstance(key_id, str) or "d" in data:
+    operations = data.get("key_ops", ["verify"])  # RFC 7517, section 4.3
+    if use != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        return None
+    if not isinstance(key_id, str) or "d" in data:
         return None
     try:
         found = _key(key_id, _public(data))
@@ -187,7 +192,7 @@ def _integer(text: str) -> int:
 
 
 def _key(key_id: str, public: Any) -> VerifyingKey:
-    if isinstance(public, rsa.RSAPublicKey) and public.key_size in _RSA_BITS:
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size in _RSA_BITS and not _weak(public):
         algorithms = _RSA
     elif isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _CURVES:
         algorithms = frozenset({_CURVES[public.curve.name]})
@@ -195,7 +200,22 @@ def _key(key_id: str, public: Any) -> VerifyingKey:
         algorithms = frozenset({"EdDSA"})
     else:
         raise InvalidRequest(
-            "this key cannot verify tokens", "use RSA of 2,048 to 16,384 bits, P-256, P-384, P-521 or Ed25519"
+            "this key cannot verify tokens",
+            "use RSA of 2,048 to 16,384 bits, P-256, P-384, P-521 or Ed25519; a key that anybody can factor is none",
         )
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return VerifyingKey(key_id, algorithms, pem)
+
+
+def _weak(public: rsa.RSAPublicKey) -> bool:
+    """Whether it has the form of the keys of one library that can be factored (CVE-2017-15361, ROCA).
+
+    Their primes are powers of 65537 modulo many small primes, and so is the modulus; of other keys one in 2**27 is.
+    """
+    modulus = public.public_numbers().n
+    return all(modulus % prime in _powers(prime) for prime in _SMALL_PRIMES)
+
+
+@functools.cache
+def _powers(prime: int) -> frozenset[int]:
+    return frozenset(pow(65537, exponent, prime) for exponent in range(prime))
