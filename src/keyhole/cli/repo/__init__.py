@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyhole.cli.repo import adopting, checking, members, secrets, sync, vaults
+from keyhole.cli.repo import adopting, checking, members, mounting, secrets, sync, vaults
 from keyhole.cli.repo.noun import repo
 
-__all__ = ["adopting", "checking", "members", "repo", "secrets", "sync", "vaults"]
+__all__ = ["adopting", "checking", "members", "mounting", "repo", "secrets", "sync", "vaults"]

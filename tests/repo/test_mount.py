@@ -1,0 +1,100 @@
+"""A repo vault as a mount of the local vault: lent, listed and recorded as any other secret."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from keyhole.core.errors import IntegrityError, InvalidRequest, NotFound, PolicyDenied
+from keyhole.repo import changes, keys
+from keyhole.testing import open_vault
+from repo.world import CANARY, Folder
+from vault.world import SERVICE, agent, journal, policy_token, refusal, use
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "server"))
+    world = Folder.create(tmp_path)
+    world.set("stripe/key")
+    world.key_file = tmp_path / "owner.key"
+    keys.write(world.key_file, world.owner)
+    return world
+
+
+def play(world, scenario):
+    async def main():
+        async with open_vault() as vault:
+            await vault.ask("update", "sys/mounts/team", {"type": "repo"})
+            config = {"path": str(world.root), "key_file": str(world.key_file)}
+            await vault.ask("update", "team/config", config)
+            await scenario(vault)
+
+    asyncio.run(main())
+
+
+def test_an_agent_uses_a_secret_of_a_repository_and_the_journal_says_so(world):
+    async def scenario(vault):
+        await vault.ask("update", "services/stripe", {**SERVICE, "secret": "/team/data/stripe/key"})
+        token = await agent(vault, services=["stripe"])
+        assert isinstance(await refusal(vault.ask("read", "team/data/stripe/key", token=token)), PolicyDenied)
+        assert (await use(vault, "services/stripe", token)).lent["value"].reveal().decode() == CANARY
+        world.set("stripe/key", "a-newer-value-1")
+        assert (await use(vault, "services/stripe", token)).lent["value"].reveal() == b"a-newer-value-1"
+        used = [record for _, record in await journal(vault) if record.secrets == ("/team/data/stripe/key",)]
+        assert {record.caller for record in used} == {"agent/coder"}
+
+    play(world, scenario)
+
+
+def test_it_is_listed_and_read_by_who_may(world):
+    async def scenario(vault):
+        assert (await vault.ask("list", "team/data")).data == {"keys": ["stripe/"]}
+        assert (await vault.ask("list", "team/data/stripe")).data == {"keys": ["key"]}
+        assert (await vault.get("team/data/stripe/key"))["value"] == CANARY
+        shown = (await vault.ask("read", "team/config")).data
+        assert shown["member"] == {"name": "owner", "role": "owner"}
+        assert world.owner.to_text() not in str(shown)
+        assert isinstance(await refusal(vault.ask("read", "team/data/stripe/none")), NotFound)
+
+    play(world, scenario)
+
+
+def test_what_was_tampered_with_is_not_lent(world):
+    async def scenario(vault):
+        await vault.ask("update", "services/stripe", {**SERVICE, "secret": "/team/data/stripe/key"})
+        token = await agent(vault, services=["stripe"])
+        world.path("secrets/stripe/key.enc").write_bytes(b"age-encryption.org/v1\n-> X\n--- x\n")
+        assert isinstance(await refusal(use(vault, "services/stripe", token)), IntegrityError)
+
+    play(world, scenario)
+
+
+def test_a_revoked_key_opens_nothing_any_more(world):
+    async def scenario(vault):
+        coder = world.add("coder", "stripe")
+        await vault.ask("update", "team/config", {"path": str(world.root), "key": coder.to_text()})
+        assert (await vault.get("team/data/stripe/key"))["value"] == CANARY
+        world.do(changes.revoke, "coder", "stripe")
+        assert isinstance(await refusal(vault.ask("read", "team/data/stripe/key")), NotFound)
+
+    play(world, scenario)
+
+
+def test_naming_files_of_the_machine_takes_sudo(world):
+    async def scenario(vault):
+        poor = await policy_token(vault, 'path "team/config" { capabilities = ["create", "update"] }')
+        config = {"path": str(world.root), "key_file": str(world.key_file)}
+        assert isinstance(await refusal(vault.ask("update", "team/config", config, token=poor)), PolicyDenied)
+
+    play(world, scenario)
+
+
+@pytest.mark.parametrize("change", [{"path": "team"}, {"key": "x"}, {"key_file": ""}, {"key_file": "owner.key"}])
+def test_a_config_that_makes_no_sense_is_refused(world, change):
+    async def scenario(vault):
+        config = {"path": str(world.root), "key_file": str(world.key_file)} | change
+        assert isinstance(await refusal(vault.ask("update", "team/config", config)), InvalidRequest)
+
+    play(world, scenario)
