@@ -86,7 +86,7 @@ def _routes(refreshing: Refreshing) -> tuple[Route, ...]:
             f"{one}/authorize", {Operation.CREATE: consent.begin}, fields=_BEGIN, help="Begins consent in a browser."
         ),
         Route(f"{one}/device", start, help="Begins consent on another device, or cancels it."),
-        Route(f"{one}/device/poll", {Operation.CREATE: device.poll}, help="Has the person agreed?"),
+        Route(f"{one}/device/poll", {Operation.CREATE: device.poll}, help="Whether the person has agreed."),
         Route(f"{one}/refresh", {Operation.CREATE: refreshing.refresh}, help="Gets new tokens now."),
         Route(
             f"{one}/disconnect",
