@@ -235,9 +235,9 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def running():
+def running(provider=None):
     """A provider that answers until the block ends."""
-    provider = Provider()
+    provider = provider or Provider()
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"provider": provider}))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority().issue_cert("127.0.0.1", "localhost", key_type=trustme.KeyType.ECDSA).configure_cert(context)
