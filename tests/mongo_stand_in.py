@@ -237,7 +237,8 @@ class Handler(socketserver.BaseRequestHandler):
     def do_usersinfo(self, command):
         pattern = re.compile(command["filter"]["user"]["$regex"])
         found = [{"user": name, "db": db} for db, name in self.state.users if pattern.search(name)]
-        return {"users": [each for each in found if each["db"] == command["$db"]]}
+        everywhere = isinstance(command["usersInfo"], dict)
+        return {"users": [each for each in found if everywhere or each["db"] == command["$db"]]}
 
     def do_killallsessions(self, _command):
         return {}

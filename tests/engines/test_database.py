@@ -206,6 +206,20 @@ def test_what_is_gone_already_counts_as_taken_back():
     with_database(scenario)
 
 
+def test_sessions_of_a_kind_are_let_go_and_only_passwords_are_made():
+    async def scenario(world):
+        await world.config("second")
+        assert await world.write("reload/postgresql-database-plugin") == {"connections": ["pg", "second"], "count": 2}
+        assert await world.write("reload/mysql-database-plugin") == {"connections": [], "count": 0}
+        assert (await refusal(world.write("reload/no-such-plugin"))).status == 400
+        lease, _, _ = await world.creds()
+        await world.revoke(lease)
+        for kind in ("rsa_private_key", "client_certificate", "other"):
+            assert "credential_type is password" in (await refusal(world.role("k", credential_type=kind))).reason
+
+    with_database(scenario)
+
+
 def test_a_lease_outlives_its_role():
     async def scenario(world):
         lease, name, _ = await world.creds()

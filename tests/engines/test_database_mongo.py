@@ -362,16 +362,16 @@ def test_names_may_have_100_characters():
     with_mongo(scenario)
 
 
-def test_a_user_that_no_lease_knows_is_found_in_the_database_admin():
+def test_a_user_that_no_lease_knows_is_found_and_dropped_in_whichever_database():
     async def scenario(world, server):
         _, known, _ = await world.creds("m")
         stray, elsewhere = mongo_stand_in.User([]), mongo_stand_in.User([])
         server.users["admin", "v-stray"], server.users["shop", "v-elsewhere"] = stray, elsewhere
         found = (await world.vault.ask("update", "sys/leases/sweep", {"strays": True})).data
-        one = {"mount": "database/", "target": "mongo", "name": "v-stray"}
-        assert found["strays"] == [{**one, "dropped": False}]
+        one, two = ({"mount": "database/", "target": "mongo", "name": name} for name in ("v-elsewhere", "v-stray"))
+        assert found["strays"] == [{**one, "dropped": False}, {**two, "dropped": False}]
         dropped = (await world.vault.ask("update", "sys/leases/sweep", {"drop": [one]})).data
-        assert dropped["strays"] == [{**one, "dropped": True}]
-        assert server.names() == {known, "v-elsewhere"}
+        assert dropped["strays"] == [{**one, "dropped": True}, {**two, "dropped": False}]
+        assert server.names() == {known, "v-stray"}
 
     with_mongo(scenario)

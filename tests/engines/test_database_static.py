@@ -203,6 +203,20 @@ def test_our_own_password_is_replaced_by_one_that_nobody_has():
     with_database(scenario)
 
 
+def test_our_own_password_is_replaced_by_statements_of_the_connection():
+    async def scenario(world):
+        own = "ALTER ROLE \"{{username}}\" PASSWORD '{{password}}'; COMMENT ON ROLE \"{{name}}\" IS 'replaced'"
+        await world.write("config/pg", root_rotation_statements=[own])
+        assert (await world.read("config/pg"))["root_credentials_rotate_statements"] == [own]
+        await world.write("rotate-root/pg")
+        assert not may_log_in(database_server.ADMIN, database_server.PASSWORD)
+        with postgres_server.superuser() as session:
+            said = session.execute(f"SELECT shobj_description('{database_server.ADMIN}'::regrole, 'pg_authid')")
+            assert said.fetchone() == ("replaced",)
+
+    with_database(scenario)
+
+
 @pytest.mark.parametrize("done", [False, True])
 def test_our_own_password_is_not_lost_when_its_replacement_is_cut_off(done, monkeypatch):
     async def scenario(world):

@@ -44,6 +44,7 @@ _URL = re.compile(
 _FORM = "write mongodb://{{username}}:{{password}}@HOST:PORT/admin?tls=true"
 _PORT = 27017
 _HOSTS = 16
+_MOST = 10_000
 _CONNECT_MS = 5000
 _ANSWER_MS = 20_000
 _ADMIN = "admin"
@@ -347,13 +348,23 @@ async def knows(_session: MongoSession, _username: str) -> bool:
 
 
 async def users(session: MongoSession, beginning: str) -> list[str]:
-    """Names of users that begin so, in the database ``admin``."""
-    asked = {"usersInfo": 1, "filter": {"user": {"$regex": f"^{re.escape(beginning)}"}}}
+    """Names of users that begin so, in whichever database."""
+    return sorted({name for _, name in await _found(session, f"^{re.escape(beginning)}")})[:_MOST]
+
+
+async def _found(session: MongoSession, pattern: str) -> list[tuple[str, str]]:
+    """Databases and names of users; those of ``admin`` where our login may not look at all."""
+    matching = {"filter": {"user": {"$regex": pattern}}}
     try:
-        said = await session.client[_ADMIN].command(asked)
+        said = await session.client[_ADMIN].command({"usersInfo": {"forAllDBs": True}, **matching})
+    except OperationFailure:
+        try:
+            said = await session.client[_ADMIN].command({"usersInfo": 1, **matching})
+        except PyMongoError as error:
+            raise TargetFailed(_words(error)) from None
     except PyMongoError as error:
         raise TargetFailed(_words(error)) from None
-    return [str(user["user"]) for user in said.get("users", [])[:10_000]]
+    return [(str(user["db"]), str(user["user"])) for user in said.get("users", [])]
 
 
 async def lock(_session: MongoSession, _username: str) -> None:
@@ -361,13 +372,15 @@ async def lock(_session: MongoSession, _username: str) -> None:
 
 
 async def drop(session: MongoSession, username: str) -> None:
-    """Take a user away, in the database ``admin``."""
+    """Take a user away, in every database where it is."""
     await drop_all(session, [username])
 
 
 async def drop_all(session: MongoSession, usernames: Sequence[str]) -> None:
     """``drop`` several."""
-    await session.run([json.dumps({"db": _ADMIN, "command": {"dropUser": name}}) for name in usernames])
+    pattern = f"^({'|'.join(map(re.escape, usernames))})$"
+    commands = [{"db": where, "command": {"dropUser": name}} for where, name in await _found(session, pattern)]
+    await session.run([json.dumps(command) for command in commands])
 
 
 def _words(error: PyMongoError) -> str:
