@@ -21,6 +21,7 @@ CONNECTIONS = (1, 8, 64)
 _POLICY = """
 path "secret/data/bench/*" { capabilities = ["create", "read", "update"] }
 path "transit/encrypt/bench" { capabilities = ["update"] }
+path "auth/token/create" { capabilities = ["update"] }
 """
 _VALUE = "v" * 64
 _PLAINTEXT = base64.b64encode(_VALUE.encode()).decode()
@@ -126,6 +127,11 @@ class Server:
         """AppRole: role id and secret id for a new token, which is stored."""
         return self._job("auth/approle/login", self._login, token=False)
 
+    @property
+    def create(self) -> Callable[..., Job]:
+        """Tokens: a child of the token that asks, which is stored."""
+        return self._job("auth/token/create", {"ttl": "1h"})
+
     def close(self) -> None:
         """End the server."""
         self._process.terminate()
@@ -137,4 +143,5 @@ JOBS: dict[str, Callable[[Server], Callable[..., Job]]] = {
     "write": lambda server: server.write,
     "encrypt": lambda server: server.encrypt,
     "login": lambda server: server.login,
+    "create": lambda server: server.create,
 }

@@ -19,7 +19,7 @@ from bench.subjects import Direct, Keyhole, NginxProxy, Subject
 from bench.upstream import LARGE, Upstream
 
 Numbers = dict[str, float]
-_DURABLE = frozenset({"write", "login"})
+_DURABLE = frozenset({"write", "login", "create"})
 
 
 @dataclass

@@ -88,6 +88,7 @@ LINES = (
             ("write", "KV v2 write", 0.012, 0.04),
             ("encrypt", "transit encrypt", 0.028, 0.07),
             ("login", "AppRole login", 0.015, 0.04),
+            ("create", "token create", 0.008, 0.02),
         )
     ),
     Line("cli", "keyhole --help to python -c pass", _between("help", "python", "seconds"), 10, 6, less=True),
