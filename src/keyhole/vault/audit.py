@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -42,11 +42,96 @@ class Slot:
     digest: bytes
 
 
+class _Joined:
+    """Changes that go along with the next records, and who waits for them.
+
+    In one commit all that is expected is judged before anything is changed. So a change joins only if no other one
+    changes what it expects, or expects what it changes: else both could hold, which one after the other do not.
+    """
+
+    __slots__ = ("_changed", "_checked", "_late", "answers", "changes")
+
+    def __init__(self) -> None:
+        self.changes: list[Batch] = []
+        self.answers: list[asyncio.Future[bool]] = []
+        self._late: set[asyncio.Future[bool]] = set()
+        self._changed: set[str] = set()
+        self._checked: set[str] = set()
+
+    def add(self, change: Batch, answer: asyncio.Future[bool]) -> None:
+        """Take a change, if it can go with the others."""
+        self.answers.append(answer)
+        changed = {put.key for put in change.puts} | {delete.key for delete in change.deletes}
+        checked = {each.key for each in change.checks}
+        if changed & self._changed or changed & self._checked or checked & self._changed:
+            self._late.add(answer)
+            return
+        self.changes.append(change)
+        self._changed |= changed
+        self._checked |= checked
+
+    def settle(self, both: bool) -> None:  # noqa: FBT001 - a result
+        """The records are durable; so are the changes, or are not."""
+        for answer in self.answers:
+            if not answer.done():
+                answer.set_result(both and answer not in self._late)
+
+
 class _Pending(NamedTuple):
     org_id: str
     time: int
     body: bytes
     keep: bool = False
+
+
+class Intended:
+    """An intent that goes to the disk in one commit with the change that it is of, where there is one.
+
+    Nobody may change or release anything for it before ``durable`` or ``along`` has returned.
+
+    Args:
+        journal: where it goes.
+        record: what is intended.
+        org_id: of the org.
+    """
+
+    def __init__(self, journal: Journal, record: Intent, org_id: str) -> None:
+        self._journal = journal
+        self._record = record
+        self._org = org_id
+        self._queued = False
+        self._durable = False
+
+    def queue(self) -> None:
+        """Have it written, also if nothing comes of it."""
+        if not self._queued:
+            self._queued = True
+            # Nobody waits for it, so nobody hears if it fails; the outcome behind it stays queued then.
+            self._journal.intend(self._record, self._org).add_done_callback(_hear)
+
+    async def durable(self) -> None:
+        """Return when it is durable. Raises ``AuditUnavailable``."""
+        if not self._durable:
+            self._queued = True
+            await self._journal.intend(self._record, self._org)
+            self._durable = True
+
+    async def along(self, change: Batch) -> bool:
+        """Make it durable together with a change. Raises ``AuditUnavailable``, and then neither is.
+
+        Whether both are. If not, the intent alone is: what the change expects is not so, or it was durable already.
+        """
+        if self._durable:
+            return False
+        self._queued = True
+        both = await self._journal.intend_with(self._record, self._org, change)
+        self._durable = True
+        return both
+
+
+def _hear(written: asyncio.Future[None]) -> None:
+    if not written.cancelled():
+        written.exception()
 
 
 class Journal:
@@ -72,6 +157,7 @@ class Journal:
         self._slot: Slot | None = None
         self._pending: list[_Pending] = []
         self._waiters: list[asyncio.Future[None]] = []
+        self._joined = _Joined()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -84,6 +170,16 @@ class Journal:
         if self._task is None:
             self._task = loop.create_task(self._flush())
         return waiter
+
+    def intend_with(self, record: Record | Intent, org_id: str, change: Batch) -> asyncio.Future[bool]:
+        """As ``intend``, with a change that shares its commit: both are durable, or (false) the record alone is."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bool] = loop.create_future()
+        self._pending.append(_Pending(org_id, self._time(), record.encode()))
+        self._joined.add(change, answer)
+        if self._task is None:
+            self._task = loop.create_task(self._flush())
+        return answer
 
     def outcome(self, body: bytes, org_id: str) -> None:
         """Queue an encoded record that nobody waits for; it is durable within 100 ms, or with the next intent."""
@@ -126,50 +222,59 @@ class Journal:
             while self._pending:
                 pending, self._pending = self._pending, []
                 waiters, self._waiters = self._waiters, []
+                joined, self._joined = self._joined, _Joined()
                 try:
-                    await self._commit(pending)
+                    both = await self._commit(pending, joined.changes)
                 except KeyholeError as error:
-                    self._failed(pending, waiters, error)
+                    self._failed(pending, [*waiters, *joined.answers], error)
                     return
                 except Exception:  # whoever waits must not wait for ever, whatever went wrong
-                    self._failed(pending, waiters, InternalError("the journal failed"))
+                    self._failed(pending, [*waiters, *joined.answers], InternalError("the journal failed"))
                     raise
                 for waiter in waiters:
                     if not waiter.done():
                         waiter.set_result(None)
+                joined.settle(both)
         finally:
             self._task = None
 
-    def _failed(self, pending: list[_Pending], waiters: list[asyncio.Future[None]], error: KeyholeError) -> None:
+    def _failed(self, pending: list[_Pending], waiters: Sequence[asyncio.Future[Any]], error: KeyholeError) -> None:
         """Refuse whoever waits; keep the outcomes, which have happened, for the next attempt."""
         refusal = AuditUnavailable(f"the audit record could not be written ({error.reason})", error.hint)
-        for waiter in (*waiters, *self._waiters):
+        for waiter in (*waiters, *self._waiters, *self._joined.answers):
             if not waiter.done():
                 waiter.set_exception(refusal)
-        self._waiters = []
+        self._waiters, self._joined = [], _Joined()
         self._pending = [item for item in (*pending, *self._pending) if item.keep]
         if self._pending and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(1.0, self._start)
 
-    async def _commit(self, pending: list[_Pending]) -> None:
-        for _ in range(3):
+    async def _commit(self, pending: list[_Pending], changes: Sequence[Batch]) -> bool:
+        """Write what is queued, with the changes that go with it; whether those were made too."""
+        together = merged(changes)
+        for _ in range(4):
             slot = self._slot or await self._take_slot()
             rows = self._rows(slot, pending)
             renewed = self._clock.now() > slot.expires - SLOT_LEASE + _RENEW_AFTER
             head = Slot(slot.number, slot.revision, slot.expires, rows[-1].sequence, rows[-1].digest)
             try:
+                puts, checks = [*together.puts], [*together.checks]
                 if renewed:
                     head.expires = self._clock.now() + SLOT_LEASE
-                    await self._store.commit(Batch(puts=[self._slot_put(head, expires=head.expires)], appends=rows))
-                    head.revision += 1
+                    puts.append(self._slot_put(head, expires=head.expires))
                 else:
-                    check = Check(_slot_key(slot.number), slot.revision)
-                    await self._store.commit(Batch(checks=[check], appends=rows))
+                    checks.append(Check(_slot_key(slot.number), slot.revision))
+                await self._store.commit(Batch(puts, together.deletes, checks, rows))
             except Conflict:
-                self._slot = None  # the slot was taken over while this process slept; go on in another chain
+                if changes:
+                    # One of them, or the slot: the records go first, and who has a change learns by it what is wrong.
+                    changes, together = (), Batch()
+                else:
+                    self._slot = None  # it was taken over while this process slept; go on in another chain
                 continue
+            head.revision += renewed
             self._slot = head
-            return
+            return bool(changes)
         raise AuditUnavailable("no journal slot could be held", "are very many processes using this vault?")
 
     def _rows(self, slot: Slot, pending: list[_Pending]) -> list[JournalRow]:
@@ -241,6 +346,15 @@ class Journal:
         data["time"] = self._clock.now()
         where = Where(SYSTEM, "journal", key, slot.revision + 1)
         return Put(key, self._ring(SYSTEM).seal(json.dumps(data).encode(), where), slot.revision)
+
+
+def merged(changes: Sequence[Batch]) -> Batch:
+    """Changes that have nothing to do with each other, as one."""
+    return Batch(
+        puts=[put for change in changes for put in change.puts],
+        deletes=[delete for change in changes for delete in change.deletes],
+        checks=[*dict.fromkeys(check for change in changes for check in change.checks)],
+    )
 
 
 def open_slot(ring: Keyring, number: int, value: bytes, revision: int) -> dict[str, Any]:

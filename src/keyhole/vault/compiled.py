@@ -41,6 +41,7 @@ class OrgState:
         services: by name; ``None`` until first needed.
         lending: those that were used, by path, each with the names of its secrets.
         callers: by token id, each with the generation at which its token was last read.
+        logins: who is about to get a token, by name.
         honey: names of the secrets that are bait; ``None`` until first needed.
         former: both values of each field that is being rotated, by path and field; ``None`` until first needed.
         derived: what a higher floor compiled from the services, such as the broker's directory.
@@ -56,6 +57,7 @@ class OrgState:
     services: dict[str, Service] | None = None
     lending: dict[str, tuple[Service, tuple[str, ...]]] = field(default_factory=dict)
     callers: dict[str, tuple[int, Token, Caller]] = field(default_factory=dict)
+    logins: dict[str, Caller] = field(default_factory=dict)
     honey: frozenset[str] | None = None
     former: Mapping[tuple[str, str], tuple[Secret, ...]] | None = None
     derived: dict[str, object] = field(default_factory=dict)

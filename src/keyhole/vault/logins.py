@@ -1,6 +1,6 @@
 """Logins at the door, and what else needs no token: requests to open routes, in the org that is asked.
 
-    prove - record - make the token - record
+    prove - record and make the token - record
 
 A proof that fails is a stranger's refusal: recorded within their bounds, in the journal of the org root, by its path
 and address, without anything that was sent. An org that does not exist is answered as one that holds nothing, and a
@@ -19,6 +19,7 @@ from keyhole.core.path import parse_path
 from keyhole.core.request import Operation, Reply, Request
 from keyhole.engines import Call
 from keyhole.vault import wrapping
+from keyhole.vault.audit import Intended
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity import standing
 from keyhole.vault.identity.entering import enter
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _LOGINS = ("login", "oidc/callback")  # how routes begin that say who somebody is
 _WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
+_KNOWN = 1000
 
 
 async def log_in(vault: Vault, request: Request) -> Reply | None:
@@ -90,7 +92,7 @@ def _is_login(target: Target) -> bool:
 
 
 async def _ask(vault: Vault, request: Request, state: OrgState, target: Target) -> Reply:
-    stranger = Caller(state.org.name, state.org.id, "", "", "full", (), await vault.compiled.acl(state, ()))
+    stranger = await _known_as(vault, state, "")
     context = vault.context(state, stranger, target.mount)
     operation = Operation.UPDATE if request.operation in _WRITES else request.operation
     path = parse_path(request.path, listing=operation is Operation.LIST)
@@ -100,23 +102,37 @@ async def _ask(vault: Vault, request: Request, state: OrgState, target: Target) 
 
 
 async def _give_token(vault: Vault, request: Request, state: OrgState, target: Target, login: Login) -> Reply:
-    acl = await vault.compiled.acl(state, ())
-    caller = Caller(state.org.name, state.org.id, login.name, "", "full", (), acl)
-    record = intent_of(caller, request, Operation.UPDATE, parse_path(request.path), "")
+    caller, path = await _known_as(vault, state, login.name), parse_path(request.path)
+    record = intent_of(caller, request, Operation.UPDATE, path, "")
+    intended = Intended(vault.journal, record, state.org.id)
     result, said = "aborted", dict[str, str]()
     try:
-        await vault.journal.intend(record, state.org.id)
-        if vault.devices.concern(state.generation):
-            await vault.devices.asking(state, caller, request, parse_path(request.path), Operation.UPDATE)
-        reply = await _token(vault, state, login, target)
-        reply = await wrapping.wrap(vault, state, request, parse_path(request.path), reply)
+        if await vault.devices.present(state):
+            await intended.durable()
+            await vault.devices.asking(state, caller, request, path, Operation.UPDATE)
+        reply = await _token(vault, state, login, target, intended)
+        await intended.durable()
+        reply = await wrapping.wrap(vault, state, request, path, reply)
         result, said = "ok", given_out(reply)
     except Exception as error:
         result = error.code if isinstance(error, KeyholeError) else InternalError.code
+        await intended.durable()
         raise
     finally:
+        intended.queue()
         vault.conclude(state, record, result, **said)
     return reply
+
+
+async def _known_as(vault: Vault, state: OrgState, name: str) -> Caller:
+    """Who is about to get a token, and may do nothing yet; empty for a stranger."""
+    caller = state.logins.get(name)
+    if caller is None:
+        if len(state.logins) >= _KNOWN:
+            state.logins.clear()
+        acl = await vault.compiled.acl(state, ())
+        caller = state.logins[name] = Caller(state.org.name, state.org.id, name, "", "full", (), acl)
+    return caller
 
 
 def _open_route(state: OrgState, request: Request) -> Target | None:
@@ -146,7 +162,7 @@ def _with_decoy(vault: Vault, state: OrgState, request: Request) -> OrgState:
     if engine is None:
         engine = vault.decoys[kind] = load_engine(path, kind, {}, vault.tables.guesses)
     mounts = Mounts([Mount(path, "none", engine, kind, config=unset(path))])
-    return replace(state, org=replace(state.org, id=NO_ORG), mounts=mounts)
+    return replace(state, org=replace(state.org, id=NO_ORG), mounts=mounts, logins={})
 
 
 async def _state(vault: Vault, name: str) -> OrgState:
@@ -159,7 +175,8 @@ async def _state(vault: Vault, name: str) -> OrgState:
         return OrgState(Org(NO_ORG, name, "", 0.0), 0, 0, vault.bare_mounts, Known(0))
 
 
-async def _token(vault: Vault, state: OrgState, login: Login, target: Target) -> Reply:
+async def _token(vault: Vault, state: OrgState, login: Login, target: Target, intended: Intended) -> Reply:
+    """A token, made in one commit with the intent."""
     mount = target.mount
     grant = Grant(
         name=login.name,
@@ -175,11 +192,13 @@ async def _token(vault: Vault, state: OrgState, login: Login, target: Target) ->
         path=f"{mount.path}login",
         mount=mount.id,
         type=_type(mount, login),
-        entity_id=await enter(vault, state, mount, login),
+        entity_id=await enter(vault, state, mount, login, intended.durable),
     )
     now = vault.clock.now()
     org_id = "" if state.org.id == vault.root_org else state.org.id
-    clear, token, warning = await vault.tokens.create(vault.storage(state.org.id, MOUNT), grant, now=now, org_id=org_id)
+    clear, token, warning = await vault.tokens.create(
+        vault.storage(state.org.id, MOUNT), grant, now=now, org_id=org_id, along=intended.along
+    )
     added = await standing.shown(vault, await vault.compiled.state(state.org.id), token)
     return Reply(auth=auth_block(token, now, clear, added), warnings=[warning] if warning else [])
 

@@ -96,6 +96,7 @@ class Mounts:
         self.revision = revision
         self._going = tuple(going)
         self._resolved: dict[tuple[Operation, str], Target] = {}
+        self._found: dict[str, Mount | None] = {}
         self._mounts = sorted(mounts, key=lambda each: len(each.path), reverse=True)
         self._tables: dict[str, list[tuple[re.Pattern[str], Route]]] = {}
 
@@ -116,7 +117,11 @@ class Mounts:
 
     def find(self, path: str) -> Mount | None:
         """The mount that answers at a path that ends in a slash."""
-        return next((mount for mount in self._mounts if path.startswith(mount.path)), None)
+        if path not in self._found:
+            if len(self._found) >= _RESOLVED:
+                self._found.clear()
+            self._found[path] = next((mount for mount in self._mounts if path.startswith(mount.path)), None)
+        return self._found[path]
 
     def require_free(self, path: str, besides: str = "") -> None:
         """Raises ``InvalidRequest`` when a mount is at, above or below a path; one of id ``besides`` does not count.

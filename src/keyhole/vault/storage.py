@@ -34,6 +34,10 @@ class Standing(Protocol):
         """Whether the keyring is another one than this; then the new one is known."""
 
 
+Along = Callable[[Batch], Awaitable[bool]]
+"""Makes a change together with something else; whether it did."""
+
+
 class Item(NamedTuple):
     """One stored value in clear. ``data`` is ``None`` where nothing lies; ``revision`` is what a write must expect."""
 
@@ -106,8 +110,15 @@ class Storage:
 
     async def get_one(self, path: str) -> Item:
         """The value at one path."""
-        [item] = await self.get(path)
-        return item
+        key = self.key(path)
+        while True:
+            keyring = self._keyring()
+            [entry] = await self._store.get([key])
+            try:
+                return self._open(keyring, key, entry)
+            except IntegrityError:
+                if not await self._standing.newer(self._org, keyring):
+                    raise
 
     def _open(self, keyring: Keyring, key: str, entry: Entry) -> Item:
         data = None
@@ -131,8 +142,15 @@ class Storage:
         """What a change of another mount can stand on: that this path is still at a revision."""
         return Check(self.key(path), revision)
 
-    async def commit(self, change: Change, *stands_on: Check) -> None:
-        """Make the change durable. Raises ``Conflict`` when something it expects is no longer so."""
+    async def commit(self, change: Change, *stands_on: Check, along: Along | None = None) -> None:
+        """Make the change durable. Raises ``Conflict`` when something it expects is no longer so.
+
+        Args:
+            change: what.
+            stands_on: holds for other mounts.
+            along: tried first, once: it makes the change together with something else. If it does not, the change is
+                made alone.
+        """
         await self._reserve(len(change.writes))
         for _ in range(_EPOCH_RETRIES):
             bumps = []
@@ -142,6 +160,11 @@ class Storage:
             # Nothing may wait between these two: what is sealed stands on the keyring that sealed it.
             ring = self._standing.stands_on(self._org)
             batch = self._batch(change, *bumps, checks=(ring, *stands_on))
+            if along is not None:
+                first, along = along, None
+                if await first(batch):
+                    return
+                continue
             try:
                 await self._store.commit(batch)
             except Conflict:
@@ -234,5 +257,5 @@ class Nowhere(Storage):
         await self._store.list(f"{self._org}/{self._mount}/{prefix}", delimiter="" if recursive else "/")
         return []
 
-    async def commit(self, change: Change, *stands_on: Check) -> None:
+    async def commit(self, change: Change, *stands_on: Check, along: Along | None = None) -> None:
         """Forgets it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -159,8 +160,8 @@ def auth_block(token: Token, now: float, clear: str, identity_policies: tuple[st
 
 def encode(token: Token) -> bytes:
     """The entry of a token in the store, which is named by its id."""
-    data: dict[str, Any] = {name: getattr(token, name) for name in _STORED}
-    data["meta"], data["run"] = dict(token.meta), {name: getattr(token.run, name) for name in _RUN}
+    data: dict[str, Any] = dict(zip(_STORED, _values(token), strict=True))
+    data["meta"], data["run"] = dict(token.meta), dict(zip(_RUN, _values_of_run(token.run), strict=True))
     return json.dumps(data).encode()
 
 
@@ -200,5 +201,6 @@ def open_batch(storage: Storage, clear: bytes, token_id: str) -> Token | None:
 
 _STORED = tuple(each.name for each in fields(Token) if each.name not in {"id", "revision"})
 _RUN = tuple(each.name for each in fields(RunContext))
+_values, _values_of_run = operator.attrgetter(*_STORED), operator.attrgetter(*_RUN)
 _UNSEALED = frozenset({"id", "accessor", "revision", "renewable"})
 _DEFAULTS = {each.name: each.default for each in fields(Token) if each.default is not MISSING} | {"meta": {}, "run": {}}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import os
 import string
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from keyhole.core.errors import Conflict, InvalidRequest, Unauthenticated
 from keyhole.core.identity import Caller
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Term, compute_term
 from keyhole.crypto.mac import MacKey
-from keyhole.vault.storage import Change, Storage, Write
+from keyhole.vault.storage import Along, Change, Storage, Write
 from keyhole.vault.token import (
     BATCH,
     Grant,
@@ -45,6 +46,7 @@ _LEFT_OUT = bytes(range(256 - 256 % len(_ALPHABET), 256))
 _RETRIES = 20
 _OWN = frozenset({"endless", "default_ttl", "policies", "ttl", "renewable"})
 _SAME = tuple(each.name for each in fields(Grant) if each.name not in _OWN)
+_values = operator.attrgetter(*_SAME)
 _AT_ONCE = 1.0  # a used up or half revoked token is due for removal, so that a sweep ends what a crash left
 
 
@@ -71,6 +73,7 @@ class Tokens:
         parent: Token | None = None,
         org_id: str = "",
         clear: str = "",
+        along: Along | None = None,
     ) -> tuple[str, Token, str]:
         """Make a token; returns it in clear (for the only time), its entry, and a warning or ``""``.
 
@@ -81,6 +84,7 @@ class Tokens:
             parent: whose revocation revokes it too; ``None`` for an orphan.
             org_id: written into the token for orgs other than root.
             clear: a token that somebody chose.
+            along: see ``Storage.commit``. It is not asked for a batch token, which is not stored.
 
         Raises:
             Unauthenticated: the parent was revoked meanwhile.
@@ -88,17 +92,17 @@ class Tokens:
         """
         chosen, suffix = clear, f".{org_id}" if org_id else ""
         clear = clear or f"hvs.{_random(44)}{suffix}"
-        token, warning = self._made(grant, parent, now)
+        token, warning = self._made(grant, parent, now, self.hash(clear.encode()), _random(24))
         if token.type == "batch":
             clear = await seal_batch(storage, token, suffix)
-            return clear, replace(token, id=self.hash(clear.encode())), warning
-        token = replace(token, id=self.hash(clear.encode()), accessor=_random(24))
+            return clear, replace(token, id=self.hash(clear.encode()), accessor=""), warning
         for _ in range(_RETRIES):
             change = _creation(token, parent)
             if chosen:
                 change, token = await _anew(storage, change, token)
+            first, along = along, None
             try:
-                await storage.commit(change)
+                await storage.commit(change, along=first)
             except Conflict:
                 # The parent moved: it was renewed, which is fine, or revoked, which ends this.
                 parent = await self.get(storage, parent.id) if parent else None
@@ -109,13 +113,13 @@ class Tokens:
         raise Unauthenticated("the parent token was revoked", "ask for a new one")
 
     @staticmethod
-    def _made(grant: Grant, parent: Token | None, now: float) -> tuple[Token, str]:
-        """What a grant gives, but for its names; and a warning or ``""``."""
+    def _made(grant: Grant, parent: Token | None, now: float, token_id: str, accessor: str) -> tuple[Token, str]:
+        """What a grant gives; and a warning or ``""``."""
         term = _term(grant)
-        same = {name: getattr(grant, name) for name in _SAME}
+        same = dict(zip(_SAME, _values(grant), strict=True))
         token = Token(
-            id="",
-            accessor="",
+            id=token_id,
+            accessor=accessor,
             policies=tuple(sorted(set(grant.policies))),
             created=now,
             expires=0.0 if grant.endless else now + term.ttl,

@@ -96,6 +96,12 @@ class Devices:
         """Whether there is anything to do for a request at this generation of the store."""
         return bool(self._devices) or self._generation is None or generation not in {None, self._generation}
 
+    async def present(self, state: OrgState) -> bool:
+        """Whether there are any now."""
+        if state.generation != self._generation:
+            await self._refresh(state.generation)
+        return bool(self._devices)
+
     async def asked(self, state: OrgState, caller: Caller, asked: Asked) -> None:
         """An entry of a request that is about to be acted upon. Raises ``NoDeviceWrote``."""
         mount = asked.target.mount
@@ -246,9 +252,7 @@ class Devices:
         return self.outgoing
 
     async def _begin(self, state: OrgState, seen: Seen) -> None:
-        if state.generation != self._generation:
-            await self._refresh(state.generation)
-        if self._devices:
+        if await self.present(state):
             self._open[seen.request.id] = seen
             now = self._vault.clock.now()
             await self._write(seen, lambda style: entries.request_entry(style, seen, now))

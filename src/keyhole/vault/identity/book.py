@@ -98,6 +98,11 @@ class Book:
         """The commit only holds if this, which was read from here, is still the same."""
         self._needed[record.path] = self._read[record.path][1]
 
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self._after)
+
     async def commit(self) -> None:
         """Write all of it, or nothing. Raises ``Conflict`` when something it was made from has changed."""
         change = Change()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,9 @@ def with_claims(entity: Entity, accessor: str, names: tuple[str, ...] = ()) -> d
     return {**others, accessor: names} if names else others
 
 
-async def enter(vault: Vault, state: OrgState, mount: Mount, login: Login) -> str:
+async def enter(
+    vault: Vault, state: OrgState, mount: Mount, login: Login, before: Callable[[], Awaitable[None]] | None = None
+) -> str:
     """The id of the entity of who has just logged in; made on first sight. Two at once make one.
 
     Args:
@@ -68,6 +70,7 @@ async def enter(vault: Vault, state: OrgState, mount: Mount, login: Login) -> st
         state: of the org.
         mount: where the login was proved.
         login: as it was proved; without an alias there is no entity.
+        before: awaited before anything is changed.
 
     Raises:
         PolicyDenied: the entity is disabled.
@@ -80,6 +83,8 @@ async def enter(vault: Vault, state: OrgState, mount: Mount, login: Login) -> st
         entity = await _entered(book, place_of(mount), login, vault.clock.now())
         if entity.disabled:
             raise _disabled()
+        if book.changed and before is not None:
+            await before()
         try:
             await book.commit()
         except Conflict:
