@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 ROAD = ["plain-1", "plain-64", "tls-1", "tls-64", "connect-16", "stream", "large", "idle", "audited", "cli"]
-API = {f"api-{asked}-{number}" for asked in ("read", "write", "encrypt", "login") for number in (1, 8, 64)}
+API = {f"api-{asked}-{number}" for asked in ("read", "write", "encrypt", "login", "create") for number in (1, 8, 64)}
 
 
 def run(tmp_path, *cases):

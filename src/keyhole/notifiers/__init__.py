@@ -17,10 +17,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.net.ask import Asks
+if TYPE_CHECKING:
+    from keyhole.net.ask import Asks
 
 MEMBERS = ("apprise", "webhook")
 Settings = Mapping[str, Any]

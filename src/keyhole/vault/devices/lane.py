@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyhole.core.errors import KeyholeError
-from keyhole.net.delivery import Way
+
+if TYPE_CHECKING:
+    from keyhole.net.delivery import Way
 
 QUEUE_LINES = 20_000
 QUEUE_BYTES = 16 * 1024 * 1024
