@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from keyhole.core.errors import InvalidRequest
+
 if TYPE_CHECKING:
     from keyhole.net.ask import Asks
 

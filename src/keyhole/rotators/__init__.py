@@ -23,11 +23,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from keyhole.core.errors import InvalidRequest, KeyholeError, TargetFailed
 from keyhole.core.value import Secret
-from keyhole.net.ask import Asks
+
+if TYPE_CHECKING:
+    from keyhole.net.ask import Asks
 
 MEMBERS = ("aws_iam", "command", "database", "http")
 Settings = Mapping[str, Any]
