@@ -37,6 +37,7 @@ class Server:
 
     Attributes:
         pid: of its process.
+        folder: of its files.
     """
 
     def __init__(self, folder: Path, core: set[int], *, memory: bool = False) -> None:
@@ -57,9 +58,17 @@ class Server:
             )
             root = json.loads(made.stdout)["root_token"]
             command += where
-        self._process = subprocess.Popen(
-            pinned(core, *command), env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        self.folder = folder
+        self._started = pinned(core, *command), environment
+        self._login: dict[str, str] = {}
+        self._token = root
+        self.start()
+        self._prepare()
+
+    def start(self) -> None:
+        """Start it, again after ``close``."""
+        command, environment = self._started
+        self._process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert self._process.stdout is not None
         started = json.loads(self._process.stdout.readline() or b"{}")
         if not started:
@@ -67,9 +76,7 @@ class Server:
         self.pid = self._process.pid
         host, _, port = started["api"].rpartition("/")[2].rpartition(":")
         self._address = host, int(port)
-        self._token = root or started["root_token"]
-        self._login: dict[str, str] = {}
-        self._prepare()
+        self._token = self._token or started["root_token"]
 
     def _prepare(self) -> None:
         self._ask("POST", "sys/mounts/transit", {"type": "transit"})
@@ -136,6 +143,8 @@ class Server:
         """End the server."""
         self._process.terminate()
         self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 JOBS: dict[str, Callable[[Server], Callable[..., Job]]] = {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import api, peers
+from bench import api, leases, peers
 from bench.load import Job
 from bench.machine import cores, cpu_seconds, pinned, program, rss_bytes, sync_rate
 from bench.subjects import Direct, Keyhole, NginxProxy, Subject
@@ -31,6 +31,8 @@ class Field:
         seconds: for each measurement.
         large: bytes of the large file.
         tunnels: idle ones.
+        leases: of databases that end within two seconds; ten times as many one-time passwords within one.
+        many: leases in a store that a server starts on.
         peers: other programs that take part, by name.
     """
 
@@ -38,6 +40,8 @@ class Field:
     seconds: float
     large: int
     tunnels: int
+    leases: int = 1000
+    many: int = 100_000
     upstream: Upstream = field(init=False)
     direct: Direct = field(init=False)
     nginx: NginxProxy = field(init=False)
@@ -57,6 +61,8 @@ def playing(
     *,
     large: int = LARGE,
     tunnels: int = 1000,
+    leases: int = 1000,
+    many: int = 100_000,
     folder: str | None = None,
     with_peers: Sequence[str] = (),
 ) -> Iterator[Field]:
@@ -65,7 +71,7 @@ def playing(
     with contextlib.ExitStack() as stack:
         where = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyhole-bench-", dir=folder)))
         where.chmod(0o755)  # workers of nginx may run as another user
-        field_ = Field(where, seconds, large, tunnels)
+        field_ = Field(where, seconds, large, tunnels, leases, many)
         field_.upstream = Upstream(where / "upstream", other, large)
         stack.callback(field_.upstream.close)
         field_.direct = Direct(field_.upstream)
@@ -191,6 +197,31 @@ def audited(field_: Field) -> dict[str, Numbers]:
     return {"disk": {"rate": sync}, "door": {"rate": float(json.loads(out))}, "api": {"rate": api["rate"]}}
 
 
+def _in_a_folder(measure: Callable[[Path], dict[str, Numbers]], field_: Field) -> dict[str, Numbers]:
+    with tempfile.TemporaryDirectory(dir=field_.folder) as folder:
+        return measure(Path(folder))
+
+
+def lease_issue(field_: Field) -> dict[str, Numbers]:
+    """Users of a real PostgreSQL made and taken back, a second."""
+    return _in_a_folder(lambda folder: leases.issue(folder, field_.seconds), field_)
+
+
+def lease_end(field_: Field) -> dict[str, Numbers]:
+    """How late users of a real PostgreSQL are gone when all their leases end within two seconds."""
+    return _in_a_folder(lambda folder: leases.end(folder, field_.leases), field_)
+
+
+def lease_burst(field_: Field) -> dict[str, Numbers]:
+    """Ten times as many one-time passwords that end within one second, and the API meanwhile."""
+    return _in_a_folder(lambda folder: leases.burst(folder, field_.leases * 10), field_)
+
+
+def lease_many(field_: Field) -> dict[str, Numbers]:
+    """A server that starts over very many leases."""
+    return _in_a_folder(lambda folder: leases.many(folder, field_.many), field_)
+
+
 def cli(field_: Field) -> dict[str, Numbers]:
     """Start-up: seconds that a command takes, beside an empty Python program."""
     subject, _ = cores()
@@ -221,5 +252,9 @@ CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
     "idle": idle,
     "audited": audited,
     **{f"api-{asked}-{number}": _api(asked, number) for asked in api.JOBS for number in api.CONNECTIONS},
+    "leases-issue": lease_issue,
+    "leases-end": lease_end,
+    "leases-burst": lease_burst,
+    "leases-many": lease_many,
     "cli": cli,
 }

@@ -91,6 +91,25 @@ LINES = (
             ("create", "token create", 0.008, 0.02),
         )
     ),
+    Line(
+        "leases-end",
+        "leases ending within 2 s: last user gone from PostgreSQL",
+        _own("last"),
+        15,
+        3,
+        less=True,
+        unit=" s",
+    ),
+    Line("leases-burst", "10 times as many ending in 1 s: p99 of the API", _own("p99"), 0.5, 0.2, less=True, unit=" s"),
+    Line("leases-burst", "10 times as many ending in 1 s: last one gone", _own("last"), 120, 60, less=True, unit=" s"),
+    Line(
+        "leases-many",
+        "start over very many leases to one over none",
+        _between("keyhole", "empty", "start"),
+        1.5,
+        1.1,
+        less=True,
+    ),
     Line("cli", "keyhole --help to python -c pass", _between("help", "python", "seconds"), 10, 6, less=True),
     Line("cli", "keyhole list, key file, to python -c pass", _between("list", "python", "seconds"), 10, 6, less=True),
 )

@@ -6,7 +6,7 @@ Each round of a race meets at another moment:
 
 - ``token``: a credential is in flight while its token is revoked, or the token above. It dies.
 - ``child``: a child token is created, and a credential asked for with it, while its parent is revoked. Both die.
-- ``prefix``: credentials are asked for while the path is revoked. What had begun by then dies.
+- ``prefix``: credentials are asked for while the path is revoked. What was asked for by then dies.
 - ``org``: credentials are asked for in an org that is deleted. All of them die.
 - ``renew``: a lease is renewed within its last 100 ms or just after its end, while both nodes sweep. What was answered
   holds on both nodes and at the target; what was refused is gone from them.
@@ -136,7 +136,7 @@ async def race_prefix(rig):
     for lease in given(made):
         lives = await rig.lives(lease)
         assert lives == (lease.mark in rig.lab.alive), "the store and the target do not agree"
-        assert not lives or lease.issued >= started[0] - 0.001, "what had begun before outlived the revocation"
+        assert not lives or lease.issued >= started[0] - 0.001, "what was asked for before outlived the revocation"
     await rig.node.ask("update", "sys/leases/revoke-prefix/lab", {"sync": True})
     assert not rig.lab.alive
     return len(given(made))
@@ -168,7 +168,7 @@ async def race_renewals(rig, rounds):
     results = []
 
     async def one():
-        await rig.soon(3)
+        await rig.soon(max(3, rounds / 25))
         lease = await rig.issue()
         assert not isinstance(lease, BaseException), lease
         clock = rig.nodes[0].vault.clock

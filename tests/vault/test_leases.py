@@ -230,10 +230,34 @@ def test_what_is_in_flight_while_all_below_its_path_is_revoked_dies():
             await vault.ask("update", "sys/leases/revoke-prefix/lab", {"sync": True})
 
         lab.meanwhile = revoke
-        with pytest.raises(Conflict, match="taken back before it was given out"):
+        with pytest.raises(InvalidRequest, match="revoked while it was made"):
             await make(vault)
         assert not lab.alive
         assert await stored(vault) == []
+
+    lab_play(scenario)
+
+
+def test_what_was_asked_for_before_all_below_its_path_was_revoked_is_not_made_after(monkeypatch):
+    async def scenario(vault, lab, clock):
+        begin = Desk.begin
+
+        async def late(desk, **wanted):
+            await vault.ask("update", f"sys/leases/revoke-prefix/{revoked[0]}", {"sync": True})
+            return await begin(desk, **wanted)
+
+        monkeypatch.setattr("keyhole.vault.desk.Desk.begin", late)
+        revoked = ["lab"]
+        for revoked[0] in ("lab", "lab/creds/reader"):
+            with pytest.raises(InvalidRequest, match="revoked while it was made"):
+                await make(vault)
+        assert not lab.alive
+        clock.advance(5)
+        revoked[0] = "lab/creds/readers"
+        await make(vault)
+        monkeypatch.undo()
+        await make(vault)
+        assert len(lab.alive) == 2
 
     lab_play(scenario)
 
@@ -280,7 +304,7 @@ def test_what_is_made_after_it_was_already_taken_back_is_taken_back_again():
             await vault.node.sweep()  # as another node does it
 
         lab.meanwhile = stand_still
-        with pytest.raises(Conflict, match="taken back before it was given out"):
+        with pytest.raises(InvalidRequest, match="revoked while it was made"):
             await make(vault)
         assert len(lab.taken) == 2
         assert not lab.alive

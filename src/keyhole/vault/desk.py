@@ -7,7 +7,15 @@ import contextlib
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from keyhole.core.errors import Conflict, KeyholeError, LeaseLimit, NotFound, Unauthenticated, UpstreamTimeout
+from keyhole.core.errors import (
+    Conflict,
+    InvalidRequest,
+    KeyholeError,
+    LeaseLimit,
+    NotFound,
+    Unauthenticated,
+    UpstreamTimeout,
+)
 from keyhole.core.identity import Caller
 from keyhole.core.lease import Lease, LeaseState
 from keyhole.core.request import Reply
@@ -33,7 +41,7 @@ class Desk:
         path: canonical, of the request.
     """
 
-    __slots__ = ("_begun", "_caller", "_limit", "_mount", "_path", "_state", "_vault")
+    __slots__ = ("_begun", "_caller", "_limit", "_mount", "_path", "_since", "_state", "_vault")
 
     def __init__(self, vault: Vault, state: OrgState, caller: Caller, mount: Mount, path: str) -> None:
         self._vault = vault
@@ -41,6 +49,7 @@ class Desk:
         self._caller = caller
         self._mount = mount
         self._path = path
+        self._since = vault.clock.now()
         self._begun: list[Lease] = []
         self._limit: asyncio.Timeout | None = None
 
@@ -87,6 +96,7 @@ class Desk:
         Raises:
             Unauthenticated: the org is being removed.
             NotFound: the mount is.
+            InvalidRequest: all below the path was revoked since it was asked for.
         """
         org_id = self._state.org.id
         state = await self._vault.compiled.state(org_id)
@@ -94,6 +104,8 @@ class Desk:
             raise Unauthenticated("permission denied", "the org is being deleted")
         if not any(mount.id == self._mount.id for mount in state.mounts):
             raise NotFound(f"there is no mount at {self._mount.path} any more")
+        if state.epoch != self._state.epoch and await self._vault.bars.hit(org_id, self._path, self._since):
+            raise _revoked()
         return Check(self._vault.orgs.epoch_key(org_id), state.epoch)
 
     async def work(self, doing: Awaitable[Reply | None]) -> Reply | None:
@@ -116,7 +128,7 @@ class Desk:
 
         Raises:
             Unauthenticated: the token was revoked meanwhile; it is taken back.
-            Conflict: all below its path was revoked meanwhile, or making it took too long; it is taken back.
+            InvalidRequest: all below its path was revoked meanwhile, or making it took too long; it is taken back.
         """
         given = reply.lease
         if not self._begun or given is None or given.state is not LeaseState.PENDING:
@@ -128,7 +140,7 @@ class Desk:
             await self.give_up()
             if self._caller.holder and not await self._vault.leases.token_lives(self._caller, self._vault.clock.now()):
                 raise Unauthenticated("permission denied", "the token was revoked while this was made for it") from None
-            raise Conflict("it was taken back before it was given out", "ask again") from None
+            raise _revoked() from None
         except BaseException:
             await self.give_up()
             raise
@@ -154,3 +166,7 @@ class Desk:
                     place = await vault.quotas.place(state, lease.path)
                     await vault.leases.requeue(state.org.id, lease, vault.clock.now(), place)
                     await vault.expiry.end(state, [lease.id], made=True)
+
+
+def _revoked() -> InvalidRequest:
+    return InvalidRequest("it was revoked while it was made", "ask again")

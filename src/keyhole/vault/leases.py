@@ -119,7 +119,7 @@ class Leases:
     async def activate(self, org_id: str, lease: Lease) -> Lease:
         """Give it out. Raises ``Conflict`` when it is to be taken back already."""
         active = replace(lease, state=LeaseState.ACTIVE, until=0.0, revision=0, queue=lease.revision + 1)
-        await self.storage(org_id).commit(Change([_stored(active)], deletes=[(f"q/{lease.mark}", lease.revision)]))
+        await self.storage(org_id).commit(Change([as_stored(active)], deletes=[(f"q/{lease.mark}", lease.revision)]))
         return replace(active, revision=1)
 
     async def get(self, org_id: str, lease_id: str) -> Lease | None:
@@ -185,12 +185,12 @@ class Leases:
     async def renew(self, org_id: str, lease: Lease, ttl: int, now: float) -> Lease:
         """Store a longer life. Raises ``Conflict`` when it was renewed or taken back meanwhile."""
         renewed = replace(lease, expires=now + ttl, ttl=ttl, renewed=now)
-        await self.storage(org_id).commit(Change([_stored(renewed)]))
+        await self.storage(org_id).commit(Change([as_stored(renewed)]))
         return replace(renewed, revision=lease.revision + 1)
 
     async def restore(self, org_id: str, lease: Lease, before: Lease) -> None:
         """Undo a renewal that its engine refused. Raises ``Conflict`` when something else happened to it meanwhile."""
-        await self.storage(org_id).commit(Change([_stored(replace(before, revision=lease.revision))]))
+        await self.storage(org_id).commit(Change([as_stored(replace(before, revision=lease.revision))]))
 
     async def withdraw(self, org_id: str, lease: Lease, due: float, **changes: Any) -> Lease:
         """Take it out of use: from now on it can only be taken back, at ``due``.
@@ -323,7 +323,8 @@ def _index(lease: Lease) -> str:
     return f"t/{lease.token}/{lease.mark}"
 
 
-def _stored(lease: Lease) -> Write:
+def as_stored(lease: Lease) -> Write:
+    """The entry of one that is given out."""
     return Write(f"l/{lease.id}", _encode(lease), lease.revision, lease.expires)
 
 
