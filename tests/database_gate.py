@@ -26,6 +26,8 @@ class Gate:
         self._held = None
         self._lock = threading.Lock()
         self.reached = threading.Event()
+        self._resume = threading.Event()
+        self._passes = False
         self.count = 0
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
@@ -37,15 +39,25 @@ class Gate:
         """Hold up the message that comes after so many others, or let it through and hold up its answer."""
         with self._lock:
             self.reached.clear()
+            self._resume.clear()
             self.count, self._held = 0, (after, answer)
 
     def release(self):
         """Drop what is held and all that is open; from now on everything is passed on."""
         with self._lock:
             self._held = None
+        self._passes = False
+        self._resume.set()
         for sock in list(self._open):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def pass_on(self):
+        """Let go what is held up, and all that follows."""
+        with self._lock:
+            self._held = None
+        self._passes = True
+        self._resume.set()
 
     def shut(self):
         """Refuse everybody, and drop who is there."""
@@ -106,15 +118,14 @@ class Gate:
                         return
                     if sock is client:
                         hit, answer = self._counted()
-                        if hit and not answer:
-                            self._wait(client)
+                        if hit and not answer and not self._waited():
                             return
-                        holding = holding or hit
+                        holding = hit and answer
                         server.sendall(data)
-                    elif holding:
-                        self._wait(client)
-                        return
                     else:
+                        if holding and not self._waited():
+                            return
+                        holding = False
                         client.sendall(data)
         except OSError:
             pass
@@ -132,8 +143,8 @@ class Gate:
             hit = self.count == after + 1
             return hit, answer
 
-    def _wait(self, client):
-        """Until whoever asked has gone, or ``release``."""
+    def _waited(self):
+        """Hold it up; whether it may go on."""
         self.reached.set()
-        with contextlib.suppress(OSError):
-            client.recv(1)
+        self._resume.wait()
+        return self._passes

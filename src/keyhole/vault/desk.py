@@ -104,7 +104,7 @@ class Desk:
             raise Unauthenticated("permission denied", "the org is being deleted")
         if not any(mount.id == self._mount.id for mount in state.mounts):
             raise NotFound(f"there is no mount at {self._mount.path} any more")
-        if state.epoch != self._state.epoch and await self._vault.bars.hit(org_id, self._path, self._since):
+        if state.epoch != self._state.epoch and await self._vault.leases.bars.hit(org_id, self._path, self._since):
             raise _revoked()
         return Check(self._vault.orgs.epoch_key(org_id), state.epoch)
 

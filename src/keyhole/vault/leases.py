@@ -19,6 +19,7 @@ import secrets
 import string
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, Unauthenticated
@@ -27,6 +28,8 @@ from keyhole.core.lease import Lease, LeaseState, compute_term
 from keyhole.core.path import parse_path
 from keyhole.stores import Check
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.lease_bars import MOUNT as BARS
+from keyhole.vault.lease_bars import Bars
 from keyhole.vault.lease_places import Place
 from keyhole.vault.storage import Change, Storage, Write
 from keyhole.vault.tokens import MOUNT as TOKENS
@@ -50,9 +53,13 @@ class Leases:
     Args:
         storage: ``(org id, mount id)`` to the storage of a mount.
         tokens: to see whether the one for which something is leased is alive.
+
+    Attributes:
+        bars: what was revoked as a whole lately.
     """
 
-    def __init__(self, storage: Callable[[str, str], Storage], tokens: Tokens) -> None:
+    def __init__(self, storage: Callable[..., Storage], tokens: Tokens) -> None:
+        self.bars = Bars(partial(storage, mount=BARS, configures=True))
         self._storage = storage
         self._tokens = tokens
 

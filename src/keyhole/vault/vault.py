@@ -42,8 +42,6 @@ from keyhole.vault.devices import Devices
 from keyhole.vault.dispatch import WRITES, dispatch
 from keyhole.vault.expiry import Expiry
 from keyhole.vault.keys import Keys, new_request_id
-from keyhole.vault.lease_bars import MOUNT as BARS
-from keyhole.vault.lease_bars import Bars
 from keyhole.vault.leases import Leases
 from keyhole.vault.lending import Lent, open_loan
 from keyhole.vault.logins import answer_stranger, log_in
@@ -111,7 +109,6 @@ class Vault:
         self.compiled = Compiled(store, orgs, self.tables, self._policy)
         self.strangers = Strangers(clock, journal, root_org)
         self.leases = Leases(self.storage, self.tokens)
-        self.bars = Bars(partial(self.storage, mount=BARS, configures=True))
         self.sources = Sources(self)
         self.notices = Notices(self)
         self.rotations = Rotations(self)

@@ -59,7 +59,7 @@ class _Handlers:
 
     async def revoke_below(self, context: Context, call: Call, *, force: bool) -> None:
         state, prefix = await self.state(context), parse_path(call.params["path"].rstrip("/"))
-        await self._vault.bars.put(state.org.id, prefix, self._vault.clock.now())
+        await self._vault.leases.bars.put(state.org.id, prefix, self._vault.clock.now())
         # Those that are being made are looked at first: meanwhile they may come to be among the others.
         queued = [lease.id for lease in await self._vault.leases.all_queued(state.org.id) if _below(lease, prefix)]
         ids = await self._vault.leases.below(state.org.id, prefix)
