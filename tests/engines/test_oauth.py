@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from urllib.parse import urlencode
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import oauth_provider
 from engines.oauth_world import REDIRECT, answered, with_provider
 from oauth_provider import CLIENT_SECRET
-from vault.world import child, journal, policy_token, refusal, rows
+from vault.world import Place, child, journal, policy_token, refusal, rows
 
 
 def test_consent_in_a_browser_gives_a_token_that_is_refreshed_in_time():
@@ -71,8 +72,6 @@ def test_of_many_who_need_a_token_at_its_end_one_asks():
 def test_whoever_hangs_up_does_not_cut_off_the_request_for_the_others():
     async def scenario(world):
         await world.imported()
-        import threading
-
         world.provider.hold, world.provider.held = threading.Event(), threading.Event()
         first = asyncio.create_task(world.access())
         await asyncio.to_thread(world.provider.held.wait, 20)
@@ -84,6 +83,23 @@ def test_whoever_hangs_up_does_not_cut_off_the_request_for_the_others():
         assert world.provider.asked["refresh_token"] == 1
 
     with_provider(scenario)
+
+
+def test_a_refresh_that_is_under_way_when_the_vault_is_closed_is_not_lost(tmp_path):
+    async def scenario(world):
+        await world.imported()
+        world.provider.hold, world.provider.held = threading.Event(), threading.Event()
+        need = asyncio.create_task(world.access())
+        await asyncio.to_thread(world.provider.held.wait, 20)
+        need.cancel()
+        asyncio.get_running_loop().call_later(0.2, world.provider.hold.set)
+        await world.vault.node.seal()
+        await world.vault.node.unseal(seal=place.seal)
+        assert world.provider.knows((await world.stored())["access"])
+        assert world.provider.asked["refresh_token"] == 1
+
+    place = Place(tmp_path)
+    with_provider(scenario, location=place.location, seal=place.seal)
 
 
 def tampered(good, other):
@@ -240,42 +256,44 @@ TROUBLE = {
 }
 
 
-@pytest.mark.parametrize("kind", TROUBLE)
-def test_in_trouble_the_old_token_is_lent_while_it_is_good_and_the_provider_is_asked_ever_more_rarely(kind):
+def test_in_trouble_the_old_token_is_lent_while_it_is_good_and_the_provider_is_asked_ever_more_rarely():
     async def scenario(world):
-        await world.imported()
-        first = await world.access()
-        world.clock.advance(3590)
-        world.provider.say = [TROUBLE[kind]] * 10
-        for _ in range(20):
-            assert await world.access() == first
-        assert world.provider.asked["/token"] == 2
-        assert (await world.status())["failures"] == 1
-        world.clock.advance(11)
-        pauses = []
-        for _ in range(3):
-            before = world.provider.asked["/token"]
-            assert (await refusal(world.access())).code == "upstream_unreachable"
-            shown = await world.status()
-            pauses.append(shown["tried_again_in"])
-            assert (await refusal(world.access())).retry_after > 0
-            assert world.provider.asked["/token"] <= before + 1
-            world.clock.advance(shown["tried_again_in"] + 1)
-        if kind == "too many requests":
-            assert pauses[0] > 100
-        else:
-            assert pauses[0] < pauses[1] < pauses[2]
-        world.provider.say = []
-        assert world.provider.knows(await world.access())
-        assert (await world.status())["failures"] == 0
+        for number, (kind, answer) in enumerate(TROUBLE.items()):
+            await in_trouble(world, f"c{number}", kind, answer)
 
     with_provider(scenario)
 
 
+async def in_trouble(world, name, kind, answer):
+    await world.imported(name)
+    first = await world.access(name)
+    world.clock.advance(3590)
+    asked = world.provider.asked["/token"]
+    world.provider.say = [answer] * 10
+    for _ in range(10):
+        assert await world.access(name) == first, kind
+    assert world.provider.asked["/token"] == asked + 1, kind
+    assert (await world.status(name))["failures"] == 1, kind
+    world.clock.advance(11)
+    pauses = []
+    for _ in range(3):
+        before = world.provider.asked["/token"]
+        assert (await refusal(world.access(name))).code == "upstream_unreachable", kind
+        pauses.append((await world.status(name))["tried_again_in"])
+        assert (await refusal(world.access(name))).retry_after > 0, kind
+        assert world.provider.asked["/token"] <= before + 1, kind
+        world.clock.advance(pauses[-1] + 1)
+    if kind == "too many requests":
+        assert pauses[0] > 100
+    else:
+        assert pauses[0] < pauses[1] < pauses[2], kind
+    world.provider.say = []
+    assert world.provider.knows(await world.access(name)), kind
+    assert (await world.status(name))["failures"] == 0, kind
+
+
 def test_a_provider_that_does_not_answer_keeps_nobody_waiting_who_has_a_good_token(monkeypatch):
     async def scenario(world):
-        import threading
-
         from keyhole.engines.oauth import refreshing
 
         monkeypatch.setattr(refreshing, "_PATIENCE", 0.1)
@@ -443,6 +461,11 @@ def test_a_client_without_a_person_gets_tokens_when_they_are_needed():
         world.clock.advance(3400)
         await world.sweep()
         assert world.provider.asked["client_credentials"] == 3
+        await world.vault.ask("delete", "oauth/connections/crm")
+        world.clock.advance(10_000)
+        await world.sweep()
+        assert (await refusal(world.access())).code == "not_found"
+        assert world.provider.asked["client_credentials"] == 3
 
     with_provider(scenario)
 
@@ -513,8 +536,6 @@ def test_a_secret_goes_to_the_place_for_which_it_was_given():
 
 def test_a_setting_that_is_changed_during_a_refresh_loses_no_token():
     async def scenario(world):
-        import threading
-
         await world.imported()
         world.provider.hold, world.provider.held = threading.Event(), threading.Event()
         need = asyncio.create_task(world.access())
@@ -531,8 +552,6 @@ def test_a_setting_that_is_changed_during_a_refresh_loses_no_token():
 
 def test_tokens_that_come_after_the_connection_was_removed_are_ended():
     async def scenario(world):
-        import threading
-
         await world.imported()
         world.provider.hold, world.provider.held = threading.Event(), threading.Event()
         need = asyncio.create_task(world.access())

@@ -354,6 +354,7 @@ class Strays(Protocol):
 Upgrade = Callable[[Context], Awaitable[None]]
 RoleOf = Callable[[Context, Mapping[str, Any]], Awaitable[str]]
 Due = Callable[[Context, str], Awaitable[str]]
+Settle = Callable[[], Awaitable[None]]
 
 
 class Ending(NamedTuple):
@@ -395,6 +396,7 @@ class Engine:
             may call it at once. Never routed.
         ends: ``(context)`` to all that comes near its end, after whoever is to be told of it was told. It may look at
             everything there is. Never routed.
+        settle: waits, for a bounded time, for what must not be cut off when the vault is closed. Never routed.
         role_of: ``(context, data)`` to the role that a login with these fields names, where it is not the field
             ``role``; empty for none. It proves nothing. Never routed.
         upgrade: brings what the engine's other version stored into the form of this one; may be called again, and by
@@ -414,6 +416,7 @@ class Engine:
     strays: Strays | None = None
     due: Due | None = None
     ends: Ends | None = None
+    settle: Settle | None = None
     role_of: RoleOf | None = None
     upgrade: Upgrade | None = None
     configures: bool = False

@@ -7,6 +7,7 @@ read again. So a change holds for the next request on every node, and nothing is
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -115,6 +116,11 @@ class Compiled:
         mounts = await self._tables.load(org_id, state.mounts if state is not None else None)
         state = self._states[org_id] = OrgState(org, epoch.revision, generation, mounts, Known(people.revision))
         return state
+
+    async def settle(self) -> None:
+        """Wait for what engines have under way and must not lose; nobody asks them for more by now."""
+        engines = [mount.engine for state in self._states.values() for mount in state.mounts]
+        await asyncio.gather(*(engine.settle() for engine in engines if engine.settle is not None))
 
     def last(self, org_id: str) -> OrgState | None:
         """The state as it was when it was last asked for; for one who was authenticated in this same request."""

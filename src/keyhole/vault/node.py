@@ -353,6 +353,7 @@ class Node:
             vault, self.vault, self._ending, self._sweeps = self.vault or self._ending, None, None, None
             if vault is not None:
                 await vault.expiry.close()
+                await vault.compiled.settle()
                 vault.strangers.flush()
                 vault.quotas.flush()
                 await vault.devices.close()

@@ -69,7 +69,9 @@ def make(_options: Mapping[str, str]) -> Engine:
         Route("token/{path...}", token, source="access_token", help="The access token of this moment."),
         Route("{path}", token, source="access_token", help="The same as token/NAME."),
     )
-    return Engine("oauth", routes, lend=refreshing.lend, relend=refreshing.relend, hides=hidden, due=due)
+    return Engine(
+        "oauth", routes, lend=refreshing.lend, relend=refreshing.relend, hides=hidden, due=due, settle=refreshing.settle
+    )
 
 
 def _routes(refreshing: Refreshing) -> tuple[Route, ...]:

@@ -48,6 +48,7 @@ _PATIENCE = 3.0  # seconds that somebody waits who could have the old token as w
 _WAIT = 60.0  # seconds that somebody waits who could not
 _LOOK = 0.05, 0.5  # seconds between looks at what another process does: at first, at most
 _PUSHED = 60.0  # seconds in which a token that an API refused is not replaced again; doubled with each
+_LAST = 15.0  # seconds that a request under way may still take when the vault is closed
 _RETRIES = 20
 
 
@@ -134,6 +135,11 @@ class Refreshing:
         if found.soon() <= context.now or found.claimed:
             await self._renewed(context, name, found)
         return f"token/{name}"
+
+    async def settle(self) -> None:
+        """Wait for the requests under way: an answer that nobody stores is lost."""
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=_LAST)
 
     async def _remind(self, context: Context, connection: Connection, found: Tokens, revision: int) -> str:
         told = replace(found, alarmed=context.now)
