@@ -161,6 +161,15 @@ def test_a_value_that_the_source_never_knows_is_given_up_and_removed():
     rotating(scenario)
 
 
+def test_a_source_that_gives_the_old_value_again_revokes_nothing():
+    async def scenario(vault, _clock, source):
+        source.answers["create"] = 201, {"key": {"id": "0", "secret": FIRST}}
+        assert "in place already" in (await refusal(rotate(vault))).reason
+        assert source.values == {FIRST}
+
+    rotating(scenario)
+
+
 def test_a_secret_that_was_changed_meanwhile_keeps_what_it_got():
     async def scenario(vault, _clock, source):
         source.not_yet = 1

@@ -65,9 +65,9 @@ def test_what_expires_is_told_once_at_each_threshold():
     async def scenario(vault, clock, net):
         await put(vault, "stripe/api-key", expires_in="40d", owner="payments")
         told = []
-        for hours in range(0, 42 * 24, 6):
-            await pass_time(vault, clock, 6 * HOUR)
-            told += [hours + 6] * (len(net.sent) - len(told))
+        for hours in range(0, 42 * 24, 12):
+            await pass_time(vault, clock, 12 * HOUR)
+            told += [hours + 12] * (len(net.sent) - len(told))
         assert [round(hours / 24) for hours in told] == [10, 33, 39, 40]
         texts = net.texts()
         assert all("secret/stripe/api-key" in text and "payments" in text for text in texts)
@@ -307,6 +307,10 @@ def test_what_is_set_of_a_channel_is_never_read_back_and_needs_sudo(tmp_path):
         shown = json.dumps([made, mail, (await vault.ask("read", "sys/notices/ops")).data])
         assert (made["host"], mail["schemes"]) == ("hooks.example.com", ["mailtos"])
         assert not re.search("T0KEN|a-key-of|correct-horse|smtp", shown)
+        fresh = (await vault.ask("update", "sys/notices/fresh", {"url": HOOK["url"]})).data
+        assert len(fresh["key"]) > 40
+        assert "key" not in (await vault.ask("read", "sys/notices/fresh")).data
+        assert "key" not in made
         raw = b"".join(path.read_bytes() for path in place.file.parent.iterdir())
         assert not re.search(b"T0KEN|a-key-of|correct-horse", raw)
         token = await policy_token(vault, 'path "sys/notices/*" { capabilities = ["create", "update", "read"] }')

@@ -27,6 +27,7 @@ from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.minting import Minting, answered, minting_of
 from keyhole.broker.own_token import shows_token
+from keyhole.broker.renewed import with_renewed
 from keyhole.broker.sql.sessions import Sessions
 from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.tripwires import RULE as TRIPWIRE
@@ -275,6 +276,7 @@ class Broker:
             else None,
         )
         sending = exchange.run(lease, message, _judged(vault, caller, service, call.body))
+        sending = with_renewed(vault, state, service, loan, sending)
         return await journey.answer(answered(vault, state, caller, service, minting, loan, sending))
 
     async def _reserve(self, state: OrgState, service: Service, loan: Loan, call: Call, guard: Guard) -> Lease:

@@ -87,8 +87,8 @@ class Loan:
                 self.certificate[name] = self.values.pop(name)
         self._scrubbers = scrubbers
         self._forms: list[bytes] = []
-        public = KINDS[service.inject.kind].public
-        self._former = [each.reveal() for name, them in former.items() if name not in public for each in them]
+        self._former: list[bytes] = []
+        self.renewed(former)
 
     def secrets(self) -> list[bytes]:
         """The values that nobody may see: all but public ones, such as the id of a key."""
@@ -129,6 +129,15 @@ class Loan:
         """A message is about to be sent: from here on its forms are looked for in answers too."""
         self._forms = message.forms
         self.hide(())
+
+    def renewed(self, former: Mapping[str, tuple[Secret, ...]]) -> None:
+        """Look for these too: by field, other values of what was lent, which is being replaced at its source."""
+        public = KINDS[self.service.inject.kind].public
+        found = [each.reveal() for name, them in former.items() if name not in public for each in them]
+        if set(found) - set(self._former):
+            self._former = list(dict.fromkeys([*self._former, *found]))
+            if self.scrubber is not None:
+                self.hide(())
 
     def hide(self, more: Iterable[bytes]) -> None:
         """Look for further values too, such as one that the answer has brought."""

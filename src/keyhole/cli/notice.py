@@ -48,7 +48,8 @@ def add(
 ) -> None:
     """Add a channel, or replace one. Its URL is a credential: asked for, read from stdin or from a file.
 
-    It is stored encrypted and never shown again. Needs sudo.
+    It is stored encrypted and never shown again. A webhook gets a key that signs its messages, printed this once. Needs
+    sudo.
     """
     urls = _text(read_value("URL: ", from_file)).split("\n")
     urls = [url.strip() for url in urls if url.strip()]
@@ -66,7 +67,10 @@ def add(
         if ca is not None:
             data["ca_pem"] = ca.read()
     made = session.client.write(f"sys/notices/{parse_name(name)}", data).data
-    session.out.done(made, f"notices go to {name} ({made['type']}); try it: keyhole notice test {name}")
+    session.out.say(f"notices go to {name} ({made['type']}); try it: keyhole notice test {name}")
+    if "key" in made:
+        session.out.say("the key that signs its messages, shown this once:")
+    session.out.result(made, [made["key"]] if "key" in made else [])
 
 
 def _text(value: Any) -> str:

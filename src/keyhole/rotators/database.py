@@ -88,7 +88,7 @@ async def _role_of(world: World, value: Value) -> str:
 
 async def _creds(world: World, role: str) -> dict[str, Secret]:
     answer = await world.ask("read", f"{world.settings['mount']}/static-creds/{role}", {})
-    found = {name: answer.get(name) for name in ("username", "password")}
-    if not all(isinstance(each, Secret) for each in found.values()):
+    username, password = answer.get("username"), answer.get("password")
+    if not isinstance(username, str) or not isinstance(password, Secret):
         raise failed(f"the static role {role} has no password")
-    return {name: each for name, each in found.items() if isinstance(each, Secret)}
+    return {"username": Secret(username), "password": password}

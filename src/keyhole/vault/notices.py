@@ -136,7 +136,7 @@ class Notices:
         except Conflict:  # somebody else has told it
             return False
         self._record(org_id, notice.subject, notice.kind)
-        _log.warning("notice: %s", notice.text)
+        _log.info("notice: %s", notice.text)
         return True
 
     async def _channels_for(self, storage: Storage, kind: str) -> list[str]:

@@ -170,7 +170,10 @@ class Steps:
         if in_place:
             rotation.last = now
             return await self._finish(work)
-        work.both = Both(rotation.secret, old, new)
+        both = Both(rotation.secret, old, new)
+        if not both.replaced():  # nothing may be taken back of what is the only value
+            return await self._fail(work, failed("the source gave the value that is in place already"))
+        work.both = both
         return await self._enter(work, Step.MADE)
 
     async def _clean(self, work: Work, rotator: Rotator) -> bool:

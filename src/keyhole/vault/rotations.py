@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -59,14 +59,14 @@ class Rotations:
         return found
 
     async def masked(
-        self, state: OrgState, secrets: Sequence[str], lent: Mapping[str, Secret]
+        self, state: OrgState, secrets: Sequence[str], lent: Iterable[str]
     ) -> Mapping[str, tuple[Secret, ...]]:
         """Both values of what is lent and being rotated, by field: they are to be masked in answers.
 
         Args:
             state: of the org.
             secrets: paths of what is lent.
-            lent: by field.
+            lent: their fields.
         """
         if state.former is None:
             state.former = await self.former(state.org.id)

@@ -14,6 +14,7 @@ from keyhole.core.numbers import parse_count
 from keyhole.core.path import parse_name
 from keyhole.core.request import Operation, Reply
 from keyhole.core.times import DAY, format_time
+from keyhole.core.value import Secret
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.notifiers import Message
 from keyhole.vault.keys import new_request_id
@@ -51,7 +52,9 @@ class _Handlers:
             raise InvalidRequest(f"there are {_MOST} channels already", "keyhole notice rm NAME")
         stored = {"type": kind, "kinds": kinds, "settings": settings}
         await storage.change([(f"c/{name}", json.dumps(stored).encode(), item.revision)])
-        return Reply(_shown(name, stored))
+        made = settings.get("key") if not call.data.get("key") else None
+        once = {"key": Secret(json.dumps(made))} if made else {}
+        return Reply({**_shown(name, stored), **once})
 
     async def read(self, context: Context, call: Call) -> Reply:
         name = _name(call)
@@ -169,7 +172,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
                 Field("type", f"one of {', '.join(notifiers.MEMBERS)}", "string"),
                 Field("kinds", f"only these: {', '.join(KINDS)}", "list"),
                 Field("url", "of a webhook", "string"),
-                Field("key", "with which messages are signed; made unless said, and never shown", "string"),
+                Field("key", "with which messages are signed; one that is made is shown this once", "string"),
                 Field("ca_pem", "certificates that alone prove the webhook's server", "string"),
                 Field("urls", "of Apprise, for e-mail, Slack and others", "list"),
                 Field("allow_addresses", "networks or hosts that are reached although they are private", "list"),
