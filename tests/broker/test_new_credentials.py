@@ -377,32 +377,47 @@ def test_rules_that_cannot_work_are_refused(stack: Stack, run, change) -> None:
     run(go())
 
 
-def test_a_client_that_hangs_up_while_it_is_stored_loses_no_credential(stack: Stack, run, monkeypatch) -> None:
+@pytest.mark.parametrize("when", ["asked", "stored"])
+def test_a_client_that_hangs_up_meanwhile_loses_no_credential(stack: Stack, run, monkeypatch, when) -> None:
     async def go() -> None:
         name, token = await made(stack)
-        storing, go_on = asyncio.Event(), asyncio.Event()
+        reached, go_on = asyncio.Event(), asyncio.Event()
         write = captured.answer
 
+        async def wait(place: str) -> None:
+            if when == place:
+                reached.set()
+                await go_on.wait()
+
         async def slow(*asked: Any) -> Any:
-            storing.set()
-            await go_on.wait()
+            await wait("stored")
             return await write(*asked)
 
+        async def say(_request: object, writer: asyncio.StreamWriter) -> None:
+            await wait("asked")
+            writer.write(said(json.dumps({"key": NEW}).encode()))
+            await writer.drain()
+
         monkeypatch.setattr(captured, "answer", slow)
-        stack.upstream.say = said(json.dumps({"key": NEW}).encode())
+        stack.upstream.say = say
         streams = await stack.tunnel(token)
         call = asyncio.create_task(stack.send(streams, "/v1/keys", method="POST", body=b"{}"))
-        await storing.wait()
+        await reached.wait()
         reset(streams[1])
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await call
-        monkeypatch.undo()
-        go_on.set()
         found = await stack.records(service=name)
-        while len(found) < 2 or not await kept(stack, name):
+        while len(found) < 2:
             await asyncio.sleep(0.01)
             found = await stack.records(service=name)
-        assert await kept(stack, name) == [{"value": NEW}]
+        assert found[-1]["result"] == "aborted"
+        go_on.set()
+        there = await kept(stack, name)
+        while not there:
+            await asyncio.sleep(0.01)
+            there = await kept(stack, name)
+        assert there == [{"value": NEW}]
+        monkeypatch.undo()
         await drop(stack, name)
 
     run(go())

@@ -103,7 +103,10 @@ class DopplerStandIn(Manager):
     """Doppler v3 ``/configs/config/secret``."""
 
     def source(self):
-        settings = {"address": self.url, "project": "shop", "config": "prd"}
+        return self.of(self.url)
+
+    def of(self, url):
+        settings = {"address": url, "project": "shop", "config": "prd"}
         return {"kind": "doppler", **settings, "credentials": {"token": self.token}}
 
     def tell(self, path, query):

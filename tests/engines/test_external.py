@@ -2,10 +2,18 @@
 
 import asyncio
 import json
+import socket
+import ssl
 import sys
+import time
 
 import boto3
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jwt
+from joserfc.jwk import ECKey
 
 from engines.outside_world import STAND_INS, VALUE, AzureStandIn, DopplerStandIn, connect
 from keyhole.core.errors import (
@@ -15,8 +23,12 @@ from keyhole.core.errors import (
     PolicyDenied,
     TargetFailed,
     UpstreamTimeout,
+    UpstreamTls,
     UpstreamUnreachable,
 )
+from keyhole.net.ask import Asker, AskLimits
+from keyhole.net.dial import Dialer
+from keyhole.net.resolve import Resolver
 from seals.aws import REGION, aws_stand_in
 from seals.other_vault import other_vault
 from vault.world import SERVICE, agent, journal, play, policy_token, refusal, use
@@ -365,6 +377,91 @@ def test_a_login_by_approle_survives_the_end_of_its_token(other):
         assert keys["secret_id"] not in str(error)
 
     scene(scenario)
+
+
+def test_a_workload_logs_in_by_its_own_token(other, tmp_path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    other.ask("POST", "sys/auth/jwt", {"type": "jwt"})
+    other.ask("POST", "auth/jwt/config", {"jwt_validation_pubkeys": [public.decode()]})
+    role = {"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], "token_policies": ["app"]}
+    other.ask("POST", "auth/jwt/role/app", role)
+    claims = {"sub": "pod", "aud": "vault", "iat": int(time.time()), "exp": int(time.time()) + 600}
+    file = tmp_path / "token"
+    file.write_text(jwt.encode({"alg": "ES256"}, claims, ECKey.import_key(key), algorithms=["ES256"]) + "\n")
+
+    async def scenario(vault):
+        body = {"kind": "vault", "address": other.url, "auth": "jwt", "role": "app"}
+        await add(vault, **body, jwt_file=str(file))
+        assert (await get(vault, "app/db"))["password"] == VALUE
+        await add(vault, **body, credentials={"jwt": file.read_text().strip()})
+        assert (await get(vault, "app/db"))["password"] == VALUE
+        file.unlink()
+        await add(vault, **body, jwt_file=str(file))
+        assert isinstance(await refusal(get(vault, "app/db")), TargetFailed)
+
+    scene(scenario)
+
+
+# What any server may do
+
+
+class Hostile(DopplerStandIn):
+    def tell(self, path, query):
+        return self.said
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ((200, {"name": "APP_DB", "value": {"computed": "x" * 2_000_000}}), UpstreamUnreachable),
+        ((200, ["APP_DB", VALUE]), NotFound),
+        ((200, {"name": "OTHER", "value": {"computed": VALUE}}), NotFound),
+        ((302, {}), TargetFailed),
+        ((429, {}), TargetFailed),
+        ((503, {"message": VALUE}), UpstreamUnreachable),
+    ],
+)
+def test_answers_of_any_kind_are_bounded_and_quoted_nowhere(said, error):
+    with Hostile().running() as manager:
+        manager.said = said
+
+        async def scenario(vault):
+            await add(vault, **manager.source())
+            found = await refusal(get(vault, "APP_DB"))
+            assert isinstance(found, error), found
+            assert VALUE not in str(found)
+
+        scene(scenario)
+
+
+def test_a_server_that_says_nothing_is_given_up():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        async def scenario(vault):
+            vault.vault.net = Asker(Dialer(Resolver()), limits=AskLimits(seconds=0.2))
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            await add(vault, **DopplerStandIn().of(url))
+            found = await refusal(get(vault, "APP_DB"))
+            assert isinstance(found, UpstreamTimeout)
+            assert "keyhole external test there" in found.hint
+
+        scene(scenario)
+
+
+def test_a_server_proves_itself_by_the_cas_of_its_source():
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with DopplerStandIn().running(context) as manager:
+
+        async def scenario(vault):
+            await add(vault, **manager.source())
+            assert isinstance(await refusal(get(vault, "APP_DB")), UpstreamTls)
+            await add(vault, **manager.source(), ca_cert=authority.cert_pem.bytes().decode())
+            assert (await get(vault, "APP_DB"))["value"] == VALUE
+
+        scene(scenario)
 
 
 # Commands

@@ -27,7 +27,7 @@ class StandIn:
         self.keys, self.disabled, self.forbidden, self.asked = {}, set(), False, []
 
     @contextlib.contextmanager
-    def running(self):
+    def running(self, context=None):
         stand_in = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -52,7 +52,9 @@ class StandIn:
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{server.server_port}"
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        self.url = f"http{'s' if context is not None else ''}://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

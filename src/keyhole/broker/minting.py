@@ -6,6 +6,7 @@ revoked at its source, and the error says so.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
@@ -27,12 +28,12 @@ from keyhole.injections.placeholder import decode_basic
 from keyhole.scrub import too_short
 from keyhole.scrub.codings import decoded
 from keyhole.vault import captured
-from keyhole.vault.alarms import to_the_end
 from keyhole.vault.captured import Kept
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.vault import Vault
 
 _CODING = b"content-encoding"
+_under_way: set[asyncio.Future[UpstreamAnswer | OwnAnswer]] = set()
 
 
 @dataclass(slots=True)
@@ -118,9 +119,33 @@ async def answered(
     Raises:
         ScrubFailedClosed: they could not be read or stored; nothing of the answer is released.
     """
+    if minting is None or minting.rule is None:
+        return await sending
+    task = asyncio.ensure_future(_kept(vault, state, caller, service, minting, loan, sending))
+    _under_way.add(task)
+    task.add_done_callback(_ended)
+    return await asyncio.shield(task)  # what is made for somebody who hangs up meanwhile is kept all the same
+
+
+def _ended(task: asyncio.Future[UpstreamAnswer | OwnAnswer]) -> None:
+    """Nobody may be there any more to hear of a failure; it has its record."""
+    _under_way.discard(task)
+    if not task.cancelled():
+        task.exception()
+
+
+async def _kept(
+    vault: Vault,
+    state: OrgState,
+    caller: Caller,
+    service: Service,
+    minting: Minting,
+    loan: Loan,
+    sending: Awaitable[UpstreamAnswer | OwnAnswer],
+) -> UpstreamAnswer | OwnAnswer:
     answer = await sending
-    rule = None if minting is None else minting.rule
-    if minting is None or rule is None or not rule.answers(answer.status) or isinstance(answer, OwnAnswer):
+    rule = minting.rule
+    if rule is None or not rule.answers(answer.status) or isinstance(answer, OwnAnswer):
         return answer
     try:
         content = b"" if answer.body is None else await hold(answer.body)
@@ -130,17 +155,11 @@ async def answered(
     finally:
         await answer.close()
     if document is not None and values:
-        texts: dict[str, str] = {}
-
-        async def store() -> None:
-            texts.update(
-                await captured.keep(
-                    vault, state, caller, service.name, rule, values, key=minting.key, intent=loan.intent.record()
-                )
-            )
-
+        intent = loan.intent.record()
         try:
-            await to_the_end(store())
+            texts = await captured.keep(
+                vault, state, caller, service.name, rule, values, key=minting.key, intent=intent
+            )
             for pointer, field in rule.fields:
                 if field in values:
                     document.put(pointer, texts[field])

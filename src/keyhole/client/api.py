@@ -58,8 +58,10 @@ def connect(where: Where, *, org: str = "", opener: Opener | None = None) -> Tra
         if not others:
             return HttpTransport(first, token=where.token, org=org)
         from keyhole.client.failover import Failover  # noqa: PLC0415  # the same
+        from keyhole.client.http import PATIENCE  # noqa: PLC0415
 
-        return Failover([HttpTransport(each, token=where.token, org=org).another() for each in (first, *others)])
+        servers = (first, *others)
+        return Failover([HttpTransport(each, token=where.token, org=org, patience=PATIENCE) for each in servers])
     if opener is None:
         raise InvalidRequest("this client cannot open a local vault", "use keyhole.Client, or name a server")
     from keyhole.client.local import LocalTransport  # noqa: PLC0415  # the same

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
 from keyhole.client.core import Result
-from keyhole.client.http import NotConnected
+from keyhole.client.http import READS, NotConnected
 from keyhole.client.road import Road
 from keyhole.core.errors import AuditUnavailable, KeyholeError, Sealed, StoreUnavailable, Unreachable
 
-_READS = frozenset({"read", "list"})
 _REPEATABLE = frozenset(  # changes that are the same when they are made twice
     {"sys/leases/lookup", "sys/leases/renew", "sys/leases/revoke", "auth/token/renew-self", "auth/token/lookup-self"}
 )
@@ -54,7 +53,7 @@ class Failover:
             KeyholeError: what the one that answered refuses with.
         """
         last: KeyholeError | None = None
-        may_repeat = operation in _READS or path.strip("/") in _REPEATABLE
+        may_repeat = operation in READS or path.strip("/") in _REPEATABLE
         for server in list(self._servers):
             try:
                 result = server.ask(operation, path, data)

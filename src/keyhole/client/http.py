@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0
 """The same where another server can be asked, or something has to go on."""
+READS = frozenset({"read", "list"})
 TIMEOUT = 60.0
 """Seconds without a byte before a server counts as unreachable."""
 _LIMIT = 64 * 1024 * 1024
@@ -46,6 +47,7 @@ class HttpTransport:
         org: where it asks; empty for the token's own.
         cacert: PEM file of the CA to trust besides the system's; empty for ``KEYHOLE_CACERT``.
         timeout: seconds without a byte.
+        patience: the same for connecting and for reading, where that can be tried elsewhere; 0 for ``timeout``.
         deadline: seconds for a whole answer; 0 for no bound but ``timeout``.
 
     Raises:
@@ -60,12 +62,14 @@ class HttpTransport:
         org: str = "",
         cacert: str = "",
         timeout: float = TIMEOUT,
+        patience: float = 0.0,
         deadline: float = 0.0,
     ) -> None:
         self.address = address.rstrip("/")
         self._token = token
         self._org = org
         self._timeout = timeout
+        self._patience = patience or timeout
         self._deadline = deadline
         self._scheme, self.host, self._port = _split(self.address)
         self._cacert = cacert or os.environ.get("KEYHOLE_CACERT", "")
@@ -79,6 +83,8 @@ class HttpTransport:
         connection = self._connected()
         watchdog = self._watchdog(connection)
         try:
+            if connection.sock is not None:
+                connection.sock.settimeout(self._patience if operation in READS else self._timeout)
             connection.request(wire.method, wire.target, body=wire.body, headers=wire.headers)
             response = connection.getresponse()
             body = response.read(_LIMIT + 1)
@@ -157,10 +163,10 @@ class HttpTransport:
         self._disconnect()
         if self._context is not None:
             self._connection = http.client.HTTPSConnection(
-                self.host, self._port, timeout=self._timeout, context=self._context
+                self.host, self._port, timeout=self._patience, context=self._context
             )
         else:
-            self._connection = http.client.HTTPConnection(self.host, self._port, timeout=self._timeout)
+            self._connection = http.client.HTTPConnection(self.host, self._port, timeout=self._patience)
         try:
             self._connection.connect()
         except (OSError, http.client.HTTPException) as error:
