@@ -18,8 +18,9 @@ from engines.database_world import CONFIG, CREATION
 from keyhole.client import Client
 from keyhole.client.failover import Failover
 from keyhole.client.http import HttpTransport
+from keyhole.core.errors import Expired
 
-ROLES = {"long": ("1h", "2h"), "brief": ("5s", "1h"), "capped": ("2s", "3s")}
+ROLES = {"long": ("1h", "2h"), "brief": ("10s", "1h"), "short": ("4s", "1h"), "capped": ("2s", "3s")}
 
 
 @dataclass
@@ -48,10 +49,13 @@ class Cluster:
     def address(self):
         return ",".join(server.url for server in self.servers)
 
-    def client(self, *first, timeout=0.8):
-        """A client that loses patience sooner than others do."""
-        servers = [*first, *self.servers]
-        transports = [HttpTransport(each.url, token=self.token, timeout=timeout) for each in servers]
+    def client(self, *servers, last=30.0):
+        """A client of these servers, which waits long for the last of them only."""
+        timeouts = [0.3] * (len(servers) - 1) + [last]
+        transports = [
+            HttpTransport(each.url, token=self.token, timeout=timeout)
+            for each, timeout in zip(servers, timeouts, strict=True)
+        ]
         return Client(transport=Failover(transports))
 
     def ask(self, method, *args):
@@ -106,7 +110,14 @@ def gets_in(fields):
     return True
 
 
-def until(true, seconds=20.0):
+def works(creds):
+    try:
+        return gets_in(creds.fields())
+    except Expired:
+        return False
+
+
+def until(true, seconds=40.0):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it has not come to be"

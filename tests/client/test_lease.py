@@ -11,14 +11,14 @@ import time
 
 import pytest
 
-from cli_driver import environment
-from client.cluster import cluster, gets_in, until, users
+from cli_driver import environment, run, spawn
+from client.cluster import cluster, gets_in, until, users, works
 from keyhole.client import AsyncClient, Client
 from keyhole.client.failover import Failover
 from keyhole.client.http import HttpTransport
 from keyhole.core.errors import Expired, InvalidRequest, NotFound, Unreachable
 
-LONG, BRIEF, CAPPED = (f"/database/creds/{role}" for role in ("long", "brief", "capped"))
+LONG, BRIEF, SHORT, CAPPED = (f"/database/creds/{role}" for role in ("long", "brief", "short", "capped"))
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +27,17 @@ def servers(tmp_path_factory):
         yield made
 
 
+@pytest.fixture(autouse=True)
+def thawed(servers):
+    """No server stays frozen, whatever becomes of a test."""
+    yield
+    servers.thaw()
+
+
 @pytest.fixture
 def client(servers):
-    with servers.client() as made:
+    with servers.client(*servers.servers[1:]) as made:
         yield made
-    servers.thaw()
 
 
 def test_a_credential_works_in_the_block_and_is_gone_after_it(client):
@@ -59,63 +65,58 @@ def test_it_is_taken_back_when_the_block_fails(client):
 
 
 def test_it_is_renewed_while_it_is_used_also_past_a_killed_and_a_frozen_server(servers):
-    with servers.start() as killed, servers.client(killed) as client, client.lease(BRIEF) as creds:
+    frozen, good = servers.servers
+    with servers.start() as killed, servers.client(killed, frozen, good) as client, client.lease(BRIEF) as creds:
         lease, began = creds.lease_id, time.monotonic()
         killed.kill()
-        servers.servers[0].freeze()
-        until(lambda: time.monotonic() > began + 5.5)
+        frozen.freeze()
+        until(lambda: time.monotonic() > began + 10.5)
         assert (creds.version, creds.lease_id) == (1, lease)
-        assert gets_in(creds)
-        servers.thaw()
+        assert works(creds)
+        frozen.thaw()
 
 
 def test_what_cannot_be_renewed_for_longer_is_replaced(client):
     changes = []
     with client.lease(CAPPED, on_change=changes.append) as creds:
         first = creds.fields()
-        until(lambda: creds.version > 1)
+        until(lambda: creds.version > 1 and works(creds))
         assert creds.fields() != first
-        assert gets_in(creds)
         until(lambda: changes)
     until(lambda: not users() & {first["username"]})
 
 
 def test_one_that_was_revoked_meanwhile_is_replaced(client, servers):
-    with client.lease(BRIEF) as creds:
+    with client.lease(SHORT) as creds:
         servers.ask("write", "sys/leases/revoke", {"lease_id": creds.lease_id, "sync": True})
-        until(lambda: creds.version > 1)
-        assert gets_in(creds)
+        until(lambda: creds.version > 1 and works(creds))
 
 
-def test_while_no_server_answers_it_is_served_until_its_end_and_comes_back(client, servers):
-    with client.lease(BRIEF) as creds:
-        began = time.monotonic()
-        for server in servers.servers:
-            server.freeze()
-        last = began
+def test_while_no_server_answers_it_is_served_until_its_end_and_comes_back(servers):
+    only = servers.servers[0]
+    with servers.client(only, last=3.0) as client, client.lease(SHORT) as creds:
+        began = last = time.monotonic()
+        only.freeze()
         with contextlib.suppress(Expired):
             while time.monotonic() < began + 20:
                 creds.fields()
                 last = time.monotonic()
                 time.sleep(0.02)
-        assert 4.0 < last - began < 5.0  # longer than nine tenths, and not past its end
+        assert last - began < 4.0
         until(lambda: isinstance(creds.failure, Unreachable) and not creds.remaining)
-        with pytest.raises(Expired, match="none of 2 servers answers"):
+        with pytest.raises(Expired, match="did not answer in time"):
             creds.fields()
-        until(lambda: time.monotonic() > began + 6)  # its lease is over for the servers as well
-        servers.thaw()
-        until(lambda: creds.remaining > 0)
-        assert creds.version == 2
-        assert gets_in(creds)
+        only.thaw()
+        until(lambda: creds.version > 1 and works(creds))
 
 
-def test_leaving_does_not_wait_for_servers_that_do_not_answer(client, servers):
-    with client.lease(LONG):
-        for server in servers.servers:
-            server.freeze()
+def test_leaving_does_not_wait_for_servers_that_do_not_answer(servers):
+    only = servers.servers[0]
+    with servers.client(only, last=1.0) as client, client.lease(LONG):
+        only.freeze()
         began = time.monotonic()
-    assert time.monotonic() - began < 15
-    servers.thaw()
+    assert time.monotonic() - began < 30
+    only.thaw()
 
 
 def test_several_addresses_are_found_in_the_environment(servers, monkeypatch):
@@ -224,3 +225,78 @@ def test_a_write_that_may_have_been_done_is_not_sent_to_another_server(servers):
         Failover([HttpTransport("http://127.0.0.1:1"), good]).ask("update", "sys/mounts/x", {"type": "kv"})
         assert len(asked) == 1
         silent.close()
+
+
+# keyhole leases run
+
+SHOW = "import os; print(os.environ['PGUSER'], 'KEYHOLE_TOKEN' in os.environ, flush=True)"
+USER = ["--env", "PGUSER=username"]
+
+
+@pytest.fixture
+def env(servers):
+    return environment(KEYHOLE_ADDR=servers.servers[1].url, KEYHOLE_TOKEN=servers.token)
+
+
+def leased(*words, env, role="long", program=SHOW):
+    return spawn(
+        "leases", "run", "--source", f"/database/creds/{role}", *words, "--", sys.executable, "-c", program, env=env
+    )
+
+
+def test_a_command_has_it_in_its_environment_and_it_is_gone_afterwards(env):
+    ran = leased(*USER, env=env, program=SHOW + "; raise SystemExit(7)")
+    assert ran.code == 7
+    name, token = ran.out.split()
+    assert name.startswith("v-")
+    assert token == "False"
+    until(lambda: name not in users())
+
+
+def test_a_file_is_written_for_its_owner_alone_and_removed(env, tmp_path):
+    (tmp_path / "template").write_text("user={{username}}\npassword = {{ password }}\n")
+    target = tmp_path / "app.ini"
+    program = f"import os; p = {str(target)!r}; print(open(p).read(), oct(os.stat(p).st_mode))"
+    ran = leased("--file", f"{target}={tmp_path / 'template'}", env=env, program=program)
+    assert ran.code == 0
+    assert "user=v-" in ran.out
+    assert ran.out.rstrip().endswith("0o100600")
+    assert not target.exists()
+
+
+def test_a_command_ends_with_its_credential_or_is_started_again_with_another(env, tmp_path):
+    wait = SHOW + "; import time; time.sleep(600)"
+    ran = leased(*USER, env=env, role="capped", program=wait)
+    assert ran.code == 125
+    assert "another credential took the place" in ran.err
+    mark = tmp_path / "mark"
+    twice = SHOW + f"; import pathlib, time; m = pathlib.Path({str(mark)!r})"
+    twice += "\nif m.exists(): raise SystemExit(3)\nm.touch(); time.sleep(600)"
+    ran = leased(*USER, "--on-change", "restart", env=env, role="capped", program=twice)
+    assert ran.code == 3
+    assert len({line.split()[0] for line in ran.out.splitlines()}) == 2
+
+
+def test_a_signal_reaches_the_command_and_the_credential_is_taken_back(env):
+    program = SHOW + "; import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(5)); "
+    program += "print('ready', flush=True); time.sleep(600)"
+    words = ["leases", "run", "--source", "/database/creds/long", *USER, "--", sys.executable, "-c", program]
+    command = [sys.executable, "-m", "keyhole", *words]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        name = process.stdout.readline().split()[0]
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 5
+    until(lambda: name not in users())
+
+
+def test_mistakes_are_said_before_anything_is_leased_or_started(env, tmp_path):
+    before = users()
+    (tmp_path / "there").write_text("mine")
+    for words in ([], ["--env", "PGUSER"], ["--file", f"{tmp_path / 'there'}=x"], ["--file", f"{tmp_path / 'new'}=no"]):
+        assert run("leases", "run", "--source", "/x", *words, "--", "true").code == 125
+    assert leased("--env", "X=none", env=env).code == 125
+    assert (tmp_path / "there").read_text() == "mine"
+    missing = spawn("leases", "run", "--source", "/database/creds/long", *USER, "--", "/nowhere", env=env)
+    assert missing.code == 127
+    until(lambda: users() <= before)
