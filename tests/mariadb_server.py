@@ -61,7 +61,7 @@ def authority():
 
 
 def _tls(folder):
-    server = authority().issue_cert("localhost")
+    server = authority().issue_cert("localhost", "db.test")
     texts = {
         "ca": authority().cert_pem.bytes(),
         "cert": server.cert_chain_pems[0].bytes(),

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import psycopg
+import pymysql
 
 from keyhole.app import open_ephemeral, start_proxy, start_sql
 from keyhole.config import Config
@@ -100,6 +101,12 @@ class World:
             dbname=database,
             autocommit=True,
             **options,
+        )
+
+    def connect_mysql(self, service="maria", token="", **options):
+        """A session of MySQL through the listener."""
+        return pymysql.connect(
+            host="127.0.0.1", port=self.mysql, user=service, password=token or self.token, autocommit=True, **options
         )
 
     def records(self, service, count=0):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import mariadb_server
 import sql_postgres
 from sql_postgres import APP_PASSWORD, HOST
 
@@ -35,7 +36,7 @@ class Local:
         self.folder = folder
         (folder / "key").write_bytes(os.urandom(32))
         (folder / "key").chmod(0o600)
-        (folder / "ca.pem").write_bytes(sql_postgres.ca_pem())
+        (folder / "ca.pem").write_bytes(sql_postgres.ca_pem() + mariadb_server.authority().cert_pem.bytes())
         self.env = {
             "PATH": f"{KEYHOLE.parent}:{os.environ['PATH']}",
             "HOME": str(folder),
@@ -45,13 +46,13 @@ class Local:
         }
         self("init")
         self("set", "db/app", "--json-in", input=json.dumps({"username": "app", "password": APP_PASSWORD}))
-        self.add("shop")
+        self.add("shop", "postgres", sql_postgres.started())
         self("agent", "add", "default")
         self("grant", "default", "shop")
 
-    def add(self, name):
-        place = f"{HOST}:{sql_postgres.started()}"
-        self("service", "add", name, "--scheme", "postgres", "--host", place, "--secret", "db/app", "--sql",
+    def add(self, name, scheme, port):
+        place = f"{HOST}:{port}"
+        self("service", "add", name, "--scheme", scheme, "--host", place, "--secret", "db/app", "--sql",
              "--database", "shop", "--allow-address", "127.0.0.1/32")  # fmt: skip
 
     def __call__(self, *words, code=0, env=None, **more):
@@ -121,8 +122,30 @@ def test_a_refusal_is_told_to_the_client_in_its_own_words(local):
     assert "policy_denied: the service 'shop' opens the database 'shop' only" in done.stderr
 
 
+def test_clients_of_mysql_find_theirs_too(local):
+    mariadb_server.started()
+    with mariadb_server.root() as cursor:
+        cursor.execute(f"CREATE OR REPLACE USER 'app'@'%' IDENTIFIED BY '{APP_PASSWORD}'")
+        cursor.execute("GRANT ALL ON shop.* TO 'app'@'%'")
+    local.add("maria", "mysql", mariadb_server.port())
+    local("grant", "default", "maria")
+    program = (
+        "import os, pymysql\n"
+        "where = {'host': os.environ['MYSQL_HOST'], 'port': int(os.environ['MYSQL_TCP_PORT'])}\n"
+        "c = pymysql.connect(**where, user=os.environ['MYSQL_USER'], database=os.environ['MYSQL_DATABASE']).cursor()\n"
+        "c.execute('SELECT CURRENT_USER()'); print(c.fetchone()[0])\n"
+    )
+    try:
+        done = local("run", "--", "mariadb", "-N", "-e", "SELECT CURRENT_USER()", env={"MYSQL_PWD": "of the caller"})
+        assert done.stdout == "app@%\n"
+        assert local("run", "--", sys.executable, "-c", program).stdout == "app@%\n"
+        assert local("run", "--", "psql", "-Atc", "SELECT 1").stdout == "1\n"
+    finally:
+        local("revoke", "default", "maria")
+
+
 def test_several_databases_are_told_apart_by_the_names_of_their_services(local):
-    local.add("shop-two")
+    local.add("shop-two", "postgres", sql_postgres.started())
     local("grant", "default", "shop-two")
     try:
         done = local("run", "--", "sh", "-c", "env; psql -Atc 'SELECT 1' $SHOP_TWO_DATABASE_URL", code=0)

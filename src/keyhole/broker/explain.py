@@ -79,6 +79,7 @@ class _Handlers:
         """The same of a session with a database."""
         scheme, _, rest = url.partition("://")
         authority = parse_authority(rest.partition("/")[0].rpartition("@")[2], PORTS[scheme])
+        answer["url"] = f"{scheme}://{authority}"  # a connection string may have a password in it
         directory = await self._broker.directory(self._vault, state)
         match = directory.session(caller, scheme, name, authority)
         service = match.service

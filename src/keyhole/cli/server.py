@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--sql-listen",
     metavar="SCHEME://HOST:PORT",
     multiple=True,
-    help="Clients of databases (postgres), who show their token as password.",
+    help="Clients of databases (postgres, mysql), who show their token as password.",
 )
 @click.option("--seal", metavar="SEAL", help="How the vault is opened, where it is not as the vault says.")
 @click.option("--data", metavar="DIR", help="Where the CA's certificate is written.")

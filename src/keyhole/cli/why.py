@@ -60,7 +60,8 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         yield f"  no service matches; egress is {answer['egress']!r}, so the call goes out as it is"
         return
     yield f"  service:  {answer['service']}"
-    yield f"  rule:     methods {_list(answer['methods'])}, paths {_list(answer['paths'])}"
+    if "methods" in answer:  # a session with a database has none
+        yield f"  rule:     methods {_list(answer['methods'])}, paths {_list(answer['paths'])}"
     yield f"  secret:   {answer['secret']}"
     yield f"  injected: {answer['inject']}"
     if answer.get("minted"):

@@ -16,8 +16,8 @@ from keyhole.core.kind import Kind, Option
 from keyhole.core.path import DEFAULT_FIELD
 
 SQL = "sql"
-SCHEMES = ("postgres",)
-PORTS = {"postgres": 5432}
+SCHEMES = ("postgres", "mysql")
+PORTS = {"postgres": 5432, "mysql": 3306}
 _TEXT = 128  # characters of a name
 _TLS = ("verify-full", "disable")
 _NOT_OF_SESSIONS = (

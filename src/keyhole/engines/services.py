@@ -18,7 +18,7 @@ from keyhole.engines import Call, Context, Engine, Field, Route
 SECRETS = "secret/"
 FIELDS = (
     Field("hosts", "list of host[:port]; *.host for one more label"),
-    Field("schemes", "list of https, http; https unless said; or one of postgres"),
+    Field("schemes", "list of https, http; https unless said; or one of postgres, mysql"),
     Field("methods", "list of methods; all unless said"),
     Field("paths", "list of globs: * within a segment, ** across; all unless said"),
     Field("deny_paths", "list of globs that win over paths"),

@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import socket
-import threading
 
 import psycopg
 import pytest
 
 import sql_postgres
+from faces.sql.impostor import Impostor
 from keyhole.net.postgres import messages
 from keyhole.net.postgres.messages import message
 from sql_postgres import APP, APP_PASSWORD
@@ -112,40 +112,6 @@ def test_the_key_of_the_database_itself_is_not_what_the_client_gets(world):
         key = data[data.index(b"K\0\0\0\x0c") + 5 :][:4]
         pids = {pid for (pid,) in admin.execute("SELECT pid FROM pg_stat_activity").fetchall()}
         assert int.from_bytes(key) not in pids
-
-
-class Impostor:
-    """Answers as it is told and writes down what it hears; ``None`` waits for the client, ``...`` hangs up."""
-
-    def __init__(self, *script):
-        self.script = script
-        self.heard = b""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *details):
-        self._listener.close()
-        self._thread.join(20)
-
-    def _serve(self):
-        with contextlib.suppress(OSError):
-            sock, _ = self._listener.accept()
-            with sock:
-                sock.settimeout(20)
-                for step in self.script:
-                    if step is ...:
-                        return
-                    if step is None:
-                        self.heard += sock.recv(65536)
-                    else:
-                        sock.sendall(step)
-                while piece := sock.recv(65536):
-                    self.heard += piece
 
 
 def through(world, impostor, name, **how):

@@ -222,3 +222,11 @@ def test_there_are_no_more_sessions_than_may_be(world):
             assert "rate_limited: there are as many sessions as may be" in refused(world)
     finally:
         databases.limits = limits
+
+
+def test_why_tells_of_a_session_and_repeats_no_password_of_a_connection_string(world):
+    question = {"method": "SESSION", "url": f"postgres://u:hunter2@{HOST}:{sql_postgres.started()}/shop"}
+    answer = world.ask("update", "sys/why", question | {"service": "shop"})
+    assert (answer["allowed"], answer["service"]) == (True, "shop")
+    assert "hunter2" not in str(answer)
+    assert not world.ask("update", "sys/why", {"method": "SESSION", "url": "postgres://nowhere.test"})["allowed"]

@@ -12,6 +12,7 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from keyhole.broker.directory import Directory, Match
 from keyhole.broker.live import Flow, Live
@@ -35,6 +36,8 @@ from keyhole.core.request import Operation, Request
 from keyhole.core.service import Service
 from keyhole.core.sql import SqlCall
 from keyhole.net.guard import Guard
+from keyhole.net.mysql import packets
+from keyhole.net.mysql.talk import MysqlTalk
 from keyhole.net.postgres import messages
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
@@ -54,12 +57,10 @@ class SqlSession(Flow):
         "_lease_end",
         "_sessions",
         "_state",
-        "call",
-        "destination",
         "leases",
         "ours",
+        "stop",
         "stream",
-        "theirs",
     )
 
     def __init__(self, sessions: Sessions, vault: Vault, state: OrgState, caller: Caller, lent: Lent) -> None:
@@ -70,9 +71,9 @@ class SqlSession(Flow):
         self._ended = False
         self._lease_end = 0.0
         self.leases = lent.leases
-        self.destination: Destination | None = None
+        self.stop: Callable[[], Awaitable[None]] | None = None  # what the database does for it
         self.stream: SqlStream | None = None
-        self.ours = self.theirs = b""
+        self.ours = b""  # what the client's cancel requests name it by
 
     async def _require_still(self, lendable: dict[tuple[str, str], int]) -> None:
         seen = self._seen
@@ -186,7 +187,8 @@ class Sessions:
                 request = replace(request, data={**data, "service": about})
                 await vault.record_refusal(state, caller, request, error)
                 raise
-            request = replace(request, data={**data, "host": str(service.hosts[0])})
+            opened = clip(service.inject["database"] or call.database)
+            request = replace(request, data={**data, "host": str(service.hosts[0]), "target": f"/{opened}"})
             lent = await vault.use(state, caller, request, f"services/{service.name}", own=True)
             return await self._begin(SqlSession(self, vault, state, caller, lent), service, lent, call)
         except KeyholeError as error:
@@ -226,32 +228,38 @@ class Sessions:
             account = _account(service, loan, call)
             host = service.hosts[0]
             authority = Authority(host.host, host.port)
-            session.destination = Destination(
+            destination = Destination(
                 authority, self._guard(service.allow_addresses), needs_tls(service.inject["sslmode"], host.host)
             )
             self._live.add(session)
             session.task = asyncio.current_task()
             try:
-                line = await self._connect(session.destination, account, call)
+                line = await self._connect(service, destination, account, call)
             except asyncio.CancelledError:
                 if session.reason is not None and session.task is not None and not session.task.uncancel():
                     raise session.reason from None
                 raise
             finally:
                 session.task = None
+            session.stop = partial(line.stop, destination)
             return self._flow(session, line, loan, account)
         except BaseException as error:
             session.end(error)
             raise
 
-    async def _connect(self, destination: Destination, account: Account, call: SqlCall) -> Line:
-        return await self._databases.postgres(destination, account, call)
+    async def _connect(self, service: Service, destination: Destination, account: Account, call: SqlCall) -> Line:
+        how = service.inject
+        if call.scheme == "postgres":
+            return await self._databases.postgres(destination, account, call)
+        if not how["local_infile"]:
+            call = replace(call, capabilities=call.capabilities & ~packets.LOCAL_FILES)
+        talk = MysqlTalk(replication=how["replication"], files=how["local_infile"])
+        return await self._databases.mysql(destination, account, call, talk)
 
     def _flow(self, session: SqlSession, line: Line, loan: Loan, account: Account) -> SqlStream:
         scrubber = self._scrubbers().get(loan.secrets(), _derived(account))
         opening = scrubber.text(line.opening) if line.opening else b""
-        if line.key:
-            session.theirs = line.key
+        if line.cancels:
             session.ours = self._new_key()
             self._keys[session.ours] = session
             opening += messages.message(b"K", session.ours)
@@ -278,9 +286,9 @@ class Sessions:
 
     async def _clear_away(self, session: SqlSession, *, busy: bool) -> None:
         """Stop what the database still does for nobody, and take back the lease."""
-        if busy and session.theirs and session.destination is not None:
+        if busy and session.stop is not None:
             with contextlib.suppress(KeyholeError):
-                await self._databases.cancel_postgres(session.destination, session.theirs)
+                await session.stop()
         await session.take_back()
 
     async def cancel(self, token: bytes | None, key: bytes, remote: str) -> None:
@@ -301,9 +309,9 @@ class Sessions:
             known = vault.recognise(token) or await self._authenticate(vault, request)
             if _who(known[1]) != _who(session.caller):
                 session = None
-        if session is None or session.destination is None:
+        if session is None or session.stop is None:
             raise PolicyDenied("a cancel request names no session of its caller", "it may have ended")
-        await self._databases.cancel_postgres(session.destination, session.theirs)
+        await session.stop()
 
     async def settle(self) -> None:
         """Wait until what ended sessions left behind is ended too."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from keyhole.broker.sql.limits import SqlLimits
 from keyhole.broker.sql.stream import Talk
@@ -20,9 +21,15 @@ from keyhole.net.dial import Dialer
 from keyhole.net.guard import Guard
 from keyhole.net.http1.tls import TlsChannel
 from keyhole.net.http1.wire import Wire, WireGroup
+from keyhole.net.mysql import packets
+from keyhole.net.mysql.login import Login as MysqlLogin
+from keyhole.net.mysql.login import log_in as log_in_to_mysql
+from keyhole.net.mysql.packets import Greeting
+from keyhole.net.mysql.talk import MysqlTalk
 from keyhole.net.postgres import messages
 from keyhole.net.postgres.login import MAX_LOGIN_MESSAGE, Login, Message, Opened, log_in
 from keyhole.net.postgres.talk import PostgresTalk
+from keyhole.net.refused import LoginRefused
 from keyhole.net.tls import upstream_error
 
 _NONCE = 18  # bytes, as libpq's
@@ -67,16 +74,18 @@ class Line:
     Attributes:
         wire: what is said from here on is the session's.
         talk: follows it.
+        stop: stops, by another connection to the destination, what the database does in the session.
+        cancels: clients of this protocol ask for that, with a key that they get between ``opening`` and ``ready``.
         opening: what the client gets first.
-        key: with which the server takes cancel requests, as it stands on the wire; empty where it gave none.
-        ready: what begins the session, behind ``opening`` and the key.
+        ready: what begins the session.
     """
 
     wire: Wire
     talk: Talk
+    stop: Callable[[Destination], Awaitable[None]]
+    cancels: bool
     opening: bytes
-    key: bytes = field(default=b"", repr=False)
-    ready: bytes = b""
+    ready: bytes
 
 
 def needs_tls(sslmode: str, host: str) -> bool:
@@ -129,10 +138,13 @@ class Databases:
             while isinstance(said := await _step(conversation, await _next_message(wire)), bytes):
                 if said:
                     wire.write(said)
-            return Line(wire, PostgresTalk(), said.opening, said.key, said.ready)
+            stop = partial(self._cancel_postgres, said.key)
+            return Line(wire, PostgresTalk(), stop, bool(said.key), said.opening, said.ready)
 
-    async def cancel_postgres(self, destination: Destination, key: bytes) -> None:
+    async def _cancel_postgres(self, key: bytes, destination: Destination) -> None:
         """Ask a server to stop what it does in a session. It answers nothing. Raises as ``postgres``."""
+        if not key:
+            return
         async with self._connected(destination) as wire:
             if destination.secure:
                 await self._ask_for_tls(wire, destination.authority.host)
@@ -141,6 +153,51 @@ class Databases:
                 wire.buffer = b""
                 await wire.wait()
             wire.close(self.limits.farewell)
+
+    async def mysql(self, destination: Destination, account: Account, call: SqlCall, talk: MysqlTalk) -> Line:
+        """Open a session of MySQL or MariaDB. Raises as ``postgres``."""
+        async with self._connected(destination) as wire:
+            greeting, ready = await self._mysql_login(wire, destination, account, call)
+            stop = partial(self._kill_mysql, account, greeting.thread)
+            return Line(wire, talk, stop, False, b"", packets.packet(0, ready))  # noqa: FBT003 - as the field says
+
+    async def _kill_mysql(self, account: Account, thread: int, destination: Destination) -> None:
+        """End a session by another one of the same user. Raises as ``postgres``."""
+        async with self._connected(destination) as wire:
+            call = SqlCall(b"", "mysql", capabilities=packets.TRANSACTIONS, charset=packets.UTF8MB4)
+            await self._mysql_login(wire, destination, account, call)
+            wire.write(packets.packet(0, b"\x03KILL %d" % thread))
+            await _next_packet(wire, 1)
+            wire.close(self.limits.farewell)
+
+    async def _mysql_login(
+        self, wire: Wire, destination: Destination, account: Account, call: SqlCall
+    ) -> tuple[Greeting, bytes]:
+        greeting = packets.read_greeting(await _next_packet(wire, 0))
+        login = MysqlLogin(
+            account.user, account.password, account.database.encode(), call.capabilities, call.charset,
+            call.attributes, destination.secure,
+        )  # fmt: skip
+        sequence = 1
+        if destination.secure:
+            if not greeting.capabilities & packets.SSL:
+                raise _no_tls()
+            wire.write(packets.packet(sequence, packets.ssl_request(login.flags(greeting), call.charset)))
+            wire.flush()
+            sequence += 1
+            await self._secure(wire, destination.authority.host)
+        conversation = log_in_to_mysql(login, greeting)
+        said = next(conversation)
+        while True:
+            if said:
+                wire.write(packets.packet(sequence, said))
+                sequence += 1
+            heard = await _next_packet(wire, sequence)
+            sequence += 1
+            try:
+                said = conversation.send(heard)
+            except StopIteration as end:
+                return greeting, bytes(end.value)
 
     @asynccontextmanager
     async def _connected(self, destination: Destination) -> AsyncIterator[Wire]:
@@ -174,10 +231,7 @@ class Databases:
         wire.write(messages.request(messages.SSL_REQUEST))
         [answer] = await take(wire, 1)
         if answer != ord("S"):
-            raise UpstreamTls(
-                "the database offers no TLS",
-                "let it have a certificate, or let the service say sslmode disable where nobody can listen",
-            )
+            raise _no_tls()
         await self._secure(wire, host)
 
     async def _secure(self, wire: Wire, host: str) -> None:
@@ -185,6 +239,31 @@ class Databases:
             raise UpstreamTls("the database said something before TLS began", "somebody may stand between")
         wire.start_tls(TlsChannel(self._tls(), server_side=False, server_hostname=host), client=True)
         await wire.handshake()
+
+
+def _no_tls() -> UpstreamTls:
+    return UpstreamTls(
+        "the database offers no TLS",
+        "let it have a certificate, or let the service say sslmode disable where nobody can listen",
+    )
+
+
+def _no_mysql() -> UpstreamUnreachable:
+    return UpstreamUnreachable("what answers is no server of MySQL or MariaDB", "check host and port of the service")
+
+
+async def _next_packet(wire: Wire, sequence: int) -> bytes:
+    head = await take(wire, packets.HEAD)
+    length = int.from_bytes(head[:3], "little")
+    if length > packets.MAX_LOGIN or head[3] != sequence:
+        raise _no_mysql()
+    first = await take(wire, min(length, 1))
+    if not sequence and first not in {b"\x0a", b"\xff"}:  # a greeting or a refusal, or another protocol
+        raise _no_mysql()
+    payload = first + await take(wire, length - len(first))
+    if payload[:1] == b"\xff":
+        raise LoginRefused(packets.error_state(payload))
+    return payload
 
 
 async def take(wire: Wire, size: int) -> bytes:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from keyhole.core.errors import BadRequestFraming, KeyholeError
 from keyhole.core.message import Stream
 from keyhole.core.sql import SqlCall
 from keyhole.net.http1.tls import TlsChannel
@@ -59,7 +58,6 @@ class Guest:
         wire: its connection.
         call: what is known of what it wants; without a token it has to show one.
         tls: for a listener that offers TLS.
-        secure: the connection is under TLS, or is a tunnel's.
         begun: told when its session has begun.
     """
 
@@ -69,7 +67,7 @@ class Guest:
     begun: Callable[[Stream], None] = lambda _: None
 
     async def take(self, size: int) -> bytes:
-        """The next bytes. Raises ``BadRequestFraming`` when the client has gone."""
+        """The next bytes. Raises ``ClientGoneError``."""
         wire = self.wire
         while len(wire.buffer) < size:
             if wire.eof:
@@ -79,19 +77,10 @@ class Guest:
         return data
 
     async def secure(self, context: ssl.SSLContext) -> None:
-        """Go on under TLS. Raises ``BadRequestFraming`` for bytes that were sent before it (CVE-2021-23214)."""
-        if self.wire.buffer:
-            raise BadRequestFraming("the client said something before TLS began")
+        """Go on under TLS; what has come already is its first records."""
         self.wire.start_tls(TlsChannel(context, server_side=True), client=False)
         await self.wire.handshake()
 
 
 class ClientGoneError(Exception):
     """The client left before it had a session: nobody is there to be told."""
-
-
-class Refuse(Protocol):
-    """How a protocol says no."""
-
-    def __call__(self, error: KeyholeError) -> bytes:
-        """The message."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from keyhole.core.errors import BadRequestFraming, InternalError, KeyholeError, fault_place
 from keyhole.core.message import Stream
 from keyhole.core.sql import SqlCall
-from keyhole.faces.sql import postgres
+from keyhole.faces.sql import mysql, postgres
 from keyhole.faces.sql.door import ClientGoneError, Guest, Sessions, SqlListenerLimits
 from keyhole.net.carry import carry
 from keyhole.net.http1.wire import NEVER, Wire
@@ -57,10 +57,11 @@ class SqlFace:
             OSError, ssl.SSLError: the connection broke.
         """
         guest = Guest(wire, call, tls, begun)
-        talk = postgres
+        talk: postgres.Talker | mysql.Talker
+        talk = mysql.Talker(guest) if call.scheme == "mysql" else postgres.Talker(guest)
         wire.read_deadline = wire.loop.time() + self.limits.login
         try:
-            session = await talk.admit(guest, self._sessions)
+            session = await talk.admit(self._sessions)
         except ClientGoneError:
             return
         except TimeoutError:

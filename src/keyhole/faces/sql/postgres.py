@@ -13,6 +13,7 @@ from keyhole.core.errors import BadRequestFraming, InvalidRequest, KeyholeError,
 from keyhole.core.sql import SqlCall
 from keyhole.faces.sql.door import Guest, Session, Sessions
 from keyhole.faces.sql.refusal import reason_of, state_of
+from keyhole.net.http1.wire import NEVER
 from keyhole.net.postgres import messages
 from keyhole.net.postgres.messages import Startup
 
@@ -20,31 +21,41 @@ _ROUNDS = 3  # encryption of two kinds is asked for, then the session
 _OURS = frozenset({b"user", b"database", b"replication"})
 
 
-async def admit(guest: Guest, sessions: Sessions) -> Session | None:
-    """Hear what a client wants, and open its session; ``None`` when it wanted none.
+class Talker:
+    """Speaks with one client up to its session.
 
-    Raises:
-        ClientGoneError, BadRequestFraming, KeyholeError: it gets none.
+    Args:
+        guest: the client.
     """
-    wanted = await _startup(guest)
-    if wanted.code == messages.CANCEL_REQUEST:
-        await sessions.cancel(guest.call.token or None, wanted.key, guest.call.remote)
-        return None
-    if wanted.code != messages.VERSION or wanted.options:
-        guest.wire.write(messages.negotiate(wanted.options))
-    call = _read(guest, wanted)
-    if not call.token:
-        call = replace(call, token=await _ask_for_token(guest))
-    guest.wire.read_deadline = float("inf")
-    session = await sessions.open(call)
-    guest.wire.write(messages.AUTHENTICATION_OK + session.opening)
-    return session
 
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
 
-def refuse(error: KeyholeError) -> bytes:
-    """An ErrorResponse."""
-    detail = f"request {error.request_id}" if error.request_id else ""
-    return messages.error(state_of(error), reason_of(error), hint=error.hint, detail=detail)
+    async def admit(self, sessions: Sessions) -> Session | None:
+        """Hear what a client wants, and open its session; ``None`` when it wanted none.
+
+        Raises:
+            ClientGoneError, BadRequestFraming, KeyholeError: it gets none.
+        """
+        guest = self._guest
+        wanted = await _startup(guest)
+        if wanted.code == messages.CANCEL_REQUEST:
+            await sessions.cancel(guest.call.token or None, wanted.key, guest.call.remote)
+            return None
+        if wanted.code != messages.VERSION or wanted.options:
+            guest.wire.write(messages.negotiate(wanted.options))
+        call = _read(guest, wanted)
+        if not call.token:
+            call = replace(call, token=await _ask_for_token(guest))
+        guest.wire.read_deadline = NEVER
+        session = await sessions.open(call)
+        guest.wire.write(messages.AUTHENTICATION_OK + session.opening)
+        return session
+
+    def refuse(self, error: KeyholeError) -> bytes:
+        """An ErrorResponse."""
+        detail = f"request {error.request_id}" if error.request_id else ""
+        return messages.error(state_of(error), reason_of(error), hint=error.hint, detail=detail)
 
 
 async def _startup(guest: Guest) -> Startup:
@@ -54,6 +65,8 @@ async def _startup(guest: Guest) -> Startup:
         length = messages.startup_length(head)
         wanted = messages.read_startup(head + await guest.take(length - 4))
         if wanted.code == messages.SSL_REQUEST and guest.tls is not None and guest.wire.tls is None:
+            if guest.wire.buffer:  # a client waits for the answer (CVE-2021-23214)
+                raise BadRequestFraming("the client said something before TLS began")
             guest.wire.write(b"S")
             guest.wire.flush()
             await guest.secure(guest.tls)

@@ -30,7 +30,7 @@ _STATES: tuple[tuple[tuple[type[KeyholeError], ...], str], ...] = (
     ((Sealed, StoreUnavailable), "57P03"),
     ((BadRequestFraming, InvalidRequest), "08P01"),
 )
-_THEIRS = frozenset({"3D000", "42501", "53300", "57P03", "22023", "08004"})
+_THEIRS = frozenset({"3D000", "42000", "42501", "53300", "57P03", "22023", "08004"})
 
 
 def state_of(error: KeyholeError) -> str:
