@@ -3,7 +3,7 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "__version__"]
+__all__ = ["AsyncClient", "AsyncRepoVault", "Client", "RepoVault", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -12,4 +12,8 @@ def __getattr__(name: str) -> Any:
         from keyhole.cli import sdk  # noqa: PLC0415  # that is the point
 
         return getattr(sdk, name)
+    if name in {"RepoVault", "AsyncRepoVault"}:
+        from keyhole.client import repo  # noqa: PLC0415  # the same
+
+        return getattr(repo, name)
     raise AttributeError(f"module 'keyhole' has no attribute {name!r}")

@@ -130,6 +130,7 @@ REVEALS = {
     "cli/agent_vault.py": 1,
     "cli/repo/secrets.py": 1,
     "client/local.py": 1,
+    "client/repo.py": 1,
     "engines/external/sources.py": 1,  # a credential, to the source for which it is
     "faces/api/envelope.py": 1,
     "faces/run/environment.py": 1,
