@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ async def access(inventory: Inventory, usage: Usage, *, secret: str, caller: str
         for name in lent:
             binding.setdefault(name, []).append(service)
     everything = sorted(name for name, holder in holders.items() if holder.everything)
+    limited = {name: holder for name, holder in holders.items() if name not in everything}
     names = {name for name, _ in usage.pairs} | binding.keys()
     if secret:
         names.add(secret)
@@ -47,10 +49,12 @@ async def access(inventory: Inventory, usage: Usage, *, secret: str, caller: str
     for name, who in usage.pairs:
         did.setdefault(name, []).append(who)
     for name in sorted({secret} if secret else names):
-        for row in _rows(name, sorted(binding.get(name, ())), did.get(name, []), holders, usage):
+        for row in _rows(name, sorted(binding.get(name, ())), did.get(name, []), limited, usage):
             if len(found) == limit:
                 return Access(found, everything, more=True)
+            row["active"] = row["caller"] in holders or row["caller"] == OWNER
             found.append(row)
+        await asyncio.sleep(0)  # others are answered meanwhile
     return Access(found, everything, more=False)
 
 
@@ -59,7 +63,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     for caller in sorted({*did, *holders}):
         holder, use = holders.get(caller), usage.pairs.get((name, caller))
-        rights = holder.rights(name, binding) if holder is not None and not holder.everything else None
+        rights = holder.rights(name, binding) if holder is not None else None
         if not (rights or use):
             continue
         done = use or _NEVER
@@ -74,5 +78,4 @@ def _rows(
             "refused": done.refused,
             "first": format_time(done.first) if done.first else None,
             "last": format_time(done.last) if done.last else None,
-            "active": holder is not None or caller == OWNER,
         }
