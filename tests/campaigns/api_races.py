@@ -26,6 +26,7 @@ ROOT = "root"
 PASSWORD = "correct horse battery staple"
 KDF_MEMORY = 64 * 1024  # KiB of one Argon2id
 LETTERS = string.ascii_letters + string.digits
+REFUSED = (403, 429)  # so many without a valid token are a flood, which has a status of its own
 UNIQUE = re.compile(rb"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
@@ -106,10 +107,10 @@ async def children_of_revoked_parents(wires, rounds, rng):
         requests.insert(rng.randrange(5), (ROOT, "POST", "auth/token/revoke", {"token": parent}))
         answers = await wires.at_once(*requests)
         children = [answer["auth"]["client_token"] for status, answer in answers if status == 200]
-        assert {status for status, _ in answers} <= {200, 204, 400, 403}
+        assert {status for status, _ in answers} <= {200, 204, 400, *REFUSED}
         for child in (parent, *children):
             status, _ = await one("GET", "auth/token/lookup-self", token=child)
-            assert status == 403, "a child of a revoked token lives"
+            assert status in REFUSED, "a child of a revoked token lives"
         made += len(children)
     after = await one.must("LIST", "auth/token/accessors")
     assert len(after["data"]["keys"]) == len(before["data"]["keys"])
@@ -124,7 +125,7 @@ async def ten_uses(wires, rounds):
         answers = await wires.at_once(*[(token, "GET", "auth/token/lookup-self")] * 50)
         told = collections.Counter(status for status, _ in answers)
         assert told[200] == 10
-        assert set(told) <= {200, 403, 429}  # so many without a valid token are a flood
+        assert set(told) <= {200, *REFUSED}
 
 
 async def one_unwrap(wires, rounds):

@@ -10,7 +10,8 @@ from keyhole.core.record import Phase, Record
 from keyhole.core.times import DAY, format_time
 from keyhole.testing import FrozenClock
 from keyhole.vault.reports.usage import Usage
-from vault.world import CANARY, agent, child, org, play, policy_token, recorded, refusal, stripe, use
+from vault.lab import Lab
+from vault.world import CANARY, SERVICE, agent, child, org, play, policy_token, recorded, refusal, stripe, use
 
 
 async def report(vault, name, token=None, **wanted):
@@ -58,7 +59,7 @@ def test_access_says_who_can_and_who_did_and_when():
         }
         mine = rows["stripe/api-key", "agent/coder"]
         assert done(mine) == {"uses": 3, "refused": 1}
-        assert (mine["uses_through"], mine["may"]) == (["stripe"], [])
+        assert (mine["uses_through"], mine["may"], mine["used_through"]) == (["stripe"], [], ["stripe"])
         assert (mine["first"], mine["last"]) == (begun, format_time(vault.vault.clock.now()))
         assert done(rows["stripe/api-key", "agent/idle"]) == {}
         assert rows["stripe/api-key", "agent/idle"]["last"] is None
@@ -127,6 +128,24 @@ def test_access_knows_what_is_read_of_other_mounts_and_the_limits_of_tokens():
         await policy_token(vault, READER, display_name="sent", services=[])
         limited = (await access(vault, secret="stripe/api-key"))["stripe/api-key", "token/sent"]
         assert (limited["uses_through"], limited["may"]) == ([], ["read"])
+
+    play(scenario)
+
+
+def test_access_knows_what_is_made_for_a_use_or_a_reader():
+    async def scenario(vault):
+        Lab().mount(vault)
+        await vault.ask("update", "services/lab", {**SERVICE, "secret": "/lab/creds/reader#username"})
+        await use(vault, "services/lab", await agent(vault, services=["lab"]))
+        reader = await policy_token(vault, 'path "lab/creds/*" { capabilities = ["read"] }', display_name="ann")
+        await vault.ask("read", "lab/creds/reader", token=reader)
+        rows = await access(vault, secret="/lab/creds/reader")
+        assert {caller: done(row) for (_, caller), row in rows.items()} == {
+            "agent/coder": {"uses": 1},
+            "token/ann": {"reads": 1},
+        }
+        assert rows == await access(vault, secret="/lab/creds/reader#username")
+        assert set(rows) <= set(await access(vault))
 
     play(scenario)
 

@@ -14,7 +14,8 @@ from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.names import agents, secrets
 from keyhole.cli.output import printable
 
-_ACCESS = ("secret", "caller", "uses_through", "may", "uses", "reads", "changes", "refused", "first", "last", "active")
+_ACCESS = ("secret", "caller", "uses_through", "may", "uses", "reads", "changes", "refused", "first", "last")
+_MORE = ("used_through", "active")  # what a table has no room for
 _STALE = ("kind", "name", "why", "owner", "created", "rotated_at", "expires_at", "last")
 _OBEYED = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001 - begins a spreadsheet's formula (OWASP)
 _SECOND = len("2027-01-31T12:00:00")
@@ -51,11 +52,11 @@ def access_command(session: Session, /, *, form: str | None, **wanted: Any) -> N
         [
             row["secret"],
             row["caller"] + ("" if row["active"] else " (no token)"),
-            *(_short(row[name]) for name in _ACCESS[2:-1]),
+            *(_short(row[name]) for name in _ACCESS[2:]),
         ]
         for row in data["rows"]
     ]
-    _show(session, form, data, _ACCESS, rows, _ACCESS[:-1], "nobody can use any credential, and nobody did")
+    _show(session, form, data, (*_ACCESS, *_MORE), rows, _ACCESS, "nobody can use any credential, and nobody did")
     if form in {None, "text"} and not session.out.json:
         if data["everything"]:
             session.out.say(f"may do everything: {', '.join(data['everything'])}")

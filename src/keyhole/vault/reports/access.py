@@ -72,6 +72,7 @@ def _rows(
             "caller": caller,
             "uses_through": rights.uses_through if rights else [],
             "may": rights.may if rights else [],
+            "used_through": sorted(done.through),
             "uses": max(0, done.uses),
             "reads": max(0, done.reads),
             "changes": max(0, done.changes),

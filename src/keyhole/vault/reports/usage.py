@@ -15,6 +15,7 @@ _SECRETS = "secret/data/"
 _SERVICES = "services/"
 _WRITES = frozenset({"create", "update", "patch", "delete"})
 _VERSIONS = ("delete", "undelete", "destroy")
+_THROUGH = 100  # services that are named of one caller and credential
 _ABORTED = "aborted"  # nobody waited for the answer any more; it may have been released
 
 
@@ -28,6 +29,7 @@ class Use:
         changes: versions that were written, deleted or destroyed.
         refused: times that any of this was refused, or failed.
         first, last: seconds since the epoch.
+        through: services by which it was lent.
     """
 
     uses: int = 0
@@ -36,6 +38,7 @@ class Use:
     refused: int = 0
     first: float = 0.0
     last: float = 0.0
+    through: set[str] = field(default_factory=set)
 
     def seen(self, seconds: float) -> None:
         """Something of this happened then."""
@@ -153,6 +156,8 @@ class Usage:
                 return
             use = self.pairs[name, record.caller] = Use()
         if record.phase is Phase.INTENT:
+            if what == "uses" and len(use.through) < _THROUGH:
+                use.through.add(record.service)
             setattr(use, what, getattr(use, what) + 1)
         elif record.phase is Phase.REFUSED:
             use.refused += record.count or 1
