@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 import pytest
 
 import oauth_provider
+from engines.mounting import storage_of
 from engines.oauth_world import REDIRECT, answered, with_provider
 from oauth_provider import CLIENT_SECRET
 from vault.world import Place, child, journal, policy_token, refusal, rows
@@ -642,5 +643,44 @@ def test_a_provider_of_the_catalog_is_filled_in_with_its_parameters():
         ):
             error = await refusal(world.write("connections/x", **{**client, **wrong}))
             assert (error.code, bool(error.reason)) == ("invalid_request", True), wrong
+
+    with_provider(scenario)
+
+
+def test_a_due_time_that_is_past_is_moved_on_and_does_not_stay():
+    """A process died between noting that somebody wants new tokens now and asking for them."""
+
+    async def scenario(world):
+        await world.imported()
+        await world.access()
+        storage = await storage_of(world.vault, "oauth")
+        item = await storage.get_one("t/crm")
+        await storage.change([("t/crm", item.data, item.revision, 1.0)])
+        await world.sweep()
+        store, now = world.vault.node.store, world.vault.vault.clock.now()
+        assert not await store.due(now, 10)
+        assert world.provider.asked["refresh_token"] == 1
+
+    with_provider(scenario)
+
+
+ODD = [None, True, 0, -1, 1.5, 10**30, "", "\x00", "\ud800", "a\r\nb: c", "x" * 70_000, [], [[]], ["", 1], {}, {"a": 1}]
+
+
+def test_odd_fields_are_mistakes_of_whoever_sends_them():
+    async def scenario(world):
+        await world.connection()
+        fields = [*world.provider.settings(), "provider", "parameters", "grant", "private_key", "key_id", "algorithm"]
+        fields += ["subject", "audience", "claims", "lifetime", "authorize_params", "token_params", "redirect_uris"]
+        fields += ["refresh_token"]
+        asked = [("connections/odd", world.provider.settings(), name) for name in fields]
+        begin = {"redirect_uri": REDIRECT}
+        asked += [("connections/crm/authorize", begin, name) for name in ("redirect_uri", "params")]
+        asked += [("callback", {"redirect_uri": REDIRECT}, name) for name in ("url", "state", "code", "iss", "error")]
+        for path, sound, name in asked:
+            for odd in ODD:
+                error = await refusal(world.write(path, **{**sound, name: odd}))
+                assert error is None or error.code in {"invalid_request", "target_failed"}, (path, name, repr(odd)[:40])
+                assert error is None or (len(str(error)) < 600 and "\ud800" not in str(error)), (path, name)
 
     with_provider(scenario)

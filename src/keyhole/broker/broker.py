@@ -8,7 +8,7 @@ The upstream connection may be made while the intent is being committed; no byte
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -271,9 +271,7 @@ class Broker:
             lambda errand: run_errand(vault, state, self._pool, guard, service, loan.intent.record(), errand),
             self._kept.room(state.org.id, service, loan.values) if kind.keeps else None,
             vault.clock.now,
-            partial(_relend, vault, state, caller, service, loan)
-            if minting is None and service.sourced and not kind.keeps
-            else None,
+            None if minting is not None or kind.keeps else _relending(vault, state, caller, service, loan),
         )
         sending = exchange.run(lease, message, _judged(vault, caller, service, call.body))
         sending = with_renewed(vault, state, service, loan, sending)
@@ -395,6 +393,15 @@ class Broker:
 
 def _judged(vault: Vault, caller: Caller, service: Service | None, body: Body | None) -> Body | None:
     return None if body is None else LateBody(body, lambda: require_still(vault, caller, service))
+
+
+def _relending(
+    vault: Vault, state: OrgState, caller: Caller, service: Service, loan: Loan
+) -> Callable[[], Awaitable[bool]] | None:
+    """What looks for other values when an upstream refuses those of a loan; ``None`` where there are none."""
+    if not service.sourced or not vault.sources.can_relend(state, service):
+        return None
+    return partial(_relend, vault, state, caller, service, loan)
 
 
 async def _relend(vault: Vault, state: OrgState, caller: Caller, service: Service, loan: Loan) -> bool:

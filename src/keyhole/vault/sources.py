@@ -137,6 +137,14 @@ class Sources:
                     self._held.popitem(last=False)
             return taken
 
+    def can_relend(self, state: OrgState, service: Service) -> bool:
+        """Whether there can be other values when an upstream refuses those that a service lends."""
+        try:
+            targets = [self.resolve(state, path[1:]) for path, _ in service.secret_refs() if path.startswith("/")]
+        except NotFound:  # unmounted since it was lent
+            return False
+        return any(target.mount.engine.relend is not None for target in targets)
+
     async def relend(
         self, state: OrgState, caller: Caller, service: Service, refused: Mapping[str, bytes]
     ) -> dict[str, Secret]:

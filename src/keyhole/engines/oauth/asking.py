@@ -170,7 +170,7 @@ async def _post(context: Context, connection: Connection, url: str, form: Mappin
     if way == "basic":  # both are form-encoded first: RFC 6749 section 2.3.1
         pair = f"{quote_plus(client)}:{quote_plus(connection['client_secret'])}".encode()
         headers.append(("Authorization", f"Basic {base64.b64encode(pair).decode()}"))
-    else:
+    elif way != "none" or form.get("grant_type") != _JWT_BEARER:  # an assertion says itself whose it is
         whole["client_id"] = client
         if way == "post":
             whole["client_secret"] = connection["client_secret"]

@@ -167,7 +167,9 @@ def _answer(data: Mapping[str, Any]) -> dict[str, str]:
     """The parameters of an answer, each at most once: as fields, or as the URL that the browser came to."""
     url = parse_text(data.get("url"), "url", most=_LONGEST)
     if not url:
-        return {name: parse_text(data.get(name), name, most=_LONGEST) for name in (*_ANSWERED, "redirect_uri")}
+        return _visible(
+            {name: parse_text(data.get(name), name, most=_LONGEST) for name in (*_ANSWERED, "redirect_uri")}
+        )
     base, _, query = url.partition("?")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=32, errors="strict")
@@ -176,7 +178,14 @@ def _answer(data: Mapping[str, Any]) -> dict[str, str]:
     found = dict(pairs)
     if len(found) != len(pairs) or "#" in query:
         raise InvalidRequest("the answer says something twice", "begin again")
-    return {**{name: found.get(name, "") for name in _ANSWERED}, "redirect_uri": base}
+    return _visible({**{name: found.get(name, "") for name in _ANSWERED}, "redirect_uri": base})
+
+
+def _visible(answer: dict[str, str]) -> dict[str, str]:
+    """RFC 6749, appendix A: state, code and error are visible ASCII characters. Raises ``InvalidRequest``."""
+    if not all(text.isascii() and text.isprintable() for text in answer.values()):
+        raise InvalidRequest("the answer has characters that no answer has", "begin again")
+    return answer
 
 
 async def _spend(context: Context, answer: Mapping[str, str]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ _ASKED = ("token_url", "device_url", "revoke_url")
 _IDENTITY = (*URLS, "client_id", "grant")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
 _PAGE = 100
+_LINES = frozenset({"ca_pem", "private_key", "given"})
 
 
 def read_name(params: Mapping[str, str]) -> str:
@@ -105,6 +106,7 @@ async def _merged(context: Context, call: Call, before: Connection | None) -> di
         old = before[setting.name] if before is not None else ""
         sent = call.data.get(setting.name)
         data[setting.name] = old if sent is None else setting.parse(sent, setting.name)
+    _require_printable(data)
     if not data["client_id"]:
         raise InvalidRequest("client_id is missing", "it stands beside the client's secret at the provider")
     await _find_endpoints(context, call, data)
@@ -142,6 +144,16 @@ def _host(url: str, name: str, *, trusted: bool) -> str:
         return parse_https(url, plain=[plain[1].strip("[]").lower()] if trusted and plain else ()).host
     except InvalidRequest as error:
         raise InvalidRequest(f"{name}: {error.reason}", error.hint) from None
+
+
+def _require_printable(data: Mapping[str, Any]) -> None:
+    """Raises ``InvalidRequest`` for a text that could stand in no URL or request."""
+    for name, value in data.items():
+        texts = [value] if isinstance(value, str) else [*value, *value.values()] if isinstance(value, dict) else value
+        if name in _LINES or not isinstance(texts, list):
+            continue
+        if not all(text.isprintable() for text in texts if isinstance(text, str)):
+            raise InvalidRequest(f"{name} has a line break or another character that is not printable", "look at it")
 
 
 def _client_auth(data: Mapping[str, Any]) -> str:

@@ -128,7 +128,8 @@ class Refreshing:
         """Refresh what is due, or tell somebody that a connection needs help. Raises ``KeyholeError`` to say so."""
         connection, found, revision = await _load(context, name)
         due = found.due(renewable=_renewable(connection, found))
-        if due is None or due > context.now:
+        if due is None or due > context.now:  # what it was due for is done
+            await _write(context, name, found, revision, connection)
             return ""
         if found.status in {CONSENT, REFUSED} and not found.claimed:
             return await self._remind(context, connection, found, revision)
@@ -358,6 +359,12 @@ def _unusable(connection: Connection, found: Tokens, now: float) -> KeyholeError
     return error
 
 
+def _next_step(connection: Connection, status: str) -> str:
+    if status == REFUSED:
+        return f"correct it, then: keyhole oauth refresh {connection.name}"
+    return connection.next_step() if status in {CONSENT, NONE} else ""
+
+
 def state(connection: Connection, found: Tokens, now: float) -> dict[str, Any]:
     """How a connection stands, without a value."""
     status = found.status if connection.by_person or found.status != NONE else "not asked yet"
@@ -366,7 +373,7 @@ def state(connection: Connection, found: Tokens, now: float) -> dict[str, Any]:
     return {
         "status": status,
         "why": found.why,
-        "next_step": connection.next_step() if found.status == CONSENT or status == NONE else "",
+        "next_step": _next_step(connection, status),
         "scopes_granted": list(found.scopes),
         "scopes_missing": connection.missing_scopes(found.scopes) if found.obtained else [],
         "expires_in": max(int(found.until - now), 0) if found.until else 0,
