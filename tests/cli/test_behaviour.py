@@ -45,6 +45,17 @@ def test_help_imports_neither_the_vault_nor_cryptography():
     assert "Commands" in done.stdout or "Everyday" in done.stdout
 
 
+def test_a_listing_reads_no_part_of_the_vault_that_it_does_not_ask(local):
+    program = (
+        "import sys; from keyhole.cli import main; main(['list']);"
+        "print([m for m in sys.modules if m.startswith(('keyhole.vault.identity.oidc', 'keyhole.vault.sys.exchange',"
+        " 'keyhole.crypto.foreign_jwt', 'keyhole.engines.pki', 'keyhole.engines.database', 'keyhole.faces'))],"
+        " file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(
     "words",
     [

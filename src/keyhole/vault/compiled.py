@@ -119,7 +119,7 @@ class Compiled:
 
     async def settle(self) -> None:
         """Wait for what engines have under way and must not lose; nobody asks them for more by now."""
-        engines = [mount.engine for state in self._states.values() for mount in state.mounts]
+        engines = [mount.engine for state in self._states.values() for mount in state.mounts if mount.used]
         await asyncio.gather(*(engine.settle() for engine in engines if engine.settle is not None))
 
     def last(self, org_id: str) -> OrgState | None:

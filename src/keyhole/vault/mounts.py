@@ -56,6 +56,11 @@ class Mount:
         """What answers."""
         return self.made if isinstance(self.made, Engine) else self.made()
 
+    @property
+    def used(self) -> bool:
+        """Whether anything has asked for its engine yet."""
+        return isinstance(self.made, Engine) or "engine" in self.__dict__
+
     @functools.cached_property
     def max_ttl(self) -> int:
         """Seconds that something made here lives at most: what was tuned, else the system's own."""
