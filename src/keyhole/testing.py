@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -23,6 +22,7 @@ from keyhole.config import Config
 from keyhole.core.request import Credential, Operation, Reply, Request
 from keyhole.faces.api.envelope import render
 from keyhole.stores import Store, open_store
+from keyhole.vault.clock import elapsed
 from keyhole.vault.node import Node
 from keyhole.vault.vault import Vault
 
@@ -106,7 +106,7 @@ async def open_vault(
         max_uses: values that one key term may seal.
     """
     opened = store or await open_store(location, create=True)
-    node = Node(opened, max_uses=max_uses, monotonic=clock or time.monotonic)
+    node = Node(opened, max_uses=max_uses, monotonic=clock or elapsed)
     try:
         if await node.header() is None:
             await node.init("memory", seal=seal or MemorySeal(), token=ROOT_TOKEN)

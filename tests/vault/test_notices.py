@@ -11,10 +11,8 @@ import pytest
 
 from keyhole.core.errors import UpstreamUnreachable
 from keyhole.core.notice import Notice
-from keyhole.engines import Engine
 from keyhole.net.ask import Asker, Heard
 from keyhole.testing import FakeUpstream, FrozenClock
-from keyhole.vault.mounts import Mount
 from vault.world import CANARY, Place, journal, play, policy_token, refusal
 
 HOUR, DAY = 3600, 86_400
@@ -400,30 +398,6 @@ def test_a_check_says_what_comes_near_where_no_server_runs():
         ]
         assert len(net.sent) == 2
         await vault.ask("update", "sys/notices/check")
-        assert len(net.sent) == 2
-
-    noticed(scenario)
-
-
-def test_work_of_a_mount_that_fails_is_told_once_a_day():
-    async def scenario(vault, clock, net):
-        fails = True
-
-        async def due(context, path):
-            if fails:
-                await context.storage.change(
-                    [(path, b"{}", (await context.storage.get_one(path)).revision, context.now)]
-                )
-                raise UpstreamUnreachable("the lab does not answer")
-            return ""
-
-        inner = vault.vault
-        inner.fix_mounts([*inner.tables.fixed, Mount("lab/", "lab", Engine("lab", (), due=due), "lab")])
-        await inner.storage(inner.root_org, "lab").change([("x", b"{}", 0, 1.0)])
-        for _ in range(3):
-            await pass_time(vault, clock, 60)
-        assert net.texts() == ["work that is due at lab/ fails: the lab does not answer"]
-        await pass_time(vault, clock, DAY)
         assert len(net.sent) == 2
 
     noticed(scenario)

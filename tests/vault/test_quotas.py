@@ -372,3 +372,30 @@ def test_role_of_approle_is_known_by_its_role_id_whatever_else_a_login_says():
         assert await login("nobody") is InvalidRequest
 
     play(scenario, clock=FrozenClock())
+
+
+def test_each_agent_may_have_so_many_leases_and_one_that_ended_makes_room():
+    async def scenario(vault):
+        lab = Lab().mount(vault)
+        await vault.ask("update", "sys/quotas/lease-count/each", {"max_leases": 2, "path": "lab", "per_agent": True})
+        shown = (await vault.ask("read", "sys/quotas/lease-count/each")).data
+        assert (shown["max_leases"], shown["per_agent"], shown["counter"]) == (2, True, 0)
+        tokens = {}
+        for name in ("one", "other"):
+            await vault.ask("update", f"agents/{name}")
+            policy = {"policy": 'path "lab/*" { capabilities = ["read"] }'}
+            await vault.ask("update", f"sys/policies/acl/agent/{name}", policy)
+            tokens[name] = (await vault.ask("update", f"agents/{name}/token", {})).data["token"]
+        made = {}
+        for name, token in tokens.items():
+            made[name] = [(await vault.ask("read", "lab/creds/x", token=token)).lease.id for _ in range(2)]
+            error = await refusal(vault.ask("read", "lab/creds/x", token=token))
+            assert (error.code, error.status) == ("lease_limit", 429)
+        assert len(lab.alive) == 4
+        assert (await vault.ask("read", "sys/quotas/lease-count/each")).data["counter"] == 4
+        await vault.ask("update", "sys/leases/revoke", {"lease_id": made["one"][0], "sync": True})
+        await vault.ask("read", "lab/creds/x", token=tokens["one"])
+        assert await refusal(vault.ask("read", "lab/creds/x", token=tokens["other"]))
+        assert await refusal(vault.ask("read", "lab/creds/x", token=tokens["one"]))
+
+    play(scenario)

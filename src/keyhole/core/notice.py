@@ -7,8 +7,9 @@ from dataclasses import dataclass
 KINDS = {
     "expiry": "a secret expires, or has expired",
     "rotation-due": "a secret is due for a new value",
-    "rotation-failed": "a rotation, or other work that is due, has failed",
-    "alarm": "a tripwire, a honey secret, a lease that cannot be taken back, a connection that needs consent",
+    "rotation-failed": "a rotation has failed",
+    "consent": "a connection needs somebody's consent",
+    "alarm": "a tripwire, a honey secret, a lease that cannot be taken back",
     "test": "somebody tries a channel",
 }
 DAYS = (30, 7, 1)

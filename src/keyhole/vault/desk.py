@@ -64,7 +64,7 @@ class Desk:
     ) -> Lease:
         """As ``engines.LeaseView.begin``."""
         vault = self._vault
-        place = await vault.quotas.place(self._state, self._path.removesuffix("/"))
+        place = await vault.quotas.place(self._state, self._path.removesuffix("/"), self._caller.name)
         context = vault.context(self._state, self._caller, self._mount)
         wanted = new_lease(
             self._caller,
@@ -163,7 +163,7 @@ class Desk:
             with contextlib.suppress(KeyholeError):  # it stays in the queue, and is taken back when it is due
                 if not await vault.expiry.end(state, [lease.id], made=True):
                     # This process stood still for so long that another one has taken back what was not there yet.
-                    place = await vault.quotas.place(state, lease.path)
+                    place = await vault.quotas.place(state, lease.path, lease.caller)
                     await vault.leases.requeue(state.org.id, lease, vault.clock.now(), place)
                     await vault.expiry.end(state, [lease.id], made=True)
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from keyhole.core.errors import (
     Conflict,
     InternalError,
-    InvalidRequest,
     KeyholeError,
     NotFound,
     TargetAway,
@@ -178,8 +177,12 @@ class Expiry:
                     current = await store.find(state.org.id, lease.id)
         return found
 
-    async def take(self, state: OrgState, keys: Sequence[str]) -> None:
-        """Take back what the store found to be due. Raises ``IntegrityError`` for an entry that was changed."""
+    async def take(self, state: OrgState, keys: Sequence[str]) -> int:
+        """Take back what the store found to be due; of how many that has begun.
+
+        Raises:
+            IntegrityError: an entry was changed.
+        """
         now = self._vault.clock.now()
         waiting: dict[tuple[str, str], list[Lease]] = {}
         for start in range(0, len(keys), _CHUNK):
@@ -190,9 +193,10 @@ class Expiry:
                 self._crowded = True  # what follows is looked at when there is room again
                 break
         self._freed.clear()
+        begun = 0
         for leases in waiting.values():
             line, room = self._line(state, leases[0], now), self._room(state, leases[0], now)
-            self._start(state, await self._claimed(state, leases[:room], now + self.limits.claim))
+            begun += len(self._start(state, await self._claimed(state, leases[:room], now + self.limits.claim)))
             if len(leases) > room:
                 self._crowded = True
                 if line.is_stuck(now, self.limits):
@@ -200,6 +204,12 @@ class Expiry:
                     line.away = True
                     later = now + self.limits.claim * chance()
                     await self._claimed(state, leases[room:], later, error="others wait for the same target")
+        return begun
+
+    def go_on(self) -> None:
+        """More is due than was looked at: do not wait for the next sweep."""
+        self._crowded = True
+        self._freed.set()
 
     def _must_wait(
         self, state: OrgState, lease: Lease, waiting: Mapping[tuple[str, str], list[Lease]], now: float
@@ -309,7 +319,8 @@ class Expiry:
         store, latest = self._vault.leases, self._vault.compiled.last(state.org.id) or state
         failed: Tried = {}
         try:
-            places = {path: await self._vault.quotas.place(latest, path) for path in {each.path for each in leases}}
+            kinds = {(each.path, each.caller) for each in leases}
+            places = {kind: await self._vault.quotas.place(latest, *kind) for kind in kinds}
             if leases and not any(places.values()):
                 with contextlib.suppress(Conflict):
                     await store.remove_all(state.org.id, leases)
@@ -318,7 +329,7 @@ class Expiry:
             return {lease.mark: failure for lease in leases}
         for lease in leases:
             try:
-                await store.remove(state.org.id, lease, places[lease.path])
+                await store.remove(state.org.id, lease, places[lease.path, lease.caller])
             except Conflict:  # another node took over after our claim, or somebody asked for it once more
                 continue
             except KeyholeError as failure:
@@ -337,13 +348,13 @@ class Expiry:
         nobody = Caller(state.org.name, state.org.id, leases[0].caller, "", "full", (), await self.nobody_acl(state))
         context = self._vault.context(state, nobody, mount)
         if len(leases) == 1 or engine.revoke_all is None:
-            return [await self._bounded(engine.revoke(context, lease)) for lease in leases]
+            return [await self.bounded(engine.revoke(context, lease)) for lease in leases]
         errors: list[KeyholeError | None] = []
 
         async def revoke_all(together: RevokeAll) -> None:
             errors.extend(await together(context, leases))
 
-        error = await self._bounded(revoke_all(engine.revoke_all))
+        error = await self.bounded(revoke_all(engine.revoke_all))
         return errors if error is None else [error for _ in leases]
 
     async def _rally(self, state: OrgState, lease: Lease) -> None:
@@ -359,7 +370,7 @@ class Expiry:
         """An access list that gives nothing."""
         return await self._vault.compiled.acl(state, ())
 
-    async def _bounded(self, doing: Coroutine[Any, Any, None] | Any) -> KeyholeError | None:
+    async def bounded(self, doing: Coroutine[Any, Any, None] | Any) -> KeyholeError | None:
         """Let an engine do something within the time limit; the failure if it failed."""
         try:
             async with asyncio.timeout(self.limits.attempt):
@@ -405,41 +416,6 @@ class Expiry:
         which = f"{first.id} and {more} more of its kind" if more else first.id
         what = f"the lease {which} could not be revoked {first.attempts} times: {first.error}"
         await self._vault.alarm(state, who, new_request_id(), "", what)
-
-    async def renew(self, state: OrgState, lease_id: str, increment: int) -> Lease:
-        """Extend a lease, first where we note it and then at its source.
-
-        Args:
-            state: of its org.
-            lease_id: whole.
-            increment: seconds from now; 0 for as much as it was given first.
-
-        Raises:
-            InvalidRequest: there is none, or it cannot be renewed.
-            KeyholeError: the source refused; it ends when it would have.
-        """
-        store = self._vault.leases
-        while True:
-            now = self._vault.clock.now()
-            lease = await store.get(state.org.id, lease_id)
-            if lease is None or lease.expires <= now:
-                raise InvalidRequest("lease not found", "it is unknown, or it has ended: ask for a new one")
-            term = lease.term(increment, now)
-            try:
-                renewed = await store.renew(state.org.id, lease, term.ttl, now)
-                break
-            except Conflict:
-                continue
-        mount = mount_of(self._vault, state, lease.mount)
-        if mount is not None and mount.engine.renew is not None:
-            nobody = Caller(state.org.name, state.org.id, lease.caller, "", "full", (), await self.nobody_acl(state))
-            context = self._vault.context(state, nobody, mount)
-            error = await self._bounded(mount.engine.renew(context, renewed, term.ttl))
-            if error is not None:
-                with contextlib.suppress(Conflict):
-                    await store.restore(state.org.id, renewed, lease)
-                raise error
-        return replace(renewed, warning=term.warning)
 
 
 def mount_of(vault: Vault, state: OrgState, mount_id: str) -> Mount | None:

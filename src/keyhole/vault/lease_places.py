@@ -1,9 +1,10 @@
 """How many leases a lease-count quota has, counted where they are stored.
 
-``c/<rules>/<quota>`` of the org's mount ``leases`` holds the number. A lease that begins or ends changes it in its own
-commit, so two that are begun at once, on whatever servers, never take the same place. ``rules`` is a digest of which
-quota counts for which path: when that changes, all is counted anew. Whoever is about to refuse counts the leases
-themselves from time to time, so a count that is wrong, because a server did not know the newest rules yet, gets right.
+``c/<rules>/<quota>`` of the org's mount ``leases`` holds the number, and one for each caller where a quota is for
+each. A lease that begins or ends changes it in its own commit, so two that are begun at once, on whatever servers,
+never take the same place. ``rules`` is a digest of which quota counts for which path: when that changes, all is
+counted anew. Whoever is about to refuse counts the leases themselves from time to time, so a count that is wrong,
+because a server did not know the newest rules yet, gets right.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Place:
 
     async def _count_first(self, item: Item) -> tuple[Item, int]:
         """From the mark on, whoever begins or ends a lease changes it, so a count that still finds it is exact."""
-        folder = self._path.rpartition("/")[0] + "/"
+        folder = "/".join(self._path.split("/")[:2]) + "/"
         for path in await self._storage.list(FOLDER, recursive=True):
             if not f"{FOLDER}/{path}".startswith(folder):
                 old = await self._storage.get_one(f"{FOLDER}/{path}")

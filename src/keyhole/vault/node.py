@@ -10,7 +10,6 @@ import contextlib
 import gc
 import logging
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -35,7 +34,7 @@ from keyhole.stores import Batch, Put, Store
 from keyhole.vault.alarms import raise_alarm
 from keyhole.vault.attempt import Attempt
 from keyhole.vault.audit import Journal, high_water
-from keyhole.vault.clock import Clock
+from keyhole.vault.clock import Clock, elapsed
 from keyhole.vault.history import History
 from keyhole.vault.keys import MAX_USES, Header, Keys, new_id, read_header
 from keyhole.vault.lease_lines import LeaseLimits
@@ -100,7 +99,7 @@ class Node:
         egress: str = "deny",
         refusals: RefusalLimits | None = None,
         leases: LeaseLimits | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = elapsed,
     ) -> None:
         self.store = store
         self.vault: Vault | None = None

@@ -45,6 +45,7 @@ EXEMPT = (
     "sys/unseal",
 )
 _COMPILED = "quotas"
+_NOBODY = "nobody"
 _ADDRESSES = 10_000  # of one quota; the one that asked least lately is forgotten first
 _INTERVAL = 30.0  # seconds between two records of how many were refused
 
@@ -61,6 +62,7 @@ class Quota:
         interval: seconds.
         block_interval: seconds for which an address that asked too often is refused altogether; 0 for none.
         max_leases: leases that there may be at a time.
+        per_agent: not of all together, but of each agent or other caller.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Quota:
     interval: int = 1
     block_interval: int = 0
     max_leases: int = 0
+    per_agent: bool = False
 
     def fits(self, path: str, role: str) -> tuple[int, ...]:
         """How specific it is for a request; empty when it is not for it."""
@@ -182,7 +185,7 @@ class Quotas:
                     found[kind].append(Quota(**data))
                 else:
                     settings = Settings(tuple(data["exempt"]), data["log"], data["headers"])
-        counted = json.dumps(sorted((quota.name, quota.path) for quota in found[LEASES]))
+        counted = json.dumps(sorted((quota.name, quota.path, quota.per_agent) for quota in found[LEASES]))
         digest = hashlib.sha256(counted.encode()).hexdigest()[:32]
         state.derived[_COMPILED] = rules = Rules(tuple(found[RATE]), tuple(found[LEASES]), settings, digest)
         return rules
@@ -232,20 +235,25 @@ class Quotas:
         role = request.data.get("role")
         return role if isinstance(role, str) else ""
 
-    async def place(self, state: OrgState, path: str) -> Place | None:
-        """The count in which a lease of a request path has its place; ``None`` where no quota counts for it."""
+    async def place(self, state: OrgState, path: str, caller: str) -> Place | None:
+        """The count in which a caller's lease of a request path has its place; ``None`` where no quota counts."""
         if not self.concern(state):
             return None
         rules = await self.rules(state)
         quota = best(rules.leases, path)
         if quota is None:
             return None
-        storage, count = self._vault.leases.storage(state.org.id), partial(self.leases_of, state, quota)
-        return self._places.at(storage, state.org.id, rules.digest, quota.name, quota.max_leases, count)
+        whose = (caller or _NOBODY) if quota.per_agent else ""
+        storage, count = self._vault.leases.storage(state.org.id), partial(self.leases_of, state, quota, whose)
+        name = f"{quota.name}/{whose}" if whose else quota.name
+        return self._places.at(storage, state.org.id, rules.digest, name, quota.max_leases, count)
 
-    async def leases_of(self, state: OrgState, quota: Quota) -> int:
-        """How many leases there are for which a quota counts, with those that are being made."""
+    async def leases_of(self, state: OrgState, quota: Quota, caller: str = "") -> int:
+        """How many leases there are for which a quota counts, of one caller if it is named, with those being made."""
         rules, leases, org_id = await self.rules(state), self._vault.leases, state.org.id
+        if caller:
+            every = [lease for lease in await leases.every(org_id) if (lease.caller or _NOBODY) == caller]
+            return sum(best(rules.leases, lease.path) == quota for lease in every)
         paths = await leases.below(org_id, "")
         paths += [lease.id for lease in await leases.all_queued(org_id)]
         return sum(best(rules.leases, path.rpartition("/")[0]) == quota for path in paths)

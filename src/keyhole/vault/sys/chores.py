@@ -8,7 +8,6 @@ node or another, starts it again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -17,9 +16,7 @@ from functools import partial
 
 from keyhole.core.errors import Conflict, KeyholeError, UpstreamTimeout, fault_place
 from keyhole.core.identity import Caller
-from keyhole.core.notice import Notice
 from keyhole.core.record import Phase, Record
-from keyhole.core.times import DAY
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.mounts import Mount
@@ -83,14 +80,6 @@ class Chores:
         except Exception as error:  # noqa: BLE001 - a fault of one engine must not stop the work of the others
             _log.error("internal error: %s", fault_place(error))
 
-    async def _tell(self, state: OrgState, mount: Mount, error: KeyholeError) -> None:
-        """Tell the administrators once a day, however often it is tried."""
-        day = int(self._vault.clock.now() // DAY)
-        text = f"work that is due at {mount.path} fails: {error.reason}"
-        with contextlib.suppress(KeyholeError):  # it is recorded all the same
-            notice = Notice("rotation-failed", mount.path, text, f"{mount.id} {error.code} {day}")
-            await self._vault.notices.tell(state.org.id, notice)
-
     def of_engine(self, state: OrgState, mount: Mount, key: str) -> Chore:
         """What an entry of a mount's storage is due for, with its record."""
 
@@ -113,8 +102,6 @@ class Chores:
                 result = error.code
                 if error.alarming:
                     await vault.alarm(state, nobody, request_id, "", error.reason)
-                else:
-                    await self._tell(state, mount, error)
                 raise
             finally:
                 if below or result != "ok":

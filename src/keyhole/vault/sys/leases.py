@@ -18,6 +18,7 @@ from keyhole.vault.compiled import OrgState
 from keyhole.vault.expiry import mount_of
 from keyhole.vault.leases import tidy
 from keyhole.vault.mounts import AUTH
+from keyhole.vault.renewal import renew
 from keyhole.vault.sys.strays import look_for_strays, parse_named
 from keyhole.vault.sys.sweep import Sweeper
 from keyhole.vault.sys.tokens import end_tokens_where
@@ -51,7 +52,7 @@ class _Handlers:
 
     async def renew(self, context: Context, call: Call) -> Reply:
         increment = parse_duration(call.data.get("increment") or 0, name="increment")
-        lease = await self._vault.expiry.renew(await self.state(context), _lease_id(call), increment)
+        lease = await renew(self._vault, await self.state(context), _lease_id(call), increment)
         return Reply(lease=lease, warnings=[lease.warning] if lease.warning else [])
 
     async def revoke(self, context: Context, call: Call) -> None:

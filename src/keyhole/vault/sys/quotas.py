@@ -50,7 +50,8 @@ class _Handlers:
                 rate = int(quota.rate) if quota.rate == int(quota.rate) else quota.rate
                 return Reply({**data, "rate": rate, "interval": quota.interval, "block_interval": quota.block_interval})
             counter = await self._vault.quotas.leases_of(state, quota)
-            return Reply({**data, "max_leases": quota.max_leases, "counter": counter})
+            each = {"per_agent": True} if quota.per_agent else {}
+            return Reply({**data, "max_leases": quota.max_leases, "counter": counter, **each})
 
         return handler
 
@@ -112,7 +113,10 @@ def _read(kind: str, name: str, data: Mapping[str, Any], state: OrgState) -> Quo
     if role and not path.startswith("auth/"):
         raise InvalidRequest("a role counts for a login method only", "give path too: auth/NAME")
     if kind == LEASES:
-        return Quota(name, path, role, max_leases=parse_count(data.get("max_leases"), "max_leases", least=1))
+        most = parse_count(data.get("max_leases"), "max_leases", least=1)
+        return Quota(
+            name, path, role, max_leases=most, per_agent=parse_flag(data.get("per_agent") or False, "per_agent")
+        )
     rate = data.get("rate")
     try:
         number = float(rate) if isinstance(rate, int | float | str) and not isinstance(rate, bool) else math.nan
@@ -161,7 +165,10 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             Field("interval", "1s when it is not said", "duration"),
             Field("block_interval", "for how long to refuse an address that asked too often", "duration"),
         ),
-        LEASES: (Field("max_leases", "leases that there may be at a time"),),
+        LEASES: (
+            Field("max_leases", "leases that there may be at a time"),
+            Field("per_agent", "true: of each agent or other caller, not of all together", "boolean"),
+        ),
     }
     settings = (
         Field("rate_limit_exempt_paths", "paths that are never counted", "list"),

@@ -81,7 +81,7 @@ class _Handlers:
                     "ask its owner to write the rotation, or to grant you that",
                 )
         if needs.server and caller.org != ROOT_ORG:
-            raise PolicyDenied("commands run on the server itself: they are for the org root", "ask its administrator")
+            raise PolicyDenied("commands run on the server itself, for which only the org root may say so")
         if needs.server and not self._rotations.steps.commands:
             raise InvalidRequest("commands are forbidden on this server", "its administrator can allow them")
         if needs.sudo and not caller.allows("update", path, sudo=True):

@@ -45,7 +45,8 @@ class Sweeper:
         ended, stuck = 0, 0
         leases: dict[str, list[str]] = {}
         chores: list[Chore] = []
-        for key in await vault.store.due(vault.clock.now(), _BATCH + self._stuck):
+        due = await vault.store.due(vault.clock.now(), _BATCH + self._stuck)
+        for key in due:
             if key.startswith(HANDOVER):
                 await self._drop(key)
                 continue
@@ -83,8 +84,13 @@ class Sweeper:
                         chores.append(self._chores.of_engine(state, made, key))
             except (Conflict, IntegrityError):  # one that cannot be ended does not keep the others
                 stuck += 1
+        begun = 0
         for org_id, keys in leases.items():
-            stuck += await self._take(org_id, keys)
+            taken, bad = await self._take(org_id, keys)
+            begun += taken
+            stuck += bad
+        if begun and len(due) >= _BATCH + self._stuck:
+            vault.expiry.go_on()
         self._chores.start(chores)
         self._stuck = min(stuck, _BATCH * 100)
         return ended
@@ -103,19 +109,19 @@ class Sweeper:
             await self._vault.orgs.purge(org_id)
             return None
 
-    async def _take(self, org_id: str, keys: list[str]) -> int:
-        """Hand the due leases of an org over; returns how many of them cannot be read."""
-        expiry, bad = self._vault.expiry, 0
+    async def _take(self, org_id: str, keys: list[str]) -> tuple[int, int]:
+        """Hand the due leases of an org over: of how many the end has begun, and how many cannot be read."""
+        expiry, begun, bad = self._vault.expiry, 0, 0
         state = await self._vault.compiled.state(org_id)
         try:
-            await expiry.take(state, keys)
+            return await expiry.take(state, keys), 0
         except IntegrityError:
             for key in keys:
                 try:
-                    await expiry.take(state, [key])
+                    begun += await expiry.take(state, [key])
                 except IntegrityError:
                     bad += 1
-        return bad
+        return begun, bad
 
 
 async def _remove(storage: Storage, key: str) -> None:
