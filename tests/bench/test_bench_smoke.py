@@ -23,6 +23,7 @@ def run(tmp_path, *cases):
         pytest.skip("nginx or taskset is not installed, and the benchmark measures against nginx")
     result = tmp_path / "result.json"
     moment = ["--rounds", "1", "--seconds", "0.05", "--large", "300000", "--tunnels", "3"]
+    moment += ["--leases", "9", "--many", "50"]
     command = [sys.executable, "-m", "bench", *cases, *moment, "--folder", str(tmp_path), "--json", str(result)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
@@ -47,3 +48,9 @@ def test_load_on_the_api_is_answered_from_both_stores_and_gives_ratios(tmp_path)
             assert found["medians"][case][store]["refused"] == 0
             assert found["medians"][case][store]["cpu"] > 0
     assert {line["case"] for line in found["ratios"]} == {case for case in API if case.endswith("-8")}
+
+
+def test_leases_are_made_taken_back_and_end(tmp_path):
+    found = run(tmp_path, "leases-issue", "leases-end")["medians"]
+    assert found["leases-issue"]["keyhole"]["count"] >= 8
+    assert found["leases-end"]["keyhole"]["count"] == 9
