@@ -8,8 +8,10 @@ import psycopg
 import pytest
 
 import sql_postgres
+from keyhole.config import Config
 from keyhole.core.errors import KeyholeError
 from sql_postgres import ADMIN, APP, APP_PASSWORD, HOST, PASSWORD
+from sql_world import World
 
 SECONDS = 20
 
@@ -230,3 +232,21 @@ def test_why_tells_of_a_session_and_repeats_no_password_of_a_connection_string(w
     assert (answer["allowed"], answer["service"]) == (True, "shop")
     assert "hunter2" not in str(answer)
     assert not world.ask("update", "sys/why", {"method": "SESSION", "url": "postgres://nowhere.test"})["allowed"]
+
+
+def test_a_session_ends_when_the_vault_is_sealed():
+    with World(sql_postgres.ca_pem(), [HOST]) as world:
+        world.secret("db/app", username=APP, password=APP_PASSWORD)
+        world.service("shop", "postgres", HOST, sql_postgres.started(), "db/app")
+        world.token = world.agent("coder", "shop")
+        session = world.connect()
+        world.ask("update", "sys/seal")
+        with pytest.raises(psycopg.OperationalError, match="the vault was sealed"):
+            session.execute("SELECT 1")
+        assert "sealed" in refused(world)
+
+
+@pytest.mark.parametrize("listener", ["postgres://0.0.0.0:6432", "oracle://127.0.0.1:1", "127.0.0.1:6432", "mysql://x"])
+def test_a_listener_off_loopback_needs_tls_and_its_address_a_scheme(listener):
+    with pytest.raises(KeyholeError, match="sql_listen"):
+        Config(sql_listen=(listener,)).checked()
