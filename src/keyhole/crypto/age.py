@@ -27,6 +27,10 @@ _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 _IDENTITY = re.compile(r"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}")
 _SSH = ("ssh-ed25519 ", "ssh-rsa ")
 _HEAD = b"age-encryption.org/v1\n"
+_MAX_HEADER = 512 * 1024  # bytes
+_FULL_LINE = 64  # characters of a body, but of its last line
+_STANZA = re.compile(rb"->( [\x21-\x7e]+)+")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +149,38 @@ def decrypt(ciphertext: bytes, identities: Sequence[Identity]) -> bytes:
 
 def stanza_count(ciphertext: bytes) -> int:
     """How many recipients a file says that it has. Raises ``IntegrityError`` when it is none."""
-    require_file(ciphertext)
-    return sum(line.startswith(b"-> ") for line in _header(ciphertext).split(b"\n"))
+    return require_file(ciphertext)
 
 
-def require_file(ciphertext: bytes) -> None:
-    """Raises ``IntegrityError`` for what is no binary age file of version 1 with a bounded header."""
+def require_file(ciphertext: bytes) -> int:
+    """See that this is a binary age file of version 1 with a bounded, well-formed header.
+
+    The library takes a stanza without its body, which the format does not have; other readers refuse such a file.
+
+    Returns:
+        How many stanzas it has.
+
+    Raises:
+        IntegrityError: it is none.
+    """
     if len(ciphertext) > MAX_FILE + 64 * 1024 or not ciphertext.startswith(_HEAD):
         raise _damaged()
-    if _header(ciphertext).count(b"\n-> ") > MAX_STANZAS:
+    head, mark, _ = ciphertext[len(_HEAD) : _MAX_HEADER].partition(b"\n--- ")
+    lines = head.split(b"\n")
+    count = position = 0
+    while position < len(lines):
+        count += 1
+        if not _STANZA.fullmatch(lines[position]):
+            raise _damaged()
+        position += 1
+        while position < len(lines) and len(lines[position]) == _FULL_LINE and _BASE64.fullmatch(lines[position]):
+            position += 1
+        if position == len(lines) or len(lines[position]) >= _FULL_LINE or not _BASE64.fullmatch(lines[position]):
+            raise _damaged()  # the last line of a body is a short one, or empty
+        position += 1
+    if not mark or not 0 < count <= MAX_STANZAS:
         raise _damaged()
-
-
-def _header(ciphertext: bytes) -> bytes:
-    head, mark, _ = ciphertext[: 512 * 1024].partition(b"\n--- ")
-    if not mark:
-        raise _damaged()
-    return head
+    return count
 
 
 def _damaged() -> IntegrityError:
