@@ -725,3 +725,24 @@ def test_a_path_that_is_allowed_leads_to_no_lease_but_its_own():
         assert len(lab.alive) == 1
 
     play(scenario)
+
+
+def test_many_who_revoke_the_same_leases_at_once_leave_their_line_empty(tmp_path):
+    async def scenario(vault):
+        lab = Lab().mount(vault)
+        for _ in range(10):
+            lab.silent = asyncio.Event()
+            made = [await make(vault) for _ in range(3)]
+            revoked = [{"lease_id": lease_id, "sync": True} for lease_id in made]
+            asked = [vault.ask("update", "sys/leases/revoke", each) for each in revoked * 5]
+            asking = asyncio.gather(*asked)
+            while not vault.vault.expiry._running:  # noqa: ASYNC110 - nothing announces that the first has begun
+                await asyncio.sleep(0)
+            lab.silent.set()
+            await asking
+        await vault.vault.expiry.drain()
+        assert not lab.alive
+        assert [line.length for line in vault.vault.expiry._lines.values()] == [0]
+        assert not vault.vault.expiry._running
+
+    Place(tmp_path).play(scenario)

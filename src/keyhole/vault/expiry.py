@@ -271,7 +271,8 @@ class Expiry:
 
         def done(_job: Job) -> None:
             for mark in started:
-                del self._running[mark]
+                if self._running.get(mark) is job:  # somebody may have asked for it once more meanwhile
+                    del self._running[mark]
             line.length -= len(batch)
             if line.length <= self.limits.line // 2:
                 self._freed.set()
