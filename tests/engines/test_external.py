@@ -31,7 +31,7 @@ from keyhole.net.dial import Dialer
 from keyhole.net.resolve import Resolver
 from seals.aws import REGION, aws_stand_in
 from seals.other_vault import other_vault
-from vault.world import SERVICE, agent, journal, play, policy_token, refusal, use
+from vault.world import SERVICE, agent, journal, org, play, policy_token, refusal, use
 
 SOURCES = 'path "external/sources/*" { capabilities = ["create", "update", "read"] }'
 
@@ -172,6 +172,24 @@ def test_private_addresses_and_commands_take_sudo():
             assert manager.asked == []
 
         scene(scenario)
+
+
+def test_only_the_org_root_may_run_programs_read_files_and_ask_as_the_server():
+    async def scenario(vault):
+        token = await org(vault, "acme")
+        await vault.ask("update", "sys/mounts/external", {"type": "external"}, token=token)
+        login = {"kind": "vault", "address": "https://v.example", "auth": "jwt", "role": "r"}
+        for body in (
+            {"kind": "command", "argv": ["/bin/cat", "/etc/passwd"]},
+            {"kind": "aws-secrets-manager", "region": "eu-central-1", "own_identity": True},
+            {**login, "jwt_file": "/etc/passwd"},
+        ):
+            error = await refusal(add(vault, token=token, **body))
+            assert isinstance(error, PolicyDenied)
+            assert "org root" in error.reason
+            await add(vault, **body)
+
+    scene(scenario)
 
 
 def test_a_credential_may_be_a_secret_of_this_vault_for_who_may_read_it():
@@ -493,7 +511,7 @@ def test_a_command_prints_a_secret_with_its_own_environment_only(monkeypatch):
     ("program", "error"),
     [
         (f"import sys; print('{VALUE}', file=sys.stderr); sys.exit(3)", TargetFailed),
-        ("print('x' * 2_000_000)", TargetFailed),
+        ("print('x' * 50_000_000)", TargetFailed),
         ("import time; time.sleep(600)", UpstreamTimeout),
         ("import os, time; os.close(1); time.sleep(600)", UpstreamTimeout),
         ("pass", NotFound),

@@ -12,6 +12,7 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.fields import parse_map, parse_text
+from keyhole.core.identity import ROOT_ORG
 from keyhole.core.path import parse_name, parse_secret_ref
 from keyhole.core.request import Reply
 from keyhole.engines import Call, Context, settings
@@ -72,8 +73,11 @@ async def write(context: Context, call: Call) -> Reply | None:
     given, referred = _credentials(context, call, kind)
     kind.check(options, [*given, *referred])
     trusted = is_trusted(context, call)
-    if not trusted and (why := kinds.needs_sudo(kind, options)):
-        raise PolicyDenied(f"{why} needs sudo on {call.path}", "ask an administrator")
+    if why := kinds.needs_sudo(kind, options):
+        if context.caller.org != ROOT_ORG:  # what the server has belongs to no org that lives on it
+            raise PolicyDenied(f"{why} is for the org root alone", "ask an administrator of the server")
+        if not trusted:
+            raise PolicyDenied(f"{why} needs sudo on {call.path}", "ask an administrator")
     ca_cert = parse_text(call.data.get("ca_cert"), "ca_cert")
     if ca_cert:
         client_context(only=ca_cert)

@@ -68,7 +68,7 @@ def load(kind: str) -> Kind:
 
 
 def needs_sudo(kind: Kind, options: Mapping[str, Any]) -> str:
-    """Why a source takes ``sudo`` to write, in words; empty when it does not."""
+    """Why a source takes ``sudo`` in the org root to write, in words; empty when it does not."""
     why = getattr(kind, "needs_sudo", None)
     return str(why(options)) if why is not None else ""
 
