@@ -350,7 +350,7 @@ def test_new_keys_of_aws_sign_later_calls(stack: Stack, run) -> None:
     run(go())
 
 
-def test_who_writes_such_a_service_needs_update_where_it_keeps_things(stack: Stack, run) -> None:
+def test_who_writes_such_a_service_needs_read_and_update_where_it_keeps_things(stack: Stack, run) -> None:
     async def go() -> None:
         await stack.secret("stripe/key")
         policy = 'path "services/*" { capabilities = ["create", "update", "sudo"] } '
@@ -359,7 +359,12 @@ def test_who_writes_such_a_service_needs_update_where_it_keeps_things(stack: Sta
         token = str((await stack.ask("update", "auth/token/create", {"policies": ["binder"]}))["client_token"])
         with pytest.raises(PolicyDenied):
             await stack.service("bound", token=token, capture=[RULE])
-        more = policy + 'path "secret/data/made/bound/*" { capabilities = ["update"] }'
+        for capability in ("update", "read"):  # a placeholder lends what lies there, whoever writes it later
+            more = policy + f'path "secret/data/made/bound/*" {{ capabilities = ["{capability}"] }}'
+            await stack.ask("update", "sys/policies/acl/binder", {"policy": more})
+            with pytest.raises(PolicyDenied):
+                await stack.service("bound", token=token, capture=[RULE])
+        more = policy + 'path "secret/data/made/bound/*" { capabilities = ["update", "read"] }'
         await stack.ask("update", "sys/policies/acl/binder", {"policy": more})
         await stack.service("bound", token=token, capture=[RULE])
         assert (await stack.ask("read", "services/bound"))["capture"][0]["into"] == RULE["into"]

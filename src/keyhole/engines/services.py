@@ -80,14 +80,15 @@ async def write(context: Context, call: Call) -> None:
 
 
 def _require_captures(context: Context, service: Service) -> None:
-    """Whoever lets calls write secrets may write there. A path of variables ends up where nothing is, by its id."""
+    """Whoever lets calls write secrets may write there, and read: a placeholder lends what lies there at its use."""
     for rule in service.capture:
         path = rule.place("agent/some-agent", service.name, "some-id")
-        if path and not context.caller.allows("update", f"{SECRETS}data/{path}"):
-            raise PolicyDenied(
-                f"keeping credentials at {rule.into!r} needs update there, and you have not",
-                "ask for it, or let them live with the token: leave into out",
-            )
+        for capability in ("update", "read") if path else ():
+            if not context.caller.allows(capability, f"{SECRETS}data/{path}"):
+                raise PolicyDenied(
+                    f"keeping credentials at {rule.into!r} needs {capability} there, and you have not",
+                    "ask for it, or let them live with the token: leave into out",
+                )
 
 
 async def read(context: Context, call: Call) -> Reply:
