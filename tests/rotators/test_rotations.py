@@ -195,6 +195,31 @@ def test_an_old_value_to_which_somebody_went_back_is_not_revoked():
     rotating(scenario)
 
 
+@pytest.mark.parametrize("more", [{"note": "another"}, {}, {"note": "stays", "more": "text"}])
+def test_an_old_value_to_which_somebody_went_back_with_other_fields_beside_it_is_not_revoked(more):
+    async def scenario(vault, clock, source):
+        await rotate(vault)
+        await vault.ask("update", "secret/data/acme/key", {"data": {"value": FIRST, **more}})
+        await pass_time(vault, clock, 2 * HOUR)
+        assert FIRST in source.values
+
+    rotating(scenario)
+
+
+def test_a_new_value_that_somebody_put_in_place_with_other_fields_beside_it_is_not_revoked():
+    async def scenario(vault, clock, source):
+        source.not_yet = 1000
+        await vault.vault.rotations.run(vault.vault.root_org, "acme", asked=True)
+        assert (await stands(vault))["step"] == "made"
+        [made] = source.values - {FIRST}
+        await vault.ask("update", "secret/data/acme/key", {"data": {"value": made, "note": "another"}})
+        for _ in range(40):
+            await pass_time(vault, clock, 60)
+        assert made in source.values
+
+    rotating(scenario)
+
+
 def test_what_cannot_be_revoked_is_tried_for_as_long_as_it_takes_and_told():
     async def scenario(vault, clock, source):
         await rotate(vault)

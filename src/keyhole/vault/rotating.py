@@ -222,17 +222,18 @@ class Steps:
         rotation, new = work.rotation, work.values.whole
         await work.save(self._vault.clock.now() + self.limits.claim)
         fields, version = await self._current(work)
-        if fields != new.fields:  # else it was put there before whoever did it could store that
+        if not work.values.lies_in(fields, new):  # else it was put there before whoever did it could store that
             if version != rotation.version:
                 return await self._enter(work, Step.UNDOING, "the secret was changed while it was being rotated")
             try:
                 await self._write(work, new, version)
             except (InvalidRequest, NotFound) as error:
                 return await self._enter(work, Step.UNDOING, f"the secret cannot be changed: {error.reason}")
+            version += 1
         now = self._vault.clock.now()
         rotation.step, rotation.tries, rotation.failures, rotation.error = Step.GRACE, 0, 0, ""
         rotation.last, rotation.until = now, now + (0 if rotation.hurry else rotation.grace)
-        rotation.handle, rotation.placed = dict(new.handle), rotation.version + 1
+        rotation.handle, rotation.placed = dict(new.handle), version
         await work.save()
         self._record(work, "cut over")
         return rotation.until <= now
@@ -242,7 +243,7 @@ class Steps:
         await work.save(self._vault.clock.now() + self.limits.claim)
         with contextlib.suppress(NotFound):
             fields, version = await self._current(work)
-            if fields == both.old.fields:
+            if both.lies_in(fields, both.old):
                 # Somebody has gone back to it, so it is the value that works.
                 rotation.handle, rotation.placed = dict(both.old.handle), version
                 rotation.error = "the secret was set back to its old value, so that one was not revoked"
@@ -263,7 +264,7 @@ class Steps:
         by = both.old
         with contextlib.suppress(NotFound):
             fields, _ = await self._current(work)
-            if fields == both.whole.fields:  # it is in its place all the same, and is not to be taken from there
+            if both.lies_in(fields, both.whole):  # it is in its place all the same, and is not to be taken from there
                 return await self._enter(work, Step.VERIFIED)
             by = Value(fields, both.old.handle)
         try:

@@ -142,6 +142,11 @@ class Both:
             return self.old
         return Value({**self.old.fields, **self.new.fields}, self.new.handle)
 
+    def lies_in(self, fields: Mapping[str, Secret], value: Value) -> bool:
+        """Has a secret this one of both values? Fields that stay, or were put beside since, do not matter."""
+        names = self.new.fields if self.new is not None else self.old.fields
+        return all(fields.get(name) == value.fields.get(name) for name in names)
+
     def replaced(self) -> dict[tuple[str, str], tuple[Secret, ...]]:
         """Both values of each field that changes, by path and field."""
         new = self.new.fields if self.new is not None else {}
