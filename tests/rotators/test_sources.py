@@ -192,7 +192,7 @@ def test_a_program_is_told_values_on_stdin_alone(tmp_path):
         ("exit 3", "failed at the step prepare (3)"),
         ("sleep 60", "took longer than 1 s"),
         ("echo no-json-but-secret-1234", "something else than a JSON object"),
-        ("head -c 100000 /dev/zero", "failed at the step prepare"),
+        ("head -c 50000000 /dev/zero", "failed at the step prepare"),
     ],
 )
 def test_a_program_that_does_not_keep_to_the_rules_changes_nothing(script, said):

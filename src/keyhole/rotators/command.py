@@ -104,8 +104,7 @@ async def _run(world: World, step: str, **values: Value) -> dict[str, Any]:
     except TimeoutError:
         raise failed(f"the command took longer than {world.settings['timeout']} s for the step {step}") from None
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
         await process.wait()
     if code == _LATER:
         raise NotYet(f"the command wants to try the step {step} again")
@@ -124,10 +123,18 @@ async def _talk(process: asyncio.subprocess.Process, given: bytes) -> bytes | No
         await process.stdin.drain()
     process.stdin.close()
     while part := await process.stdout.read(_MOST):
+        if len(found) > _MOST:
+            continue  # asyncio waits for the end of the pipe too, which a full buffer never sees
         found += part
         if len(found) > _MOST:
-            return None
-    return bytes(found)
+            _end(process)
+    return bytes(found) if len(found) <= _MOST else None
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    """End it with all that it started, whether it has ended by itself or not."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _object(output: bytes, step: str) -> dict[str, Any]:

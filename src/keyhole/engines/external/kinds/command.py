@@ -106,10 +106,12 @@ async def _output(process: asyncio.subprocess.Process) -> bytes | None:
     """All of it; ``None`` when it is too much."""
     stream, found = process.stdout, bytearray()
     while stream is not None and (part := await stream.read(64 * 1024)):
+        if len(found) > _MOST:
+            continue  # asyncio waits for the end of the pipe too, which a full buffer never sees
         found += part
         if len(found) > _MOST:
-            return None
-    return bytes(found)
+            _end(process)
+    return bytes(found) if len(found) <= _MOST else None
 
 
 def _end(process: asyncio.subprocess.Process) -> None:
