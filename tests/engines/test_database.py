@@ -9,7 +9,7 @@ import database_server
 import postgres_server
 from engines.database_world import CREATION, with_database
 from keyhole.core.errors import KeyholeError
-from vault.world import child, journal, refusal, rows
+from vault.world import child, journal, org, refusal, rows
 
 may_log_in, users = database_server.may_log_in, database_server.users
 
@@ -372,6 +372,16 @@ def test_a_stored_password_goes_nowhere_else():
         assert "without the password" in error.reason
         await world.write("config/pg", allowed_roles="r")
         assert (await world.read("config/pg"))["allowed_roles"] == ["r"]
+
+    with_database(scenario)
+
+
+def test_sockets_of_the_machine_are_for_the_org_root():
+    async def scenario(world):
+        token = await org(world.vault, "acme")
+        await world.vault.ask("update", "sys/mounts/database", {"type": "database"}, token=token)
+        error = await refusal(world.config("mine", connection_url=database_server.started(), token=token))
+        assert "names a socket" in error.reason
 
     with_database(scenario)
 

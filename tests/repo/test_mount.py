@@ -10,7 +10,7 @@ from keyhole.core.errors import IntegrityError, InvalidRequest, NotFound, Policy
 from keyhole.repo import changes, keys
 from keyhole.testing import open_vault
 from repo.world import CANARY, Folder
-from vault.world import SERVICE, agent, journal, policy_token, refusal, use
+from vault.world import SERVICE, agent, journal, org, policy_token, refusal, use
 
 
 @pytest.fixture
@@ -87,6 +87,17 @@ def test_naming_files_of_the_machine_takes_sudo(world):
         poor = await policy_token(vault, 'path "team/config" { capabilities = ["create", "update"] }')
         config = {"path": str(world.root), "key_file": str(world.key_file)}
         assert isinstance(await refusal(vault.ask("update", "team/config", config, token=poor)), PolicyDenied)
+
+    play(world, scenario)
+
+
+def test_no_org_but_the_root_opens_a_vault_with_a_key_of_the_machine(world):
+    async def scenario(vault):
+        other = await org(vault, "acme")
+        await vault.ask("update", "sys/mounts/team", {"type": "repo"}, token=other)
+        config = {"path": str(world.root), "key_file": str(world.key_file)}
+        assert isinstance(await refusal(vault.ask("update", "team/config", config, token=other)), PolicyDenied)
+        assert isinstance(await refusal(vault.ask("read", "team/data/stripe/key", token=other)), NotFound)
 
     play(world, scenario)
 

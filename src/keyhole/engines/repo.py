@@ -21,6 +21,7 @@ from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.engines import Call, Context, Engine, Field, Route
+from keyhole.engines.outside import is_of_server
 from keyhole.repo import keys
 from keyhole.repo.documents import instant
 from keyhole.repo.opened import Opened, open_vault
@@ -47,9 +48,11 @@ def _open(config: dict[str, Any]) -> Opened:
 
 
 async def write_config(context: Context, call: Call) -> None:
-    """Says where the vault is and which key opens it. Both are files of this machine, so it takes sudo."""
-    if not context.caller.allows("update", call.path, sudo=True):
-        raise PolicyDenied("naming files of this machine takes sudo on the config", "ask an administrator")
+    """Says where the vault is and which key opens it. Both are files of the server: it takes sudo in the org root."""
+    if not is_of_server(context, call):
+        raise PolicyDenied(
+            "naming files of this machine takes sudo on the config, in the org root", "ask an administrator"
+        )
     path, key_file = parse_text(call.data.get("path"), "path"), parse_text(call.data.get("key_file"), "key_file")
     key = parse_text(call.data.get("key"), "key")
     if not Path(path).is_absolute() or bool(key) == bool(key_file) or (key_file and not Path(key_file).is_absolute()):

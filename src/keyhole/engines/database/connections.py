@@ -34,7 +34,7 @@ from keyhole.engines.database.names import check_template, new_password
 from keyhole.engines.database.pool import Pool
 from keyhole.engines.database.statements import parse_statements
 from keyhole.engines.database.tls import context_of
-from keyhole.engines.outside import is_trusted
+from keyhole.engines.outside import is_of_server, is_trusted
 from keyhole.engines.settings import Setting
 
 _NAME = re.compile(r"\w(?:[\w.-]{0,126}\w)?")
@@ -229,7 +229,7 @@ class Connections:
             context_of(connection.details, connection.login())
         self._require_password(connection, before, call)
         data["allow"] = [place.host for place in places if not place.is_local] if is_trusted(context, call) else []
-        data["sockets"] = is_trusted(context, call)
+        data["sockets"] = is_of_server(context, call)
         if parse_switch(call.data.get("verify_connection", True), "verify_connection"):
             await self._verify(context, connection)
         else:
@@ -340,7 +340,8 @@ async def dial_list(context: Context, connection: Connection) -> list[tuple[plug
             found.append((place, ""))
         else:
             raise AddressDenied(
-                "connection_url names a socket of this machine", "whoever writes it needs sudo on this path"
+                "connection_url names a socket of this machine",
+                "whoever writes it needs sudo on this path, in the org root",
             )
     return found
 
