@@ -338,6 +338,9 @@ def test_what_is_set_of_a_channel_is_never_read_back_and_needs_sudo(tmp_path):
         {"type": "apprise", "urls": ["nonsense"]},
         {"type": "apprise", "urls": ["dbus://"]},
         {"type": "apprise", "urls": ["syslog://"]},
+        {"type": "apprise", "urls": ["discord://1234567890/abcdefghijklmnopqrstuvwxyz/?template=/etc/passwd"]},
+        {"type": "apprise", "urls": ["fcm://project@device/?mode=oauth2&keyfile=/etc/passwd"]},
+        {"type": "apprise", "urls": ["mailtos://u:p@smtp.example.com?pgp=yes&pgpprv=/etc/passwd"]},
     ],
 )
 def test_a_channel_that_cannot_work_is_refused(settings):

@@ -1,8 +1,8 @@
 """E-mail, Slack and what else the library Apprise knows, by its URLs. It is loaded when a channel of it is first used.
 
 Apprise has connections of its own, which the guard does not make. So the hosts that a URL chooses are judged before
-each message, and kinds that reach this machine alone (desktops, its log) are refused; what the library connects to
-after that is between it and the resolver.
+each message, and kinds that reach this machine alone (desktops, its log) are refused, as are options that name its
+files; what the library connects to after that is between it and the resolver.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from keyhole.core.errors import InvalidRequest, KeyholeError, TargetFailed
 from keyhole.core.fields import parse_texts
@@ -22,6 +23,7 @@ from keyhole.notifiers import Message, Settings
 
 _MOST = 16  # URLs of a channel
 _HOSTS = ("host", "smtp_host")  # of Apprise's objects, where the URL chooses one
+_FILES = frozenset({"attach", "keyfile", "pgpprv", "pgppub", "subfile"})  # options of its URLs; some name no file
 _HERE = frozenset({"blink1", "dbus", "gio", "glib", "gnome", "kde", "macosx", "qt", "syslog", "windows"})
 
 
@@ -85,4 +87,7 @@ def _made(url: str) -> Any:
         made = apprise.Apprise.instantiate(url, suppress_exceptions=True)
     if made is None:
         raise InvalidRequest("Apprise cannot read this URL", "its documentation has the form of each kind")
+    files = [each for each in vars(made).values() if isinstance(each, apprise.AppriseAttachment)]
+    if any(files) or any(name.lower() in _FILES for name, _ in parse_qsl(urlsplit(url).query)):
+        raise InvalidRequest("this URL names a file of the server", "leave out templates, key files and attachments")
     return made
