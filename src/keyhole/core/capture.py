@@ -96,8 +96,8 @@ class CaptureRule:
         return data
 
     def means(self, method: str, paths: Sequence[str]) -> bool:
-        """Is this such a call, in whatever reading of its path?"""
-        return method == self.method and any(self.path.matches(path) for path in paths)
+        """Is this such a call, in whatever reading of its path? What an upstream may take for it is one too."""
+        return method == self.method and any(self.path.denies(path) for path in paths)
 
     def answers(self, status: int) -> bool:
         """Is this the status of an answer with a credential?"""
@@ -121,8 +121,10 @@ def rules_from(value: Any) -> tuple[CaptureRule, ...]:
 
 
 def rule_for(service: Service, method: str, paths: Sequence[str]) -> CaptureRule | None:
-    """The first rule that means a call."""
-    return next((rule for rule in service.capture if rule.means(method, paths)), None)
+    """The first rule that means a call; one that means it to the letter goes before others."""
+    found = [rule for rule in service.capture if rule.means(method, paths)]
+    exact = (rule for rule in found if any(rule.path.matches(path) for path in paths))
+    return next(exact, found[0] if found else None)
 
 
 @dataclass(frozen=True, slots=True)
