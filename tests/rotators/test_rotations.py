@@ -411,6 +411,8 @@ def test_whoever_writes_a_rotation_has_what_it_uses():
         {"settings": {**SETTINGS, "create": {**SETTINGS["create"], "fields": {}}}},
         {"settings": {**SETTINGS, "create": {**SETTINGS["create"], "fields": {"value": "secret"}}}},
         {"settings": {**SETTINGS, "verify": {"url": "https://{{new.value}}.example.com/"}}},
+        {"settings": {**SETTINGS, "verify": {"url": "HTTPS://{{new.value}}.example.com/"}}},
+        {"settings": {**SETTINGS, "verify": {"url": "https:\t//{{new.value}}.example.com/"}}},
         {"settings": {**SETTINGS, "verify": {"url": "https://acme.example.com/{{secrets.other}}"}}},
         {"settings": {**SETTINGS, "verify": {"url": "https://acme.example.com/{{old.value}}"}}},
         {"settings": {**SETTINGS, "verify": {"url": "https://acme.example.com/{{nonsense}}"}}},
