@@ -444,6 +444,22 @@ def test_a_client_that_hangs_up_meanwhile_loses_no_credential(stack: Stack, run,
     run(go())
 
 
+def test_asking_for_a_websocket_is_no_way_around(stack: Stack, run) -> None:
+    """An upstream may pass over the upgrade, and answer the call as ever."""
+
+    async def go() -> None:
+        name, token = await made(stack, {**RULE, "method": "GET"})
+        stack.upstream.say = said(json.dumps({"key": NEW}).encode())
+        asks = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        asks += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        reply = await stack.get(token, "/v1/keys", headers=asks)
+        assert NEW.encode() not in reply.raw
+        assert await kept(stack, name) == [{"value": NEW}]
+        await drop(stack, name)
+
+    run(go())
+
+
 @pytest.mark.parametrize("path", ["/v1/%6Beys", "/v1/keys/", "/V1/Keys", "/v1/keys;a=b", "/v1/keys."])
 def test_another_spelling_is_no_way_around(stack: Stack, run, path) -> None:
     """An upstream may take another spelling of the path for the same call."""

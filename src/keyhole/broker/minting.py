@@ -69,7 +69,7 @@ async def minting_of(
     """
     kept = await _shown(vault, state, caller, service, call, key)
     rule = None
-    if service.capture and not call.upgrade:
+    if service.capture:
         rule = rule_for(service, call.method, readings(canonical_target(call.target)))
         if rule is not None:
             captured.require_place(state, rule)
