@@ -3,6 +3,8 @@
 import json
 import sys
 
+import pytest
+
 from cli_driver import ok, run
 
 PRINT = "import os, sys; print(os.environ['KEY'] + sys.argv[1])"
@@ -10,7 +12,9 @@ COMMAND = ["external", "add", "team", "--kind", "command", "--arg", sys.executab
 COMMAND += ["--arg", PRINT, "--arg", "{path}", "--set", "json=false"]
 
 
-def test_a_source_is_added_tested_bound_and_forgotten(vault):
+@pytest.mark.parametrize("where", ["local", "root_of_server"])  # commands are for the org root alone
+def test_a_source_is_added_tested_bound_and_forgotten(where, request):
+    request.getfixturevalue(where)
     said = ok(*COMMAND, "--credential", "KEY", stdin=b"sesame-\n")
     assert "mounted the engine external" in said.err
     assert [each["name"] for each in ok("external", "list", "--json").json] == ["team"]
@@ -20,6 +24,7 @@ def test_a_source_is_added_tested_bound_and_forgotten(vault):
     assert ok("external", "test", "team", "crm", "--json").json["fields"] == ["value"]
     ok("service", "add", "crm", "--host", "crm.example.com", "--secret", "/external/read/team/crm", "--bearer")
     assert run("external", "test", "team", "crm", "--field", "none").code == 5
+    ok("service", "rm", "crm")
     ok("external", "rm", "team")
     assert run("external", "show", "team").code == 5
     assert ok("external", "list").err.startswith("no sources yet")

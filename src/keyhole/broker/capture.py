@@ -144,9 +144,9 @@ class _Witness:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._vault, name)
 
-    async def use(self, state: OrgState, caller: Caller, request: Request, path: str) -> Lent:
+    async def use(self, state: OrgState, caller: Caller, request: Request, path: str, **how: Any) -> Lent:
         try:
-            lent = await self._vault.use(state, caller, request, path)
+            lent = await self._vault.use(state, caller, request, path, **how)
         except KeyholeError as error:
             self._captures.add(state.org.id, refusal_of(caller, request, error, path=path), self._trace)
             raise
