@@ -237,3 +237,28 @@ def test_who_can_use_a_source_is_told():
         assert answer["agents"] == [{"agent": "coder", "uses_through": ["lab"], "may": []}]
 
     play(scenario)
+
+
+def test_a_value_without_a_lease_is_remembered_for_a_while_and_a_bounded_number_of_them():
+    clock = FrozenClock()
+
+    async def scenario(vault):
+        await vault.ask("update", "sys/mounts/old", {"type": "kv", "options": {"version": "1"}})
+        await vault.ask("update", "services/old", {**SERVICE, "secret": "/old/x"})
+        token = await agent(vault, services=["old"])
+        inner = vault.vault
+        for number in range(20):
+            await vault.ask("update", "old/x", {"value": f"value-number-{number}"})
+            await use(vault, "services/old", token)
+        state, _ = await inner.authenticate(token.encode())
+        service = (await inner.services(state))["old"]
+        known = [value.reveal().decode() for _, value in await inner.watched(state, service)]
+        assert known == [f"value-number-{number}" for number in range(12, 20)]
+        clock.advance(700)
+        assert await inner.watched(state, service) == []
+        await vault.ask("update", "services/old", {**SERVICE, "secret": "/old/y"})
+        await vault.ask("update", "old/y", {"value": "another-value-1"})
+        await use(vault, "services/old", token)
+        assert len(inner.sources._recent) == 1
+
+    play(scenario, clock=clock)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _SECRETS = "secret/"
 _MOST = 10_000  # leases whose values are kept
 _RECENT = 8  # values of one source that are remembered, to be noticed where they must not be
+_MEMORY = 600.0  # seconds for which a value without a lease is remembered
 _USED = 0.9  # part of a lease's time for which its values are lent again
 _Key = tuple[str, str, str]
 
@@ -83,7 +84,7 @@ class Sources:
         self._vault = vault
         self._held: OrderedDict[_Key, Taken] = OrderedDict()
         self._turns: dict[_Key, tuple[asyncio.Lock, int]] = {}
-        self._recent: OrderedDict[tuple[str, str], list[Taken]] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, str], list[tuple[Taken, float]]] = OrderedDict()
 
     def opening(self, state: OrgState, caller: Caller, *, own: bool = False) -> Opening:
         """For one loan.
@@ -133,7 +134,8 @@ class Sources:
             taken = await self._ask(state, caller, target, path)
             if taken.until:
                 self._held[key] = taken
-                if len(self._held) > _MOST:
+                now = self._vault.clock.now()
+                while len(self._held) > _MOST or next(iter(self._held.values())).until <= now:
                     self._held.popitem(last=False)
             return taken
 
@@ -196,8 +198,9 @@ class Sources:
         """What a service lends, by field; of its sources what they answered lately."""
         opening, found = self.opening(state, caller), list[tuple[str, Secret]]()
         for path in {path for path, _ in service.secret_refs() if path.startswith("/")}:
-            for taken in self._recent.get((state.org.id, path.removeprefix("/")), ()):
-                found += taken.fields.items()
+            for taken, until in self._recent.get((state.org.id, path.removeprefix("/")), ()):
+                if until > self._vault.clock.now():
+                    found += taken.fields.items()
         for path, field in service.secret_refs():
             if not path.startswith("/"):
                 with contextlib.suppress(NotFound, Expired):
@@ -243,13 +246,18 @@ class Sources:
         return taken
 
     def _remember(self, state: OrgState, taken: Taken) -> None:
+        """Keep what was lent, for as long as it counts, so that it is noticed where it must not be."""
+        now = self._vault.clock.now()
+        until = now + _MEMORY if taken.lease is None else taken.lease.expires
         key = (state.org.id, taken.path)
         recent = self._recent.setdefault(key, [])
-        if not any(taken.fields == known.fields for known in recent):
-            recent.append(taken)
-            del recent[:-_RECENT]
+        recent[:] = [known for known in recent if known[1] > now and known[0].fields != taken.fields][1 - _RECENT :]
+        recent.append((taken, until))
         self._recent.move_to_end(key)
-        if len(self._recent) > _MOST:
+        while self._recent:
+            oldest = next(iter(self._recent.values()))
+            if len(self._recent) <= _MOST and any(each > now for _, each in oldest):
+                break
             self._recent.popitem(last=False)
 
 
