@@ -455,6 +455,36 @@ def test_a_target_that_is_away_is_tried_again_and_then_called_irrevocable():
     lab_play(scenario)
 
 
+def test_a_vault_with_an_irrevocable_lease_opens_and_shows_it_and_others_end(tmp_path):
+    clock, place, lab = FrozenClock(), Place(tmp_path), Lab()
+    made = []
+
+    async def lose(vault):
+        lab.mount(vault)
+        vault.vault.expiry.limits = LeaseLimits(tries=1)
+        made.append(await make(vault))
+        lab.down = True
+        clock.advance(3600)
+        await vault.node.sweep()
+        await vault.vault.expiry.drain()
+
+    async def go_on(vault):
+        lab.mount(vault)
+        [found] = (await vault.ask("read", "sys/leases", {"type": "irrevocable"})).data["leases"]
+        assert found["lease_id"] == made[0]
+        lab.down = False
+        other = await make(vault)
+        await vault.ask("update", "sys/leases/revoke", {"lease_id": other})
+        assert other.rpartition("/")[2] in lab.taken
+        await vault.ask("update", f"sys/leases/revoke-force/{made[0].rpartition('/')[0]}")
+        assert await stored(vault) == []
+        forced = [record for _, record in await journal(vault) if "revoke-force" in record.path]
+        assert forced
+
+    place.play(lose, clock=clock)
+    place.play(go_on, clock=clock)
+
+
 def test_all_that_waited_for_a_target_is_taken_back_when_it_is_there_again():
     async def scenario(vault, lab, clock):
         vault.vault.expiry.limits = LeaseLimits(tries=2, line=20)
