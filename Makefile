@@ -18,6 +18,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
+# Else each command that a test or the demo starts would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint build bench venv lock clean
 .DELETE_ON_ERROR:
 
