@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import re
+import threading
 from dataclasses import replace
 
 import pytest
@@ -387,6 +388,29 @@ def test_apprise_delivers_and_its_hosts_are_judged_first():
             assert b"tries whether notices arrive here" in hook.requests[0]
 
     play(scenario)
+
+
+def test_servers_that_never_end_their_answers_take_no_threads_from_others(monkeypatch):
+    end = threading.Event()
+
+    class Endless:
+        def notify(self, **_message):
+            return end.wait(60)
+
+    async def scenario(vault):
+        vault.vault.net = Net()
+        limits = vault.vault.notices.limits
+        vault.vault.notices.limits = replace(limits, attempt=0.01)
+        await vault.ask("update", "sys/notices/x", {"type": "apprise", "urls": ["json://example.com"]})
+        monkeypatch.setattr("keyhole.notifiers.apprise._made", lambda _: Endless())
+        codes = [(await refusal(vault.ask("update", "sys/notices/x/test"))).code for _ in range(40)]
+        assert set(codes) == {"upstream_timeout", "target_failed"}  # the second: too many are under way
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: 1), 5) == 1
+
+    try:
+        play(scenario)
+    finally:
+        end.set()
 
 
 def test_a_check_says_what_comes_near_where_no_server_runs():

@@ -8,10 +8,13 @@ files; what the library connects to after that is between it and the resolver.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import logging
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -23,8 +26,11 @@ from keyhole.notifiers import Message, Settings
 
 _MOST = 16  # URLs of a channel
 _HOSTS = ("host", "smtp_host")  # of Apprise's objects, where the URL chooses one
+_PLACES = 16  # messages that are being sent at the same time, of all channels
 _FILES = frozenset({"attach", "keyfile", "pgpprv", "pgppub", "subfile"})  # options of its URLs; some name no file
 _HERE = frozenset({"blink1", "dbus", "gio", "glib", "gnome", "kde", "macosx", "qt", "syslog", "windows"})
+
+_places = threading.BoundedSemaphore(_PLACES)
 
 
 async def read(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,14 +60,40 @@ async def send(settings: Settings, message: Message, net: Asks) -> None:
         target = await asyncio.to_thread(_made, url)
         for host in {str(getattr(target, name, None) or "") for name in _HOSTS} - {""}:
             await _judge(host, getattr(target, "port", None), net, settings["allow_addresses"])
-        try:
-            title = f"Keyhole ({message.org}): {message.kind}"
-            sent = await asyncio.to_thread(target.notify, body=message.text, title=title)
-        except Exception:  # noqa: BLE001 - of a library of many authors; its text may quote the URL
-            sent = False
-        failed += not sent
+        title = f"Keyhole ({message.org}): {message.kind}"
+        failed += not await _aside(partial(target.notify, body=message.text, title=title))
     if failed:
         raise TargetFailed(f"{failed} of {len(settings['urls'])} could not be sent", "try it: keyhole notice test NAME")
+
+
+async def _aside(call: Callable[[], Any]) -> bool:
+    """Call it in a thread of its own, as a server that never ends its answer holds that for good.
+
+    Raises:
+        TargetFailed: too many are held already.
+    """
+    if not _places.acquire(blocking=False):
+        raise TargetFailed("too many messages are being sent by Apprise", "see which server does not end its answers")
+    loop = asyncio.get_running_loop()
+    sent: asyncio.Future[bool] = loop.create_future()
+
+    def tell(found: bool) -> None:  # noqa: FBT001 - what is told
+        if not sent.done():
+            sent.set_result(found)
+
+    def run() -> None:
+        found = False
+        try:
+            found = bool(call())
+        except Exception:  # noqa: BLE001, S110 - of a library of many authors; its text may quote the URL
+            pass
+        finally:
+            _places.release()
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, found)
+
+    threading.Thread(target=run, name="keyhole-notice", daemon=True).start()
+    return await sent
 
 
 async def _judge(host: str, port: Any, net: Asks, allow: list[str]) -> None:
