@@ -124,7 +124,7 @@ def _ways_out(config: Config) -> tuple[Resolver, Authority | None, Trust]:
 def asker(config: Config) -> Asker:
     """What asks the servers that mounts were told of, for a vault without a road."""
     resolver, via, trust = _ways_out(config)
-    return Asker(Dialer(resolver, via=via), trust.context)
+    return Asker(Dialer(resolver, via=via), trust.context, programs=not config.forbid_commands)
 
 
 async def assemble(config: Config, *, create: bool = False) -> Keyhole:
@@ -142,7 +142,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         vault.devices.outgoing = Outgoing(dialer, trust.context)
         vault.rotations.steps.commands = not config.forbid_commands
         # A login may believe the identity tokens of this very server, so its listeners are none of the guard's concern.
-        vault.net = Asker(Dialer(resolver, via=via), trust.context)
+        vault.net = Asker(Dialer(resolver, via=via), trust.context, programs=not config.forbid_commands)
         why = explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
         settings = sanitized.routes(lambda: _settings(keyhole))
         return (*why, *settings, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))

@@ -86,7 +86,7 @@ class Config:
         lease_making: seconds that something leased may take to be made; what was not given out by then is taken back.
         lease_attempt: seconds that one try to take leases back may take.
         max_uses: values that one key term may seal.
-        forbid_commands: run no program of this machine that a rotation names.
+        forbid_commands: run no program of this machine that a rotation or an external source names.
         api: bounds on clients of the API.
     """
 

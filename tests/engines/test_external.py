@@ -527,6 +527,15 @@ def test_a_command_that_fails_floods_or_hangs_is_ended_and_quoted_nowhere(progra
     scene(scenario)
 
 
+def test_a_server_that_forbids_commands_runs_none():
+    async def scenario(vault):
+        await add(vault, **of_command("print('{}')"))
+        vault.vault.net = Asker(Dialer(Resolver()), programs=False)
+        assert isinstance(await refusal(get(vault, "x")), PolicyDenied)
+
+    scene(scenario)
+
+
 def test_a_command_that_is_not_there_says_so():
     async def scenario(vault):
         await add(vault, kind="command", argv=["/nowhere/op"])

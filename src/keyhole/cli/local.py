@@ -148,6 +148,7 @@ class _LateNet:
     """What asks servers, imported when one is asked: most commands ask none."""
 
     def __init__(self, config: Config) -> None:
+        self.programs = not config.forbid_commands
         self._config = config
         self._asker: NetView | None = None
 

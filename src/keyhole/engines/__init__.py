@@ -115,7 +115,12 @@ class _NoLeases:
 
 
 class NetView(Protocol):
-    """Questions to servers that a mount names, as ``net.ask.Asker`` gives them."""
+    """Questions to servers that a mount names, as ``net.ask.Asker`` gives them.
+
+    ``programs``: whether programs of this machine may be run to be asked.
+    """
+
+    programs: bool
 
     async def ask(
         self,
@@ -135,6 +140,8 @@ class NetView(Protocol):
 
 class _NoNet:
     """Where nobody can be asked: a door without a process around it."""
+
+    programs = False
 
     async def ask(self, *_asked: Any, **_how: Any) -> Heard:
         raise InternalError("nobody can be asked here")

@@ -77,6 +77,7 @@ class Asker:
         dialer: makes the connections.
         context: what a server proves itself by, unless it has CAs of its own.
         limits: bounds on answers.
+        programs: whether programs of this machine may be run to be asked, by whoever runs them.
     """
 
     def __init__(
@@ -84,7 +85,10 @@ class Asker:
         dialer: Dialer | None = None,
         context: Callable[[], ssl.SSLContext] | None = None,
         limits: AskLimits | None = None,
+        *,
+        programs: bool = True,
     ) -> None:
+        self.programs = programs
         self._dialer = dialer or Dialer(Resolver())
         self._context = context or Trust().context
         self._limits = limits or AskLimits()

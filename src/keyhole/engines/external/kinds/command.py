@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keyhole.core.errors import InvalidRequest, TargetFailed, UpstreamTimeout
+from keyhole.core.errors import InvalidRequest, PolicyDenied, TargetFailed, UpstreamTimeout
 from keyhole.core.path import DEFAULT_FIELD
 from keyhole.engines.external.kinds import fields_of, nothing_there, require, require_path
 from keyhole.engines.external.source import Source
@@ -59,6 +59,8 @@ def hosts(_options: Mapping[str, Any]) -> list[str]:
 
 async def fetch(source: Source, path: str) -> dict[str, Any]:
     """See ``Kind.fetch``."""
+    if not source.context.net.programs:
+        raise PolicyDenied("commands are forbidden on this server", "its administrator can allow them")
     require_path(path, _PATH, "it may not begin with a dash")
     program, *arguments = source.options["argv"]
     output = await _run(source, [program, *(each.replace(_PLACE, path) for each in arguments)])
