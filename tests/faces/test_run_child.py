@@ -21,6 +21,15 @@ from keyhole.faces.run.child import run_child
 from keyhole.faces.run.environment import check_names
 from keyhole.faces.run.plan import RunPlan
 
+
+@pytest.fixture(autouse=True)
+def _nothing_is_ignored():
+    """A suite that was started by nohup would hand the ignored hang-up on to every command."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 BASE = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
 PROXY = "http://agent:tok@127.0.0.1:8210"
 
