@@ -89,7 +89,7 @@ def test_no_call_fails_and_no_value_is_seen_while_values_are_replaced(times: int
             raw = await _load(stack, api, token, times)
             assert not any(value.encode() in raw for value in api.ever)
             assert len(api.ever) == times + 1
-            assert api.both > 20
+            assert api.both > 0
             assert min(api.used[value] for value in api.ever) > 0
             await _next_call_has_the_new_value(stack, api, token)
 
