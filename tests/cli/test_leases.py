@@ -100,7 +100,9 @@ def test_what_cannot_be_taken_back_is_said_tried_again_and_forgotten_by_force(lo
     assert ok("leases", "sweep").out == "taken back: 1; to be tried again: 0; irrevocable: 0\n"
 
 
-def test_users_that_no_lease_knows_are_shown_and_dropped_after_a_yes(vault):
+@pytest.mark.parametrize("where", ["local", "root_of_server"])  # sockets of the machine are for the org root alone
+def test_users_that_no_lease_knows_are_shown_and_dropped_after_a_yes(where, request):
+    request.getfixturevalue(where)
     write("sys/mounts/database", {"type": "database"})
     login = {"username": database_server.ADMIN, "password": database_server.PASSWORD}
     config = {"plugin_name": "postgresql-database-plugin", "connection_url": database_server.started(), **login}

@@ -1,9 +1,11 @@
 """Users of a database that no lease knows are found, shown, and taken away only when they are named."""
 
 import pytest
+import trustme
 
 import database_server
 import postgres_server
+import tls_front
 from engines.database_world import CONFIG, CREATION, with_database
 from engines.transit_world import clear
 from keyhole.core.errors import InvalidRequest
@@ -63,13 +65,15 @@ def test_a_user_that_no_lease_knows_is_shown_and_dropped_only_by_name():
 def test_users_of_another_org_are_no_strays():
     async def scenario(world):
         admin = (await world.vault.ask("update", "sys/namespaces/acme")).data["root_token"]
-        config = {**CONFIG, "connection_url": database_server.started()}
-        role = {"db_name": "pg", "creation_statements": CREATION}
-        for path, data in (("sys/mounts/db", {"type": "database"}), ("db/config/pg", config), ("db/roles/r", role)):
-            await world.vault.ask("update", path, data, token=admin)
-        theirs = clear((await world.vault.ask("read", "db/creds/r", token=admin)).data)["username"]
-        assert theirs in users()
-        assert theirs not in [stray["name"] for stray in (await sweep(world))["strays"]]
+        with tls_front.serving(trustme.CA()) as (port, _):  # sockets of the machine are for the org root alone
+            url = f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/vault?sslmode=disable"
+            config = {**CONFIG, "connection_url": url}
+            role = {"db_name": "pg", "creation_statements": CREATION}
+            for path, data in (("sys/mounts/db", {"type": "database"}), ("db/config/pg", config), ("db/roles/r", role)):
+                await world.vault.ask("update", path, data, token=admin)
+            theirs = clear((await world.vault.ask("read", "db/creds/r", token=admin)).data)["username"]
+            assert theirs in users()
+            assert theirs not in [stray["name"] for stray in (await sweep(world))["strays"]]
 
     with_database(scenario)
 
