@@ -290,7 +290,7 @@ def test_a_list_of_members_of_the_attackers_own_is_another_vault(world, tmp_path
     world.set("a/one")
     theirs = Folder(tmp_path / "theirs", tmp_path / "home2")
     (theirs.root / ".agent-vault").mkdir(parents=True)
-    theirs.apply(changes.create(theirs.owner, "owner", theirs.now))
+    theirs.apply(changes.create(theirs.owner, "owner"))
     shutil.copytree(theirs.path(".x"), world.path(".x"), dirs_exist_ok=True)
     with pytest.raises(IntegrityError):
         world.open()

@@ -32,7 +32,7 @@ class Folder:
     def create(cls, folder: Path) -> Folder:
         world = cls(folder / "team", folder / "home")
         (world.root / VAULT).mkdir(parents=True)
-        world.apply(changes.create(world.owner, "owner", world.now))
+        world.apply(changes.create(world.owner, "owner"))
         return world
 
     def open(self, home: Path | None = None) -> Opened:

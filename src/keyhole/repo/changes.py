@@ -6,7 +6,6 @@ has seen its values, so these are marked as due for a new value at their source,
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -56,7 +55,7 @@ class Actor:
             )
 
 
-def create(identity: Identity, owner: str, now: datetime) -> Change:
+def create(identity: Identity, owner: str) -> Change:
     """A new vault with one owner."""
     member = Member(parse_part(owner, "owner"), Role.OWNER, identity.recipient, identity.signing.public)
     everybody = Members(os.urandom(16).hex(), members={member.name: member})
@@ -67,7 +66,6 @@ def create(identity: Identity, owner: str, now: datetime) -> Change:
         f"{SIGNED_MEMBERS}/000001.json": everybody.write([(member.name, identity.signing)]),
         MANIFEST: write_manifest(Manifest((member.name,))),
     }
-    del now
     return Change("agent-vault: initialize vault", files)
 
 
@@ -337,8 +335,3 @@ def _require_member(everybody: Members, name: str) -> Member:
     if member is None:
         raise NotFound(f"agent '{name}' not found", "keyhole repo list-agents")
     return member
-
-
-def digest_of(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()

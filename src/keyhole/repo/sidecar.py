@@ -7,7 +7,7 @@ as files do. A ciphertext in another's place, of another time or by somebody who
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -156,11 +156,6 @@ def require_genuine(document: Signed, sidecar: Sidecar, members: Members, cipher
             f"{sidecar.secret} is not the file that {sidecar.signer} wrote",
             "it was changed without Keyhole: see its history, then keyhole repo adopt",
         )
-
-
-def versions(documents: Mapping[str, Signed]) -> dict[str, tuple[int, str]]:
-    """Secret to version and digest, to be remembered as what was last seen."""
-    return {secret: (int(document.content["version"]), document.digest) for secret, document in documents.items()}
 
 
 def _instant(text: Any) -> datetime:

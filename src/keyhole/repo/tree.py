@@ -14,6 +14,7 @@ import json
 import os
 import stat
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,16 +62,16 @@ class Files(Protocol):
         """``group/name`` of the files two levels below a folder that end in a suffix."""
 
 
-class Reading:
+class Reading(ABC):
     """What follows from ``read`` and ``names``."""
 
+    @abstractmethod
     def read(self, path: str) -> bytes | None:
         """See ``Files.read``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def names(self, folder: str) -> list[str]:
         """See ``Files.names``."""
-        raise NotImplementedError
 
     def require(self, path: str) -> bytes:
         """See ``Files.require``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -75,7 +74,7 @@ def make_vault(folder: Path, owner: str, *, git: bool) -> Made:
         keys.write(path, identity)
     tree.vault.mkdir()
     with tree.lock():
-        change = changes.create(identity, owner, datetime.now(UTC))
+        change = changes.create(identity, owner)
         tree.apply(change)
         if repository is not None:
             repository.record(change, root)
