@@ -20,7 +20,16 @@ from keyhole.repo.changes import Files, manifest_of
 from keyhole.repo.documents import read_meta, write_manifest, write_meta
 from keyhole.repo.members import Member, Members, Role
 from keyhole.repo.names import group_of, parse_secret
-from keyhole.repo.opened import MANIFEST, OWNER, SIGNED_MEMBERS, SIGNED_SECRETS, Opened, recipients_of
+from keyhole.repo.opened import (
+    MANIFEST,
+    OWNER,
+    SIGNED_MEMBERS,
+    Opened,
+    meta_path,
+    recipients_of,
+    sealed_path,
+    signed_path,
+)
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.tree import Change
 
@@ -69,7 +78,7 @@ def review(opened: Opened) -> Review:
     present = opened.tree.files("secrets", ".enc")
     for name in present:
         signed = opened.secrets.get(parse_secret(name))
-        data = opened.tree.require(f"secrets/{name}.enc")
+        data = opened.tree.require(sealed_path(name))
         if signed is None or hashlib.sha256(data).hexdigest() != signed[1].digest:
             found.secrets.append(name)
             _note_listed(opened, name, found)
@@ -79,7 +88,7 @@ def review(opened: Opened) -> Review:
 
 def _note_listed(opened: Opened, name: str, found: Review) -> None:
     """The format's tool seals for agents that it lists with a secret only, and forgets them with the next grant."""
-    data = opened.tree.read(f"secrets/{name}.meta")
+    data = opened.tree.read(meta_path(name))
     try:
         listed = set() if data is None else set(read_meta(data, f"{name}.meta").agents)
     except KeyholeError:
@@ -113,14 +122,14 @@ def adopt(opened: Opened, identity: Identity, owner: str, now: datetime) -> Chan
         each, ciphertext = _taken(opened, after, name, identity, now)
         if each is not None:
             changed[each.secret] = each
-            files[f"secrets/{each.secret}.enc"] = ciphertext
+            files[sealed_path(each.secret)] = ciphertext
     present = set(opened.tree.files("secrets", ".enc"))
     for name, (document, each) in opened.secrets.items():
         if not each.removed and name not in present:
             changed[name] = each.gone(document.digest)
     for name, each in changed.items():
-        files[f"{SIGNED_SECRETS}/{name}.json"] = each.write(signer, identity.signing)
-        files[f"secrets/{name}.meta"] = None if each.removed else write_meta(each.meta(after))
+        files[signed_path(name)] = each.write(signer, identity.signing)
+        files[meta_path(name)] = None if each.removed else write_meta(each.meta(after))
     everything = {name: each for name, (_, each) in opened.secrets.items()} | changed
     files[MANIFEST] = write_manifest(manifest_of(after, everything))
     files[OWNER] = after.owners[0].recipient.text.encode()
@@ -165,7 +174,7 @@ def _taken(
 ) -> tuple[Sidecar | None, bytes]:
     """A secret as it will be signed; ``None`` where it is as it was."""
     secret = parse_secret(name)
-    data = opened.tree.require(f"secrets/{name}.enc")
+    data = opened.tree.require(sealed_path(name))
     document, before = opened.secrets.get(secret, (None, None))
     changed = before is None or hashlib.sha256(data).hexdigest() != before.digest
     groups = _groups(opened, secret, before)
@@ -174,7 +183,7 @@ def _taken(
     if before is not None and not changed and set(before.recipients) == set(texts):
         return None, b""
     ciphertext = age.encrypt(age.decrypt(data, [identity]), recipients)
-    meta = opened.tree.read(f"secrets/{name}.meta")
+    meta = opened.tree.read(meta_path(name))
     try:
         known = None if meta is None else read_meta(meta, f"{name}.meta")
     except IntegrityError:

@@ -19,8 +19,18 @@ from keyhole.repo import sidecar
 from keyhole.repo.documents import CONFIG as CONFIG_TEXT
 from keyhole.repo.documents import Manifest, write_manifest, write_meta
 from keyhole.repo.members import RULERS, Member, Members, Role
-from keyhole.repo.names import group_of, parse_part, parse_secret
-from keyhole.repo.opened import CONFIG, MANIFEST, OWNER, SIGNED_MEMBERS, SIGNED_SECRETS, Opened, recipients_of
+from keyhole.repo.names import group_of, parse_part
+from keyhole.repo.opened import (
+    CONFIG,
+    MANIFEST,
+    OWNER,
+    SIGNED_MEMBERS,
+    Opened,
+    meta_path,
+    recipients_of,
+    sealed_path,
+    signed_path,
+)
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.tree import Change
 
@@ -94,7 +104,7 @@ def store(
         NotFound: one of ``also`` is no member.
         PolicyDenied: the actor may not write it.
     """
-    everybody, name = opened.require_members(), parse_secret(name)
+    everybody, name = opened.require_members(), opened.where(name)
     document, before = opened.secrets.get(name, (None, None))
     named = tuple(parse_part(group, "group") for group in groups)
     belongs = named or (before.groups if before is not None and not before.removed else ()) or (group_of(name),)
@@ -116,18 +126,18 @@ def store(
         after = before.next(document.digest, ciphertext, texts, **changes)
     if expires is not None:
         after = replace(after, expires=expires)
-    files = {f"secrets/{name}.enc": ciphertext}
+    files = {sealed_path(name): ciphertext}
     return _with(opened, everybody, actor, f"agent-vault: set {name}", {name: after}, files)
 
 
 def remove(opened: Opened, actor: Actor, name: str) -> Change:
     """A secret that is no more; a signed word of who removed it stays."""
-    everybody, name = opened.require_members(), parse_secret(name)
+    everybody, name = opened.require_members(), opened.where(name)
     before = opened.sidecar(name)
     if not actor.member.writes(before.groups):
         raise PolicyDenied(f"{actor.member.name} may not remove {name}", "ask an owner")
     after = before.gone(opened.secrets[name][0].digest)
-    files: Files = {f"secrets/{name}.enc": None, f"secrets/{name}.meta": None}
+    files: Files = {sealed_path(name): None, meta_path(name): None}
     return _with(opened, everybody, actor, f"agent-vault: remove {name}", {name: after}, files)
 
 
@@ -267,7 +277,7 @@ def _members_changed(
         if why:
             due.append(name)
         changed[name] = before.next(document.digest, ciphertext, (r.text for r in recipients), due=why, also=also)
-        sealed[f"secrets/{name}.enc"] = ciphertext
+        sealed[sealed_path(name)] = ciphertext
     change = _with(opened, after, actor, message, changed, {**files, **sealed, path: after.write([signer])})
     return replace(change, due=tuple(sorted(due)))
 
@@ -291,9 +301,9 @@ def _with(
     """The change with the documents of these secrets, and with the format's own files, which follow from them."""
     out: Files = dict(files)
     for name, each in changed.items():
-        out[f"{SIGNED_SECRETS}/{name}.json"] = each.write(actor.member.name, actor.identity.signing)
+        out[signed_path(name)] = each.write(actor.member.name, actor.identity.signing)
         if not each.removed:
-            out[f"secrets/{name}.meta"] = write_meta(each.meta(everybody))
+            out[meta_path(name)] = write_meta(each.meta(everybody))
     present = {name: each for name, (_, each) in opened.secrets.items()} | dict(changed)
     out[MANIFEST] = write_manifest(manifest_of(everybody, present))
     out[OWNER] = everybody.owners[0].recipient.text.encode()

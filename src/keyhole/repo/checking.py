@@ -11,7 +11,7 @@ from keyhole.crypto.age import Identity
 from keyhole.repo.changes import manifest_of
 from keyhole.repo.documents import read_manifest
 from keyhole.repo.members import Role
-from keyhole.repo.opened import MANIFEST, Opened, recipients_of
+from keyhole.repo.opened import MANIFEST, Opened, recipients_of, sealed_path
 
 _SOON = timedelta(days=30)
 
@@ -50,7 +50,7 @@ def check(opened: Opened, now: datetime, identity: Identity | None = None) -> Fi
     _check_members(opened, found, identity)
     for name in opened.tree.files("secrets", ".enc"):
         if name not in opened.names():
-            found.warnings.append(f"secrets/{name}.enc belongs to nothing")
+            found.warnings.append(f"{sealed_path(name)} belongs to nothing")
     return found
 
 

@@ -15,7 +15,16 @@ from keyhole.crypto import age
 from keyhole.repo.changes import Actor, Files, manifest_of
 from keyhole.repo.documents import write_manifest, write_meta
 from keyhole.repo.members import Member, Members, Role
-from keyhole.repo.opened import MANIFEST, OWNER, SIGNED_MEMBERS, SIGNED_SECRETS, Opened, recipients_of
+from keyhole.repo.opened import (
+    MANIFEST,
+    OWNER,
+    SIGNED_MEMBERS,
+    Opened,
+    meta_path,
+    recipients_of,
+    sealed_path,
+    signed_path,
+)
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.tree import Change
 
@@ -189,7 +198,7 @@ def _merged(
     if name not in source.secrets:
         return None
     document, each = source.secrets[name]
-    path, enc, meta = f"{SIGNED_SECRETS}/{name}.json", f"secrets/{name}.enc", f"secrets/{name}.meta"
+    path, enc, meta = signed_path(name), sealed_path(name), meta_path(name)
     signer = everybody.members.get(each.signer)
     recipients = recipients_of(everybody, each.groups, (a for a in each.also if a in everybody.members))
     texts = {recipient.text for recipient in recipients}

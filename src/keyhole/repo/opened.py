@@ -28,6 +28,21 @@ CONFIG, MANIFEST, OWNER = "config.yaml", "manifest.yaml", "owner.pub"
 SIGNED_MEMBERS, SIGNED_SECRETS = ".x/members", ".x/secrets"
 
 
+def sealed_path(stem: str) -> str:
+    """The age file of what lies at a stem (``Opened.where``), below the vault."""
+    return f"secrets/{stem}.enc"
+
+
+def meta_path(stem: str) -> str:
+    """The format's own word of what lies at a stem."""
+    return f"secrets/{stem}.meta"
+
+
+def signed_path(stem: str) -> str:
+    """What is signed of what lies at a stem."""
+    return f"{SIGNED_SECRETS}/{stem}.json"
+
+
 @dataclass(slots=True)
 class Opened:
     """One vault.
@@ -66,15 +81,30 @@ class Opened:
             raise PolicyDenied("this key is of nobody in this vault", "ask an owner: keyhole repo add-member")
         return member
 
+    def where(self, name: str) -> str:
+        """The stem of a secret's files: two parts, a path below ``secrets`` and ``.x/secrets`` without its suffix.
+
+        Stems are what everything in a vault is keyed by: ``names``, ``secrets``, what was seen, what a change says. Ask
+        for the stem of whatever a person names; of a stem it is the stem itself. Nothing needs to be there.
+
+        Raises:
+            InvalidRequest: it is no name of a secret.
+        """
+        return parse_secret(name)
+
+    def shown(self, text: str) -> str:
+        """A text for people, with the names that its stems and other ids stand for, as far as they can be read here."""
+        return text
+
     def names(self) -> list[str]:
-        """Of all secrets."""
+        """The stems of all secrets."""
         if self.signed:
             return sorted(name for name, (_, each) in self.secrets.items() if not each.removed)
         return sorted(name for name in self.tree.files("secrets", ".enc") if _is_name(name))
 
     def sidecar(self, name: str) -> Sidecar:
         """What is signed of a secret. Raises ``NotFound``."""
-        found = self.secrets.get(name)
+        found = self.secrets.get(self.where(name))
         if found is None or found[1].removed:
             raise NotFound(f"there is no secret {name!r} in this vault", "keyhole repo list")
         return found[1]
@@ -86,14 +116,14 @@ class Opened:
             NotFound: there is none.
             IntegrityError: it is missing, or not the one that was signed.
         """
-        name = parse_secret(name)
+        stem = self.where(name)
         if not self.signed:
-            data = self.tree.read(f"secrets/{name}.enc")
+            data = self.tree.read(sealed_path(stem))
             if data is None:
                 raise NotFound(f"there is no secret {name!r} in this vault", "keyhole repo list")
             return data
-        document, found = self.secrets[self.sidecar(name).secret]
-        data = self.tree.require(f"secrets/{name}.enc")
+        document, found = self.secrets[self.sidecar(stem).secret]
+        data = self.tree.require(sealed_path(stem))
         sidecar.require_genuine(document, found, self.require_members(), data)
         return data
 
@@ -116,7 +146,7 @@ class Opened:
         """What is known of a secret; ``None`` where the format's own file is missing or cannot be read."""
         if self.members is not None:
             return self.sidecar(name).meta(self.members)
-        data = self.tree.read(f"secrets/{name}.meta")
+        data = self.tree.read(meta_path(self.where(name)))
         try:
             return None if data is None else read_meta(data, f"{name}.meta")
         except IntegrityError:
@@ -203,7 +233,7 @@ def _secrets(found: Opened) -> None:
     """Read and judge the document of each secret; each ciphertext is judged when it is wanted."""
     everybody = found.require_members()
     for name in found.tree.files(SIGNED_SECRETS, ".json"):
-        path = f"{SIGNED_SECRETS}/{name}.json"
+        path = signed_path(name)
         document = signed.read(sidecar.KIND, found.tree.require(path), path)
         each = sidecar.read(document, parse_secret(name))
         sidecar.require_genuine(document, each, everybody, None)
