@@ -30,6 +30,7 @@ from keyhole.repo.documents import instant
 from keyhole.repo.members import Role
 from keyhole.repo.names import group_of, parse_secret
 from keyhole.repo.opened import Opened
+from keyhole.repo.reads import release
 from keyhole.repo.tree import Change
 
 _PROG = "agent-vault"
@@ -184,7 +185,7 @@ def get(path: str, key: str) -> None:
     """Get (decrypt) a secret."""
     place = _place(key)
     place.refresh()
-    value = place.open().get(path, [place.identity()])
+    value = release(place.open(), place.identity(), path, how="agent-vault get", environ=os.environ)
     sys.stdout.buffer.write(value.reveal())
     sys.stdout.buffer.flush()
 

@@ -17,6 +17,7 @@ from keyhole.crypto.age import Identity
 from keyhole.repo import keys
 from keyhole.repo.members import Role
 from keyhole.repo.opened import Opened, open_vault
+from keyhole.repo.reads import release
 from keyhole.repo.tree import VAULT, Tree
 
 
@@ -74,7 +75,8 @@ class RepoVault:
         if root is None:
             raise NotFound(f"there is no {VAULT} in {start} or above it", "keyhole repo init")
         self.root = root
-        self._identity = self._find(key_file, key, os.environ if environ is None else environ)
+        self._environ = os.environ if environ is None else environ
+        self._identity = self._find(key_file, key, self._environ)
         self._opened = open_vault(root, home())
 
     @staticmethod
@@ -93,14 +95,16 @@ class RepoVault:
         self._opened = open_vault(self.root, home())
 
     def get(self, name: str) -> str:
-        """The value of a secret, read fresh from its file.
+        """The value of a secret, read fresh from its file, once it is on record who reads it: ``keyhole repo reads``.
 
         Raises:
+            AuditUnavailable: that cannot be recorded, such as below a ``KEYHOLE_HOME`` that cannot be written.
             NotFound: there is none, or it is not for this key.
             Expired: it is not to be used any more.
             IntegrityError: its file is not the one that a member wrote.
         """
-        return self._opened.get(name, [self._identity]).reveal().decode()
+        value = release(self._opened, self._identity, name, how="RepoVault.get", environ=self._environ)
+        return value.reveal().decode()
 
     def list_secrets(self, group: str | None = None) -> list[RepoSecret]:
         """All secrets, or those of a group. Opens none."""

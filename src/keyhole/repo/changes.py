@@ -88,6 +88,7 @@ def store(
     groups: Iterable[str] = (),
     also: Iterable[str] = (),
     expires: datetime | None = None,
+    due: str = "",
 ) -> Change:
     """A secret with a new value.
 
@@ -99,6 +100,7 @@ def store(
         groups: to which it belongs; those it has, else the first part of its name.
         also: members for whom it is sealed besides, and stays so.
         expires: when it is not to be used any more; ``None`` leaves what was said.
+        due: why it has to be changed at its source all the same.
 
     Raises:
         NotFound: one of ``also`` is no member.
@@ -120,7 +122,7 @@ def store(
     if before is None or document is None:
         after = sidecar.first(name, belongs, ciphertext, texts, actor.now, besides)
     else:
-        changes = {"groups": belongs, "also": besides, "rotated": actor.now, "due": ""}
+        changes = {"groups": belongs, "also": besides, "rotated": actor.now, "due": due}
         if before.removed:
             changes["created"] = actor.now
         after = before.next(document.digest, ciphertext, texts, **changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyhole.cli.repo import adopting, checking, members, mounting, secrets, sync, vaults
+from keyhole.cli.repo import adopting, checking, history, members, mounting, reads, secrets, sync, vaults
 from keyhole.cli.repo.noun import repo
 
-__all__ = ["adopting", "checking", "members", "mounting", "repo", "secrets", "sync", "vaults"]
+__all__ = ["adopting", "checking", "history", "members", "mounting", "reads", "repo", "secrets", "sync", "vaults"]

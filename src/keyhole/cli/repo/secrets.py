@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,7 @@ import click
 
 from keyhole.cli.base import Session, pass_session
 from keyhole.cli.consent import read_value
+from keyhole.cli.repo.history import release_version
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.cli.secrets import allow_reveal, no_value
@@ -17,6 +19,7 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.repo import changes
 from keyhole.repo.documents import instant
 from keyhole.repo.names import parse_secret
+from keyhole.repo.reads import release
 
 
 @repo.command("set", examples="keyhole repo set stripe/api-key < key.txt\nkeyhole repo set db/url --expires 2027-01-31")
@@ -43,16 +46,21 @@ def set_secret(
     session.out.done({"name": name}, f"stored {name}")
 
 
-@repo.command("get", examples="keyhole repo get stripe/api-key --reveal")
+@repo.command("get", examples="keyhole repo get stripe/api-key --reveal\nkeyhole repo get stripe/api-key --version 3")
 @click.argument("name")
+@click.option("--version", default="", metavar="VERSION", help="An older one, also of what was removed: repo history.")
 @click.option("--reveal", is_flag=True, help="Show it on a terminal without asking.")
 @place_options
 @pass_session
-def get(session: Session, /, *, name: str, reveal: bool, directory: str, key_file: str) -> None:
-    """Show a value. This is a reveal: whoever reads the output has it."""
+def get(session: Session, /, *, name: str, version: str, reveal: bool, directory: str, key_file: str) -> None:
+    """Show a value. This is a reveal: whoever reads the output has it, and it is recorded first (repo reads)."""
     place = Place(session, directory, key_file)
-    value = place.open().get(parse_secret(name), [place.identity()])
+    opened, identity = place.open(), place.identity()
     allow_reveal(parse_secret(name), reveal=reveal)
+    if version:
+        value = release_version(place, opened, identity, name, version)
+    else:
+        value = release(opened, identity, name, how="get", environ=os.environ)
     text = value.reveal()
     if session.out.json:
         session.out.result({"name": parse_secret(name), "value": text.decode(errors="replace")})

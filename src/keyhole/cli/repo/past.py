@@ -1,0 +1,109 @@
+"""The past of a vault that lies in git."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from keyhole.cli.repo.place import Place
+from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.remotes.git import Git
+from keyhole.repo.past import Past, Trace
+from keyhole.repo.tree import VAULT, Files
+
+_MOST = 50_000  # commits
+_LONGEST = 1024 * 1024  # bytes of a signed document
+_PLAIN = {"100644", "100755"}
+
+
+def past_of(place: Place) -> Past | None:
+    """What is kept of the past of a vault; ``None`` for a folder without git."""
+    return None if place.git is None else GitPast(place.git, place.tree.root)
+
+
+class GitPast:
+    """The commits that are reachable from the one that is checked out.
+
+    Args:
+        git: the repository.
+        root: the folder that has ``.agent-vault``.
+    """
+
+    def __init__(self, git: Git, root: Path) -> None:
+        self._git, self._root = git, root
+        prefix = root.relative_to(git.root).as_posix()
+        self._base = VAULT if prefix == "." else f"{prefix}/{VAULT}"
+
+    def traces(self, folders: Iterable[str]) -> list[Trace]:
+        """See ``Past.traces``."""
+        return self.between((), "HEAD", folders)
+
+    def between(self, without: Iterable[str], last: str, folders: Iterable[str]) -> list[Trace]:
+        """As ``traces``, of the commits that lead to ``last`` and to none of ``without``."""
+        if not self._git.head():
+            return []
+        paths = [f":(top,literal){self._base}/{folder}" for folder in folders]
+        words = ("--full-history", "--topo-order", "--reverse", "-m", "--raw", "--no-abbrev", "--no-renames", "-z")
+        listed = self._git.run(
+            "log",
+            *words,
+            f"--max-count={_MOST}",
+            "--format=%x01%H%x02%ct%x02%s",
+            last,
+            *(f"^{each}" for each in without),
+            "--",
+            *paths,
+        )
+        found: dict[tuple[str, str], tuple[str, int, str, bool]] = {}
+        commit, seconds, message, mode = "", 0, "", ""
+        tokens = iter(listed.decode(errors="replace").split("\0"))
+        for token in tokens:
+            text = token.lstrip("\n")
+            if text.startswith("\x01"):
+                commit, stamp, message = text[1:].split("\x02", 2)
+                seconds = int(stamp)
+            elif text.startswith(":"):
+                _, mode, _, blob, _ = text.split(" ")
+                path = next(tokens, "").removeprefix(f"{self._base}/")
+                if blob.strip("0"):
+                    found.setdefault((path, blob), (commit, seconds, message, mode in _PLAIN))
+        data = self._blobs({blob for (_, blob), (*_, plain) in found.items() if plain})
+        return [
+            Trace(path, data.get(blob), place, datetime.fromtimestamp(at, UTC), said)
+            for (path, blob), (place, at, said, _) in found.items()
+        ]
+
+    def _blobs(self, wanted: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of those that are not too long, in one go."""
+        asked = "".join(f"{blob}\n" for blob in sorted(wanted)).encode()
+        if not asked:
+            return {}
+        listed = self._git.run("cat-file", "--batch-check", data=asked).decode().splitlines()
+        small = [words[0] for line in listed if (words := line.split())[1:2] == ["blob"] and int(words[2]) <= _LONGEST]
+        out = self._git.run("cat-file", "--batch", "--buffer", data="".join(f"{each}\n" for each in small).encode())
+        found, position = {}, 0
+        for blob in small:
+            end = out.index(b"\n", position)
+            start, size = end + 1, int(out[position:end].split(b" ")[2])
+            found[blob] = out[start : start + size]
+            position = start + size + 1
+        return found
+
+    def at(self, place: str) -> Files:
+        """See ``Past.at``."""
+        return self._git.at(place, self._root)
+
+    def resolve(self, text: str) -> str:
+        """See ``Past.resolve``."""
+        try:
+            found = self._git.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}")
+        except InvalidRequest:
+            raise NotFound(
+                f"there is no commit {text[:80]!r} here", "git fetch; a CI job may have to fetch the whole history"
+            ) from None
+        return found.decode().strip()
+
+    def common(self, one: str, other: str) -> str:
+        """Where two commits parted; empty when they never met."""
+        return self._git.common(one, other)
