@@ -2,7 +2,7 @@
 #
 #   make demo    see it work: a vault, the broker and an API on this machine
 #   make test    everything that the tests need, then all of them
-#   make lint    ruff and mypy
+#   make lint    ruff and mypy; the compiler of TypeScript too once make test has got it
 #   make build   wheel and source archive in dist/, tried in a clean environment
 #   make bench   the benchmarks of docs/benchmarks.md
 #   make venv    the environment for developers in .venv
@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 NODE := .cache/node
 CLIENTS := .cache/clients
+SDK := .cache/sdk
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
 PYTEST_ARGS ?=
@@ -27,13 +28,14 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(STAMPS)/runtime
 	@$(BIN)/keyhole demo
 
-test: $(STAMPS)/dev $(STAMPS)/needs $(NODE)/ready $(CLIENTS)/ready
+test: $(STAMPS)/dev $(STAMPS)/needs $(NODE)/ready $(CLIENTS)/ready $(SDK)/ready
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@[ ! -d $(SDK)/node_modules ] || scripts/sdk-node $(SDK) lint
 
 build: $(STAMPS)/dev
 	rm -rf dist
@@ -76,4 +78,10 @@ $(NODE)/ready: scripts/node $(STAMPS)/needs
 $(CLIENTS)/ready: scripts/clients requirements-clients.txt tests/e2e/clients/package-lock.json \
   $(wildcard tests/e2e/clients/rust/Cargo.toml tests/e2e/clients/rust/src/*.rs) $(STAMPS)/needs
 	scripts/clients $(BIN)/python $(CLIENTS)
+	@touch $@
+
+# The SDK for Node, with the packages that its lock file names.
+$(SDK)/ready: scripts/sdk-node $(shell find sdk/node -type f -not -path '*/node_modules/*' -not -path '*/dist/*') $(STAMPS)/needs
+	scripts/sdk-node $(SDK) lint
+	scripts/sdk-node $(SDK)
 	@touch $@

@@ -1,0 +1,101 @@
+/** Files of age (age-encryption.org/v1): opened in memory, and not before their header was looked at. */
+
+import { Decrypter } from "age-encryption";
+
+import { IntegrityError, InvalidRequest, NotFound } from "../errors.js";
+
+export const PRIVATE = "AGE-SECRET-KEY-1";
+const IDENTITY = /^AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}$/;
+const HEAD = Buffer.from("age-encryption.org/v1\n");
+const MARK = Buffer.from("\n--- ");
+const MAX_FILE = 16 * 1024 * 1024; // bytes in clear
+const MAX_HEADER = 512 * 1024; // bytes
+const MAX_STANZAS = 256;
+const FULL_LINE = 64; // characters of a body, but of its last line
+const STANZA = /^->(?: [\x21-\x7e]+)+$/;
+const BASE64 = /^[A-Za-z0-9+/]*$/;
+
+/** A private key that opens files. It is never shown, and not serialised. */
+export class Identity {
+  readonly #text: string;
+
+  /** Throws `InvalidRequest` for what is no key of this kind. */
+  constructor(text: string) {
+    const key = text.trim();
+    if (key.startsWith("-----BEGIN")) {
+      throw new InvalidRequest(
+        "this SDK opens files with keys of age only, and not with SSH keys",
+        "use a key that begins with AGE-SECRET-KEY-1, or the keyhole program",
+      );
+    }
+    try {
+      new Decrypter().addIdentity(IDENTITY.test(key) ? key : "");
+    } catch {
+      throw new InvalidRequest(
+        "this is no private key of age", "it begins with AGE-SECRET-KEY-1, and has 74 characters",
+      );
+    }
+    this.#text = key;
+  }
+
+  /** The first key in the text of a key file, whose other lines are comments. Throws `InvalidRequest`. */
+  static find(text: string): Identity {
+    const line = text.split(/\r\n|[\r\n]/).find((each) => each.startsWith(PRIVATE));
+    return new Identity(text.trimStart().startsWith("-----BEGIN") ? text : (line ?? text));
+  }
+
+  /**
+   * What a binary age file has.
+   *
+   * Throws `NotFound` when it is not for this key, `IntegrityError` when it is no such file or was changed.
+   */
+  async decrypt(ciphertext: Buffer): Promise<Uint8Array> {
+    requireFile(ciphertext);
+    const decrypter = new Decrypter();
+    decrypter.addIdentity(this.#text);
+    try {
+      return await decrypter.decrypt(ciphertext);
+    } catch (error) {
+      if (error instanceof Error && error.message.includes("no identity matched")) {
+        throw new NotFound("the file is not for this key", "ask an owner to grant it, or use another key");
+      }
+      throw damaged();
+    }
+  }
+}
+
+/** See that this is a binary age file of version 1 with a bounded, well-formed header. Throws `IntegrityError`. */
+export function requireFile(ciphertext: Buffer): void {
+  if (ciphertext.length > MAX_FILE + 64 * 1024 || !ciphertext.subarray(0, HEAD.length).equals(HEAD)) {
+    throw damaged();
+  }
+  const header = ciphertext.subarray(HEAD.length, MAX_HEADER);
+  const end = header.indexOf(MARK);
+  const lines = end < 0 ? [] : header.subarray(0, end).toString("latin1").split("\n");
+  let count = 0;
+  let position = 0;
+  const lineOf = (at: number): string => lines[at] ?? "-";
+  while (position < lines.length) {
+    count += 1;
+    if (!STANZA.test(lineOf(position))) {
+      throw damaged();
+    }
+    position += 1;
+    while (lineOf(position).length === FULL_LINE && BASE64.test(lineOf(position))) {
+      position += 1;
+    }
+    if (lineOf(position).length >= FULL_LINE || !BASE64.test(lineOf(position))) {
+      throw damaged(); // the last line of a body is a short one, or empty
+    }
+    position += 1;
+  }
+  if (count === 0 || count > MAX_STANZAS) {
+    throw damaged();
+  }
+}
+
+function damaged(): IntegrityError {
+  return new IntegrityError(
+    "this is no file of age, or it was changed", "look at its history, and restore it from there",
+  );
+}

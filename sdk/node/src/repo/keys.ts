@@ -1,0 +1,72 @@
+/** The private key to be used: explicit, from a variable, or the owner's file, which only its owner may read. */
+
+import { existsSync, type Stats } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+import type { Environment } from "../environment.js";
+import { InvalidRequest, NotFound } from "../errors.js";
+import { Identity, PRIVATE } from "./age.js";
+import { readPlain } from "./tree.js";
+
+const VARIABLES = ["KEYHOLE_REPO_KEY", "AGENT_VAULT_KEY"] as const;
+const MAX = 64 * 1024; // bytes
+
+/**
+ * The key in a file, in `KEYHOLE_REPO_KEY` or `AGENT_VAULT_KEY`, or the owner's.
+ *
+ * A variable holds the path of a file or the key itself, which is never written anywhere.
+ */
+export function findKey(environ: Environment, path: string | undefined): Identity {
+  if (path !== undefined) {
+    return loadKey(path);
+  }
+  for (const name of VARIABLES) {
+    const text = environ[name]?.trim() ?? "";
+    if (text !== "") {
+      return text.startsWith(PRIVATE) ? new Identity(text) : loadKey(text);
+    }
+  }
+  const owner = join(environ["HOME"] || homedir(), ".agent-vault", "owner.key");
+  if (!existsSync(owner)) {
+    throw new NotFound(
+      "no identity key found", `use --key FILE, or set ${VARIABLES[0]}; an owner's key lies in ${owner}`,
+    );
+  }
+  return loadKey(owner);
+}
+
+/** The key in a file. Throws `NotFound`, or `InvalidRequest` when others may read it or it has no key. */
+export function loadKey(path: string): Identity {
+  const data = readKey(path);
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(data);
+  } catch {
+    throw new InvalidRequest(`${path} is no key file`, "it is a text that begins with AGE-SECRET-KEY-1");
+  }
+  return Identity.find(text);
+}
+
+function readKey(path: string): Buffer {
+  return readPlain(
+    path,
+    MAX,
+    (code) => {
+      if (code === "ENOENT" || code === "ENOTDIR") {
+        return new NotFound(`there is no key file ${path}`, "keyhole repo restore-agent writes an agent's again");
+      }
+      if (code === "") {
+        return new InvalidRequest(`${path} is no key file`, "name the file that keyhole repo init made");
+      }
+      return new InvalidRequest(`the key file ${path} cannot be read: ${code}`, "see its rights");
+    },
+    { follow: true, check: (found) => requirePrivate(path, found) },
+  );
+}
+
+function requirePrivate(path: string, found: Stats): void {
+  if (process.platform !== "win32" && (found.mode & 0o077) !== 0) {
+    throw new InvalidRequest(`the key file ${path} can be read by others`, `chmod 600 ${path}`);
+  }
+}

@@ -1,0 +1,48 @@
+/** Names in a repo vault: two parts that are files on every system, and lead nowhere else. */
+
+import { InvalidRequest } from "../errors.js";
+
+const DEFAULT_GROUP = "default";
+const PART = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$/;
+const DEVICES = /^(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?$/i;
+const NEXT = "letters, digits, '.', '_' and '-', without a '.' at either end, at most 100";
+
+/** A group, an agent, an owner, or the last part of a secret's name. Throws `InvalidRequest`. */
+export function parsePart(text: string, what = "name"): string {
+  if (!PART.test(text) || text.includes("\n") || text.endsWith(".") || DEVICES.test(text)) {
+    throw new InvalidRequest(`${quoted(text)} is not the ${what} of anything in a repo vault`, `use ${NEXT}`);
+  }
+  return text;
+}
+
+/** `group/name`; a name without a group is in `default`. Throws `InvalidRequest`. */
+export function parseSecret(text: string): string {
+  const slash = text.indexOf("/");
+  const [group, name] = slash < 0 ? [DEFAULT_GROUP, text] : [text.slice(0, slash), text.slice(slash + 1)];
+  return `${parsePart(group, "group")}/${parsePart(name)}`;
+}
+
+/** The first part of a secret's name. */
+export function groupOf(secret: string): string {
+  return secret.split("/", 1)[0] ?? "";
+}
+
+/** Whether a text is a secret's name with its group. */
+export function isSecret(text: string): boolean {
+  try {
+    return parseSecret(text) === text;
+  } catch {
+    return false;
+  }
+}
+
+/** The beginning of a text as it can stand in a message. */
+export function quoted(text: string): string {
+  const shown = [...text].slice(0, 40).join("").replace(/\\/g, "\\\\").replace(/[\u0000-\u001f\u007f]/g, escaped);
+  return shown.includes("'") && !shown.includes('"') ? `"${shown}"` : `'${shown.replace(/'/g, "\\'")}'`;
+}
+
+function escaped(char: string): string {
+  const short: Record<string, string> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+  return short[char] ?? `\\x${char.charCodeAt(0).toString(16).padStart(2, "0")}`;
+}

@@ -1,0 +1,146 @@
+/** The files of a repo vault in a folder, read without following a link that somebody committed. */
+
+import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readSync, type Stats } from "node:fs";
+import { join } from "node:path";
+
+import { IntegrityError, InvalidRequest } from "../errors.js";
+
+export const VAULT = ".agent-vault";
+const MAX_FILE = 32 * 1024 * 1024; // bytes
+const MAX_FILES = 200_000;
+const MISSING = new Set(["ENOENT", "ENOTDIR"]);
+
+/** The folder of one vault; `root` is the one that has `.agent-vault`. */
+export class Tree {
+  readonly #vault: string;
+
+  constructor(root: string) {
+    this.#vault = join(root, VAULT);
+  }
+
+  /** Whether there is a vault. */
+  exists(): boolean {
+    return stat(this.#vault)?.isDirectory() ?? false;
+  }
+
+  /** The bytes of a file; `null` when it is not there. Throws `IntegrityError` for what is no plain file. */
+  read(path: string): Buffer | null {
+    if (!this.#leadsTo(path)) {
+      return null;
+    }
+    const full = join(this.#vault, path);
+    const found = stat(full);
+    if (found === null) {
+      return null;
+    }
+    if (!found.isFile()) {
+      throw noFile(path);
+    }
+    return readPlain(full, MAX_FILE, (code) => {
+      if (code === "ELOOP" || code === "EMLINK" || code === "") {
+        return noFile(path);
+      }
+      return new InvalidRequest(`${path} cannot be read: ${code}`, "see the rights of the folder");
+    });
+  }
+
+  /** The bytes of a file. Throws `IntegrityError` when it is not there. */
+  require(path: string): Buffer {
+    const data = this.read(path);
+    if (data === null) {
+      throw new IntegrityError(`${VAULT}/${path} is missing`, "restore it from its history");
+    }
+    return data;
+  }
+
+  /** Names in a folder, sorted; empty when it is not there. Throws `IntegrityError` for a link. */
+  names(folder: string): string[] {
+    const full = join(this.#vault, folder);
+    const found = this.#leadsTo(folder) ? stat(full) : null;
+    if (found === null) {
+      return [];
+    }
+    if (!found.isDirectory()) {
+      throw noFile(folder);
+    }
+    const names = readdirSync(full);
+    if (names.length > MAX_FILES) {
+      throw new IntegrityError(`${VAULT}/${folder} has more than ${MAX_FILES} files`, "this is no vault of ours");
+    }
+    return names.sort();
+  }
+
+  /** `group/name` of the files two levels below a folder that end in a suffix. */
+  files(folder: string, suffix: string): string[] {
+    const visible = (name: string): boolean => !name.startsWith(".");
+    return this.names(folder).filter(visible).flatMap((group) =>
+      this.names(`${folder}/${group}`)
+        .filter((name) => visible(name) && name.endsWith(suffix))
+        .map((name) => `${group}/${name.slice(0, -suffix.length)}`),
+    );
+  }
+
+  /** Whether all folders on the way are folders. Git makes links, and is not at work in the middle of a look. */
+  #leadsTo(path: string): boolean {
+    let folder = this.#vault;
+    for (const part of path.split("/").slice(0, -1)) {
+      folder = join(folder, part);
+      if (!(stat(folder)?.isDirectory() ?? false)) {
+        return false;
+      }
+    }
+    return true;
+  }
+}
+
+/** How to read a plain file: whether its last part may be a link, and what is looked at before its bytes. */
+interface Reading {
+  readonly follow: boolean;
+  readonly check: (found: Stats) => void;
+}
+
+/** The bytes of a plain file of bounded size; `failed` makes the error, from a code of the system or `""`. */
+export function readPlain(path: string, most: number, failed: (code: string) => Error, how?: Reading): Buffer {
+  const follow = how?.follow ?? false;
+  let descriptor: number;
+  try {
+    // Not every system has these two, whatever the types say.
+    const flags = (follow ? 0 : (constants.O_NOFOLLOW ?? 0)) | (constants.O_NONBLOCK ?? 0);
+    descriptor = openSync(path, constants.O_RDONLY | flags);
+  } catch (error) {
+    throw failed((error as NodeJS.ErrnoException).code ?? "unknown");
+  }
+  try {
+    const found = fstatSync(descriptor);
+    if (!found.isFile() || found.size > most) {
+      throw failed("");
+    }
+    how?.check(found);
+    const buffer = Buffer.alloc(found.size + 1);
+    let length = 0;
+    for (let got = -1; got !== 0 && length < buffer.length; length += got) {
+      got = readSync(descriptor, buffer, length, buffer.length - length, null);
+    }
+    if (length > found.size) {
+      throw failed(""); // it grows while it is read
+    }
+    return buffer.subarray(0, length);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function stat(path: string): Stats | null {
+  try {
+    return lstatSync(path);
+  } catch (error) {
+    if (MISSING.has((error as NodeJS.ErrnoException).code ?? "")) {
+      return null;
+    }
+    throw new InvalidRequest(`${path} cannot be looked at`, "see the rights of the folder");
+  }
+}
+
+function noFile(path: string): IntegrityError {
+  return new IntegrityError(`${VAULT}/${path} is not a plain file or folder`, "somebody put a link there: remove it");
+}

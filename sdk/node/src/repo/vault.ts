@@ -1,0 +1,152 @@
+import { realpathSync } from "node:fs";
+import { dirname } from "node:path";
+import { inspect } from "node:util";
+
+import { expanded, home, type Environment } from "../environment.js";
+import { IntegrityError, NotFound } from "../errors.js";
+import { Identity } from "./age.js";
+import { findKey } from "./keys.js";
+import { Opened } from "./opened.js";
+import { Seen } from "./seen.js";
+import { Tree, VAULT } from "./tree.js";
+
+/** What is known of a secret without opening it. */
+export interface RepoSecret {
+  /** `group/name`. */
+  readonly name: string;
+  /** To which it belongs. */
+  readonly group: string;
+  /** When it was first stored. */
+  readonly created: Date;
+  /** When its value was last changed. */
+  readonly rotated: Date;
+  /** When it is not to be used any more; `null` for never. */
+  readonly expires: Date | null;
+  /** Who can open it besides the owners. */
+  readonly agents: readonly string[];
+  /** Why its value has to be changed at its source; empty while it need not be. */
+  readonly due: string;
+}
+
+/** How to open a repo vault. */
+export interface RepoVaultOptions {
+  /** With the key that opens it; else `KEYHOLE_REPO_KEY`, `AGENT_VAULT_KEY`, or the owner's. */
+  readonly keyFile?: string;
+  /** The key itself, instead of its file; it is written nowhere. */
+  readonly key?: string;
+  /** Instead of `process.env`. */
+  readonly environ?: Environment;
+}
+
+/**
+ * The repo vault around a folder, verified, with a key of one's own.
+ *
+ *     const vault = await RepoVault.open("~/team");
+ *     await vault.get("stripe/api-key");
+ */
+export class RepoVault {
+  /** The folder that has `.agent-vault`. */
+  readonly root: string;
+  readonly #identity: Identity;
+  readonly #environ: Environment;
+  #opened: Opened;
+
+  private constructor(root: string, identity: Identity, environ: Environment) {
+    this.root = root;
+    this.#identity = identity;
+    this.#environ = environ;
+    this.#opened = this.#open();
+  }
+
+  /**
+   * Open the vault of a folder, or of one above it, verify all that is signed, and remember it.
+   *
+   * Throws `NotFound` when there is no vault or no key, `IntegrityError` when something in it is not genuine or older
+   * than what this machine has seen, and `InvalidRequest` when the key is none or others can read its file.
+   */
+  static async open(path = ".", options: RepoVaultOptions = {}): Promise<RepoVault> {
+    const environ = options.environ ?? process.env;
+    const root = rootOf(expanded(path, environ));
+    const file = options.keyFile === undefined ? undefined : expanded(options.keyFile, environ);
+    const identity = options.key === undefined ? findKey(environ, file) : new Identity(options.key);
+    return new RepoVault(root, identity, environ);
+  }
+
+  /** Whether members and files are signed; whoever can write to an unsigned vault can change it unnoticed. */
+  get signed(): boolean {
+    return this.#opened.members !== null;
+  }
+
+  /**
+   * The value of a secret, read fresh from its file.
+   *
+   * Throws `NotFound` when there is none or it is not for this key, `Expired` when it is not to be used any more, and
+   * `IntegrityError` when its file is not the one that a member wrote.
+   */
+  async get(name: string): Promise<string> {
+    const value = await this.#opened.get(name, this.#identity, new Date());
+    try {
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(value);
+    } catch {
+      throw new IntegrityError("this secret is no text", "see its history");
+    }
+  }
+
+  /** All secrets, or those of a group. Opens none. */
+  async listSecrets(group?: string): Promise<RepoSecret[]> {
+    const opened = this.#opened;
+    return opened.names().flatMap((name) => {
+      const meta = opened.meta(name);
+      const due = opened.sidecar(name)?.due ?? "";
+      return meta === null || (group !== undefined && group !== meta.group) ? [] : [{ ...meta, due }];
+    });
+  }
+
+  /** Who is granted what besides the owners: name to groups. */
+  async listAgents(): Promise<Map<string, readonly string[]>> {
+    const members = this.#opened.members;
+    if (members === null) {
+      return new Map(this.#opened.manifest.agents);
+    }
+    const others = [...members.byName.values()].filter((each) => each.role !== "owner");
+    return new Map(others.map((each) => [each.name, each.groups]));
+  }
+
+  /** Read the folder again, such as after a pull. Throws what opening throws. */
+  async reload(): Promise<void> {
+    this.#opened = this.#open();
+  }
+
+  toJSON(): object {
+    return { root: this.root };
+  }
+
+  [inspect.custom](): string {
+    return `RepoVault(${JSON.stringify(this.root)})`;
+  }
+
+  #open(): Opened {
+    const tree = new Tree(this.root);
+    const seen = Seen.load(home(this.#environ), realpathSync(this.root, { encoding: "buffer" }));
+    const opened = new Opened(tree, seen);
+    opened.remember();
+    return opened;
+  }
+}
+
+function rootOf(start: string): string {
+  let folder: string;
+  try {
+    folder = realpathSync(start);
+  } catch {
+    folder = start;
+  }
+  for (let at = folder; ; at = dirname(at)) {
+    if (new Tree(at).exists()) {
+      return at;
+    }
+    if (at === dirname(at)) {
+      throw new NotFound(`there is no ${VAULT} in ${folder} or above it`, "keyhole repo init");
+    }
+  }
+}

@@ -1,0 +1,521 @@
+"""The TypeScript SDK opens what the Python SDK opens, refuses what it refuses, and says the same of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import cli_driver
+from keyhole.client.repo import RepoVault
+from keyhole.core.errors import IntegrityError, KeyholeError
+from keyhole.crypto import age
+from keyhole.repo import changes, keys
+from keyhole.repo.documents import CONFIG
+from keyhole.repo.members import Role
+from keyhole.repo.tree import VAULT
+from repo.test_adopt import MANIFEST, META
+from repo.world import CANARY, START, Folder
+from sdk import built
+
+CASES = {}
+
+
+def case(make):
+    """A vault to be opened; the function gives the folder, and may name the key and the secrets."""
+    CASES[make.__name__] = make
+    return make
+
+
+@dataclass
+class Asked:
+    root: Path
+    key: str | None
+    names: list[str] = field(default_factory=lambda: ["a/one"])
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def owned(world, *names):
+    return Asked(world.root, world.owner.to_text(), list(names) or ["a/one"])
+
+
+def write(world, path, data):
+    file = world.path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+
+
+def document(world, path, change):
+    """A signed document with something else in it; nobody signs that."""
+    file = world.path(path)
+    found = json.loads(file.read_text())
+    change(found["content"])
+    file.write_text(json.dumps(found))
+
+
+@case
+def every_kind_of_member_and_secret(world):
+    for name, role in (("ann", Role.ADMIN), ("bob", Role.MEMBER), ("rea", Role.READER)):
+        world.add(name, "a", role=role)
+    agent = world.add("coder", "a", "b.live")
+    world.set("b.live/two", "line\nline \u00fc \U0001f511\n")
+    world.set("plain", "x", expires=START + timedelta(days=100_000))
+    world.set("old/one", "x", expires=START + timedelta(days=1))
+    world.set("gone/one")
+    world.do(changes.remove, "gone/one")
+    world.do(changes.revoke, "coder", "a")
+    return Asked(world.root, agent.to_text(), ["a/one", "b.live/two", "plain", "old/one", "gone/one", "../x", "a b"])
+
+
+@case
+def names_that_sort_differently_by_utf_16(world):
+    world.set("a/one", "v" * 65_537)
+    world.set("a/_", "")
+    world.set("a/Z", "\ufeffwith a mark\x00")
+    return owned(world, "a/one", "a/_", "a/Z", "_/none")
+
+
+@case
+def a_second_owner_whom_an_old_one_made(world):
+    second = world.add("deputy", role=Role.OWNER)
+    world.do(changes.take_out, "owner", by=second)
+    return Asked(world.root, second.to_text())
+
+
+@case
+def a_format_without_signatures(world):
+    shutil.rmtree(world.root)
+    agent = age.generate()
+    everybody = [world.owner.recipient, agent.recipient]
+    for path, data in {
+        "config.yaml": CONFIG.encode(),
+        "manifest.yaml": MANIFEST,
+        "secrets/stripe/key.enc": age.encrypt(CANARY.encode(), everybody),
+        "secrets/stripe/key.meta": META,
+        "secrets/stripe/dated.enc": age.encrypt(b"x", everybody),
+        "secrets/stripe/dated.meta": META.replace(b"stripe/key", b"stripe/dated") + b"expires: 2020-01-01\n",
+        "secrets/stripe/odd.enc": age.encrypt(b"x", everybody),
+        "secrets/stripe/odd.meta": b"- no\n- meta",
+        "secrets/stripe/.hidden.enc": b"",
+        "secrets/stripe/con.enc": b"",
+    }.items():
+        write(world, path, data)
+    return Asked(world.root, agent.to_text(), ["stripe/key", "stripe/dated", "stripe/odd", "stripe/none"])
+
+
+def of_a_manifest(text):
+    def make(world):
+        shutil.rmtree(world.path(".x"))
+        write(world, "manifest.yaml", text)
+        return owned(world)
+
+    return make
+
+
+for number, text in enumerate(
+    (
+        b"agents: [{name: coder, groups: [a]}",
+        b"agents: &a [{name: coder, groups: []}]\ngroups: *a\n",
+        b"agents: []\nagents: []\n",
+        b"- a list\n",
+        b"agents: [{name: ../x, groups: []}]\n",
+        b"agents: [{groups: []}]\n",
+        b"groups: [{name: a, secrets: {}}]\n",
+        b"owners: !!python/object:os.system {}\n",
+        b"{? [a, b] : c}\n",
+        b"\xff\xfe",
+        b"agents:\ngroups:\nowners: ~\n",
+        b"agents: " + b"[" * 200,
+    )
+):
+    CASES[f"manifest {number}"] = of_a_manifest(text)
+
+
+@case
+def another_format(world):
+    write(world, "config.yaml", b"version: 2\nencryption:\n  format: age\n")
+    return owned(world)
+
+
+@case
+def no_vault(world):
+    shutil.rmtree(world.root / VAULT)
+    return owned(world)
+
+
+@case
+def a_key_of_nobody(world):
+    return Asked(world.root, age.generate().to_text())
+
+
+@case
+def a_key_that_is_none(world):
+    return Asked(world.root, "AGE-SECRET-KEY-1" + "Q" * 58)
+
+
+@case
+def no_key(world):
+    return Asked(world.root, None)
+
+
+def key_file(world, mode=0o600, text=None):
+    file = world.root / "the.key"
+    file.write_text(text if text is not None else f"# of the owner\n{world.owner.to_text()}\n")
+    file.chmod(mode)
+    return file
+
+
+@case
+def a_key_file(world):
+    return Asked(world.root, None, env={"KEYHOLE_REPO_KEY": str(key_file(world))})
+
+
+@case
+def a_key_in_a_variable(world):
+    return Asked(world.root / VAULT, None, env={"AGENT_VAULT_KEY": world.owner.to_text()})
+
+
+@case
+def the_usual_key_file(world):
+    keys.write(world.root / ".agent-vault" / "owner.key", world.owner)
+    return Asked(world.root, None, env={"HOME": str(world.root)})
+
+
+@case
+def a_key_file_that_others_read(world):
+    return Asked(world.root, None, env={"KEYHOLE_REPO_KEY": str(key_file(world, 0o640))})
+
+
+@case
+def a_key_file_without_a_key(world):
+    return Asked(world.root, None, env={"KEYHOLE_REPO_KEY": str(key_file(world, text="nothing"))})
+
+
+@case
+def a_key_file_that_is_not_there(world):
+    return Asked(world.root, None, env={"KEYHOLE_REPO_KEY": str(world.root / "none.key")})
+
+
+@case
+def swapped_ciphertexts(world):
+    world.set("a/two", "second")
+    shutil.copy(world.path("secrets/a/one.enc"), world.path("secrets/a/two.enc"))
+    return owned(world, "a/one", "a/two")
+
+
+@case
+def swapped_sidecars(world):
+    world.set("a/two", "second")
+    shutil.copy(world.path(".x/secrets/a/one.json"), world.path(".x/secrets/a/two.json"))
+    return owned(world)
+
+
+@case
+def a_ciphertext_of_the_attackers_own(world):
+    write(world, "secrets/a/one.enc", age.encrypt(b"theirs", [world.owner.recipient]))
+    return owned(world)
+
+
+@case
+def a_ciphertext_that_is_missing(world):
+    world.path("secrets/a/one.enc").unlink()
+    return owned(world)
+
+
+@case
+def an_old_state(world):
+    shutil.copytree(world.root, world.root.with_name("kept"))
+    world.set("a/one", "new")
+    world.open()
+    shutil.rmtree(world.root)
+    world.root.with_name("kept").rename(world.root)
+    return owned(world)
+
+
+@case
+def an_old_list_of_members(world):
+    world.add("coder", "a")
+    world.do(changes.take_out, "coder")
+    world.open()
+    last = max(world.path(".x/members").iterdir())
+    last.unlink()
+    return owned(world)
+
+
+@case
+def another_document_of_the_same_version(world):
+    shutil.copytree(world.root, world.root.with_name("kept"))
+    world.set("a/one", "new")
+    world.open()
+    shutil.rmtree(world.root)
+    world.root.with_name("kept").rename(world.root)
+    elsewhere = Folder(world.root, world.root.with_name("elsewhere"), world.owner, world.now)
+    elsewhere.set("a/one", "also new")
+    return owned(world)
+
+
+@case
+def a_secret_that_vanished(world):
+    world.open()
+    world.path(".x/secrets/a/one.json").unlink()
+    return owned(world)
+
+
+@case
+def signatures_that_vanished(world):
+    world.open()
+    shutil.rmtree(world.path(".x"))
+    return owned(world)
+
+
+@case
+def a_list_of_members_of_the_attackers_own(world):
+    world.open()
+    theirs = Folder(world.root.with_name("theirs"), world.root.with_name("theirs-home"))
+    (theirs.root / VAULT).mkdir(parents=True)
+    theirs.apply(changes.create(theirs.owner, "owner"))
+    shutil.rmtree(world.path(".x"))
+    shutil.copytree(theirs.path(".x"), world.path(".x"))
+    return owned(world)
+
+
+@case
+def a_recipient_whom_nobody_signed(world):
+    thief = {"name": "x", "role": "reader", "recipient": age.generate().recipient.text, "sign": "", "groups": ["a"]}
+    document(world, ".x/members/000001.json", lambda content: content["members"].append(thief))
+    return owned(world)
+
+
+@case
+def a_gap_in_the_members(world):
+    world.add("coder", "a")
+    world.add("other", "a")
+    world.path(".x/members/000002.json").unlink()
+    return owned(world)
+
+
+@case
+def members_whom_a_member_signed(world):
+    member = world.add("bob", "a", role=Role.MEMBER)
+    opened = world.open()
+    before = opened.require_members()
+    after = before.changed(opened.digest, members={**before.members, "bob": before.members["owner"]})
+    write(world, ".x/members/000003.json", after.write([("bob", member.signing)]))
+    return owned(world)
+
+
+@case
+def an_admin_who_makes_himself_an_owner(world):
+    admin = world.add("ann", "a", role=Role.ADMIN)
+    opened = world.open()
+    before = opened.require_members()
+    ann = replace(before.members["ann"], role=Role.OWNER)
+    after = before.changed(opened.digest, members={**before.members, "ann": ann})
+    write(world, ".x/members/000003.json", after.write([("ann", admin.signing)]))
+    return owned(world)
+
+
+@case
+def a_reader_who_signs_a_secret(world):
+    reader = world.add("rea", "a", role=Role.READER)
+    found, before = world.open().secrets["a/one"]
+    ciphertext = age.encrypt(b"theirs", [world.owner.recipient])
+    write(world, "secrets/a/one.enc", ciphertext)
+    after = before.next(found.digest, ciphertext, before.recipients)
+    write(world, ".x/secrets/a/one.json", after.write("rea", reader.signing))
+    return owned(world)
+
+
+def of_content(where, change):
+    def make(world):
+        path = {"members": ".x/members/000001.json", "secret": ".x/secrets/a/one.json"}[where]
+        document(world, path, change)
+        return owned(world)
+
+    return make
+
+
+for name, (where, change) in {
+    "members without a role": ("members", lambda c: c["members"][0].pop("role")),
+    "members with an odd role": ("members", lambda c: c["members"][0].update(role="king")),
+    "members without an owner": ("members", lambda c: c["members"][0].update(role="reader")),
+    "members twice": ("members", lambda c: c["members"].append(c["members"][0])),
+    "members who are no list": ("members", lambda c: c.update(members="none")),
+    "members with hosts that are none": ("members", lambda c: c.update(hosts=[])),
+    "members of version two": ("members", lambda c: c.update(version=2)),
+    "a secret without groups": ("secret", lambda c: c.pop("groups")),
+    "a secret with an odd time": ("secret", lambda c: c.update(created="yesterday")),
+    "a secret with a name that leads elsewhere": ("secret", lambda c: c.update(secret="../../x")),
+    "a secret of another name": ("secret", lambda c: c.update(secret="a/two")),
+    "a secret by nobody": ("secret", lambda c: c.update(signer="nobody")),
+    "a secret with another digest": ("secret", lambda c: c.update(digest="0" * 64)),
+}.items():
+    CASES[name] = of_content(where, change)
+
+
+def of_bytes(data):
+    def make(world):
+        write(world, ".x/secrets/a/one.json", data)
+        return owned(world)
+
+    return make
+
+
+for number, data in enumerate(
+    (
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b"\xef\xbb\xbf{}",
+        b'{"content": {}, "signatures": {}}',
+        b'{"content": {}, "signatures": {"owner": "!"}}',
+        b'{"content": {"a": 1, "a": 2}, "signatures": {}}',
+        b'{"content": {"a": "\\ud800"}, "signatures": {}}',
+        b'{"content": {"a": NaN}, "signatures": {}}',
+        b'{"content": ' + b"[" * 50 + b"]" * 50 + b', "signatures": {}}',
+        b'{"content": {}, "signatures": {}} x',
+    )
+):
+    CASES[f"bytes {number} for a document"] = of_bytes(data)
+
+
+@case
+def a_seen_file_that_cannot_be_read(world):
+    world.open()
+    [file] = (world.home / "repos").iterdir()
+    file.write_text("{")
+    return owned(world)
+
+
+def of_link(where):
+    def make(world):
+        path = world.path(where)
+        moved = world.root.with_name("moved")
+        path.rename(moved)
+        path.symlink_to(moved)
+        return owned(world)
+
+    return make
+
+
+for where in ("secrets", "secrets/a", "secrets/a/one.enc", ".x/secrets/a/one.json", ".x/members", "config.yaml"):
+    CASES[f"a link for {where}"] = of_link(where)
+
+
+def said_by_python(asked, home, monkeypatch):
+    def said(error):
+        return {"error": type(error).__name__, "code": error.code, "reason": error.reason, "hint": error.hint}
+
+    with monkeypatch.context() as patch:
+        patch.setenv("KEYHOLE_HOME", str(home))
+        try:
+            vault = RepoVault(asked.root, key=asked.key, environ=environment(asked, home))
+            values = {}
+            for name in asked.names:
+                try:
+                    values[name] = vault.get(name)
+                except KeyholeError as error:
+                    values[name] = said(error)
+            agents = {name: list(groups) for name, groups in vault.list_agents().items()}
+            secrets = [asdict(secret) for secret in vault.list_secrets()]
+        except KeyholeError as error:
+            return said(error)
+    return {"signed": vault.signed, "values": values, "agents": agents, "secrets": secrets}
+
+
+def environment(asked, home):
+    return {"HOME": "/nonexistent", "KEYHOLE_HOME": str(home), **asked.env}
+
+
+def comparable(said, home):
+    """Each has a home of its own, and a Date has milliseconds."""
+    if "hint" in said:
+        said |= {name: said[name].replace(str(home), "HOME") for name in ("reason", "hint")}
+    for secret in said.get("secrets", ()):
+        for name in ("created", "rotated", "expires"):
+            when = secret[name]
+            when = datetime.fromisoformat(when) if isinstance(when, str) else when
+            secret[name] = when and int(when.timestamp() * 1000)
+        secret["agents"] = list(secret["agents"])
+    return said
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """What both say of every case; one process of Node opens all of them."""
+    folder, asked, python, homes = tmp_path_factory.mktemp("vaults"), [], [], []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        first = Folder.create(folder / "first")
+        first.set("a/one")
+        for number, make in enumerate(CASES.values()):
+            place = folder / str(number)
+            shutil.copytree(first.root, place / "team")
+            world = Folder(place / "team", place / "home", first.owner, first.now)
+            each = make(world)
+            home = place / "home-of-node"
+            if world.home.exists():
+                shutil.copytree(world.home, home)
+            python.append(comparable(said_by_python(each, world.home, monkeypatch), world.home))
+            homes.append(home)
+            env = environment(each, home)
+            asked.append({"root": str(each.root), "env": env, "key": each.key, "names": each.names})
+    said = built.answer("parity.js", given=asked)
+    return dict(zip(CASES, zip(python, map(comparable, said, homes), strict=True), strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_say_the_same(outcomes, name):
+    python, node = outcomes[name]
+    assert node == python
+
+
+def test_what_one_language_has_seen_the_other_knows(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "home"))
+    world = Folder.create(tmp_path)
+    world.set("a/one", "old")
+    shutil.copytree(world.root, tmp_path / "kept")
+    RepoVault(world.root, key=world.owner.to_text())
+    [file] = (tmp_path / "home/repos").iterdir()
+    data = json.loads(file.read_text())
+    synced = {"members": data["members"], "secrets": data["secrets"]}
+    file.write_text(json.dumps(data | {"synced": synced, "later": 1}))
+    Folder(world.root, tmp_path / "elsewhere", world.owner, world.now).set("a/one", "new")
+    asked = [{"root": str(world.root), "env": environment(owned(world), tmp_path / "home"), "names": ["a/one"]}]
+    [said] = built.answer("parity.js", given=[each | {"key": world.owner.to_text()} for each in asked])
+    assert said["values"] == {"a/one": "new"}
+    after = json.loads(file.read_text())
+    assert (after["synced"], after["later"], after["secrets"]["a/one"][0]) == (synced, 1, 2)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(file.parent.iterdir()) == [file]
+    shutil.rmtree(world.root)
+    (tmp_path / "kept").rename(world.root)
+    with pytest.raises(IntegrityError, match="old state"):
+        RepoVault(world.root, key=world.owner.to_text())
+
+
+def test_a_vault_of_the_command_line_opens_and_neither_key_nor_value_is_ever_shown_or_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "home"))
+    (tmp_path / "team").mkdir()
+    monkeypatch.chdir(tmp_path / "team")
+    cli_driver.ok("repo", "init", "--no-git")
+    cli_driver.ok("repo", "set", "stripe/key", stdin=CANARY)
+    cli_driver.ok("repo", "add-agent", "coder", "--group", "stripe")
+    agent = (tmp_path / "user/.agent-vault/agents/coder.key").read_text()
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "user"), "KEYHOLE_HOME": str(tmp_path / "home")}
+    before = set(tmp_path.rglob("*"))
+    done = built.run("shown.js", "stripe/key", env=env | {"AGENT_VAULT_KEY": agent})
+    said = json.loads(done.stdout)
+    assert said["digest"] == hashlib.sha256(CANARY.encode()).hexdigest()
+    assert f"RepoVault({json.dumps(str(tmp_path / 'team'))})" in said["shown"]
+    for secret in (CANARY, agent.strip(), agent.strip()[16:]):
+        assert secret.encode() not in done.stdout + done.stderr
+    assert set(tmp_path.rglob("*")) == before
