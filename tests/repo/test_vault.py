@@ -400,3 +400,17 @@ def test_an_agent_beside_the_groups_stays_when_the_groups_change(world):
     assert world.do(changes.take_out, "guest").due == ("a/one",)
     with pytest.raises(NotFound):
         world.set("a/one", also=("nobody",))
+
+
+def test_many_secrets_are_stored_in_one_change_and_what_is_due_is_marked(tmp_path):
+    folder = Folder.create(tmp_path)
+    folder.set("stripe/api-key", "old-value-1")
+    values = {"stripe/api-key": (Secret("new-value-1"), ""), "db/password": (Secret(CANARY), "lay in a plain file")}
+    change = folder.apply(changes.store_all(folder.open(), folder.actor(), values, "agent-vault: import 2 secrets"))
+    assert change.due == ("db/password",)
+    opened = folder.open()
+    assert [(name, opened.sidecar(name).version, opened.sidecar(name).due) for name in opened.names()] == [
+        ("db/password", 1, "lay in a plain file"),
+        ("stripe/api-key", 2, ""),
+    ]
+    assert (folder.get("stripe/api-key"), folder.get("db/password")) == ("new-value-1", CANARY)

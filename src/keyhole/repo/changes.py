@@ -106,6 +106,47 @@ def store(
         NotFound: one of ``also`` is no member.
         PolicyDenied: the actor may not write it.
     """
+    everybody = opened.require_members()
+    after, ciphertext = _sealed_anew(opened, actor, name, value, groups=groups, also=also, due=due)
+    if expires is not None:
+        after = replace(after, expires=expires)
+    files = {sealed_path(after.secret): ciphertext}
+    return _with(opened, everybody, actor, f"agent-vault: set {after.secret}", {after.secret: after}, files)
+
+
+def store_all(opened: Opened, actor: Actor, values: Mapping[str, tuple[Secret, str]], message: str) -> Change:
+    """Many secrets with new values, in one change.
+
+    Args:
+        opened: the vault.
+        actor: may write the groups of all of them.
+        values: name to its value, and why that is due for another one at its source; empty where it is not.
+        message: of the change.
+
+    Raises:
+        PolicyDenied: the actor may not write one of them.
+    """
+    changed: dict[str, Sidecar] = {}
+    files: Files = {}
+    for name, (value, due) in values.items():
+        after, ciphertext = _sealed_anew(opened, actor, name, value, due=due)
+        changed[after.secret] = after
+        files[sealed_path(after.secret)] = ciphertext
+    change = _with(opened, opened.require_members(), actor, message, changed, files)
+    return replace(change, due=tuple(sorted(name for name, each in changed.items() if each.due)))
+
+
+def _sealed_anew(
+    opened: Opened,
+    actor: Actor,
+    name: str,
+    value: Secret,
+    *,
+    groups: Iterable[str] = (),
+    also: Iterable[str] = (),
+    due: str = "",
+) -> tuple[Sidecar, bytes]:
+    """The next version of a secret, with its ciphertext. See ``store``."""
     everybody, name = opened.require_members(), opened.where(name)
     document, before = opened.secrets.get(name, (None, None))
     named = tuple(parse_part(group, "group") for group in groups)
@@ -120,16 +161,13 @@ def store(
     ciphertext = age.encrypt(value.reveal(), recipients)
     texts = tuple(recipient.text for recipient in recipients)
     if before is None or document is None:
-        after = sidecar.first(name, belongs, ciphertext, texts, actor.now, besides)
+        after = replace(sidecar.first(name, belongs, ciphertext, texts, actor.now, besides), due=due)
     else:
         changes = {"groups": belongs, "also": besides, "rotated": actor.now, "due": due}
         if before.removed:
             changes["created"] = actor.now
         after = before.next(document.digest, ciphertext, texts, **changes)
-    if expires is not None:
-        after = replace(after, expires=expires)
-    files = {sealed_path(name): ciphertext}
-    return _with(opened, everybody, actor, f"agent-vault: set {name}", {name: after}, files)
+    return after, ciphertext
 
 
 def remove(opened: Opened, actor: Actor, name: str) -> Change:
