@@ -1,47 +1,30 @@
 """Git repositories, by the program ``git`` itself, and nothing of it that a repository can make run code.
 
-Hooks, filters, external diffs, the file system monitor and other transports than those of the network are off; objects
-are made from bytes (``hash-object --no-filters``) and put into a tree directly, so that neither attributes nor ignore
-files of the repository have a say, and what somebody has staged besides stays staged.
+Whoever made the repository may have written its settings too: see ``git_settings`` for what is said to git instead.
+Objects are made from bytes and put into a tree directly, so that neither attributes nor ignore files of the repository
+have a say, and what somebody has staged besides stays staged.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound
+from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound, PolicyDenied
+from keyhole.remotes import git_settings
+from keyhole.remotes.git_url import is_local, parse_git_url
 from keyhole.repo.tree import VAULT, Change, Reading
 
-AUTHOR = "agent-vault"
-EMAIL = "agent-vault@localhost"
 _TIMEOUT = 120.0  # seconds
 _MOST = 400_000  # files
 _LONGEST = 32 * 1024 * 1024  # bytes
-_OFF = (
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "core.attributesFile=/dev/null",
-    "core.sshCommand=ssh -oBatchMode=yes",
-    "protocol.ext.allow=never",
-    "protocol.allow=never",
-    "protocol.https.allow=always",
-    "protocol.ssh.allow=always",
-    "protocol.file.allow=user",
-    "submodule.recurse=false",
-    "fetch.recurseSubmodules=false",
-    "fetch.fsckObjects=true",
-    "transfer.fsckObjects=true",
-    "commit.gpgSign=false",
-    "gc.auto=0",
-    "maintenance.auto=false",
-    f"user.name={AUTHOR}",
-    f"user.email={EMAIL}",
-)
 _KEPT = {"HOME", "PATH", "SSH_AUTH_SOCK", "LANG", "TMPDIR", "XDG_CONFIG_HOME", "USER", "LOGNAME", "SSL_CERT_FILE"}
+_REMOTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,99}")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 
@@ -58,20 +41,43 @@ class Git:
         self._environ = {
             **{name: value for name, value in environ.items() if name in _KEPT or name.lower() in _PROXIES},
             "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "",
             "GIT_OPTIONAL_LOCKS": "0",
             "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_NO_LAZY_FETCH": "1",
+            "GIT_ALLOW_PROTOCOL": "https:ssh:file",
             "LC_ALL": "C.UTF-8",
         }
+        self._known: list[tuple[str, str, str]] | None = None
 
     @classmethod
     def find(cls, folder: Path, environ: Mapping[str, str]) -> Git | None:
-        """The repository around a folder; ``None`` for none."""
+        """The repository around a folder; ``None`` for none.
+
+        Raises:
+            PolicyDenied: it belongs to another user, or its settings lead to files outside of it.
+            InvalidRequest: it has no work tree, or git cannot read it.
+        """
         git = cls(folder, environ)
-        with contextlib.suppress(InvalidRequest):
-            top = git.run("rev-parse", "--show-toplevel").decode(errors="surrogateescape").strip()
-            if top:
-                return cls(Path(top), environ)
-        return None
+        try:
+            found = git.run("rev-parse", "--show-toplevel", "--absolute-git-dir")
+        except GitFailed as failed:
+            if "not a git repository" in failed.reason:
+                return None
+            if "dubious ownership" in failed.reason:
+                raise PolicyDenied(
+                    f"the repository around {folder} belongs to another user",
+                    "if you trust it: git config --global --add safe.directory FOLDER",
+                ) from None
+            raise
+        top, inside = (Path(line) for line in found.decode(errors="surrogateescape").splitlines())
+        if _git_folder(top) != inside.resolve():
+            raise PolicyDenied(
+                f"the settings of the repository around {folder} lead to files outside of it",
+                "git config --local --unset core.worktree, if you trust it",
+            )
+        return cls(top, environ)
 
     def run(self, *arguments: str, data: bytes = b"", index: Path | None = None, timeout: float = _TIMEOUT) -> bytes:
         """What git prints.
@@ -80,11 +86,23 @@ class Git:
             NotFound: git is not installed.
             InvalidRequest: it refuses, or takes too long; its words are in the reason.
         """
-        settings = [word for setting in _OFF for word in ("-c", setting)]
-        environ = {**self._environ, **({"GIT_INDEX_FILE": str(index)} if index is not None else {})}
+        environ = {**self._environ, **git_settings.told(self._settings())}
+        if index is not None:
+            environ["GIT_INDEX_FILE"] = str(index)
+        return self._call(arguments, environ, data, timeout)
+
+    def _settings(self) -> list[tuple[str, str, str]]:
+        """What the repository and the user have set. Reading it runs nothing."""
+        if self._known is None:
+            environ = {**self._environ, **git_settings.told([])}
+            words = ("config", "--list", "--null", "--show-scope", "--includes")
+            self._known = git_settings.entries(self._call(words, environ, b"", _TIMEOUT))
+        return self._known
+
+    def _call(self, arguments: Sequence[str], environ: Mapping[str, str], data: bytes, timeout: float) -> bytes:
         try:
             done = subprocess.run(  # noqa: S603 - fixed words, and paths that were checked
-                ["git", "--no-pager", *settings, *arguments],  # noqa: S607 - the one that the user has
+                ["git", "--no-pager", *arguments],  # noqa: S607 - the one that the user has
                 cwd=self.root,
                 env=environ,
                 input=data,
@@ -147,17 +165,50 @@ class Git:
         Raises:
             InvalidRequest: the remote cannot be asked, or has gone another way.
         """
-        if not self.upstream():
-            return
-        self.run("fetch", "--quiet", "--no-tags", "--no-recurse-submodules")
-        self.run("merge", "--quiet", "--ff-only", "@{upstream}")
+        fetched = self.fetch()
+        if fetched:
+            self.run("merge", "--quiet", "--ff-only", fetched)
 
     def fetch(self) -> str:
         """Fetch what is followed; returns its commit, empty when nothing is. Raises ``InvalidRequest``."""
         if not self.upstream():
             return ""
-        self.run("fetch", "--quiet", "--no-tags", "--no-recurse-submodules")
-        return self.run("rev-parse", "--verify", "@{upstream}").decode().strip()
+        followed = self._followed()
+        url = self._address("ls-remote", "--get-url", followed.remote)
+        self.run(
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-recurse-submodules",
+            "--no-prune",
+            "--no-auto-maintenance",
+            f"--upload-pack={_program('upload-pack', url)}",
+            "--",
+            followed.remote,
+            f"+{followed.theirs}:{followed.ours}",
+        )
+        return self.run("rev-parse", "--verify", followed.ours).decode().strip()
+
+    def _followed(self) -> Followed:
+        """What is followed. Raises ``InvalidRequest`` where the settings of the repository make something odd of it."""
+        head = self.run("symbolic-ref", "--quiet", "HEAD").decode().strip()
+        words = "%(upstream:remotename)%00%(upstream:remoteref)%00%(upstream)"
+        found = self.run("for-each-ref", "--count=1", f"--format={words}", "--", head).decode(errors="replace")
+        followed = Followed(*found.rstrip("\n").split("\0"))
+        if (
+            not _REMOTE.fullmatch(followed.remote)
+            or not followed.theirs.startswith("refs/heads/")
+            or not followed.ours.startswith("refs/remotes/")
+        ):
+            raise InvalidRequest("this branch follows no branch of a remote", "git push -u origin HEAD, once")
+        return followed
+
+    def _address(self, *words: str) -> str:
+        """The address that git would use, judged; then the way to it. Raises ``InvalidRequest``."""
+        url = parse_git_url(self.run(*words).decode(errors="replace").removesuffix("\n"))
+        if not is_local(url):
+            git_settings.require_straight(self._settings())
+        return url
 
     def common(self, one: str, other: str) -> str:
         """Where two commits parted; empty when they never met."""
@@ -214,12 +265,23 @@ class Git:
 
     def push(self) -> None:
         """Give what is committed here to the remote. Raises ``Conflict`` when it has more by now."""
-        upstream = self.upstream()
-        if not upstream:
+        if not self.upstream():
             raise InvalidRequest("this branch follows no remote", "git push -u origin HEAD, once")
-        remote, _, branch = upstream.partition("/")
+        followed = self._followed()
+        url = self._address("remote", "get-url", "--push", "--", followed.remote)
         try:
-            self.run("push", "--quiet", "--no-verify", "--porcelain", remote, f"HEAD:refs/heads/{branch}")
+            self.run(
+                "push",
+                "--quiet",
+                "--no-verify",
+                "--no-signed",
+                "--no-follow-tags",
+                "--porcelain",
+                f"--receive-pack={_program('receive-pack', url)}",
+                "--",
+                followed.remote,
+                f"HEAD:{followed.theirs}",
+            )
         except GitFailed as failed:
             if b"rejected" in failed.printed or "rejected" in failed.reason:
                 raise Conflict("the remote has more than this clone", "keyhole repo pull, then push again") from None
@@ -240,6 +302,37 @@ class Git:
         lines = [f"100644 {blob.decode()}\t{path}\0" for (path, _), blob in zip(present, blobs, strict=True)]
         gone = [f"{base}/{path}" for path, data in change.files.items() if data is None]
         return "".join([*lines, *(f"0 {'0' * 40}\t{path}\0" for path in gone)]).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What a branch follows.
+
+    Attributes:
+        remote: its name.
+        theirs: the branch there, such as ``refs/heads/main``.
+        ours: what was last seen of it, such as ``refs/remotes/origin/main``.
+    """
+
+    remote: str
+    theirs: str
+    ours: str
+
+
+def _program(name: str, url: str) -> str:
+    """What the other side is to run: on another machine the program alone, on this one without its hooks."""
+    settings = "".join(f" -c {each}" for each in git_settings.SERVING)
+    return f"git{settings} {name}" if is_local(url) else f"git-{name}"
+
+
+def _git_folder(top: Path) -> Path | None:
+    """Where the work tree says that its repository lies."""
+    entry = top / ".git"
+    if entry.is_dir():
+        return entry.resolve()
+    with contextlib.suppress(OSError, ValueError):
+        return (top / entry.read_text()[:4096].removeprefix("gitdir: ").strip()).resolve()
+    return None
 
 
 class CommitFiles(Reading):
