@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from datetime import timedelta
 
@@ -338,7 +339,7 @@ def test_a_change_that_is_cut_anywhere_is_carried_out_or_never_was(world, monkey
     """Each call of the system that changes something is cut once; what is left is the old state or the new one."""
     world.add("coder", "a")
     world.set("a/one", "before")
-    calls = ("rename", "unlink", "rmdir", "mkdir")
+    calls = ("rename", "unlink", "rmdir", "mkdir", "fsync", "open")
     for cut in range(200):
         count = 0
 
@@ -355,10 +356,8 @@ def test_a_change_that_is_cut_anywhere_is_carried_out_or_never_was(world, monkey
         change = changes.store(world.open(), world.actor(), "a/one", Secret(f"after-{cut}"))
         before = world.get("a/one")
         with monkeypatch.context() as patch:
-            from pathlib import Path
-
             for name in calls:
-                patch.setattr(Path, name, breaking(getattr(Path, name)))
+                patch.setattr(os, name, breaking(getattr(os, name)))
             tree = Tree(world.root)
             try:
                 with tree.lock():

@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound, PolicyDenied
-from keyhole.remotes import git_settings
+from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, KeyholeError, NotFound, PolicyDenied
+from keyhole.remotes import git_locks, git_moving, git_settings
 from keyhole.remotes.git_url import is_local, parse_git_url
-from keyhole.repo.tree import VAULT, Change, Reading
+from keyhole.repo.tree import LOCAL, VAULT, Change, Reading
 
 _TIMEOUT = 120.0  # seconds
 _MOST = 400_000  # files
@@ -138,36 +137,45 @@ class Git:
         before = self.head()
         base = self._base(vault)
         lines = self._entries(base, change)
-        with tempfile.TemporaryDirectory(prefix="keyhole-") as folder:
-            index = Path(folder) / "index"
+        with _scratch(vault) as index:
             if before:
                 self.run("read-tree", before, index=index)
             self.run("update-index", "--add", "-z", "--index-info", data=lines, index=index)
             tree = self.run("write-tree", index=index).decode().strip()
-        parents = ["-p", before] if before else []
-        commit = self.run("commit-tree", tree, *parents, data=change.message.encode()).decode().strip()
-        try:
-            self.run("update-ref", "-m", change.message, "HEAD", commit, before or "0" * 40)
-        except InvalidRequest:
-            raise Conflict("something was committed meanwhile", "try again") from None
+        if before and tree == self.run("rev-parse", "--verify", f"{before}^{{tree}}").decode().strip():
+            commit = before  # by the command that was ended after it
+        else:
+            parents = ["-p", before] if before else []
+            commit = self.run("commit-tree", tree, *parents, data=change.message.encode()).decode().strip()
+            try:
+                self.run("update-ref", "-m", change.message, "HEAD", commit, before or "0" * 40)
+            except InvalidRequest as error:
+                raise _not_moved(error) from None
         self.run("update-index", "--add", "-z", "--index-info", data=lines)  # else it would look staged for removal
         return commit
+
+    def is_moving(self, vault: Path) -> bool:
+        """Whether a command was ended while it checked a commit out."""
+        return git_moving.is_left(vault / VAULT / LOCAL)
+
+    def recover(self, vault: Path) -> str:
+        """Carry on with what a command that was ended had begun here; returns its message, empty for nothing.
+
+        Raises:
+            Conflict: another git works there, or somebody has changed a file meanwhile that would be written.
+            IntegrityError: what it has noted cannot be read.
+        """
+        return git_moving.carry_on(self, vault / VAULT / LOCAL)
+
+    def clear_locks(self) -> list[Path]:
+        """Remove lock files that a killed git has left. Raises ``Conflict`` when another works there."""
+        return git_locks.clear(self)
 
     def upstream(self) -> str:
         """The branch that is followed, such as ``origin/main``; empty for none."""
         with contextlib.suppress(InvalidRequest):
             return self.run("rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}").decode().strip()
         return ""
-
-    def fast_forward(self) -> None:
-        """Fetch, and go on to what the remote has where nothing here differs. Uncommitted work stays as it is.
-
-        Raises:
-            InvalidRequest: the remote cannot be asked, or has gone another way.
-        """
-        fetched = self.fetch()
-        if fetched:
-            self.run("merge", "--quiet", "--ff-only", fetched)
 
     def fetch(self) -> str:
         """Fetch what is followed; returns its commit, empty when nothing is. Raises ``InvalidRequest``."""
@@ -230,8 +238,7 @@ class Git:
         base = self._base(vault)
         merged = self._merged_tree(ours, theirs, base)
         lines = self._entries(base, change)
-        with tempfile.TemporaryDirectory(prefix="keyhole-") as folder:
-            index = Path(folder) / "index"
+        with _scratch(vault) as index:
             self.run("read-tree", merged, index=index)
             self.run("rm", "-r", "-f", "-q", "--cached", "--ignore-unmatch", "--", base, index=index)
             kept = self.run("ls-tree", "-r", "-z", "--full-tree", ours, "--", base)
@@ -240,14 +247,16 @@ class Git:
             tree = self.run("write-tree", index=index).decode().strip()
         words = ("-p", ours, "-p", theirs)
         commit = self.run("commit-tree", tree, *words, data=change.message.encode()).decode().strip()
-        with contextlib.suppress(InvalidRequest):  # what is not up to date stays so, and is in the way below
-            self.run("update-index", "-q", "--refresh")
-        try:
-            self.run("read-tree", "-m", "-u", ours, commit)
-        except InvalidRequest as error:
-            raise Conflict("work that is not committed is in the way", error.reason) from None
-        self.run("update-ref", "-m", change.message, "HEAD", commit, ours)
+        self.advance(commit, vault, change.message)
         return commit
+
+    def advance(self, commit: str, vault: Path, message: str) -> None:
+        """Check out a commit that goes on from this one. What is not committed stays as it is.
+
+        Raises:
+            Conflict: work that is not committed would be lost.
+        """
+        git_moving.move(self, vault / VAULT / LOCAL, commit, message)
 
     def _merged_tree(self, ours: str, theirs: str, base: str) -> str:
         """The tree of both, as git merges it; what clashes in the vault is settled by the caller."""
@@ -352,6 +361,11 @@ class CommitFiles(Reading):
             about, _, path = line.partition("\t")
             mode, _, blob = about.split(" ")
             self._files[path.removeprefix(f"{base}/")] = (mode, blob)
+        if any(path == LOCAL or path.startswith(f"{LOCAL}/") for path in self._files):
+            raise IntegrityError(
+                f"the commit has {VAULT}/{LOCAL}, which belongs to one machine alone",
+                "somebody put it there: remove it from the repository, in another clone",
+            )
         self._small = self._read_all([blob for path, (_, blob) in self._files.items() if path.startswith(".x/")])
         if len(self._files) > _MOST:
             raise IntegrityError(f"the commit has more than {_MOST} files in its vault", "this is no vault of ours")
@@ -387,6 +401,29 @@ class CommitFiles(Reading):
         """See ``Files.names``."""
         below = f"{folder}/"
         return sorted({path[len(below) :].partition("/")[0] for path in self._files if path.startswith(below)})
+
+
+@contextlib.contextmanager
+def _scratch(vault: Path) -> Iterator[Path]:
+    """An index of one command, whose lock is held; what an earlier one left is taken away."""
+    index = vault / VAULT / LOCAL / "index"
+
+    def clear() -> None:
+        for path in (index, index.with_suffix(".lock")):
+            path.unlink(missing_ok=True)
+
+    clear()
+    try:
+        yield index
+    finally:
+        clear()
+
+
+def _not_moved(error: KeyholeError) -> KeyholeError:
+    """Why a branch did not move."""
+    if ".lock" in error.reason or "Unable to create" in error.reason:
+        return Conflict(error.reason, "another git works there; if it was killed: keyhole operator fsck --repair")
+    return Conflict("something was committed meanwhile", "try again")
 
 
 class GitFailed(InvalidRequest):

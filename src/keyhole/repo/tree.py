@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import stat
 import time
 from abc import ABC, abstractmethod
@@ -25,6 +26,9 @@ from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFou
 VAULT = ".agent-vault"
 LOCAL = ".local"
 _PLAN = "plan.json"
+_PENDING = "pending"
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_MAX_MESSAGE = 1000  # characters
 _MAX_FILE = 32 * 1024 * 1024  # bytes
 _MAX_FILES = 200_000
 _WAIT = 30.0  # seconds for another command to end
@@ -165,10 +169,13 @@ class Tree(Reading):
         if not self.exists():
             raise NotFound(f"there is no vault in {self.root}", "keyhole repo init")
         local = self._local()
-        descriptor = os.open(local / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(local / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            raise _no_file(f"{LOCAL}/lock") from None
         try:
             _take(descriptor)
-            self._recover(local)
+            self._recover()
             yield
         finally:
             os.close(descriptor)
@@ -176,19 +183,19 @@ class Tree(Reading):
     def apply(self, change: Change) -> None:
         """Carry a change out; the lock is held. Call ``finish`` once it is committed where it is shared."""
         local = self._local()
-        pending = local / "pending"
+        pending = local / _PENDING
         pending.mkdir(mode=0o700, exist_ok=True)
-        moves: list[list[str]] = []
+        moves: list[tuple[str, str]] = []
         for number, (path, data) in enumerate(change.files.items()):
             _require_inside(path)
             if data is not None:
                 _write(pending / str(number), data)
-            moves.append([path, str(number) if data is not None else ""])
+            moves.append((path, str(number) if data is not None else ""))
         _sync(pending)
         _write(local / "plan.new", json.dumps({"message": change.message, "moves": moves}).encode())
         (local / "plan.new").rename(local / _PLAN)
         _sync(local)
-        self._move(local, moves)
+        self._move(moves)
 
     def finish(self) -> None:
         """Forget the plan of a change that is where it has to be."""
@@ -200,59 +207,106 @@ class Tree(Reading):
         """A change that was carried out here and not finished, such as by a command that was ended before its commit.
 
         Raises:
-            IntegrityError: its plan cannot be read.
+            IntegrityError: its plan cannot be read, or is of something that no command plans.
         """
-        try:
-            plan = json.loads((self.vault / LOCAL / _PLAN).read_bytes())
-            return Change(str(plan["message"]), {path: self.read(path) for path, _ in plan["moves"]})
-        except (FileNotFoundError, NotADirectoryError):
+        plan = self._plan()
+        return None if plan is None else Change(plan[0], {path: self.read(path) for path, _ in plan[1]})
+
+    def _plan(self) -> tuple[str, list[tuple[str, str]]] | None:
+        """The message of the plan, and its moves: to which file, and from which pending one.
+
+        Whoever gave us the folder may have written it, so it moves nothing but pending files, and only into the vault.
+        """
+        data = self.read(f"{LOCAL}/{_PLAN}")
+        if data is None:
             return None
-        except (ValueError, KeyError, TypeError, OSError):
+        try:
+            plan = json.loads(data)
+            moves = [(str(path), str(name)) for path, name in plan["moves"]]
+            for path, name in moves:
+                _require_inside(path)
+                _require_pending(name)
+            return str(plan["message"])[:_MAX_MESSAGE], moves
+        except (ValueError, KeyError, TypeError, AttributeError, InvalidRequest):
             where = f"{VAULT}/{LOCAL}/{_PLAN}"
-            raise IntegrityError(f"{where} cannot be read", "remove it, then: keyhole repo check") from None
+            raise IntegrityError(f"{where} is no plan of a command", "keyhole operator fsck --repair") from None
 
-    def _recover(self, local: Path) -> None:
+    def _recover(self) -> None:
         """Carry out what was planned, and clear away what was not planned any more."""
-        plan = local / _PLAN
-        pending = local / "pending"
-        if self.left() is not None:
-            self._move(local, json.loads(plan.read_bytes())["moves"])
+        plan = self._plan()
+        if plan is not None:
+            self._move(plan[1])
             return
-        if pending.is_dir():
-            for left in pending.iterdir():
-                left.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            pending = self._folder([LOCAL, _PENDING])
+            try:
+                for name in filter(_NUMBER.fullmatch, os.listdir(pending)):  # noqa: PTH208 - of a descriptor
+                    if _is_there(pending, name):
+                        os.unlink(name, dir_fd=pending)
+            finally:
+                os.close(pending)
 
-    def _move(self, local: Path, moves: list[list[str]]) -> None:
-        touched = {self.vault}
-        for path, name in moves:
-            _require_inside(path)
-            target = self.vault / path
+    def _move(self, moves: list[tuple[str, str]]) -> None:
+        """Put pending files in their places, and take others away. Doing it again changes nothing more."""
+        pending = self._folder([LOCAL, _PENDING], make=True)
+        try:
+            for path, name in moves:
+                _require_inside(path)
+                self._put(pending, path, name)
+        finally:
+            os.close(pending)
+
+    def _put(self, pending: int, path: str, name: str) -> None:
+        *folders, last = path.split("/")
+        if name and not _is_there(pending, name):
+            return
+        try:
+            folder = self._folder(folders, make=bool(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
             if name:
-                source = local / "pending" / name
-                if source.exists():
-                    self._make_folder(target.parent)
-                    source.rename(target)
+                os.rename(name, last, src_dir_fd=pending, dst_dir_fd=folder)
             else:
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    target.unlink()
-                self._clear_folder(target.parent)
-            touched.add(target.parent)
-        for folder in touched:
-            if folder.is_dir():
-                _sync(folder)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(last, dir_fd=folder)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        if not name:
+            self._clear(folders)
 
-    def _make_folder(self, folder: Path) -> None:
-        if folder != self.vault:
-            self._make_folder(folder.parent)
-            if folder.is_symlink():
-                raise _no_file(str(folder.relative_to(self.vault)))
-            folder.mkdir(mode=0o755, exist_ok=True)
+    def _folder(self, parts: list[str], *, make: bool = False) -> int:
+        """A descriptor of a folder of the vault. Raises ``IntegrityError`` where a link leads out of it."""
+        folder = os.open(self.vault, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
+        for number, part in enumerate(parts, 1):
+            try:
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, 0o755, dir_fd=folder)
+                        os.fsync(folder)
+                below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _FLAGS, dir_fd=folder)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not make:
+                    raise
+                raise _no_file("/".join(parts[:number])) from None
+            finally:
+                os.close(folder)
+            folder = below
+        return folder
 
-    def _clear_folder(self, folder: Path) -> None:
-        if folder != self.vault:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-                self._clear_folder(folder.parent)
+    def _clear(self, parts: list[str]) -> None:
+        """Remove a folder that has become empty, and those above it."""
+        while parts:
+            *parts, last = parts
+            with contextlib.suppress(FileNotFoundError, IntegrityError):
+                folder = self._folder(parts)
+                try:
+                    os.rmdir(last, dir_fd=folder)
+                except OSError:
+                    return
+                finally:
+                    os.close(folder)
 
     def _local(self) -> Path:
         """The folder of this machine alone; git and other stores are told to pass it over."""
@@ -279,6 +333,13 @@ def _take(descriptor: int) -> None:
             return
 
 
+def _is_there(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
 def _write(path: Path, data: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
@@ -301,6 +362,11 @@ def _require_inside(path: str) -> None:
     parts = path.split("/")
     if not all(parts) or any(part in {".", "..", LOCAL, ".git"} for part in parts):
         raise InvalidRequest(f"{path[:80]!r} is no file of a vault")
+
+
+def _require_pending(name: str) -> None:
+    if name and not _NUMBER.fullmatch(name):
+        raise InvalidRequest(f"{name[:80]!r} is no pending file")
 
 
 def _no_file(path: str) -> IntegrityError:

@@ -19,7 +19,7 @@ from keyhole.remotes.git import Git
 from keyhole.repo import keys
 from keyhole.repo.changes import Actor
 from keyhole.repo.names import parse_part
-from keyhole.repo.opened import Opened, open_vault
+from keyhole.repo.opened import Opened, open_vault, verify
 from keyhole.repo.tree import Change, Tree
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,11 +81,17 @@ class Place:
         return change
 
     def finish(self) -> None:
-        """Commit what an earlier command has changed and could not commit; the lock is held."""
+        """Carry on with what an earlier command had begun and was ended in; the lock is held."""
         left = self.tree.left()
+        done = []
+        if self.git is not None and (left is not None or self.git.is_moving(self.tree.root)):
+            self.git.clear_locks()
+            done.append(self.git.recover(self.tree.root))
         if left is not None:
             self._commit(left)
-            self._session.out.say(f"finished what an earlier command had begun: {left.message}")
+            done.append(left.message)
+        for message in filter(None, done):
+            self._session.out.say(f"finished what an earlier command had begun: {message}")
 
     def escrowed(self, name: str) -> Identity:
         """The key of an agent, from the copy that is sealed for the owners.
@@ -113,14 +119,34 @@ class Place:
             raise InvalidRequest("this branch follows no remote", "git push -u origin HEAD, once")
         return self.git
 
+    def theirs(self, git: Git, ours: Opened, commit: str) -> Opened:
+        """The vault in a commit that was fetched, and all that it would change here, judged before any of it is taken.
+
+        Raises:
+            IntegrityError: it is not genuine, or old.
+        """
+        theirs = verify(git.at(commit, self.tree.root), ours.seen.of_remote())
+        for name in theirs.names():
+            if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
+                theirs.ciphertext(name)
+        return theirs
+
     def refresh(self) -> None:
-        """Take over what the remote has, where that only goes on from here; a remote that is away is passed over."""
-        if self.git is not None:
-            with self.tree.lock():
-                try:
-                    self.git.fast_forward()
-                except KeyholeError as error:
-                    self._session.out.warn(f"the remote was not asked: {error.reason}")
+        """Take over what the remote has, where that only goes on from here; a remote that is away is passed over.
+
+        What it has is verified first, and where that fails nothing of it is taken.
+        """
+        if self.git is None:
+            return
+        with self.tree.lock():
+            self.finish()
+            try:
+                fetched, head = self.git.fetch(), self.git.head()
+                if fetched and fetched != head and self.git.common(head, fetched) == head:
+                    self.theirs(self.git, self.open(), fetched)
+                    self.git.advance(fetched, self.tree.root, "agent-vault: pull")
+            except KeyholeError as error:
+                self._session.out.warn(f"nothing was taken from the remote: {error.reason}")
 
     def _commit(self, change: Change) -> None:
         if self.git is not None:

@@ -52,10 +52,7 @@ def _both(place: Place) -> Both:
     git = place.remote()
     ours = place.open()
     fetched, head = git.fetch(), git.head()
-    theirs = verify(git.at(fetched, place.tree.root), ours.seen.of_remote())
-    for name in theirs.names():
-        if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
-            theirs.ciphertext(name)  # judged before anything of it is taken
+    theirs = place.theirs(git, ours, fetched)
     common = git.common(head, fetched)
     base = None
     if common:
@@ -81,7 +78,7 @@ def pull(session: Session, /, *, ours: tuple[str, ...], theirs: tuple[str, ...],
             session.out.done({"changed": []}, "nothing new")
             return
         if both.parted == both.head:
-            both.git.run("merge", "--quiet", "--ff-only", both.fetched)
+            both.git.advance(both.fetched, place.tree.root, "agent-vault: pull")
             open_vault(place.tree.root, home()).remember(synced=True)
             changed = compare(both.base, both.ours, both.theirs).theirs
         else:
