@@ -126,7 +126,7 @@ class Place:
             IntegrityError: it is not genuine, or old.
         """
         theirs = verify(git.at(commit, self.tree.root), ours.seen.of_remote())
-        for name in theirs.names():
+        for name in theirs.names() if theirs.signed else ():
             if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
                 theirs.ciphertext(name)
         return theirs
