@@ -8,6 +8,7 @@ import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.consent import read_value
+from keyhole.cli.fsck import fsck
 from keyhole.cli.init import initialise, recovery_options, seal_options
 from keyhole.cli.migrate import migrate
 from keyhole.cli.rekey import generate_root, rekey
@@ -22,7 +23,7 @@ def operator() -> None:
     """Unseal, seal, status, new keys. A local vault is opened by each command that needs it."""
 
 
-for _command in (rekey, generate_root, migrate):
+for _command in (rekey, generate_root, migrate, fsck):
     operator.add_command(_command)
 
 

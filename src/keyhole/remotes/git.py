@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, KeyholeError, NotFound, PolicyDenied
-from keyhole.remotes import git_locks, git_moving, git_settings
+from keyhole.remotes import git_health, git_locks, git_moving, git_settings
 from keyhole.remotes.git_url import is_local, parse_git_url
 from keyhole.repo.tree import LOCAL, VAULT, Change, Reading
 
@@ -71,7 +71,7 @@ class Git:
                 ) from None
             raise
         top, inside = (Path(line) for line in found.decode(errors="surrogateescape").splitlines())
-        if _git_folder(top) != inside.resolve():
+        if git_health.git_folder(top) != inside.resolve():
             raise PolicyDenied(
                 f"the settings of the repository around {folder} lead to files outside of it",
                 "git config --local --unset core.worktree, if you trust it",
@@ -167,6 +167,18 @@ class Git:
         """
         return git_moving.carry_on(self, vault / VAULT / LOCAL)
 
+    def stop_moving(self, vault: Path) -> None:
+        """Carry on with nothing; the work tree stays as it is."""
+        git_moving.stop(vault / VAULT / LOCAL)
+
+    def match_index(self, vault: Path) -> list[str]:
+        """Note files of the vault in the index as they are committed, where they lie there like that; returns these."""
+        return git_health.match_index(self, self._base(vault)) if self.head() else []
+
+    def broken_objects(self) -> list[str]:
+        """What git finds wrong with its objects, at most a hundred lines."""
+        return git_health.broken_objects(self)
+
     def clear_locks(self) -> list[Path]:
         """Remove lock files that a killed git has left. Raises ``Conflict`` when another works there."""
         return git_locks.clear(self)
@@ -190,7 +202,7 @@ class Git:
             "--no-recurse-submodules",
             "--no-prune",
             "--no-auto-maintenance",
-            f"--upload-pack={_program('upload-pack', url)}",
+            f"--upload-pack={git_settings.program('upload-pack', url)}",
             "--",
             followed.remote,
             f"+{followed.theirs}:{followed.ours}",
@@ -286,7 +298,7 @@ class Git:
                 "--no-signed",
                 "--no-follow-tags",
                 "--porcelain",
-                f"--receive-pack={_program('receive-pack', url)}",
+                f"--receive-pack={git_settings.program('receive-pack', url)}",
                 "--",
                 followed.remote,
                 f"HEAD:{followed.theirs}",
@@ -326,22 +338,6 @@ class Followed:
     remote: str
     theirs: str
     ours: str
-
-
-def _program(name: str, url: str) -> str:
-    """What the other side is to run: on another machine the program alone, on this one without its hooks."""
-    settings = "".join(f" -c {each}" for each in git_settings.SERVING)
-    return f"git{settings} {name}" if is_local(url) else f"git-{name}"
-
-
-def _git_folder(top: Path) -> Path | None:
-    """Where the work tree says that its repository lies."""
-    entry = top / ".git"
-    if entry.is_dir():
-        return entry.resolve()
-    with contextlib.suppress(OSError, ValueError):
-        return (top / entry.read_text()[:4096].removeprefix("gitdir: ").strip()).resolve()
-    return None
 
 
 class CommitFiles(Reading):

@@ -88,8 +88,8 @@ def is_left(local: Path) -> bool:
     return (local / _NOTE).is_file()
 
 
-def forget(local: Path) -> None:
-    """Take the note away; the work tree stays as it is."""
+def stop(local: Path) -> None:
+    """Carry on with nothing; the work tree stays as it is."""
     (local / _NOTE).unlink(missing_ok=True)
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.remotes.git_url import is_local
 
 AUTHOR = "agent-vault"
 EMAIL = "agent-vault@localhost"
@@ -138,3 +139,9 @@ def require_straight(settings: list[tuple[str, str, str]]) -> None:
                 f"the settings of this repository name {name[:100]!r}, by which a login could go elsewhere",
                 "if it is yours, set it with: git config --global; then: git config --local --unset-all NAME",
             )
+
+
+def program(name: str, url: str) -> str:
+    """What the other side is to run: on another machine the program alone, on this one without its hooks."""
+    settings = "".join(f" -c {each}" for each in SERVING)
+    return f"git{settings} {name}" if is_local(url) else f"git-{name}"

@@ -212,6 +212,20 @@ class Tree(Reading):
         plan = self._plan()
         return None if plan is None else Change(plan[0], {path: self.read(path) for path, _ in plan[1]})
 
+    def discard(self) -> list[str]:
+        """Put a plan aside that cannot be carried out, with what it would have moved; returns the names of both.
+
+        The files stay as they are.
+        """
+        local = self._local()
+        aside = local / f"aside-{time.time_ns()}"
+        aside.mkdir(mode=0o700)
+        found = [name for name in (_PLAN, _PENDING) if os.path.lexists(local / name)]
+        for name in found:
+            (local / name).rename(aside / name)
+        _sync(local)
+        return [f"{VAULT}/{LOCAL}/{name}" for name in found]
+
     def _plan(self) -> tuple[str, list[tuple[str, str]]] | None:
         """The message of the plan, and its moves: to which file, and from which pending one.
 

@@ -80,18 +80,20 @@ class Place:
             open_vault(self.tree.root, home())  # remembers it as seen
         return change
 
-    def finish(self) -> None:
-        """Carry on with what an earlier command had begun and was ended in; the lock is held."""
+    def finish(self) -> list[str]:
+        """Carry on with what an earlier command had begun and was ended in; the lock is held. Returns what that was."""
         left = self.tree.left()
-        done = []
+        done: list[str] = []
         if self.git is not None and (left is not None or self.git.is_moving(self.tree.root)):
             self.git.clear_locks()
             done.append(self.git.recover(self.tree.root))
         if left is not None:
             self._commit(left)
             done.append(left.message)
-        for message in filter(None, done):
+        done = [message for message in done if message]
+        for message in done:
             self._session.out.say(f"finished what an earlier command had begun: {message}")
+        return done
 
     def escrowed(self, name: str) -> Identity:
         """The key of an agent, from the copy that is sealed for the owners.

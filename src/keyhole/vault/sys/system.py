@@ -9,6 +9,7 @@ from keyhole.core.identity import ROOT_ORG
 from keyhole.core.request import Operation, Reply
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Route
+from keyhole.vault.fsck import examine
 from keyhole.vault.rewrap import rewrap
 from keyhole.vault.vault import Vault
 
@@ -35,6 +36,10 @@ def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
         org_id = context.caller.org_id
         return Reply({"rewrapped": await rewrap(vault, org_id), "term": vault.keys.ring(org_id).current})
 
+    async def fsck(context: Context, _call: Call) -> Reply:
+        found = await examine(vault, context.caller.org_id)
+        return Reply({"entries": found.entries, "broken": found.broken, "more": found.more})
+
     async def replication(_context: Context, _call: Call) -> Reply:
         return Reply({"mode": "disabled"})
 
@@ -58,5 +63,11 @@ def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
             {Operation.CREATE: seal_again},
             sudo=frozenset({Operation.UPDATE}),
             help="Seal everything of the org under the current term of its key, and drop the older terms.",
+        ),
+        Route(
+            "fsck",
+            {Operation.READ: fsck},
+            sudo=frozenset({Operation.READ}),
+            help="Open everything that the org has stored, and say what does not open.",
         ),
     )
