@@ -7,85 +7,8 @@ import subprocess
 import pytest
 
 from cli_driver import ok, run
-from keyhole.cli.repo.past import GitPast
-from keyhole.remotes.git import Git
 from keyhole.repo import changes, history
-from keyhole.repo.past import Trace
-from keyhole.repo.tree import VAULT, Reading
-from repo.world import Folder
-
-
-class Kept(Folder):
-    """A vault whose every state is kept."""
-
-    def __init__(self, *given):
-        super().__init__(*given)
-        self.past = Snapshots()
-
-    def apply(self, change):
-        super().apply(change)
-        self.past.take(self.root / VAULT, change.message, self.now)
-        return change
-
-    def versions(self, name="stripe/key"):
-        return history.history(self.open(), self.past, name).versions
-
-    def back(self, label, name="stripe/key", by=None):
-        return self.apply(history.roll_back(self.open(), self.actor(by), self.past, name, label))
-
-
-class Snapshots:
-    """A past as a store of objects keeps it: all files of each state."""
-
-    def __init__(self):
-        self.states = []
-
-    def take(self, vault, message, time):
-        files = {p.relative_to(vault).as_posix(): p.read_bytes() for p in vault.rglob("*") if p.is_file()}
-        self.states.append((files, message, time))
-
-    def traces(self, folders):
-        found = {}
-        for number, (files, message, time) in enumerate(self.states):
-            for path, data in files.items():
-                if path.startswith(tuple(folders)):
-                    found.setdefault((path, data), Trace(path, data, f"{number:08}", time, message))
-        return list(found.values())
-
-    def at(self, place):
-        return Snapshot(self.states[int(place)][0])
-
-
-class Snapshot(Reading):
-    def __init__(self, files):
-        self.kept = files
-
-    def read(self, path):
-        return self.kept.get(path)
-
-    def names(self, folder):
-        return sorted({p.removeprefix(f"{folder}/").partition("/")[0] for p in self.kept if p.startswith(f"{folder}/")})
-
-
-class InGit(Kept):
-    """A vault in git: each change is a commit."""
-
-    def apply(self, change):
-        Folder.apply(self, change)
-        self.git.record(change, self.root)
-        return change
-
-    @property
-    def git(self):
-        return Git(self.root, {"PATH": "/usr/bin:/bin"})
-
-    @property
-    def past(self):
-        return GitPast(self.git, self.root)
-
-    @past.setter
-    def past(self, _):
-        """Git keeps it."""
+from repo.kept import InGit, Kept
 
 
 @pytest.fixture
@@ -97,8 +20,6 @@ def team(tmp_path):
 
 @pytest.fixture
 def cloned(tmp_path):
-    (tmp_path / "team").mkdir()
-    subprocess.run(["git", "init", "-q", str(tmp_path / "team")], check=True)
     world = InGit.create(tmp_path)
     world.set("stripe/key", "first")
     return world
@@ -162,24 +83,18 @@ def test_only_who_may_write_a_secret_rolls_it_back(team):
         team.back("2", by=coder)
 
 
-def commit(team, message="work"):
-    words = ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "-m", message]
-    subprocess.run(["git", "-C", str(team.root), "add", "-A"], check=True)
-    subprocess.run(["git", "-C", str(team.root), *words], check=True)
-
-
 def test_what_nobody_signed_is_shown_as_such_and_never_opened(cloned):
     path, good = cloned.path(".x/secrets/stripe/key.json"), cloned.path(".x/secrets/stripe/key.json").read_bytes()
     path.write_bytes(good.replace(b'"owner"', b'"nobody"'))
-    commit(cloned)
+    cloned.commit()
     path.write_bytes(b"{}")
-    commit(cloned)
+    cloned.commit()
     path.unlink()
     path.symlink_to("/etc/passwd")
-    commit(cloned)
+    cloned.commit()
     path.unlink()
     path.write_bytes(good)
-    commit(cloned)
+    cloned.commit()
     cloned.set("stripe/key", "second")
     versions = cloned.versions()
     assert [each.standing.value for each in versions].count("unverified") == 3

@@ -47,7 +47,7 @@ def check(opened: Opened, now: datetime, identity: Identity | None = None) -> Fi
                 age.decrypt(opened.ciphertext(name), [identity])
             except KeyholeError as error:
                 found.errors.append(f"{name} cannot be opened with this key: {error.reason}")
-    _check_members(opened, found, identity)
+    check_members(opened, found, identity)
     for name in opened.tree.files("secrets", ".enc"):
         if name not in opened.names():
             found.warnings.append(f"{sealed_path(name)} belongs to nothing")
@@ -80,7 +80,8 @@ def _check_secret(opened: Opened, name: str, now: datetime, found: Findings) -> 
         found.errors.append(f"{name} is due for a new value at its source ({each.due})")
 
 
-def _check_members(opened: Opened, found: Findings, identity: Identity | None) -> None:
+def check_members(opened: Opened, found: Findings, identity: Identity | None) -> None:
+    """Look at what is told of the members in the format's own files, and with a key at what is escrowed."""
     if opened.members is None:
         return
     granted = {group for member in opened.members.members.values() for group in member.groups}

@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
-from keyhole.cli.repo import adopting, checking, history, members, mounting, reads, secrets, sync, vaults
+from keyhole.cli.repo import (
+    adopting,
+    checking,
+    diff_driver,
+    history,
+    members,
+    mounting,
+    reads,
+    reviewing,
+    secrets,
+    sync,
+    vaults,
+)
 from keyhole.cli.repo.noun import repo
 
-__all__ = ["adopting", "checking", "history", "members", "mounting", "reads", "repo", "secrets", "sync", "vaults"]
+__all__ = [
+    "adopting",
+    "checking",
+    "diff_driver",
+    "history",
+    "members",
+    "mounting",
+    "reads",
+    "repo",
+    "reviewing",
+    "secrets",
+    "sync",
+    "vaults",
+]

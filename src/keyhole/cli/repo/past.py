@@ -10,6 +10,7 @@ from keyhole.cli.repo.place import Place
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.remotes.git import Git
 from keyhole.repo.past import Past, Trace
+from keyhole.repo.reviewing import Touched
 from keyhole.repo.tree import VAULT, Files
 
 _MOST = 50_000  # commits
@@ -20,6 +21,13 @@ _PLAIN = {"100644", "100755"}
 def past_of(place: Place) -> Past | None:
     """What is kept of the past of a vault; ``None`` for a folder without git."""
     return None if place.git is None else GitPast(place.git, place.tree.root)
+
+
+def commits_of(place: Place) -> GitPast:
+    """The past of a vault in git. Raises ``NotFound`` for another."""
+    if place.git is None:
+        raise NotFound("this vault lies in no git repository, so nothing of its past is kept", "git init")
+    return GitPast(place.git, place.tree.root)
 
 
 class GitPast:
@@ -37,10 +45,6 @@ class GitPast:
 
     def traces(self, folders: Iterable[str]) -> list[Trace]:
         """See ``Past.traces``."""
-        return self.between((), "HEAD", folders)
-
-    def between(self, without: Iterable[str], last: str, folders: Iterable[str]) -> list[Trace]:
-        """As ``traces``, of the commits that lead to ``last`` and to none of ``without``."""
         if not self._git.head():
             return []
         paths = [f":(top,literal){self._base}/{folder}" for folder in folders]
@@ -50,8 +54,7 @@ class GitPast:
             *words,
             f"--max-count={_MOST}",
             "--format=%x01%H%x02%ct%x02%s",
-            last,
-            *(f"^{each}" for each in without),
+            "HEAD",
             "--",
             *paths,
         )
@@ -73,6 +76,25 @@ class GitPast:
             Trace(path, data.get(blob), place, datetime.fromtimestamp(at, UTC), said)
             for (path, blob), (place, at, said, _) in found.items()
         ]
+
+    def touched(self, before: str, after: str) -> list[Touched]:
+        """Files of the vault that are not alike in two commits; ``before`` may be empty for nothing."""
+        start = before or self._git.run("hash-object", "-t", "tree", "--stdin").decode().strip()
+        words = ("diff-tree", "-r", "--raw", "--no-abbrev", "--no-renames", "-z", start, after)
+        listed = self._git.run(*words, "--", f":(top,literal){self._base}").decode(errors="replace").split("\0")
+        found = []
+        for about, path in zip(listed[0::2], listed[1::2], strict=False):
+            _, mode, _, blob, _ = about.split(" ")
+            found.append(Touched(path.removeprefix(f"{self._base}/"), mode in _PLAIN, not blob.strip("0")))
+        return found
+
+    def commits(self, before: str, after: str) -> list[tuple[str, str]]:
+        """Those of a range that touched the vault, the newest first, each with its first parent or nothing."""
+        without = [f"^{before}"] if before else []
+        paths = f":(top,literal){self._base}"
+        words = ("log", "--full-history", f"--max-count={_MOST}", "--format=%H %P", after, *without, "--", paths)
+        lines = self._git.run(*words).decode().splitlines()
+        return [(parts[0], parts[1] if len(parts) > 1 else "") for line in lines if (parts := line.split())]
 
     def _blobs(self, wanted: Iterable[str]) -> dict[str, bytes]:
         """The bytes of those that are not too long, in one go."""

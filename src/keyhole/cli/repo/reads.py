@@ -59,7 +59,7 @@ def _verify(session: Session, opened: Opened) -> int:
     forged = [read.number for read in found if read.document and read.document.signatures and not read.is_signed(lists)]
     errors = [f"record {number} is not signed by whom it names" for number in forged]
     data = {"errors": errors, "records": len(found), "signed": signed, "head": found[-1].digest if found else ""}
-    said = f"{len(found)} records, {signed} of them signed, none is missing" if not errors else ""
+    said = f"records: {len(found)}, signed: {signed}, missing: none" if not errors else ""
     session.out.result(data, [*(f"error: {each}" for each in errors), *([said] if said else [])])
     return VIOLATED if errors else 0
 

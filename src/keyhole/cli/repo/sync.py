@@ -11,6 +11,7 @@ import click
 from keyhole.cli.base import Session, pass_session
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
+from keyhole.cli.repo.reviewing import show_difference
 from keyhole.config import home
 from keyhole.core.errors import KeyholeError
 from keyhole.remotes.git import Git
@@ -120,12 +121,17 @@ def push(session: Session, /, *, directory: str, key_file: str) -> None:
     session.out.done({"pushed": True}, "the remote has what this clone has")
 
 
-@repo.command("diff", examples="keyhole repo diff\nkeyhole repo diff --json")
+@repo.command("diff", examples="keyhole repo diff\nkeyhole repo diff v1.2 HEAD\nkeyhole repo diff db/url@1 db/url@3")
+@click.argument("first", metavar="[FROM", required=False, default="")
+@click.argument("last", metavar="[TO]]", required=False, default="")
 @place_options
 @pass_session
-def diff(session: Session, /, *, directory: str, key_file: str) -> None:
-    """What this clone and its remote do not have alike, by names only."""
+def diff(session: Session, /, *, first: str, last: str, directory: str, key_file: str) -> None:
+    """What this clone and its remote do not have alike, or two commits, or two versions of a secret. Names only."""
     place = Place(session, directory, key_file)
+    if first:
+        show_difference(session, place, first, last)
+        return
     both = _both(place)
     found: Comparison = compare(both.base, both.ours, both.theirs)
     data = {

@@ -1,0 +1,162 @@
+"""Is what some commits did to a vault genuine, and what did they do: for a reviewer and for a CI job, without a key.
+
+The base is trusted; what comes after it has to follow from it as on a machine that has seen the base. Each commit on
+the way is looked at as well, since its files stay in the history.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from keyhole.core.errors import KeyholeError
+from keyhole.repo.checking import Findings, check_members
+from keyhole.repo.comparing import Difference, compare_states
+from keyhole.repo.opened import CONFIG, Opened, recipients_of, verify
+from keyhole.repo.seen import Seen
+from keyhole.repo.tree import Files
+
+_KNOWN = re.compile(
+    r"config\.yaml|manifest\.yaml|owner\.pub|\.gitignore|agents/[^/]+/(?:public\.key|private\.key\.escrow)"
+    r"|secrets/[^/]+/[^/]+\.(?:enc|meta)|\.x/(?:[^/]+/){1,3}[^/]+\.json"
+)
+_WORDS = {"+": "added", "-": "removed", "~": "changed"}
+_MARKS = re.compile(r"([\\`*_\[\]<>|~#!&])")
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A file of the vault that a range of commits changed.
+
+    Attributes:
+        path: below the vault.
+        plain: it is a plain file now; ``False`` for a link or another repository.
+        gone: it is not there any more.
+    """
+
+    path: str
+    plain: bool = True
+    gone: bool = False
+
+
+@dataclass(slots=True)
+class Review:
+    """What was found.
+
+    Attributes:
+        problems: in words, without a value; empty for a range that is genuine.
+        difference: what changed in it.
+        commits: how many were looked at.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    difference: Difference = field(default_factory=Difference)
+    commits: int = 0
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "genuine": not self.problems,
+            "problems": self.problems,
+            "commits": self.commits,
+            **self.difference.data,
+        }
+
+    def markdown(self, title: str, opened: Opened | None = None) -> list[str]:
+        """Lines for the comment of a pull request. Texts of strangers are not obeyed as markup."""
+        shown = (lambda text: text) if opened is None else opened.shown
+        changes = [f"- {_WORDS[line.sign]} {_escaped(shown(line.text[2:]))}" for line in self.difference.lines]
+        problems = [f"- {_escaped(shown(problem))}" for problem in self.problems]
+        said = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "signed and genuine"
+        lines = [f"### Vault: {_escaped(title)}: {said}", ""]
+        lines += ["**Not to be merged:**", "", *problems, ""] if problems else []
+        return lines + (changes or ["Nothing of the vault changed."])
+
+
+def state_of(files: Files, seen: Seen | None = None) -> Opened | None:
+    """The vault of a state, verified; ``None`` where there is none. Raises ``IntegrityError``."""
+    if files.read(CONFIG) is None and not files.names(".x"):
+        return None
+    return verify(files, seen or Seen())
+
+
+def review(before: Opened | None, after: Files, touched: Iterable[Touched]) -> tuple[Review, Opened | None]:
+    """Look at where a range leads.
+
+    Args:
+        before: the base, which is trusted; ``None`` where it has no vault.
+        after: the files where it ends.
+        touched: what changed between them.
+    """
+    found, touched = Review(), list(touched)
+    for each in touched:
+        if not each.gone and not (each.plain and _KNOWN.fullmatch(each.path)):
+            found.problems.append(f"{each.path} is no file of a vault")
+    try:
+        opened = state_of(after, _seed(before))
+        if opened is None or opened.members is None:
+            if before is not None or opened is not None:
+                found.problems.append("nothing of the vault is signed" if opened is not None else "the vault is gone")
+            return found, opened
+    except KeyholeError as error:
+        found.problems.append(error.reason)
+        return found, None
+    found.problems += _files(opened, touched) + _recipients(opened)
+    checked = Findings()
+    check_members(opened, checked, None)
+    found.problems += checked.errors
+    found.difference = compare_states(before, opened)
+    return found, opened
+
+
+def look_at(files: Files, touched: Iterable[Touched]) -> list[str]:
+    """What is wrong with one commit on the way."""
+    try:
+        opened = state_of(files)
+    except KeyholeError as error:
+        return [error.reason]
+    return [] if opened is None or opened.members is None else _files(opened, touched)
+
+
+def _seed(before: Opened | None) -> Seen:
+    """What a machine has seen that knows the base."""
+    if before is None or before.members is None:
+        return Seen()
+    secrets = {name: (each.version, document.digest) for name, (document, each) in before.secrets.items()}
+    return Seen(before.members.vault, (before.members.version, before.digest), secrets)
+
+
+def _files(opened: Opened, touched: Iterable[Touched]) -> list[str]:
+    """Whether the age file of each secret that was touched is the one that was signed."""
+    stems = {
+        path.removeprefix("secrets/").removeprefix(".x/secrets/").rsplit(".", 1)[0]
+        for path in (each.path for each in touched)
+        if path.startswith(("secrets/", ".x/secrets/"))
+    }
+    problems = []
+    for stem in sorted(stems):
+        try:
+            if stem in opened.names():
+                opened.ciphertext(stem)
+            elif opened.tree.read(f"secrets/{stem}.enc") is not None:
+                problems.append(f"secrets/{stem}.enc is signed by nobody")
+        except KeyholeError as error:
+            problems.append(error.reason)
+    return problems
+
+
+def _recipients(opened: Opened) -> list[str]:
+    everybody = opened.require_members()
+    return [
+        f"{name} is not sealed for exactly those who are granted it"
+        for name in opened.names()
+        if (each := opened.secrets[name][1])
+        and set(each.recipients) != {r.text for r in recipients_of(everybody, each.groups, each.also)}
+    ]
+
+
+def _escaped(text: str) -> str:
+    return _MARKS.sub(r"\\\1", " ".join(text.split()).replace("@", "(at)"))
