@@ -44,7 +44,9 @@ def requests_command(session: Session, /, *, request: str, standing: bool, watch
         session.out.table(rules, head, rows, empty="there are no standing approvals")
     else:
         found = _all(session, _ID)
-        rows = [[r["id"], r["state"], r["agent"], r["service"], _call(r), r["size"], r["expires"]] for r in found]
+        rows = [
+            [r["id"], r["state"], r["agent"], r["service"], _call(r), r.get("size", "-"), r["expires"]] for r in found
+        ]
         head = ["id", "state", "agent", "service", "call", "body", "until"]
         session.out.table(found, head, rows, empty="nothing waits for an approval")
 
@@ -72,6 +74,8 @@ def approve_command(session: Session, /, *, request: str, seconds: str | None, a
     if seconds:
         message = f"approved until {data['expires']}: {_call(data)} by {data['agent']}, {_REACH[kind]}\n"
         message += f"take it back: keyhole deny {data['id']}"
+    elif data.get("kind") == "access":
+        message = f"granted: {data['agent']} may use {data['service']}"
     else:
         message = f"approved: {_call(data)} by {data['agent']}, once, until {data['expires']}"
     session.out.done(data, message)
@@ -128,6 +132,8 @@ def _line(data: dict[str, Any]) -> str:
 
 
 def _call(data: dict[str, Any]) -> str:
+    if data.get("kind") == "access":
+        return f"access: {data['reason']}" if data["reason"] else "access"
     return f"{data['method']} {data['host']}{data.get('target', '')}"
 
 

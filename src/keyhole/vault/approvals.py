@@ -31,6 +31,7 @@ MOST_STANDING = 1000  # rules of one org
 LONGEST_STANDING = 30 * 86_400  # seconds
 PENDING, APPROVED, DENIED = "pending", "approved", "denied"
 KINDS = ("exact", "target", "path")
+ACCESS = "access"  # the kind of a request for the use of a service, instead of for one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,19 @@ async def take(storage: Storage, wish: Wish, found: Found) -> None:
 async def requests(storage: Storage, now: float) -> list[dict[str, Any]]:
     """All requests that have not ended, the oldest first."""
     return await _all(storage, "r", now)
+
+
+async def requests_of(storage: Storage, agent: str, now: float) -> list[dict[str, Any]]:
+    """The requests of one agent that have not ended, the oldest first."""
+    return await _all(storage, f"r/{_folder(agent)}", now)
+
+
+async def end(storage: Storage, request_id: str, now: float) -> None:
+    """Away with a request that was answered for good. Raises ``NotFound``."""
+    data, path, revision = await one(storage, request_id, now)
+    index = await storage.get_one(f"d/{_key(data['agent'], 'exact', data['digest'])}")
+    named = [(f"d/{_key(data['agent'], 'exact', data['digest'])}", index.revision)] if index.data is not None else []
+    await storage.commit(Change(deletes=[(path, revision), *named]))
 
 
 async def standing(storage: Storage, now: float) -> list[dict[str, Any]]:

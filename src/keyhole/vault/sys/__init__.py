@@ -23,6 +23,7 @@ _SYSTEM = (
     "quotas",
     "server",
     "audit",
+    "own",
     "reports",
     "devices",
     "orgs",
@@ -51,6 +52,7 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
     """
     given = {
         "audit": (vault, history),
+        "own": (vault, history),
         "reports": (vault, history),
         "system": (vault, seal),
         "tools": (),

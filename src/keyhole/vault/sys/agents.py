@@ -86,6 +86,25 @@ async def agent_now(vault: Vault, state: OrgState, name: str) -> Caller:
     )
 
 
+async def grant_service(vault: Vault, caller: Caller, name: str, service: str) -> bool:
+    """Let an agent use a service; whether that is new.
+
+    Raises:
+        NotFound: there is no such service.
+        PolicyDenied: the caller may neither use it nor has ``sudo`` on the grant.
+    """
+    if service not in await vault.services(await vault.compiled.state(caller.org_id)):
+        raise NotFound(f"there is no service {service!r}", "keyhole service list")
+    path, granting = f"services/{service}", f"{AGENTS}{name}/services/{service}"
+    if not (caller.allows("use", path) or caller.allows("update", granting, sudo=True)):
+        raise PolicyDenied(
+            f"granting a service needs use of it, and you may not use {service!r}",
+            f"ask for that right, or for sudo on {granting}",
+        )
+    storage = vault.storage(caller.org_id, policies.MOUNT, configures=True)
+    return await policies.set_capability(storage, own_policy(name), path, "use", given=True)
+
+
 class _Handlers:
     """Handlers of the agent routes of a vault."""
 
@@ -279,15 +298,7 @@ class _Handlers:
 
     async def grant(self, context: Context, call: Call) -> Reply:
         name, service = await self.required(context, call), parse_name(call.params["service"])
-        if service not in await self._vault.services(await self._vault.compiled.state(context.caller.org_id)):
-            raise NotFound(f"there is no service {service!r}", "keyhole service list")
-        path = f"services/{service}"
-        if not (context.caller.allows("use", path) or context.caller.allows("update", call.path, sudo=True)):
-            raise PolicyDenied(
-                f"granting a service needs use of it, and you may not use {service!r}",
-                f"ask for that right, or for sudo on {call.path}",
-            )
-        changed = await policies.set_capability(self.policy_storage(context), own_policy(name), path, "use", given=True)
+        changed = await grant_service(self._vault, context.caller, name, service)
         return Reply({"agent": name, "service": service, "changed": changed})
 
     async def take_back(self, context: Context, call: Call) -> Reply:

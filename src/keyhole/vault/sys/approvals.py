@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.lease import parse_duration
 from keyhole.core.request import Operation, Reply
 from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault import approvals
+from keyhole.vault.identity.places import AGENTS
 from keyhole.vault.storage import Storage
+from keyhole.vault.sys.agents import grant_service, require_agent
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
 
@@ -57,6 +59,8 @@ class _Handlers:
         data, _, _ = await approvals.one(storage, request_id, context.now)
         approvals.require_other(data, await self.names_of(context))
         by = context.caller.name
+        if data.get("kind") == approvals.ACCESS:
+            return await self._give_access(context, call, data)
         kind = str(call.data.get("kind") or "exact")
         if kind not in approvals.KINDS:
             raise InvalidRequest(f"kind is one of {', '.join(approvals.KINDS)}", "keyhole approve ID --same-path")
@@ -68,6 +72,19 @@ class _Handlers:
         if kind != "exact":
             raise InvalidRequest("an approval of more than this request needs an end", "say for how long: --for 1h")
         return Reply(_shown(await approvals.decide(storage, request_id, context.now, approved=True, by=by)))
+
+    async def _give_access(self, context: Context, call: Call, data: dict[str, Any]) -> Reply:
+        """A grant, which takes the place of the request for it; it takes what ``keyhole grant`` takes."""
+        if call.data.get("for"):
+            raise InvalidRequest("access to a service is granted until it is revoked", "leave --for out")
+        name = str(data["agent"]).removeprefix("agent/")
+        await require_agent(self._vault, context.caller.org_id, name)
+        granting = f"{AGENTS}{name}/services/{data['service']}"
+        if not context.caller.allows("update", granting) and not context.caller.allows("create", granting):
+            raise PolicyDenied("approving this grants a service, which you may not", f"ask for update on {granting}")
+        await grant_service(self._vault, context.caller, name, str(data["service"]))
+        await approvals.end(self.storage(context), data["id"], context.now)
+        return Reply(_shown({**data, "state": approvals.APPROVED, "by": context.caller.name}))
 
     async def deny(self, context: Context, call: Call) -> Reply:
         by = context.caller.name
