@@ -32,10 +32,11 @@ FLOORS = {
     "injections": "core crypto config",
     "stores": "core crypto config",
     "net": "core crypto config",
-    "repo": "core crypto",  # files of a folder, and what they mean
+    "keepers": "core crypto",  # the keychain of the system and hardware tokens
+    "repo": "core crypto keepers",  # files of a folder, and what they mean
     "client": "core crypto config net repo",
     "engines": "core crypto config net stores repo",
-    "seals": "core crypto config net stores",
+    "seals": "core crypto config net stores keepers",
     "remotes": "core crypto config net stores repo",
     "rotators": "core crypto config net stores",
     "notifiers": "core crypto config net stores",
@@ -146,7 +147,7 @@ REVEALS = {
     "vault/rotating.py": 3,  # the secret as it is, and its next version
     "vault/rotation.py": 1,  # into the store, where it is sealed
     "seals/passphrase.py": 1,
-    "seals/pkcs11.py": 1,  # the PIN, to the token
+    "keepers/token.py": 1,  # the PIN, to the token
     "seals/shares.py": 1,
     "vault/wrapping.py": 1,  # into the drawer of the wrapping token, where it is sealed again
     "vault/sealing.py": 2,  # new shares: to who made them, and to see what they are known by
