@@ -147,6 +147,9 @@ REVEALS = {
     "vault/rotating.py": 3,  # the secret as it is, and its next version
     "vault/rotation.py": 1,  # into the store, where it is sealed
     "seals/passphrase.py": 1,
+    "crypto/age_plugin.py": 1,  # a PIN, to the program that asks for it
+    "crypto/age_scrypt.py": 1,  # a passphrase, to be stretched
+    "crypto/age_ssh.py": 1,  # a passphrase, to the key that it opens
     "keepers/token.py": 1,  # the PIN, to the token
     "seals/shares.py": 1,
     "vault/wrapping.py": 1,  # into the drawer of the wrapping token, where it is sealed again

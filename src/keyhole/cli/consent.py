@@ -108,11 +108,11 @@ class PassphraseSource:
         """Does the command line say where it is?"""
         return self.fd is not None or bool(self.file)
 
-    def get(self) -> Secret | None:
-        """The passphrase of an existing vault; ``None`` where nobody can be asked."""
+    def get(self, prompt: str = "Passphrase of the vault: ") -> Secret | None:
+        """The passphrase of an existing vault, or what the prompt names; ``None`` where nobody can be asked."""
         if self.given or self._read is not None:
             return self._given()
-        return ask_hidden("Passphrase of the vault: ") if has_terminal() else None
+        return ask_hidden(prompt) if has_terminal() else None
 
     def get_new(self) -> Secret:
         """The passphrase for a new vault. Raises ``InvalidRequest`` where nobody can be asked."""
@@ -122,7 +122,7 @@ class PassphraseSource:
             self._read = ask_new_passphrase()  # the vault that it makes is opened with it
             return self._read
         raise InvalidRequest(
-            "the seal needs a passphrase and there is no terminal to ask on",
+            "a passphrase is needed and there is no terminal to ask on",
             "give --passphrase-file FILE or --passphrase-fd N",
         )
 

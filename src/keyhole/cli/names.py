@@ -58,10 +58,10 @@ def _silent(typed: Session | None) -> Session:
     session.asks = False
     session.passphrase.file = typed.passphrase.file
 
-    def given() -> Secret | None:
+    def given(prompt: str = "") -> Secret | None:
         if not session.passphrase.file:
             raise Sealed("the passphrase would have to be asked for")
-        return type(session.passphrase).get(session.passphrase)
+        return type(session.passphrase).get(session.passphrase, prompt)
 
     session.passphrase.get = given  # type: ignore[method-assign]  # the only source that nobody has to answer
     return session

@@ -3,6 +3,10 @@
 Safe here: a file is opened in memory or not at all, and nothing of it is given out before its end was authenticated.
 age has no associated data and no sender: whoever knows the recipients can make such a file. That a file stands in its
 place and comes from a member is what the signed documents beside it say (``repo.sidecar``).
+
+A recipient is an X25519 key, an SSH key, or a key that a plugin of age holds: a program ``age-plugin-NAME`` of this
+machine, which is started to seal for it and to open. Who holds an X25519 or Ed25519 key in hand has a signing key with
+it; an RSA key and a plugin give none, so their holders read and sign nothing.
 """
 
 from __future__ import annotations
@@ -10,27 +14,41 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, NoReturn
 
 import pyrage
 
-from keyhole.core.errors import IntegrityError, InvalidRequest, NotFound
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, Sealed
+from keyhole.crypto import age_plugin
+from keyhole.crypto.age_header import MAX_FILE, MAX_STANZAS, damaged, read_header
+from keyhole.crypto.age_plugin import NOBODY, Prompts
 from keyhole.crypto.kdf import hkdf
 from keyhole.crypto.signing import SigningKey
 
 NATIVE = "age1"
 PRIVATE = "AGE-SECRET-KEY-1"
-MAX_FILE = 16 * 1024 * 1024  # bytes of one file, in clear or sealed
-MAX_STANZAS = 256
+PLUGIN = "AGE-PLUGIN-"
+_BEGIN = "-----BEGIN"
 _SIGNING = b"keyhole repo signing v1"
+_SIGNING_SSH = b"keyhole repo signing by ssh-ed25519 v1"
 _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 _IDENTITY = re.compile(r"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}")
 _SSH = ("ssh-ed25519 ", "ssh-rsa ")
-_HEAD = b"age-encryption.org/v1\n"
-_MAX_HEADER = 512 * 1024  # bytes
-_FULL_LINE = 64  # characters of a body, but of its last line
-_STANZA = re.compile(rb"->( [\x21-\x7e]+)+")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/]*")
+
+
+class Kind(StrEnum):
+    """What holds the private key of a recipient."""
+
+    X25519 = "X25519"
+    SSH_ED25519 = "ssh-ed25519"
+    SSH_RSA = "ssh-rsa"
+    PLUGIN = "plugin"
+
+    @property
+    def signs(self) -> bool:
+        """Whether its holder has a signing key with it."""
+        return self in {Kind.X25519, Kind.SSH_ED25519}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +56,23 @@ class Recipient:
     """Who can open a file.
 
     Attributes:
-        text: ``age1…``, or a public SSH key without its comment.
+        text: ``age1…``, ``age1NAME1…`` of a plugin, or a public SSH key without its comment.
     """
 
     text: str
     _key: Any = field(repr=False, compare=False)
 
     @property
+    def kind(self) -> Kind:
+        """What holds its private key."""
+        if self.text.startswith(_SSH):
+            return Kind(self.text.partition(" ")[0])
+        return Kind.X25519 if _RECIPIENT.fullmatch(self.text) else Kind.PLUGIN
+
+    @property
     def native(self) -> bool:
         """Whether it is an X25519 recipient, which every reader of the format knows."""
-        return self.text.startswith(NATIVE)
+        return self.kind is Kind.X25519
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +81,28 @@ class Identity:
 
     Attributes:
         recipient: who is meant by it.
-        signing: Ed25519, derived by HKDF-SHA-256 from the private key, so that there is one key to keep.
     """
 
     recipient: Recipient
-    signing: SigningKey = field(repr=False)
+    _signing: SigningKey | None = field(repr=False, compare=False)
     _key: Any = field(repr=False, compare=False)
     _text: str = field(default="", repr=False, compare=False)
+
+    @property
+    def signs(self) -> bool:
+        """Whether it has a signing key."""
+        return self._signing is not None
+
+    @property
+    def signing(self) -> SigningKey:
+        """Ed25519, derived by HKDF-SHA-256 from the private key, so that there is one key to keep.
+
+        Raises:
+            InvalidRequest: nothing derives from an RSA key, or from one that a plugin holds.
+        """
+        if self._signing is None:
+            raise cannot_sign(self.recipient.kind)
+        return self._signing
 
     def to_text(self) -> str:
         """The private key in clear, in the form of age: the caller writes it where only its owner reads."""
@@ -72,49 +112,80 @@ class Identity:
         raise TypeError("a key is never serialised but by to_text")
 
 
+def cannot_sign(kind: Kind) -> InvalidRequest:
+    """What is said where somebody has to sign whose key gives no signing key."""
+    what = "an ssh-rsa key" if kind is Kind.SSH_RSA else "a key that a plugin holds"
+    return InvalidRequest(
+        f"{what} cannot sign, so who has it is a reader", "use an age key or an ssh-ed25519 key to change a vault"
+    )
+
+
 def generate() -> Identity:
     """A new X25519 identity."""
     return parse_identity(str(pyrage.x25519.Identity.generate()))
 
 
 def parse_identity(text: str) -> Identity:
-    """An identity from ``AGE-SECRET-KEY-1…`` or from an unencrypted private SSH key.
+    """An identity from ``AGE-SECRET-KEY-1…`` or from a private SSH key without a passphrase.
 
     Raises:
         InvalidRequest: it is neither.
+        Sealed: the SSH key has a passphrase.
     """
     text = text.strip()
+    if text.startswith(_BEGIN):
+        return _ssh_identity(text, NOBODY)
     try:
-        if text.startswith("-----BEGIN"):
-            key = pyrage.ssh.Identity.from_buffer(text.encode())
-            return Identity(parse_recipient(_public_of_ssh(text)), _signing(text), key, text)
         key = pyrage.x25519.Identity.from_str(text if _IDENTITY.fullmatch(text) else "")
     except (ValueError, TypeError, pyrage.IdentityError, pyrage.RecipientError):
         raise InvalidRequest(
             "this is no private key of age", "it begins with AGE-SECRET-KEY-1, and has 74 characters"
         ) from None
-    return Identity(parse_recipient(str(key.to_public())), _signing(text), key, text)
+    signing = SigningKey.from_bytes(hkdf(text.encode(), _SIGNING))
+    return Identity(parse_recipient(str(key.to_public())), signing, key, text)
 
 
-def find_identity(text: str) -> Identity:
-    """The first identity in the text of a key file, whose other lines are comments. Raises ``InvalidRequest``."""
-    if text.lstrip().startswith("-----BEGIN"):
-        return parse_identity(text)
-    line = next((line for line in text.splitlines() if line.startswith(PRIVATE)), text)
-    return parse_identity(line)
+def find_identity(text: str, prompts: Prompts = NOBODY) -> Identity:
+    """The first identity in the text of a key file, whose other lines are comments.
+
+    Args:
+        text: of the file; an age key, an SSH key, or the identity of a plugin.
+        prompts: asks for the passphrase of an SSH key, and speaks for a plugin.
+
+    Raises:
+        InvalidRequest: there is none.
+        Sealed: the SSH key has a passphrase, and nobody gives it.
+    """
+    if text.lstrip().startswith(_BEGIN):
+        return _ssh_identity(text, prompts)
+    for line in text.splitlines():
+        if line.startswith(PLUGIN):
+            return _plugin_identity(line.strip(), text, prompts)
+        if line.startswith(PRIVATE):
+            return parse_identity(line)
+    return parse_identity(text)
 
 
 def parse_recipient(text: str) -> Recipient:
-    """A recipient from ``age1…`` or a public SSH key (``ssh-ed25519``, ``ssh-rsa``). Raises ``InvalidRequest``."""
+    """A recipient from ``age1…``, ``age1NAME1…`` or a public SSH key (``ssh-ed25519``, ``ssh-rsa``).
+
+    Raises:
+        InvalidRequest: it is none of these.
+    """
     text = text.strip()
     try:
         if text.startswith(_SSH) and "\n" not in text:
-            bare = " ".join(text.split()[:2])
+            from keyhole.crypto import age_ssh  # noqa: PLC0415 - SSH keys are rare, and slow to import
+
+            bare = age_ssh.read_public(text)
             return Recipient(bare, pyrage.ssh.Recipient.from_str(bare))
+        if age_plugin.is_recipient(text):
+            return Recipient(text, age_plugin.parse_recipient(text))
         return Recipient(text, pyrage.x25519.Recipient.from_str(text if _RECIPIENT.fullmatch(text) else ""))
     except (ValueError, pyrage.RecipientError):
         raise InvalidRequest(
-            "this is no public key of age", "it begins with age1 and has 62 characters, or is an SSH key in one line"
+            "this is no public key of age",
+            "it begins with age1 and has 62 characters, or is that of a plugin (age1NAME1…) or of SSH in one line",
         ) from None
 
 
@@ -123,12 +194,22 @@ def encrypt(plaintext: bytes, recipients: Sequence[Recipient]) -> bytes:
 
     Raises:
         InvalidRequest: there is no recipient, or there are too many, or it is too long.
+        Sealed: the program of a plugin is not there, or failed.
     """
     if not 0 < len(recipients) <= MAX_STANZAS:
         raise InvalidRequest(f"a file has 1 to {MAX_STANZAS} recipients", "grant it to fewer")
     if len(plaintext) > MAX_FILE:
         raise InvalidRequest(f"a secret has at most {MAX_FILE} bytes", "keep large files elsewhere, and their key here")
-    return bytes(pyrage.encrypt(plaintext, [recipient._key for recipient in recipients]))  # noqa: SLF001 - of this file
+    keys = [
+        age_plugin.sealing(recipient._key) if recipient.kind is Kind.PLUGIN else recipient._key  # noqa: SLF001 - of this file
+        for recipient in recipients
+    ]
+    try:
+        return bytes(pyrage.encrypt(plaintext, keys))
+    except pyrage.EncryptError:
+        raise Sealed(
+            "nothing was sealed: a plugin of age refused or failed", "see that its program works: age -r RECIPIENT"
+        ) from None
 
 
 def decrypt(ciphertext: bytes, identities: Sequence[Identity]) -> bytes:
@@ -137,14 +218,26 @@ def decrypt(ciphertext: bytes, identities: Sequence[Identity]) -> bytes:
     Raises:
         NotFound: it is not for any of them.
         IntegrityError: it is no such file, or was changed.
+        Sealed: the program of a plugin is not there, or failed.
     """
-    require_file(ciphertext)
+    read_header(ciphertext)
+    plugin = any(identity.recipient.kind is Kind.PLUGIN for identity in identities)
     try:
-        return bytes(pyrage.decrypt(ciphertext, [identity._key for identity in identities]))  # noqa: SLF001
+        keys = [
+            identity._key.opening() if isinstance(identity._key, age_plugin.Holder) else identity._key  # noqa: SLF001
+            for identity in identities
+        ]
+        return bytes(pyrage.decrypt(ciphertext, keys))
     except pyrage.DecryptError as error:
-        if "matching keys" in str(error):
-            raise NotFound("the file is not for this key", "ask an owner to grant it, or use another key") from None
-        raise _damaged() from None
+        raise _refused(str(error), plugin=plugin) from None
+
+
+def _refused(error: str, *, plugin: bool) -> KeyholeError:
+    if "matching keys" in error:
+        return NotFound("the file is not for this key", "ask an owner to grant it, or use another key")
+    if plugin:
+        return Sealed("the plugin of the key does not open the file", "see that its device is there, and try again")
+    return damaged()
 
 
 def stanza_count(ciphertext: bytes) -> int:
@@ -153,9 +246,7 @@ def stanza_count(ciphertext: bytes) -> int:
 
 
 def require_file(ciphertext: bytes) -> int:
-    """See that this is a binary age file of version 1 with a bounded, well-formed header.
-
-    The library takes a stanza without its body, which the format does not have; other readers refuse such a file.
+    """See that this is a binary age file of version 1 for recipients, with a bounded, well-formed header.
 
     Returns:
         How many stanzas it has.
@@ -163,40 +254,24 @@ def require_file(ciphertext: bytes) -> int:
     Raises:
         IntegrityError: it is none.
     """
-    if len(ciphertext) > MAX_FILE + 64 * 1024 or not ciphertext.startswith(_HEAD):
-        raise _damaged()
-    head, mark, _ = ciphertext[len(_HEAD) : _MAX_HEADER].partition(b"\n--- ")
-    lines = head.split(b"\n")
-    count = position = 0
-    while position < len(lines):
-        count += 1
-        if not _STANZA.fullmatch(lines[position]):
-            raise _damaged()
-        position += 1
-        while position < len(lines) and len(lines[position]) == _FULL_LINE and _BASE64.fullmatch(lines[position]):
-            position += 1
-        if position == len(lines) or len(lines[position]) >= _FULL_LINE or not _BASE64.fullmatch(lines[position]):
-            raise _damaged()  # the last line of a body is a short one, or empty
-        position += 1
-    if not mark or not 0 < count <= MAX_STANZAS:
-        raise _damaged()
-    return count
+    return len(read_header(ciphertext))
 
 
-def _damaged() -> IntegrityError:
-    return IntegrityError("this is no file of age, or it was changed", "look at its history, and restore it from there")
+def _ssh_identity(text: str, prompts: Prompts) -> Identity:
+    from keyhole.crypto import age_ssh  # noqa: PLC0415 - as above
+
+    key = age_ssh.read_private(text, prompts.passphrase)
+    signing = SigningKey.from_bytes(hkdf(key.seed, _SIGNING_SSH)) if key.seed else None
+    return Identity(parse_recipient(key.public), signing, pyrage.ssh.Identity.from_buffer(key.text.encode()), key.text)
 
 
-def _signing(text: str) -> SigningKey:
-    return SigningKey.from_bytes(hkdf("".join(text.split()).encode(), _SIGNING))
-
-
-def _public_of_ssh(text: str) -> str:
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - SSH keys are rare
-        Encoding,
-        PublicFormat,
-        load_ssh_private_key,
-    )
-
-    key = load_ssh_private_key(text.encode(), None)
-    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+def _plugin_identity(line: str, text: str, prompts: Prompts) -> Identity:
+    """The identity of a plugin, and the recipient that a comment names: only its program could tell it otherwise."""
+    found = re.search(r"^#.*\b(?:recipient|public key):\s*(age1\S+)\s*$", text, re.MULTILINE | re.IGNORECASE)
+    if found is None:
+        raise InvalidRequest(
+            "the file of a plugin's key does not say its recipient", "write it above: # recipient: age1NAME1…"
+        )
+    holder = age_plugin.Holder(line, prompts)
+    recipient = parse_recipient(found[1])
+    return Identity(recipient, None, holder, f"# recipient: {recipient.text}\n{line}")

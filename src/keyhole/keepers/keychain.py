@@ -1,7 +1,8 @@
 """The keychain of the operating system or desktop: Secret Service, KWallet, macOS, Windows.
 
 Only these are used, and they are asked for by name: the library ``keyring`` would also pick up installed plug-ins,
-among them such that write plaintext files. What its user has configured is respected, and refused if it is none of these.
+among them such that write plaintext files. What its user has configured is respected, and refused if it is none of
+these.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from keyhole.crypto.age import Identity, Recipient
 from keyhole.repo import sidecar
 from keyhole.repo.documents import CONFIG as CONFIG_TEXT
 from keyhole.repo.documents import Manifest, write_manifest, write_meta
-from keyhole.repo.members import RULERS, Member, Members, Role
+from keyhole.repo.members import RULERS, WRITERS, Member, Members, Role
 from keyhole.repo.names import group_of, parse_part
 from keyhole.repo.opened import (
     CONFIG,
@@ -206,8 +206,11 @@ def add(
 
     Raises:
         Conflict: somebody has that name or that key.
+        InvalidRequest: its key cannot sign, and the role writes.
         PolicyDenied: the actor may not.
     """
+    if role in WRITERS and not recipient.kind.signs:
+        raise age.cannot_sign(recipient.kind)
     everybody = opened.require_members()
     actor.require(*([Role.OWNER] if role in RULERS else RULERS))
     name = parse_part(name, "member")

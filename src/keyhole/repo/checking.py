@@ -88,6 +88,9 @@ def check_members(opened: Opened, found: Findings, identity: Identity | None) ->
     present = {name: each for name, (_, each) in opened.secrets.items()}
     used = {group for each in present.values() if not each.removed for group in each.groups}
     for member in opened.members.members.values():
+        if not member.recipient.native:
+            kind = member.recipient.kind
+            found.warnings.append(f"the key of {member.name} is of {kind}, which other tools of the format do not open")
         if member.role is Role.OWNER:
             continue
         if not member.groups:

@@ -1,15 +1,32 @@
-"""Private keys of people and agents on this machine: files that only their owner reads, never written over."""
+"""Private keys of people and agents on this machine: files that only their owner reads, never written over.
+
+A file holds its key in one of the forms of ``repo.kept``.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from keyhole.core.errors import Conflict, InvalidRequest, NotFound
+from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFound
+from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
+from keyhole.crypto.age_plugin import Prompts
+from keyhole.repo.kept import (
+    KEYCHAIN,
+    PKCS11,
+    UNATTENDED,
+    Asked,
+    Form,
+    forget,
+    form_of,
+    from_keychain,
+    keep,
+    open_kept,
+)
 from keyhole.repo.names import parse_part
 
 VARIABLES = ("KEYHOLE_REPO_KEY", "AGENT_VAULT_KEY")
@@ -31,34 +48,83 @@ def agent_file(environ: Mapping[str, str], name: str) -> Path:
     return folder(environ) / "agents" / f"{parse_part(name, 'agent')}.key"
 
 
-def find(environ: Mapping[str, str], path: str = "") -> Identity:
-    """The key to be used: from a file, from ``KEYHOLE_REPO_KEY`` or ``AGENT_VAULT_KEY``, or the owner's.
+def find(environ: Mapping[str, str], place: str = "", asked: Asked = UNATTENDED) -> Identity:
+    """The key to be used: from a place, from ``KEYHOLE_REPO_KEY`` or ``AGENT_VAULT_KEY``, or the owner's.
 
-    A variable holds the path of a file or the key itself, which is never written anywhere.
+    Args:
+        environ: of the process.
+        place: what ``--key`` said: a file of any form (``repo.kept``), ``keychain:NAME``, or ``pkcs11:URI`` for the
+            owner's file, sealed by that key of a token. A variable holds the same, or the key itself, which is never
+            written anywhere.
+        asked: who may be asked for a passphrase or a PIN.
 
     Raises:
         NotFound: there is none.
         InvalidRequest: others may read the file, or it has no key.
+        Sealed: a passphrase or PIN is missing or wrong, or the keychain or token does not answer.
     """
-    if path:
-        return load(Path(path))
+    if place:
+        return open_place(environ, place, asked)
     for name in VARIABLES:
         if text := environ.get(name, "").strip():
-            return age.parse_identity(text) if text.startswith(age.PRIVATE) else load(Path(text))
+            return age.find_identity(text, asked.prompts) if _is_key(text) else open_place(environ, text, asked)
     owner = owner_file(environ)
     if not owner.exists():
         raise NotFound(
             "no identity key found", f"use --key FILE, or set {VARIABLES[0]}; an owner's key lies in {owner}"
         )
-    return load(owner)
+    return load(owner, asked)
 
 
-def load(path: Path) -> Identity:
-    """The key in a file.
+def open_place(environ: Mapping[str, str], place: str, asked: Asked = UNATTENDED) -> Identity:
+    """The key of one place. Raises as ``find``."""
+    if place.startswith(KEYCHAIN):
+        return from_keychain(place, asked)
+    if place.startswith(PKCS11):
+        path = owner_file(environ)
+        data = read(path)
+        if form_of(data) is not Form.TOKEN:
+            raise NotFound(f"no token seals the key {path}", "keyhole repo key move --in pkcs11:URI")
+        return open_kept(data, asked, place)
+    return load(Path(place), asked)
+
+
+def place_of(environ: Mapping[str, str], place: str = "") -> str:
+    """The place that ``find`` would open, as a file's path or ``keychain:NAME``.
+
+    Raises:
+        InvalidRequest: it is a variable that holds the key itself.
+    """
+    found = place or next((text for name in VARIABLES if (text := environ.get(name, "").strip())), "")
+    if _is_key(found):
+        raise InvalidRequest("a variable holds the key itself, which is written nowhere", "--key FILE")
+    if found.startswith(PKCS11):
+        found = ""
+    return found or str(owner_file(environ))
+
+
+def _is_key(text: str) -> bool:
+    return text.startswith((age.PRIVATE, age.PLUGIN, "-----BEGIN")) or "\n" in text
+
+
+def load(path: Path, asked: Asked = UNATTENDED) -> Identity:
+    """The key in a file, or where the file leads.
 
     Raises:
         NotFound: there is no such file.
         InvalidRequest: others may read it, or it has no key.
+        Sealed: it is not open without a passphrase, PIN, keychain or token, and that is not to be had.
+    """
+    return open_kept(read(path), asked)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a key file, which only its owner reads.
+
+    Raises:
+        NotFound: there is no such file.
+        InvalidRequest: others may read it, or it is too long. One that leads to a token, whose module is loaded, has to
+            belong to this user or to root.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -72,14 +138,85 @@ def load(path: Path) -> Identity:
             raise InvalidRequest(f"{path} is no key file", "name the file that keyhole repo init made")
         if stat.S_IMODE(status.st_mode) & 0o077:
             raise InvalidRequest(f"the key file {path} can be read by others", f"chmod 600 {path}")
-        try:
-            return age.find_identity(file.read(_MAX).decode())
-        except UnicodeDecodeError:
-            raise InvalidRequest(f"{path} is no key file", "it is a text that begins with AGE-SECRET-KEY-1") from None
+        data = file.read(_MAX)
+    if form_of(data) is Form.TOKEN and status.st_uid not in {os.geteuid(), 0}:
+        raise InvalidRequest(f"the key file {path} belongs to somebody else", f"chown {os.geteuid()} {path}")
+    return data
+
+
+def make(path: Path, identity: Identity, where: str, asked: Asked, new: Callable[[str], Secret]) -> None:
+    """A new key file for a new key, which is in the place that ``where`` says (``repo.kept``).
+
+    What was kept is read back from there and compared before the file counts.
+
+    Raises:
+        Conflict: anything is there, or the keychain has another key of that name.
+        InvalidRequest, Sealed: the place cannot be used; no file is left.
+    """
+    if path.exists():
+        raise Conflict(f"{path} is there already", "a key file is never written over: name another")
+    data = keep(identity, where, asked, new)
+    _compare(data, identity, asked, new)
+    _write(path, data)
+
+
+def move(path: Path, where: str, asked: Asked, new: Callable[[str], Secret]) -> Identity:
+    """Give a key another place, and let its file hold or name that. The old place is let go last.
+
+    Args:
+        path: its file.
+        where: as ``repo.kept.keep`` takes it.
+        asked: opens the key where it is, and unlocks a keychain.
+        new: a new passphrase, or the PIN of a token.
+
+    Raises:
+        InvalidRequest: it is an SSH key or that of a plugin, which other programs look for where it is; or no place.
+        Sealed: it does not open, or the new place does not; nothing was changed.
+    """
+    before = read(path)
+    form = form_of(before)
+    if form in {Form.SSH, Form.PLUGIN}:
+        what = "an SSH key" if form is Form.SSH else "the key of a plugin"
+        raise InvalidRequest(f"{what} stays where other programs find it", "name its file with --key")
+    identity = open_kept(before, asked)
+    data = keep(identity, where, asked, new)
+    if data == before:
+        return identity
+    _compare(data, identity, asked, new)
+    beside = path.with_name(f"{path.name}.new")
+    beside.unlink(missing_ok=True)  # of a move that was ended; the key itself is still in its place
+    _write(beside, data)
+    beside.replace(path)
+    _sync_folder(path.parent)
+    forget(before, asked)
+    return identity
+
+
+def _compare(data: bytes, identity: Identity, asked: Asked, new: Callable[[str], Secret]) -> None:
+    """Open what was kept, from where it is, as the next command will."""
+    found = open_kept(data, Asked(_Entered(asked.prompts, new), keychain=asked.keychain))
+    if found.to_text() != identity.to_text():  # pragma: no cover - a keeper that gives back something else
+        raise IntegrityError("the new place gives back another key", "the key is still where it was; use another place")
+
+
+class _Entered:
+    """Answers with what was entered for the new place."""
+
+    def __init__(self, prompts: Prompts, new: Callable[[str], Secret]) -> None:
+        self.answer, self.confirm, self.show = prompts.answer, prompts.confirm, prompts.show
+        self._new = new
+
+    def passphrase(self, question: str) -> Secret | None:
+        """What ``new`` gave before."""
+        return self._new(question)
 
 
 def write(path: Path, identity: Identity) -> None:
-    """A new key file, 0600 from the first byte. Raises ``Conflict`` when anything is there."""
+    """A new key file in clear, 0600 from the first byte. Raises ``Conflict`` when anything is there."""
+    _write(path, identity.to_text().encode())
+
+
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -87,11 +224,19 @@ def write(path: Path, identity: Identity) -> None:
         raise Conflict(f"{path} is there already", "a key file is never written over: name another") from None
     except OSError as error:
         raise InvalidRequest(f"the key file {path} cannot be made: {error.strerror}", "name another place") from None
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, 0o600)  # whatever the umask left of it
-        file.write(identity.to_text())
+        file.write(data)
         file.flush()
         os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def free(path: Path) -> Path:
