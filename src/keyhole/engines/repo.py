@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from keyhole.engines import Call, Context, Engine, Field, Route
 from keyhole.engines.outside import is_of_server
 from keyhole.repo import keys
 from keyhole.repo.documents import instant
+from keyhole.repo.kept import KEYCHAIN
 from keyhole.repo.opened import Opened, open_vault
 
 _CONFIG = "config"
@@ -40,7 +42,7 @@ async def _configured(context: Context) -> dict[str, Any]:
 
 
 def _identity(config: dict[str, Any]) -> Identity:
-    return age.parse_identity(config["key"]) if config["key"] else keys.load(Path(config["key_file"]))
+    return age.find_identity(config["key"]) if config["key"] else keys.load_unattended(os.environ, config["key_file"])
 
 
 def _open(config: dict[str, Any]) -> Opened:
@@ -55,9 +57,10 @@ async def write_config(context: Context, call: Call) -> None:
         )
     path, key_file = parse_text(call.data.get("path"), "path"), parse_text(call.data.get("key_file"), "key_file")
     key = parse_text(call.data.get("key"), "key")
-    if not Path(path).is_absolute() or bool(key) == bool(key_file) or (key_file and not Path(key_file).is_absolute()):
+    named = not key_file or key_file.startswith(KEYCHAIN) or Path(key_file).is_absolute()
+    if not Path(path).is_absolute() or bool(key) == bool(key_file) or not named:
         raise InvalidRequest(
-            "config takes the absolute path of a vault, and a key or the absolute path of its file",
+            "config takes the absolute path of a vault, and a key, the absolute path of its file, or keychain:NAME",
             'send {"path": "/home/me/team", "key_file": "/home/me/.agent-vault/owner.key"}',
         )
     config = {"path": path, "key_file": key_file, "key": key}
@@ -123,7 +126,7 @@ ENGINE = Engine(
             {Operation.READ: read_config, Operation.CREATE: write_config},
             fields=(
                 Field("path", "absolute path of the folder that has .agent-vault", "string"),
-                Field("key_file", "absolute path of the file with the key that opens it", "string"),
+                Field("key_file", "absolute path of the file with the key that opens it, or keychain:NAME", "string"),
                 Field("key", "the key itself, instead of its file; it is never shown again", "string"),
             ),
             help="Which repo vault this is, and the key that opens it.",

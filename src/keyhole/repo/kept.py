@@ -1,6 +1,6 @@
 """In what form a key file holds a key: in clear, under a passphrase, sealed by a token, or only saying where it is.
 
-``keychain:NAME`` in a file means that the key is an entry of the system's keychain: service ``keyhole repo key``, user
+``keychain:NAME`` in a file means that the key is an entry of the system's keychain: service ``keyhole-repo-key``, user
 name NAME. A key that a token seals is a JSON object with the place of the token's key, the public key, and the sealed
 private one: under 32 random bytes, which the token has wrapped (as the seal pkcs11 does it).
 """
@@ -28,8 +28,8 @@ from keyhole.keepers.token import Token, open_token, read_place
 from keyhole.repo.names import parse_part
 
 KEYCHAIN, PKCS11 = "keychain:", "pkcs11:"
-SERVICE = "keyhole repo key"
-_MARK = "keyhole repo key of a token, version 1"
+SERVICE = "keyhole-repo-key"
+_MARK = "keyhole-repo-key in a token, version 1"
 _READING, _KEEPING = "name another key with --key", "use another place: --in passphrase"
 
 
@@ -230,13 +230,13 @@ def _token_file(data: bytes) -> dict[str, str]:
 
 
 def _purpose(public: str) -> str:
-    return f"keyhole repo key {public}"
+    return f"keyhole-repo-key {public}"
 
 
 def _wrapping(own: bytes) -> AeadKey:
     if len(own) != KEY_SIZE:
         raise _changed()
-    return AeadKey(hkdf(own, b"keyhole repo key in a token v1"))
+    return AeadKey(hkdf(own, b"keyhole-repo-key in a token v1"))
 
 
 def _text(data: bytes, asked: Asked) -> Identity:

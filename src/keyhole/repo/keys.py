@@ -26,6 +26,7 @@ from keyhole.repo.kept import (
     from_keychain,
     keep,
     open_kept,
+    opens_unattended,
 )
 from keyhole.repo.names import parse_part
 
@@ -101,6 +102,21 @@ def place_of(environ: Mapping[str, str], place: str = "") -> str:
     if found.startswith(PKCS11):
         found = ""
     return found or str(owner_file(environ))
+
+
+def load_unattended(environ: Mapping[str, str], place: str) -> Identity:
+    """The key of a file's path or ``keychain:NAME``, for what opens it with nobody there.
+
+    Raises:
+        InvalidRequest: somebody would have to enter something, or as ``find``.
+        NotFound, Sealed: as ``find``.
+    """
+    if not place.startswith(KEYCHAIN) and not opens_unattended(read(Path(place))):
+        raise InvalidRequest(
+            f"the key {place} does not open by itself, and nobody can be asked here",
+            "use a key in a file, in the keychain, or of a token with pin-source",
+        )
+    return open_place(environ, place)
 
 
 def _is_key(text: str) -> bool:

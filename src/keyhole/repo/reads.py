@@ -171,7 +171,7 @@ def record(
             how,
             context,
         )
-        signs = member is not None and member.sign == identity.signing.public
+        signs = member is not None and identity.signs and member.sign == identity.signing.public
         data = signed.write(KIND, read.content, [(who, identity.signing)] if signs else [])
         line = json.dumps(json.loads(data), separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
         if len(line) > MAX_LINE:  # pragma: no cover - names and the context are bounded

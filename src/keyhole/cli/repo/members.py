@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from keyhole.cli.base import Session, pass_session
+from keyhole.cli.repo.asking import asked_of
+from keyhole.cli.repo.keys import public_of
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.core.errors import InvalidRequest
@@ -54,7 +56,7 @@ def add_agent(
 
 @repo.command("add-member", examples="keyhole repo add-member ben --recipient age1… --role member --group stripe")
 @click.argument("name")
-@click.option("--recipient", required=True, metavar="AGE1", help="The public key that the member has made.")
+@click.option("--recipient", required=True, metavar="KEY", help="Public: age1…, age1NAME1… of a plugin, or of SSH.")
 @click.option("--sign", default="", metavar="HEX", help="The public key of signatures: keyhole repo my-key shows it.")
 @click.option("--role", type=click.Choice(_JOINS), default="reader", help="What the member may do; reader unless said.")
 @click.option("--group", "groups", multiple=True, metavar="GROUP", help="Granted at once; may be repeated.")
@@ -74,10 +76,11 @@ def add_member(
 ) -> None:
     """Let somebody in who has made a key of their own. You never see it."""
     public = _public(sign)
-    wanted = Role(role)
+    wanted, found = Role(role), age.parse_recipient(recipient)
+    if wanted in WRITERS and not found.kind.signs:
+        raise age.cannot_sign(found.kind)
     if wanted in WRITERS and not public:
         raise InvalidRequest(f"a {role} signs what it writes", "ask for both lines of: keyhole repo my-key")
-    found = age.parse_recipient(recipient)
     Place(session, directory, key_file).change(
         lambda opened, actor: changes.add(opened, actor, name, found, role=wanted, sign=public, groups=groups)
     )
@@ -94,9 +97,15 @@ def my_key(session: Session, /, *, key_file: str) -> None:
         if not path.exists():
             keys.write(path, age.generate())
             session.out.say(f"made your key {path}; keep a copy of it where you keep such things")
-    identity = keys.find(os.environ, key_file)
-    data = {"recipient": identity.recipient.text, "sign": identity.signing.public.hex()}
-    session.out.result(data, [f"--recipient {data['recipient']}", f"--sign {data['sign']}"])
+    identity = keys.find(os.environ, key_file, asked_of(session))
+    data = public_of(identity)
+    recipient = f"'{data['recipient']}'" if " " in data["recipient"] else data["recipient"]
+    lines = [f"--recipient {recipient}"]
+    if identity.signs:
+        lines.append(f"--sign {data['sign']}")
+    else:
+        session.out.say("this key cannot sign, so its holder is a reader")
+    session.out.result(data, lines)
 
 
 @repo.command("remove-agent", examples="keyhole repo remove-agent coder")

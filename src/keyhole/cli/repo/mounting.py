@@ -10,9 +10,9 @@ import click
 from keyhole.cli.base import Session, pass_session
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
-from keyhole.core.errors import InvalidRequest
 from keyhole.core.path import parse_name
 from keyhole.repo import keys
+from keyhole.repo.kept import KEYCHAIN
 
 
 @repo.command(
@@ -28,28 +28,19 @@ from keyhole.repo import keys
 def mount(session: Session, /, *, name: str, directory: str, key_file: str) -> None:
     """Mount the vault around this folder, so that services can lend its secrets as /NAME/data/GROUP/SECRET.
 
-    The file of your key is named, and not copied.
+    The place of your key is named, and not copied; it has to open with nobody there.
     """
     place = Place(session, directory, key_file)
-    path = Path(key_file).resolve() if key_file else _key_file()
+    found = keys.place_of(os.environ, key_file)
+    path = found if found.startswith(KEYCHAIN) else str(Path(found).resolve())
     place.open()
-    keys.load(path)
+    keys.load_unattended(os.environ, path)
     name = parse_name(name)
     session.client.write(f"sys/mounts/{name}", {"type": "repo", "description": str(place.tree.root)})
     try:
-        session.client.write(f"{name}/config", {"path": str(place.tree.root), "key_file": str(path)})
+        session.client.write(f"{name}/config", {"path": str(place.tree.root), "key_file": path})
     except BaseException:
         session.client.delete(f"sys/mounts/{name}")
         raise
-    data = {"mount": f"{name}/", "path": str(place.tree.root), "key_file": str(path)}
+    data = {"mount": f"{name}/", "path": str(place.tree.root), "key_file": path}
     session.out.done(data, f"mounted {place.tree.root}; its secrets are sources such as /{name}/data/GROUP/SECRET")
-
-
-def _key_file() -> Path:
-    """The file of the key that counts. A key in a variable is not stored for anybody."""
-    for variable in keys.VARIABLES:
-        if text := os.environ.get(variable, "").strip():
-            if not Path(text).exists():
-                raise InvalidRequest(f"{variable} holds the key itself, which is written nowhere", "--key FILE")
-            return Path(text).resolve()
-    return keys.owner_file(os.environ)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from keyhole.cli.base import Session
+from keyhole.cli.repo.asking import asked_of
 from keyhole.config import home
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.crypto import age
@@ -28,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def place_options(function: F) -> F:
     """``--dir`` and ``--key``."""
     for option in (
-        click.option("--key", "key_file", default="", metavar="FILE", help="Your key; else KEYHOLE_REPO_KEY."),
+        click.option("--key", "key_file", default="", metavar="PLACE", help="Your key; else KEYHOLE_REPO_KEY."),
         click.option("--dir", "directory", default=".", metavar="DIR", help="Inside the repository; here unless said."),
     ):
         function = option(function)
@@ -47,6 +48,7 @@ class Place:
     def __init__(self, session: Session, directory: str, key_file: str = "") -> None:
         self._session = session
         self._key_file = key_file
+        self._identity: Identity | None = None
         start = Path(directory).resolve()
         found = next((folder for folder in (start, *start.parents) if Tree(folder).exists()), None)
         if found is None:
@@ -56,7 +58,9 @@ class Place:
 
     def identity(self) -> Identity:
         """The key that counts. Raises ``NotFound``."""
-        return keys.find(os.environ, self._key_file)
+        if self._identity is None:
+            self._identity = keys.find(os.environ, self._key_file, asked_of(self._session))
+        return self._identity
 
     def open(self) -> Opened:
         """The vault, verified."""

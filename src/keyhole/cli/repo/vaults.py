@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from keyhole.cli.base import Session, pass_session
+from keyhole.cli.repo.keys import IN_HELP, said_of, use_or_make
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.config import home
 from keyhole.core.errors import Conflict, KeyholeError, NotFound
 from keyhole.crypto import age
+from keyhole.crypto.age import Identity
 from keyhole.remotes.git import Git
 from keyhole.repo import changes, keys
 from keyhole.repo.opened import open_vault
 from keyhole.repo.tree import VAULT, Tree
 
+KeyOf = Callable[[Path], tuple[Identity, bool]]
 
-@repo.command("init", examples="keyhole repo init\nkeyhole repo init ~/team --owner ann")
+
+@repo.command("init", examples="keyhole repo init\nkeyhole repo init ~/team --owner ann --key-in keychain")
 @click.argument("directory", default=".")
 @click.option("--owner", default="owner", metavar="NAME", help="What the first owner is called.")
 @click.option("--no-git", is_flag=True, help="A folder without git.")
+@click.option("--key-in", default="", metavar="PLACE", help=f"Where a new key is kept: {IN_HELP}")
 @pass_session
-def init(session: Session, /, *, directory: str, owner: str, no_git: bool) -> None:
+def init(session: Session, /, *, directory: str, owner: str, no_git: bool, key_in: str) -> None:
     """Make a vault in a git repository. Your key is made if you have none, and never replaced."""
-    made = make_vault(Path(directory).resolve(), owner, git=not no_git)
+
+    def key_of(path: Path) -> tuple[Identity, bool]:
+        return use_or_make(session, path, key_in)
+
+    made = make_vault(Path(directory).resolve(), owner, git=not no_git, key_of=key_of)
     key = made.key_file
-    said = (
-        f"made your key {key}; keep a copy of it where you keep such things" if made.fresh else f"used your key {key}"
-    )
+    said = f"made your key {key}" if made.fresh else f"used your key {key}"
+    if made.fresh:
+        kept = key_in.partition(":")[0] or "file"
+        said += "; keep a copy of it where you keep such things" if kept == "file" else f", {said_of(kept)}"
     data = {"vault": str(made.vault), "key_file": str(key), "key_made": made.fresh, "recipient": made.recipient}
     session.out.done(data, f"made the vault {made.vault}\n{said}")
 
@@ -53,10 +64,25 @@ class Made:
     recipient: str
 
 
-def make_vault(folder: Path, owner: str, *, git: bool) -> Made:
+def _use_or_write(path: Path) -> tuple[Identity, bool]:
+    if path.exists():
+        return keys.load(path), False
+    identity = age.generate()
+    keys.write(path, identity)
+    return identity, True
+
+
+def make_vault(folder: Path, owner: str, *, git: bool, key_of: KeyOf = _use_or_write) -> Made:
     """A new vault around a folder, in its repository or, without git, in itself.
 
+    Args:
+        folder: in which to look for a repository.
+        owner: name of the first owner.
+        git: there has to be a repository.
+        key_of: gives the owner's key of a file, and whether it was made for this.
+
     Raises:
+        InvalidRequest: the owner's key cannot sign.
         NotFound: it is in no repository.
         Conflict: there is a vault.
     """
@@ -68,13 +94,10 @@ def make_vault(folder: Path, owner: str, *, git: bool) -> Made:
     if tree.exists():
         raise Conflict(f"vault already initialized in {root / VAULT}", "keyhole repo status")
     path = keys.owner_file(os.environ)
-    fresh = not path.exists()
-    identity = age.generate() if fresh else keys.load(path)
-    if fresh:
-        keys.write(path, identity)
+    identity, fresh = key_of(path)
+    change = changes.create(identity, owner)
     tree.vault.mkdir()
     with tree.lock():
-        change = changes.create(identity, owner)
         tree.apply(change)
         if repository is not None:
             repository.record(change, root)
