@@ -10,9 +10,9 @@ from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.repo import changes
-from keyhole.repo.changes import Actor
 from keyhole.repo.members import Role
 from keyhole.repo.opened import Opened, open_vault
+from keyhole.repo.sealing import Actor
 from keyhole.repo.tree import VAULT, Change, Tree
 
 CANARY = "canary-51H8xKeyhole-9Zq7"

@@ -27,10 +27,12 @@ from keyhole.crypto import age
 from keyhole.repo import changes, keys
 from keyhole.repo.checking import check
 from keyhole.repo.documents import instant
+from keyhole.repo.hidden import Kind
 from keyhole.repo.members import Role
 from keyhole.repo.names import group_of, parse_secret
 from keyhole.repo.opened import Opened
 from keyhole.repo.reads import release
+from keyhole.repo.sealing import Actor
 from keyhole.repo.tree import Change
 
 _PROG = "agent-vault"
@@ -42,19 +44,29 @@ def program_group() -> None:
     """Zero-trust credential manager for AI agents."""
 
 
+def _session() -> Session:
+    """Of this run; it knows the names of a vault that hides them."""
+    found: Session = click.get_current_context().find_root().obj
+    return found
+
+
 def _say(text: str = "") -> None:
-    click.echo(text, err=True)
+    click.echo(_session().out.shown(text), err=True)
+
+
+def _print(text: str) -> None:
+    click.echo(_session().out.shown(text))
 
 
 def _place(key: str = "") -> Place:
     try:
-        return Place(Session(), ".", key)
+        return Place(_session(), ".", key)
     except NotFound:
         raise NotFound("vault not found \u2014 run `agent-vault init` first") from None
 
 
 def _pretty(data: Any) -> None:
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    _print(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 @program_group.command("init")
@@ -94,8 +106,8 @@ def remove_agent(name: str) -> None:
     """Remove an agent from the vault."""
     groups: list[str] = []
 
-    def take_out(opened: Opened, actor: changes.Actor) -> Change:
-        member = opened.require_members().members.get(name)
+    def take_out(opened: Opened, actor: Actor) -> Change:
+        member = opened.require_members().members.get(opened.hidden(Kind.MEMBER, name))
         groups.extend(member.groups if member is not None else ())
         return changes.take_out(opened, actor, name)
 
@@ -121,10 +133,10 @@ def list_agents(*, as_json: bool) -> None:
     if as_json:
         _pretty([{"name": name, "groups": list(groups)} for name, groups in found.items()])
     elif not found:
-        click.echo("No agents configured.")
+        _print("No agents configured.")
     else:
         for name, groups in found.items():
-            click.echo(f"{name}  [{', '.join(groups)}]" if groups else f"{name}  (no groups)")
+            _print(f"{name}  [{', '.join(groups)}]" if groups else f"{name}  (no groups)")
 
 
 @program_group.command("grant")
@@ -213,10 +225,10 @@ def list_secrets(*, group: str | None, as_json: bool) -> None:
         )
         return
     if not found:
-        click.echo("No secrets found.")
+        _print("No secrets found.")
     for meta in found:
         until = f"  expires={meta.expires:%Y-%m-%d}" if meta.expires is not None else ""
-        click.echo(
+        _print(
             f"{meta.name:<30} group={meta.group:<15} agents=[{', '.join(meta.agents)}]"
             f"  rotated={meta.rotated:%Y-%m-%d}{until}"
         )
@@ -233,13 +245,13 @@ def check_vault(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         _pretty({"errors": found.errors, "warnings": found.warnings})
     elif not (found.errors or found.warnings):
-        click.echo("No issues found. Vault is healthy.")
+        _print("No issues found. Vault is healthy.")
     else:
         for each in found.errors:
-            click.echo(f"ERROR: {each}")
+            _print(f"ERROR: {each}")
         for each in found.warnings:
-            click.echo(f"WARNING: {each}")
-        click.echo(f"\n{len(found.errors)} error(s), {len(found.warnings)} warning(s).")
+            _print(f"WARNING: {each}")
+        _print(f"\n{len(found.errors)} error(s), {len(found.warnings)} warning(s).")
     if found.errors:
         context.exit(1)
 
@@ -316,20 +328,25 @@ def _text_of(path: str) -> bytes:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 for every failure, 2 for a wrong command line."""
     run: Callable[..., Any] = program_group.main
+    session = Session()
     try:
-        return int(run(arguments, prog_name=_PROG, standalone_mode=False) or 0)
+        return int(run(arguments, prog_name=_PROG, standalone_mode=False, obj=session) or 0)
     except click.exceptions.Exit as left:
         return left.exit_code
     except click.UsageError as error:
         error.show()
         return 2
     except click.ClickException as error:
-        _say(f"Error: {error.format_message()}")
+        _fail(session, error.format_message())
     except KeyholeError as error:
-        _say(f"Error: {error.reason}{f' ({error.hint})' if error.hint else ''}")
+        _fail(session, f"{error.reason}{f' ({error.hint})' if error.hint else ''}")
     except (KeyboardInterrupt, click.Abort):
-        _say("Error: stopped")
+        _fail(session, "stopped")
     return 1
+
+
+def _fail(session: Session, reason: str) -> None:
+    click.echo(session.out.shown(f"Error: {reason}"), err=True)
 
 
 def program() -> None:

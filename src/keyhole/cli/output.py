@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 import click
@@ -23,24 +23,28 @@ class Output:
     Attributes:
         json: results and errors are JSON objects.
         quiet: no messages but errors.
+        shown: makes of a text what people read, such as names of ids; applied to all but exact results.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
+        self.shown: Callable[[str], str] = str
 
-    def result(self, data: Any, text: str | Iterable[str] = ()) -> None:
+    def result(self, data: Any, text: str | Iterable[str] = (), *, exact: bool = False) -> None:
         """The result of the command.
 
         Args:
             data: what ``--json`` prints, on one line.
             text: what a person sees instead: a text, or its lines.
+            exact: it has a value, which is printed as it is.
         """
         if self.json:
-            click.echo(json.dumps(data, ensure_ascii=False))
+            line = json.dumps(data, ensure_ascii=False)
+            click.echo(line if exact else self.shown(line))
             return
         for line in [text] if isinstance(text, str) else text:
-            click.echo(printable(line))
+            click.echo(printable(self.shown(line)))
 
     def done(self, data: Any, message: str) -> None:
         """A command that changes something says what it changed: a message, or the result with ``--json``."""
@@ -54,7 +58,7 @@ class Output:
         if self.json:
             self.result(data)
             return
-        cells = [[printable(str(cell if cell is not None else "")) for cell in row] for row in rows]
+        cells = [[printable(self.shown(str(cell if cell is not None else ""))) for cell in row] for row in rows]
         if not cells:
             self.say(empty)
             return
@@ -66,21 +70,21 @@ class Output:
     def say(self, message: str) -> None:
         """A message for a person."""
         if message and not self.quiet:
-            click.echo(printable(message), err=True)
+            click.echo(printable(self.shown(message)), err=True)
 
     def warn(self, message: str) -> None:
         """Something that went well and should not be overlooked."""
         if not self.quiet:
-            click.echo(f"{self._styled('warning:', _YELLOW, sys.stderr)} {printable(message)}", err=True)
+            click.echo(f"{self._styled('warning:', _YELLOW, sys.stderr)} {printable(self.shown(message))}", err=True)
 
     def error(self, error: KeyholeError) -> None:
         """Why a command failed, and the next step. Where nobody can be told, the exit code has to do."""
         if self.json:
             detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": error.request_id}
-            lines = [json.dumps({"error": detail}, ensure_ascii=False)]
+            lines = [self.shown(json.dumps({"error": detail}, ensure_ascii=False))]
         else:
-            lines = [f"{self._styled('error:', _RED, sys.stderr)} {printable(error.reason)}"]
-            lines += [f"  next: {printable(error.hint)}"] if error.hint else []
+            lines = [f"{self._styled('error:', _RED, sys.stderr)} {printable(self.shown(error.reason))}"]
+            lines += [f"  next: {printable(self.shown(error.hint))}"] if error.hint else []
         with contextlib.suppress(OSError):
             for line in lines:
                 click.echo(line, err=True)

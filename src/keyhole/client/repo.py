@@ -77,7 +77,12 @@ class RepoVault:
         self.root = root
         self._environ = os.environ if environ is None else environ
         self._identity = self._find(key_file, key, self._environ)
-        self._opened = open_vault(root, home())
+        self._opened = self._open()
+
+    def _open(self) -> Opened:
+        opened = open_vault(self.root, home())
+        opened.unlock(self._identity)
+        return opened
 
     @staticmethod
     def _find(key_file: str | os.PathLike[str] | None, key: str | None, environ: Mapping[str, str]) -> Identity:
@@ -92,7 +97,7 @@ class RepoVault:
 
     def reload(self) -> None:
         """Read the folder again, such as after a pull. Raises what opening raises."""
-        self._opened = open_vault(self.root, home())
+        self._opened = self._open()
 
     def get(self, name: str) -> str:
         """The value of a secret, read fresh from its file, once it is on record who reads it: ``keyhole repo reads``.
@@ -108,7 +113,7 @@ class RepoVault:
 
     def list_secrets(self, group: str | None = None) -> list[RepoSecret]:
         """All secrets, or those of a group. Opens none."""
-        found = [_described(self._opened, name) for name in self._opened.names()]
+        found = [_described(self._opened, name) for name in sorted(self._opened.names(), key=self._opened.shown)]
         return [each for each in found if each is not None and group in {None, each.group}]
 
     def list_agents(self) -> dict[str, tuple[str, ...]]:
@@ -116,7 +121,9 @@ class RepoVault:
         members = self._opened.members
         if members is None:
             return dict(self._opened.manifest.agents)
-        return {each.name: each.groups for each in members.members.values() if each.role is not Role.OWNER}
+        shown = self._opened.shown
+        people = [each for each in members.members.values() if each.role is not Role.OWNER]
+        return {shown(each.name): tuple(map(shown, each.groups)) for each in people}
 
     def __enter__(self) -> Self:
         return self
@@ -180,4 +187,6 @@ def _described(opened: Opened, name: str) -> RepoSecret | None:
     if meta is None:
         return None
     due = opened.sidecar(name).due if opened.signed else ""
-    return RepoSecret(meta.name, meta.group, meta.created, meta.rotated, meta.expires, meta.agents, due)
+    shown = opened.shown
+    agents = tuple(map(shown, meta.agents))
+    return RepoSecret(shown(meta.name), shown(meta.group), meta.created, meta.rotated, meta.expires, agents, shown(due))

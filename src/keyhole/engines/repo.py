@@ -49,6 +49,14 @@ def _open(config: dict[str, Any]) -> Opened:
     return open_vault(Path(config["path"]), home())
 
 
+def _names(config: dict[str, Any]) -> list[str]:
+    """Of all secrets, as their members say them."""
+    opened = _open(config)
+    if opened.opaque:
+        opened.unlock(_identity(config))
+    return sorted(map(opened.shown, opened.names()))
+
+
 async def write_config(context: Context, call: Call) -> None:
     """Says where the vault is and which key opens it. Both are files of the server: it takes sudo in the org root."""
     if not is_of_server(context, call):
@@ -76,7 +84,8 @@ async def read_config(context: Context, _call: Call) -> Reply:
     def look() -> dict[str, Any]:
         opened, identity = _open(config), _identity(config)
         member = None if opened.members is None else opened.members.of(identity.recipient)
-        who = {"name": member.name, "role": member.role.value} if member is not None else None
+        opened.unlock(identity)
+        who = {"name": opened.shown(member.name), "role": member.role.value} if member is not None else None
         return {"signed": opened.signed, "member": who, "recipient": identity.recipient.text}
 
     shown = {name: config[name] for name in ("path", "key_file") if config[name]}
@@ -88,8 +97,9 @@ async def read(context: Context, call: Call) -> Reply:
     config, name = await _configured(context), call.params["path"]
 
     def find() -> dict[str, Any]:
-        opened = _open(config)
-        value = opened.get(name, [_identity(config)])
+        opened, identity = _open(config), _identity(config)
+        opened.unlock(identity)
+        value = opened.get(name, [identity])
         meta = opened.meta(name)
         try:
             text = value.reveal().decode()
@@ -99,7 +109,11 @@ async def read(context: Context, call: Call) -> Reply:
             ) from None
         found: dict[str, Any] = {DEFAULT_FIELD: Secret(json.dumps(text))}
         if meta is not None:
-            found |= {"group": meta.group, "created": instant(meta.created), "rotated": instant(meta.rotated)}
+            found |= {
+                "group": opened.shown(meta.group),
+                "created": instant(meta.created),
+                "rotated": instant(meta.rotated),
+            }
         return found
 
     return Reply(await asyncio.to_thread(find))
@@ -108,7 +122,7 @@ async def read(context: Context, call: Call) -> Reply:
 async def list_names(context: Context, call: Call) -> Reply:
     """Names below a path; groups end in a slash. Opens nothing."""
     config, prefix = await _configured(context), call.params.get("path", "").strip("/")
-    names = await asyncio.to_thread(lambda: _open(config).names())
+    names = await asyncio.to_thread(lambda: _names(config))
     if prefix:
         below = [name.removeprefix(f"{prefix}/") for name in names if name.startswith(f"{prefix}/")]
     else:

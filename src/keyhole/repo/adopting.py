@@ -16,10 +16,9 @@ from keyhole.core.errors import IntegrityError, InvalidRequest, KeyholeError, Po
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.repo import sidecar
-from keyhole.repo.changes import Files, manifest_of
 from keyhole.repo.documents import read_meta, write_manifest, write_meta
 from keyhole.repo.members import Member, Members, Role
-from keyhole.repo.names import group_of, parse_secret
+from keyhole.repo.names import group_of, hidden_kind, parse_secret
 from keyhole.repo.opened import (
     MANIFEST,
     OWNER,
@@ -30,6 +29,7 @@ from keyhole.repo.opened import (
     sealed_path,
     signed_path,
 )
+from keyhole.repo.sealing import Files, manifest_of
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.tree import Change
 
@@ -112,6 +112,8 @@ def adopt(opened: Opened, identity: Identity, owner: str, now: datetime) -> Chan
         IntegrityError, NotFound: something cannot be opened with it, so it cannot be taken over.
     """
     before = opened.members
+    if opened.opaque:
+        _require_ids(opened)
     after, signer = _members(opened, identity, owner)
     files: Files = {}
     if before is None or after != before:
@@ -135,6 +137,17 @@ def adopt(opened: Opened, identity: Identity, owner: str, now: datetime) -> Chan
     files[OWNER] = after.owners[0].recipient.text.encode()
     due = tuple(sorted(name for name, each in changed.items() if each.due))
     return Change("agent-vault: adopt", files, due)
+
+
+def _require_ids(opened: Opened) -> None:
+    """Raises ``InvalidRequest`` for what has its name in clear, which is in the history by then."""
+    stems = [part for stem in opened.tree.files("secrets", ".enc") for part in stem.split("/")]
+    for name in [*stems, *opened.manifest.agents, *opened.manifest.groups]:
+        if not hidden_kind(name):
+            raise InvalidRequest(
+                f"{name} was written with its name in clear, and names are hidden in this vault",
+                "take that commit back, and use keyhole repo set or add-agent",
+            )
 
 
 def _members(opened: Opened, identity: Identity, owner: str) -> tuple[Members, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound, PolicyDenied
@@ -17,7 +17,8 @@ from keyhole.crypto import age
 from keyhole.crypto.age import Identity, Recipient
 from keyhole.repo import sidecar
 from keyhole.repo.documents import CONFIG as CONFIG_TEXT
-from keyhole.repo.documents import Manifest, write_manifest, write_meta
+from keyhole.repo.documents import Manifest, write_manifest
+from keyhole.repo.hidden import NAMES, Book, Kind, digest
 from keyhole.repo.members import RULERS, WRITERS, Member, Members, Role
 from keyhole.repo.names import group_of, parse_part
 from keyhole.repo.opened import (
@@ -29,47 +30,35 @@ from keyhole.repo.opened import (
     meta_path,
     recipients_of,
     sealed_path,
-    signed_path,
+)
+from keyhole.repo.sealing import (
+    Actor,
+    Files,
+    escrow_path,
+    escrows_again,
+    members_changed,
+    require_member,
+    with_documents,
 )
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.tree import Change
 
 IGNORED = b"# agent-vault: block unencrypted key material\n*.key\n*.pem\n**/private.*\n!**/*.escrow\n"
-Files = dict[str, bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who changes the vault, with the key that signs it.
-
-    Attributes:
-        member: in the members of the vault.
-        identity: opens what has to be sealed again.
-        now: the time, with its zone.
-    """
-
-    member: Member
-    identity: Identity
-    now: datetime
-
-    @classmethod
-    def of(cls, opened: Opened, identity: Identity, now: datetime) -> Actor:
-        """The member whose key it is. Raises ``PolicyDenied`` for a stranger."""
-        return cls(opened.member(identity), identity, now)
-
-    def require(self, *roles: Role) -> None:
-        """Raises ``PolicyDenied`` for who has none of these roles."""
-        if self.member.role not in roles:
-            raise PolicyDenied(
-                f"{self.member.name} is {self.member.role} here, and this takes {' or '.join(roles)}", "ask an owner"
-            )
-
-
-def create(identity: Identity, owner: str) -> Change:
-    """A new vault with one owner."""
-    member = Member(parse_part(owner, "owner"), Role.OWNER, identity.recipient, identity.signing.public)
-    everybody = Members(os.urandom(16).hex(), members={member.name: member})
-    files: Files = {
+def create(identity: Identity, owner: str, *, opaque: bool = False) -> Change:
+    """A new vault with one owner; ``opaque``: only members can read the names in it."""
+    vault, name = os.urandom(16).hex(), parse_part(owner, "owner")
+    files: Files = {}
+    names = ""
+    if opaque:
+        book = Book.create(vault)
+        name = book.hide(Kind.MEMBER, name)
+        files[NAMES] = sealed = book.seal([identity.recipient])
+        names = digest(sealed)
+    member = Member(name, Role.OWNER, identity.recipient, identity.signing.public)
+    everybody = Members(vault, members={member.name: member}, opaque=opaque, names=names)
+    files |= {
         CONFIG: CONFIG_TEXT.encode(),
         OWNER: identity.recipient.text.encode(),
         ".gitignore": IGNORED,
@@ -111,7 +100,7 @@ def store(
     if expires is not None:
         after = replace(after, expires=expires)
     files = {sealed_path(after.secret): ciphertext}
-    return _with(opened, everybody, actor, f"agent-vault: set {after.secret}", {after.secret: after}, files)
+    return with_documents(opened, everybody, actor, f"agent-vault: set {after.secret}", {after.secret: after}, files)
 
 
 def store_all(opened: Opened, actor: Actor, values: Mapping[str, tuple[Secret, str]], message: str) -> Change:
@@ -132,7 +121,7 @@ def store_all(opened: Opened, actor: Actor, values: Mapping[str, tuple[Secret, s
         after, ciphertext = _sealed_anew(opened, actor, name, value, due=due)
         changed[after.secret] = after
         files[sealed_path(after.secret)] = ciphertext
-    change = _with(opened, opened.require_members(), actor, message, changed, files)
+    change = with_documents(opened, opened.require_members(), actor, message, changed, files)
     return replace(change, due=tuple(sorted(name for name, each in changed.items() if each.due)))
 
 
@@ -149,12 +138,12 @@ def _sealed_anew(
     """The next version of a secret, with its ciphertext. See ``store``."""
     everybody, name = opened.require_members(), opened.where(name)
     document, before = opened.secrets.get(name, (None, None))
-    named = tuple(parse_part(group, "group") for group in groups)
+    named = tuple(opened.hidden(Kind.GROUP, group) for group in groups)
     belongs = named or (before.groups if before is not None and not before.removed else ()) or (group_of(name),)
     for checked in (belongs, before.groups if before is not None else belongs):
         if not actor.member.writes(checked):
             raise PolicyDenied(f"{actor.member.name} may not write {name}", "ask an owner to grant the group")
-    besides = tuple(_require_member(everybody, each).name for each in also)
+    besides = tuple(require_member(opened, each).name for each in also)
     if before is not None and not before.removed:
         besides = tuple(dict.fromkeys((*before.also, *besides)))
     recipients = recipients_of(everybody, belongs, besides)
@@ -178,7 +167,7 @@ def remove(opened: Opened, actor: Actor, name: str) -> Change:
         raise PolicyDenied(f"{actor.member.name} may not remove {name}", "ask an owner")
     after = before.gone(opened.secrets[name][0].digest)
     files: Files = {sealed_path(name): None, meta_path(name): None}
-    return _with(opened, everybody, actor, f"agent-vault: remove {name}", {name: after}, files)
+    return with_documents(opened, everybody, actor, f"agent-vault: remove {name}", {name: after}, files)
 
 
 def add(
@@ -213,21 +202,21 @@ def add(
         raise age.cannot_sign(recipient.kind)
     everybody = opened.require_members()
     actor.require(*([Role.OWNER] if role in RULERS else RULERS))
-    name = parse_part(name, "member")
+    name = opened.hidden(Kind.MEMBER, name)
     if name in everybody.members:
         raise Conflict(f"agent '{name}' already exists", "choose another name, or: keyhole repo recover-agent")
     if everybody.of(recipient) is not None:
         raise Conflict("somebody in this vault has this key already", "every member has a key of its own")
-    member = Member(name, role, recipient, sign, tuple(parse_part(group, "group") for group in groups))
+    member = Member(name, role, recipient, sign, tuple(opened.hidden(Kind.GROUP, group) for group in groups))
     after = everybody.changed(opened.digest, members={**everybody.members, name: member})
     files: Files = {}
     if role is not Role.OWNER:
         files[f"agents/{name}/public.key"] = recipient.text.encode()
     if escrow is not None:
-        files[_escrow(name)] = age.encrypt(escrow.to_text().encode(), [owner.recipient for owner in after.owners])
+        files[escrow_path(name)] = age.encrypt(escrow.to_text().encode(), [owner.recipient for owner in after.owners])
     if role is Role.OWNER:
-        files |= _escrows_again(opened, actor, after)
-    return _members_changed(opened, actor, after, f"agent-vault: add {role} {name}", files)
+        files |= escrows_again(opened, actor, after)
+    return members_changed(opened, actor, after, f"agent-vault: add {role} {name}", files)
 
 
 def grant(opened: Opened, actor: Actor, name: str, group: str) -> Change:
@@ -243,38 +232,49 @@ def revoke(opened: Opened, actor: Actor, name: str, group: str) -> Change:
 def take_out(opened: Opened, actor: Actor, name: str) -> Change:
     """A vault without a member; what it could open is due for a new value."""
     everybody = opened.require_members()
-    member = _require_member(everybody, name)
+    member = require_member(opened, name)
+    name = member.name
     actor.require(*([Role.OWNER] if member.role in RULERS else RULERS))
     if member.role is Role.OWNER and len(everybody.owners) == 1:
         raise InvalidRequest(f"{name} is the only owner", "add another owner first")
     left = {other: each for other, each in everybody.members.items() if other != name}
-    after = everybody.changed(opened.digest, members=left)
-    files: Files = {f"agents/{name}/public.key": None, _escrow(name): None}
     if member.role is Role.OWNER:
-        files |= _escrows_again(opened, actor, after)
-    return _members_changed(opened, actor, after, f"agent-vault: remove {member.role} {name}", files)
+        left |= keys_due(left, f"{name} was an owner, and could open it")
+    after = everybody.changed(opened.digest, members=left)
+    files: Files = {f"agents/{name}/public.key": None, escrow_path(name): None}
+    if member.role is Role.OWNER:
+        files |= escrows_again(opened, actor, after)
+    change = members_changed(opened, actor, after, f"agent-vault: remove {member.role} {name}", files)
+    return replace(change, keys=tuple(sorted(each.name for each in left.values() if each.due)))
+
+
+def keys_due(members: Mapping[str, Member], why: str) -> dict[str, Member]:
+    """The agents, each with its key due for a new one: whoever was an owner could open what was escrowed."""
+    return {name: replace(each, due=why) for name, each in members.items() if each.role is Role.AGENT}
 
 
 def replace_key(opened: Opened, actor: Actor, name: str, fresh: Identity) -> Change:
     """An agent with a new key, sealed for the owners; its old key opens nothing that is stored from now on."""
     everybody = opened.require_members()
-    member = _require_member(everybody, name)
+    member = require_member(opened, name)
+    name = member.name
     actor.require(*RULERS)
     if member.role is not Role.AGENT:
         raise InvalidRequest(f"{name} has made its own key", "remove it, and add its new public key")
-    member = replace(member, recipient=fresh.recipient, sign=fresh.signing.public)
+    member = replace(member, recipient=fresh.recipient, sign=fresh.signing.public, due="")
     after = everybody.changed(opened.digest, members={**everybody.members, name: member})
     owners = [owner.recipient for owner in after.owners]
     files: Files = {
         f"agents/{name}/public.key": fresh.recipient.text.encode(),
-        _escrow(name): age.encrypt(fresh.to_text().encode(), owners),
+        escrow_path(name): age.encrypt(fresh.to_text().encode(), owners),
     }
-    return _members_changed(opened, actor, after, f"agent-vault: recover agent {name}", files)
+    return members_changed(opened, actor, after, f"agent-vault: recover agent {name}", files)
 
 
 def _regroup(opened: Opened, actor: Actor, name: str, group: str, *, wanted: bool) -> Change:
-    everybody, group = opened.require_members(), parse_part(group, "group")
-    member = _require_member(everybody, name)
+    everybody, group = opened.require_members(), opened.hidden(Kind.GROUP, group)
+    member = require_member(opened, name)
+    name = member.name
     actor.require(*([Role.OWNER] if member.role in RULERS else RULERS))
     known = {each for _, found in opened.secrets.values() for each in found.groups}
     if group not in known and not any(group in each.groups for each in everybody.members.values()):
@@ -285,106 +285,4 @@ def _regroup(opened: Opened, actor: Actor, name: str, group: str, *, wanted: boo
     after = everybody.changed(opened.digest, members={**everybody.members, name: replace(member, groups=groups)})
     verb, word = ("grant", "to") if wanted else ("revoke", "from")
     message = f"agent-vault: {verb} {group} {word} {name}"
-    return _members_changed(opened, actor, after, message, {}, None if wanted else (name, group))
-
-
-def _members_changed(
-    opened: Opened,
-    actor: Actor,
-    after: Members,
-    message: str,
-    files: Mapping[str, bytes | None],
-    revoked: tuple[str, str] | None = None,
-) -> Change:
-    """The change of the members, with every secret sealed again whose readers are others now."""
-    path = f"{SIGNED_MEMBERS}/{after.version:06}.json"
-    signer = (actor.member.name, actor.identity.signing)
-    changed: dict[str, Sidecar] = {}
-    sealed: Files = {}
-    due = []
-    for name, (document, before) in opened.secrets.items():
-        if before.removed:
-            changed |= _signed_again(before, after, document.digest, name)
-            continue
-        taken = revoked[0] if revoked is not None and revoked[1] in before.groups else ""
-        also = tuple(each for each in before.also if each in after.members and each != taken)
-        recipients = recipients_of(after, before.groups, also)
-        texts = {recipient.text for recipient in recipients}
-        writer = after.members.get(before.signer)
-        if texts == set(before.recipients) and writer is not None and writer.writes(before.groups):
-            continue
-        value = age.decrypt(opened.ciphertext(name), [actor.identity])
-        ciphertext = age.encrypt(value, recipients)
-        lost = set(before.recipients) - texts
-        why = before.due or (f"{message.removeprefix('agent-vault: ')}: it was readable before" if lost else "")
-        if why:
-            due.append(name)
-        changed[name] = before.next(document.digest, ciphertext, (r.text for r in recipients), due=why, also=also)
-        sealed[sealed_path(name)] = ciphertext
-    change = _with(opened, after, actor, message, changed, {**files, **sealed, path: after.write([signer])})
-    return replace(change, due=tuple(sorted(due)))
-
-
-def _signed_again(before: Sidecar, after: Members, digest: str, name: str) -> dict[str, Sidecar]:
-    """A word of a removal whose signer is gone is said by who is there."""
-    writer = after.members.get(before.signer)
-    if writer is not None and writer.writes(before.groups):
-        return {}
-    return {name: before.gone(digest)}
-
-
-def _with(
-    opened: Opened,
-    everybody: Members,
-    actor: Actor,
-    message: str,
-    changed: Mapping[str, Sidecar],
-    files: Mapping[str, bytes | None],
-) -> Change:
-    """The change with the documents of these secrets, and with the format's own files, which follow from them."""
-    out: Files = dict(files)
-    for name, each in changed.items():
-        out[signed_path(name)] = each.write(actor.member.name, actor.identity.signing)
-        if not each.removed:
-            out[meta_path(name)] = write_meta(each.meta(everybody))
-    present = {name: each for name, (_, each) in opened.secrets.items()} | dict(changed)
-    out[MANIFEST] = write_manifest(manifest_of(everybody, present))
-    out[OWNER] = everybody.owners[0].recipient.text.encode()
-    return Change(message, out)
-
-
-def manifest_of(everybody: Members, secrets: Mapping[str, Sidecar]) -> Manifest:
-    """The format's own list, as its readers want it. Secrets of one group are in its order of names."""
-    groups: dict[str, list[str]] = {}
-    for name, each in sorted(secrets.items()):
-        if not each.removed:
-            for group in each.groups:
-                groups.setdefault(group, []).append(name)
-    for member in everybody.members.values():
-        for group in member.groups:
-            groups.setdefault(group, [])
-    agents = {m.name: m.groups for m in everybody.members.values() if m.role is not Role.OWNER}
-    owners = tuple(owner.name for owner in everybody.owners)
-    return Manifest(owners, dict(sorted(agents.items())), {name: tuple(each) for name, each in sorted(groups.items())})
-
-
-def _escrows_again(opened: Opened, actor: Actor, after: Members) -> Files:
-    """The escrowed keys of all agents, sealed for the owners that there are now."""
-    owners = [owner.recipient for owner in after.owners]
-    files: Files = {}
-    for member in after.members.values():
-        sealed = opened.tree.read(_escrow(member.name)) if member.role is Role.AGENT else None
-        if sealed is not None:
-            files[_escrow(member.name)] = age.encrypt(age.decrypt(sealed, [actor.identity]), owners)
-    return files
-
-
-def _escrow(name: str) -> str:
-    return f"agents/{name}/private.key.escrow"
-
-
-def _require_member(everybody: Members, name: str) -> Member:
-    member = everybody.members.get(parse_part(name, "member"))
-    if member is None:
-        raise NotFound(f"agent '{name}' not found", "keyhole repo list-agents")
-    return member
+    return members_changed(opened, actor, after, message, {}, None if wanted else (name, group))

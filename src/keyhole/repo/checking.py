@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from keyhole.core.errors import KeyholeError
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
-from keyhole.repo.changes import manifest_of
 from keyhole.repo.documents import read_manifest
 from keyhole.repo.members import Role
 from keyhole.repo.opened import MANIFEST, Opened, recipients_of, sealed_path
+from keyhole.repo.sealing import manifest_of
 
 _SOON = timedelta(days=30)
 
@@ -97,6 +97,8 @@ def check_members(opened: Opened, found: Findings, identity: Identity | None) ->
             found.warnings.append(f"{member.name} has no groups")
         if opened.tree.read(f"agents/{member.name}/public.key") != member.recipient.text.encode():
             found.errors.append(f"agents/{member.name}/public.key is not the key of {member.name}")
+        if member.due:
+            found.errors.append(f"{member.name} is due for a new key ({member.due}): keyhole repo recover-agent")
         if member.role is Role.AGENT:
             _check_escrow(opened, member.name, member.recipient.text, found, identity)
     found.warnings += [f"the group {group} is empty" for group in sorted(granted - used)]

@@ -20,10 +20,10 @@ from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.repo import changes, sidecar, signed
-from keyhole.repo.changes import Actor
 from keyhole.repo.members import Members
 from keyhole.repo.opened import Opened, recipients_of, sealed_path, signed_path
 from keyhole.repo.past import Past, Trace, everybody
+from keyhole.repo.sealing import Actor
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.signed import Signed
 from keyhole.repo.tree import Change

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from keyhole.core.errors import IntegrityError, InvalidRequest
+from keyhole.core.errors import IntegrityError, InternalError, InvalidRequest
 from keyhole.crypto.age import Recipient, parse_recipient
 from keyhole.crypto.signing import SigningKey
 from keyhole.repo import signed
-from keyhole.repo.names import parse_part
+from keyhole.repo.names import hidden_kind, parse_part
 from keyhole.repo.signed import Signed
 
 KIND = "members"
@@ -52,6 +52,7 @@ class Member:
         recipient: for whom secrets are sealed.
         sign: the public key of signatures, 32 bytes; empty for one who signs nothing.
         groups: that are granted; an owner has all without it.
+        due: why the key of an agent has to be replaced; empty while it need not be.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Member:
     recipient: Recipient
     sign: bytes = b""
     groups: tuple[str, ...] = ()
+    due: str = ""
 
     def reads(self, groups: Iterable[str]) -> bool:
         """Whether secrets that belong to these groups are sealed for it."""
@@ -80,7 +82,8 @@ class Members:
         members: by name.
         hosts: group to the hosts to which its secrets may go; a group that is not there may go anywhere that a service
             says.
-        opaque: names of secrets are hidden in the names of files.
+        opaque: ids stand for the names of secrets, groups, members and hosts (``repo.hidden``), in here as well.
+        names: digest of what opens them; empty in a vault without.
     """
 
     vault: str
@@ -89,6 +92,7 @@ class Members:
     members: Mapping[str, Member] = field(default_factory=dict)
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     opaque: bool = False
+    names: str = ""
 
     def readers(self, groups: Iterable[str], also: Iterable[str] = ()) -> list[Member]:
         """For whom a secret of these groups is sealed, and for these members besides: the owners first."""
@@ -118,6 +122,7 @@ class Members:
                 "recipient": member.recipient.text,
                 "sign": member.sign.hex(),
                 "groups": sorted(member.groups),
+                **({"due": member.due} if member.due else {}),
             }
             for member in sorted(self.members.values(), key=lambda member: member.name)
         ]
@@ -129,6 +134,10 @@ class Members:
             "hosts": {group: sorted(hosts) for group, hosts in self.hosts.items()},
             "opaque": self.opaque,
         }
+        if self.opaque:
+            content["names"] = self.names
+            hosts = {host for each in self.hosts.values() for host in each}
+            require_hidden(self.members, self.hosts, hosts, *(member.groups for member in self.members.values()))
         return signed.write(KIND, content, signers)
 
 
@@ -146,6 +155,7 @@ def read(document: Signed) -> Members:
             members,
             {parse_part(group): tuple(map(str, hosts)) for group, hosts in content["hosts"].items()},
             content["opaque"] is True,
+            str(content["names"]) if content["opaque"] is True else "",
         )
     except (InvalidRequest, KeyError, TypeError, ValueError, AttributeError):
         raise IntegrityError(f"{document.where} is not a list of members", "restore it from its history") from None
@@ -161,6 +171,7 @@ def _member(data: Mapping[str, Any]) -> Member:
         parse_recipient(str(data["recipient"])),
         bytes.fromhex(data["sign"]),
         tuple(parse_part(str(group), "group") for group in data["groups"]),
+        str(data.get("due", "")),
     )
 
 
@@ -174,10 +185,12 @@ def require_follows(before: Members, digest: str, document: Signed) -> Members:
     where = document.where
     if (after.vault, after.version, after.previous) != (before.vault, before.version + 1, digest):
         raise IntegrityError(f"{where} does not follow the version before it", "its history was changed: ask an owner")
+    if after.opaque != before.opaque:
+        raise IntegrityError(f"{where} changes whether names are hidden", "somebody else wrote it: ask an owner")
     signers = [m for m in before.members.values() if m.role in RULERS and document.is_by(m.name, m.sign)]
     if any(signer.role is Role.OWNER for signer in signers):
         return after
-    if not signers or _rulers(before) != _rulers(after):
+    if not signers or _rulers(before) != _rulers(after) or not moved(before, after) <= _held(signers):
         raise IntegrityError(
             f"{where} is not signed by anybody who may change the members like this",
             "somebody else wrote it: ask an owner, and do not use the vault before",
@@ -187,3 +200,24 @@ def require_follows(before: Members, digest: str, document: Signed) -> Members:
 
 def _rulers(members: Members) -> dict[str, Member]:
     return {name: member for name, member in members.members.items() if member.role in RULERS}
+
+
+def moved(before: Members, after: Members) -> set[str]:
+    """The groups that somebody was given or lost, or whose hosts are others."""
+    grants = [
+        {(member.name, group) for member in each.members.values() for group in member.groups}
+        for each in (before, after)
+    ]
+    hosts = [{(group, host) for group, found in each.hosts.items() for host in found} for each in (before, after)]
+    moved = {group for _, group in grants[0] ^ grants[1]} | {group for group, _ in hosts[0] ^ hosts[1]}
+    return moved | (before.hosts.keys() ^ after.hosts.keys())
+
+
+def _held(signers: Iterable[Member]) -> set[str]:
+    return {group for signer in signers for group in signer.groups}
+
+
+def require_hidden(*names: Iterable[str]) -> None:
+    """Raises ``InternalError`` where a name would be written in clear into a vault that hides them."""
+    if not all(hidden_kind(name) for some in names for name in some):
+        raise InternalError("a name would have been written in clear", "report this, with the command")

@@ -12,9 +12,9 @@ from enum import StrEnum
 
 from keyhole.core.errors import IntegrityError, InvalidRequest, PolicyDenied
 from keyhole.crypto import age
-from keyhole.repo.changes import Actor, Files, manifest_of
 from keyhole.repo.documents import write_manifest, write_meta
-from keyhole.repo.members import Member, Members, Role
+from keyhole.repo.hidden import NAMES, digest
+from keyhole.repo.members import RULERS, Member, Members, Role
 from keyhole.repo.opened import (
     MANIFEST,
     OWNER,
@@ -25,6 +25,7 @@ from keyhole.repo.opened import (
     sealed_path,
     signed_path,
 )
+from keyhole.repo.sealing import Actor, Files, manifest_of
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.tree import Change
 
@@ -154,6 +155,8 @@ def merge(base: Opened | None, ours: Opened, theirs: Opened, actor: Actor | None
         IntegrityError: see ``compare``.
     """
     found = compare(base, ours, theirs)
+    clashed = {clash.name for clash in found.clashes}
+    chosen = _chosen(ours, theirs, actor, chosen, clashed)
     left = [clash for clash in found.clashes if clash.name not in chosen]
     if left:
         raise InvalidRequest(
@@ -164,8 +167,12 @@ def merge(base: Opened | None, ours: Opened, theirs: Opened, actor: Actor | None
     winner = sides[chosen.get(MEMBERS, found.members)]
     everybody = winner.require_members()
     files: Files = {}
+    if winner is theirs:
+        _take_members(ours, theirs, files)
+    if everybody.opaque:
+        loser = ours if winner is theirs else theirs
+        everybody = _take_names(winner, loser, actor, files, parted=any(c.name == MEMBERS for c in found.clashes))
     result: dict[str, Sidecar] = {}
-    clashed = {clash.name for clash in found.clashes}
     for name in sorted({*ours.secrets, *theirs.secrets}):
         side = Side.THEIRS if name in found.theirs else Side.OURS
         source = winner if name in found.sealed else sides[chosen[name] if name in clashed else side]
@@ -173,14 +180,26 @@ def merge(base: Opened | None, ours: Opened, theirs: Opened, actor: Actor | None
         each = _merged(name, source, ours, theirs, everybody, actor, files, again=again)
         if each is not None:
             result[name] = each
-    if winner is theirs:
-        _take_members(ours, theirs, files)
     _take_agents(ours, theirs, winner, everybody, files)
     files[MANIFEST] = write_manifest(manifest_of(everybody, result))
     files[OWNER] = everybody.owners[0].recipient.text.encode()
     changed = {path: data for path, data in files.items() if ours.tree.read(path) != data}
     due = tuple(sorted(name for name, each in result.items() if each.due and not each.removed))
     return Change("agent-vault: merge", changed, due)
+
+
+def _chosen(
+    ours: Opened, theirs: Opened, actor: Actor | None, chosen: Mapping[str, Side], clashed: set[str]
+) -> dict[str, Side]:
+    """What was chosen, by stem."""
+    if actor is not None:
+        ours.unlock(actor.identity)
+        theirs.unlock(actor.identity)
+    found = {}
+    for name, side in chosen.items():
+        stems = [name] if name == MEMBERS else [each.where(name) for each in (ours, theirs)]
+        found[next((stem for stem in stems if stem in clashed), stems[0])] = side
+    return found
 
 
 def _merged(
@@ -245,6 +264,29 @@ def _take_members(ours: Opened, theirs: Opened, files: Files) -> None:
     for name in ours.tree.names(SIGNED_MEMBERS):
         if f"{SIGNED_MEMBERS}/{name}" not in wanted:
             files[f"{SIGNED_MEMBERS}/{name}"] = None
+
+
+def _take_names(winner: Opened, loser: Opened, actor: Actor | None, files: Files, *, parted: bool) -> Members:
+    """What opens the names; where both sides made new keys of them, those of both, so that no name is lost."""
+    everybody = winner.require_members()
+    files[NAMES] = winner.tree.require(NAMES)
+    if not parted or loser.require_members().names == everybody.names:
+        return everybody
+    me = None if actor is None else everybody.of(actor.identity.recipient)
+    if actor is not None:
+        winner.unlock(actor.identity)
+        loser.unlock(actor.identity)
+    if winner.book is not None and loser.book is not None and winner.book.covers(loser.book):
+        return everybody
+    if actor is None or me is None or me.role not in RULERS or loser.book is None:
+        raise PolicyDenied("both sides have new keys of names, and you may not join them", "ask an owner to pull")
+    files[NAMES] = sealed = (
+        winner.require_book().joined(loser.book).seal([member.recipient for member in everybody.members.values()])
+    )
+    everybody = everybody.changed(winner.digest, names=digest(sealed))
+    path = f"{SIGNED_MEMBERS}/{everybody.version:06}.json"
+    files[path] = everybody.write([(me.name, actor.identity.signing)])
+    return everybody
 
 
 def _take_agents(ours: Opened, theirs: Opened, winner: Opened, everybody: Members, files: Files) -> None:

@@ -9,11 +9,18 @@ from keyhole.core.errors import InvalidRequest
 DEFAULT_GROUP = "default"
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+_CHARS = "[A-Za-z0-9_-]"
+HIDDEN = rf"[gsmh]_{_CHARS}{{4}}(?:{_CHARS}{{64}}|{_CHARS}{{160}}|{_CHARS}{{363}})"
+"""An id that stands for a name in a vault with opaque names (``repo.hidden``): of a group, secret, member or host."""
+_HIDDEN = re.compile(HIDDEN)
+_LONGEST = 166  # of an id that is part of a path
 _NEXT = "letters, digits, '.', '_' and '-', without a '.' at either end, at most 100"
 
 
 def parse_part(text: str, what: str = "name") -> str:
     """A group, an agent, an owner, or the last part of a secret's name. Raises ``InvalidRequest``."""
+    if hidden_kind(text) and len(text) <= _LONGEST:
+        return text
     if not _PART.fullmatch(text) or text.endswith(".") or _DEVICES.fullmatch(text):
         raise InvalidRequest(f"{text[:40]!r} is not the {what} of anything in a repo vault", f"use {_NEXT}")
     return text
@@ -34,3 +41,8 @@ def parse_secret(text: str) -> str:
 def group_of(secret: str) -> str:
     """The first part of a secret's name."""
     return secret.partition("/")[0]
+
+
+def hidden_kind(text: str) -> str:
+    """What something that looks like an id is of: ``g``, ``s``, ``m`` or ``h``, its first letter; empty for a name."""
+    return text[0] if _HIDDEN.fullmatch(text) else ""

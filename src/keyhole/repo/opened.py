@@ -17,8 +17,9 @@ from keyhole.crypto import age
 from keyhole.crypto.age import Identity, Recipient
 from keyhole.repo import members, sidecar, signed
 from keyhole.repo.documents import Manifest, Meta, check_config, read_manifest, read_meta
+from keyhole.repo.hidden import NAMES, Book, Kind, digest
 from keyhole.repo.members import Member, Members
-from keyhole.repo.names import parse_secret
+from keyhole.repo.names import parse_part, parse_secret
 from keyhole.repo.seen import Seen
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.signed import Signed
@@ -54,6 +55,7 @@ class Opened:
         digest: of the document of the members.
         secrets: the signed documents, each with what it says; empty for a vault without.
         manifest: the format's own list, which counts only where nothing is signed.
+        book: the names, in a vault that hides them and was unlocked.
     """
 
     tree: Files
@@ -62,6 +64,7 @@ class Opened:
     digest: str
     secrets: dict[str, tuple[Signed, Sidecar]] = field(default_factory=dict)
     manifest: Manifest = field(default_factory=Manifest)
+    book: Book | None = None
 
     @property
     def signed(self) -> bool:
@@ -90,11 +93,60 @@ class Opened:
         Raises:
             InvalidRequest: it is no name of a secret.
         """
-        return parse_secret(name)
+        name = parse_secret(name)
+        if not self.opaque or name in self.secrets:
+            return name
+        return self.require_book().stem(name)
+
+    def hidden(self, kind: Kind, name: str) -> str:
+        """What stands for the name of a group, member or host in the files: itself, or its id in an opaque vault.
+
+        Raises:
+            InvalidRequest: it is no such name.
+            PolicyDenied: names are hidden here, and this key reads none.
+        """
+        name = name if kind is Kind.HOST else parse_part(name, kind)
+        return self.require_book().hide(kind, name) if self.opaque else name
 
     def shown(self, text: str) -> str:
         """A text for people, with the names that its stems and other ids stand for, as far as they can be read here."""
-        return text
+        return text if self.book is None else self.book.shown(text)
+
+    @property
+    def opaque(self) -> bool:
+        """Whether ids stand for the names (``repo.hidden``)."""
+        return self.members is not None and self.members.opaque
+
+    def unlock(self, identity: Identity) -> None:
+        """Read the names, where they are hidden. A key of nobody here reads none.
+
+        Raises:
+            IntegrityError: what opens them is not what the list of members says.
+        """
+        everybody = self.members
+        if everybody is None or not everybody.opaque or self.book is not None:
+            return
+        sealed = self.tree.require(NAMES)
+        if digest(sealed) != everybody.names:
+            raise IntegrityError(
+                f"{VAULT}/{NAMES} is not the file that the list of members says", "restore it from its history"
+            )
+        try:
+            book = Book.open(everybody.vault, sealed, identity)
+        except NotFound:
+            return
+        book.learn(self.secrets)
+        book.learn(name for member in everybody.members.values() for name in (member.name, *member.groups))
+        book.learn(group for _, each in self.secrets.values() for group in each.groups)
+        self.book = book
+
+    def require_book(self) -> Book:
+        """The names of an opaque vault. Raises ``PolicyDenied`` where they cannot be read."""
+        if self.book is None:
+            raise PolicyDenied(
+                "the names in this vault are hidden, and no key of a member is here", "--key FILE, or give the id"
+            )
+        return self.book
 
     def names(self) -> list[str]:
         """The stems of all secrets."""
@@ -135,12 +187,15 @@ class Opened:
             Expired: it is not to be used any more.
             IntegrityError: it was changed by somebody who may not.
         """
-        name = parse_secret(name)
+        keys = list(identities)
+        for identity in keys:
+            self.unlock(identity)
+        name = self.where(name)
         data = self.ciphertext(name)
         meta = self.meta(name)
         if meta is not None and meta.expires is not None and meta.expires <= (now or datetime.now(UTC)):
             raise Expired(f"the secret {name!r} has expired", "store a new value: keyhole repo set NAME")
-        return Secret(age.decrypt(data, list(identities)))
+        return Secret(age.decrypt(data, keys))
 
     def meta(self, name: str) -> Meta | None:
         """What is known of a secret; ``None`` where the format's own file is missing or cannot be read."""

@@ -16,8 +16,8 @@ from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.crypto.signing import SigningKey
 from keyhole.repo import signed
 from keyhole.repo.documents import Meta, instant
-from keyhole.repo.members import Members
-from keyhole.repo.names import group_of, parse_part, parse_secret
+from keyhole.repo.members import Members, require_hidden
+from keyhole.repo.names import group_of, hidden_kind, parse_part, parse_secret
 from keyhole.repo.signed import Signed
 
 KIND = "secret"
@@ -78,6 +78,8 @@ class Sidecar:
 
     def write(self, signer: str, key: SigningKey) -> bytes:
         """Its signed document."""
+        if hidden_kind(group_of(self.secret)):
+            require_hidden(self.secret.split("/"), self.groups, self.also, [signer])
         content = {
             "secret": self.secret,
             "version": self.version,

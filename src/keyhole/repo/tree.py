@@ -43,11 +43,13 @@ class Change:
         message: for people, without a value; the commit is named by it.
         files: path below the vault to the new bytes; ``None`` removes the file.
         due: secrets whose values have to be changed at the source because of it.
+        keys: agents who need a new key because of it.
     """
 
     message: str
     files: Mapping[str, bytes | None] = field(default_factory=dict)
     due: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 class Files(Protocol):

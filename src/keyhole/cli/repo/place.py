@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,9 +19,9 @@ from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.remotes.git import Git
 from keyhole.repo import keys
-from keyhole.repo.changes import Actor
-from keyhole.repo.names import parse_part
+from keyhole.repo.hidden import Kind
 from keyhole.repo.opened import Opened, open_vault, verify
+from keyhole.repo.sealing import Actor
 from keyhole.repo.tree import Change, Tree
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,9 +66,22 @@ class Place:
     def open(self) -> Opened:
         """The vault, verified."""
         opened = open_vault(self.tree.root, home())
+        self._show_names(opened)
         if not opened.signed:
             self._session.out.warn("nothing in this vault is signed: its owner takes it over with: keyhole repo adopt")
         return opened
+
+    def _show_names(self, opened: Opened) -> None:
+        """In a vault that hides its names, what the command says has them for who can read them, and ids else."""
+        if not opened.opaque:
+            return
+        identity = None
+        with contextlib.suppress(KeyholeError):
+            identity = self.identity()
+        if identity is not None:
+            opened.unlock(identity)
+        before = self._session.out.shown
+        self._session.out.shown = lambda text: opened.shown(before(text))
 
     def change(self, make: Callable[[Opened, Actor], Change]) -> Change:
         """Change the vault under its lock, and commit that; what an earlier command left is finished first."""
@@ -106,12 +120,12 @@ class Place:
             NotFound: there is no such agent, or the escrow is not for this key.
             InvalidRequest: it is not the key that the agent has now.
         """
-        name = parse_part(name, "agent")
+        opened = self.open()
+        name = opened.hidden(Kind.MEMBER, name)
         sealed = self.tree.read(f"agents/{name}/private.key.escrow")
         if sealed is None:
             raise NotFound(f"agent '{name}' not found", "keyhole repo list-agents")
         identity = age.parse_identity(age.decrypt(sealed, [self.identity()]).decode(errors="replace"))
-        opened = self.open()
         known = None if opened.members is None else opened.members.members.get(name)
         if known is not None and known.recipient != identity.recipient:
             raise InvalidRequest(f"the escrowed key is not that of {name}", "keyhole repo recover-agent")
@@ -135,6 +149,7 @@ class Place:
         for name in theirs.names() if theirs.signed else ():
             if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
                 theirs.ciphertext(name)
+        self._show_names(theirs)
         return theirs
 
     def refresh(self) -> None:

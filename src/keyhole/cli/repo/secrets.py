@@ -18,6 +18,7 @@ from keyhole.cli.secrets import allow_reveal, no_value
 from keyhole.core.errors import InvalidRequest
 from keyhole.repo import changes
 from keyhole.repo.documents import instant
+from keyhole.repo.hidden import Kind
 from keyhole.repo.names import parse_secret
 from keyhole.repo.reads import release
 
@@ -63,7 +64,7 @@ def get(session: Session, /, *, name: str, version: str, reveal: bool, directory
         value = release(opened, identity, name, how="get", environ=os.environ)
     text = value.reveal()
     if session.out.json:
-        session.out.result({"name": parse_secret(name), "value": text.decode(errors="replace")})
+        session.out.result({"name": parse_secret(name), "value": text.decode(errors="replace")}, exact=True)
     else:
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()
@@ -76,8 +77,9 @@ def get(session: Session, /, *, name: str, version: str, reveal: bool, directory
 def list_secrets(session: Session, /, *, group: str, directory: str, key_file: str) -> None:
     """Names, groups and times of all secrets. Opens none."""
     opened = Place(session, directory, key_file).open()
+    group = opened.hidden(Kind.GROUP, group) if group else ""
     found: list[dict[str, Any]] = []
-    for name in opened.names():
+    for name in sorted(opened.names(), key=opened.shown):
         meta = opened.meta(name)
         due = opened.sidecar(name).due if opened.signed else ""
         groups = opened.sidecar(name).groups if opened.signed else (meta.group,) if meta is not None else ()

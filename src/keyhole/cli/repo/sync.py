@@ -15,9 +15,9 @@ from keyhole.cli.repo.reviewing import show_difference
 from keyhole.config import home
 from keyhole.core.errors import KeyholeError
 from keyhole.remotes.git import Git
-from keyhole.repo.changes import Actor
 from keyhole.repo.merging import MEMBERS, Comparison, Side, compare, merge
 from keyhole.repo.opened import Opened, open_vault, verify
+from keyhole.repo.sealing import Actor
 from keyhole.repo.seen import Seen
 from keyhole.repo.tree import Change
 

@@ -25,19 +25,22 @@ from keyhole.repo.tree import VAULT, Tree
 KeyOf = Callable[[Path], tuple[Identity, bool]]
 
 
-@repo.command("init", examples="keyhole repo init\nkeyhole repo init ~/team --owner ann --key-in keychain")
+@repo.command(
+    "init", examples="keyhole repo init\nkeyhole repo init ~/team --owner ann --opaque-names --key-in keychain"
+)
 @click.argument("directory", default=".")
 @click.option("--owner", default="owner", metavar="NAME", help="What the first owner is called.")
 @click.option("--no-git", is_flag=True, help="A folder without git.")
 @click.option("--key-in", default="", metavar="PLACE", help=f"Where a new key is kept: {IN_HELP}")
+@click.option("--opaque-names", is_flag=True, help="Only members can read names of secrets, groups and members.")
 @pass_session
-def init(session: Session, /, *, directory: str, owner: str, no_git: bool, key_in: str) -> None:
+def init(session: Session, /, *, directory: str, owner: str, no_git: bool, key_in: str, opaque_names: bool) -> None:
     """Make a vault in a git repository. Your key is made if you have none, and never replaced."""
 
     def key_of(path: Path) -> tuple[Identity, bool]:
         return use_or_make(session, path, key_in)
 
-    made = make_vault(Path(directory).resolve(), owner, git=not no_git, key_of=key_of)
+    made = make_vault(Path(directory).resolve(), owner, git=not no_git, key_of=key_of, opaque=opaque_names)
     key = made.key_file
     said = f"made your key {key}" if made.fresh else f"used your key {key}"
     if made.fresh:
@@ -72,7 +75,7 @@ def _use_or_write(path: Path) -> tuple[Identity, bool]:
     return identity, True
 
 
-def make_vault(folder: Path, owner: str, *, git: bool, key_of: KeyOf = _use_or_write) -> Made:
+def make_vault(folder: Path, owner: str, *, git: bool, key_of: KeyOf = _use_or_write, opaque: bool = False) -> Made:
     """A new vault around a folder, in its repository or, without git, in itself.
 
     Args:
@@ -80,6 +83,7 @@ def make_vault(folder: Path, owner: str, *, git: bool, key_of: KeyOf = _use_or_w
         owner: name of the first owner.
         git: there has to be a repository.
         key_of: gives the owner's key of a file, and whether it was made for this.
+        opaque: only members can read its names.
 
     Raises:
         InvalidRequest: the owner's key cannot sign.
@@ -92,10 +96,11 @@ def make_vault(folder: Path, owner: str, *, git: bool, key_of: KeyOf = _use_or_w
     root = folder if repository is None else repository.root
     tree = Tree(root)
     if tree.exists():
-        raise Conflict(f"vault already initialized in {root / VAULT}", "keyhole repo status")
+        hint = "its names are in its history; make a new vault, and store its secrets there" if opaque else ""
+        raise Conflict(f"vault already initialized in {root / VAULT}", hint or "keyhole repo status")
     path = keys.owner_file(os.environ)
     identity, fresh = key_of(path)
-    change = changes.create(identity, owner)
+    change = changes.create(identity, owner, opaque=opaque)
     tree.vault.mkdir()
     with tree.lock():
         tree.apply(change)
@@ -117,6 +122,7 @@ def status(session: Session, /, *, directory: str, key_file: str) -> None:
     lines = [f"vault:    {place.tree.vault}", f"secrets:  {len(opened.names())}"]
     if opened.members is not None:
         due = [name for name, (_, each) in opened.secrets.items() if each.due and not each.removed]
+        data["opaque"] = opened.opaque
         data |= {"id": opened.members.vault, "members": opened.members.version, "fingerprint": opened.digest[:16]}
         data["due"] = sorted(due)
         lines.append(f"members:  version {opened.members.version}, {opened.digest[:16]}")
