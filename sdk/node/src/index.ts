@@ -1,4 +1,9 @@
 /** Keyhole from Node: repo vaults, and the server and its broker. */
 
 export * from "./errors.js";
+export { Client, type ClientOptions } from "./client/client.js";
+export type { Result } from "./client/core.js";
+export type { Lease, LeaseOptions } from "./client/lease.js";
+export type { Answered, CallOptions } from "./client/travel.js";
+export type { Environment } from "./environment.js";
 export { RepoVault, type RepoSecret, type RepoVaultOptions } from "./repo/vault.js";

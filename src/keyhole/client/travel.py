@@ -138,9 +138,8 @@ def _fits(answer: Mapping[str, Any], secret: str, how: str) -> bool:
 
 def _candidates(ask: Ask, caller: str, secret: str) -> list[str]:
     """Services of the caller that bind the secret, for the case that another one matched better."""
-    kind, _, name = caller.partition("/")
-    if kind == "agent":
-        usable = ask("read", f"sys/what-can/{name}", {}).data["services"]
+    if caller.startswith("agent/"):
+        usable = ask("read", "sys/what-can", {}).data["services"]
         return [str(s["name"]) for s in usable if _full(s["secret"]) == secret]
     return [str(name) for name in ask("read", f"sys/who-can/{secret.partition('#')[0]}", {}).data["services"]]
 

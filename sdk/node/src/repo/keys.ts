@@ -6,8 +6,8 @@ import { join } from "node:path";
 
 import type { Environment } from "../environment.js";
 import { InvalidRequest, NotFound } from "../errors.js";
+import { readPlain } from "../files.js";
 import { Identity, PRIVATE } from "./age.js";
-import { readPlain } from "./tree.js";
 
 const VARIABLES = ["KEYHOLE_REPO_KEY", "AGENT_VAULT_KEY"] as const;
 const MAX = 64 * 1024; // bytes
