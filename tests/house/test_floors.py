@@ -138,6 +138,7 @@ REVEALS = {
     "importers/recognise.py": 1,  # the shape of a value says whose it is
     "net/dial.py": 1,
     "engines/repo.py": 1,  # from a vault of files into an answer, where it is one again
+    "repo/into_keychain.py": 1,  # into the keychain of the system
     "repo/changes.py": 1,  # a value, to be sealed for its readers
     "vault/sources.py": 1,  # from the answer of a mount, into what is lent
     "vault/devices/entries.py": 1,  # hashed for an audit device

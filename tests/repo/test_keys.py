@@ -277,3 +277,81 @@ def test_a_key_file_of_somebody_else_or_of_no_kind_is_named(team, tmp_path):
         ran = run("repo", "key", "show", "--key", path)
         assert ran.code == 3, (content, ran)
         assert "Traceback" not in ran.err
+
+
+def every_byte(*folders):
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_socket()]
+    return b"".join(path.read_bytes() for path in files)
+
+
+def test_values_go_into_the_keychain_and_out_of_it_when_they_are_revoked_or_removed(desktop, tmp_path):
+    ok("repo", "init", "--no-git")
+    for name in ("stripe/key", "stripe/hook", "mail/key", "other/key"):
+        ok("repo", "set", name, stdin=f"{VALUE}-{name}")
+    ok("repo", "set", "mail/blob", stdin=b"\xff\xfe\x00")
+    ok("repo", "add-agent", "coder", "--group", "stripe", "--group", "mail", "--to", tmp_path / "coder.key")
+    coder = ("--key", tmp_path / "coder.key")
+    vault = ok("repo", "status", "--json").json["id"]
+
+    def kept():
+        return {name: entry(f"{vault}/{name}", "keyhole-repo") for name in ("stripe/key", "stripe/hook", "mail/key")}
+
+    ran = ok("repo", "into-keychain", "stripe", *coder)
+    assert VALUE not in ran.out + ran.err
+    assert f"{vault}/stripe/key" in ran.err
+    assert kept() == {"stripe/key": f"{VALUE}-stripe/key", "stripe/hook": f"{VALUE}-stripe/hook", "mail/key": None}
+    again = ok("repo", "into-keychain", *coder, "--json")
+    assert (again.json["put"], again.json["same"]) == (["mail/key"], ["stripe/hook", "stripe/key"])
+    assert again.json["left"] == ["mail/blob"]
+    assert entry(f"{vault}/other/key", "keyhole-repo") is None
+    read = [each["secret"] for each in ok("repo", "reads", "--json").json if each["how"] == "into-keychain"]
+    assert sorted(read) == ["mail/blob", "mail/key", "stripe/hook", "stripe/key"]
+
+    ok("repo", "revoke", "coder", "mail")
+    ok("repo", "rm", "stripe/hook")
+    ok("repo", "set", "stripe/key", stdin="another-value-1")
+    done = ok("repo", "into-keychain", "stripe", *coder, "--json").json
+    assert (done["put"], done["taken"]) == (["stripe/key"], ["mail/key", "stripe/hook"])
+    assert kept() == {"stripe/key": "another-value-1", "stripe/hook": None, "mail/key": None}
+    ok("repo", "remove-agent", "coder")
+    assert ok("repo", "into-keychain", *coder, "--json").json["taken"] == ["stripe/key"]
+    assert set(kept().values()) == {entry(vault, "keyhole-repo")} == {None}
+    assert run("repo", "into-keychain", "nothing").code == 5
+    lock()
+    assert run("repo", "into-keychain").code == 6
+    assert VALUE.encode() not in every_byte(desktop, tmp_path / "keyhole", tmp_path / "user")
+
+
+def test_values_go_nowhere_else_where_there_is_no_keychain(team, tmp_path):
+    ok("repo", "init", "--no-git")
+    ok("repo", "set", "a/b", stdin=VALUE)
+    ran = run("repo", "into-keychain", "--json")
+    assert (ran.code, ran.error["reason"]) == (6, "no keychain can be reached from here")
+    assert ok("repo", "reads", "--json").json == []
+    assert VALUE.encode() not in every_byte(tmp_path)
+
+
+def test_a_pull_lets_the_keychain_follow(desktop, tmp_path):
+    bare = tmp_path / "remote.git"
+    for words in (("init", "-q", "--bare", bare), ("clone", "-q", bare, "here")):
+        subprocess.run(["git", *words], check=True, capture_output=True)
+    ok("repo", "init", "here")
+    ok("repo", "set", "stripe/key", "--dir", "here", stdin=VALUE)
+    ok("repo", "set", "mail/key", "--dir", "here", stdin=VALUE)
+    subprocess.run(["git", "-C", "here", "push", "-q", "-u", "origin", "HEAD"], check=True, capture_output=True)
+    subprocess.run(["git", "clone", "-q", bare, "there"], check=True, capture_output=True)
+    assert run("repo", "pull", "--dir", "there", "--group", "stripe").code == 3
+    pulled = ok("repo", "pull", "--dir", "there", "--into-keychain", "--group", "stripe", "--json")
+    assert (pulled.json["changed"], pulled.json["keychain"]["put"]) == ([], ["stripe/key"])
+    ok("repo", "set", "stripe/key", "--dir", "here", stdin="another-value-1")
+    ok("repo", "push", "--dir", "here")
+    pulled = ok("repo", "pull", "--dir", "there", "--into-keychain")
+    assert "another-value-1" not in pulled.out + pulled.err
+    vault = ok("repo", "status", "--dir", "there", "--json").json["id"]
+    assert entry(f"{vault}/stripe/key", "keyhole-repo") == "another-value-1"
+    assert entry(f"{vault}/mail/key", "keyhole-repo") == VALUE
+    ok("repo", "rm", "stripe/key", "--dir", "here")
+    ok("repo", "push", "--dir", "here")
+    lock()
+    ran = run("repo", "pull", "--dir", "there", "--into-keychain")
+    assert (ran.code, "the keychain is locked" in ran.err, "took" in ran.err) == (6, True, True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
 from keyhole.cli.base import Session, pass_session
+from keyhole.cli.repo.into_keychain import done, keychain_options
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.cli.repo.reviewing import show_difference
@@ -65,9 +67,12 @@ def _both(place: Place) -> Both:
 @repo.command("pull", examples="keyhole repo pull\nkeyhole repo pull --theirs stripe/api-key --ours members")
 @click.option("--ours", multiple=True, metavar="NAME", help="Both changed it: keep what this clone has.")
 @click.option("--theirs", multiple=True, metavar="NAME", help="Both changed it: take what the remote has.")
+@keychain_options
 @place_options
 @pass_session
-def pull(session: Session, /, *, ours: tuple[str, ...], theirs: tuple[str, ...], directory: str, key_file: str) -> None:
+def pull(
+    session: Session, /, *, ours: tuple[str, ...], theirs: tuple[str, ...], directory: str, key_file: str, **into: Any
+) -> None:
     """Take what the remote has. It is verified first; secrets that different people changed come together."""
     place = Place(session, directory, key_file)
     chosen = dict.fromkeys(ours, Side.OURS) | dict.fromkeys(theirs, Side.THEIRS)
@@ -76,7 +81,7 @@ def pull(session: Session, /, *, ours: tuple[str, ...], theirs: tuple[str, ...],
         both = _both(place)
         if both.parted == both.fetched:
             both.ours.remember(synced=both.head == both.fetched)
-            session.out.done({"changed": []}, "nothing new")
+            done(session, place, {"changed": []}, "nothing new", **into)
             return
         if both.parted == both.head:
             both.git.advance(both.fetched, place.tree.root, "agent-vault: pull")
@@ -89,9 +94,8 @@ def pull(session: Session, /, *, ours: tuple[str, ...], theirs: tuple[str, ...],
             )
             for name in change.due:
                 session.out.warn(f"{name} is due for a new value: keyhole repo set {name}")
-    session.out.done(
-        {"changed": changed}, f"took {len(changed)} secrets: {' '.join(changed)}" if changed else "took it"
-    )
+    said = f"took {len(changed)} secrets: {' '.join(changed)}" if changed else "took it"
+    done(session, place, {"changed": changed}, said, **into)
 
 
 def _joined(place: Place, both: Both, chosen: dict[str, Side]) -> Change:
