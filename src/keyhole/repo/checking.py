@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from keyhole.core.errors import KeyholeError
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
+from keyhole.repo import sharing
 from keyhole.repo.documents import read_manifest
 from keyhole.repo.members import Role
 from keyhole.repo.opened import MANIFEST, Opened, recipients_of, sealed_path
@@ -48,6 +49,7 @@ def check(opened: Opened, now: datetime, identity: Identity | None = None) -> Fi
             except KeyholeError as error:
                 found.errors.append(f"{name} cannot be opened with this key: {error.reason}")
     check_members(opened, found, identity)
+    found.errors += sharing.problems(opened)
     for name in opened.tree.files("secrets", ".enc"):
         if name not in opened.names():
             found.warnings.append(f"{sealed_path(name)} belongs to nothing")

@@ -146,6 +146,8 @@ def _member(left: Member, right: Member) -> tuple[str, ...]:
         said.append(f"another key {right.recipient.text}")
     if left.sign != right.sign:
         said.append("another key of signatures")
+    if left.due != right.due:
+        said.append(f"key due: {right.due}" if right.due else "key not due any more")
     return tuple(said)
 
 

@@ -14,13 +14,14 @@ from typing import Any
 from keyhole.core.errors import KeyholeError
 from keyhole.repo.checking import Findings, check_members
 from keyhole.repo.comparing import Difference, compare_states
+from keyhole.repo.hidden import NAMES, digest
 from keyhole.repo.opened import CONFIG, Opened, recipients_of, verify
 from keyhole.repo.seen import Seen
 from keyhole.repo.tree import Files
 
 _KNOWN = re.compile(
     r"config\.yaml|manifest\.yaml|owner\.pub|\.gitignore|agents/[^/]+/(?:public\.key|private\.key\.escrow)"
-    r"|secrets/[^/]+/[^/]+\.(?:enc|meta)|\.x/(?:[^/]+/){1,3}[^/]+\.json"
+    r"|secrets/[^/]+/[^/]+\.(?:enc|meta)|\.x/(?:[^/]+/){1,3}[^/]+\.json|\.x/names\.age"
 )
 _WORDS = {"+": "added", "-": "removed", "~": "changed"}
 _MARKS = re.compile(r"([\\`*_\[\]<>|~#!&])")
@@ -104,7 +105,7 @@ def review(before: Opened | None, after: Files, touched: Iterable[Touched]) -> t
     except KeyholeError as error:
         found.problems.append(error.reason)
         return found, None
-    found.problems += _files(opened, touched) + _recipients(opened)
+    found.problems += _files(opened, touched) + _recipients(opened) + _names(opened)
     checked = Findings()
     check_members(opened, checked, None)
     found.problems += checked.errors
@@ -146,6 +147,13 @@ def _files(opened: Opened, touched: Iterable[Touched]) -> list[str]:
         except KeyholeError as error:
             problems.append(error.reason)
     return problems
+
+
+def _names(opened: Opened) -> list[str]:
+    """Whether what opens hidden names is what the members say."""
+    if not opened.opaque or digest(opened.tree.read(NAMES) or b"") == opened.require_members().names:
+        return []
+    return [f"{NAMES} is not the file that the list of members says"]
 
 
 def _recipients(opened: Opened) -> list[str]:
