@@ -16,7 +16,7 @@ _PORT = r"(?::[0-9]{1,5})?"
 _USER = r"(?:[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}@)?"
 _PATH = r"[A-Za-z0-9._~+@:,=%-]+(?:/[A-Za-z0-9._~+@:,=%-]+)*/?"
 _NETWORK = re.compile(rf"(?:https|ssh)://{_USER}{_HOST}{_PORT}/(?:~[A-Za-z0-9_-]*/)?{_PATH}")
-_SCP = re.compile(rf"{_USER}{_HOST}:(?!:)/?(?:~[A-Za-z0-9_-]*/)?{_PATH}")
+_SCP = re.compile(rf"(?!(?:https?|ssh|git|ftps?|file|ext|fd|rsync):){_USER}{_HOST}:(?!:)/?(?:~[A-Za-z0-9_-]*/)?{_PATH}")
 _PASSWORD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*:[^/]*@")
 _NEXT = "use https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH, or the absolute path of a repository"
 

@@ -1,0 +1,291 @@
+"""Repositories, settings and addresses that somebody hostile has made: nothing of them runs, and nothing leads out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cli_driver import ok, run
+from keyhole.client.repo import RepoVault
+from keyhole.core.errors import InvalidRequest, KeyholeError
+from keyhole.remotes.git_url import parse_git_url
+
+DATA = Path(__file__).resolve().parents[1] / "data" / "git"
+URLS = [json.loads(line)["url"] for line in (DATA / "remote_urls.jsonl").read_text().splitlines() if line.strip()]
+MORE_URLS = [
+    "",
+    "-",
+    "--",
+    "ext::git-upload-pack /x",
+    "ssh://-oProxyCommand=touch%20x/x",
+    "ssh://user@-oProxyCommand=x/y",
+    "ssh://host:-oProxyCommand=x/y",
+    "ssh://-x@host/y",
+    "-x@host:y",
+    "user@host:-oProxyCommand=x",
+    "user@host:--upload-pack=x",
+    "host::path",
+    "file://../x",
+    "file:///etc",
+    "file://host/etc",
+    "HTTP://example.com/x",
+    "https:example.com/x",
+    "https://",
+    "https:///x",
+    "https://exa mple.com/x",
+    "https://example.com",
+    "https://example.com/x#y",
+    "https://example.com/x\r\nHost: y",
+    "https://example.com/$(touch x)",
+    "https://example.com/x;touch x",
+    "https://example.com/x|y",
+    "https://example.com\\@evil.test/x",
+    "https://user:@example.com/x",
+    "https://:pass@example.com/x",
+    "https://ex\u0430mple.com/x",
+    "https://example.com/\x00",
+    "https://example.com/\t",
+    "ftp://example.com/x",
+    "ftps://example.com/x",
+    "gopher://example.com/x",
+    "git+ssh://example.com/x",
+    "ssh+git://example.com/x",
+    "persistent-https://example.com/x",
+    "bundle::x",
+    "testgit::x",
+    "remote-ext::x",
+    "./x",
+    "x",
+    "~/x",
+    "~user/x",
+    "//host/share",
+    "c:x",
+    "C:/x",
+    "/dev/stdin",
+    "/proc/self/cwd",
+    "https://" + "a" * 3000 + ".test/x",
+]
+GOOD_URLS = [
+    "https://github.com/a/b.git",
+    "https://me@dev.azure.com/org/project/_git/repo",
+    "https://example.com:8443/team/x",
+    "https://[2001:db8::1]/x.git",
+    "ssh://git@github.com/a/b.git",
+    "ssh://git@example.com:2222/~me/x",
+    "git@github.com:a/b.git",
+    "host:/srv/git/x.git",
+    "host:~me/x",
+]
+
+
+@pytest.mark.parametrize("url", [*URLS, *MORE_URLS])
+def test_a_hostile_address_is_refused_before_git_sees_it(url):
+    with pytest.raises(InvalidRequest) as refused:
+        parse_git_url(url)
+    assert "pass@" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", GOOD_URLS)
+def test_the_usual_addresses_are_taken(url):
+    assert parse_git_url(url) == url
+
+
+def git(folder, *words, check=True):
+    done = subprocess.run(["git", "-C", str(folder), *map(str, words)], capture_output=True, check=check)
+    return done.stdout.decode()
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine with a vault in a clone, and its remote."""
+    for name in ("KEYHOLE_REPO_KEY", "AGENT_VAULT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "keyhole"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "ran").mkdir()
+    remote, folder = tmp_path / "remote.git", tmp_path / "team"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(remote)], check=True)
+    subprocess.run(["git", "init", "-q", "-b", "main", str(folder)], check=True)
+    monkeypatch.chdir(folder)
+    ok("repo", "init")
+    ok("repo", "set", "a/one", stdin="one")
+    git(folder, "remote", "add", "origin", remote)
+    git(folder, "push", "-q", "-u", "origin", "main")
+    return tmp_path
+
+
+def commit(folder, message="work"):
+    git(folder, "add", "-A")
+    git(folder, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", message)
+
+
+def of_a_colleague(machine, secret, files=()):
+    """A commit in the remote that another clone of the owner has made."""
+    other = machine / "other"
+    if not other.exists():
+        subprocess.run(["git", "clone", "-q", str(machine / "remote.git"), str(other)], check=True)
+    git(other, "pull", "-q")
+    for name, text in files:
+        (other / name).write_text(text)
+        commit(other)
+    here = Path.cwd()
+    os.chdir(other)
+    try:
+        ok("repo", "set", secret, stdin=secret)
+    finally:
+        os.chdir(here)
+    theirs = machine / "remote.git" / "hooks"
+    theirs.rename(machine / "hooks-away")  # they may do what they like with their own machine
+    git(other, "push", "-q")
+    (machine / "hooks-away").rename(theirs)
+
+
+def trap(machine, name):
+    """A program that leaves a mark when it is run."""
+    path = machine / "traps" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\ntouch {machine}/ran/{name}\nexit 1\n")
+    path.chmod(0o755)
+    return path
+
+
+HOOKS = (
+    "applypatch-msg commit-msg fsmonitor-watchman p4-changelist post-applypatch post-checkout post-commit post-index-change"
+    " post-merge post-receive post-rewrite post-update pre-applypatch pre-auto-gc pre-commit pre-merge-commit pre-push"
+    " pre-receive prepare-commit-msg proc-receive push-to-checkout reference-transaction sendemail-validate update"
+).split()
+
+
+def hooks(machine, folder):
+    folder.mkdir(exist_ok=True)
+    for name in HOOKS:
+        shutil.copy(trap(machine, f"{name}-of-{folder.parent.name}"), folder / name)
+
+
+def settings(machine, folder):
+    """Settings of a repository that was unpacked: each names a program."""
+    config = folder / ".git" / "config"
+
+    def program(name):
+        return trap(machine, name)
+
+    included = machine / "included"
+    included.write_text(f'[filter "included"]\n\tsmudge = {program("filter-included")}\n\trequired\n')
+    text = f"""
+[core]
+	hooksPath = {machine}/hooks
+	fsmonitor = {program("fsmonitor")}
+	sshCommand = {program("ssh")}
+	askPass = {program("askpass")}
+	pager = {program("pager")}
+	editor = {program("editor")}
+	gitProxy = {program("gitproxy")}
+	alternateRefsCommand = {program("alternate-refs")}
+	protectNTFS = false
+[filter "evil"]
+	clean = {program("clean")}
+	smudge = {program("smudge")}
+	process = {program("process")}
+	required = true
+[filter "a=b"]
+	clean = {program("clean-odd")}
+	smudge = {program("smudge-odd")}
+[merge]
+	default = evil
+	renormalize = true
+	verifySignatures = true
+[merge "evil"]
+	driver = {program("merge")} %O %A %B
+[diff]
+	external = {program("diff")}
+[diff "evil"]
+	textconv = {program("textconv")}
+	command = {program("diff-command")}
+[remote "origin"]
+	uploadpack = {program("uploadpack")}
+	receivepack = {program("receivepack")}
+	promisor = true
+[credential]
+	helper = !{program("helper")}
+[commit]
+	gpgSign = true
+[push]
+	gpgSign = if-asked
+[log]
+	showSignature = true
+[gpg]
+	program = {program("gpg")}
+[gpg "ssh"]
+	program = {program("gpg-ssh")}
+	defaultKeyCommand = {program("gpg-key")}
+[uploadpack]
+	packObjectsHook = {program("pack-objects")}
+[submodule]
+	recurse = true
+[submodule "x"]
+	update = !{program("submodule")}
+	url = {machine}/remote.git
+[alias]
+	fetch = !{program("alias")}
+	rev-parse = !{program("alias")}
+[protocol "ext"]
+	allow = always
+[trailer "x"]
+	command = {program("trailer")}
+	cmd = {program("trailer")}
+[include]
+	path = {included}
+[includeIf "gitdir:**"]
+	path = {included}
+"""
+    config.write_text(config.read_text() + text)
+    hooks(machine, machine / "hooks")
+    hooks(machine, folder / ".git" / "hooks")
+    hooks(machine, machine / "remote.git" / "hooks")
+    (folder / ".git" / "info" / "attributes").write_text(
+        "* filter=evil merge=evil diff=evil\n*.odd filter=a=b\n*.inc filter=included\n"
+    )
+    (folder / ".git" / "objects" / "info" / "alternates").write_text(f"{machine}/remote.git/objects\n")
+
+
+def ran(machine):
+    return sorted(path.name for path in (machine / "ran").iterdir())
+
+
+def test_plain_git_would_run_them(machine):
+    folder = machine / "team"
+    of_a_colleague(machine, "a/two", [("x.odd", "x"), ("x.inc", "x")])
+    settings(machine, folder)
+    for words in (["fetch"], ["merge", "--ff-only", "origin/main"], ["status"], ["log", "-p"], ["push"]):
+        git(folder, *words, check=False)
+    git(folder, "-c", "remote.origin.uploadpack=git-upload-pack", "fetch", check=False)
+    git(folder, "-c", "merge.verifySignatures=false", "merge", "--ff-only", "origin/main", check=False)
+    assert {"fsmonitor", "uploadpack", "process"} <= set(ran(machine))
+
+
+def test_no_verb_runs_anything_that_a_repository_names(machine):
+    folder = machine / "team"
+    settings(machine, folder)
+    (folder / "notes.txt").write_text("ours")
+    git(machine / "team", "config", "--file", str(machine / "x"), "x.y", "z")
+    of_a_colleague(machine, "a/two", [("x.odd", "x"), ("x.inc", "x"), (".gitattributes", "* filter=evil\n")])
+    ok("repo", "pull")
+    assert ok("repo", "get", "a/two").out == "a/two"
+    ok("repo", "set", "a/three", stdin="three")
+    of_a_colleague(machine, "a/four", [("y.odd", "y")])
+    ok("repo", "diff")
+    ok("repo", "pull")
+    ok("repo", "push")
+    for words in (["status"], ["list"], ["check", "--deep"], ["history", "a/one"], ["log"]):
+        run("repo", *words)
+    run("operator", "fsck", ".")
+    assert RepoVault(".").get("a/four") == "a/four"
+    assert ran(machine) == []
+    assert git(machine / "remote.git", "rev-parse", "main") == (folder / ".git/refs/heads/main").read_text()
