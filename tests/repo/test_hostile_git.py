@@ -14,6 +14,7 @@ import pytest
 from cli_driver import ok, run
 from keyhole.client.repo import RepoVault
 from keyhole.core.errors import InvalidRequest, KeyholeError
+from keyhole.remotes.git import Git
 from keyhole.remotes.git_url import parse_git_url
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "git"
@@ -156,16 +157,17 @@ def trap(machine, name):
     return path
 
 
-HOOKS = (
-    "applypatch-msg commit-msg fsmonitor-watchman p4-changelist post-applypatch post-checkout post-commit post-index-change"
-    " post-merge post-receive post-rewrite post-update pre-applypatch pre-auto-gc pre-commit pre-merge-commit pre-push"
-    " pre-receive prepare-commit-msg proc-receive push-to-checkout reference-transaction sendemail-validate update"
-).split()
+HOOKS = """
+    applypatch-msg commit-msg fsmonitor-watchman p4-changelist post-applypatch post-checkout post-commit
+    post-index-change post-merge post-receive post-rewrite post-update pre-applypatch pre-auto-gc pre-commit
+    pre-merge-commit pre-push pre-receive prepare-commit-msg proc-receive push-to-checkout reference-transaction
+    sendemail-validate update
+"""
 
 
 def hooks(machine, folder):
     folder.mkdir(exist_ok=True)
-    for name in HOOKS:
+    for name in HOOKS.split():
         shutil.copy(trap(machine, f"{name}-of-{folder.parent.name}"), folder / name)
 
 
@@ -289,3 +291,126 @@ def test_no_verb_runs_anything_that_a_repository_names(machine):
     assert RepoVault(".").get("a/four") == "a/four"
     assert ran(machine) == []
     assert git(machine / "remote.git", "rev-parse", "main") == (folder / ".git/refs/heads/main").read_text()
+
+
+def test_a_repository_whose_work_tree_is_elsewhere_is_refused(machine):
+    victim = machine / "home"
+    git(machine / "team", "config", "core.worktree", victim)
+    of_a_colleague(machine, "a/two", [(".bashrc", "touch x")])
+    for words in (["status"], ["pull"], ["get", "a/one"], ["set", "a/two"]):
+        ran_ = run("repo", *words, stdin="x")
+        assert ran_.code == 4, ran_
+        assert "outside" in ran_.err
+    assert not (victim / ".bashrc").exists()
+
+
+def test_a_git_file_that_leads_to_another_repository_is_refused_unless_it_is_a_work_tree_of_it(machine):
+    folder = machine / "team"
+    git(folder, "worktree", "add", "-q", machine / "linked")
+    os.chdir(machine / "linked")
+    assert ok("repo", "get", "a/one").out == "one"
+    ok("repo", "set", "a/two", stdin="two")
+    assert git(machine / "linked", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("http.proxy", "http://evil.test"),
+        ("http.https://git.invalid.proxy", "http://evil.test"),
+        ("http.sslVerify", "false"),
+        ("http.https://git.invalid/.sslVerify", "false"),
+        ("http.cookieFile", "/tmp/x"),
+        ("http.https://git.invalid/.saveCookies", "true"),
+        ("http.curloptResolve", "git.invalid:443:203.0.113.1"),
+        ("http.sslCAInfo", "/tmp/x"),
+        ("remote.origin.proxy", "http://evil.test"),
+        ("remote.origin.vcs", "ext"),
+    ],
+)
+def test_settings_that_send_a_login_elsewhere_are_refused_by_name(shared, name, value):
+    git(shared, "config", "remote.origin.url", "https://git.invalid/x.git")
+    git(shared, "config", name, value)
+    with pytest.raises(InvalidRequest, match="settings of this repository") as refused:
+        Git(shared, os.environ).fetch()
+    assert name.rpartition(".")[2].lower() in refused.value.reason.lower()
+    assert value not in str(refused.value)
+    git(shared, "config", "--unset-all", name)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A clone that follows a remote, for tests that put its settings back."""
+    folder = tmp_path_factory.mktemp("shared")
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(folder / "r.git")], check=True)
+    subprocess.run(["git", "clone", "-q", str(folder / "r.git"), str(folder / "c")], check=True, capture_output=True)
+    clone = folder / "c"
+    (clone / "x").write_text("x")
+    commit(clone)
+    git(clone, "push", "-q", "-u", "origin", "HEAD:main")
+    return clone
+
+
+@pytest.mark.parametrize(
+    ("how", "url"),
+    [
+        *(("url", url) for url in URLS),
+        *((how, URLS[n]) for how in ("pushurl", "insteadOf", "remote") for n in (0, 3, 6)),
+    ],
+)
+def test_hostile_addresses_in_the_settings_of_a_repository_are_refused(shared, url, how, monkeypatch):
+    """In every setting that can hold one; no program of a transport is started, which strace would show as well."""
+    settings = shared / ".git" / "config"
+    before = settings.read_text()
+    monkeypatch.chdir(shared.parent)
+    git(shared, "config", "remote.origin.url", "https://git.invalid/x.git")
+    if how == "insteadOf":
+        git(shared, "config", "--add", f"url.{url}.insteadOf", "https://git.invalid/x.git")
+    elif how == "remote":
+        git(shared, "config", "branch.main.remote", url)
+    else:
+        git(shared, "config", f"remote.origin.{how}", url)
+    clone = Git(shared, os.environ)
+    try:
+        if how == "remote":
+            assert clone.fetch() == ""
+        else:
+            with pytest.raises(InvalidRequest) as refused:
+                clone.push() if how == "pushurl" else clone.fetch()
+            assert "pass@" not in str(refused.value)
+    finally:
+        settings.write_text(before)
+    assert not Path("/tmp/pwn").exists()
+
+
+def test_a_branch_that_follows_an_option_is_refused(shared):
+    settings = shared / ".git" / "config"
+    before = settings.read_text()
+    mark = shared.parent / "mark"
+    name = f"--receive-pack=touch {mark};"
+    settings.write_text(
+        f'{before}\n[remote "{name}"]\n\turl = {shared.parent}/r.git\n\tfetch = +refs/heads/*:refs/remotes/{"x"}/*\n'
+        f'[branch "main"]\n\tremote = {name}\n\tmerge = refs/heads/main\n'
+    )
+    git(shared, "update-ref", "refs/remotes/x/main", "HEAD")
+    try:
+        for go in (Git(shared, os.environ).push, Git(shared, os.environ).fetch):
+            with contextlib.suppress(KeyholeError):
+                go()
+        assert not mark.exists()
+    finally:
+        settings.write_text(before)
+
+
+def test_every_place_that_takes_a_folder_refuses_an_address(machine):
+    os.chdir(machine / "home")
+    before = sorted(machine.rglob("*"))
+    for url in URLS:
+        with pytest.raises(KeyholeError) as refused:
+            RepoVault(url)
+        assert "pass@" not in str(refused.value)
+        for words in (["repo", "status", "--dir"], ["repo", "mount", "team", "--dir"], ["operator", "fsck", "--"]):
+            ran_ = run(*words, url)
+            assert ran_.code in {3, 5}, ran_
+            assert "pass@" not in ran_.err
+    assert sorted(machine.rglob("*")) == before

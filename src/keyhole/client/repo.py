@@ -16,9 +16,10 @@ from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.repo import keys
 from keyhole.repo.members import Role
+from keyhole.repo.names import require_folder
 from keyhole.repo.opened import Opened, open_vault
 from keyhole.repo.reads import release
-from keyhole.repo.tree import VAULT, Tree
+from keyhole.repo.tree import VAULT, find_vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,9 @@ class RepoVault:
         key: str | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
+        require_folder(os.fspath(path))
         start = Path(path).expanduser().resolve()
-        root = next((folder for folder in (start, *start.parents) if Tree(folder).exists()), None)
+        root = find_vault(start)
         if root is None:
             raise NotFound(f"there is no {VAULT} in {start} or above it", "keyhole repo init")
         self.root = root

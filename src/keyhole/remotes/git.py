@@ -22,6 +22,9 @@ from keyhole.repo.tree import LOCAL, VAULT, Change, Reading
 _TIMEOUT = 120.0  # seconds
 _MOST = 400_000  # files
 _LONGEST = 32 * 1024 * 1024  # bytes
+_PLAIN = frozenset({"100644", "100755"})
+_SMALL = 1024 * 1024  # bytes of a signed document that is read with the others
+_ALL = 256 * 1024 * 1024  # bytes
 _KEPT = {"HOME", "PATH", "SSH_AUTH_SOCK", "LANG", "TMPDIR", "XDG_CONFIG_HOME", "USER", "LOGNAME", "SSL_CERT_FILE"}
 _REMOTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,99}")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
@@ -110,6 +113,8 @@ class Git:
                 check=False,
             )
         except FileNotFoundError:
+            if not self.root.is_dir():
+                raise NotFound(f"there is no folder {self.root}", "make it, or name another") from None
             raise NotFound("git is not installed", "install git") from None
         except subprocess.TimeoutExpired:
             raise InvalidRequest(f"git {arguments[0]} took longer than {timeout:g} s", "is the remote there?") from None
@@ -351,31 +356,37 @@ class CommitFiles(Reading):
 
     def __init__(self, git: Git, commit: str, base: str) -> None:
         self._git = git
-        self._files: dict[str, tuple[str, str]] = {}
-        listed = git.run("ls-tree", "-r", "-z", "--full-tree", commit, "--", base).decode(errors="surrogateescape")
-        for line in filter(None, listed.split("\0")):
+        self._files: dict[str, tuple[str, str, int]] = {}
+        listed = git.run("ls-tree", "-r", "-l", "-z", "--full-tree", commit, "--", base)
+        if listed.count(b"\0") > _MOST:
+            raise IntegrityError(f"the commit has more than {_MOST} files in its vault", "this is no vault of ours")
+        for line in filter(None, listed.decode(errors="surrogateescape").split("\0")):
             about, _, path = line.partition("\t")
-            mode, _, blob = about.split(" ")
-            self._files[path.removeprefix(f"{base}/")] = (mode, blob)
+            mode, _, blob, size = about.split()
+            self._files[path.removeprefix(f"{base}/")] = (mode, blob, int(size) if size.isdecimal() else 0)
         if any(path == LOCAL or path.startswith(f"{LOCAL}/") for path in self._files):
             raise IntegrityError(
                 f"the commit has {VAULT}/{LOCAL}, which belongs to one machine alone",
                 "somebody put it there: remove it from the repository, in another clone",
             )
-        self._small = self._read_all([blob for path, (_, blob) in self._files.items() if path.startswith(".x/")])
-        if len(self._files) > _MOST:
-            raise IntegrityError(f"the commit has more than {_MOST} files in its vault", "this is no vault of ours")
+        small = {
+            blob: size
+            for path, (mode, blob, size) in self._files.items()
+            if path.startswith(".x/") and size <= _SMALL and mode in _PLAIN
+        }
+        if sum(small.values()) > _ALL:
+            raise IntegrityError(f"the signed documents have more than {_ALL} bytes", "this is no vault of ours")
+        self._small = self._read_all(list(small))
 
     def read(self, path: str) -> bytes | None:
         """See ``Files.read``."""
-        mode, blob = self._files.get(path, ("", ""))
+        mode, blob, size = self._files.get(path, ("", "", 0))
         if not blob:
             return None
-        if mode not in {"100644", "100755"}:
+        if mode not in _PLAIN:
             raise IntegrityError(f"{VAULT}/{path} is not a plain file", "somebody put a link there: do not take it")
         if blob in self._small:
             return self._small[blob]
-        size = int(self._git.run("cat-file", "-s", blob))
         if size > _LONGEST:
             raise IntegrityError(f"{VAULT}/{path} is longer than {_LONGEST} bytes", "this is no vault of ours")
         return self._git.run("cat-file", "blob", blob)

@@ -233,18 +233,26 @@ def write(path: Path, identity: Identity) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
+    """A new file that is there whole or not at all. Raises ``Conflict`` when anything is there."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fresh.unlink(missing_ok=True)  # of a command that was ended
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o600)  # whatever the umask left of it
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        try:
+            os.link(fresh, path)  # never over another
+        finally:
+            fresh.unlink(missing_ok=True)
+        _sync_folder(path.parent)
     except FileExistsError:
         raise Conflict(f"{path} is there already", "a key file is never written over: name another") from None
     except OSError as error:
         raise InvalidRequest(f"the key file {path} cannot be made: {error.strerror}", "name another place") from None
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)  # whatever the umask left of it
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -46,3 +46,9 @@ def group_of(secret: str) -> str:
 def hidden_kind(text: str) -> str:
     """What something that looks like an id is of: ``g``, ``s``, ``m`` or ``h``, its first letter; empty for a name."""
     return text[0] if _HIDDEN.fullmatch(text) else ""
+
+
+def require_folder(text: str) -> None:
+    """Raises ``InvalidRequest`` for an address where the path of a folder is meant; it is not repeated."""
+    if "://" in text or "::" in text or not text.isprintable():
+        raise InvalidRequest("an address is not the folder of a vault", "git clone it, and name the folder")

@@ -20,6 +20,7 @@ from keyhole.repo.documents import Manifest, Meta, check_config, read_manifest, 
 from keyhole.repo.hidden import NAMES, Book, Kind, digest
 from keyhole.repo.members import Member, Members
 from keyhole.repo.names import parse_part, parse_secret
+from keyhole.repo.refusals import recorded
 from keyhole.repo.seen import Seen
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.signed import Signed
@@ -214,6 +215,7 @@ class Opened:
             self.seen.remember(self.members.vault, (self.members.version, self.digest), seen, synced=synced)
 
 
+@recorded
 def open_vault(root: Path, home: Path) -> Opened:
     """Open the vault of a folder, verify all that is signed, and remember it.
 
@@ -228,7 +230,12 @@ def open_vault(root: Path, home: Path) -> Opened:
     tree = Tree(root)
     if not tree.exists():
         raise NotFound(f"there is no vault in {root}", "keyhole repo init")
-    found = verify(tree, Seen.load(home, root))
+    tree.settle()
+    try:
+        found = verify(tree, Seen.load(home, root))
+    except IntegrityError:  # another command may have been changing it just now
+        tree.wait()
+        found = verify(tree, Seen.load(home, root))
     found.remember()
     return found
 

@@ -25,6 +25,7 @@ from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFou
 
 VAULT = ".agent-vault"
 LOCAL = ".local"
+_MARKS = ("config.yaml", "manifest.yaml", ".x")
 _PLAN = "plan.json"
 _PENDING = "pending"
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -32,6 +33,8 @@ _MAX_MESSAGE = 1000  # characters
 _MAX_FILE = 32 * 1024 * 1024  # bytes
 _MAX_FILES = 200_000
 _WAIT = 30.0  # seconds for another command to end
+_held: set[Path] = set()
+"""Vaults that this process has locked."""
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -50,6 +53,11 @@ class Change:
     files: Mapping[str, bytes | None] = field(default_factory=dict)
     due: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+
+
+def find_vault(start: Path) -> Path | None:
+    """The folder with a vault, at ``start`` or above it; ``None`` for none."""
+    return next((folder for folder in (start, *start.parents) if Tree(folder).exists()), None)
 
 
 class Files(Protocol):
@@ -109,8 +117,10 @@ class Tree(Reading):
         self.vault = root / VAULT
 
     def exists(self) -> bool:
-        """Whether there is a vault."""
-        return self.vault.is_dir() and not self.vault.is_symlink()
+        """Whether there is a vault. A folder of that name in a person's home keeps keys, and is none."""
+        if not self.vault.is_dir() or self.vault.is_symlink():
+            return False
+        return any(os.path.lexists(self.vault / name) for name in _MARKS)
 
     def read(self, path: str) -> bytes | None:
         """The bytes of a file; ``None`` when it is not there.
@@ -161,14 +171,19 @@ class Tree(Reading):
             os.close(folder)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, make: bool = False) -> Iterator[None]:
         """Keep other commands of this machine out; what an earlier one left is carried out first.
+
+        Args:
+            make: there need be no vault yet.
 
         Raises:
             NotFound: there is no vault.
             Conflict: another command holds it for too long.
         """
-        if not self.exists():
+        if make:
+            self.vault.mkdir(exist_ok=True)
+        elif not self.vault.is_dir() or self.vault.is_symlink():
             raise NotFound(f"there is no vault in {self.root}", "keyhole repo init")
         local = self._local()
         try:
@@ -177,10 +192,23 @@ class Tree(Reading):
             raise _no_file(f"{LOCAL}/lock") from None
         try:
             _take(descriptor)
+            _held.add(self.vault)
             self._recover()
             yield
         finally:
+            _held.discard(self.vault)
             os.close(descriptor)
+
+    def settle(self) -> None:
+        """Carry out what a command that was ended had planned, so that nothing half done is read."""
+        if os.path.lexists(self.vault / LOCAL / _PLAN):
+            self.wait()
+
+    def wait(self) -> None:
+        """Let a command end that is changing the vault, or carry out what it has left."""
+        if self.vault not in _held:
+            with contextlib.suppress(PermissionError), self.lock():
+                pass
 
     def apply(self, change: Change) -> None:
         """Carry a change out; the lock is held. Call ``finish`` once it is committed where it is shared."""

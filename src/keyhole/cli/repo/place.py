@@ -20,9 +20,11 @@ from keyhole.crypto.age import Identity
 from keyhole.remotes.git import Git
 from keyhole.repo import keys
 from keyhole.repo.hidden import Kind
+from keyhole.repo.names import require_folder
 from keyhole.repo.opened import Opened, open_vault, verify
+from keyhole.repo.refusals import recording
 from keyhole.repo.sealing import Actor
-from keyhole.repo.tree import Change, Tree
+from keyhole.repo.tree import Change, Tree, find_vault
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,8 +52,9 @@ class Place:
         self._session = session
         self._key_file = key_file
         self._identity: Identity | None = None
+        require_folder(directory)
         start = Path(directory).resolve()
-        found = next((folder for folder in (start, *start.parents) if Tree(folder).exists()), None)
+        found = find_vault(start)
         if found is None:
             raise NotFound(f"there is no repo vault in {start} or above it", "keyhole repo init")
         self.tree = Tree(found)
@@ -145,10 +148,11 @@ class Place:
         Raises:
             IntegrityError: it is not genuine, or old.
         """
-        theirs = verify(git.at(commit, self.tree.root), ours.seen.of_remote())
-        for name in theirs.names() if theirs.signed else ():
-            if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
-                theirs.ciphertext(name)
+        with recording(self.tree.root, home(), "the remote"):
+            theirs = verify(git.at(commit, self.tree.root), ours.seen.of_remote())
+            for name in theirs.names() if theirs.signed else ():
+                if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
+                    theirs.ciphertext(name)
         self._show_names(theirs)
         return theirs
 

@@ -19,7 +19,9 @@ from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.remotes.git import Git
 from keyhole.repo import changes, keys
+from keyhole.repo.names import require_folder
 from keyhole.repo.opened import open_vault
+from keyhole.repo.refusals import refusals
 from keyhole.repo.tree import VAULT, Tree
 
 KeyOf = Callable[[Path], tuple[Identity, bool]]
@@ -90,6 +92,7 @@ def make_vault(folder: Path, owner: str, *, git: bool, key_of: KeyOf = _use_or_w
         NotFound: it is in no repository.
         Conflict: there is a vault.
     """
+    require_folder(str(folder))
     repository = Git.find(folder, os.environ) if git else None
     if repository is None and git:
         raise NotFound(f"{folder} is in no git repository", "git init, or --no-git for a plain folder")
@@ -100,10 +103,13 @@ def make_vault(folder: Path, owner: str, *, git: bool, key_of: KeyOf = _use_or_w
         raise Conflict(f"vault already initialized in {root / VAULT}", hint or "keyhole repo status")
     path = keys.owner_file(os.environ)
     identity, fresh = key_of(path)
-    change = changes.create(identity, owner, opaque=opaque)
-    tree.vault.mkdir()
-    with tree.lock():
-        tree.apply(change)
+    with tree.lock(make=True):
+        change = tree.left()  # of an init that was ended
+        if change is None:
+            change = changes.create(identity, owner, opaque=opaque)
+            tree.apply(change)
+        elif repository is not None:
+            repository.clear_locks()
         if repository is not None:
             repository.record(change, root)
         tree.finish()
@@ -134,6 +140,12 @@ def status(session: Session, /, *, directory: str, key_file: str) -> None:
             member = None
         data["you"] = None if member is None else {"name": member.name, "role": member.role.value}
         lines.append("you:      nobody here" if member is None else f"you:      {member.name}, {member.role}")
+    refused = refusals(place.tree.root, home())
+    data["refused"] = [{"time": each.time, "where": each.where, "reason": each.reason} for each in refused[-20:]]
+    if refused:
+        lines.append(
+            f"refused:  {len(refused)}; last {refused[-1].time[:16]} of {refused[-1].where}: {refused[-1].reason}"
+        )
     left = place.tree.left()
     if left is not None:
         data["unfinished"] = left.message
