@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -19,9 +20,12 @@ from keyhole.core.errors import IntegrityError, KeyholeError
 from keyhole.crypto import age
 from keyhole.repo import changes, keys
 from keyhole.repo.documents import CONFIG
+from keyhole.repo.hidden import NAMES, Book
 from keyhole.repo.members import Role
 from keyhole.repo.tree import VAULT
+from repo import plugin_double
 from repo.test_adopt import MANIFEST, META
+from repo.test_opaque import Opaque
 from repo.world import CANARY, START, Folder
 from sdk import built
 
@@ -330,6 +334,95 @@ def a_reader_who_signs_a_secret(world):
     write(world, "secrets/a/one.enc", ciphertext)
     after = before.next(found.digest, ciphertext, before.recipients)
     write(world, ".x/secrets/a/one.json", after.write("rea", reader.signing))
+    return owned(world)
+
+
+@case
+def an_admin_who_grants_what_he_cannot_open(world):
+    admin = world.add("ann", "a", role=Role.ADMIN)
+    world.add("coder")
+    opened = world.open()
+    before = opened.require_members()
+    coder = replace(before.members["coder"], groups=("b",))
+    after = before.changed(opened.digest, members={**before.members, "coder": coder})
+    write(world, ".x/members/000004.json", after.write([("ann", admin.signing)]))
+    return owned(world)
+
+
+@case
+def an_admin_who_lets_a_group_go_to_other_hosts(world):
+    admin = world.add("ann", "a", role=Role.ADMIN)
+    opened = world.open()
+    after = opened.require_members().changed(opened.digest, hosts={"b": ("evil.example",)})
+    write(world, ".x/members/000003.json", after.write([("ann", admin.signing)]))
+    return owned(world)
+
+
+@case
+def an_admin_who_changes_what_is_his(world):
+    admin = world.add("ann", "a", role=Role.ADMIN)
+    world.add("coder", "a", by=admin)
+    return owned(world)
+
+
+def hiding(world):
+    """The same folder with a vault that hides its names."""
+    shutil.rmtree(world.root)
+    hidden = Opaque(world.root, world.home, world.owner, world.now)
+    (hidden.root / VAULT).mkdir(parents=True)
+    hidden.apply(changes.create(hidden.owner, "owner", opaque=True))
+    hidden.agent = hidden.add("coder", "a", "b.live")
+    hidden.set("a/one")
+    hidden.set("b.live/two", "second")
+    return hidden
+
+
+@case
+def hidden_names_for_their_owner(world):
+    hidden = hiding(world)
+    hidden.set("a/" + "long-name" * 10)
+    hidden.do(changes.revoke, "coder", "a")
+    return owned(hidden, "a/one", "a/" + "long-name" * 10, "b.live/two")
+
+
+@case
+def hidden_names_for_an_agent_under_several_keys(world):
+    hidden = hiding(world)
+    other = hidden.add("other", "b.live")
+    hidden.do(changes.take_out, "coder")
+    hidden.set("b.live/three", "third")
+    return Asked(hidden.root, other.to_text(), ["b.live/two", "b.live/three", "a/one"])
+
+
+@case
+def hidden_names_for_a_stranger(world):
+    hidden = hiding(world)
+    [stem, *_] = hidden.locked().names()
+    return Asked(hidden.root, age.generate().to_text(), ["a/one", stem])
+
+
+@case
+def keys_of_names_that_somebody_replaced(world):
+    hidden = hiding(world)
+    write(hidden, NAMES, Book.create("x").seal([hidden.owner.recipient]))
+    return owned(hidden)
+
+
+@case
+def a_vault_that_stops_hiding_its_names(world):
+    hidden = hiding(world)
+    opened = hidden.open()
+    after = opened.require_members().changed(opened.digest, opaque=False)
+    write(hidden, f".x/members/{after.version:06}.json", after.write([(after.owners[0].name, hidden.owner.signing)]))
+    return owned(hidden)
+
+
+@case
+def recipients_of_every_kind(world):
+    rsa = "ssh-rsa " + base64.b64encode(b"\0\0\0\7ssh-rsa\0\0\0\3\1\0\1\0\0\1\1\0" + b"\xf1" * 256).decode()
+    ed = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(range(32))).decode()
+    for name, text in (("rsa", rsa), ("ed", ed), ("key", plugin_double.make_key(b"x" * 32)[0])):
+        world.apply(changes.add(world.open(), world.actor(), name, age.parse_recipient(text), role=Role.READER))
     return owned(world)
 
 

@@ -14,6 +14,7 @@ const MAX_STANZAS = 256;
 const FULL_LINE = 64; // characters of a body, but of its last line
 const STANZA = /^->(?: [\x21-\x7e]+)+$/;
 const BASE64 = /^[A-Za-z0-9+/]*$/;
+const SEALED_KEY = 32; // bytes: a file's key of 16, and a tag
 
 /** A private key that opens files. It is never shown, and not serialised. */
 export class Identity {
@@ -77,10 +78,12 @@ export function requireFile(ciphertext: Buffer): void {
   const lineOf = (at: number): string => lines[at] ?? "-";
   while (position < lines.length) {
     count += 1;
-    if (!STANZA.test(lineOf(position))) {
+    const first = lineOf(position);
+    if (!STANZA.test(first)) {
       throw damaged();
     }
     position += 1;
+    const start = position;
     while (lineOf(position).length === FULL_LINE && BASE64.test(lineOf(position))) {
       position += 1;
     }
@@ -88,10 +91,36 @@ export function requireFile(ciphertext: Buffer): void {
       throw damaged(); // the last line of a body is a short one, or empty
     }
     position += 1;
+    if (!isSound(first.split(" ").slice(1), sizeOf(lines.slice(start, position).join("")))) {
+      throw damaged();
+    }
   }
   if (count === 0 || count > MAX_STANZAS) {
     throw damaged();
   }
+}
+
+/** Whether a stanza of a known kind has the shape that its kind has; a passphrase opens no secret. */
+function isSound([kind, ...args]: string[], body: number): boolean {
+  const sizes = args.map(sizeOf).join();
+  switch (kind) {
+    case "X25519":
+      return sizes === "32" && body === SEALED_KEY;
+    case "ssh-ed25519":
+      return sizes === "4,32" && body === SEALED_KEY;
+    case "ssh-rsa":
+      return sizes === "4" && body >= 256 && body < 2049;
+    case "scrypt":
+      return false;
+    default:
+      return body >= 0;
+  }
+}
+
+/** Bytes in base64 without padding, in its only form (RFC 4648, section 3.5); -1 for what is none. */
+function sizeOf(text: string): number {
+  const data = Buffer.from(text, "base64");
+  return BASE64.test(text) && data.toString("base64").replace(/=+$/, "") === text ? data.length : -1;
 }
 
 function damaged(): IntegrityError {

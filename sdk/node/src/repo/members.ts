@@ -5,7 +5,7 @@
  */
 
 import { IntegrityError, InvalidRequest } from "../errors.js";
-import { byCodePoint, type Json } from "../strict_json.js";
+import { byCodePoint, type Json, type JsonObject } from "../strict_json.js";
 import { integerOf, listOf, objectOf, textOf, textsOf } from "./fields.js";
 import { parsePart } from "./names.js";
 import type { Signed } from "./signed.js";
@@ -17,7 +17,7 @@ const RULERS: ReadonlySet<string> = new Set(["owner", "admin"]);
 const WRITERS: ReadonlySet<string> = new Set(["owner", "admin", "member"]);
 const HEX = /^(?:[0-9a-fA-F]{2})*$/;
 // Of a key that this SDK does not open files with only the form is looked at: a ruler signed it.
-const RECIPIENT = /^age1[02-9ac-hj-np-z]+$|^ssh-(?:ed25519|rsa) [A-Za-z0-9+/]+={0,2}$/;
+const RECIPIENT = /^age1(?:[a-z0-9+_.-]{1,64}1)?[02-9ac-hj-np-z]{6,}$|^ssh-(?:ed25519|rsa) [A-Za-z0-9+/]+={0,2}$/;
 
 export type Role = "owner" | "admin" | "member" | "reader" | "agent";
 
@@ -31,6 +31,8 @@ export interface Member {
   readonly sign: Uint8Array;
   /** That are granted; an owner has all without it. */
   readonly groups: readonly string[];
+  /** Why the key of an agent has to be replaced; empty while it need not be. */
+  readonly due: string;
 }
 
 /** All members at one version of the document. */
@@ -39,12 +41,20 @@ export class Members {
   readonly version: number;
   readonly previous: string;
   readonly byName: ReadonlyMap<string, Member>;
+  /** Group to the hosts to which its secrets may go. */
+  readonly hosts: ReadonlyMap<string, readonly string[]>;
+  /** Digest of what opens the names, where ids stand for them; `null` where names are in clear. */
+  readonly names: string | null;
 
-  constructor(vault: string, version: number, previous: string, byName: ReadonlyMap<string, Member>) {
-    this.vault = vault;
-    this.version = version;
-    this.previous = previous;
-    this.byName = byName;
+  /** What a document says; throws a `SyntaxError`, or `InvalidRequest` for a name that is none. */
+  constructor(content: JsonObject) {
+    this.vault = textOf(content, "vault");
+    this.version = integerOf(content, "version");
+    this.previous = textOf(content, "previous");
+    this.byName = new Map(listOf(content, "members").map(member).map((each) => [each.name, each]));
+    const hosts = objectOf(content.get("hosts"));
+    this.hosts = new Map([...hosts.keys()].map((group) => [parsePart(group), textsOf(hosts, group)]));
+    this.names = content.get("opaque") === true ? textOf(content, "names") : null;
   }
 
   get owners(): Member[] {
@@ -70,23 +80,19 @@ function reads(member: Member, groups: readonly string[]): boolean {
 
 /** What a document says, without a look at who signed it. Throws `IntegrityError`. */
 export function readMembers(document: Signed): Members {
-  let people: Member[];
   let found: Members;
   try {
-    const content = document.content;
-    people = listOf(content, "members").map(member);
-    const byName = new Map(people.map((each) => [each.name, each]));
-    [...objectOf(content.get("hosts")).keys()].forEach((group) => parsePart(group));
-    found = new Members(textOf(content, "vault"), integerOf(content, "version"), textOf(content, "previous"), byName);
+    found = new Members(document.content);
   } catch (error) {
     if (error instanceof SyntaxError || error instanceof InvalidRequest) {
       throw new IntegrityError(`${document.where} is not a list of members`, "restore it from its history");
     }
     throw error;
   }
-  const keys = new Set(people.map((each) => each.recipient));
+  const count = listOf(document.content, "members").length;
+  const keys = new Set([...found.byName.values()].map((each) => each.recipient));
   if (
-    found.owners.length === 0 || people.length > MOST || found.byName.size < people.length || keys.size < people.length
+    found.owners.length === 0 || count > MOST || found.byName.size < count || keys.size < count
   ) {
     throw new IntegrityError(`${document.where} names no owner, or somebody twice`, "restore it from its history");
   }
@@ -100,11 +106,15 @@ export function requireFollows(before: Members, digest: string, document: Signed
   if (after.vault !== before.vault || after.version !== before.version + 1 || after.previous !== digest) {
     throw new IntegrityError(`${where} does not follow the version before it`, "its history was changed: ask an owner");
   }
+  if ((after.names === null) !== (before.names === null)) {
+    throw new IntegrityError(`${where} changes whether names are hidden`, "somebody else wrote it: ask an owner");
+  }
   const signers = rulers(before).filter((each) => document.isBy(each.name, each.sign));
   if (signers.some((each) => each.role === "owner")) {
     return after;
   }
-  if (signers.length === 0 || !sameRulers(before, after)) {
+  const held = new Set(signers.flatMap((each) => each.groups));
+  if (signers.length === 0 || !sameRulers(before, after) || moved(before, after).some((group) => !held.has(group))) {
     throw new IntegrityError(
       `${where} is not signed by anybody who may change the members like this`,
       "somebody else wrote it: ask an owner, and do not use the vault before",
@@ -122,6 +132,23 @@ function rulers(members: Members): Member[] {
   return [...members.byName.values()].filter((each) => RULERS.has(each.role));
 }
 
+/** The groups that somebody was given or lost, or whose hosts are others. */
+function moved(before: Members, after: Members): string[] {
+  const [was, is] = [pairsOf(before), pairsOf(after)];
+  const changed = [...was.keys(), ...is.keys()].filter((pair) => was.has(pair) !== is.has(pair));
+  return changed.map((pair) => was.get(pair) ?? is.get(pair) ?? "");
+}
+
+/** Everything that is of a group, as a text of its own, to the group. */
+function pairsOf(members: Members): Map<string, string> {
+  const people = [...members.byName.values()];
+  const grants = people.flatMap((each) => each.groups.map((group): [string, string] => [group, `m ${each.name}`]));
+  const hosts = [...members.hosts].flatMap(([group, found]): [string, string][] => [
+    [group, "h"], ...found.map((host): [string, string] => [group, `h ${host}`]),
+  ]);
+  return new Map([...grants, ...hosts].map(([group, what]) => [`${group} ${what}`, group]));
+}
+
 function sameRulers(before: Members, after: Members): boolean {
   const was = rulers(before);
   return was.length === rulers(after).length && was.every((each) => same(each, after.byName.get(each.name)));
@@ -130,7 +157,7 @@ function sameRulers(before: Members, after: Members): boolean {
 function same(one: Member, other: Member | undefined): boolean {
   return (
     other !== undefined && one.role === other.role && one.recipient === other.recipient &&
-    Buffer.compare(one.sign, other.sign) === 0 && one.groups.length === other.groups.length &&
+    Buffer.compare(one.sign, other.sign) === 0 && one.due === other.due && one.groups.length === other.groups.length &&
     one.groups.every((group, at) => group === other.groups[at])
   );
 }
@@ -149,5 +176,6 @@ function member(data: Json): Member {
     recipient,
     sign: Buffer.from(sign, "hex"),
     groups: textsOf(content, "groups").map((group) => parsePart(group, "group")),
+    due: content.has("due") ? textOf(content, "due") : "",
   };
 }

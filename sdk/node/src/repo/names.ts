@@ -5,10 +5,18 @@ import { InvalidRequest } from "../errors.js";
 const DEFAULT_GROUP = "default";
 const PART = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$/;
 const DEVICES = /^(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?$/i;
+const CHAR = "[A-Za-z0-9_-]";
+/** An id that stands for a name in a vault with opaque names: of a group, secret, member or host. */
+export const HIDDEN = `[gsmh]_${CHAR}{4}(?:${CHAR}{363}|${CHAR}{160}|${CHAR}{64})`;
+const WHOLE = new RegExp(`^${HIDDEN}$`);
+const LONGEST = 166; // of an id that is part of a path
 const NEXT = "letters, digits, '.', '_' and '-', without a '.' at either end, at most 100";
 
 /** A group, an agent, an owner, or the last part of a secret's name. Throws `InvalidRequest`. */
 export function parsePart(text: string, what = "name"): string {
+  if (text.length <= LONGEST && hiddenKind(text) !== "") {
+    return text;
+  }
   if (!PART.test(text) || text.includes("\n") || text.endsWith(".") || DEVICES.test(text)) {
     throw new InvalidRequest(`${quoted(text)} is not the ${what} of anything in a repo vault`, `use ${NEXT}`);
   }
@@ -34,6 +42,11 @@ export function isSecret(text: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** What something that looks like an id is of: `g`, `s`, `m` or `h`, its first letter; empty for a name. */
+export function hiddenKind(text: string): string {
+  return WHOLE.test(text) && !text.includes("\n") ? (text[0] ?? "") : "";
 }
 
 /** The beginning of a text as it can stand in a message. */

@@ -5,9 +5,12 @@
  * signed, it is refused unsigned.
  */
 
-import { Expired, IntegrityError, NotFound } from "../errors.js";
+import { createHash } from "node:crypto";
+
+import { Expired, IntegrityError, NotFound, PolicyDenied } from "../errors.js";
 import type { Identity } from "./age.js";
 import { checkConfig, readManifest, readMeta, type Manifest, type Meta } from "./documents.js";
+import { Book, NAMES } from "./hidden.js";
 import { isByAnOwner, KIND as MEMBERS, readMembers, requireFollows, type Members } from "./members.js";
 import { isSecret, parseSecret } from "./names.js";
 import type { Seen, State } from "./seen.js";
@@ -28,6 +31,7 @@ export class Opened {
   readonly remember: () => void;
   readonly #tree: Tree;
   readonly #secrets: ReadonlyMap<string, readonly [Signed, Sidecar]>;
+  #book: Book | null = null;
 
   /** Verify all that is signed. Throws `IntegrityError`. Nothing is remembered. */
   constructor(tree: Tree, seen: Seen) {
@@ -57,38 +61,87 @@ export class Opened {
     this.remember = (): void => seen.remember(members.vault, [members.version, digest], new Map(states));
   }
 
-  /** Of all secrets. */
-  names(): string[] {
-    if (this.members === null) {
-      return this.#tree.files("secrets", ".enc").filter(isSecret).sort();
+  /**
+   * Read the names, where they are hidden. A key of nobody here reads none.
+   *
+   * Throws `IntegrityError` when what opens them is not what the list of members says.
+   */
+  async unlock(identity: Identity): Promise<void> {
+    const members = this.members;
+    if (members === null || members.names === null) {
+      return;
     }
-    return [...this.#secrets].filter(([, [, each]]) => !each.removed).map(([name]) => name).sort();
+    const sealed = this.#tree.require(NAMES);
+    if (createHash("sha256").update(sealed).digest("hex") !== members.names) {
+      throw new IntegrityError(
+        `${VAULT}/${NAMES} is not the file that the list of members says`, "restore it from its history",
+      );
+    }
+    try {
+      const book = await Book.open(members.vault, sealed, identity);
+      book.learn([...this.#secrets.keys()]);
+      this.#book = book;
+    } catch (error) {
+      if (!(error instanceof NotFound)) {
+        throw error;
+      }
+    }
+  }
+
+  /** A text for people, with the names that its ids stand for, as far as they can be read here. */
+  shown(text: string): string {
+    return this.#book?.shown(text) ?? text;
+  }
+
+  /** The stems of all secrets, by their names: two parts, a path below the folders of secrets without its suffix. */
+  stems(): string[] {
+    const all = [...this.#secrets].filter(([, [, each]]) => !each.removed).map(([stem]) => stem);
+    const found = this.members === null ? this.#tree.files("secrets", ".enc").filter(isSecret) : all;
+    return found.map((stem) => [this.shown(stem), stem] as const).sort(byFirst).map(([, stem]) => stem);
   }
 
   /** What is signed of a secret; `null` in a vault that is not signed. Throws `NotFound`. */
-  sidecar(name: string): Sidecar | null {
-    return this.members === null ? null : this.#found(name)[1];
+  sidecar(stem: string): Sidecar | null {
+    return this.members === null ? null : this.#found(stem)[1];
   }
 
-  /** The value of a secret. Throws `NotFound`, `Expired` and `IntegrityError`. */
-  async get(text: string, identity: Identity, now: Date): Promise<Uint8Array> {
+  /**
+   * The stem of a secret's name, or of a stem itself.
+   *
+   * Throws `InvalidRequest` for no name, `NotFound` where names are hidden and none is this, and `PolicyDenied` where
+   * this key reads none.
+   */
+  where(text: string): string {
     const name = parseSecret(text);
-    const data = this.#ciphertext(name);
-    const expires = this.meta(name)?.expires ?? null;
+    if (this.members === null || this.members.names === null || this.#secrets.has(name)) {
+      return name;
+    }
+    if (this.#book === null) {
+      throw new PolicyDenied(
+        "the names in this vault are hidden, and no key of a member is here", "--key FILE, or give the id",
+      );
+    }
+    return this.#book.stem(name) ?? missing(name);
+  }
+
+  /** The value of what lies at a stem. Throws `NotFound`, `Expired` and `IntegrityError`. */
+  async get(stem: string, identity: Identity, now: Date): Promise<Uint8Array> {
+    const data = this.#ciphertext(stem);
+    const expires = this.meta(stem)?.expires ?? null;
     if (expires !== null && expires <= now) {
-      throw new Expired(`the secret '${name}' has expired`, "store a new value: keyhole repo set NAME");
+      throw new Expired(`the secret '${stem}' has expired`, "store a new value: keyhole repo set NAME");
     }
     return identity.decrypt(data);
   }
 
   /** What is known of a secret; `null` where the format's own file is missing or cannot be read. */
-  meta(name: string): Meta | null {
+  meta(stem: string): Meta | null {
     if (this.members !== null) {
-      return metaOf(this.#found(name)[1], this.members);
+      return metaOf(this.#found(stem)[1], this.members);
     }
-    const data = this.#tree.read(`secrets/${name}.meta`);
+    const data = this.#tree.read(`secrets/${stem}.meta`);
     try {
-      return data === null ? null : readMeta(data, `${name}.meta`);
+      return data === null ? null : readMeta(data, `${stem}.meta`);
     } catch (error) {
       if (error instanceof IntegrityError) {
         return null;
@@ -98,20 +151,19 @@ export class Opened {
   }
 
   /** The age file of a secret, genuine where that is signed. */
-  #ciphertext(name: string): Buffer {
+  #ciphertext(stem: string): Buffer {
     if (this.members === null) {
-      const data = this.#tree.read(`secrets/${name}.enc`);
-      return data ?? missing(name);
+      return this.#tree.read(`secrets/${stem}.enc`) ?? missing(stem);
     }
-    const [document, found] = this.#found(name);
-    const data = this.#tree.require(`secrets/${name}.enc`);
+    const [document, found] = this.#found(stem);
+    const data = this.#tree.require(`secrets/${stem}.enc`);
     requireGenuine(document, found, this.members, data);
     return data;
   }
 
-  #found(name: string): readonly [Signed, Sidecar] {
-    const found = this.#secrets.get(name);
-    return found === undefined || found[1].removed ? missing(name) : found;
+  #found(stem: string): readonly [Signed, Sidecar] {
+    const found = this.#secrets.get(stem);
+    return found === undefined || found[1].removed ? missing(this.shown(stem)) : found;
   }
 }
 
@@ -167,6 +219,10 @@ function verifiedSecrets(tree: Tree, seen: Seen, members: Members): Map<string, 
     }
   }
   return secrets;
+}
+
+function byFirst(one: readonly [string, string], other: readonly [string, string]): number {
+  return one[0] < other[0] ? -1 : 1;
 }
 
 function missing(name: string): never {

@@ -51,11 +51,11 @@ export class RepoVault {
   readonly #environ: Environment;
   #opened: Opened;
 
-  private constructor(root: string, identity: Identity, environ: Environment) {
+  private constructor(root: string, identity: Identity, environ: Environment, opened: Opened) {
     this.root = root;
     this.#identity = identity;
     this.#environ = environ;
-    this.#opened = this.#open();
+    this.#opened = opened;
   }
 
   /**
@@ -69,7 +69,7 @@ export class RepoVault {
     const root = rootOf(expanded(path, environ));
     const file = options.keyFile === undefined ? undefined : expanded(options.keyFile, environ);
     const identity = options.key === undefined ? findKey(environ, file) : new Identity(options.key);
-    return new RepoVault(root, identity, environ);
+    return new RepoVault(root, identity, environ, await open(root, identity, environ));
   }
 
   /** Whether members and files are signed; whoever can write to an unsigned vault can change it unnoticed. */
@@ -84,7 +84,7 @@ export class RepoVault {
    * `IntegrityError` when its file is not the one that a member wrote.
    */
   async get(name: string): Promise<string> {
-    const value = await this.#opened.get(name, this.#identity, new Date());
+    const value = await this.#opened.get(this.#opened.where(name), this.#identity, new Date());
     try {
       return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(value);
     } catch {
@@ -95,11 +95,14 @@ export class RepoVault {
   /** All secrets, or those of a group. Opens none. */
   async listSecrets(group?: string): Promise<RepoSecret[]> {
     const opened = this.#opened;
-    return opened.names().flatMap((name) => {
-      const meta = opened.meta(name);
-      const due = opened.sidecar(name)?.due ?? "";
-      return meta === null || (group !== undefined && group !== meta.group) ? [] : [{ ...meta, due }];
+    const shown = (text: string): string => opened.shown(text);
+    const found = opened.stems().flatMap((stem) => {
+      const meta = opened.meta(stem);
+      const due = shown(opened.sidecar(stem)?.due ?? "");
+      const names = { name: shown(meta?.name ?? ""), group: shown(meta?.group ?? "") };
+      return meta === null ? [] : [{ ...meta, ...names, agents: meta.agents.map(shown), due }];
     });
+    return found.filter((each) => group === undefined || each.group === group);
   }
 
   /** Who is granted what besides the owners: name to groups. */
@@ -109,12 +112,13 @@ export class RepoVault {
       return new Map(this.#opened.manifest.agents);
     }
     const others = [...members.byName.values()].filter((each) => each.role !== "owner");
-    return new Map(others.map((each) => [each.name, each.groups]));
+    const shown = (text: string): string => this.#opened.shown(text);
+    return new Map(others.map((each) => [shown(each.name), each.groups.map(shown)]));
   }
 
   /** Read the folder again, such as after a pull. Throws what opening throws. */
   async reload(): Promise<void> {
-    this.#opened = this.#open();
+    this.#opened = await open(this.root, this.#identity, this.#environ);
   }
 
   toJSON(): object {
@@ -124,14 +128,14 @@ export class RepoVault {
   [inspect.custom](): string {
     return `RepoVault(${JSON.stringify(this.root)})`;
   }
+}
 
-  #open(): Opened {
-    const tree = new Tree(this.root);
-    const seen = Seen.load(home(this.#environ), realpathSync(this.root, { encoding: "buffer" }));
-    const opened = new Opened(tree, seen);
-    opened.remember();
-    return opened;
-  }
+async function open(root: string, identity: Identity, environ: Environment): Promise<Opened> {
+  const seen = Seen.load(home(environ), realpathSync(root, { encoding: "buffer" }));
+  const opened = new Opened(new Tree(root), seen);
+  opened.remember();
+  await opened.unlock(identity);
+  return opened;
 }
 
 function rootOf(start: string): string {
