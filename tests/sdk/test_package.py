@@ -31,7 +31,7 @@ def test_it_says_what_it_is(packed):
     package = json.loads(packed["package.json"])
     said = [package[name] for name in ("name", "version", "license", "type", "engines")]
     assert said == ["@keyhole/sdk", keyhole.__version__, "Apache-2.0", "module", {"node": ">=20"}]
-    assert set(package["dependencies"]) == {"age-encryption", "yaml"}
+    assert set(package["dependencies"]) == {"@noble/ciphers", "age-encryption", "yaml"}
     assert package["exports"]["."] == {"types": "./dist/index.d.ts", "default": "./dist/index.js"}
 
 
@@ -40,6 +40,7 @@ def test_its_types_need_no_others(packed):
         if name.endswith(".d.ts"):
             assert b'from "age-encryption"' not in text, name
             assert b'from "yaml"' not in text, name
+            assert b"@noble" not in text, name
 
 
 def test_the_lock_file_names_no_registry():
