@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 from dataclasses import dataclass
 
-# What a secret is called, word by word of a variable's name.
-_CALLED = """
-    KEY APIKEY TOKEN SECRET SECRETS PASSWORD PASSWD PASS PASSPHRASE PWD CREDENTIAL CREDENTIALS CREDS AUTH
-    AUTHORIZATION PAT DSN BEARER JWT COOKIE SIGNATURE PRIVATE
-"""
-# What stands at the end of the name of something about a secret.
-_ABOUT_ONE = """
-    ID IDS SID NAME FILE PATH DIR URL URI HOST PORT USER USERNAME EMAIL EXPIRY EXPIRES TTL REGION TYPE ALGORITHM ALG
-    LENGTH SIZE ENABLED DISABLED HEADER PREFIX LIMIT TIMEOUT ROUNDS COUNT ENV MODE SOCK VERSION METHOD
-"""
-_SECRET_WORDS = frozenset(_CALLED.split())
-_ABOUT = frozenset(_ABOUT_ONE.split())
-_PUBLIC = frozenset({"PUBLIC", "PUBLISHABLE", "PUBKEY"})
+from keyhole.core.looks import ABOUT_WORDS, PUBLIC_WORDS, SECRET_WORDS, is_example, is_random, words
+
 _PLAIN_VALUES = frozenset({"true", "false", "yes", "no", "on", "off", "null", "none", "undefined", "nil"})
-_EXAMPLE = re.compile(
-    r"(?i)(?:x{3,}|\*+|\.{2,}|…+|<.*>|\[.*\]|change[-_ ]?(?:me|it|this).*|(?:your|my|insert|enter|put|replace)[-_ ].*|"
-    r"to[-_ ]?do|tbd|example.*|dummy.*|sample.*|placeholder|secret|password|passwd|foo|bar|test|.*[-_]here)"
-)
 _URL = re.compile(r"(?i)([a-z][a-z0-9+.-]*)://([^\s/?#]*)(.*)", re.DOTALL)
 _PRIVATE_KEY = re.compile(r"-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----")
-_UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_VISIBLE = re.compile(r"[!-~]{20,}")
 _PATH = re.compile(r"(?:~|\.{1,2})?/|[A-Za-z]:\\")
-_RANDOM_BITS = 3.6  # a character of English prose or of a dotted name has less (Shannon 1951)
 _SHORT = 6
 EXAMPLE = "looks like an example"
 
@@ -50,11 +30,6 @@ class Judgement:
     stays: str = ""
 
 
-def words(name: str) -> list[str]:
-    """The words of ``API_KEY``, ``api-key`` and ``apiKey``, in upper case."""
-    return [word.upper() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)]
-
-
 def judge(name: str, value: str) -> Judgement:
     """What the content of a variable seems to be, by its name and shape."""
     private = _PRIVATE_KEY.search(value)
@@ -71,7 +46,7 @@ def judge(name: str, value: str) -> Judgement:
 
 def example(value: str) -> str:
     """Why the value looks as if it stood for another; empty where it does not."""
-    return EXAMPLE if _EXAMPLE.fullmatch(value.strip()) else ""
+    return EXAMPLE if is_example(value) else ""
 
 
 def _of_url(name: str, url: re.Match[str]) -> Judgement:
@@ -87,26 +62,16 @@ _IN_URL = "it is an address, and programs read the password out of it themselves
 
 def _by_name(name: str, value: str) -> str:
     parts = words(name)
-    if _PUBLIC & set(parts):
+    if PUBLIC_WORDS & set(parts):
         return "is public, by its name"
-    called = bool(_SECRET_WORDS & set(parts)) or name.upper().endswith(("PASSWORD", "TOKEN", "SECRET", "APIKEY"))
+    called = bool(SECRET_WORDS & set(parts)) or name.upper().endswith(("PASSWORD", "TOKEN", "SECRET", "APIKEY"))
     number = re.fullmatch(r"[-+]?[0-9.,:_]+[a-zA-Z%]{0,2}", value) and not (called and len(value) >= _SHORT)
     if value.lower() in _PLAIN_VALUES or number:
         return "is a number or a switch"
     if _PATH.match(value):
         return "is a path"
-    if parts and parts[-1] in _ABOUT:
+    if parts and parts[-1] in ABOUT_WORDS:
         return "is a setting, by its name"
     if called:
         return f"is shorter than {_SHORT} characters" if len(value) < _SHORT else ""
-    return "" if _random(value) else "is a setting, by its name and shape"
-
-
-def _random(value: str) -> bool:
-    """Long, without spaces, of letters and digits in no order: what nobody types."""
-    if not _VISIBLE.fullmatch(value) or _UUID.fullmatch(value) or "://" in value or value.count(".") > 2:
-        return False
-    if not re.search("[0-9]", value) or not re.search("[A-Za-z]", value):
-        return False
-    counts = Counter(value).values()
-    return -sum(n / len(value) * math.log2(n / len(value)) for n in counts) >= _RANDOM_BITS
+    return "" if is_random(value) else "is a setting, by its name and shape"

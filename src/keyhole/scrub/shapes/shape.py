@@ -1,0 +1,90 @@
+"""What a shape is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from keyhole.core.looks import entropy
+
+Check = Callable[["re.Match[bytes]"], bool]
+
+# What nobody's key has in it, but what stands for one: also our own placeholders. In lower case.
+_STANDS_FOR = (
+    *(b"keyhole", b"example", b"placeholder", b"changeme", b"change_me", b"change-me", b"redacted", b"dummy"),
+    *(b"your-", b"your_", b"_here", b"-here", b"xxxxx", b"####", b"****", b"...", b"000000000000", b"aaaaaaaaaa"),
+    *(b"abcdefghij", b"1234567890", b"0123456789", b"<", b">", b"$(", b"${", b"{{"),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """One kind of credential, as data.
+
+    Attributes:
+        name: by which it is reported and allowed; never changes.
+        title: for a person.
+        literals: lower case; one of them is in each occurrence, whatever its case there.
+        pattern: matched ``before`` bytes ahead of a literal. Every repetition is bounded. The group ``v`` is the
+            credential; all of it where there is none.
+        examples: texts in which it is found, as templates: ``<m36>`` are 36 letters and digits (``a`` lower case, ``A``
+            upper case, ``h`` and ``H`` hex, ``d`` digits, ``k`` base32, ``l`` letters), so that no text in the shape
+            of a key stands in a source file.
+        counters: texts in which it is not found.
+        before: bytes of the pattern ahead of the literal.
+        edge: neither a letter nor a digit may stand right before or after.
+        bits: least entropy a character, to tell a key from what stands for one.
+        entry: of the catalog, by which it is moved in.
+        check: says whether a match of the pattern counts; what can be said by the pattern is said there.
+        generic: what any other shape finds in the same place is the better name.
+    """
+
+    name: str
+    title: str
+    literals: tuple[str, ...]
+    pattern: str
+    examples: tuple[str, ...]
+    counters: tuple[str, ...] = ()
+    before: int = 0
+    edge: bool = True
+    bits: float = 3.0
+    entry: str = ""
+    check: Check | None = None
+    generic: bool = False
+    regex: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        source = self.pattern + ("(?![A-Za-z0-9_])" if self.edge else "")
+        object.__setattr__(self, "regex", re.compile(source.encode()))
+
+    def match(self, data: bytes, literal: int) -> tuple[int, int, bool] | None:
+        """What stands there, with the literal at that offset: where it begins and ends, and whether it is one.
+
+        ``None`` where the pattern does not match.
+        """
+        start = literal - self.before
+        if start < 0 or (self.edge and start and _joined(data, start)):
+            return None
+        match = self.regex.match(data, start)
+        if match is None:
+            return None
+        begin, end = match.span("v") if "v" in self.regex.groupindex else match.span()
+        value = data[begin:end]
+        counts = not (self.bits and entropy(value) < self.bits) and not stands_for(value)
+        return begin, end, counts and (self.check is None or self.check(match))
+
+
+def stands_for(value: bytes) -> bool:
+    """Is it a placeholder, ours or another's, and no key?"""
+    lower = value.lower()
+    return any(mark in lower for mark in _STANDS_FOR)
+
+
+def _joined(data: bytes, at: int) -> bool:
+    """Does a word go on here? The letter that ends an escape (a backslash and ``n``, or ``%3D``) is no word."""
+    byte = data[at - 1]
+    if not (byte == 0x5F or 0x30 <= byte <= 0x39 or 0x41 <= byte <= 0x5A or 0x61 <= byte <= 0x7A):
+        return False
+    escaped = at > 1 and data[at - 2] == 0x5C and byte in b"nrt"
+    return not (escaped or (at > 2 and data[at - 3] == 0x25))
