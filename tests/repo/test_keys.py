@@ -8,8 +8,9 @@ import subprocess
 import pytest
 
 from cli_driver import ok, run
-from keyhole.crypto import age, age_scrypt
+from keyhole.crypto import age, age_scrypt, ssh
 from keyhole.keepers.keychain import Keychain
+from keyhole.repo import keys
 from repo import plugin_double
 from seals import hsm
 from seals.desktop import VARIABLES, desktop_session, lock
@@ -127,6 +128,53 @@ def test_a_key_is_moved_into_the_keychain_and_back_and_is_never_in_two_places(de
     assert [(each["in"], each["recipient"]) for each in listed] == [("file", public)]
 
 
+@pytest.mark.parametrize("step", ["keep", "_compare", "_write", "_sync_folder", "forget"])
+def test_a_move_that_is_ended_at_any_step_leaves_a_key_that_opens_and_can_be_moved(team, owner_key, tmp_path, step):
+    ok("repo", "key", "new")
+    before = owner_key.read_bytes()
+    (tmp_path / "given").write_text("the passphrase given\n")
+    words = ("--passphrase-file", tmp_path / "given")
+
+    def ended(*_words, **_options):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys, step, ended)
+        assert run("repo", "key", "move", "--in", "passphrase", *words).code != 0
+    if in_clear(tmp_path):
+        assert owner_key.read_bytes() == before
+        ok("repo", "key", "move", "--in", "passphrase", *words)
+    found = ok("repo", "key", "show", "--json", *words).json
+    assert (found["in"], found["recipient"]) == ("passphrase", age.parse_identity(before.decode()).recipient.text)
+    assert in_clear(tmp_path) == []
+    assert list(owner_key.parent.iterdir()) == [owner_key]
+
+
+def test_links_to_a_key_file_keep_nothing_in_clear(team, owner_key, tmp_path):
+    ok("repo", "key", "new", "--to", tmp_path / "real.key")
+    owner_key.parent.mkdir(parents=True)
+    owner_key.symlink_to(tmp_path / "real.key")
+    (tmp_path / "given").write_text("the passphrase given\n")
+    words = ("--in", "passphrase", "--passphrase-file", tmp_path / "given")
+    (tmp_path / "second").hardlink_to(tmp_path / "real.key")
+    assert run("repo", "key", "move", *words).code == 3
+    (tmp_path / "second").unlink()
+    ok("repo", "key", "move", *words)
+    assert owner_key.is_symlink()
+    assert in_clear(tmp_path) == []
+
+
+def test_the_key_of_an_agent_is_made_in_the_keychain_or_not_at_all(desktop, tmp_path):
+    ok("repo", "init", "--no-git")
+    ok("repo", "set", "stripe/key", stdin=VALUE)
+    ok("repo", "add-agent", "coder", "--group", "stripe", "--key-in", "keychain")
+    assert ok("repo", "get", "stripe/key", "--key", "keychain:coder").out == VALUE
+    refused = run("repo", "add-agent", "coder", "--to", tmp_path / "another.key", "--key-in", "keychain")
+    assert refused.code != 0
+    assert entry("another") is None
+    assert not (tmp_path / "another.key").exists()
+
+
 def test_an_entry_of_another_key_is_not_written_over(desktop, owner_key):
     ok("repo", "key", "new", "--in", "keychain")
     there = entry("owner")
@@ -200,17 +248,20 @@ def test_a_token_seals_the_key_and_only_it_opens_it(team, tmp_path, owner_key):
     assert run("repo", "get", "a/b", "--key", place).code == 5
 
 
-def ssh_key(folder, kind, *words):
+def ssh_key(folder, kind, bits=0):
+    """The paths of a private key, and the line of its public one."""
     path = folder / f"id_{kind}"
-    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path, *words], check=True, timeout=60)
-    return path, path.with_suffix(".pub").read_text().strip()
+    private = ssh.generate(kind, bits)
+    path.write_bytes(private)
+    path.chmod(0o600)
+    return path, f"{ssh.public_of(private)} somebody@laptop"
 
 
 def test_members_read_with_their_ssh_keys_and_write_with_ed25519(team, tmp_path):
     ok("repo", "init", "--no-git")
     ok("repo", "set", "stripe/key", stdin=VALUE)
-    ann, ann_public = ssh_key(tmp_path, "ed25519")
-    ben, ben_public = ssh_key(tmp_path, "rsa", "-b", "2048")
+    ann, ann_public = ssh_key(tmp_path, ssh.ED25519)
+    ben, ben_public = ssh_key(tmp_path, ssh.RSA, 2048)
     said = ok("repo", "my-key", "--key", ann, "--json").json
     assert said["recipient"] == ann_public.rpartition(" ")[0]
     words = ("--recipient", ann_public, "--sign", said["sign"], "--role", "member", "--group", "stripe")
@@ -237,7 +288,7 @@ def test_members_read_with_their_ssh_keys_and_write_with_ed25519(team, tmp_path)
 def test_the_text_of_an_ssh_key_in_a_variable_counts(team, tmp_path, monkeypatch):
     ok("repo", "init", "--no-git")
     ok("repo", "set", "a/b", stdin=VALUE)
-    path, public = ssh_key(tmp_path, "ed25519")
+    path, public = ssh_key(tmp_path, ssh.ED25519)
     ok("repo", "add-member", "ann", "--recipient", public, "--group", "a")
     monkeypatch.setenv("KEYHOLE_REPO_KEY", path.read_text())
     assert ok("repo", "get", "a/b").out == VALUE
@@ -322,6 +373,18 @@ def test_values_go_into_the_keychain_and_out_of_it_when_they_are_revoked_or_remo
     assert VALUE.encode() not in every_byte(desktop, tmp_path / "keyhole", tmp_path / "user")
 
 
+def test_hidden_names_are_read_in_the_keychain_and_nowhere_else(desktop, tmp_path):
+    ok("repo", "init", "--no-git", "--opaque-names", "--key-in", "keychain")
+    ok("repo", "set", "stripe/key", stdin=VALUE)
+    ok("repo", "set", "mail/key", stdin=VALUE)
+    done = ok("repo", "into-keychain", "stripe", "--json").json
+    assert done["put"] == ["stripe/key"]
+    assert entry(f"{done['vault']}/stripe/key", "keyhole-repo") == VALUE
+    assert b"stripe" not in every_byte(desktop, tmp_path / "keyhole")
+    ok("repo", "rm", "stripe/key")
+    assert ok("repo", "into-keychain", "--json").json["taken"] == ["stripe/key"]
+
+
 def test_values_go_nowhere_else_where_there_is_no_keychain(team, tmp_path):
     ok("repo", "init", "--no-git")
     ok("repo", "set", "a/b", stdin=VALUE)
@@ -350,8 +413,6 @@ def test_a_pull_lets_the_keychain_follow(desktop, tmp_path):
     vault = ok("repo", "status", "--dir", "there", "--json").json["id"]
     assert entry(f"{vault}/stripe/key", "keyhole-repo") == "another-value-1"
     assert entry(f"{vault}/mail/key", "keyhole-repo") == VALUE
-    ok("repo", "rm", "stripe/key", "--dir", "here")
-    ok("repo", "push", "--dir", "here")
     lock()
     ran = run("repo", "pull", "--dir", "there", "--into-keychain")
-    assert (ran.code, "the keychain is locked" in ran.err, "took" in ran.err) == (6, True, True)
+    assert (ran.code, "the keychain is locked" in ran.err, "nothing new" in ran.err) == (6, True, True)

@@ -89,7 +89,7 @@ class RepoVault:
     @staticmethod
     def _find(key_file: str | os.PathLike[str] | None, key: str | None, environ: Mapping[str, str]) -> Identity:
         if key is not None:
-            return age.parse_identity(key)
+            return age.find_identity(key)
         return keys.find(environ, "" if key_file is None else os.fspath(Path(key_file).expanduser()))
 
     @property

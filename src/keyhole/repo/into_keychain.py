@@ -16,6 +16,7 @@ from keyhole.core.errors import NotFound
 from keyhole.core.value import Secret
 from keyhole.crypto.age import Identity
 from keyhole.keepers.keychain import Entries, Keychain
+from keyhole.repo.hidden import Kind
 from keyhole.repo.opened import Opened
 
 SERVICE = "keyhole-repo"
@@ -65,6 +66,7 @@ def keep_values(
         IntegrityError: the vault is not signed, or a file is not what was signed.
     """
     vault = opened.require_members().vault
+    opened.unlock(identity)
     may = _readable(opened, identity, now or datetime.now(UTC))
     there = _listed(keychain, vault)
     wanted = may.keys() & (_of_groups(opened, groups) | there.keys())
@@ -92,22 +94,22 @@ def keep_values(
 
 
 def _readable(opened: Opened, identity: Identity, now: datetime) -> dict[str, str]:
-    """Names that the key opens, with the digests of their files."""
+    """Names that the key opens, as people read them, with the digests of their files."""
     mine = identity.recipient.text
-    found = {name: opened.sidecar(name) for name in opened.names()}
+    found = {stem: opened.sidecar(stem) for stem in opened.names()}
     return {
-        name: each.digest
-        for name, each in found.items()
+        opened.shown(stem): each.digest
+        for stem, each in found.items()
         if mine in each.recipients and (each.expires is None or each.expires > now)
     }
 
 
 def _of_groups(opened: Opened, groups: Iterable[str]) -> set[str]:
-    named = list(groups)
-    belonging = {name: set(opened.sidecar(name).groups) for name in opened.names()}
+    named = [opened.hidden(Kind.GROUP, group) for group in groups]
+    belonging = {opened.shown(stem): set(opened.sidecar(stem).groups) for stem in opened.names()}
     for group in named:
         if not any(group in each for each in belonging.values()):
-            raise NotFound(f"no secret belongs to the group {group!r}", "keyhole repo list")
+            raise NotFound(f"no secret belongs to the group {opened.shown(group)!r}", "keyhole repo list")
     return {name for name, each in belonging.items() if not named or not each.isdisjoint(named)}
 
 

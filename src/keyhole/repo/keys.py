@@ -172,8 +172,18 @@ def make(path: Path, identity: Identity, where: str, asked: Asked, new: Callable
     if path.exists():
         raise Conflict(f"{path} is there already", "a key file is never written over: name another")
     data = keep(identity, where, asked, new)
-    _compare(data, identity, asked, new)
-    _write(path, data)
+    try:
+        _compare(data, identity, asked, new)
+        _write(path, data)
+    except BaseException:
+        forget(data, asked)
+        raise
+
+
+def unmake(path: Path, asked: Asked) -> None:
+    """Take a key away that was made for something which came to nothing. Raises ``Sealed`` for a locked keychain."""
+    forget(read(path), asked)
+    path.unlink()
 
 
 def move(path: Path, where: str, asked: Asked, new: Callable[[str], Secret]) -> Identity:
@@ -186,10 +196,14 @@ def move(path: Path, where: str, asked: Asked, new: Callable[[str], Secret]) -> 
         new: a new passphrase, or the PIN of a token.
 
     Raises:
-        InvalidRequest: it is an SSH key or that of a plugin, which other programs look for where it is; or no place.
+        InvalidRequest: it is an SSH key or that of a plugin, which other programs look for where it is; the file has
+            several names, of which the others would keep the key; or there is no such place.
         Sealed: it does not open, or the new place does not; nothing was changed.
     """
+    path = path.resolve()  # a link is left as it is, and what it leads to gets the key's new form
     before = read(path)
+    if path.stat().st_nlink > 1:
+        raise InvalidRequest(f"the key file {path} has several names", "remove the other hard links to it")
     form = form_of(before)
     if form in {Form.SSH, Form.PLUGIN}:
         what = "an SSH key" if form is Form.SSH else "the key of a plugin"

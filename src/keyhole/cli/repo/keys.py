@@ -62,8 +62,13 @@ def new(session: Session, /, *, where: str, to: str) -> None:
 def make_key(session: Session, path: Path, where: str) -> Identity:
     """A new key in a new file, kept where the words say. Raises ``Conflict`` when anything is there."""
     identity = age.generate()
-    keys.make(path, identity, where, asked_of(session), New(session.passphrase))
+    keys.make(path, identity, _named(where, path), asked_of(session), New(session.passphrase))
     return identity
+
+
+def _named(where: str, path: Path) -> str:
+    """The keychain's entry has the name of the file, such as ``owner`` or that of an agent."""
+    return f"{KEYCHAIN}{path.stem}" if where == "keychain" else where
 
 
 def use_or_make(session: Session, path: Path, where: str) -> tuple[Identity, bool]:
@@ -127,9 +132,7 @@ def move(session: Session, /, *, where: str, key_file: str, new_passphrase_file:
     if new_passphrase_file or not kept.opens_unattended(before):
         source = PassphraseSource()
         source.file = new_passphrase_file
-    if where == "keychain" and path != keys.owner_file(os.environ):
-        where = f"{KEYCHAIN}{path.stem}"
-    identity = keys.move(path, where, asked_of(session), New(source))
+    identity = keys.move(path, _named(where, path), asked_of(session), New(source))
     data = {"file": str(path), "in": where, **public_of(identity)}
     session.out.done(data, f"the key {path} is {said_of(where)} now")
     if kept.form_of(before) is kept.Form.CLEAR and where != "file":

@@ -9,7 +9,7 @@ import click
 
 from keyhole.cli.base import Session, pass_session
 from keyhole.cli.repo.asking import asked_of
-from keyhole.cli.repo.keys import public_of
+from keyhole.cli.repo.keys import IN_HELP, make_key, public_of
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.core.errors import InvalidRequest
@@ -25,16 +25,16 @@ _JOINS = [role.value for role in Role if role is not Role.AGENT]
 @click.argument("name")
 @click.option("--group", "groups", multiple=True, metavar="GROUP", help="Granted at once; may be repeated.")
 @click.option("--to", default="", metavar="FILE", help="Where its key is written; ~/.agent-vault/agents/NAME.key else.")
+@click.option("--key-in", default="file", metavar="PLACE", help=f"Where its key is kept: {IN_HELP}")
 @place_options
 @pass_session
 def add_agent(
-    session: Session, /, *, name: str, groups: tuple[str, ...], to: str, directory: str, key_file: str
+    session: Session, /, *, name: str, groups: tuple[str, ...], to: str, key_in: str, directory: str, key_file: str
 ) -> None:
     """Make an agent with a key of its own, which the owners can recover."""
     path = Path(to) if to else keys.free(keys.agent_file(os.environ, name))
-    identity = age.generate()
     place = Place(session, directory, key_file)
-    keys.write(path, identity)
+    identity = make_key(session, path, key_in)
     try:
         place.change(
             lambda opened, actor: changes.add(
@@ -48,7 +48,7 @@ def add_agent(
             )
         )
     except BaseException:
-        path.unlink()  # nobody knows this key
+        keys.unmake(path, asked_of(session))  # nobody knows this key
         raise
     data = {"name": name, "key_file": str(path), "recipient": identity.recipient.text, "groups": list(groups)}
     session.out.done(data, f"made the agent {name}; its key is in {path}")
