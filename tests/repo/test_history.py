@@ -155,3 +155,26 @@ def test_as_it_is_typed(tmp_path, monkeypatch):
     ]
     assert ok("repo", "reads", "--verify", "--json").json["signed"] == 2
     assert "first" not in ok("repo", "history").out + ok("repo", "reads").out
+
+
+def test_hidden_names_stay_hidden_and_a_member_sees_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "keyhole"))
+    team = tmp_path / "team"
+    subprocess.run(["git", "init", "-q", str(team)], check=True)
+    monkeypatch.chdir(team)
+    ok("repo", "init", "--opaque-names", "--owner", "ownerly")
+    for value in ("first", "second"):
+        ok("repo", "set", "wombat/quokka", stdin=value)
+    ok("repo", "rollback", "wombat/quokka", "1")
+    assert ok("repo", "get", "wombat/quokka", "--version", "2").out == "second"
+    ok("repo", "reads", "share")
+    rows = ok("repo", "history", "wombat/quokka", "--json").json["versions"]
+    assert [(each["signer"], each["readers"]) for each in rows] == [("ownerly", ["ownerly"])] * 3
+    assert "wombat/quokka" in ok("repo", "history").out
+    assert ok("repo", "reads", "wombat/quokka", "--json").json[0]["who"] == "ownerly"
+    compared = ok("repo", "diff", "wombat/quokka@1", "wombat/quokka@2").out
+    assert compared == "~ secret wombat/quokka: version 1 -> 2 by ownerly, new value\n"
+    assert "secret wombat/quokka: version 1 -\\> 3" in ok("repo", "review", "HEAD~3..HEAD").out
+    log = subprocess.run(["git", "cat-file", "--batch-all-objects", "--batch"], capture_output=True, check=True).stdout
+    assert [name for name in (b"wombat", b"quokka", b"ownerly") if name in log] == []

@@ -176,3 +176,14 @@ def test_a_remote_that_goes_back_behind_what_it_once_had_is_refused(pair):
     shutil.copytree(pair.base_root, pair.theirs.root)
     with pytest.raises(IntegrityError, match="old state"):
         pair.sides()
+
+
+def test_a_merge_by_git_alone_is_named_with_the_way_out(pair):
+    for name in (".x/members/000001.json", "manifest.yaml", ".x/secrets/a/one.json"):
+        path = pair.ours.path(name)
+        kept = path.read_text()
+        path.write_text(f"<<<<<<< HEAD\n{kept}=======\n{kept}>>>>>>> 1234\n")
+        with pytest.raises(IntegrityError) as refused:
+            pair.ours.open()
+        assert "git merge --abort" in refused.value.hint
+        path.write_text(kept)

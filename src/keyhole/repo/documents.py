@@ -17,6 +17,7 @@ import yaml
 
 from keyhole.core.errors import IntegrityError
 from keyhole.repo.names import parse_part, parse_secret
+from keyhole.repo.unmerged import next_step
 
 CONFIG = "version: 1\nencryption:\n  format: age\n"
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes
@@ -150,14 +151,14 @@ def _load(data: bytes, where: str) -> Mapping[str, Any]:
     try:
         document = yaml.load(data.decode(), _Strict)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise _broken(where) from None
+        raise _broken(where, data) from None
     if not isinstance(document, Mapping):
         raise _broken(where)
     return document
 
 
-def _broken(where: str) -> IntegrityError:
-    return IntegrityError(f"{where} is not what a vault of this format has there", "restore it from its history")
+def _broken(where: str, data: bytes = b"") -> IntegrityError:
+    return IntegrityError(f"{where} is not what a vault of this format has there", next_step(data))
 
 
 def _texts(value: Any) -> tuple[str, ...]:

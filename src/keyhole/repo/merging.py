@@ -161,7 +161,7 @@ def merge(base: Opened | None, ours: Opened, theirs: Opened, actor: Actor | None
     if left:
         raise InvalidRequest(
             "both sides changed the same: " + "; ".join(f"{clash.name}: {clash.why}" for clash in left[:20]),
-            "choose for each: --ours NAME or --theirs NAME",
+            "choose for each: --ours NAME or --theirs NAME; what is not chosen stays: keyhole repo history NAME",
         )
     sides = {Side.OURS: ours, Side.THEIRS: theirs}
     winner = sides[chosen.get(MEMBERS, found.members)]

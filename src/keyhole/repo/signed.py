@@ -17,6 +17,7 @@ from typing import Any
 from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto.signing import SigningKey, verify
+from keyhole.repo.unmerged import next_step
 
 _DOMAIN = "keyhole repo "
 _MAX_SIGNATURES = 64
@@ -74,7 +75,7 @@ def read(kind: str, data: bytes, where: str) -> Signed:
             return Signed(kind, content, found, where)
     except (InvalidRequest, KeyError, TypeError, ValueError, AttributeError, binascii.Error):
         pass
-    raise IntegrityError(f"{where} is not a signed document", "restore it from its history")
+    raise IntegrityError(f"{where} is not a signed document", next_step(data))
 
 
 def _bytes(kind: str, content: Mapping[str, Any]) -> bytes:
