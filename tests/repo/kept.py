@@ -85,6 +85,9 @@ class Snapshot(Reading):
     def names(self, folder):
         return sorted({p.removeprefix(f"{folder}/").partition("/")[0] for p in self.kept if p.startswith(f"{folder}/")})
 
+    def paths(self):
+        return sorted(self.kept)
+
 
 class InGit(Kept):
     """A vault in git: each change is a commit."""

@@ -30,8 +30,13 @@ class Pair:
         self.agent = self.ours.add("coder", "a")
         self.ours.set("a/one", "one")
         self.ours.set("a/two", "two")
-        self.ours.open().remember(synced=True)
+        self.synced()
         self._part(tmp_path)
+
+    def synced(self):
+        ours = self.ours.open()
+        ours.seen.saw("git", *ours.state())
+        ours.seen.store()
 
     def _part(self, tmp_path):
         for name in ("base", "theirs"):
@@ -44,7 +49,7 @@ class Pair:
     def sides(self):
         base = verify(Tree(self.base_root), Seen())
         ours = self.ours.open()
-        return base, ours, verify(Tree(self.theirs.root), ours.seen.of_remote())
+        return base, ours, verify(Tree(self.theirs.root), ours.seen.of_remote("git"))
 
     def merge(self, by=None, **chosen):
         base, ours, theirs = self.sides()
@@ -171,7 +176,7 @@ def test_an_attackers_side_is_refused_before_anything_is_taken(pair):
 def test_a_remote_that_goes_back_behind_what_it_once_had_is_refused(pair):
     pair.theirs.set("a/two", "two-new")
     pair.merge()
-    pair.ours.open().remember(synced=True)
+    pair.synced()
     shutil.rmtree(pair.theirs.root)
     shutil.copytree(pair.base_root, pair.theirs.root)
     with pytest.raises(IntegrityError, match="old state"):

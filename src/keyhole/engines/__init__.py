@@ -35,7 +35,8 @@ from keyhole.crypto.passwords import PasswordRules
 if TYPE_CHECKING:
     from keyhole.net.ask import Heard
 
-MEMBERS = ("cubbyhole", "database", "external", "kv", "oauth", "pki", "repo", "services", "ssh", "totp", "transit")
+MEMBERS = ("cubbyhole", "database", "external", "kv", "oauth", "pki", "remote", "repo", "services",
+           "ssh", "totp", "transit")  # fmt: skip
 DATABASES = {  # kinds, each with its module of the engine ``database``
     "mariadb-database-plugin": "mysql",
     "mongodb-database-plugin": "mongodb",

@@ -409,6 +409,10 @@ class CommitFiles(Reading):
         below = f"{folder}/"
         return sorted({path[len(below) :].partition("/")[0] for path in self._files if path.startswith(below)})
 
+    def paths(self) -> list[str]:
+        """See ``Files.paths``."""
+        return sorted(path for path in self._files if not path.startswith(f"{LOCAL}/"))
+
 
 @contextlib.contextmanager
 def _scratch(vault: Path) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from keyhole.repo.hidden import NAMES, Book, Kind, digest
 from keyhole.repo.members import Member, Members
 from keyhole.repo.names import parse_part, parse_secret
 from keyhole.repo.refusals import recorded
-from keyhole.repo.seen import Seen
+from keyhole.repo.seen import Seen, State
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.signed import Signed
 from keyhole.repo.tree import VAULT, Files, Tree
@@ -208,11 +208,15 @@ class Opened:
         except IntegrityError:
             return None
 
-    def remember(self, *, synced: bool = False) -> None:
-        """Keep what was found, so that nothing older is believed later; ``synced``: the remote has the same."""
+    def state(self) -> tuple[State, dict[str, State]]:
+        """Version and digest of the list of members, and of each secret."""
+        secrets = {name: (each.version, document.digest) for name, (document, each) in self.secrets.items()}
+        return (self.require_members().version, self.digest), secrets
+
+    def remember(self) -> None:
+        """Keep what was found, so that nothing older is believed later."""
         if self.members is not None:
-            seen = {name: (each.version, document.digest) for name, (document, each) in self.secrets.items()}
-            self.seen.remember(self.members.vault, (self.members.version, self.digest), seen, synced=synced)
+            self.seen.remember(self.members.vault, *self.state())
 
 
 @recorded
@@ -232,12 +236,23 @@ def open_vault(root: Path, home: Path) -> Opened:
         raise NotFound(f"there is no vault in {root}", "keyhole repo init")
     tree.settle()
     try:
-        found = verify(tree, Seen.load(home, root))
+        found = _judged(tree, Seen.load(home, root))
     except IntegrityError:  # another command may have been changing it just now
         tree.wait()
-        found = verify(tree, Seen.load(home, root))
+        found = _judged(tree, Seen.load(home, root))
     found.remember()
     return found
+
+
+def _judged(tree: Files, seen: Seen) -> Opened:
+    """Verify a folder, in which a pull that was cut may have put other members in place of those that were seen."""
+    try:
+        return verify(tree, seen)
+    except IntegrityError:
+        other = seen.if_begun()
+        if other is None:
+            raise
+        return verify(tree, other)
 
 
 def verify(tree: Files, seen: Seen) -> Opened:

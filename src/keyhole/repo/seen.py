@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,40 @@ State = tuple[int, str]
 """Version and digest of a document."""
 
 
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What is known of one remote of a vault.
+
+    Attributes:
+        members: version and digest of the list of members that it last had.
+        secrets: the same of its secrets.
+        version: its commit or snapshot from which this clone went on; empty for none.
+        at: when that was, RFC 3339; empty for never.
+    """
+
+    members: State = (0, "")
+    secrets: Mapping[str, State] = field(default_factory=dict)
+    version: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a pull is about to do to the folder, noted first so that it can be told afterwards whether it did.
+
+    Attributes:
+        remote: whose state is taken.
+        version: of it.
+        mark: of all files when it is done; empty where that is known otherwise.
+        members: that are taken.
+    """
+
+    remote: str
+    version: str
+    mark: str
+    members: State
+
+
 @dataclass(slots=True)
 class Seen:
     """The last state of one vault that was found genuine here.
@@ -31,25 +65,30 @@ class Seen:
         vault: its id; empty for one that was never seen signed.
         members: version and digest of the list of members.
         secrets: secret to version and digest.
-        synced: the same two as they were when this clone and its remote last had the same; ``None`` for never.
+        remotes: name of a remote to what is known of it.
+        begun: a pull that was not finished.
+        path: where this is kept.
     """
 
     vault: str = ""
     members: State = (0, "")
     secrets: dict[str, State] = field(default_factory=dict)
-    synced: tuple[State, dict[str, State]] | None = None
+    remotes: dict[str, Met] = field(default_factory=dict)
+    begun: Begun | None = None
     path: Path | None = None
 
     @classmethod
     def load(cls, home: Path, root: Path) -> Seen:
         """What is remembered of the vault in a folder. Raises ``IntegrityError`` when that cannot be read."""
-        name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
-        path = home / FOLDER / f"{name}.json"
+        return cls._read(place(home, root).with_suffix(".json"))
+
+    @classmethod
+    def _read(cls, path: Path) -> Seen:
         try:
             data = json.loads(path.read_bytes())
-            synced = data["synced"]
-            both = None if synced is None else (_state(synced["members"]), _states(synced["secrets"]))
-            return cls(str(data["vault"]), _state(data["members"]), _states(data["secrets"]), both, path)
+            remotes = {str(name): _met(each) for name, each in data.get("remotes", {}).items()}
+            begun = None if data.get("begun") is None else _begun(data["begun"])
+            return cls(str(data["vault"]), _state(data["members"]), _states(data["secrets"]), remotes, begun, path)
         except FileNotFoundError:
             return cls(path=path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -58,10 +97,26 @@ class Seen:
                 "if you trust what lies there now, remove that file",
             ) from None
 
-    def of_remote(self) -> Seen:
-        """By what the other side of a remote is judged: it may lack what is only here, and nothing that it once had."""
-        members, secrets = self.synced or ((0, ""), {})
-        return Seen(self.vault, members, dict(secrets))
+    def of_remote(self, remote: str) -> Seen:
+        """By what a remote is judged: it may lack what is only here, and nothing that it once had."""
+        met = self.remotes.get(remote, Met())
+        return Seen(self.vault, met.members, dict(met.secrets))
+
+    def if_begun(self) -> Seen | None:
+        """By what the folder is judged too: a pull that was cut may have put other members in place of those here."""
+        if self.begun is None:
+            return None
+        return Seen(self.vault, self.begun.members, self.secrets, self.remotes, self.begun, self.path)
+
+    def saw(self, remote: str, members: State, secrets: Mapping[str, State]) -> None:
+        """Keep what a remote was found to have, so that it serves nothing older later. ``store`` makes it last."""
+        met = self.remotes.get(remote, Met())
+        self.remotes[remote] = replace(met, members=members, secrets={**met.secrets, **secrets})
+
+    def sync(self, remote: str, version: str, at: str) -> None:
+        """This clone goes on from this version of the remote. ``store`` makes it last."""
+        self.remotes[remote] = replace(self.remotes.get(remote, Met()), version=version, at=at)
+        self.begun = None
 
     def accept(self, members: State) -> None:
         """A person has chosen this list of members in place of the one that was seen here."""
@@ -90,34 +145,51 @@ class Seen:
                 "two people changed it at once, or somebody rewrote history: choose one in its history",
             )
 
-    def remember(self, vault: str, members: State, secrets: Mapping[str, State], *, synced: bool = False) -> None:
+    def remember(self, vault: str, members: State, secrets: Mapping[str, State]) -> None:
         """Store what was found genuine now, durably, before anything of it is used.
 
         Args:
             vault: its id.
             members: version and digest of the list of members.
             secrets: secret to version and digest.
-            synced: the remote has the same.
         """
         merged = {**self.secrets, **secrets}
-        both = (members, merged) if synced else self.synced
-        if self.path is None or (self.vault, self.members, self.secrets, self.synced) == (vault, members, merged, both):
+        if (self.vault, self.members, self.secrets) != (vault, members, merged):
+            self.vault, self.members, self.secrets = vault, members, merged
+            if self.path is not None:  # who only reads the vault undoes nothing of what a pull has noted meanwhile
+                now = Seen._read(self.path)
+                self.remotes, self.begun = now.remotes, now.begun
+            self.store()
+
+    def store(self) -> None:
+        """Make it last."""
+        if self.path is None:
             return
-        self.vault, self.members, self.secrets, self.synced = vault, members, merged, both
         data = {
-            "vault": vault,
-            "members": members,
-            "secrets": merged,
-            "synced": None if both is None else {"members": both[0], "secrets": both[1]},
+            "vault": self.vault,
+            "members": self.members,
+            "secrets": self.secrets,
+            "remotes": {name: asdict(met) for name, met in self.remotes.items()},
+            "begun": None if self.begun is None else asdict(self.begun),
         }
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self.path.with_suffix(f".{os.getpid()}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(data, file)
-            file.flush()
-            os.fsync(descriptor)
-        fresh.rename(self.path)
+        write_private(self.path, json.dumps(data).encode())
+
+
+def place(home: Path, root: Path) -> Path:
+    """Where this machine keeps what it knows of the vault in a folder, without a suffix."""
+    return home / FOLDER / hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Put a file of this user alone in place of another, durably."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    fresh.rename(path)
 
 
 def _state(pair: Any) -> State:
@@ -127,3 +199,11 @@ def _state(pair: Any) -> State:
 
 def _states(table: Mapping[str, Any]) -> dict[str, State]:
     return {str(name): _state(pair) for name, pair in table.items()}
+
+
+def _met(data: Mapping[str, Any]) -> Met:
+    return Met(_state(data["members"]), _states(data["secrets"]), str(data["version"]), str(data["at"]))
+
+
+def _begun(data: Mapping[str, Any]) -> Begun:
+    return Begun(str(data["remote"]), str(data["version"]), str(data["mark"]), _state(data["members"]))

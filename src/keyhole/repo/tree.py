@@ -75,6 +75,9 @@ class Files(Protocol):
     def files(self, folder: str, suffix: str) -> list[str]:
         """``group/name`` of the files two levels below a folder that end in a suffix."""
 
+    def paths(self) -> list[str]:
+        """All files but those of this machine alone, sorted. Raises ``IntegrityError`` for what is no plain file."""
+
 
 class Reading(ABC):
     """What follows from ``read`` and ``names``."""
@@ -86,6 +89,10 @@ class Reading(ABC):
     @abstractmethod
     def names(self, folder: str) -> list[str]:
         """See ``Files.names``."""
+
+    @abstractmethod
+    def paths(self) -> list[str]:
+        """See ``Files.paths``."""
 
     def require(self, path: str) -> bytes:
         """See ``Files.require``."""
@@ -156,6 +163,21 @@ class Tree(Reading):
             os.close(descriptor)
         if len(found) > _MAX_FILES:
             raise IntegrityError(f"{VAULT}/{folder} has more than {_MAX_FILES} files", "this is no vault of ours")
+        return sorted(found)
+
+    def paths(self) -> list[str]:
+        """All files but those of this machine alone, sorted. Raises ``IntegrityError`` for what is no plain file."""
+        found: list[str] = []
+        for folder, folders, files, descriptor in os.fwalk(self.vault, onerror=_raise, follow_symlinks=False):
+            below = Path(folder).relative_to(self.vault)
+            folders[:] = [name for name in folders if below != Path() or name != LOCAL]
+            for name in (*folders, *files):
+                mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
+                if not (stat.S_ISDIR(mode) if name in folders else stat.S_ISREG(mode)):
+                    raise _no_file((below / name).as_posix())
+            found += [(below / name).as_posix() for name in files]
+            if len(found) > _MAX_FILES:
+                raise IntegrityError(f"{VAULT} has more than {_MAX_FILES} files", "this is no vault of ours")
         return sorted(found)
 
     def _open(self, parts: list[str], flags: int = os.O_RDONLY) -> int:
@@ -362,6 +384,11 @@ class Tree(Reading):
         if not ignore.exists():
             _write(ignore, b"*\n")
         return local
+
+
+def _raise(error: OSError) -> None:
+    """A folder that cannot be read is not an empty one."""
+    raise InvalidRequest(f"{error.filename} cannot be read: {error.strerror}", "see the rights of the folder")
 
 
 def _take(descriptor: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from keyhole.cli.repo import (
     adopting,
     checking,
+    clone,
     diff_driver,
     history,
     into_keychain,
@@ -12,6 +13,7 @@ from keyhole.cli.repo import (
     members,
     mounting,
     reads,
+    remotes,
     reviewing,
     secrets,
     sync,
@@ -22,6 +24,7 @@ from keyhole.cli.repo.noun import repo
 __all__ = [
     "adopting",
     "checking",
+    "clone",
     "diff_driver",
     "history",
     "into_keychain",
@@ -29,6 +32,7 @@ __all__ = [
     "members",
     "mounting",
     "reads",
+    "remotes",
     "repo",
     "reviewing",
     "secrets",

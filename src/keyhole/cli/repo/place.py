@@ -18,6 +18,7 @@ from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.remotes.git import Git
+from keyhole.remotes.settings import GIT
 from keyhole.repo import keys
 from keyhole.repo.hidden import Kind
 from keyhole.repo.names import require_folder
@@ -96,8 +97,7 @@ class Place:
             self.finish()
             opened = self.open()
             change = make(now, self.identity(), opened)
-            self.tree.apply(change)
-            self._commit(change)
+            self.carry_out(change)
             open_vault(self.tree.root, home())  # remembers it as seen
         return change
 
@@ -134,14 +134,6 @@ class Place:
             raise InvalidRequest(f"the escrowed key is not that of {name}", "keyhole repo recover-agent")
         return identity
 
-    def remote(self) -> Git:
-        """The repository, where its branch follows a remote. Raises ``NotFound`` and ``InvalidRequest``."""
-        if self.git is None:
-            raise NotFound("this vault lies in no git repository", "git init, and git remote add origin URL")
-        if not self.git.upstream():
-            raise InvalidRequest("this branch follows no remote", "git push -u origin HEAD, once")
-        return self.git
-
     def theirs(self, git: Git, ours: Opened, commit: str) -> Opened:
         """The vault in a commit that was fetched, and all that it would change here, judged before any of it is taken.
 
@@ -149,7 +141,7 @@ class Place:
             IntegrityError: it is not genuine, or old.
         """
         with recording(self.tree.root, home(), "the remote"):
-            theirs = verify(git.at(commit, self.tree.root), ours.seen.of_remote())
+            theirs = verify(git.at(commit, self.tree.root), ours.seen.of_remote(GIT))
             for name in theirs.names() if theirs.signed else ():
                 if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
                     theirs.ciphertext(name)
@@ -172,6 +164,11 @@ class Place:
                     self.git.advance(fetched, self.tree.root, "agent-vault: pull")
             except KeyholeError as error:
                 self._session.out.warn(f"nothing was taken from the remote: {error.reason}")
+
+    def carry_out(self, change: Change) -> None:
+        """Change the files as somebody else has signed them, and commit that; the lock is held."""
+        self.tree.apply(change)
+        self._commit(change)
 
     def _commit(self, change: Change) -> None:
         if self.git is not None:

@@ -1,9 +1,9 @@
-"""``repo pull``, ``push`` and ``diff``: the vault and its remote. They show names, and never a value."""
+"""``repo pull``, ``push`` and ``diff``: the vault and its remotes, of whatever kind. They show names, never a value."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,138 +12,114 @@ import click
 from keyhole.cli.base import Session, pass_session
 from keyhole.cli.repo.into_keychain import done, keychain_options
 from keyhole.cli.repo.noun import repo
+from keyhole.cli.repo.peers import Look, Peer, Relation, peer, rest
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.cli.repo.reviewing import show_difference
-from keyhole.config import home
 from keyhole.core.errors import KeyholeError
-from keyhole.remotes.git import Git
-from keyhole.repo.merging import MEMBERS, Comparison, Side, compare, merge
-from keyhole.repo.opened import Opened, open_vault, verify
+from keyhole.repo.merging import MEMBERS, Side, compare, merge
 from keyhole.repo.sealing import Actor
-from keyhole.repo.seen import Seen
 from keyhole.repo.tree import Change
 
 
-@dataclass(frozen=True, slots=True)
-class Both:
-    """This clone and what its remote has.
-
-    Attributes:
-        git: the repository.
-        head: commit of this clone.
-        fetched: commit of the remote.
-        ours: the vault here.
-        theirs: the vault there, verified.
-        base: the vault where they parted; ``None`` where that is not known.
-    """
-
-    git: Git
-    head: str
-    fetched: str
-    ours: Opened
-    theirs: Opened
-    base: Opened | None
-
-    @property
-    def parted(self) -> str:
-        """The commit where they parted."""
-        return self.git.common(self.head, self.fetched)
-
-
-def _both(place: Place) -> Both:
-    """Fetch, and look at both sides. Raises ``IntegrityError`` for a remote that serves what is not genuine, or old."""
-    git = place.remote()
-    ours = place.open()
-    fetched, head = git.fetch(), git.head()
-    theirs = place.theirs(git, ours, fetched)
-    common = git.common(head, fetched)
-    base = None
-    if common:
-        with contextlib.suppress(KeyholeError):  # the vault may have come after it
-            base = verify(git.at(common, place.tree.root), Seen())
-    return Both(git, head, fetched, ours, theirs, base)
-
-
-@repo.command("pull", examples="keyhole repo pull\nkeyhole repo pull --theirs stripe/api-key --ours members")
+@repo.command("pull", examples="keyhole repo pull\nkeyhole repo pull bucket --theirs stripe/api-key --ours members")
+@click.argument("remote", default="")
 @click.option("--ours", multiple=True, metavar="NAME", help="Both changed it: keep what this clone has.")
 @click.option("--theirs", multiple=True, metavar="NAME", help="Both changed it: take what the remote has.")
 @keychain_options
 @place_options
 @pass_session
 def pull(
-    session: Session, /, *, ours: tuple[str, ...], theirs: tuple[str, ...], directory: str, key_file: str, **into: Any
+    session: Session,
+    /,
+    *,
+    remote: str,
+    ours: tuple[str, ...],
+    theirs: tuple[str, ...],
+    directory: str,
+    key_file: str,
+    **into: Any,
 ) -> None:
     """Take what the remote has. It is verified first; secrets that different people changed come together."""
     place = Place(session, directory, key_file)
     chosen = dict.fromkeys(ours, Side.OURS) | dict.fromkeys(theirs, Side.THEIRS)
     with place.tree.lock():
         place.finish()
-        both = _both(place)
-        if both.parted == both.fetched:
-            both.ours.remember(synced=both.head == both.fetched)
+        other = peer(place, remote)
+        look = other.look(any_members=chosen.get(MEMBERS) is Side.THEIRS)
+        if look.relation in {Relation.SAME, Relation.AHEAD}:
+            other.note(look.ours, look.version)
+        if look.relation not in {Relation.BEHIND, Relation.PARTED}:
             done(session, place, {"changed": []}, "nothing new", **into)
             return
-        if both.parted == both.head:
-            both.git.advance(both.fetched, place.tree.root, "agent-vault: pull")
-            open_vault(place.tree.root, home()).remember(synced=True)
-            changed = compare(both.base, both.ours, both.theirs).theirs
+        if look.relation is Relation.BEHIND:
+            changed = compare(look.base, look.ours, look.theirs).theirs if look.ours.signed else look.theirs.names()
+            other.forward(look)
         else:
-            change = _joined(place, both, chosen)
-            changed = sorted(
-                path[8:-4] for path in change.files if path.startswith("secrets/") and path.endswith("enc")
-            )
-            for name in change.due:
+            changed, due = _join(place, other, look, chosen)
+            for name in due:
                 session.out.warn(f"{name} is due for a new value: keyhole repo set {name}")
+        other.note(place.open(), look.version)
     said = f"took {len(changed)} secrets: {' '.join(changed)}" if changed else "took it"
     done(session, place, {"changed": changed}, said, **into)
 
 
-def _joined(place: Place, both: Both, chosen: dict[str, Side]) -> Change:
-    """Merge both sides, and commit that."""
+def _join(place: Place, other: Peer, look: Look, chosen: dict[str, Side]) -> tuple[list[str], tuple[str, ...]]:
+    """Merge both sides, and commit that; names of the secrets that have changed here, and of those that are due."""
     actor = None
     with contextlib.suppress(KeyholeError):
-        actor = Actor.of(both.ours, place.identity(), datetime.now(UTC))
-    change = merge(both.base, both.ours, both.theirs, actor, chosen)
-    both.git.join(change, place.tree.root, both.fetched)
-    if chosen.get(MEMBERS) is Side.THEIRS:
-        both.ours.seen.accept((both.theirs.require_members().version, both.theirs.digest))
-    verify(place.tree, both.ours.seen).remember()
-    return change
+        actor = Actor.of(look.ours, place.identity(), datetime.now(UTC))
+    stems = {name if name == MEMBERS else look.ours.where(name): side for name, side in chosen.items()}
+    merged = merge(look.base, look.ours, look.theirs, actor, stems)
+    change: Change = replace(merged, files={**rest(look), **merged.files})
+    other.join(look, change)
+    ends = ("secrets/", ".enc")
+    changed = [path for path in merged.files if path.startswith(ends[0]) and path.endswith(ends[1])]
+    return sorted(path[len(ends[0]) : -len(ends[1])] for path in changed), merged.due
 
 
-@repo.command("push", examples="keyhole repo push")
+@repo.command("push", examples="keyhole repo push\nkeyhole repo push bucket")
+@click.argument("remote", default="")
 @place_options
 @pass_session
-def push(session: Session, /, *, directory: str, key_file: str) -> None:
+def push(session: Session, /, *, remote: str, directory: str, key_file: str) -> None:
     """Give the remote what this clone has. Refused when the remote has more: pull first."""
     place = Place(session, directory, key_file)
     with place.tree.lock():
         place.finish()
-        place.open()
-        place.remote().push()
-        place.open().remember(synced=True)
-    session.out.done({"pushed": True}, "the remote has what this clone has")
+        opened = place.open()
+        other = peer(place, remote)
+        other.note(opened, other.push(opened))
+    session.out.done({"pushed": True, "remote": other.name}, "the remote has what this clone has")
 
 
 @repo.command("diff", examples="keyhole repo diff\nkeyhole repo diff v1.2 HEAD\nkeyhole repo diff db/url@1 db/url@3")
 @click.argument("first", metavar="[FROM", required=False, default="")
 @click.argument("last", metavar="[TO]]", required=False, default="")
+@click.option("--remote", default="", metavar="NAME", help="Which remote, where there are several.")
 @place_options
 @pass_session
-def diff(session: Session, /, *, first: str, last: str, directory: str, key_file: str) -> None:
+def diff(session: Session, /, *, first: str, last: str, remote: str, directory: str, key_file: str) -> None:
     """What this clone and its remote do not have alike, or two commits, or two versions of a secret. Names only."""
     place = Place(session, directory, key_file)
     if first:
         show_difference(session, place, first, last)
         return
-    both = _both(place)
-    found: Comparison = compare(both.base, both.ours, both.theirs)
-    data = {
+    with place.tree.lock():
+        look = peer(place, remote).look()
+    found = differences(look)
+    lines = [f"{where}: {name}" for where in ("local", "remote", "both") for name in found[where]]
+    lines += [f"members: changed by {found['members']}"] if found["members"] != "same" else []
+    session.out.result(found, lines or ["the same"])
+
+
+def differences(look: Look) -> dict[str, list[str] | str]:
+    """Names that only one side has changed, or both, and who has the newer list of members."""
+    if look.relation is Relation.EMPTY:
+        return {"local": look.ours.names(), "remote": [], "both": [], "members": Side.OURS.value}
+    found = compare(look.base, look.ours, look.theirs)
+    return {
         "local": found.ours,
         "remote": found.theirs,
         "both": [clash.name for clash in found.clashes] + found.sealed,
-        "members": found.members.value if both.ours.digest != both.theirs.digest else "same",
+        "members": found.members.value if look.ours.digest != look.theirs.digest else "same",
     }
-    lines = [f"{where}: {name}" for where in ("local", "remote", "both") for name in data[where]]
-    lines += [f"members: changed by {found.members}"] if data["members"] != "same" else []
-    session.out.result(data, lines or ["the same"])

@@ -13,6 +13,7 @@ from keyhole.cli.base import Session, pass_session
 from keyhole.cli.repo.keys import IN_HELP, said_of, use_or_make
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
+from keyhole.cli.repo.standing import lines_of, standings
 from keyhole.config import home
 from keyhole.core.errors import Conflict, KeyholeError, NotFound
 from keyhole.crypto import age
@@ -117,11 +118,12 @@ def make_vault(folder: Path, owner: str, *, git: bool, key_of: KeyOf = _use_or_w
     return Made(tree.vault, path, fresh, identity.recipient.text)
 
 
-@repo.command("status", examples="keyhole repo status\nkeyhole repo status --json")
+@repo.command("status", examples="keyhole repo status\nkeyhole repo status --offline --json")
+@click.option("--offline", is_flag=True, help="Do not ask the remotes; tell what was known the last time.")
 @place_options
 @pass_session
-def status(session: Session, /, *, directory: str, key_file: str) -> None:
-    """Which vault this is, who you are in it, and what is left to be done. Shows no value."""
+def status(session: Session, /, *, offline: bool, directory: str, key_file: str) -> None:
+    """Which vault this is, who you are in it, how it stands to its remotes, and what is left to do. Shows no value."""
     place = Place(session, directory, key_file)
     opened = place.open()
     data: dict[str, object] = {"vault": str(place.tree.vault), "signed": opened.signed, "secrets": len(opened.names())}
@@ -150,4 +152,7 @@ def status(session: Session, /, *, directory: str, key_file: str) -> None:
     if left is not None:
         data["unfinished"] = left.message
         lines.append(f"left:     {left.message}; the next change commits it")
+    if opened.signed:
+        data["remotes"] = found = standings(place, opened, ask=not offline)
+        lines += [line for each in found for line in lines_of(each)]
     session.out.result(data, lines)

@@ -1,0 +1,119 @@
+"""``repo clone``: a vault from a remote, for somebody who begins, or on another machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from keyhole.cli.base import Session, pass_session
+from keyhole.cli.repo.noun import repo
+from keyhole.cli.repo.peers import chain_at, remote_at
+from keyhole.config import home
+from keyhole.core.errors import Conflict, IntegrityError, NotFound
+from keyhole.remotes.git import Git
+from keyhole.remotes.settings import GIT, Address, Settings, parse_address
+from keyhole.repo.documents import instant
+from keyhole.repo.opened import Opened, open_vault, verify
+from keyhole.repo.seen import Seen
+from keyhole.repo.tree import VAULT, Change, Tree
+
+ORIGIN = "origin"
+
+
+@repo.command(
+    "clone",
+    examples="keyhole repo clone s3://team-secrets/vault team\nkeyhole repo clone git@github.com:acme/team.git team",
+)
+@click.argument("url")
+@click.argument("directory")
+@pass_session
+def clone(session: Session, /, *, url: str, directory: str) -> None:
+    """Get a vault from a git repository, a folder, a bucket or a server. It is verified before it is there.
+
+    No key is needed for it. To a machine that sees a vault for the first time an old state looks like the present one:
+    compare the fingerprint with a colleague's.
+    """
+    address = parse_address(url, Path.cwd())
+    root = Path(directory).resolve()
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise Conflict(f"{root} is there already", "name a folder that is not there, or empty")
+    opened = _from_git(address, root) if address.kind == GIT else _from_objects(address, root)
+    everybody = opened.require_members()
+    data = {
+        "path": str(root),
+        "id": everybody.vault,
+        "members": everybody.version,
+        "fingerprint": opened.digest[:16],
+        "secrets": len(opened.names()),
+    }
+    said = f"compare with a colleague's keyhole repo status: version {everybody.version}, {opened.digest[:16]}"
+    session.out.done(data, f"cloned the vault into {root}, with {len(opened.names())} secrets\n{said}")
+
+
+def _from_git(address: Address, root: Path) -> Opened:
+    above = next(folder for folder in root.parents if folder.is_dir())
+    git = Git(above, os.environ)
+    words = ("--quiet", "--no-tags", "--no-recurse-submodules", "--template=", "--", address.where, str(root))
+    was_there = root.exists()
+    git.run("clone", *words)
+    try:
+        opened = open_vault(root, home())
+        opened.require_members()
+    except (NotFound, IntegrityError):
+        for path in list(root.iterdir()) if was_there else [root]:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        raise
+    opened.seen.saw(GIT, *opened.state())
+    opened.seen.sync(GIT, Git(root, os.environ).head(), instant(datetime.now(UTC)))
+    opened.seen.store()
+    return opened
+
+
+def _from_objects(address: Address, root: Path) -> Opened:
+    """The vault is made beside, and takes its place when it is whole and this machine knows where it is from."""
+    chain = chain_at(root, ORIGIN, remote_at(address))
+    head = chain.head()
+    if not head.snapshot:
+        raise NotFound(f"there is no vault at {address.url}", "its owner pushes it first: keyhole repo push")
+    files = chain.files(head.snapshot)
+    files.fetch(files.paths())
+    theirs = verify(files, Seen())
+    theirs.require_members()
+    for name in theirs.names():
+        theirs.ciphertext(name)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    fresh = root.with_name(f".{root.name}.{secrets.token_hex(8)}")
+    try:
+        _write(fresh, Change("agent-vault: clone", {path: files.require(path) for path in files.paths()}))
+        _know(root, theirs, address, head.snapshot)
+        fresh.rename(root)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    chain.keep([head.snapshot])
+    return open_vault(root, home())
+
+
+def _write(folder: Path, change: Change) -> None:
+    (folder / VAULT).mkdir(parents=True)
+    tree = Tree(folder)
+    with tree.lock():
+        tree.apply(change)
+        tree.finish()
+
+
+def _know(root: Path, theirs: Opened, address: Address, snapshot: str) -> None:
+    settings = Settings(home(), root)
+    if ORIGIN in settings.all():  # of a folder that was there once
+        settings.remove(ORIGIN)
+    settings.add(ORIGIN, address)
+    seen = Seen.load(home(), root)
+    seen.require_vault(theirs.require_members().vault)
+    seen.saw(ORIGIN, *theirs.state())
+    seen.sync(ORIGIN, snapshot, instant(datetime.now(UTC)))
+    seen.store()
