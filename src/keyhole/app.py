@@ -12,13 +12,13 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from keyhole import bounds
 from keyhole.broker import capturing, explain, reach
 from keyhole.broker.broker import Broker
-from keyhole.broker.live import StreamLimits
-from keyhole.broker.sql.limits import SqlLimits
 from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.upstream import Origin, Pool, UpstreamLimits, UpstreamTimeouts
 from keyhole.config import Config, home, is_loopback, local_vault, split_address, sql_address
@@ -30,17 +30,16 @@ from keyhole.crypto.aead import AeadKey
 from keyhole.engines import Route
 from keyhole.faces.api.app import Api
 from keyhole.faces.api.server import ApiServer
+from keyhole.faces.mcp.inside import beside
 from keyhole.faces.proxy import ProxyServer
 from keyhole.faces.sql import SqlFace, SqlServer
 from keyhole.faces.sql.door import SqlListenerLimits
 from keyhole.net.ask import Asker
 from keyhole.net.delivery import Outgoing
 from keyhole.net.dial import Dialer
-from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.resolve import Resolver
 from keyhole.net.served import ServedTls
 from keyhole.net.trust import Trust
-from keyhole.net.websocket import FrameLimits
 from keyhole.process import harden_process
 from keyhole.seals import asks_for
 from keyhole.stores import open_store
@@ -174,8 +173,8 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     pool = Pool(dialer, tls_context, UpstreamLimits(timeouts=timeouts))
     # A database that is offered HTTP in the handshake may end it.
     bare = Trust(config.upstream_ca, config.upstream_crl)
-    databases = Databases(dialer, bare.context, _sql(config))
-    broker = Broker(node, pool, _streams(config), trust.fresh, databases=databases)
+    databases = Databases(dialer, bare.context, bounds.sql(config))
+    broker = Broker(node, pool, bounds.streams(config), trust.fresh, databases=databases)
     trust.changed += [pool.distrust, broker.distrust]
     keyhole = Keyhole(config, node, broker, pool, dialer, trust)
     return keyhole
@@ -201,10 +200,18 @@ async def open_ephemeral(config: Config, *, token: str = "") -> tuple[Keyhole, s
 
 async def start_proxy(keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | None = None) -> ProxyServer:
     """Listen for agents at ``HOST:PORT``."""
+    server, keyhole.proxy_url = await listen_for_calls(keyhole, address, tls=tls)
+    return server
+
+
+async def listen_for_calls(
+    keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | None = None
+) -> tuple[ProxyServer, str]:
+    """A proxy and its URL, which nobody is told of."""
     host, port = split_address(address, "proxy_listen")
     # Nodes over one store answer for one another, so they know each other's requests by one name.
     header = await keyhole.node.header()
-    limits = _limits(keyhole.config, keyhole.config.connections)
+    limits = bounds.listener(keyhole.config, keyhole.config.connections)
     instance = header.vault_id if header else ""
     server = ProxyServer(keyhole.broker, limits, instance=instance, databases=sql_face(keyhole))
     try:
@@ -212,8 +219,7 @@ async def start_proxy(keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | N
     except OSError as error:
         raise InvalidRequest(f"cannot listen on {address}: {error.strerror}", "choose another --proxy-listen") from None
     keyhole.dialer.own.add(bound)
-    keyhole.proxy_url = f"{'https' if tls else 'http'}://{_bracketed(bound[0])}:{bound[1]}"
-    return server
+    return server, f"{'https' if tls else 'http'}://{_bracketed(bound[0])}:{bound[1]}"
 
 
 async def start_sql(keyhole: Keyhole, listener: str, *, tls: ssl.SSLContext | None = None) -> SqlServer:
@@ -360,8 +366,9 @@ async def serving_api(keyhole: Keyhole, config: Config, served: ServedTls | None
         trusted=config.trusted_proxies,
         needs_header=config.require_request_header,
     )
-    limits = _limits(config, config.api.concurrency)
-    server = ApiServer(api, limits, on_refusal=keyhole.node.note_refusal)
+    limits = bounds.listener(config, config.api.concurrency)
+    tools = beside(api, keyhole.node, hosts, partial(listen_for_calls, keyhole, "127.0.0.1:0"))
+    server = ApiServer(tools, limits, on_refusal=keyhole.node.note_refusal)
     try:
         bound = await server.listen(host, port, tls=tls)
     except OSError as error:
@@ -372,6 +379,7 @@ async def serving_api(keyhole: Keyhole, config: Config, served: ServedTls | None
         yield keyhole.node.address
     finally:
         await server.close(config.drain)
+        await tools.close()
 
 
 def _settings(keyhole: Keyhole) -> dict[str, Any]:
@@ -384,34 +392,6 @@ def _settings(keyhole: Keyhole) -> dict[str, Any]:
         "seals": [{"disabled": False, "type": config.seal.partition(":")[0] or "as stored"}],
         "storage": {"type": (config.vault or local_vault()).partition(":")[0], "disable_clustering": True},
     }
-
-
-def _streams(config: Config) -> StreamLimits:
-    frames = FrameLimits(frame=config.websocket_frame, message=config.websocket_message)
-    return StreamLimits(frames, idle=config.websocket_idle_timeout, write=config.write_timeout)
-
-
-def _sql(config: Config) -> SqlLimits:
-    return SqlLimits(
-        sessions=config.sql_sessions,
-        connect=config.connect_timeout,
-        idle=config.sql_idle_timeout,
-        longest=config.sql_session_timeout,
-        write=config.write_timeout,
-    )
-
-
-def _limits(config: Config, connections: int) -> ListenerLimits:
-    return ListenerLimits(
-        connections=connections,
-        head_timeout=config.head_timeout,
-        idle_timeout=config.idle_timeout,
-        tunnel_timeout=config.tunnel_timeout,
-        body_timeout=config.body_timeout,
-        body_rate=config.body_rate,
-        rate_window=config.rate_window,
-        write_timeout=config.write_timeout,
-    )
 
 
 def _data_dir(config: Config, stack: contextlib.AsyncExitStack, *, dev: bool) -> Path:

@@ -47,7 +47,7 @@ FLOORS = {
     "faces": "core crypto config net client vault broker",  # net: the wire code of their servers
 }
 # May import everything: they put the house together.
-COMPOSITION = {"app", "cli", "demo", "trial", "testing", "__main__"}
+COMPOSITION = {"app", "bounds", "cli", "demo", "trial", "testing", "__main__"}
 
 # Shelves: the folder's own modules are the contract, the members that its MEMBERS names are loaded by name.
 SHELVES = {"stores", "seals", "engines", "auth", "injections", "remotes", "rotators", "notifiers", "importers"}

@@ -56,6 +56,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Repo vaults": {
         "repo": ("repo:repo", "Secrets in git, for exactly those who may read them, without a server."),
     },
+    "Tools": {
+        "mcp": ("mcp:mcp", "Tools for clients of the Model Context Protocol."),
+    },
     "Server": {
         "server": ("server:server_command", "Run a server."),
         "login": ("login:login_command", "Keep a token for a server."),

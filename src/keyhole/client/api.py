@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from keyhole.client.leasing import AsyncLease, Lease, Leased
     from keyhole.client.local import Opened
+    from keyhole.client.party import Party
     from keyhole.client.road import Road
     from keyhole.client.travel import Answered
 
@@ -30,8 +31,8 @@ class Transport(Protocol):
     def road(self, token: str = "") -> Road:
         """The way to the broker, with the caller's own credential or with ``token``."""
 
-    def another(self) -> Transport:
-        """The same vault, to be asked from another thread."""
+    def another(self, token: str = "") -> Transport:
+        """The same vault, to be asked from another thread; as the holder of ``token`` where there is one."""
 
     def close(self) -> None:
         """Let everything go."""
@@ -136,6 +137,12 @@ class Client:
         if self._road is None:
             self._road = self._transport.road()
         return self._road
+
+    def party(self, token: str = "") -> Party:
+        """This vault, to be asked from several threads at once; as the holder of ``token`` where there is one."""
+        from keyhole.client.party import Party  # noqa: PLC0415  # few programs need it
+
+        return Party(self._transport, token)
 
     def lease(
         self,

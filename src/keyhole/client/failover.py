@@ -25,8 +25,8 @@ class Server(Protocol):
     def road(self, token: str = "") -> Road:
         """The way to its proxy."""
 
-    def another(self) -> Self:
-        """The same server on a connection of its own."""
+    def another(self, token: str = "") -> Self:
+        """The same server on a connection of its own; as the holder of ``token``."""
 
     def close(self) -> None:
         """Let the connection go."""
@@ -81,9 +81,9 @@ class Failover:
                 return road
         raise self._none(last)
 
-    def another(self) -> Failover:
-        """The same servers on connections of their own."""
-        return Failover([server.another() for server in self._servers])
+    def another(self, token: str = "") -> Failover:
+        """The same servers on connections of their own; as the holder of ``token``."""
+        return Failover([server.another(token) for server in self._servers])
 
     def close(self) -> None:
         """Let all connections go."""

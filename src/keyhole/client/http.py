@@ -107,11 +107,11 @@ class HttpTransport:
         headers = {name.lower(): value for name, value in response.getheaders()}
         return parse(response.status, headers, body, address=self.address)
 
-    def another(self) -> HttpTransport:
-        """The same server on a connection of its own, with a bound on whole answers."""
+    def another(self, token: str = "") -> HttpTransport:
+        """The same server on a connection of its own, with a bound on whole answers; as the holder of ``token``."""
         return HttpTransport(
             self.address,
-            token=self._token,
+            token=token or self._token,
             org=self._org,
             cacert=self._cacert,
             timeout=min(self._timeout, PATIENCE),

@@ -22,11 +22,15 @@ T = TypeVar("T")
 PROXY_TTL = "12h"
 
 
-class Opened(Protocol):
-    """A vault of this machine. It opens itself at the first request."""
+class Answers(Protocol):
+    """Something that asks a door."""
 
     async def ask(self, operation: str, path: str, data: Mapping[str, Any], *, token: str, org: str) -> Reply:
         """Ask the door; without a token as the vault's owner."""
+
+
+class Opened(Answers, Protocol):
+    """A vault of this machine. It opens itself at the first request."""
 
     async def start_proxy(self) -> tuple[str, str]:
         """Listen for calls on a free port of loopback; the proxy's URL and the PEM of its CA."""
@@ -54,7 +58,7 @@ class LocalTransport:
 
     def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
         """Ask, and wait. Raises what opening the vault and the door raise."""
-        return self.run(ask(self._opened, operation, path, data, token=self._token, org=self._org))
+        return self.ask_as("", operation, path, data)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something on this transport's loop, and wait for it."""
@@ -71,12 +75,16 @@ class LocalTransport:
         self._to_background()
         return Road.at(url, ca, token)
 
-    def another(self) -> Borrowed:
-        """This vault, to be asked from another thread."""
+    def another(self, token: str = "") -> Borrowed:
+        """This vault, to be asked from another thread; as the holder of ``token`` where there is one."""
         if self._runner is None:
             self._runner = asyncio.Runner()
         self._to_background()
-        return Borrowed(self)
+        return Borrowed(self, token)
+
+    def ask_as(self, token: str, operation: str, path: str, data: Mapping[str, Any]) -> Result:
+        """Ask as the holder of a token; as ``ask`` where it is empty."""
+        return self.run(ask(self._opened, operation, path, data, token=token or self._token, org=self._org))
 
     def _proxy_token(self) -> str:
         """The owner of a vault has no token; for the proxy it makes itself one that can do nothing else."""
@@ -116,27 +124,28 @@ class LocalTransport:
 class Borrowed:
     """A vault that belongs to another transport, which closes it."""
 
-    def __init__(self, owner: LocalTransport) -> None:
+    def __init__(self, owner: LocalTransport, token: str = "") -> None:
         self._owner = owner
+        self._token = token
 
     def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
         """See ``LocalTransport.ask``."""
-        return self._owner.ask(operation, path, data)
+        return self._owner.ask_as(self._token, operation, path, data)
 
     def road(self, token: str = "") -> Road:
         """See ``LocalTransport.road``."""
-        return self._owner.road(token)
+        return self._owner.road(token or self._token)
 
-    def another(self) -> Borrowed:
-        """The same."""
-        return Borrowed(self._owner)
+    def another(self, token: str = "") -> Borrowed:
+        """The same; as the holder of ``token`` where there is one."""
+        return Borrowed(self._owner, token or self._token)
 
     def close(self) -> None:
         """Nothing is its own."""
 
 
 async def ask(
-    opened: Opened, operation: str, path: str, data: Mapping[str, Any], *, token: str = "", org: str = ""
+    opened: Answers, operation: str, path: str, data: Mapping[str, Any], *, token: str = "", org: str = ""
 ) -> Result:
     """Ask an opened vault, and give what a server would have sent."""
     reply = await opened.ask(operation, path.strip("/"), data, token=token, org=org)

@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import tempfile
@@ -22,6 +23,8 @@ from keyhole.core.errors import AmbiguousService, InvalidRequest, KeyholeError, 
 
 Ask = Callable[[str, str, Mapping[str, Any]], Result]
 _PORTS = {"http": 80, "https": 443}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _LIMIT = 256 * 1024 * 1024
 
 
@@ -170,6 +173,7 @@ def send(road: Road, trip: Trip, service: str = "") -> Answered:
     if parts.scheme == "http":
         headers["Proxy-Authorization"] = _authorization(road)
         target = f"http://{headers['Host']}{target}"
+    _require_sendable(trip.method, target, headers)
     body = trip.body.encode() if isinstance(trip.body, str) else trip.body
     if body is not None and not any(name.lower() == "content-type" for name in trip.headers):
         headers |= trip.content_type()
@@ -185,6 +189,15 @@ def send(road: Road, trip: Trip, service: str = "") -> Answered:
         raise Unreachable(f"the answer is larger than {_LIMIT} bytes", "use requests_session() and stream it")
     _raise_refusal(response, content)
     return Answered(response.status, tuple(response.getheaders()), content, service)
+
+
+def _require_sendable(method: str, target: str, headers: Mapping[str, str]) -> None:
+    """Raises ``InvalidRequest`` for what would be more than one line of a message (RFC 9112)."""
+    if not _TOKEN.fullmatch(method) or not target.isascii() or not target.isprintable() or " " in target:
+        raise InvalidRequest("the method or the URL has characters that neither has", "percent-encode the URL")
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise InvalidRequest("a header has characters that no header has", "write names and texts in one line")
 
 
 def _through(road: Road, scheme: str, authority: str, port: int, timeout: float) -> http.client.HTTPConnection:

@@ -1,0 +1,40 @@
+"""The settings, as the limits of each part that has some."""
+
+from __future__ import annotations
+
+from keyhole.broker.live import StreamLimits
+from keyhole.broker.sql.limits import SqlLimits
+from keyhole.config import Config
+from keyhole.net.http1.limits import ListenerLimits
+from keyhole.net.websocket import FrameLimits
+
+
+def streams(config: Config) -> StreamLimits:
+    """Of streams that go on after the head of an answer."""
+    frames = FrameLimits(frame=config.websocket_frame, message=config.websocket_message)
+    return StreamLimits(frames, idle=config.websocket_idle_timeout, write=config.write_timeout)
+
+
+def sql(config: Config) -> SqlLimits:
+    """Of sessions with databases."""
+    return SqlLimits(
+        sessions=config.sql_sessions,
+        connect=config.connect_timeout,
+        idle=config.sql_idle_timeout,
+        longest=config.sql_session_timeout,
+        write=config.write_timeout,
+    )
+
+
+def listener(config: Config, connections: int) -> ListenerLimits:
+    """Of a listener with so many connections."""
+    return ListenerLimits(
+        connections=connections,
+        head_timeout=config.head_timeout,
+        idle_timeout=config.idle_timeout,
+        tunnel_timeout=config.tunnel_timeout,
+        body_timeout=config.body_timeout,
+        body_rate=config.body_rate,
+        rate_window=config.rate_window,
+        write_timeout=config.write_timeout,
+    )

@@ -1,0 +1,101 @@
+"""MCP over HTTP: each request brings the agent's token, and nothing is remembered between two of them.
+
+Without sessions there is none to guess or to take over, and a token that was revoked is refused at its next request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied, Unauthenticated
+from keyhole.faces.mcp.server import build
+from keyhole.faces.mcp.tools import Asker, Shelf
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+PATH = "/mcp"
+_BODY = 4 * 1024 * 1024
+_ASKER = "keyhole.asker"
+_STATUS = {Unauthenticated: 401, PolicyDenied: 403}
+
+
+class McpApp:
+    """The ASGI application (ASGI 3) of the endpoint ``/mcp``.
+
+    Args:
+        shelf: of tools.
+        enter: the vault as the holder of a token. Raises ``Unauthenticated`` for one that does not count.
+        hosts: names under which it may be asked; empty for any.
+    """
+
+    def __init__(self, shelf: Shelf, enter: Callable[[str], Awaitable[Asker]], hosts: frozenset[str]) -> None:
+        self._enter = enter
+        self._hosts = hosts
+        server = build(shelf, _asker_of)
+        self._manager = StreamableHTTPSessionManager(
+            server, json_response=True, stateless=True, max_request_body_size=_BODY
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Around all requests."""
+        async with self._manager.run():
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            headers = {name.lower(): value for name, value in scope["headers"]}
+            self._require_near(headers)
+            asker = await self._enter(_token(headers))
+            if scope["method"] != "POST":
+                raise InvalidRequest("send a POST with one JSON-RPC message")
+        except KeyholeError as error:
+            await _refuse(send, error, 405 if scope["method"] != "POST" else 400)
+            return
+        await self._manager.handle_request({**scope, _ASKER: asker}, receive, send)
+
+    def _require_near(self, headers: dict[bytes, bytes]) -> None:
+        """A page in a browser must not reach an agent's tools, whatever name it resolves to this address."""
+        if b"origin" in headers or b"sec-fetch-site" in headers:
+            raise PolicyDenied("browsers cannot use this endpoint", "use an MCP client that is a program")
+        named = headers.get(b"host", b"").decode("latin-1")
+        host = named.rpartition(":")[0] or named
+        if self._hosts and host.strip("[]").lower() not in self._hosts:
+            raise PolicyDenied("the endpoint is asked under a name that is not its own", "use its address")
+
+
+def _asker_of(context: ServerRequestContext[Any, Any]) -> Asker:
+    request = context.request
+    if request is None:
+        raise Unauthenticated("a request without a token")
+    asker: Asker = request.scope[_ASKER]
+    return asker
+
+
+def _token(headers: dict[bytes, bytes]) -> str:
+    kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    token = token.strip()
+    if kind.lower() != "bearer" or not token or not token.isascii() or " " in token:
+        raise Unauthenticated("the request brings no token", "send Authorization: Bearer TOKEN of an agent")
+    return token
+
+
+async def _refuse(send: Send, error: KeyholeError, otherwise: int) -> None:
+    status = _STATUS.get(type(error), otherwise)
+    detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": error.request_id}
+    body = json.dumps({"errors": [str(error)], "error": detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="keyhole"'))
+    if status == 405:
+        headers.append((b"allow", b"POST"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
