@@ -54,12 +54,13 @@ class Beside:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
         if scope["type"] == "http" and scope["path"].rstrip("/") == PATH:
-            app = self._app or await self._start()
+            app = self._app or await self.start()
             await app(scope, receive, send)
         else:
             await self._other(scope, receive, send)
 
-    async def _start(self) -> Application:
+    async def start(self) -> Application:
+        """Import what the endpoint needs, once."""
         async with self._lock:
             if self._app is None:
                 found = await asyncio.to_thread(import_module, "keyhole.faces.mcp.http")

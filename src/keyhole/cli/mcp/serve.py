@@ -1,4 +1,4 @@
-"""``mcp``: Keyhole for clients of the Model Context Protocol."""
+"""``mcp serve``: the tools of an agent, over stdio or HTTP."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyhole.cli.base import Session, group, pass_session
+from keyhole.cli.base import Session, pass_session
 from keyhole.cli.granted import DEFAULT_AGENT
+from keyhole.cli.mcp.noun import mcp
 from keyhole.cli.names import agents
 from keyhole.config import is_loopback, split_address
 from keyhole.core.errors import InvalidRequest, KeyholeError
 
 if TYPE_CHECKING:
     from keyhole.faces.mcp.tools import Asker, Shelf
-
-
-@group("mcp", examples="keyhole mcp serve --agent coder\nkeyhole mcp serve --http 127.0.0.1:8230")
-def mcp() -> None:
-    """Keyhole for clients of the Model Context Protocol."""
 
 
 @mcp.command(
@@ -101,6 +97,7 @@ async def _serve_http(session: Session, shelf: Shelf, listen: str) -> None:
 
     tools = Beside(nothing, enter, frozenset({host, "127.0.0.1", "localhost", "::1"}), shelf)
     server = ApiServer(tools)
+    await tools.start()
     try:
         bound = await server.listen(host, port)
     except OSError as error:

@@ -1,0 +1,107 @@
+"""``mcp install`` and ``mcp uninstall``: our server in the configurations of clients, and out of them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyhole.cli.base import Session, pass_session
+from keyhole.cli.granted import DEFAULT_AGENT
+from keyhole.cli.mcp.clients import CLIENTS, McpClient, has_server, read, with_server, without_server, write
+from keyhole.cli.mcp.noun import mcp
+from keyhole.cli.names import agents
+from keyhole.core.errors import InvalidRequest, NotFound
+
+_KNOWN = {client.name: client for client in CLIENTS}
+_ARGUMENT = click.argument("clients", nargs=-1, type=click.Choice(sorted(_KNOWN)), metavar="[CLIENT]…")
+
+
+@mcp.command(
+    "install",
+    examples="""
+    keyhole mcp install
+    keyhole mcp install claude-desktop cursor --agent coder
+    keyhole mcp install --print
+    """,
+)
+@_ARGUMENT
+@click.option("--agent", shell_complete=agents, default=DEFAULT_AGENT, show_default=True, help="Whose tools to serve.")
+@click.option("--print", "show", is_flag=True, help="Show what would be written, and write nothing.")
+@pass_session
+def install(session: Session, /, *, clients: tuple[str, ...], agent: str, show: bool) -> None:
+    """Add our server to the configurations of MCP clients; of all that are here, unless named.
+
+    Everything else in them stays as it is, and no secret is written: the client starts this program, which opens the
+    vault as you do. Start the client again afterwards.
+    """
+    entry = {"command": _program(), "args": [*_vault(session), "mcp", "serve", "--agent", agent]}
+    if show:
+        session.out.result(entry, json.dumps({"mcpServers": {"keyhole": entry}}, indent=2))
+        return
+    _change(session, clients, lambda client, text: with_server(client, text, entry), "added to")
+
+
+@mcp.command("uninstall", examples="keyhole mcp uninstall\nkeyhole mcp uninstall cursor")
+@_ARGUMENT
+@pass_session
+def uninstall(session: Session, /, *, clients: tuple[str, ...]) -> None:
+    """Take our server out of the configurations of MCP clients again; of all that have it, unless named."""
+    _change(session, clients, without_server, "taken out of", there=True)
+
+
+def _change(
+    session: Session,
+    names: tuple[str, ...],
+    make: Callable[[McpClient, str], str],
+    what: str,
+    *,
+    there: bool = False,
+) -> None:
+    done: list[dict[str, Any]] = []
+    for client, path in _found(names):
+        text = read(path)
+        if there and not has_server(client, text):
+            continue
+        after = make(client, text)
+        if after != text:
+            write(path, after)
+        done.append({"client": client.name, "path": str(path), "changed": after != text})
+    lines = [f"{what} {_KNOWN[each['client']].title}: {each['path']}" for each in done]
+    session.out.done({"clients": done}, "\n".join(lines) or "no client has it")
+
+
+def _found(names: tuple[str, ...]) -> list[tuple[McpClient, Path]]:
+    """The clients that are meant, and their configurations. Raises ``NotFound`` when there is none."""
+    home, here = Path.home(), Path.cwd()
+    wanted = [_KNOWN[name] for name in names] or [client for client in CLIENTS if client.name != "project"]
+    found = [(client, path) for client in wanted if (path := client.path(home, here, os.environ, named=bool(names)))]
+    if missing := set(names) - {client.name for client, _ in found}:
+        raise NotFound(f"{', '.join(sorted(missing))}: not here", f"there are {', '.join(sorted(_KNOWN))}")
+    if not found:
+        raise NotFound("no client of MCP was found", "name one, or see what to write: keyhole mcp install --print")
+    return found
+
+
+def _program() -> str:
+    """This program, by its path: clients are started with other paths than shells."""
+    return str(Path(shutil.which(sys.argv[0]) or shutil.which("keyhole") or sys.argv[0]).absolute())
+
+
+def _vault(session: Session) -> list[str]:
+    """The options that name the vault, where that is not the local one. Raises ``InvalidRequest`` for a password."""
+    location = session.vault or os.environ.get("KEYHOLE_VAULT", "") or os.environ.get("KEYHOLE_ADDR", "")
+    if not location:
+        return []
+    if "@" in location:
+        raise InvalidRequest(
+            "the location of the vault has a credential in it, which no configuration should hold",
+            "set KEYHOLE_VAULT where the client is started",
+        )
+    return ["--vault", location]

@@ -1,0 +1,112 @@
+"""``mcp install``: our server gets into what clients keep, everything else stays, and it comes out again."""
+
+import json
+import tomllib
+
+import pytest
+
+from cli_driver import run
+from keyhole.cli.mcp.clients import CLIENTS, has_server, with_server, without_server
+from keyhole.core.errors import InvalidRequest
+
+ENTRY = {"command": "/usr/bin/keyhole", "args": ["mcp", "serve", "--agent", "coder"]}
+BY_NAME = {client.name: client for client in CLIENTS}
+JSON, CODE, TOML = BY_NAME["cursor"], BY_NAME["vscode"], BY_NAME["codex"]
+COMMENTED = """// of mine
+{
+  "theme": "dark", /* keep */
+  "mcpServers": {
+    // the first
+    "other": {"command": "npx", "args": ["a", "}{"], "env": {"A\\"B": "1"}},
+  },
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        COMMENTED,
+        '{"mcpServers": {"other": {"command": "x"}}}',
+        '{\n    "mcpServers": {\n        "other": {"command": "x"}\n    }\n}\n',
+        '{"mcpServers": {}, "z": [1, {"mcpServers": {"keyhole": 1}}]}',
+        '{"z": 1}',
+        "{}",
+    ],
+)
+def test_what_was_there_is_there_afterwards_and_undoing_undoes(text):
+    made = with_server(JSON, text, ENTRY)
+    assert has_server(JSON, made)
+    again = with_server(JSON, made, {**ENTRY, "command": "/opt/keyhole"})
+    assert again.count('"keyhole": {') == 1
+    assert "/opt/keyhole" in again
+    undone = without_server(JSON, made)
+    assert not has_server(JSON, undone)
+    for piece in ("// of mine", "/* keep */", "// the first", '"other"', '"z"', 'A\\\\"B'):
+        assert (piece in text) == (piece in made) == (piece in undone), piece
+    if "other" in text:
+        assert undone == text
+    if "//" not in text:
+        before = json.loads(text)
+        servers = {**before.get("mcpServers", {}), "keyhole": ENTRY}
+        assert json.loads(made) == {**before, "mcpServers": servers}
+
+
+def test_a_client_that_wants_more_of_an_entry_gets_it():
+    assert json.loads(with_server(CODE, "", ENTRY)) == {"servers": {"keyhole": {"type": "stdio", **ENTRY}}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", 'model = "o"\n', 'model = "o"\n\n[mcp_servers.other]\ncommand = "x"\n# mine\n[tail]\na = 1\n', "a = 1"],
+)
+def test_toml_is_kept_too(text):
+    made = with_server(TOML, text, ENTRY)
+    assert tomllib.loads(made)["mcp_servers"]["keyhole"] == ENTRY
+    assert with_server(TOML, made, ENTRY) == made
+    assert tomllib.loads(without_server(TOML, made)) == tomllib.loads(text)
+    assert without_server(TOML, made).startswith(text)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "{]", '{"a" 1}', '{"mcpServers": []}', "nonsense", "[" * 100_000])
+def test_what_is_no_configuration_is_left_alone(text):
+    with pytest.raises(InvalidRequest):
+        with_server(JSON, text, ENTRY)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_all_clients_that_are_here_get_it_and_lose_it_again(home):
+    assert run("mcp", "install").code == 5
+    (home / ".cursor").mkdir()
+    (home / ".codex").mkdir()
+    (home / ".cursor/mcp.json").write_text(COMMENTED)
+    (home / ".cursor/mcp.json").chmod(0o640)
+    done = run("mcp", "install", "--agent", "coder", "--json")
+    assert {each["client"] for each in done.json["clients"]} == {"cursor", "codex"}
+    assert (home / ".cursor/mcp.json").stat().st_mode & 0o777 == 0o640
+    assert (home / ".codex/config.toml").stat().st_mode & 0o777 == 0o600
+    assert tomllib.loads((home / ".codex/config.toml").read_text())["mcp_servers"]["keyhole"]["args"][-1] == "coder"
+    assert run("mcp", "uninstall").code == 0
+    assert (home / ".cursor/mcp.json").read_text() == COMMENTED
+    assert run("mcp", "uninstall").code == 0
+
+
+def test_no_credential_gets_into_a_configuration(home, monkeypatch):
+    (home / ".cursor").mkdir()
+    monkeypatch.setenv("KEYHOLE_TOKEN", "hvs.secret")
+    monkeypatch.setenv("KEYHOLE_ADDR", "https://vault.internal:8200")
+    assert run("mcp", "install", "cursor").code == 0
+    text = (home / ".cursor/mcp.json").read_text()
+    assert "hvs" not in text
+    assert json.loads(text)["mcpServers"]["keyhole"]["args"][:2] == ["--vault", "https://vault.internal:8200"]
+    monkeypatch.setenv("KEYHOLE_VAULT", "postgres://me:secret@db/keyhole")
+    refused = run("mcp", "install", "cursor")
+    assert refused.code == 3
+    assert "secret" not in refused.err
+    assert run("mcp", "install", "zed").code == 3
