@@ -587,7 +587,7 @@ def test_what_one_language_has_seen_the_other_knows(tmp_path, monkeypatch):
     after = json.loads(file.read_text())
     assert (after["synced"], after["later"], after["secrets"]["a/one"][0]) == (synced, 1, 2)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert list(file.parent.iterdir()) == [file]
+    assert set(file.parent.iterdir()) == {file, file.with_suffix(".reads.jsonl")}
     shutil.rmtree(world.root)
     (tmp_path / "kept").rename(world.root)
     with pytest.raises(IntegrityError, match="old state"):
@@ -611,4 +611,5 @@ def test_a_vault_of_the_command_line_opens_and_neither_key_nor_value_is_ever_sho
     assert f"RepoVault({json.dumps(str(tmp_path / 'team'))})" in said["shown"]
     for secret in (CANARY, agent.strip(), agent.strip()[16:]):
         assert secret.encode() not in done.stdout + done.stderr
-    assert set(tmp_path.rglob("*")) == before
+    assert {path.suffix for path in set(tmp_path.rglob("*")) - before} == {".jsonl"}
+    assert not any(secret in path.read_text() for path in tmp_path.rglob("*.jsonl") for secret in (CANARY, agent[16:]))

@@ -1,11 +1,15 @@
 /** Files of age (age-encryption.org/v1): opened in memory, and not before their header was looked at. */
 
-import { Decrypter } from "age-encryption";
+import { createPrivateKey, createPublicKey, hkdfSync, sign, type KeyObject } from "node:crypto";
+
+import { Decrypter, identityToRecipient } from "age-encryption";
 
 import { IntegrityError, InvalidRequest, NotFound } from "../errors.js";
 
 export const PRIVATE = "AGE-SECRET-KEY-1";
 const IDENTITY = /^AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}$/;
+const SIGNING = "keyhole repo signing v1";
+const PKCS8 = Buffer.from("302e020100300506032b657004220420", "hex"); // before a raw private key (RFC 8410)
 const HEAD = Buffer.from("age-encryption.org/v1\n");
 const MARK = Buffer.from("\n--- ");
 const MAX_FILE = 16 * 1024 * 1024; // bytes in clear
@@ -16,9 +20,10 @@ const STANZA = /^->(?: [\x21-\x7e]+)+$/;
 const BASE64 = /^[A-Za-z0-9+/]*$/;
 const SEALED_KEY = 32; // bytes: a file's key of 16, and a tag
 
-/** A private key that opens files. It is never shown, and not serialised. */
+/** A private key that opens files, and the signing key that derives from it. It is never shown, and not serialised. */
 export class Identity {
   readonly #text: string;
+  readonly #signing: KeyObject;
 
   /** Throws `InvalidRequest` for what is no key of this kind. */
   constructor(text: string) {
@@ -37,6 +42,23 @@ export class Identity {
       );
     }
     this.#text = key;
+    const seed = Buffer.from(hkdfSync("sha256", key, "", SIGNING, 32));
+    this.#signing = createPrivateKey({ key: Buffer.concat([PKCS8, seed]), format: "der", type: "pkcs8" });
+  }
+
+  /** Who is meant by it. */
+  async recipient(): Promise<string> {
+    return identityToRecipient(this.#text);
+  }
+
+  /** The public key of its signatures, 32 bytes. */
+  get signs(): Buffer {
+    return createPublicKey(this.#signing).export({ format: "der", type: "spki" }).subarray(-32);
+  }
+
+  /** A signature of these bytes. */
+  sign(data: Uint8Array): Buffer {
+    return sign(null, data, this.#signing);
   }
 
   /** The first key in the text of a key file, whose other lines are comments. Throws `InvalidRequest`. */

@@ -33,6 +33,11 @@ export class Seen {
     this.secrets = new Map(secrets.map(([name, pair]) => [name, state(pair)]));
   }
 
+  /** Where reads of the vault are recorded. */
+  get reads(): string {
+    return `${this.#path.slice(0, -".json".length)}.reads.jsonl`;
+  }
+
   /** What is remembered of the vault in a folder. Throws `IntegrityError` when that cannot be read. */
   static load(home: string, root: Buffer): Seen {
     const name = createHash("sha256").update(root).digest("hex").slice(0, 32);

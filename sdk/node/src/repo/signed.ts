@@ -20,15 +20,16 @@ export class Signed {
   readonly where: string;
   /** SHA-256 of the signed bytes, in hexadecimal. */
   readonly digest: string;
-  readonly #bytes: Buffer;
+  /** What is signed. */
+  readonly bytes: Buffer;
   readonly #signatures: ReadonlyMap<string, Buffer>;
 
   constructor(kind: string, content: JsonObject, signatures: ReadonlyMap<string, Buffer>, where: string) {
     this.content = content;
     this.where = where;
-    this.#bytes = Buffer.from(`keyhole repo ${kind} v1\n${canonical(content)}`);
+    this.bytes = Buffer.from(`keyhole repo ${kind} v1\n${canonical(content)}`);
     this.#signatures = signatures;
-    this.digest = createHash("sha256").update(this.#bytes).digest("hex");
+    this.digest = createHash("sha256").update(this.bytes).digest("hex");
   }
 
   /** Whether it has a signature of this name that verifies with this Ed25519 key. */
@@ -39,7 +40,7 @@ export class Signed {
     }
     try {
       const held = createPublicKey({ key: Buffer.concat([SPKI, key]), format: "der", type: "spki" });
-      return verify(null, this.#bytes, held, signature);
+      return verify(null, this.bytes, held, signature);
     } catch {
       return false; // no point of the curve
     }

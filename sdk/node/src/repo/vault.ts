@@ -7,6 +7,7 @@ import { IntegrityError, NotFound } from "../errors.js";
 import { Identity } from "./age.js";
 import { findKey } from "./keys.js";
 import { Opened } from "./opened.js";
+import { record } from "./reads.js";
 import { Seen } from "./seen.js";
 import { Tree, VAULT } from "./tree.js";
 
@@ -78,13 +79,17 @@ export class RepoVault {
   }
 
   /**
-   * The value of a secret, read fresh from its file.
+   * The value of a secret, read fresh from its file, once it is on record who reads it: `keyhole repo reads`.
    *
-   * Throws `NotFound` when there is none or it is not for this key, `Expired` when it is not to be used any more, and
+   * Throws `AuditUnavailable` when that cannot be recorded, `NotFound` when there is none or it is not for this key, `Expired` when it is not to be used any more, and
    * `IntegrityError` when its file is not the one that a member wrote.
    */
   async get(name: string): Promise<string> {
-    const value = await this.#opened.get(this.#opened.where(name), this.#identity, new Date());
+    const [opened, identity] = [this.#opened, this.#identity];
+    const stem = opened.where(name);
+    const value = await opened.get(stem, identity, new Date());
+    const version = opened.sidecar(stem)?.version ?? 0;
+    await record(opened.reads, { members: opened.members, identity, stem, version }, this.#environ);
     try {
       return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(value);
     } catch {
