@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from keyhole.client import AsyncClient, Client
 from keyhole.client.failover import Failover
 from keyhole.client.http import HttpTransport
 from keyhole.core.errors import Expired, InvalidRequest, NotFound, Unreachable
+from sdk import built
 
 LONG, BRIEF, SHORT, CAPPED = (f"/database/creds/{role}" for role in ("long", "brief", "short", "capped"))
 
@@ -128,6 +130,20 @@ def test_several_addresses_are_found_in_the_environment(servers, monkeypatch):
     monkeypatch.setenv("KEYHOLE_ADDR", servers.address + ",ftp://else")
     with pytest.raises(InvalidRequest):
         Client()
+
+
+def test_the_client_of_node_replaces_what_cannot_be_renewed_and_takes_all_back_at_sigterm(servers):
+    env = environment(KEYHOLE_ADDR=servers.address, KEYHOLE_TOKEN=servers.token)
+    command = [built.node(), str(built.built() / "test/leasing.js"), CAPPED]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as process:
+        try:
+            first, second = json.loads(process.stdout.readline()), json.loads(process.stdout.readline())
+            assert (first["version"], second["version"]) == (1, 2)
+            assert gets_in(second)
+        finally:
+            process.terminate()
+        assert process.wait(20) == -signal.SIGTERM
+    until(lambda: not users() & {first["username"], second["username"]})
 
 
 def test_a_source_that_is_not_there_is_said_at_once(client):
