@@ -87,12 +87,15 @@ def test_a_key_in_the_keychain_is_in_no_file_and_opens_by_itself(desktop, tmp_pa
         ("get", "stripe/key"),
         ("set", "stripe/key"),
         ("key", "show"),
+        ("get", "stripe/key", "--key", "keychain:owner"),
         ("key", "move", "--in", "file"),
         ("key", "new", "--in", "keychain", "--to", tmp_path / "other.key"),
     ):
         ran = run("repo", *words, "--json", stdin="another-value")
         assert (ran.code, ran.error["reason"]) == (6, "the keychain is locked"), words
         assert "unlock" in ran.error["hint"]
+    told = ok("repo", "status")
+    assert ("you:      not known" in told.out, "the keychain is locked" in told.err) == (True, True)
     assert before == {path: path.read_bytes() for path in owner_key.parent.rglob("*") if path.is_file()}
     assert not (tmp_path / "other.key").exists()
     assert in_clear(tmp_path) == []

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from keyhole.core.errors import IntegrityError, InvalidRequest, NotFound, PolicyDenied
-from keyhole.repo import changes, keys
+from keyhole.core.value import Secret
+from keyhole.crypto import age_scrypt
+from keyhole.repo import changes, kept, keys
 from keyhole.testing import open_vault
 from repo.world import CANARY, Folder
 from vault.world import SERVICE, agent, journal, org, policy_token, refusal, use
@@ -107,5 +109,20 @@ def test_a_config_that_makes_no_sense_is_refused(world, change):
     async def scenario(vault):
         config = {"path": str(world.root), "key_file": str(world.key_file)} | change
         assert isinstance(await refusal(vault.ask("update", "team/config", config)), InvalidRequest)
+
+    play(world, scenario)
+
+
+def test_a_key_that_asks_a_person_is_not_taken(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(age_scrypt, "WORK", 10)
+    asks = tmp_path / "asks.key"
+    keys.make(asks, world.owner, "passphrase", kept.UNATTENDED, lambda _question: Secret("some words of mine"))
+
+    async def scenario(vault):
+        config = {"path": str(world.root), "key_file": str(asks)}
+        refused = await refusal(vault.ask("update", "team/config", config))
+        assert isinstance(refused, InvalidRequest)
+        assert "does not open by itself" in refused.reason
+        assert (await vault.get("team/data/stripe/key"))["value"] == CANARY  # with the key that was there before
 
     play(world, scenario)

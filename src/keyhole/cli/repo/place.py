@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ import click
 from keyhole.cli.base import Session
 from keyhole.cli.repo.asking import asked_of
 from keyhole.config import home
-from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, Sealed
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.remotes.git import Git
@@ -53,6 +52,7 @@ class Place:
         self._session = session
         self._key_file = key_file
         self._identity: Identity | None = None
+        self._said = False
         require_folder(directory)
         start = Path(directory).resolve()
         found = find_vault(start)
@@ -67,6 +67,18 @@ class Place:
             self._identity = keys.find(os.environ, self._key_file, asked_of(self._session))
         return self._identity
 
+    def known(self) -> Identity | None:
+        """The key that counts, or ``None``. One that is there and does not open is said, once."""
+        try:
+            return self.identity()
+        except Sealed as error:
+            if not self._said:
+                self._said = True
+                self._session.out.warn(f"your key does not open, so this is what anybody sees: {error.reason}")
+        except KeyholeError:
+            pass
+        return None
+
     def open(self) -> Opened:
         """The vault, verified."""
         opened = open_vault(self.tree.root, home())
@@ -79,9 +91,7 @@ class Place:
         """In a vault that hides its names, what the command says has them for who can read them, and ids else."""
         if not opened.opaque:
             return
-        identity = None
-        with contextlib.suppress(KeyholeError):
-            identity = self.identity()
+        identity = self.known()
         if identity is not None:
             opened.unlock(identity)
         before = self._session.out.shown

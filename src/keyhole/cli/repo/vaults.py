@@ -15,7 +15,7 @@ from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.cli.repo.standing import lines_of, standings
 from keyhole.config import home
-from keyhole.core.errors import Conflict, KeyholeError, NotFound
+from keyhole.core.errors import Conflict, NotFound
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.remotes.git import Git
@@ -136,12 +136,11 @@ def status(session: Session, /, *, offline: bool, directory: str, key_file: str)
         lines.append(f"members:  version {opened.members.version}, {opened.digest[:16]}")
         if due:
             lines.append(f"due:      {' '.join(sorted(due))}")
-        try:
-            member = opened.member(place.identity())
-        except KeyholeError:
-            member = None
+        identity = place.known()
+        member = None if identity is None else opened.members.of(identity.recipient)
         data["you"] = None if member is None else {"name": member.name, "role": member.role.value}
-        lines.append("you:      nobody here" if member is None else f"you:      {member.name}, {member.role}")
+        nobody = "nobody here" if identity is not None else "not known, no key is open here"
+        lines.append(f"you:      {nobody}" if member is None else f"you:      {member.name}, {member.role}")
     refused = refusals(place.tree.root, home())
     data["refused"] = [{"time": each.time, "where": each.where, "reason": each.reason} for each in refused[-20:]]
     if refused:
