@@ -20,17 +20,20 @@ class Person:
 
     def __init__(self, answer=None):
         self.given = answer
+        self.agrees = True
         self.asked, self.shown = [], []
 
     def passphrase(self, question):
         self.asked.append(question)
         return None if self.given is None else Secret(self.given)
 
-    def answer(self, _question):
-        return None
+    def answer(self, question):
+        self.asked.append(question)
+        return "ann"
 
-    def confirm(self, _question):
-        return None
+    def confirm(self, question):
+        self.asked.append(question)
+        return self.agrees
 
     def show(self, message):
         self.shown.append(message)
@@ -150,7 +153,11 @@ def test_a_plugin_seals_and_opens_and_asks_its_person(programs):
     identity = age.find_identity(f"# Recipient: {public}\n{private}\n", person)
     assert (identity.recipient, identity.signs) == (recipient, False)
     assert age.decrypt(sealed, [identity]) == b"value"
-    assert (person.shown, person.asked) == (["touch the double"], ["PIN of the double"])
+    assert person.shown == ["touch the double [2J"]
+    assert person.asked == ["open it? (yes, or no)", "your name", "PIN of the double"]
+    person.agrees = False
+    with pytest.raises(Sealed):
+        age.decrypt(sealed, [identity])
     with pytest.raises(Sealed):
         age.decrypt(sealed, [age.find_identity(f"# recipient: {public}\n{private}\n", Person("1111"))])
     other, its = plugin_double.make_key(b"other")
@@ -249,3 +256,19 @@ def test_each_kind_of_stanza_has_the_shape_of_its_kind_and_no_other():
 def test_a_passphrase_file_that_asks_for_much_work_is_not_computed(work):
     with pytest.raises(IntegrityError):
         age_scrypt.open_with(PASSPHRASE, header(b"-> scrypt " + A22 + b" " + work + b"\n" + A43))
+
+
+def test_a_file_that_is_sealed_for_more_or_for_others_than_it_should_be_shows(programs):
+    ann, ben, eve = (age.generate().recipient for _ in range(3))
+    held = age.parse_recipient(plugin_double.make_key(b"seed")[0])
+    ed, other, rsa_key = (age.parse_recipient(line(key)) for key in (ED, OTHER_ED, RSA))
+    listed = [ann, ed, ben, held, rsa_key]
+    assert age.unlisted(age.encrypt(b"x", listed), listed) == ""
+    for sealed_for in (
+        [*listed, eve],
+        listed[:2],
+        [ann, ben, ed, held],
+        [*listed, other],
+        [ann, other, ben, held, rsa_key],
+    ):
+        assert age.unlisted(age.encrypt(b"x", sealed_for), listed)

@@ -115,7 +115,14 @@ def talk(machine):
                 if key is None:
                     continue
                 if seed.startswith(b"ask"):
-                    ask("msg", body=b"touch the double")
+                    ask("msg", body=b"touch the double\x1b[2J")
+                    (agreed, _), (_, who) = (
+                        ask("confirm", "eWVz", "bm8", body=b"open it?"),
+                        ask("request-public", body=b"your name"),
+                    )
+                    if (agreed, who) != (["ok", "yes"], b"ann"):
+                        ask("error", "identity", "0", body=b"not confirmed")
+                        continue
                     answer, pin = ask("request-secret", body=b"PIN of the double")
                     if answer[0] != "ok" or pin != b"2718":
                         ask("error", "identity", "0", body=b"wrong PIN")

@@ -11,7 +11,10 @@ it; an RSA key and a plugin give none, so their holders read and sign nothing.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -35,6 +38,7 @@ _SIGNING_SSH = b"keyhole repo signing by ssh-ed25519 v1"
 _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 _IDENTITY = re.compile(r"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}")
 _SSH = ("ssh-ed25519 ", "ssh-rsa ")
+_SSH_STANZAS = frozenset({b"ssh-ed25519", b"ssh-rsa"})
 
 
 class Kind(StrEnum):
@@ -243,6 +247,33 @@ def _refused(error: str, *, plugin: bool) -> KeyholeError:
 def stanza_count(ciphertext: bytes) -> int:
     """How many recipients a file says that it has. Raises ``IntegrityError`` when it is none."""
     return require_file(ciphertext)
+
+
+def unlisted(ciphertext: bytes, recipients: Sequence[Recipient]) -> str:
+    """In which way a file is not sealed for exactly these recipients, as far as it shows; empty where it is.
+
+    X25519 shows how many there are, SSH which keys they are (SHA-256, four bytes). What plugins seal is not judged, nor
+    the stanza of no meaning that a writer may add.
+
+    Raises:
+        IntegrityError: it is no file of age.
+    """
+    stanzas = read_header(ciphertext)
+    found = sum(stanza.kind == Kind.X25519.encode() for stanza in stanzas)
+    wanted = sum(recipient.native for recipient in recipients)
+    if found != wanted:
+        return f"it is sealed for {found} keys of X25519, and {wanted} should open it"
+    tags = Counter(
+        (recipient.kind, hashlib.sha256(base64.b64decode(recipient.text.split()[1])).digest()[:4])
+        for recipient in recipients
+        if recipient.text.startswith(_SSH)
+    )
+    shown = Counter(
+        (Kind(stanza.kind.decode()), base64.b64decode(stanza.arguments[0] + b"=="))
+        for stanza in stanzas
+        if stanza.kind in _SSH_STANZAS
+    )
+    return "" if shown == tags else "it is not sealed for exactly the SSH keys that should open it"
 
 
 def require_file(ciphertext: bytes) -> int:

@@ -59,7 +59,7 @@ def check(opened: Opened, now: datetime, identity: Identity | None = None) -> Fi
 def _check_secret(opened: Opened, name: str, now: datetime, found: Findings) -> None:
     try:
         ciphertext = opened.ciphertext(name)
-        stanzas = age.stanza_count(ciphertext)
+        age.require_file(ciphertext)
     except KeyholeError as error:
         found.errors.append(error.reason)
         return
@@ -76,8 +76,8 @@ def _check_secret(opened: Opened, name: str, now: datetime, found: Findings) -> 
     wanted = recipients_of(opened.members, each.groups, each.also)
     if set(each.recipients) != {recipient.text for recipient in wanted}:
         found.errors.append(f"{name} is not sealed for exactly those who are granted it")
-    elif all(recipient.native for recipient in wanted) and stanzas < len(wanted):
-        found.errors.append(f"{name} is sealed for {stanzas} keys, and {len(wanted)} should open it")
+    elif wrong := age.unlisted(ciphertext, wanted):
+        found.errors.append(f"{name}: {wrong}")
     if each.due:
         found.errors.append(f"{name} is due for a new value at its source ({each.due})")
 
