@@ -20,7 +20,7 @@ class Happened:
     """One change.
 
     Attributes:
-        time: of the commit.
+        time: of the commit; ``None`` for a snapshot, which has none.
         place: its id.
         name: of the secret, or ``members``.
         version: that it made.
@@ -29,7 +29,7 @@ class Happened:
         verified: it is genuine, and the state of today leads to it or knows its signer.
     """
 
-    time: datetime
+    time: datetime | None
     place: str
     name: str
     version: str

@@ -26,15 +26,15 @@ class Trace:
         path: below the vault.
         data: its bytes; ``None`` for one that is too long, or no plain file.
         place: id of the commit or snapshot.
-        time: that this says; nobody vouches for it.
+        time: that this says; nobody vouches for it; ``None`` where it says none.
         message: of it, one line; nobody vouches for that either.
     """
 
     path: str
     data: bytes | None
     place: str
-    time: datetime
-    message: str
+    time: datetime | None = None
+    message: str = ""
 
 
 class Past(Protocol):

@@ -80,7 +80,7 @@ def _data(each: Version) -> dict[str, Any]:
         "kind": each.kind.value,
         "readers": list(each.readers),
         "commit": None if trace is None else trace.place,
-        "committed": None if trace is None else instant(trace.time),
+        "committed": None if trace is None or trace.time is None else instant(trace.time),
         "digest": each.digest,
     }
     if each.why:
@@ -116,7 +116,7 @@ def _row(each: Version) -> list[str]:
 def _show_all(session: Session, opened: Opened, found: list[Happened]) -> None:
     data = [
         {
-            "time": instant(each.time),
+            "time": None if each.time is None else instant(each.time),
             "commit": each.place,
             "what": each.what,
             "name": opened.shown(each.name),
@@ -128,7 +128,7 @@ def _show_all(session: Session, opened: Opened, found: list[Happened]) -> None:
     ]
     rows = [
         [
-            f"{each.time:%Y-%m-%d %H:%M}",
+            "-" if each.time is None else f"{each.time:%Y-%m-%d %H:%M}",
             opened.shown(each.name),
             each.version,
             each.what if each.verified else f"unverified: {each.what}",

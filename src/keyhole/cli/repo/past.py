@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from keyhole.cli.repo.place import Place
-from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.errors import IntegrityError, InvalidRequest, NotFound
 from keyhole.remotes.git import Git
 from keyhole.repo.past import Past, Trace
 from keyhole.repo.reviewing import Touched
 from keyhole.repo.tree import VAULT, Files
 
 _MOST = 50_000  # commits
-_LONGEST = 1024 * 1024  # bytes of a signed document
+_LONGEST = 4 * 1024 * 1024  # bytes of a signed document
+_ALL = 256 * 1024 * 1024  # bytes of all of them
 _PLAIN = {"100644", "100755"}
 
 
@@ -102,7 +103,12 @@ class GitPast:
         if not asked:
             return {}
         listed = self._git.run("cat-file", "--batch-check", data=asked).decode().splitlines()
-        small = [words[0] for line in listed if (words := line.split())[1:2] == ["blob"] and int(words[2]) <= _LONGEST]
+        sizes = {words[0]: int(words[2]) for line in listed if (words := line.split())[1:2] == ["blob"]}
+        small = [blob for blob, size in sizes.items() if size <= _LONGEST]
+        if sum(sizes[blob] for blob in small) > _ALL:
+            raise IntegrityError(
+                f"the signed documents in this history have more than {_ALL} bytes", "ask who can write to the remote"
+            )
         out = self._git.run("cat-file", "--batch", "--buffer", data="".join(f"{each}\n" for each in small).encode())
         found, position = {}, 0
         for blob in small:
