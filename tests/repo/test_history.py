@@ -178,3 +178,29 @@ def test_hidden_names_stay_hidden_and_a_member_sees_them(tmp_path, monkeypatch):
     assert "secret wombat/quokka: version 1 -\\> 3" in ok("repo", "review", "HEAD~3..HEAD").out
     log = subprocess.run(["git", "cat-file", "--batch-all-objects", "--batch"], capture_output=True, check=True).stdout
     assert [name for name in (b"wombat", b"quokka", b"ownerly") if name in log] == []
+
+
+def test_a_remote_of_objects_keeps_versions_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "keyhole"))
+    (tmp_path / "team").mkdir()
+    monkeypatch.chdir(tmp_path / "team")
+    ok("repo", "init", "--no-git")
+    ok("repo", "remote", "add", "stick", tmp_path / "stick")
+    for value in ("first", "second"):
+        ok("repo", "set", "stripe/key", stdin=value)
+        ok("repo", "push")
+    ok("repo", "set", "stripe/key", stdin="third")
+    told = ok("repo", "history", "stripe/key", "--json").json["versions"]
+    assert [(each["version"], each["kind"], bool(each["commit"])) for each in told] == [
+        ("3", "new value", False),
+        ("2", "new value", True),
+        ("1", "new value", True),
+    ]
+    assert "new value" in ok("repo", "history").out
+    compared = ok("repo", "diff", told[2]["commit"], told[1]["commit"]).out
+    assert compared == "~ secret stripe/key: version 1 -> 2 by owner, new value\n"
+    ok("repo", "rollback", "stripe/key", "1")
+    assert ok("repo", "get", "stripe/key").out == "first"
+    (tmp_path / "stick").rename(tmp_path / "away")
+    assert "are not in the history that is here" in ok("repo", "history", "stripe/key").err

@@ -11,7 +11,7 @@ import pytest
 
 import keyhole
 from keyhole.client.repo import RepoVault
-from keyhole.core.errors import AuditUnavailable, IntegrityError
+from keyhole.core.errors import AuditUnavailable, IntegrityError, StoreUnavailable
 from keyhole.repo import reads
 from repo.world import CANARY, Folder
 
@@ -49,6 +49,12 @@ def test_what_cannot_be_recorded_is_not_given(team):
         read(team)
     assert "KEYHOLE_HOME" in refused.value.hint
     assert CANARY not in str(refused.value)
+
+
+def test_a_home_that_cannot_be_written_is_named_with_the_next_step(team):
+    with pytest.raises(StoreUnavailable) as refused:
+        team.open(Path("/proc/nothing"))
+    assert "KEYHOLE_HOME" in refused.value.hint
 
 
 def test_a_refused_read_is_not_on_record(team):

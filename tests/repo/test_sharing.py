@@ -12,6 +12,7 @@ from keyhole.crypto import age
 from keyhole.repo import changes, reads, sharing
 from keyhole.repo.checking import check
 from keyhole.repo.members import Role
+from repo.test_sync import Team, git
 from repo.world import CANARY, Folder
 
 
@@ -184,3 +185,30 @@ def test_as_it_is_typed(team, tmp_path, monkeypatch):
     assert run("repo", "reads", "--always").code == 3
     cut_all(team)
     assert run("repo", "reads", "--verify").code == 1
+
+
+def test_two_clones_share_with_each_push_and_none_can_be_taken_away(tmp_path, monkeypatch):
+    team = Team(tmp_path, monkeypatch)
+    for who in ("owner", "ann"):
+        team.as_(who)
+        assert ok("repo", "get", "a/one").out == "one"
+        ok("repo", "reads", "share", "--always")
+        ok("repo", "set", f"a/{who}", stdin=who)
+        assert ok("repo", "get", "a/one").out == "one"
+        run("repo", "push")  # ann has to pull first
+    ok("repo", "pull")
+    ok("repo", "push")
+    folder = team.as_("owner")
+    ok("repo", "pull")
+    assert sorted(each["who"] for each in ok("repo", "reads", "--json").json) == ["ann", "ann", "owner", "owner"]
+    assert ok("repo", "check", "--json").json["errors"] == []
+    thief = tmp_path / "thief"
+    git(tmp_path, "clone", "-q", team.remote, thief)
+    git(thief, "rm", "-q", "-r", ".agent-vault/.x/reads")
+    git(thief, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x")
+    git(thief, "push", "-q")
+    before = git(folder, "rev-parse", "HEAD")
+    ran = run("repo", "pull")
+    assert ran.code == 2
+    assert "a record of who has read what, was changed or taken away" in ran.err
+    assert git(folder, "rev-parse", "HEAD") == before

@@ -111,7 +111,7 @@ class History:
             ]
         if not found and label.isdecimal() and 0 < int(label) <= self.lost:
             raise NotFound(
-                f"version {label} of {self.name} is not in the history that is here", "git fetch --unshallow"
+                f"version {label} of {self.name} is not in the history that is here", "a deeper clone may have it"
             )
         if not found:
             raise NotFound(f"there is no version {label[:40]!r} of {self.name}", f"keyhole repo history {self.name}")
@@ -243,7 +243,9 @@ def _open(opened: Opened, past: Past | None, found: Version, identity: Identity)
     path = sealed_path(each.secret)
     data = opened.tree.read(path) if found.trace is None or past is None else past.at(found.trace.place).read(path)
     if data is None:
-        raise NotFound(f"the file of version {found.label} of {each.secret} is not in the history", "git fetch")
+        raise NotFound(
+            f"the file of version {found.label} of {each.secret} is not in the history", "a deeper clone may have it"
+        )
     if hashlib.sha256(data).hexdigest() != each.digest:
         raise IntegrityError(
             f"the file of version {found.label} of {each.secret} is not the one that {each.signer} wrote",

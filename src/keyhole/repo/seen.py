@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from keyhole.core.errors import IntegrityError
+from keyhole.core.errors import IntegrityError, StoreUnavailable
 
 FOLDER = "repos"
 
@@ -181,15 +181,21 @@ def place(home: Path, root: Path) -> Path:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Put a file of this user alone in place of another, durably."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Put a file of this user alone in place of another, durably. Raises ``StoreUnavailable``."""
     fresh = path.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    fresh.rename(path)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        fresh.rename(path)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"what this machine knows of the vault cannot be kept in {path.parent}: {error.strerror}",
+            "let KEYHOLE_HOME name a folder that can be written, in a CI job such as one below $RUNNER_TEMP",
+        ) from None
 
 
 def _state(pair: Any) -> State:

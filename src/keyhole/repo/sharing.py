@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from keyhole.repo.opened import Opened
 from keyhole.repo.past import everybody
 from keyhole.repo.reads import Read
 from keyhole.repo.sealing import Actor
+from keyhole.repo.seen import write_private
 from keyhole.repo.signed import Signed
 from keyhole.repo.tree import Change, Files
 
@@ -88,14 +88,7 @@ class Known:
         """Make it last."""
         if self.path is None:
             return
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self.path.with_suffix(f".{os.getpid()}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump({"always": self.always, "heads": self.heads}, file)
-            file.flush()
-            os.fsync(descriptor)
-        fresh.rename(self.path)
+        write_private(self.path, json.dumps({"always": self.always, "heads": self.heads}).encode())
 
 
 def share(opened: Opened, actor: Actor) -> Change | None:
@@ -215,6 +208,22 @@ def require_kept(before: Files, after: Files) -> None:
                     f"{path}, a record of who has read what, was changed or taken away",
                     "it is not taken over: ask who can write to the remote",
                 )
+
+
+def require_taken(before: Files | None, ours: Opened, theirs: Opened) -> None:
+    """See that a state from elsewhere has the records of the one from which both went on, and only genuine new ones.
+
+    Raises:
+        IntegrityError: it has not.
+    """
+    if before is not None:
+        require_kept(before, theirs.tree)
+    if not theirs.signed:
+        return
+    for log in logs(theirs.tree):
+        paths = [f"{SHARED}/{log}/{name}" for name in theirs.tree.names(f"{SHARED}/{log}")]
+        if any(theirs.tree.read(path) != ours.tree.read(path) for path in paths):
+            segments(theirs, log, everybody(theirs))
 
 
 def _segment(document: Signed) -> Segment:

@@ -31,7 +31,7 @@ from keyhole.repo.reads import record
 def history_command(session: Session, /, *, name: str, limit: int, directory: str, key_file: str) -> None:
     """The versions of a secret, or without a name what happened to members and secrets, newest first. No value."""
     place = Place(session, directory, key_file)
-    opened, past = place.open(), past_of(place)
+    opened, past = place.open(), past_of(session, place)
     if not name:
         _show_all(session, opened, happened(opened, past, limit))
         return
@@ -41,7 +41,9 @@ def history_command(session: Session, /, *, name: str, limit: int, directory: st
     rows = [_row(each) for each in versions]
     session.out.table(data, ["version", "when", "what", "by", "for", "commit", "note"], rows)
     if found.lost:
-        session.out.warn(f"versions 1 to {found.lost} are not in the history that is here: git fetch --unshallow")
+        session.out.warn(
+            f"versions 1 to {found.lost} are not in the history that is here; a deeper clone may have them"
+        )
 
 
 @repo.command("rollback", examples="keyhole repo rollback stripe/api-key 3\nkeyhole repo rollback db/url 2@1a2b3c4d")
@@ -52,7 +54,7 @@ def history_command(session: Session, /, *, name: str, limit: int, directory: st
 def rollback(session: Session, /, *, name: str, version: str, directory: str, key_file: str) -> None:
     """Give a secret the value that it had in an older version, sealed for who reads it today. Also after repo rm."""
     place = Place(session, directory, key_file)
-    past = past_of(place)
+    past = past_of(session, place)
     change = place.change(lambda opened, actor: roll_back(opened, actor, past, name, version))
     data = {"name": name, "version": version, "due": list(change.due)}
     session.out.done(data, f"{name} has the value of version {version} again, as a new version")
@@ -61,9 +63,11 @@ def rollback(session: Session, /, *, name: str, version: str, directory: str, ke
     session.out.say("if the source has been changed since, the old value does not work there")
 
 
-def release_version(place: Place, opened: Opened, identity: Identity, name: str, label: str) -> Secret:
+def release_version(
+    session: Session, place: Place, opened: Opened, identity: Identity, name: str, label: str
+) -> Secret:
     """The value of an older version, once it is on record that it was read."""
-    past = past_of(place)
+    past = past_of(session, place)
     found = history(opened, past, name).find(label)
     require_current(found, datetime.now(UTC))
     value = open_version(opened, past, found, identity)

@@ -1,4 +1,4 @@
-"""The past of a vault that lies in git."""
+"""The past of a vault, as git or a remote keeps it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from keyhole.cli.base import Session
+from keyhole.cli.repo.peers import chain_at, remote_at
 from keyhole.cli.repo.place import Place
-from keyhole.core.errors import IntegrityError, InvalidRequest, NotFound
+from keyhole.config import home
+from keyhole.core.errors import IntegrityError, InvalidRequest, KeyholeError, NotFound
+from keyhole.remotes.chain import Chain
 from keyhole.remotes.git import Git
+from keyhole.remotes.settings import Settings
 from keyhole.repo.past import Past, Trace
 from keyhole.repo.reviewing import Touched
+from keyhole.repo.seen import Seen
 from keyhole.repo.tree import VAULT, Files
 
 _MOST = 50_000  # commits
@@ -19,9 +25,18 @@ _ALL = 256 * 1024 * 1024  # bytes of all of them
 _PLAIN = {"100644", "100755"}
 
 
-def past_of(place: Place) -> Past | None:
-    """What is kept of the past of a vault; ``None`` for a folder without git."""
-    return None if place.git is None else GitPast(place.git, place.tree.root)
+def past_of(session: Session, place: Place) -> Past | None:
+    """What is kept of the past of a vault: by git, else by its remote; ``None`` for a folder with neither."""
+    if place.git is not None:
+        return GitPast(place.git, place.tree.root)
+    met = Seen.load(home(), place.tree.root).remotes
+    for name, address in Settings(home(), place.tree.root).all().items():
+        if name in met and met[name].version:
+            try:
+                return ObjectPast(chain_at(place.tree.root, name, remote_at(address)), met[name].version)
+            except KeyholeError as error:
+                session.out.warn(f"the remote {name} was not asked for older versions: {error.reason}")
+    return None
 
 
 def commits_of(place: Place) -> GitPast:
@@ -135,3 +150,49 @@ class GitPast:
     def common(self, one: str, other: str) -> str:
         """Where two commits parted; empty when they never met."""
         return self._git.common(one, other)
+
+
+class ObjectPast:
+    """The snapshots in a remote, up to the one with which this clone was last the same. None of them has a time.
+
+    Args:
+        chain: of the remote.
+        last: digest of the snapshot.
+
+    Raises:
+        IntegrityError, Unreachable, PolicyDenied: the remote cannot be asked, or is not what it was.
+    """
+
+    def __init__(self, chain: Chain, last: str) -> None:
+        self._chain = chain
+        self._places = [last]
+        current = chain.snapshot(last)
+        while current.parent:
+            below = chain.snapshot(current.parent)
+            if below.number != current.number - 1 or len(self._places) == _MOST:
+                raise IntegrityError("the snapshots of the remote do not follow each other", "ask who can write to it")
+            self._places.append(current.parent)
+            current = below
+
+    def traces(self, folders: Iterable[str]) -> list[Trace]:
+        """See ``Past.traces``."""
+        wanted = tuple(folders)
+        found: dict[tuple[str, str], Trace] = {}
+        for place in reversed(self._places):
+            files = self._chain.files(place)
+            for path, entry in files.entries.items():
+                if path.startswith(tuple(f"{each}/" for each in wanted)) or path in wanted:
+                    data = files.read(path) if entry.size <= _LONGEST else None
+                    found.setdefault((path, entry.digest), Trace(path, data, place))
+        return list(found.values())
+
+    def at(self, place: str) -> Files:
+        """See ``Past.at``."""
+        return self._chain.files(place)
+
+    def resolve(self, text: str) -> str:
+        """See ``Past.resolve``."""
+        found = [place for place in self._places if len(text) >= 7 and place.startswith(text)]
+        if len(found) != 1:
+            raise NotFound(f"there is no snapshot {text[:80]!r} in the remote", "keyhole repo history")
+        return found[0]

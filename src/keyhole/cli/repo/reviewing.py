@@ -80,9 +80,11 @@ def show_difference(session: Session, place: Place, first: str, last: str) -> No
     """How the vault changed from one commit to another, or a secret from one version to another."""
     if "@" in first and "/" in first.partition("@")[0]:
         opened = place.open()
-        found = _versions(place, opened, first, last)
+        found = _versions(session, place, opened, first, last)
     else:
-        past = commits_of(place)
+        past = past_of(session, place)
+        if past is None:
+            raise NotFound("nothing of the past of this vault is kept: it has neither git nor a remote", "git init")
         before = state_of(past.at(past.resolve(first)))
         after = state_of(past.at(past.resolve(last))) if last else place.open()
         if after is None:
@@ -91,9 +93,9 @@ def show_difference(session: Session, place: Place, first: str, last: str) -> No
     session.out.result(found.data, [opened.shown(line.text) for line in found.lines] or ["the same"])
 
 
-def _versions(place: Place, opened: Opened, first: str, last: str) -> Difference:
+def _versions(session: Session, place: Place, opened: Opened, first: str, last: str) -> Difference:
     name, _, label = first.partition("@")
-    everything = history(opened, past_of(place), name)
+    everything = history(opened, past_of(session, place), name)
     before = everything.find(label)
     newest = everything.versions[0].label
     other, _, wanted = (last or f"{name}@{newest}").partition("@")

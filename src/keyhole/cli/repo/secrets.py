@@ -59,7 +59,7 @@ def get(session: Session, /, *, name: str, version: str, reveal: bool, directory
     opened, identity = place.open(), place.identity()
     allow_reveal(parse_secret(name), reveal=reveal)
     if version:
-        value = release_version(place, opened, identity, name, version)
+        value = release_version(session, place, opened, identity, name, version)
     else:
         value = release(opened, identity, name, how="get", environ=os.environ)
     text = value.reveal()

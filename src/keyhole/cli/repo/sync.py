@@ -14,10 +14,14 @@ from keyhole.cli.repo.into_keychain import done, keychain_options
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.peers import Look, Peer, Relation, peer, rest
 from keyhole.cli.repo.place import Place, place_options
+from keyhole.cli.repo.reads import share_if_wanted
 from keyhole.cli.repo.reviewing import show_difference
+from keyhole.config import home
 from keyhole.core.errors import KeyholeError
 from keyhole.repo.merging import MEMBERS, Side, compare, merge
+from keyhole.repo.refusals import recording
 from keyhole.repo.sealing import Actor
+from keyhole.repo.sharing import require_taken
 from keyhole.repo.tree import Change
 
 
@@ -51,6 +55,8 @@ def pull(
         if look.relation not in {Relation.BEHIND, Relation.PARTED}:
             done(session, place, {"changed": []}, "nothing new", **into)
             return
+        with recording(place.tree.root, home(), f"the remote {other.name}"):
+            require_taken(None if look.base is None else look.base.tree, look.ours, look.theirs)
         if look.relation is Relation.BEHIND:
             changed = compare(look.base, look.ours, look.theirs).theirs if look.ours.signed else look.theirs.names()
             other.forward(look)
@@ -58,6 +64,8 @@ def pull(
             changed, due = _join(place, other, look, chosen)
             for name in due:
                 session.out.warn(f"{name} is due for a new value: keyhole repo set {name}")
+            for name in sorted(chosen.keys() - {MEMBERS}):
+                session.out.say(f"what was not chosen of {name} stays: keyhole repo history {name}")
         other.note(place.open(), look.version)
     said = f"took {len(changed)} secrets: {' '.join(changed)}" if changed else "took it"
     done(session, place, {"changed": changed}, said, **into)
@@ -87,6 +95,10 @@ def push(session: Session, /, *, remote: str, directory: str, key_file: str) -> 
     with place.tree.lock():
         place.finish()
         opened = place.open()
+        reads = share_if_wanted(place, opened)
+        if reads is not None:
+            place.carry_out(reads)
+            opened = place.open()
         other = peer(place, remote)
         other.note(opened, other.push(opened))
     session.out.done({"pushed": True, "remote": other.name}, "the remote has what this clone has")
