@@ -35,6 +35,7 @@ FLOORS = {
     "keepers": "core crypto",  # the keychain of the system and hardware tokens
     "repo": "core crypto keepers",  # files of a folder, and what they mean
     "client": "core crypto config net repo",
+    "adapters": "core client scrub",  # functions as tools of agents
     "engines": "core crypto config net stores repo",
     "seals": "core crypto config net stores keepers",
     "remotes": "core crypto config net stores repo",

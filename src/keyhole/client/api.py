@@ -204,12 +204,13 @@ class AsyncClient:
     """
 
     opener: Opener | None = None
+    blocking: type[Client] = Client
 
     def __init__(self, vault: str = "", **options: Any) -> None:
         import asyncio  # noqa: PLC0415  # slow to import, and blocking clients of a server do without
 
         options.setdefault("opener", type(self).opener)
-        self._client = Client(vault, **options)
+        self._client = self.blocking(vault, **options)
         self._turn = asyncio.Lock()
 
     async def read(self, path: str, **query: Any) -> Result:
