@@ -41,7 +41,7 @@ FLOORS = {
     "remotes": "core crypto config net stores repo",
     "rotators": "core crypto config net stores",
     "notifiers": "core crypto config net stores",
-    "importers": "core catalog",  # they look at bytes that are handed to them
+    "importers": "core crypto catalog",  # they look at bytes that are handed to them, and open what is sealed
     "auth": "core crypto config net stores engines seals",
     "vault": "core crypto config net stores engines seals remotes rotators notifiers importers auth",
     "broker": "core crypto config net scrub injections vault engines",  # engines: the contract of a route only
@@ -130,12 +130,17 @@ REVEALS = {
     "cli/operator.py": 2,  # the passphrase or a share, to the server that it unseals
     "cli/secrets.py": 2,
     "cli/agent_vault.py": 1,
+    "cli/moving/kv.py": 1,  # a token, to the server for which it is
+    "cli/moving/past.py": 1,  # does a value stand in the history of its file?
+    "cli/repo/moving.py": 1,  # an export, which is asked about and recorded
     "cli/repo/secrets.py": 1,
     "client/local.py": 1,
     "client/repo.py": 1,
     "engines/external/sources.py": 1,  # a credential, to the source for which it is
     "faces/api/envelope.py": 1,
     "faces/run/environment.py": 1,
+    "importers/agenticmail.py": 3,  # a password, to open and to seal envelopes; is what was opened text?
+    "importers/bitwarden.py": 2,  # a password, to open and to seal exports
     "importers/recognise.py": 1,  # the shape of a value says whose it is
     "net/dial.py": 1,
     "engines/repo.py": 1,  # from a vault of files into an answer, where it is one again

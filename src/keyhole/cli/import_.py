@@ -15,14 +15,14 @@ from keyhole.cli.granted import DEFAULT_AGENT
 from keyhole.cli.import_files import FOLDER, put_back, read_copy
 from keyhole.cli.import_sources import file_kinds, from_command, from_environment, usual_places
 from keyhole.cli.import_work import Options, Work
+from keyhole.cli.moving.entering import GIVEN, commands, nothing_more, to_vault
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.path import parse_name, parse_path
-from keyhole.importers import MEMBERS
+from keyhole.importers import MANAGERS, MEMBERS
 from keyhole.importers.command import KNOWN
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = "file"
-_GIVEN = "keyhole import options"
 
 
 class _Import(Group):
@@ -39,7 +39,7 @@ class _Import(Group):
 
 def _read(given: dict[str, Any]) -> Options:
     """The options of a command, with those that stood before its name."""
-    before = click.get_current_context().meta.get(_GIVEN, {})
+    before = click.get_current_context().meta.get(GIVEN, {})
     merged = {name: value or before.get(name, value) for name, value in given.items()}
     options = Options(**{name: value for name, value in merged.items() if value})
     options.agent = parse_name(options.agent or DEFAULT_AGENT)
@@ -81,6 +81,7 @@ def _options(function: F) -> F:
     keyhole import aws npmrc --dry-run
     keyhole import env --name 'ACME_*'
     keyhole import command gh
+    keyhole import bitwarden export.json
     keyhole import restore
     """,
 )
@@ -95,7 +96,7 @@ def import_command(context: click.Context, session: Session, /, **given: Any) ->
     either it looks at all of them. Values are neither shown nor expanded, and nothing in the vault is overwritten.
     """
     if context.invoked_subcommand is not None:
-        context.meta[_GIVEN] = given
+        context.meta[GIVEN] = given
         return None
 
     options = _read(given)
@@ -115,7 +116,12 @@ def import_command(context: click.Context, session: Session, /, **given: Any) ->
     """,
 )
 @click.argument("words", nargs=-1, required=True, metavar="FILE|SOURCE…")
-@click.option("--kind", type=click.Choice(MEMBERS), default=None, help="What the file is; its name says it else.")
+@click.option(
+    "--kind",
+    type=click.Choice([each for each in MEMBERS if each not in MANAGERS]),
+    default=None,
+    help="What the file is; its name says it else.",
+)
 @_options
 @pass_session
 def file_command(session: Session, /, *, words: tuple[str, ...], kind: str | None, **given: Any) -> int:
@@ -218,3 +224,7 @@ def restore_command(session: Session, /, *, name: str, to: str, replace: bool, y
     changed = put_back(copy, path, over=replace)
     message = f"{path} is as it was; its values are in it again" if changed else f"{path} is as it was already"
     session.out.done({"name": copy.name, "path": str(path), "changed": changed}, message)
+
+
+for each in commands("keyhole import", to_vault, nothing_more):
+    import_command.add_command(each)

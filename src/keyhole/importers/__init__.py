@@ -10,13 +10,16 @@
 
 Promises of every member:
 
-1. Pure: no file is opened, no program is started, nothing is expanded. The same bytes give the same report.
+1. Pure: no file is opened, no program is started, nothing is expanded. The same bytes give the same report. What
+   another program has sealed is opened with ``Origin.opens``, by ``crypto.importers``.
 2. Values are in ``Secret`` only: not in names, places, reasons, notes or errors.
 3. What cannot be read for certain is skipped with a reason, never guessed. Bytes that are not of the format at all
    are ``InvalidRequest``, with a line where there is one.
 4. ``spots`` are all the bytes that give a value away and no others: once they are replaced, the rest of the file is
    what it was, byte for byte, and reading it again finds placeholders instead of values.
 5. Work and memory grow with the size of the input and are bounded by ``Limits``.
+
+A member that also writes its format has ``write(items, …)``: ``Item`` to bytes, in clear only where the format is.
 
 What the catalog knows of a credential is not asked here but in ``recognise``, once for all sources.
 """
@@ -32,6 +35,7 @@ from keyhole.importers.found import LIMITS, Asked, Binding, Found, Origin, Repor
 
 __all__ = [
     "LIMITS",
+    "MANAGERS",
     "MEMBERS",
     "Asked",
     "Binding",
@@ -46,7 +50,25 @@ __all__ = [
     "replaced",
 ]
 
-MEMBERS = ("dotenv", "environ", "command", "npmrc", "pip", "netrc", "aws", "docker", "git", "mcp")
+MEMBERS = (
+    "dotenv",
+    "environ",
+    "command",
+    "npmrc",
+    "pip",
+    "netrc",
+    "aws",
+    "docker",
+    "git",
+    "mcp",
+    "sops",
+    "agenticmail",
+    "onepassword",
+    "bitwarden",
+    "doppler",
+)
+MANAGERS = MEMBERS[-5:]
+"""Members that read what another manager of secrets keeps or exports: everything in it is a secret."""
 # A file's kind by its name, or by the end of its path. The content decides nothing: it is somebody else's.
 _BY_NAME = {
     ".npmrc": "npmrc",

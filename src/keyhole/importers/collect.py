@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.core.path import DEFAULT_FIELD
+from keyhole.core.path import DEFAULT_FIELD, MAX_PATH, parse_field
 from keyhole.core.value import Secret
 from keyhole.importers.found import LIMITS, Asked, Found, Origin, Report, Skipped, Spot
 from keyhole.importers.judge import Judgement, judge
@@ -98,9 +99,33 @@ class Collector:
             self.skip(name, where, why)
         return bool(why)
 
-    def report(self) -> Report:
-        """All of it."""
-        return Report(tuple(self._found), tuple(self._skipped), tuple(self._notes), tuple(self._asked))
+    def take(self, parts: Sequence[str], fields: Mapping[str, str | None], where: str, **more: Any) -> None:
+        """Take an entry of another manager: all of its fields that have a value, as one secret.
+
+        Args:
+            parts: of its name as the source has them; where there is one only, the group comes before it.
+            fields: as the source calls them, each with its value; ``None`` for what is not UTF-8.
+            where: it stands.
+            more: attributes of ``Found``.
+        """
+        taken = dict[str, Secret]()
+        shown_as = "/".join(parts)
+        for field, value in fields.items():
+            name = field_name(field)
+            if name in taken:
+                self.skip(f"{shown_as}#{field}", where, f"would be the field {name!r}, which another field is")
+            elif not self.refused(f"{shown_as}#{field}", value, where, references=False) and value is not None:
+                taken[name] = Secret(value)
+        named = [segment(part) for part in parts]
+        named = [segment(self.origin.group), *named] if len(named) == 1 else named
+        if len("/".join(named)) > MAX_PATH:
+            self.skip(shown_as, where, f"has a name of more than {MAX_PATH} bytes")
+        elif taken:
+            self.add(Found("/".join(named), taken, where, **more))
+
+    def report(self, seen: str = "") -> Report:
+        """All of it; ``seen``: why somebody else may have seen it."""
+        return Report(tuple(self._found), tuple(self._skipped), tuple(self._notes), tuple(self._asked), seen)
 
     def _count(self) -> None:
         if len(self._found) + len(self._skipped) >= LIMITS.entries:
@@ -116,6 +141,15 @@ def segment(text: str) -> str:
     """A part of a secret's name, made of a name that somebody else chose: ``API_KEY`` becomes ``api-key``."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return _MARKS.sub("-", plain).strip("-.")[:63].rstrip("-.") or "unnamed"
+
+
+def field_name(text: str) -> str:
+    """The name of a field, made of a name that somebody else chose: as it is, where that can be one."""
+    try:
+        name = parse_field(text)
+    except InvalidRequest:
+        return segment(text)
+    return segment(text) if "#" in name or "/" in name else name
 
 
 def shown(name: str) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from keyhole.core.path import DEFAULT_FIELD
 from keyhole.core.value import Secret
+
+if TYPE_CHECKING:
+    from keyhole.crypto.age import Identity
 
 PLAIN, BASE64, URL = "plain", "base64", "url"
 
@@ -41,16 +44,31 @@ LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
+class Opens:
+    """What opens a source that another program has sealed.
+
+    Attributes:
+        identities: of age.
+        password: of the file, or of the program.
+    """
+
+    identities: tuple[Identity, ...] = field(default=(), repr=False)
+    password: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where the bytes come from.
 
     Attributes:
         label: a path or another word for a person.
         group: first part of the names of what nobody knows: the folder's name for a file of a project.
+        opens: what opens it, where it is sealed.
     """
 
     label: str
     group: str = "imported"
+    opens: Opens = Opens()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +127,8 @@ class Found:
         doubt: why it is probably not a secret; it is taken only when somebody insists, or the catalog knows it.
         stays: why a placeholder would not work in its place; empty where it would.
         expires_in: how long it lives at most, where that is known.
+        labels: what its source says of it for people: names and texts, and no secret.
+        seen: why somebody else may have seen it; empty where nothing says so.
     """
 
     name: str
@@ -122,6 +142,8 @@ class Found:
     doubt: str = ""
     stays: str = ""
     expires_in: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    seen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +172,24 @@ class Report:
         skipped: what is not taken.
         notes: what a person should know besides.
         asked: what lies in another program.
+        seen: why somebody else may have seen all of it; empty where the source is sealed, or nothing says so.
     """
 
     found: tuple[Found, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     asked: tuple[Asked, ...] = field(default=())
+    seen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A secret on its way out, in clear: for the member that writes it into another program's format.
+
+    Attributes:
+        name: of the secret.
+        fields: field to text.
+    """
+
+    name: str
+    fields: Mapping[str, str] = field(repr=False)
