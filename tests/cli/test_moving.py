@@ -172,6 +172,17 @@ class TestIntoARepoVault:
         assert ran.json["due"] == ["shop/acme-token"]
         assert [each["name"] for each in ran.json["skipped"]] == ["PORT"]
 
+    def test_names_that_are_hidden_stay_so_and_mean_the_same(self, place, local):
+        git("init", "-q")
+        ok("repo", "init", "--opaque-names")
+        write("d.json", json.dumps(DOPPLER))
+        for state in ("stored", "already there"):
+            assert states(ok("repo", "import", "doppler", "d.json", "--json"))["shop/stripe-key"] == state
+        assert b"stripe-key" not in b"".join(p.read_bytes() for p in Path(".agent-vault").rglob("*") if p.is_file())
+        assert states(ok("import", "agent-vault", ".", "--json"))["shop/stripe-key"] == "stored"
+        ok("repo", "export", "doppler", "shop/stripe-key", "--to", "o.json", "--plain", "--reveal")
+        assert json.loads(Path("o.json").read_text()) == {"SHOP_STRIPE_KEY": DOPPLER["STRIPE_KEY"]}
+
     def test_a_repo_vault_moves_into_another_and_into_a_vault_with_services(self, team, tmp_path, local):
         write("d.json", json.dumps(DOPPLER))
         ok("repo", "import", "doppler", "d.json")

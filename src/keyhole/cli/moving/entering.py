@@ -172,7 +172,7 @@ def _repo_command(noun: str, opener: Opener, also: Decorator) -> Command:
     @click.option("--from-key", default="", metavar="FILE", help="The key that opens it; else as for --key of repo.")
     def run(session: Session, /, *, folder: str, from_key: str, **options: Any) -> int:
         options = _with_those_before(options)
-        batch = from_repo(Path(folder).expanduser(), from_key, Given(under=_under(options)))
+        batch = from_repo(session, Path(folder).expanduser(), from_key, Given(under=_under(options)))
         return _run(session, options, batch, opener)
 
     return _made(run, "agent-vault", FROM_REPO, f"{noun} agent-vault ~/team --from-key agent.key", also)

@@ -10,7 +10,7 @@ import contextlib
 import fnmatch
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,14 @@ from keyhole.cli.moving import kv
 from keyhole.cli.moving.entering import Decorator, nothing_more, of_vault, server_of
 from keyhole.cli.moving.reading import password
 from keyhole.cli.moving.sinks import repo_name
-from keyhole.config import home
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.importers import agenticmail, bitwarden, doppler, onepassword, sops
 from keyhole.importers.found import LIMITS, Item
 from keyhole.process import harden_process
-from keyhole.repo import changes, keys
-from keyhole.repo.changes import Actor
-from keyhole.repo.opened import open_vault
-from keyhole.repo.tree import VAULT, Tree
+from keyhole.repo import changes
+from keyhole.repo.tree import VAULT
 
 Options = dict[str, Any]
 Gather = Callable[[Session, Options, Sequence[str]], list[Item]]
@@ -158,13 +155,13 @@ def _file_command(noun: str, kind: str, gather: Gather, also: Decorator) -> Comm
         if not items:
             raise NotFound("there is no secret to be written", "keyhole list")
         if options.get("plain"):
-            session.out.warn(f"{path} will have {len(items)} secrets IN CLEAR: move it in and delete it at once")
+            session.out.warn(f"{path} will have {_count(items)} IN CLEAR: move it in and delete it at once")
         if kind == "agent-vault":
             _write_repo(session, path, items)
         else:
             write_new(path, _content(kind, path, items, secret, options))
         data = {"to": str(path), "format": kind, "sealed": not options.get("plain"), "names": [i.name for i in items]}
-        session.out.done(data, f"wrote {len(items)} secrets to {path}")
+        session.out.done(data, f"wrote {_count(items)} to {path}")
 
     function: Callable[..., Any] = click.option("--to", required=True, metavar="FILE", help="A new file.")(run)
     if kind == "sops":
@@ -222,11 +219,14 @@ def _content(kind: str, path: Path, items: list[Item], secret: Secret | None, op
     return onepassword.write(items) if kind == "1password" else doppler.write(items)
 
 
+def _count(things: Sized) -> str:
+    return f"{len(things)} secret{'' if len(things) == 1 else 's'}"
+
+
 def _write_repo(session: Session, folder: Path, items: list[Item]) -> None:
     """A new repo vault without git: a clone of it can be made one later. Raises ``Conflict`` where there is one."""
-    tree = Tree(folder)
     if (folder / VAULT).exists():
-        raise Conflict(f"there is a vault in {folder}", "into that one: keyhole repo import FORMAT")
+        raise Conflict(f"there is a vault in {folder}", "keyhole repo import --help")
     values: dict[str, tuple[Secret, str]] = {}
     for item in items:
         for field, text in item.fields.items():
@@ -234,22 +234,15 @@ def _write_repo(session: Session, folder: Path, items: list[Item]) -> None:
             if name in values:
                 raise InvalidRequest(f"two values would be called {name}", "leave one out")
             values[name] = (Secret(text), "")
-    path = keys.owner_file(os.environ)
-    fresh = not path.exists()
-    identity = age.generate() if fresh else keys.load(path)
-    if fresh:
-        keys.write(path, identity)
-        session.out.say(f"made your key {path}; keep a copy of it where you keep such things")
+    from keyhole.cli.repo.place import Place  # noqa: PLC0415  # the noun repo has a verb that is made here
+    from keyhole.cli.repo.vaults import make_vault  # noqa: PLC0415  # the same
+
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tree.vault.mkdir(mode=0o700)
-    with tree.lock():
-        tree.apply(changes.create(identity, "owner"))
-        tree.finish()
-        opened = open_vault(folder, home())
-        actor = Actor.of(opened, identity, datetime.now(UTC))
-        tree.apply(changes.store_all(opened, actor, values, f"agent-vault: import {len(values)} secrets"))
-        tree.finish()
-    open_vault(folder, home())
+    made = make_vault(folder.resolve(), "owner", git=False)
+    if made.fresh:
+        session.out.say(f"made your key {made.key_file}; keep a copy of it where you keep such things")
+    message = f"agent-vault: import {_count(values)}"
+    Place(session, str(folder)).change(lambda opened, actor: changes.store_all(opened, actor, values, message))
 
 
 def _vault_command(noun: str, gather: Gather, also: Decorator) -> Command:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from keyhole.cli.base import Session
 from keyhole.cli.consent import ask_hidden, has_terminal
 from keyhole.cli.import_sources import Source, read_file
 from keyhole.cli.moving.batch import PLAIN, Batch
@@ -129,7 +130,7 @@ def password(file: str, variable: str = "") -> Secret:
     return found
 
 
-def from_repo(folder: Path, key_file: str, given: Given) -> Batch:
+def from_repo(session: Session, folder: Path, key_file: str, given: Given) -> Batch:
     """Read a repo vault, with the key that opens it; each value that is taken is on record there as read.
 
     Raises:
@@ -140,7 +141,10 @@ def from_repo(folder: Path, key_file: str, given: Given) -> Batch:
     root = next((each for each in (start, *start.parents) if (each / VAULT).is_dir()), None)
     if root is None:
         raise NotFound(f"there is no vault in {start} or above it", "name the folder that has .agent-vault")
-    opened, identity = open_vault(root, home()), keys.find(os.environ, key_file)
+    from keyhole.cli.repo.asking import asked_of  # noqa: PLC0415  # the noun repo has a verb that reads this module
+
+    opened, identity = open_vault(root, home()), keys.find(os.environ, key_file, asked_of(session))
+    opened.unlock(identity)
     found, skipped = list[Found](), list[Skipped]()
     for stem in opened.names():
         name = opened.shown(stem)

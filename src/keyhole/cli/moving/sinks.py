@@ -14,9 +14,9 @@ from keyhole.core.value import Secret
 from keyhole.importers import Found
 from keyhole.importers.recognise import Proposal
 from keyhole.repo import changes
-from keyhole.repo.changes import Actor
 from keyhole.repo.names import DEFAULT_GROUP, parse_secret
 from keyhole.repo.opened import Opened
+from keyhole.repo.sealing import Actor
 from keyhole.repo.tree import Change
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ class RepoSink:
         self._place = place
         self._over = over
         self._dry = dry
-        self._opened = place.open()
         self._identity = place.identity()
+        self._opened = place.open()
         self._values: dict[str, tuple[Secret, str]] = {}
         self._given: dict[str, Secret] = {}
 
