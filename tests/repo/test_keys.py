@@ -8,6 +8,8 @@ import subprocess
 import pytest
 
 from cli_driver import ok, run
+from keyhole.client.repo import RepoVault
+from keyhole.core.errors import Sealed
 from keyhole.crypto import age, age_scrypt, ssh
 from keyhole.keepers.keychain import Keychain
 from keyhole.repo import keys
@@ -80,8 +82,12 @@ def test_a_key_in_the_keychain_is_in_no_file_and_opens_by_itself(desktop, tmp_pa
     ok("init", "--seal", f"keyfile:{tmp_path}/seal.key", "--make-keyfile")
     ok("repo", "mount", "team")
     ok("repo", "mount", "again", "--key", "keychain:owner")
+    assert RepoVault(desktop).get("stripe/key") == VALUE
+    assert RepoVault(desktop, key_file="keychain:owner").get("stripe/key") == VALUE
 
     lock()
+    with pytest.raises(Sealed, match="locked"):
+        RepoVault(desktop)
     before = {path: path.read_bytes() for path in owner_key.parent.rglob("*") if path.is_file()}
     for words in (
         ("get", "stripe/key"),

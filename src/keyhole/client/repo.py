@@ -53,7 +53,8 @@ class RepoVault:
 
     Args:
         path: inside the repository; where the process works unless said.
-        key_file: with the key that opens it; else ``KEYHOLE_REPO_KEY``, ``AGENT_VAULT_KEY``, or the owner's.
+        key_file: with the key that opens it, or ``keychain:NAME``; else ``KEYHOLE_REPO_KEY``, ``AGENT_VAULT_KEY``, or
+            the owner's. It has to open with nobody there.
         key: the key itself, instead of its file; it is written nowhere.
         environ: instead of that of the process.
 
@@ -61,6 +62,7 @@ class RepoVault:
         NotFound: there is no vault, or no key.
         IntegrityError: something in it is not genuine, or older than what this machine has seen.
         InvalidRequest: the key is none, or others can read its file.
+        Sealed: the key is under a passphrase, or its keychain or token does not answer.
     """
 
     def __init__(

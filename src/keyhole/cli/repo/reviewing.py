@@ -34,9 +34,9 @@ def review_command(session: Session, /, *, span: str, directory: str, key_file: 
     past = commits_of(place)
     base, head = _span(past, span)
     found, opened = _reviewed(past, base, head)
-    if opened is not None and opened.opaque:
+    if opened is not None and opened.opaque and (identity := place.known()) is not None:
         with contextlib.suppress(KeyholeError):  # who has no key of a member sees ids
-            opened.unlock(place.identity())
+            opened.unlock(identity)
     session.out.result(found.data, found.markdown(span, opened))
     return VIOLATED if found.problems else 0
 

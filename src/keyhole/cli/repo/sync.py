@@ -73,9 +73,10 @@ def pull(
 
 def _join(place: Place, other: Peer, look: Look, chosen: dict[str, Side]) -> tuple[list[str], tuple[str, ...]]:
     """Merge both sides, and commit that; names of the secrets that have changed here, and of those that are due."""
-    actor = None
-    with contextlib.suppress(KeyholeError):
-        actor = Actor.of(look.ours, place.identity(), datetime.now(UTC))
+    actor, identity = None, place.known()
+    if identity is not None:
+        with contextlib.suppress(KeyholeError):
+            actor = Actor.of(look.ours, identity, datetime.now(UTC))
     stems = {name if name == MEMBERS else look.ours.where(name): side for name, side in chosen.items()}
     merged = merge(look.base, look.ours, look.theirs, actor, stems)
     change: Change = replace(merged, files={**rest(look), **merged.files})
