@@ -123,11 +123,12 @@ def test_what_is_too_large_is_refused(remote):
     assert remote.get(name_of(data), 5000).data == data
 
 
-@pytest.mark.parametrize("name", ["", "head/", "../head", "objects/" + "a" * 63, "objects/" + "A" * 64, "/etc/passwd"])
-def test_no_other_name_is_asked_for(remote, name):
-    for ask in (lambda: remote.get(name, MOST), lambda: remote.put(name, b"")):
+def test_no_other_name_is_asked_for(remote):
+    for name in ("", "head/", "../head", "objects/" + "a" * 63, "objects/" + "A" * 64, "/etc/passwd"):
         with pytest.raises(InternalError):
-            ask()
+            remote.get(name, MOST)
+        with pytest.raises(InternalError):
+            remote.put(name, b"")
 
 
 def test_a_kind_that_is_not_on_the_shelf_is_none():

@@ -23,7 +23,7 @@ HEAD = "head"
 OBJECTS = "objects"
 _FORMAT = "keyhole repo"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_PART = re.compile(r"[A-Za-z0-9._-]{1,120}")
+_PART = re.compile(r"[A-Za-z0-9._-]{1,240}")
 _DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _PRIVATE = (b"AGE-SECRET-KEY-", b"PRIVATE KEY-----", b"AGE-PLUGIN-")
 
