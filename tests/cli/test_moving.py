@@ -102,6 +102,7 @@ class TestIntoAVault:
 
     def test_names_can_be_chosen_left_and_put_below_another(self, local):
         write("d.json", json.dumps(DOPPLER))
+        assert "--placeholders is for files" in run("import", "--placeholders", "doppler", "d.json").err
         ran = ok("import", "--under", "old", "doppler", "d.json", "--skip", "DB_*", "--json")
         assert states(ran) == {"old/stripe-key": "stored"}
         assert ran.json["skipped"][0]["why"] == "is to be left, as you said"

@@ -41,6 +41,7 @@ _EXAMPLES = {
 }
 GIVEN = "keyhole import options"
 """Key of the context below which the group keeps the options that stood before the verb."""
+_OF_FILES = ("placeholders", "helpers", "agent")
 Options = dict[str, Any]
 Opener = Callable[[Session, Options], Sink]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -136,6 +137,11 @@ _TOLD = "Says what it took, what it left and why, and which values others may ha
 def _with_those_before(options: Options) -> Options:
     """With what stood before the format: ``keyhole import --dry-run sops FILE``."""
     before = click.get_current_context().meta.get(GIVEN, {})
+    if useless := [word for word in _OF_FILES if before.get(word)]:
+        raise InvalidRequest(
+            f"--{useless[0].replace('_', '-')} is for files of programs, and this is another manager's",
+            "leave it out; keyhole import --help",
+        )
     return {name: value or before.get(name, value) for name, value in options.items()}
 
 
