@@ -193,3 +193,6 @@ def test_a_mounted_vault_lends_to_services_and_is_not_copied(team, tmp_path):
     assert VALUE.encode() not in b"".join(p.read_bytes() for p in (tmp_path / "keyhole").rglob("*") if p.is_file())
     told = ok("who-can", "/team/data/stripe/api-key", "--json", *local).json
     assert [each["agent"] for each in told["agents"]] == ["coder"]
+    ok("repo", "hosts", "stripe", "api.example.com")
+    told = run("why", "GET", "https://api.stripe.com/v1/x", "--agent", "coder", "--json", *local).json
+    assert (told["allowed"], "may go to api.example.com alone" in told["error"]["reason"]) == (False, True)

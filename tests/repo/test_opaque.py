@@ -210,7 +210,6 @@ def test_what_a_tool_of_the_format_wrote_in_clear_is_not_taken_over(world):
 class Pair:
     def __init__(self, world, tmp_path):
         self.ours = world
-        world.open().remember(synced=True)
         for name in ("base", "theirs"):
             shutil.copytree(world.root, tmp_path / name)
         self.base = tmp_path / "base"
@@ -220,7 +219,7 @@ class Pair:
     def merge(self, chosen=None):
         chosen = chosen or {}
         ours = self.ours.open()
-        theirs = verify(Tree(self.theirs.root), ours.seen.of_remote())
+        theirs = verify(Tree(self.theirs.root), ours.seen.of_remote("git"))
         actor = Actor.of(ours, self.ours.owner, self.ours.now)
         change = self.ours.apply(merge(verify(Tree(self.base), Seen()), ours, theirs, actor, chosen))
         if MEMBERS in chosen and chosen[MEMBERS] is Side.THEIRS:

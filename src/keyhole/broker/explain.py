@@ -62,7 +62,7 @@ class _Handlers:
             answer["minted"] = True
         try:
             await self._vault.check_loan(state, caller, service)
-        except (Expired, NotFound) as error:
+        except (Expired, NotFound, PolicyDenied) as error:
             return Reply({**answer, "allowed": False, **_refusal(error)})
         return Reply(
             {

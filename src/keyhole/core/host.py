@@ -96,6 +96,12 @@ class HostPattern:
         label, dot, rest = authority.host.partition(".")
         return bool(label and dot) and rest == self.host and not authority.is_ip
 
+    def covers(self, other: HostPattern) -> bool:
+        """Whether everything that the other one means is meant by this one as well."""
+        if other.wildcard:
+            return self == other
+        return self.matches(Authority(other.host, other.port))
+
     @property
     def specificity(self) -> tuple[int, int]:
         """Sorts patterns that match the same host: the greater one is the more specific."""

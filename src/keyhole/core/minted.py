@@ -16,6 +16,7 @@ from keyhole.core.url import parse_url
 SIGNATURES = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "HS256", "HS512",
 )  # fmt: skip
+ENDPOINTS = ("token_url", "api", "login")  # options that name where the secret, or what it signs, goes instead
 _TEXT = 512
 _LONGEST = 3600
 _TENANT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,126}[A-Za-z0-9])?")

@@ -92,6 +92,10 @@ class WrapInfo:
     wrapped_accessor: str = ""
 
 
+Limits = tuple[tuple[str, ...], ...]
+"""Lists of hosts, ``name[:port]`` or with ``*.`` before the name: what is lent may go where every list lets it go."""
+
+
 @dataclass(slots=True)
 class Reply:
     """What the vault says.
@@ -107,6 +111,7 @@ class Reply:
         wrap: the answer was wrapped, and this is all that is said of it.
         bare: the data stands alone, without the usual envelope.
         raw: the whole body, where it is not JSON; ``content_type`` says what it is.
+        hosts: each has the only hosts to which what is revealed may be lent; all of them count. Empty for no limit.
         duration: seconds for which to rely on what was read, where it has no lease.
         status: of HTTP, where some of a batch failed, or the work goes on; 0 for the usual one.
         request_id: the id under which the journal has it.
@@ -123,6 +128,7 @@ class Reply:
     wrap: WrapInfo | None = None
     bare: bool = False
     raw: bytes | None = None
+    hosts: Limits = ()
     content_type: str = ""
     duration: int = 0
     status: int = 0

@@ -23,11 +23,14 @@ from keyhole.core.checks.rules import Checks
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.host import Authority, HostPattern
 from keyhole.core.inject import KINDS, Inject
+from keyhole.core.minted import ENDPOINTS
 from keyhole.core.path import DEFAULT_FIELD, parse_field, parse_secret_ref
 from keyhole.core.probe import Probe
+from keyhole.core.request import Limits
 from keyhole.core.sql import PORTS as SQL_PORTS
 from keyhole.core.sql import check_service
 from keyhole.core.target import PathGlob
+from keyhole.core.url import parse_url
 
 MTLS = "mtls"
 CERTIFICATE = "certificate:"  # begins the names under which the fields of a client's certificate are lent
@@ -184,6 +187,23 @@ class Service:
             return [[(path, name) for name in names]]
         named = [[(path, name) for name in names] for names in kind.fields] if field == DEFAULT_FIELD else []
         return [*([[(path, field)]] if kind.sole or not named else []), *named]
+
+    def beyond(self, limits: Limits) -> str:
+        """A destination to which these limits let nothing go; empty for none.
+
+        A host of a limit without a port is meant on the usual port of every scheme of the service.
+        """
+        ends = [parse_url(str(url))[1] for name, url in self.inject.options if name in ENDPOINTS and url]
+        wanted = [*self.hosts, *(HostPattern(end.host, end.port, wildcard=False) for end in ends)]
+        for limit in limits:
+            try:
+                allowed = [HostPattern.parse(text, PORTS[s]) for text in limit for s in {*self.schemes, "https"}]
+            except InvalidRequest:  # what nobody understands lets nothing go anywhere
+                allowed = []
+            for host in wanted:
+                if not any(each.covers(host) for each in allowed):
+                    return str(host)
+        return ""
 
     @property
     def sourced(self) -> bool:

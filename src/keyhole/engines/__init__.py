@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -28,11 +28,13 @@ from keyhole.core.errors import Conflict, InternalError, InvalidRequest, Keyhole
 from keyhole.core.identity import Caller
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Lease
 from keyhole.core.notice import DAYS, Notice
-from keyhole.core.request import Operation, Reply
+from keyhole.core.request import Limits, Operation, Reply
 from keyhole.core.value import Secret
 from keyhole.crypto.passwords import PasswordRules
 
 if TYPE_CHECKING:
+    from keyhole.core.service import Service
+    from keyhole.engines.strays import Strays
     from keyhole.net.ask import Heard
 
 MEMBERS = ("cubbyhole", "database", "external", "kv", "oauth", "pki", "remote", "repo", "services",
@@ -170,6 +172,14 @@ async def _no_lend(_path: str, _field: str) -> Secret:
     raise InternalError("there are no secrets to be lent here")
 
 
+BindView = Callable[["Service"], Awaitable[None]]
+"""Raises ``PolicyDenied`` where a source that a service names may not be lent to where the service sends."""
+
+
+async def _unbound(_service: Service) -> None:
+    """Where there are no sources."""
+
+
 class NoticesView(Protocol):
     """What the administrators of the caller's org are told, as ``vault.notices.Notices`` gives it."""
 
@@ -208,6 +218,7 @@ class Context:
         net: asks servers that the mount was told of.
         passwords: the password policies of the org.
         lend: opens a secret of the org that settings of this mount name.
+        require_lendable: judges a service that is being made by the limits of its sources.
         notices: tells the administrators of the org.
     """
 
@@ -221,6 +232,7 @@ class Context:
     net: NetView = _NO_NET
     passwords: PasswordsView = _no_passwords
     lend: LendView = _no_lend
+    require_lendable: BindView = _unbound
     notices: NoticesView = _NO_NOTICES
 
 
@@ -319,44 +331,10 @@ class Route:
 Lend = Callable[[Context, str, str], Awaitable[Secret]]
 Hides = Callable[[Context, str], Awaitable[Sequence[Secret]]]
 Relend = Callable[[Context, str, str, bytes], Awaitable[Secret]]
+Hosts = Callable[[Context, str], Awaitable[Limits]]
 Revoke = Callable[[Context, Lease], Awaitable[None]]
 RevokeAll = Callable[[Context, Sequence[Lease]], Awaitable[Sequence[KeyholeError | None]]]
 Renew = Callable[[Context, Lease, int], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Stray:
-    """Something at a target that looks as if it had been made here and that no lease knows.
-
-    Attributes:
-        target: as in ``Lease.target``.
-        name: there; empty where the target could not be looked at.
-        error: why it could not be looked at, or taken away.
-        dropped: it was taken away.
-    """
-
-    target: str
-    name: str = ""
-    error: str = ""
-    dropped: bool = False
-
-
-class Strays(Protocol):
-    """Looks for strays at all targets of a mount."""
-
-    async def __call__(
-        self,
-        context: Context,
-        leases: Callable[[], Awaitable[Sequence[Lease]]],
-        drop: Collection[tuple[str, str]],
-    ) -> list[Stray]:
-        """Find them, and take those away that are named.
-
-        Args:
-            context: of the mount.
-            leases: all leases of all mounts of the same type, in every state, as they are when it is called.
-            drop: target and name of each stray that is to go; what is no stray any more stays.
-        """
 
 
 Upgrade = Callable[[Context], Awaitable[None]]
@@ -394,6 +372,7 @@ class Engine:
             refused; the same one where there is no other. Never routed.
         hides: ``(context, path)`` to values that belong to a lent one and are lent to nobody, such as the refresh token
             of an access token; an answer that has one in it is masked. Never routed.
+        hosts: ``(context, path)`` to ``Reply.hosts`` of a READ there, without making anything. Never routed.
         revoke: takes back what was made under a lease; an engine without it can lease nothing. Never routed.
         revoke_all: the same for several of one target, which costs less than one by one; says of each, in order, why it
             could not be taken back, ``None`` where it was. Never routed.
@@ -418,6 +397,7 @@ class Engine:
     lend: Lend | None = None
     relend: Relend | None = None
     hides: Hides | None = None
+    hosts: Hosts | None = None
     revoke: Revoke | None = None
     revoke_all: RevokeAll | None = None
     renew: Renew | None = None

@@ -17,7 +17,7 @@ from keyhole.config import home
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.fields import parse_text
 from keyhole.core.path import DEFAULT_FIELD
-from keyhole.core.request import Operation, Reply
+from keyhole.core.request import Limits, Operation, Reply
 from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
@@ -96,7 +96,7 @@ async def read(context: Context, call: Call) -> Reply:
     """A secret, with what is known of it."""
     config, name = await _configured(context), call.params["path"]
 
-    def find() -> dict[str, Any]:
+    def find() -> tuple[dict[str, Any], Limits]:
         opened, identity = _open(config), _identity(config)
         opened.unlock(identity)
         value = opened.get(name, [identity])
@@ -114,9 +114,23 @@ async def read(context: Context, call: Call) -> Reply:
                 "created": instant(meta.created),
                 "rotated": instant(meta.rotated),
             }
-        return found
+        return found, opened.hosts(name)
 
-    return Reply(await asyncio.to_thread(find))
+    data, hosts = await asyncio.to_thread(find)
+    return Reply(data, hosts=hosts)
+
+
+async def hosts_of(context: Context, path: str) -> Limits:
+    """Where alone a secret may be lent to: the hosts of its groups."""
+    config = await _configured(context)
+
+    def find() -> Limits:
+        opened = _open(config)
+        if opened.opaque:
+            opened.unlock(_identity(config))
+        return opened.hosts(path)
+
+    return await asyncio.to_thread(find)
 
 
 async def list_names(context: Context, call: Call) -> Reply:
@@ -153,4 +167,5 @@ ENGINE = Engine(
             source=DEFAULT_FIELD,
         ),
     ),
+    hosts=hosts_of,
 )

@@ -71,6 +71,7 @@ async def write(context: Context, call: Call) -> None:
                 f"binding a secret needs read on it, and you may not read {path!r}",
                 "ask its owner to make the service, or to grant you read",
             )
+    await context.require_lendable(service)
     if service.allow_addresses and not context.caller.allows("update", call.path, sudo=True):
         raise PolicyDenied("naming addresses that the guard refuses needs sudo on the service", "ask an administrator")
     _require_captures(context, service)

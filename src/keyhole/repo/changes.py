@@ -37,6 +37,7 @@ from keyhole.repo.sealing import (
     escrow_path,
     escrows_again,
     members_changed,
+    require_group,
     require_member,
     with_documents,
 )
@@ -272,13 +273,10 @@ def replace_key(opened: Opened, actor: Actor, name: str, fresh: Identity) -> Cha
 
 
 def _regroup(opened: Opened, actor: Actor, name: str, group: str, *, wanted: bool) -> Change:
-    everybody, group = opened.require_members(), opened.hidden(Kind.GROUP, group)
+    everybody, group = opened.require_members(), require_group(opened, group)
     member = require_member(opened, name)
     name = member.name
     actor.require(*([Role.OWNER] if member.role in RULERS else RULERS))
-    known = {each for _, found in opened.secrets.values() for each in found.groups}
-    if group not in known and not any(group in each.groups for each in everybody.members.values()):
-        raise NotFound(f"there is no group {group!r}", "it comes with its first secret: keyhole repo set GROUP/NAME")
     if not wanted and group not in member.groups:
         raise NotFound(f"{name} has no grant of {group}", "keyhole repo list-agents")
     groups = tuple(sorted({*member.groups, group} if wanted else {*member.groups} - {group}))

@@ -208,6 +208,17 @@ class Opened:
         except IntegrityError:
             return None
 
+    def hosts(self, name: str) -> tuple[tuple[str, ...], ...]:
+        """The hosts of each group of a secret that is limited to some; what cannot be read is an id, and no host.
+
+        Raises:
+            NotFound: there is no such secret.
+        """
+        if self.members is None:
+            return ()
+        groups, limits = self.sidecar(name).groups, self.members.hosts
+        return tuple(tuple(map(self.shown, limits[group])) for group in groups if group in limits)
+
     def state(self) -> tuple[State, dict[str, State]]:
         """Version and digest of the list of members, and of each secret."""
         secrets = {name: (each.version, document.digest) for name, (document, each) in self.secrets.items()}

@@ -91,7 +91,10 @@ def members_changed(
     due = []
     for name, (document, before) in opened.secrets.items():
         if before.removed:
-            changed |= _signed_again(before, after, document.digest, name)
+            again = _signed_again(before, after, document.digest, name)
+            changed |= again
+            if again:
+                _require_writes(me, before)
             continue
         taken = revoked[0] if revoked is not None and revoked[1] in before.groups else ""
         also = tuple(each for each in before.also if each in after.members and each != taken)
@@ -100,6 +103,7 @@ def members_changed(
         writer = after.members.get(before.signer)
         if texts == set(before.recipients) and writer is not None and writer.writes(before.groups):
             continue
+        _require_writes(me, before)
         ciphertext = age.encrypt(_open(opened, actor, name), recipients)
         lost = set(before.recipients) - texts
         why = before.due or (f"{message.removeprefix('agent-vault: ')}: it was readable before" if lost else "")
@@ -111,6 +115,11 @@ def members_changed(
         opened, after, actor, message, changed, {**files, **sealed, **names, path: after.write([signer])}
     )
     return replace(change, due=tuple(sorted(due)))
+
+
+def _require_writes(me: Member, before: Sidecar) -> None:
+    if not me.writes(before.groups):
+        raise PolicyDenied(f"{before.secret} has to be signed again, and you may not write it", "ask an owner")
 
 
 def _open(opened: Opened, actor: Actor, name: str) -> bytes:
@@ -205,3 +214,12 @@ def require_member(opened: Opened, name: str) -> Member:
     if member is None:
         raise NotFound(f"agent '{name}' not found", "keyhole repo list-agents")
     return member
+
+
+def require_group(opened: Opened, group: str) -> str:
+    """What stands for a group that has a secret, or is granted to somebody. Raises ``NotFound``."""
+    group, everybody = opened.hidden(Kind.GROUP, group), opened.require_members()
+    known = {each for _, found in opened.secrets.values() for each in found.groups}
+    if group not in known and not any(group in each.groups for each in everybody.members.values()):
+        raise NotFound(f"there is no group {group!r}", "it comes with its first secret: keyhole repo set GROUP/NAME")
+    return group

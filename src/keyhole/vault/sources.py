@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keyhole.core.errors import Expired, InvalidRequest, NotFound
+from keyhole.core.errors import Expired, InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.lease import Lease, LeaseState
 from keyhole.core.path import DEFAULT_FIELD
-from keyhole.core.request import Operation
+from keyhole.core.request import Limits, Operation
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context
@@ -52,6 +52,7 @@ class Taken:
         path: of the source, without its leading slash.
         fields: each as the bytes that are lent.
         default: the field that is meant when none is named; empty for none.
+        hosts: where alone it may go, as ``Reply.hosts``.
         lease: which it is leased under, if it is.
         until: seconds since the epoch until which it is lent again; 0 for this once.
     """
@@ -59,6 +60,7 @@ class Taken:
     path: str
     fields: Mapping[str, Secret]
     default: str
+    hosts: Limits = ()
     lease: Lease | None = None
     until: float = 0.0
 
@@ -86,15 +88,16 @@ class Sources:
         self._turns: dict[_Key, tuple[asyncio.Lock, int]] = {}
         self._recent: OrderedDict[tuple[str, str], list[tuple[Taken, float]]] = OrderedDict()
 
-    def opening(self, state: OrgState, caller: Caller, *, own: bool = False) -> Opening:
+    def opening(self, state: OrgState, caller: Caller, *, own: bool = False, service: Service | None = None) -> Opening:
         """For one loan.
 
         Args:
             state: of the caller's org.
             caller: who uses it, and for whom it is leased.
             own: what is leased is for this loan alone, and who made it ends it.
+            service: through which it is lent; without one, nothing whose hosts are limited is.
         """
-        return Opening(self._vault, state, caller, own=own)
+        return Opening(self._vault, state, caller, service, own=own)
 
     async def lend(self, state: OrgState, caller: Caller, path: str, field: str) -> Secret:
         """A field of a secret in ``secret/`` that the settings of a mount name. Raises ``NotFound``, ``Expired``."""
@@ -178,8 +181,10 @@ class Sources:
 
         Raises:
             NotFound, Expired: there is no such source or secret (any more).
+            PolicyDenied: what it lends may not go to where it sends.
             Expired: what the caller was lent of a source has ended meanwhile.
         """
+        await self.require_lendable(state, caller, service)
         opening = self.opening(state, caller)
 
         async def probe(path: str, field: str) -> Secret:
@@ -193,6 +198,20 @@ class Sources:
             return Secret(b"")
 
         await open_loan(probe, service)
+
+    async def require_lendable(self, state: OrgState, caller: Caller, service: Service) -> None:
+        """Judge a service by the limits of its sources, as far as they are there yet. Makes nothing.
+
+        Raises:
+            PolicyDenied: what a source lends may not go to where the service sends.
+        """
+        for path in {path.removeprefix("/") for path, _ in service.secret_refs() if path.startswith("/")}:
+            with contextlib.suppress(NotFound):
+                target = self.resolve(state, path)
+                if target.mount.engine.hosts is not None:
+                    context = self._vault.context(state, caller, target.mount)
+                    limits = await target.mount.engine.hosts(context, target.params["path"])
+                    _require_within(path, limits, service)
 
     async def recent(self, state: OrgState, caller: Caller, service: Service) -> list[tuple[str, Secret]]:
         """What a service lends, by field; of its sources what they answered lately."""
@@ -241,7 +260,7 @@ class Sources:
         until = 0.0
         if reply.lease is not None:
             until = vault.clock.now() + _USED * (reply.lease.expires - vault.clock.now())
-        taken = Taken(path, fields, default, reply.lease, until)
+        taken = Taken(path, fields, default, reply.hosts, reply.lease, until)
         self._remember(state, taken)
         return taken
 
@@ -269,13 +288,14 @@ class Opening:
         hidden: by field, values that belong to what was lent, and are not.
     """
 
-    __slots__ = ("_caller", "_context", "_own", "_state", "_taken", "_vault", "hidden", "leases")
+    __slots__ = ("_caller", "_context", "_own", "_service", "_state", "_taken", "_vault", "hidden", "leases")
 
-    def __init__(self, vault: Vault, state: OrgState, caller: Caller, *, own: bool) -> None:
+    def __init__(self, vault: Vault, state: OrgState, caller: Caller, service: Service | None, *, own: bool) -> None:
         self._vault = vault
         self._state = state
         self._caller = caller
         self._own = own
+        self._service = service
         self._context: Context | None = None
         self._taken: dict[str, Taken] = {}
         self.leases: tuple[str, ...] = ()
@@ -318,7 +338,19 @@ class Opening:
             self._taken[path] = taken
             if self._own and taken.lease is not None:
                 self.leases += (taken.lease.id,)
+        _require_within(path, taken.hosts, self._service)
         return taken.field(field)
+
+
+def _require_within(path: str, limits: Limits, service: Service | None) -> None:
+    """Raises ``PolicyDenied`` for what may not be lent through this service."""
+    beyond = service.beyond(limits) if service is not None else "nowhere in particular" if limits else ""
+    if beyond:
+        raise PolicyDenied(
+            f"what is lent of /{path} may go to {' and '.join(', '.join(limit) for limit in limits)} alone, "
+            f"and {service.name if service is not None else 'this'} sends it to {beyond}",
+            "correct the hosts of the service, or ask who limits them: keyhole repo hosts GROUP",
+        )
 
 
 def _bytes(value: object) -> Secret:

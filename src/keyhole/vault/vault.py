@@ -247,6 +247,7 @@ class Vault:
             context.net = self.net
         context.passwords = partial(self.passwords, state.org.id)
         context.lend = partial(self.sources.lend, state, caller)
+        context.require_lendable = partial(self.sources.require_lendable, state, caller)
         context.notices = self.notices.of(state.org.id)
         return context
 
@@ -415,7 +416,7 @@ class Vault:
         """Internal operation: open secrets for the road. There is no route to it."""
         if kept is not None and kept.values:
             return kept.of(service), (), {}
-        opening = self.sources.opening(state, caller, own=own)
+        opening = self.sources.opening(state, caller, own=own, service=service)
         try:
             return await open_loan(opening.lend, service), opening.leases, opening.hidden
         except BaseException:
@@ -434,10 +435,7 @@ class Vault:
 
     async def check_loan(self, state: OrgState, caller: Caller, service: Service) -> None:
         """Raises what a loan of the service would raise now, as far as that is known without making anything."""
-        if service.sourced:
-            await self.sources.check(state, caller, service)
-        else:
-            await self._lend(state, caller, service)
+        await (self.sources.check if service.sourced else self._lend)(state, caller, service)
 
     async def _policy(self, org_id: str, name: str) -> list[PathRule]:
         return await policies.load(self.storage(org_id, policies.MOUNT, configures=True), name)

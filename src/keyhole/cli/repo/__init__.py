@@ -7,6 +7,7 @@ from keyhole.cli.repo import (
     checking,
     clone,
     diff_driver,
+    environments,
     history,
     into_keychain,
     keys,
@@ -18,6 +19,7 @@ from keyhole.cli.repo import (
     reviewing,
     secrets,
     sync,
+    teams,
     vaults,
 )
 from keyhole.cli.repo.noun import repo
@@ -27,6 +29,7 @@ __all__ = [
     "checking",
     "clone",
     "diff_driver",
+    "environments",
     "history",
     "into_keychain",
     "keys",
@@ -39,5 +42,6 @@ __all__ = [
     "reviewing",
     "secrets",
     "sync",
+    "teams",
     "vaults",
 ]

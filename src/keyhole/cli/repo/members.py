@@ -75,7 +75,7 @@ def add_member(
     key_file: str,
 ) -> None:
     """Let somebody in who has made a key of their own. You never see it."""
-    public = _public(sign)
+    public = public_key(sign)
     wanted, found = Role(role), age.parse_recipient(recipient)
     if wanted in WRITERS and not found.kind.signs:
         raise age.cannot_sign(found.kind)
@@ -116,7 +116,7 @@ def remove_agent(session: Session, /, *, name: str, directory: str, key_file: st
     """Take an agent or a member out. What it could read is sealed again without it, and due for new values."""
     change = Place(session, directory, key_file).change(lambda opened, actor: changes.take_out(opened, actor, name))
     session.out.done({"name": name, "removed": True, "due": list(change.due)}, f"{name} is no member any more")
-    _warn_due(session, change)
+    warn_due(session, change)
 
 
 @repo.command("list-agents", examples="keyhole repo list-agents --json")
@@ -158,7 +158,7 @@ def revoke(session: Session, /, *, name: str, group: str, directory: str, key_fi
         lambda opened, actor: changes.revoke(opened, actor, name, group)
     )
     session.out.done({"name": name, "group": group, "due": list(change.due)}, f"{name} cannot open {group} any more")
-    _warn_due(session, change)
+    warn_due(session, change)
 
 
 @repo.command("recover-agent", examples="keyhole repo recover-agent coder")
@@ -179,7 +179,7 @@ def recover_agent(session: Session, /, *, name: str, to: str, directory: str, ke
         raise
     data = {"name": name, "key_file": str(path), "due": list(change.due)}
     session.out.done(data, f"{name} has a new key in {path}")
-    _warn_due(session, change)
+    warn_due(session, change)
 
 
 @repo.command("restore-agent", examples="keyhole repo restore-agent coder --to coder.key")
@@ -194,16 +194,20 @@ def restore_agent(session: Session, /, *, name: str, to: str, directory: str, ke
     session.out.done({"name": name, "key_file": to}, f"the key of {name} is in {to}")
 
 
-def _warn_due(session: Session, change: Change) -> None:
+def warn_due(session: Session, change: Change) -> None:
+    """Say which values, and which keys of agents, have to be replaced because of a change."""
     if change.due:
         session.out.warn(
             "the old commits still open with the old key. Change these values at their sources, and store them:"
         )
         for name in change.due:
             session.out.warn(f"  {name}: keyhole repo set {name}")
+    for name in change.keys:
+        session.out.warn(f"an owner who left could open the key of {name}: keyhole repo recover-agent {name}")
 
 
-def _public(text: str) -> bytes:
+def public_key(text: str) -> bytes:
+    """What ``--sign`` says. Raises ``InvalidRequest``."""
     try:
         found = bytes.fromhex(text)
     except ValueError:

@@ -129,6 +129,7 @@ class Peer(ABC):
             judge.members = (0, "")
         theirs = verify(files, judge)
         theirs.require_members()
+        self.place.show_names(theirs)
         for name in theirs.names():
             if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
                 theirs.ciphertext(name)  # judged before anything of it is taken

@@ -82,12 +82,12 @@ class Place:
     def open(self) -> Opened:
         """The vault, verified."""
         opened = open_vault(self.tree.root, home())
-        self._show_names(opened)
+        self.show_names(opened)
         if not opened.signed:
             self._session.out.warn("nothing in this vault is signed: its owner takes it over with: keyhole repo adopt")
         return opened
 
-    def _show_names(self, opened: Opened) -> None:
+    def show_names(self, opened: Opened) -> None:
         """In a vault that hides its names, what the command says has them for who can read them, and ids else."""
         if not opened.opaque:
             return
@@ -155,7 +155,7 @@ class Place:
             for name in theirs.names() if theirs.signed else ():
                 if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
                     theirs.ciphertext(name)
-        self._show_names(theirs)
+        self.show_names(theirs)
         return theirs
 
     def refresh(self) -> None:

@@ -11,6 +11,7 @@ import click
 
 from keyhole.cli.base import Session, pass_session
 from keyhole.cli.consent import read_value
+from keyhole.cli.repo.environments import environment_options, secret_of
 from keyhole.cli.repo.history import release_version
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
@@ -30,6 +31,7 @@ from keyhole.repo.reads import release
 @click.option("--group", "groups", multiple=True, metavar="GROUP", help="To which it belongs; may be repeated.")
 @click.option("--expires", metavar="TIME", default="", help="Not given out after this time, RFC 3339.")
 @click.option("--exact", is_flag=True, help="Keep a newline at the end; one is taken off otherwise.")
+@environment_options
 @place_options
 @pass_session
 def set_secret(
@@ -37,8 +39,8 @@ def set_secret(
 ) -> None:
     """Store a value, sealed for the owners and for who is granted its group. It is read from stdin, or asked for."""
     no_value(name, extra, "keyhole repo set")
-    name = parse_secret(name)
     place = Place(session, options["directory"], options["key_file"])
+    name = secret_of(place, name, options["environment"], options["project"])
     expires = _time(options["expires"]) if options["expires"] else None
     value = read_value(f"Value of {name}: ", from_file, exact=exact)
     place.change(
@@ -51,20 +53,22 @@ def set_secret(
 @click.argument("name")
 @click.option("--version", default="", metavar="VERSION", help="An older one, also of what was removed: repo history.")
 @click.option("--reveal", is_flag=True, help="Show it on a terminal without asking.")
+@environment_options
 @place_options
 @pass_session
-def get(session: Session, /, *, name: str, version: str, reveal: bool, directory: str, key_file: str) -> None:
+def get(session: Session, /, *, name: str, version: str, reveal: bool, **options: str) -> None:
     """Show a value. This is a reveal: whoever reads the output has it, and it is recorded first (repo reads)."""
-    place = Place(session, directory, key_file)
+    place = Place(session, options["directory"], options["key_file"])
+    name = secret_of(place, name, options["environment"], options["project"])
     opened, identity = place.open(), place.identity()
-    allow_reveal(parse_secret(name), reveal=reveal)
+    allow_reveal(name, reveal=reveal)
     if version:
         value = release_version(session, place, opened, identity, name, version)
     else:
         value = release(opened, identity, name, how="get", environ=os.environ)
     text = value.reveal()
     if session.out.json:
-        session.out.result({"name": parse_secret(name), "value": text.decode(errors="replace")}, exact=True)
+        session.out.result({"name": name, "value": text.decode(errors="replace")}, exact=True)
     else:
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()

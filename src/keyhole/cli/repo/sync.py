@@ -77,8 +77,7 @@ def _join(place: Place, other: Peer, look: Look, chosen: dict[str, Side]) -> tup
     if identity is not None:
         with contextlib.suppress(KeyholeError):
             actor = Actor.of(look.ours, identity, datetime.now(UTC))
-    stems = {name if name == MEMBERS else look.ours.where(name): side for name, side in chosen.items()}
-    merged = merge(look.base, look.ours, look.theirs, actor, stems)
+    merged = merge(look.base, look.ours, look.theirs, actor, chosen)
     change: Change = replace(merged, files={**rest(look), **merged.files})
     other.join(look, change)
     ends = ("secrets/", ".enc")

@@ -14,11 +14,12 @@ from itertools import takewhile
 
 from keyhole.core.errors import InvalidRequest, KeyholeError
 from keyhole.core.lease import Lease
-from keyhole.engines import Context, Stray
+from keyhole.engines import Context
 from keyhole.engines.database.connections import Connection, Connections
 from keyhole.engines.database.names import user_of
 from keyhole.engines.database.static import PATH as STATIC
 from keyhole.engines.database.templates import Source, read_template
+from keyhole.engines.strays import Stray
 
 _SHORTEST = 2  # characters by which users are told from others
 _SECONDS = 20.0  # for one database

@@ -10,7 +10,7 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.core.identity import Caller
 from keyhole.core.lease import Lease
 from keyhole.core.record import Phase, Record
-from keyhole.engines import Stray
+from keyhole.engines.strays import Stray
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.mounts import Mount
