@@ -3,7 +3,7 @@
 #   make demo    see it work: a vault, the broker and an API on this machine
 #   make test    everything that the tests need, then all of them
 #   make lint    ruff and mypy; the compiler of TypeScript too once make test has got it
-#   make build   wheel and source archive in dist/, tried in a clean environment
+#   make build   wheel, source archive and the package for Node in dist/, tried in clean environments
 #   make bench   the benchmarks of docs/benchmarks.md
 #   make venv    the environment for developers in .venv
 #   make lock    write requirements*.txt again from pyproject.toml
@@ -37,10 +37,12 @@ lint: $(STAMPS)/dev
 	$(BIN)/mypy
 	@[ ! -d $(SDK)/node_modules ] || scripts/sdk-node $(SDK) lint
 
-build: $(STAMPS)/dev
+build: $(STAMPS)/dev $(STAMPS)/needs
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	scripts/try-wheel $(BIN)/python dist
+	scripts/sdk-node $(SDK) pack dist
+	scripts/try-sdk dist
 
 bench: $(STAMPS)/dev
 	$(BIN)/python -m bench

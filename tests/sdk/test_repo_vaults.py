@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import cli_driver
+from client.cluster import until
 from keyhole.client.repo import RepoVault
 from keyhole.core.errors import IntegrityError, KeyholeError
 from keyhole.crypto import age
@@ -22,7 +24,8 @@ from keyhole.repo import changes, keys
 from keyhole.repo.documents import CONFIG
 from keyhole.repo.hidden import NAMES, Book
 from keyhole.repo.members import Role
-from keyhole.repo.tree import VAULT
+from keyhole.repo.refusals import refusals
+from keyhole.repo.tree import VAULT, Tree
 from repo import plugin_double
 from repo.test_adopt import MANIFEST, META
 from repo.test_opaque import Opaque
@@ -40,7 +43,7 @@ def case(make):
 
 @dataclass
 class Asked:
-    root: Path
+    root: Path | str
     key: str | None
     names: list[str] = field(default_factory=lambda: ["a/one"])
     env: dict[str, str] = field(default_factory=dict)
@@ -613,3 +616,65 @@ def test_a_vault_of_the_command_line_opens_and_neither_key_nor_value_is_ever_sho
         assert secret.encode() not in done.stdout + done.stderr
     assert {path.suffix for path in set(tmp_path.rglob("*")) - before} == {".jsonl"}
     assert not any(secret in path.read_text() for path in tmp_path.rglob("*.jsonl") for secret in (CANARY, agent[16:]))
+
+
+def test_a_key_that_only_the_program_opens_is_refused_by_what_it_is_and_never_shown(tmp_path):
+    world = Folder.create(tmp_path)
+    ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0LXNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----\n"
+    plugin = "AGE-PLUGIN-YUBIKEY-1QQPQYQSZQGPQYQSZ"
+    cases = {
+        "an SSH key": ssh,
+        "the key of a plugin": f"# recipient: age1yubikey1q\n{plugin}\n",
+        "a key under a passphrase": "age-encryption.org/v1\n-> scrypt x 18\n",
+        "a key in the keychain": "keychain:team\n",
+        "a key that a token seals": '{"place": "pkcs11:x"}\n',
+    }
+    asked = []
+    for number, text in enumerate(cases.values()):
+        file = tmp_path / f"{number}.key"
+        file.write_text(text)
+        file.chmod(0o600)
+        asked.append(Asked(world.root, None, env={"KEYHOLE_REPO_KEY": str(file)}))
+    asked += [Asked(world.root, None, env={"KEYHOLE_REPO_KEY": text}) for text in (ssh, plugin, "keychain:team")]
+    asked += [Asked(world.root, ssh), Asked("https://user:secret-ssh-key@host/x", None)]
+    given = [
+        {"root": str(each.root), "env": environment(each, world.home), "key": each.key, "names": []} for each in asked
+    ]
+    said = built.answer("parity.js", given=given)
+    assert {each["code"] for each in said} == {"invalid_request"}
+    for what, each in zip([*cases, "an SSH key", "the key of a plugin", "a key in the keychain"], said, strict=False):
+        assert each["reason"].startswith(what)
+    for text in ("c2VjcmV0LXNzaC1rZXk", plugin, "secret-ssh-key"):
+        assert text not in json.dumps(said)
+
+
+def test_a_vault_that_a_command_is_changing_is_waited_for_and_what_is_refused_is_recorded(tmp_path):
+    world = Folder.create(tmp_path)
+    world.set("a/one")
+    asked = owned(world)
+    given = [{"root": str(world.root), "env": environment(asked, world.home), "key": asked.key, "names": ["a/one"]}]
+    world.open()
+    sidecar = world.path(".x/secrets/a/one.json")
+    data = sidecar.read_bytes()
+    command = [built.node(), str(built.built() / "test/parity.js")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        with Tree(world.root).lock():
+            sidecar.unlink()  # half of a change
+            process.stdin.write(json.dumps(given).encode())
+            process.stdin.close()
+            until(lambda: waits(process.pid))
+            sidecar.write_bytes(data)
+        assert json.loads(process.stdout.read())[0]["values"] == {"a/one": CANARY}
+    assert refusals(world.root, world.home) == []
+    sidecar.unlink()
+    said = built.answer("parity.js", given=given * 2)
+    assert [each.reason for each in refusals(world.root, world.home)] == [said[0]["reason"]]
+    world.path(".local/plan.json").write_text('{"message": "", "moves": []}')
+    [said] = built.answer("parity.js", given=given)
+    assert said["code"] == "conflict"
+
+
+def waits(pid):
+    """Whether the process has somebody who waits for a lock."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return any(b"flock" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)

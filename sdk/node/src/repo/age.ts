@@ -7,6 +7,7 @@ import { Decrypter, identityToRecipient } from "age-encryption";
 import { IntegrityError, InvalidRequest, NotFound } from "../errors.js";
 
 export const PRIVATE = "AGE-SECRET-KEY-1";
+export const PLUGIN = "AGE-PLUGIN-";
 const IDENTITY = /^AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}$/;
 const SIGNING = "keyhole repo signing v1";
 const PKCS8 = Buffer.from("302e020100300506032b657004220420", "hex"); // before a raw private key (RFC 8410)
@@ -28,12 +29,6 @@ export class Identity {
   /** Throws `InvalidRequest` for what is no key of this kind. */
   constructor(text: string) {
     const key = text.trim();
-    if (key.startsWith("-----BEGIN")) {
-      throw new InvalidRequest(
-        "this SDK opens files with keys of age only, and not with SSH keys",
-        "use a key that begins with AGE-SECRET-KEY-1, or the keyhole program",
-      );
-    }
     try {
       new Decrypter().addIdentity(IDENTITY.test(key) ? key : "");
     } catch {
@@ -63,8 +58,19 @@ export class Identity {
 
   /** The first key in the text of a key file, whose other lines are comments. Throws `InvalidRequest`. */
   static find(text: string): Identity {
-    const line = text.split(/\r\n|[\r\n]/).find((each) => each.startsWith(PRIVATE));
-    return new Identity(text.trimStart().startsWith("-----BEGIN") ? text : (line ?? text));
+    const lines = text.split(/\r\n|[\r\n]/);
+    const line = lines.find((each) => each.startsWith(PRIVATE) || each.startsWith(PLUGIN)) ?? text;
+    const start = text.trimStart();
+    if (start.startsWith("-----BEGIN AGE")) {
+      throw elsewhere("a key under a passphrase");
+    }
+    if (start.startsWith("-----BEGIN")) {
+      throw elsewhere("an SSH key");
+    }
+    if (line.startsWith(PLUGIN)) {
+      throw elsewhere("the key of a plugin");
+    }
+    return new Identity(line);
   }
 
   /**
@@ -85,6 +91,13 @@ export class Identity {
       throw damaged();
     }
   }
+}
+
+/** What is said of keys that only the `keyhole` program opens. */
+export function elsewhere(what: string): InvalidRequest {
+  return new InvalidRequest(
+    `${what} does not open files in this SDK`, "use an age key, which begins with AGE-SECRET-KEY-1, or: keyhole repo get",
+  );
 }
 
 /** See that this is a binary age file of version 1 with a bounded, well-formed header. Throws `IntegrityError`. */

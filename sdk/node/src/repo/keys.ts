@@ -7,9 +7,10 @@ import { join } from "node:path";
 import type { Environment } from "../environment.js";
 import { InvalidRequest, NotFound } from "../errors.js";
 import { readPlain } from "../files.js";
-import { Identity, PRIVATE } from "./age.js";
+import { elsewhere, Identity, PLUGIN, PRIVATE } from "./age.js";
 
 const VARIABLES = ["KEYHOLE_REPO_KEY", "AGENT_VAULT_KEY"] as const;
+const PASSPHRASE = "age-encryption.org/v1";
 const MAX = 64 * 1024; // bytes
 
 /**
@@ -24,7 +25,7 @@ export function findKey(environ: Environment, path: string | undefined): Identit
   for (const name of VARIABLES) {
     const text = environ[name]?.trim() ?? "";
     if (text !== "") {
-      return text.startsWith(PRIVATE) ? new Identity(text) : loadKey(text);
+      return isKey(text) ? Identity.find(text) : loadKey(text);
     }
   }
   const owner = join(environ["HOME"] || homedir(), ".agent-vault", "owner.key");
@@ -36,16 +37,39 @@ export function findKey(environ: Environment, path: string | undefined): Identit
   return loadKey(owner);
 }
 
+/** Whether a text is a key itself and no path, so that it is never in a message. */
+function isKey(text: string): boolean {
+  return [PRIVATE, PLUGIN, "-----BEGIN"].some((start) => text.startsWith(start)) || text.includes("\n");
+}
+
 /** The key in a file. Throws `NotFound`, or `InvalidRequest` when others may read it or it has no key. */
 export function loadKey(path: string): Identity {
+  requireFile(path);
   const data = readKey(path);
+  if (data.subarray(0, PASSPHRASE.length).toString() === PASSPHRASE) {
+    throw elsewhere("a key under a passphrase");
+  }
   let text: string;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(data);
   } catch {
     throw new InvalidRequest(`${path} is no key file`, "it is a text that begins with AGE-SECRET-KEY-1");
   }
+  requireFile(text);
+  if (text.trimStart().startsWith("{")) {
+    throw elsewhere("a key that a token seals");
+  }
   return Identity.find(text);
+}
+
+/** Throws `InvalidRequest` for a place that is no file. */
+function requireFile(place: string): void {
+  if (place.startsWith("keychain:")) {
+    throw elsewhere("a key in the keychain");
+  }
+  if (place.startsWith("pkcs11:")) {
+    throw elsewhere("a key that a token seals");
+  }
 }
 
 function readKey(path: string): Buffer {

@@ -29,8 +29,6 @@ export class Opened {
   readonly manifest: Manifest;
   /** Keep what was found, so that nothing older is believed later. */
   readonly remember: () => void;
-  /** Where reads are recorded. */
-  readonly reads: string;
   readonly #tree: Tree;
   readonly #secrets: ReadonlyMap<string, readonly [Signed, Sidecar]>;
   #book: Book | null = null;
@@ -38,7 +36,6 @@ export class Opened {
   /** Verify all that is signed. Throws `IntegrityError`. Nothing is remembered. */
   constructor(tree: Tree, seen: Seen) {
     this.#tree = tree;
-    this.reads = seen.reads;
     checkConfig(tree.require("config.yaml"));
     const manifest = tree.read("manifest.yaml");
     this.manifest = manifest === null ? { agents: new Map(), groups: new Map() } : readManifest(manifest);

@@ -33,15 +33,14 @@ export class Seen {
     this.secrets = new Map(secrets.map(([name, pair]) => [name, state(pair)]));
   }
 
-  /** Where reads of the vault are recorded. */
-  get reads(): string {
-    return `${this.#path.slice(0, -".json".length)}.reads.jsonl`;
+  /** The file of a vault among those of this machine. */
+  static path(home: string, root: Buffer, suffix: string): string {
+    return join(home, FOLDER, `${createHash("sha256").update(root).digest("hex").slice(0, 32)}${suffix}`);
   }
 
   /** What is remembered of the vault in a folder. Throws `IntegrityError` when that cannot be read. */
   static load(home: string, root: Buffer): Seen {
-    const name = createHash("sha256").update(root).digest("hex").slice(0, 32);
-    return Seen.#read(join(home, FOLDER, `${name}.json`));
+    return Seen.#read(Seen.path(home, root, ".json"));
   }
 
   static #read(path: string): Seen {

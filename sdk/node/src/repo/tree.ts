@@ -1,12 +1,15 @@
 /** The files of a repo vault in a folder, read without following a link that somebody committed. */
 
-import { lstatSync, readdirSync, type Stats } from "node:fs";
+import { closeSync, constants, lstatSync, openSync, readdirSync, type Stats } from "node:fs";
 import { join } from "node:path";
 
-import { IntegrityError, InvalidRequest } from "../errors.js";
+import { Conflict, IntegrityError, InvalidRequest } from "../errors.js";
 import { readPlain } from "../files.js";
+import { lock, LOCKING } from "./lock.js";
 
 export const VAULT = ".agent-vault";
+const LOCAL = ".local"; // of this machine alone
+const MARKS = ["config.yaml", "manifest.yaml", ".x"];
 const MAX_FILE = 32 * 1024 * 1024; // bytes
 const MAX_FILES = 200_000;
 const MISSING = new Set(["ENOENT", "ENOTDIR"]);
@@ -19,9 +22,33 @@ export class Tree {
     this.#vault = join(root, VAULT);
   }
 
-  /** Whether there is a vault. */
+  /** Whether there is a vault. A folder of that name in a person's home keeps keys, and is none. */
   exists(): boolean {
-    return stat(this.#vault)?.isDirectory() ?? false;
+    const found = stat(this.#vault)?.isDirectory() ?? false;
+    return found && MARKS.some((name) => stat(join(this.#vault, name)) !== null);
+  }
+
+  /**
+   * Let a command end that is changing the vault on this machine; whether there was or is any.
+   *
+   * Throws `Conflict` for what a command has left that was ended: it takes one that writes to carry that out.
+   */
+  wait(): boolean {
+    const held = this.read(`${LOCAL}/lock`) !== null;
+    if (held) {
+      const file = openSync(join(this.#vault, LOCAL, "lock"), constants.O_RDWR | (constants.O_NOFOLLOW ?? 0) | LOCKING);
+      try {
+        lock(file);
+      } finally {
+        closeSync(file);
+      }
+    }
+    if (this.read(`${LOCAL}/plan.json`) !== null) {
+      throw new Conflict(
+        "a command was ended before it had changed everything in this vault", "keyhole repo status carries it out",
+      );
+    }
+    return held;
   }
 
   /** The bytes of a file; `null` when it is not there. Throws `IntegrityError` for what is no plain file. */

@@ -3,11 +3,12 @@ import { dirname } from "node:path";
 import { inspect } from "node:util";
 
 import { expanded, home, type Environment } from "../environment.js";
-import { IntegrityError, NotFound } from "../errors.js";
+import { Conflict, IntegrityError, InvalidRequest, NotFound } from "../errors.js";
 import { Identity } from "./age.js";
 import { findKey } from "./keys.js";
 import { Opened } from "./opened.js";
 import { record } from "./reads.js";
+import { recording } from "./refusals.js";
 import { Seen } from "./seen.js";
 import { Tree, VAULT } from "./tree.js";
 
@@ -67,9 +68,12 @@ export class RepoVault {
    */
   static async open(path = ".", options: RepoVaultOptions = {}): Promise<RepoVault> {
     const environ = options.environ ?? process.env;
+    if (/:\/\/|::|[\u0000-\u001f\u007f]/.test(path)) {
+      throw new InvalidRequest("an address is not the folder of a vault", "git clone it, and name the folder");
+    }
     const root = rootOf(expanded(path, environ));
     const file = options.keyFile === undefined ? undefined : expanded(options.keyFile, environ);
-    const identity = options.key === undefined ? findKey(environ, file) : new Identity(options.key);
+    const identity = options.key === undefined ? findKey(environ, file) : Identity.find(options.key);
     return new RepoVault(root, identity, environ, await open(root, identity, environ));
   }
 
@@ -89,7 +93,8 @@ export class RepoVault {
     const stem = opened.where(name);
     const value = await opened.get(stem, identity, new Date());
     const version = opened.sidecar(stem)?.version ?? 0;
-    await record(opened.reads, { members: opened.members, identity, stem, version }, this.#environ);
+    const log = Seen.path(home(this.#environ), realpathSync(this.root, { encoding: "buffer" }), ".reads.jsonl");
+    await record(log, { members: opened.members, identity, stem, version }, this.#environ);
     try {
       return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(value);
     } catch {
@@ -135,12 +140,39 @@ export class RepoVault {
   }
 }
 
+/** Open the vault of a folder; what is refused there is recorded. */
 async function open(root: string, identity: Identity, environ: Environment): Promise<Opened> {
-  const seen = Seen.load(home(environ), realpathSync(root, { encoding: "buffer" }));
-  const opened = new Opened(new Tree(root), seen);
-  opened.remember();
+  const place = realpathSync(root, { encoding: "buffer" });
+  const opened = await recording(Seen.path(home(environ), place, ".refused"), async () => {
+    const tree = new Tree(root);
+    try {
+      return verified(tree, environ, place);
+    } catch (error) {
+      if (!(error instanceof IntegrityError) || !waited(tree)) {
+        throw error;
+      }
+      return verified(tree, environ, place); // another command was changing it just now
+    }
+  });
   await opened.unlock(identity);
   return opened;
+}
+
+function verified(tree: Tree, environ: Environment, place: Buffer): Opened {
+  const opened = new Opened(tree, Seen.load(home(environ), place));
+  opened.remember();
+  return opened;
+}
+
+function waited(tree: Tree): boolean {
+  try {
+    return tree.wait();
+  } catch (error) {
+    if (error instanceof Conflict) {
+      throw error;
+    }
+    return false; // where it cannot be waited for, what was found counts
+  }
 }
 
 function rootOf(start: string): string {
