@@ -444,7 +444,15 @@ def test_git_is_cloned_too_and_a_repository_without_a_vault_is_not(team, tmp_pat
     assert run("repo", "clone", tmp_path / "with", tmp_path / "copy", "--json").error["code"] == "conflict"
     ok("repo", "set", "a/x", "--dir", tmp_path / "copy", stdin="x")
     assert ok("repo", "diff", "--dir", tmp_path / "copy", "--json").json["local"] == ["a/x"]
-    assert run("repo", "clone", tmp_path / "without", tmp_path / "none").code in {2, 5}
+    assert run("repo", "clone", tmp_path / "without", tmp_path / "none").code == 5
+    plan = tmp_path / "with" / ".agent-vault" / ".local" / "plan.json"
+    plan.parent.mkdir(exist_ok=True)
+    plan.write_text('{"message": "evil", "moves": [["owner.pub", ""]]}')
+    words = ["git", "-C", str(tmp_path / "with"), "-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run([*words, "add", "-f", str(plan)], check=True)
+    subprocess.run([*words, "commit", "-qm", "evil"], check=True)
+    told = run("repo", "clone", tmp_path / "with", tmp_path / "none")
+    assert (told.code, ".agent-vault/.local" in told.err) == (2, True)
     assert not (tmp_path / "none").exists()
 
 

@@ -14,13 +14,13 @@ from keyhole.cli.base import Session, pass_session
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.peers import chain_at, remote_at
 from keyhole.config import home
-from keyhole.core.errors import Conflict, IntegrityError, NotFound
+from keyhole.core.errors import Conflict, NotFound
 from keyhole.remotes.git import Git
 from keyhole.remotes.settings import GIT, Address, Settings, parse_address
 from keyhole.repo.documents import instant
-from keyhole.repo.opened import Opened, open_vault, verify
+from keyhole.repo.opened import CONFIG, Opened, open_vault, verify
 from keyhole.repo.seen import Seen
-from keyhole.repo.tree import VAULT, Change, Tree
+from keyhole.repo.tree import VAULT, Change, Files, Tree
 
 ORIGIN = "origin"
 
@@ -56,22 +56,41 @@ def clone(session: Session, /, *, url: str, directory: str) -> None:
 
 
 def _from_git(address: Address, root: Path) -> Opened:
-    above = next(folder for folder in root.parents if folder.is_dir())
-    git = Git(above, os.environ)
-    words = ("--quiet", "--no-tags", "--no-recurse-submodules", "--template=", "--", address.where, str(root))
+    """What was fetched is verified before it is checked out."""
     was_there = root.exists()
-    git.run("clone", *words)
     try:
-        opened = open_vault(root, home())
-        opened.require_members()
-    except (NotFound, IntegrityError):
-        for path in list(root.iterdir()) if was_there else [root]:
+        opened = _checked_out(address, root)
+    except BaseException:
+        for path in (list(root.iterdir()) if was_there else [root]) if root.exists() else ():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         raise
     opened.seen.saw(GIT, *opened.state())
     opened.seen.sync(GIT, Git(root, os.environ).head(), instant(datetime.now(UTC)))
     opened.seen.store()
     return opened
+
+
+def _checked_out(address: Address, root: Path) -> Opened:
+    above = next(folder for folder in root.parents if folder.is_dir())
+    words = ("--quiet", "--no-checkout", "--no-tags", "--no-recurse-submodules", "--template=")
+    Git(above, os.environ).run("clone", *words, "--", address.where, str(root))
+    git = Git(root, os.environ)
+    if not git.head():
+        raise NotFound("there is no commit in that repository", "its owner pushes first")
+    _genuine(git.at(git.head(), root))
+    git.run("reset", "--quiet", "--hard")
+    return open_vault(root, home())
+
+
+def _genuine(files: Files) -> Opened:
+    """The vault of a remote that nobody here has seen before. Raises ``IntegrityError``, ``NotFound`` where none is."""
+    if files.read(CONFIG) is None:
+        raise NotFound("there is no vault in it", "keyhole repo init makes one")
+    theirs = verify(files, Seen())
+    theirs.require_members()
+    for name in theirs.names():
+        theirs.ciphertext(name)
+    return theirs
 
 
 def _from_objects(address: Address, root: Path) -> Opened:
@@ -82,10 +101,7 @@ def _from_objects(address: Address, root: Path) -> Opened:
         raise NotFound(f"there is no vault at {address.url}", "its owner pushes it first: keyhole repo push")
     files = chain.files(head.snapshot)
     files.fetch(files.paths())
-    theirs = verify(files, Seen())
-    theirs.require_members()
-    for name in theirs.names():
-        theirs.ciphertext(name)
+    theirs = _genuine(files)
     root.parent.mkdir(parents=True, exist_ok=True)
     fresh = root.with_name(f".{root.name}.{secrets.token_hex(8)}")
     try:

@@ -44,6 +44,8 @@ def _asked(place: Place, other: Peer) -> dict[str, Any]:
             found = differences(look)
     except KeyholeError as error:
         return {"state": "not asked", "error": error.reason}
+    except OSError as error:  # a folder that can only be read
+        return {"state": "not asked", "error": f"the vault cannot be locked: {error.strerror}"}
     words = {Relation.SAME: "same", Relation.AHEAD: "ahead", Relation.BEHIND: "behind", Relation.EMPTY: "ahead"}
     state = words.get(look.relation, "parted")
     return {"state": state, "unpushed": found["local"], "behind": found["remote"], "both": found["both"]}
