@@ -42,6 +42,7 @@ FLOORS = {
     "rotators": "core crypto config net stores",
     "notifiers": "core crypto config net stores",
     "importers": "core crypto catalog",  # they look at bytes that are handed to them, and open what is sealed
+    "sprawl": "core crypto config scrub catalog importers",  # looks for credentials where they should not be
     "auth": "core crypto config net stores engines seals",
     "vault": "core crypto config net stores engines seals remotes rotators notifiers importers auth",
     "broker": "core crypto config net scrub injections vault engines",  # engines: the contract of a route only

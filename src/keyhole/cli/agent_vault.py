@@ -19,6 +19,7 @@ from click.shell_completion import get_completion_class
 
 from keyhole import __version__
 from keyhole.cli.base import Session
+from keyhole.cli.repo.guarding import guard_new
 from keyhole.cli.repo.place import Place
 from keyhole.cli.repo.vaults import make_vault
 from keyhole.core.errors import KeyholeError, NotFound
@@ -75,6 +76,7 @@ def init(directory: str) -> None:
     """Initialize a new vault in the current (or specified) directory."""
     made = make_vault(Path(directory).resolve(), "owner", git=True)
     _say(f"Vault initialized in {made.vault}")
+    _say(guard_new(made.vault.parent))
     _say(f"Your owner key is in {made.key_file}; back it up, nothing can be recovered without it.")
 
 

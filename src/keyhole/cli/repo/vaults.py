@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from keyhole.cli.base import Session, pass_session
+from keyhole.cli.repo.guarding import guard_new
 from keyhole.cli.repo.keys import IN_HELP, said_of, use_or_make
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
@@ -36,8 +37,19 @@ KeyOf = Callable[[Path], tuple[Identity, bool]]
 @click.option("--no-git", is_flag=True, help="A folder without git.")
 @click.option("--key-in", default="", metavar="PLACE", help=f"Where a new key is kept: {IN_HELP}")
 @click.option("--opaque-names", is_flag=True, help="Only members can read names of secrets, groups and members.")
+@click.option("--no-guard", is_flag=True, help="Leave the hooks of the repository alone.")
 @pass_session
-def init(session: Session, /, *, directory: str, owner: str, no_git: bool, key_in: str, opaque_names: bool) -> None:
+def init(
+    session: Session,
+    /,
+    *,
+    directory: str,
+    owner: str,
+    no_git: bool,
+    key_in: str,
+    opaque_names: bool,
+    no_guard: bool,
+) -> None:
     """Make a vault in a git repository. Your key is made if you have none, and never replaced."""
 
     def key_of(path: Path) -> tuple[Identity, bool]:
@@ -49,8 +61,10 @@ def init(session: Session, /, *, directory: str, owner: str, no_git: bool, key_i
     if made.fresh:
         kept = key_in.partition(":")[0] or "file"
         said += "; keep a copy of it where you keep such things" if kept == "file" else f", {said_of(kept)}"
+    guard = "" if no_git or no_guard else guard_new(made.vault.parent)
     data = {"vault": str(made.vault), "key_file": str(key), "key_made": made.fresh, "recipient": made.recipient}
-    session.out.done(data, f"made the vault {made.vault}\n{said}")
+    told = "\n".join(filter(None, [f"made the vault {made.vault}", said, guard]))
+    session.out.done(data | {"guard": guard}, told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from keyhole.core.looks import entropy
 
@@ -52,11 +53,11 @@ class Shape:
     entry: str = ""
     check: Check | None = None
     generic: bool = False
-    regex: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        source = self.pattern + ("(?![A-Za-z0-9_])" if self.edge else "")
-        object.__setattr__(self, "regex", re.compile(source.encode()))
+    @property
+    def regex(self) -> re.Pattern[bytes]:
+        """The pattern, made when it is first needed: most texts need few of them."""
+        return _compiled(self.pattern + ("(?![A-Za-z0-9_])" if self.edge else ""))
 
     def match(self, data: bytes, literal: int) -> tuple[int, int, bool] | None:
         """What stands there, with the literal at that offset: where it begins and ends, and whether it is one.
@@ -66,13 +67,19 @@ class Shape:
         start = literal - self.before
         if start < 0 or (self.edge and start and _joined(data, start)):
             return None
-        match = self.regex.match(data, start)
+        regex = self.regex
+        match = regex.match(data, start)
         if match is None:
             return None
-        begin, end = match.span("v") if "v" in self.regex.groupindex else match.span()
+        begin, end = match.span("v") if "v" in regex.groupindex else match.span()
         value = data[begin:end]
         counts = not (self.bits and entropy(value) < self.bits) and not stands_for(value)
         return begin, end, counts and (self.check is None or self.check(match))
+
+
+@functools.cache
+def _compiled(source: str) -> re.Pattern[bytes]:
+    return re.compile(source.encode())
 
 
 def stands_for(value: bytes) -> bool:
