@@ -54,7 +54,14 @@ def test_the_remote_learns_no_name(team, tmp_path):
     ok("repo", "remove-agent", "echidna")
     ok("repo", "add-agent", "bilby", "--group", "numbat.production")
     ok("repo", "rm", "numbat.production/dingo-signing-key")
+    ok("repo", "reads", "share")
     ok("repo", "push")
+    ok("repo", "remote", "add", "store", tmp_path / "store")
+    ok("repo", "push", "store")
+    kept = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert kept
+    found = b"".join(str(path).encode() + path.read_bytes() for path in kept)
+    assert [name for name in NAMES_USED if name.encode() in found] == []
     for repository in (team, tmp_path / "remote.git"):
         found = objects(repository)
         assert b"agent-vault: revoke g_" in found
@@ -69,6 +76,8 @@ def test_commands_show_names_to_members_and_ids_to_others(team, tmp_path, monkey
     ]
     assert ok("repo", "list", "--json", "--group", "wombat-payments").json[0]["authorized_agents"] == ["echidna"]
     assert "echidna" in ok("repo", "list-agents").out
+    assert "ownerly echidna" in ok("repo", "history", SECRET).out
+    assert SECRET in ok("repo", "diff", "HEAD~1", "HEAD~0").out + ok("repo", "diff", "HEAD~2", "HEAD").out
     assert ok("repo", "status", "--json").json["you"] == {"name": "ownerly", "role": "owner"}
     revoked = ok("repo", "revoke", "echidna", "wombat-payments", "--json").json
     assert revoked["due"] == [SECRET]
@@ -119,6 +128,8 @@ def test_the_drop_in_command_knows_the_names(team, capfd):
         SECRET,
         "numbat.production/dingo-signing-key",
     }
+    assert main(["list", "--group", "wombat-payments"]) == 0
+    assert SECRET in capfd.readouterr().out
     assert main(["revoke", "echidna", "wombat-payments"]) == 0
     assert SECRET in capfd.readouterr().err
 

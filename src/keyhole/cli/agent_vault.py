@@ -210,6 +210,7 @@ def get(path: str, key: str) -> None:
 def list_secrets(*, group: str | None, as_json: bool) -> None:
     """List all secrets in the vault."""
     opened = _place().open()
+    group = group and opened.hidden(Kind.GROUP, group)
     found = [meta for meta in map(opened.meta, opened.names()) if meta is not None and group in {None, meta.group}]
     if as_json:
         _pretty(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,7 +39,7 @@ def history_command(session: Session, /, *, name: str, limit: int, directory: st
     found = history(opened, past, name)
     versions = found.versions[:limit]
     data = {"name": opened.shown(found.name), "versions": [_data(each) for each in versions], "lost": found.lost}
-    rows = [_row(each) for each in versions]
+    rows = [_row(each, opened.shown) for each in versions]
     session.out.table(data, ["version", "when", "what", "by", "for", "commit", "note"], rows)
     if found.lost:
         session.out.warn(
@@ -100,18 +101,19 @@ def _data(each: Version) -> dict[str, Any]:
     return data
 
 
-def _row(each: Version) -> list[str]:
+def _row(each: Version, shown: Callable[[str], str]) -> list[str]:
     described = each.described
     note = each.why or ("aside" if each.standing.value == "aside" else "")
     if described is not None and described.due:
         note = f"{note} due: {described.due}".strip()
-    shown = " ".join(reader if len(reader) <= 60 else f"{reader[:12]}…" for reader in each.readers)
+    names = map(shown, each.readers)
+    readers = " ".join(name if len(name) <= 60 else f"{name[:12]}…" for name in names)
     return [
         each.label,
         "-" if each.when is None else f"{each.when:%Y-%m-%d %H:%M}",
         each.kind.value if not each.why else f"unverified {each.kind.value}".replace(" unknown", ""),
         "?" if described is None else described.signer,
-        shown or "-",
+        readers or "-",
         "-" if each.trace is None else each.trace.place[:10],
         note,
     ]

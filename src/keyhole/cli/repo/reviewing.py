@@ -89,6 +89,9 @@ def show_difference(session: Session, place: Place, first: str, last: str) -> No
         after = state_of(past.at(past.resolve(last))) if last else place.open()
         if after is None:
             raise NotFound(f"there is no vault in {last[:80]}", "keyhole repo history")
+        for state in (before, after):
+            if state is not None:
+                place.show_names(state)
         opened, found = after, compare_states(before, after)
     session.out.result(found.data, [opened.shown(line.text) for line in found.lines] or ["the same"])
 
