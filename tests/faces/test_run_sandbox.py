@@ -153,6 +153,17 @@ except OSError: pass
     assert outside.out.count("reached") == 2
 
 
+def test_the_key_of_an_owner_of_repo_vaults_is_not_there_and_that_of_the_agent_is(runner):
+    keys = runner.place / "user" / ".agent-vault"
+    (keys / "agents").mkdir(parents=True, exist_ok=True)
+    (keys / "owner.key").write_text(CANARY)
+    (keys / "agents" / "coder.key").write_text("its own")
+    for path in (keys.parent, keys, keys / "agents", keys / "owner.key", keys / "agents" / "coder.key"):
+        path.chmod(0o755)
+    outcome = runner.run(sh(f"cat {keys}/*.key; cat {keys}/agents/*"), env={"HOME": str(keys.parent)})
+    assert (outcome.level, outcome.out) == ("full", "its own")
+
+
 def test_an_abstract_session_bus_is_admitted_as_a_gap(runner):
     env = {"DBUS_SESSION_BUS_ADDRESS": "unix:abstract=/tmp/dbus-x"}
     outcome = runner.run(["true"], env=env)

@@ -76,6 +76,7 @@ def _others(environ: Mapping[str, str], bus_address: str) -> Iterator[Path]:
         data = Path(environ.get("XDG_DATA_HOME") or Path(home, ".local/share"))
         yield from (data / "keyrings", data / "kwalletd")
         yield Path(home, ".ssh/agent")
+        yield from Path(home, ".agent-vault").glob("*.key")  # an owner's; an agent that has a key of its own may use it
         yield from Path(home, ".gnupg").glob("S.*")
 
 
