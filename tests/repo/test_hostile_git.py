@@ -313,6 +313,49 @@ def test_a_git_file_that_leads_to_another_repository_is_refused_unless_it_is_a_w
     assert git(machine / "linked", "status", "--porcelain") == ""
 
 
+def test_a_git_file_that_leads_into_the_repository_of_another_work_tree_is_refused(machine):
+    victim = machine / "victim"
+    subprocess.run(["git", "init", "-q", str(victim)], check=True)
+    shutil.rmtree(machine / "team" / ".git")
+    (machine / "team" / ".git").write_text(f"gitdir: {victim}/.git\n")
+    refused = run("repo", "set", "a/two", stdin="x")
+    assert refused.code == 4
+    assert "outside" in refused.err
+    (machine / "team" / ".git").unlink()
+    (machine / "team" / ".git").symlink_to(victim / ".git")
+    assert run("repo", "set", "a/two", stdin="x").code == 4
+    assert git(victim, "count-objects").startswith("0 ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FETCH_HEAD",
+        "index",
+        "logs/HEAD",
+        "logs/refs/heads/main",
+        "refs/heads/main",
+        "HEAD",
+        "objects/ab",
+        "packed-refs",
+    ],
+)
+def test_a_link_where_git_writes_is_refused(machine, name):
+    folder, victim = machine / "team", machine / "victim"
+    victim.write_text("precious")
+    path = folder / ".git" / name
+    if path.exists():
+        shutil.copy(path, victim)
+        path.unlink()
+    path.symlink_to(victim)
+    before = victim.read_text(errors="replace") if name != "index" else victim.read_bytes()
+    for words in (["pull"], ["set", "a/two"]):
+        refused = run("repo", *words, stdin="x")
+        assert refused.code != 0
+        assert "Traceback" not in refused.err
+    assert (victim.read_text(errors="replace") if name != "index" else victim.read_bytes()) == before
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -414,3 +457,14 @@ def test_every_place_that_takes_a_folder_refuses_an_address(machine):
             assert ran_.code in {3, 5}, ran_
             assert "pass@" not in ran_.err
     assert sorted(machine.rglob("*")) == before
+
+
+def test_every_place_that_takes_the_address_of_a_remote_refuses_a_hostile_one(machine):
+    before = sorted(machine.rglob("*"))
+    for url in URLS:
+        for words in (["repo", "clone", "--", url, "../fresh"], ["repo", "remote", "add", "--", "evil", url]):
+            ran_ = run(*words)
+            assert ran_.code in {2, 3, 5}, ran_
+            assert "pass@" not in ran_.err
+            assert "Traceback" not in ran_.err
+    assert [path for path in sorted(machine.rglob("*")) if path not in before and ".local" not in str(path)] == []

@@ -88,15 +88,12 @@ def add_agent(name: str) -> None:
     path = keys.free(keys.agent_file(os.environ, name))  # an agent of that name in another vault keeps its key
     identity = age.generate()
     keys.write(path, identity)
-    try:
+    with place.undoing(path.unlink):  # nobody knows this key
         place.change(
             lambda opened, actor: changes.add(
                 opened, actor, name, identity.recipient, sign=identity.signing.public, escrow=identity
             )
         )
-    except BaseException:
-        path.unlink()  # nobody knows this key
-        raise
     _say(f"Agent '{name}' created.")
     _say(f"Private key saved to: {path}")
     _say("The agent has no group access yet \u2014 use `agent-vault grant` to add access.")
@@ -267,11 +264,8 @@ def recover_agent(name: str) -> None:
     identity = age.generate()
     fresh = keys.free(path)
     keys.write(fresh, identity)
-    try:
+    with place.undoing(fresh.unlink):  # nobody knows this key
         change = place.change(lambda opened, actor: changes.replace_key(opened, actor, name, identity))
-    except BaseException:
-        fresh.unlink()
-        raise
     if fresh != path:  # scripts look for the key under the agent's name; the old one opens the old commits only
         path.rename(keys.free(path.with_name(f"{name}.old.key")))
         fresh.rename(path)

@@ -66,6 +66,7 @@ class Git:
             found = git.run("rev-parse", "--show-toplevel", "--absolute-git-dir")
         except GitFailed as failed:
             if "not a git repository" in failed.reason:
+                git_health.require_none(folder)
                 return None
             if "dubious ownership" in failed.reason:
                 raise PolicyDenied(
@@ -74,10 +75,10 @@ class Git:
                 ) from None
             raise
         top, inside = (Path(line) for line in found.decode(errors="surrogateescape").splitlines())
-        if git_health.git_folder(top) != inside.resolve():
+        if where := git_health.leads_out(top, inside):
             raise PolicyDenied(
-                f"the settings of the repository around {folder} lead to files outside of it",
-                "git config --local --unset core.worktree, if you trust it",
+                f"the repository around {folder} leads outside of it: {where[:200]!r}",
+                "see .git there, and core.worktree in its config; a fresh clone has no such thing",
             )
         return cls(top, environ)
 
@@ -202,11 +203,7 @@ class Git:
         url = self._address("ls-remote", "--get-url", followed.remote)
         self.run(
             "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-recurse-submodules",
-            "--no-prune",
-            "--no-auto-maintenance",
+            *git_settings.FETCH,
             f"--upload-pack={git_settings.program('upload-pack', url)}",
             "--",
             followed.remote,

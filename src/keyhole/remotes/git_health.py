@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from keyhole.core.errors import InvalidRequest
 
 _MOST = 100
+_WRITTEN = (
+    "HEAD",
+    "FETCH_HEAD",
+    "ORIG_HEAD",
+    "index",
+    "packed-refs",
+    "config",
+    "refs",
+    "logs",
+    "objects",
+    "info",
+    "shallow",
+)
 
 
 class Runs(Protocol):
@@ -21,14 +35,55 @@ class Runs(Protocol):
         """What git prints."""
 
 
-def git_folder(top: Path) -> Path | None:
-    """Where a work tree says that its repository lies; ``None`` where it says nothing."""
+def require_none(folder: Path) -> None:
+    """Raises ``InvalidRequest`` where git finds no repository around a folder, and something of that kind is there."""
+    for each in (folder, *folder.parents):
+        if os.path.lexists(each / ".git"):
+            raise InvalidRequest(f"git cannot read the repository in {each}", "see git status there; clone it afresh")
+
+
+def leads_out(top: Path, inside: Path) -> str:
+    """Why what is done here could land in another repository or file; empty where it cannot.
+
+    Args:
+        top: the work tree that git has found.
+        inside: the folder of the repository that git has found.
+    """
     entry = top / ".git"
+    if entry.is_symlink() or _said(entry) != inside.resolve():
+        return ".git"
+    if entry.is_file() and inside.name == ".git" and not _knows(inside, entry):
+        return ".git"
+    common = inside
+    with contextlib.suppress(OSError):
+        common = (inside / (inside / "commondir").read_text()[:4096].strip()).resolve()
+    return next((str(path.relative_to(folder)) for folder in {inside, common} for path in _links(folder)), "")
+
+
+def _said(entry: Path) -> Path | None:
+    """Where a work tree says that its repository lies."""
     if entry.is_dir():
         return entry.resolve()
     with contextlib.suppress(OSError, ValueError):
-        return (top / entry.read_text()[:4096].removeprefix("gitdir: ").strip()).resolve()
+        return (entry.parent / entry.read_text()[:4096].removeprefix("gitdir: ").strip()).resolve()
     return None
+
+
+def _knows(inside: Path, entry: Path) -> bool:
+    """Whether a repository names a work tree as one of its own."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path((inside / "gitdir").read_text()[:4096].strip()).resolve() == entry.resolve()
+    return False
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    """Symbolic links where git writes: it would write through most of them."""
+    for path in [*(folder / name for name in _WRITTEN), *folder.glob("objects/*")]:
+        if path.is_symlink():
+            yield path
+    for name in ("refs", "logs"):
+        for place, folders, files in os.walk(folder / name):
+            yield from (path for each in (*folders, *files) if (path := Path(place) / each).is_symlink())
 
 
 def match_index(git: Runs, base: str) -> list[str]:
@@ -49,7 +104,7 @@ def match_index(git: Runs, base: str) -> list[str]:
         if mode == "000000":
             if not os.path.lexists(file):
                 found[path] = f"0 {'0' * 40}"
-        elif not file.is_symlink() and _blob(git, file) == blob:
+        elif file.is_file() and not file.is_symlink() and _blob(git, file) == blob:
             found[path] = f"{mode} {blob}"
     if found:
         lines = "".join(f"{about}\t{path}\0" for path, about in found.items())

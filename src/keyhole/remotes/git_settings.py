@@ -57,6 +57,14 @@ FIXED = (
     f"user.name={AUTHOR}",
     f"user.email={EMAIL}",
 )
+FETCH = (
+    "--quiet",
+    "--no-tags",
+    "--no-recurse-submodules",
+    "--no-prune",
+    "--no-auto-maintenance",
+    "--no-write-fetch-head",
+)
 SERVING = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",

@@ -16,6 +16,7 @@ from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, NotFou
 from keyhole.remotes.git_url import parse_git_url
 from keyhole.repo.names import parse_part
 from keyhole.repo.seen import place, write_private
+from keyhole.repo.snapshots import HEAD
 
 GIT = "git"
 """The name of the branch that git follows, which is a remote too."""
@@ -50,7 +51,7 @@ def parse_address(text: str, folder: Path) -> Address:
     Raises:
         InvalidRequest: it has a password in it, or is of no known kind. What was typed is not repeated.
     """
-    if not text or not text.isprintable() or text.startswith("-"):
+    if not text or not text.isprintable() or text.startswith("-") or "\\" in text:
         raise InvalidRequest("that is no address of a remote", f"write {_KINDS}")
     scheme, mark, _ = text.partition("://")
     if not mark:
@@ -91,6 +92,19 @@ def _folder(path: Path) -> Address:
         return Address("git", str(path), parse_git_url(str(path)))
     except InvalidRequest:
         return Address("folder", str(path), str(path))
+
+
+def require_free(address: Address) -> None:
+    """Raises ``InvalidRequest`` for a folder that has other things in it than a vault that was pushed there."""
+    path = Path(address.where)
+    if address.kind != "folder" or not path.is_dir() or (path / HEAD).exists():
+        return
+    try:
+        other = any(not each.name.startswith(".") for each in path.iterdir())
+    except OSError as error:
+        raise InvalidRequest(f"the folder cannot be read: {error.strerror}", "see its rights") from None
+    if other:
+        raise InvalidRequest("there are other things in that folder", "name a folder of its own for the vault")
 
 
 class Settings:

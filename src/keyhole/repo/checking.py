@@ -105,13 +105,18 @@ def check_members(opened: Opened, found: Findings, identity: Identity | None) ->
             _check_escrow(opened, member.name, member.recipient.text, found, identity)
     found.warnings += [f"the group {group} is empty" for group in sorted(granted - used)]
     found.warnings += [f"the group {group} is granted to nobody" for group in sorted(used - granted)]
+    if not agrees(opened):
+        found.errors.append("manifest.yaml says something else than what is signed")
+
+
+def agrees(opened: Opened) -> bool:
+    """Whether the format's own list of members and secrets is what is signed."""
+    present = {name: each for name, (_, each) in opened.secrets.items()}
     data = opened.tree.read(MANIFEST)
     try:
-        same = data is not None and read_manifest(data) == manifest_of(opened.members, present)
+        return data is not None and read_manifest(data) == manifest_of(opened.require_members(), present)
     except KeyholeError:
-        same = False
-    if not same:
-        found.errors.append("manifest.yaml says something else than what is signed")
+        return False
 
 
 def _check_escrow(opened: Opened, name: str, recipient: str, found: Findings, identity: Identity | None) -> None:

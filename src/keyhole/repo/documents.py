@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from keyhole.core.errors import IntegrityError
+from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.repo.names import parse_part, parse_secret
 from keyhole.repo.unmerged import next_step
 
@@ -84,10 +84,10 @@ def read_manifest(data: bytes) -> Manifest:
         agents = {parse_part(str(each["name"])): _texts(each.get("groups")) for each in document.get("agents") or ()}
         groups = {parse_part(str(each["name"])): _texts(each.get("secrets")) for each in document.get("groups") or ()}
         owners = tuple(parse_part(str(each["name"])) for each in document.get("owners") or ())
-    except (TypeError, KeyError, AttributeError):
+        named = {name: tuple(dict.fromkeys(map(parse_secret, secrets))) for name, secrets in groups.items()}
+        return Manifest(owners, {name: tuple(map(parse_part, groups)) for name, groups in agents.items()}, named)
+    except (TypeError, KeyError, AttributeError, InvalidRequest):
         raise _broken("manifest.yaml") from None
-    named = {name: tuple(dict.fromkeys(map(parse_secret, secrets))) for name, secrets in groups.items()}
-    return Manifest(owners, {name: tuple(map(parse_part, groups)) for name, groups in agents.items()}, named)
 
 
 def write_meta(meta: Meta) -> bytes:
@@ -113,7 +113,7 @@ def read_meta(data: bytes, where: str) -> Meta:
             None if expires is None else _instant(expires),
             _texts(document.get("authorized_agents")),
         )
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, InvalidRequest):
         raise _broken(where) from None
 
 

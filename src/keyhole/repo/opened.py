@@ -322,6 +322,8 @@ def _secrets(found: Opened) -> None:
     everybody = found.require_members()
     for name in found.tree.files(SIGNED_SECRETS, ".json"):
         path = signed_path(name)
+        if not _is_name(name):
+            raise IntegrityError(f"{path!r} is not named like a file of a vault", "somebody put it there: remove it")
         document = signed.read(sidecar.KIND, found.tree.require(path), path)
         each = sidecar.read(document, parse_secret(name))
         sidecar.require_genuine(document, each, everybody, None)

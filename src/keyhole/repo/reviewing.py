@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from keyhole.core.errors import KeyholeError
-from keyhole.repo.checking import Findings, check_members
+from keyhole.core.errors import IntegrityError, KeyholeError
+from keyhole.repo.checking import Findings, agrees, check_members
 from keyhole.repo.comparing import Difference, compare_states
+from keyhole.repo.documents import write_meta
 from keyhole.repo.hidden import NAMES, digest
-from keyhole.repo.opened import CONFIG, Opened, recipients_of, verify
+from keyhole.repo.members import Role
+from keyhole.repo.opened import CONFIG, MANIFEST, OWNER, Opened, recipients_of, verify
 from keyhole.repo.seen import Seen
 from keyhole.repo.tree import Files
 
@@ -23,6 +25,7 @@ _KNOWN = re.compile(
     r"config\.yaml|manifest\.yaml|owner\.pub|\.gitignore|agents/[^/]+/(?:public\.key|private\.key\.escrow)"
     r"|secrets/[^/]+/[^/]+\.(?:enc|meta)|\.x/(?:[^/]+/){1,3}[^/]+\.json|\.x/names\.age"
 )
+_PUBLIC = re.compile(r"agents/[^/]+/public\.key")
 _WORDS = {"+": "added", "-": "removed", "~": "changed"}
 _MARKS = re.compile(r"([\\`*_\[\]<>|~#!&])")
 
@@ -120,6 +123,53 @@ def look_at(files: Files, touched: Iterable[Touched]) -> list[str]:
     except KeyholeError as error:
         return [error.reason]
     return [] if opened is None or opened.members is None else _files(opened, touched)
+
+
+def require_signed(opened: Opened, touched: Iterable[Touched]) -> None:
+    """See that what a remote has changed is what is signed, the format's own files too: other tools believe these.
+
+    Raises:
+        IntegrityError: it is not; the reason names each, and a signed vault is to be taken over with ``adopt``.
+    """
+    if opened.members is None:
+        return
+    touched = list(touched)
+    problems = [f"{each.path} is not a plain file" for each in touched if not (each.plain or each.gone)]
+    problems += _files(opened, touched) + _names(opened) + _format(opened, touched)
+    if problems:
+        raise IntegrityError(
+            "; ".join(problems[:10]),
+            "see who can write to the remote. If another tool of the format did it: git merge @{upstream}, adopt",
+        )
+
+
+def _format(opened: Opened, touched: Iterable[Touched]) -> list[str]:
+    """Where the format's own files say something else than what is signed."""
+    paths = {each.path for each in touched}
+    everybody = opened.require_members()
+    wanted = {f"agents/{m.name}/public.key": m for m in everybody.members.values() if m.role is not Role.OWNER}
+    problems = [
+        f"{path} is not the key of {member.name}"
+        for path, member in wanted.items()
+        if path in paths and opened.tree.read(path) != member.recipient.text.encode()
+    ]
+    strangers = [path for path in paths if _PUBLIC.fullmatch(path) and path not in wanted]
+    problems += [f"{path} is of nobody here" for path in strangers if opened.tree.read(path) is not None]
+    owners = {owner.recipient.text for owner in everybody.owners}
+    if OWNER in paths and (opened.tree.read(OWNER) or b"").decode(errors="replace").strip() not in owners:
+        problems.append(f"{OWNER} is not the key of an owner")
+    if MANIFEST in paths and not agrees(opened):
+        problems.append(f"{MANIFEST} says something else than what is signed")
+    return problems + [
+        f"secrets/{stem}.meta says something else than what is signed"
+        for stem in opened.names()
+        if f"secrets/{stem}.meta" in paths and opened.tree.read(f"secrets/{stem}.meta") != _meta(opened, stem)
+    ]
+
+
+def _meta(opened: Opened, stem: str) -> bytes:
+    meta = opened.meta(stem)
+    return b"" if meta is None else write_meta(meta)
 
 
 def _seed(before: Opened | None) -> Seen:

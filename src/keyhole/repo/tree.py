@@ -221,9 +221,13 @@ class Tree(Reading):
             _held.discard(self.vault)
             os.close(descriptor)
 
+    def is_planned(self) -> bool:
+        """Whether a change is on its way that will be carried out, by whichever command."""
+        return os.path.lexists(self.vault / LOCAL / _PLAN)
+
     def settle(self) -> None:
         """Carry out what a command that was ended had planned, so that nothing half done is read."""
-        if os.path.lexists(self.vault / LOCAL / _PLAN):
+        if self.is_planned():
             self.wait()
 
     def wait(self) -> None:

@@ -35,7 +35,7 @@ def add_agent(
     path = Path(to) if to else keys.free(keys.agent_file(os.environ, name))
     place = Place(session, directory, key_file)
     identity = make_key(session, path, key_in)
-    try:
+    with place.undoing(lambda: keys.unmake(path, asked_of(session))):  # nobody knows this key
         place.change(
             lambda opened, actor: changes.add(
                 opened,
@@ -47,9 +47,6 @@ def add_agent(
                 escrow=identity,
             )
         )
-    except BaseException:
-        keys.unmake(path, asked_of(session))  # nobody knows this key
-        raise
     data = {"name": name, "key_file": str(path), "recipient": identity.recipient.text, "groups": list(groups)}
     session.out.done(data, f"made the agent {name}; its key is in {path}")
 
@@ -172,11 +169,8 @@ def recover_agent(session: Session, /, *, name: str, to: str, directory: str, ke
     identity = age.generate()
     place = Place(session, directory, key_file)
     keys.write(path, identity)
-    try:
+    with place.undoing(path.unlink):  # nobody knows this key
         change = place.change(lambda opened, actor: changes.replace_key(opened, actor, name, identity))
-    except BaseException:
-        path.unlink()
-        raise
     data = {"name": name, "key_file": str(path), "due": list(change.due)}
     session.out.done(data, f"{name} has a new key in {path}")
     warn_due(session, change)

@@ -10,6 +10,7 @@ import click
 from keyhole.cli.base import Session, pass_session
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.path import parse_name
 from keyhole.repo import keys
 from keyhole.repo.kept import KEYCHAIN
@@ -36,7 +37,11 @@ def mount(session: Session, /, *, name: str, directory: str, key_file: str) -> N
     place.open()
     keys.load_unattended(os.environ, path)
     name = parse_name(name)
-    session.client.write(f"sys/mounts/{name}", {"type": "repo", "description": str(place.tree.root)})
+    try:
+        session.client.write(f"sys/mounts/{name}", {"type": "repo", "description": str(place.tree.root)})
+    except InvalidRequest:
+        if not _half_made(session, name):
+            raise
     try:
         session.client.write(f"{name}/config", {"path": str(place.tree.root), "key_file": path})
     except BaseException:
@@ -44,3 +49,16 @@ def mount(session: Session, /, *, name: str, directory: str, key_file: str) -> N
         raise
     data = {"mount": f"{name}/", "path": str(place.tree.root), "key_file": path}
     session.out.done(data, f"mounted {place.tree.root}; its secrets are sources such as /{name}/data/GROUP/SECRET")
+
+
+def _half_made(session: Session, name: str) -> bool:
+    """Whether a command was ended after it made this mount, and before that knew its vault."""
+    try:
+        if session.client.read(f"sys/mounts/{name}").data.get("type") != "repo":
+            return False
+        session.client.read(f"{name}/config")
+    except NotFound:
+        return True
+    except KeyholeError:
+        pass
+    return False

@@ -9,6 +9,7 @@ from pathlib import Path
 from keyhole.cli.base import Session
 from keyhole.cli.repo.peers import chain_at, remote_at
 from keyhole.cli.repo.place import Place
+from keyhole.cli.repo.touched import touched_by
 from keyhole.config import home
 from keyhole.core.errors import IntegrityError, InvalidRequest, KeyholeError, NotFound
 from keyhole.remotes.chain import Chain
@@ -95,14 +96,7 @@ class GitPast:
 
     def touched(self, before: str, after: str) -> list[Touched]:
         """Files of the vault that are not alike in two commits; ``before`` may be empty for nothing."""
-        start = before or self._git.run("hash-object", "-t", "tree", "--stdin").decode().strip()
-        words = ("diff-tree", "-r", "--raw", "--no-abbrev", "--no-renames", "-z", start, after)
-        listed = self._git.run(*words, "--", f":(top,literal){self._base}").decode(errors="replace").split("\0")
-        found = []
-        for about, path in zip(listed[0::2], listed[1::2], strict=False):
-            _, mode, _, blob, _ = about.split(" ")
-            found.append(Touched(path.removeprefix(f"{self._base}/"), mode in _PLAIN, not blob.strip("0")))
-        return found
+        return touched_by(self._git, self._base, before, after)
 
     def commits(self, before: str, after: str) -> list[tuple[str, str]]:
         """Those of a range that touched the vault, the newest first, each with its first parent or nothing."""

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 from keyhole.cli.repo.place import Place
+from keyhole.cli.repo.touched import touched_below
 from keyhole.client import Where, connect
 from keyhole.client.discover import stored_token
 from keyhole.config import home
@@ -31,6 +32,7 @@ from keyhole.repo.documents import instant
 from keyhole.repo.hidden import NAMES
 from keyhole.repo.opened import Opened, sealed_path, verify
 from keyhole.repo.refusals import recording
+from keyhole.repo.reviewing import Touched, require_signed
 from keyhole.repo.seen import Begun, Met, Seen
 from keyhole.repo.seen import place as kept_at
 from keyhole.repo.snapshots import Entries, Entry, collect, mark_of, travels
@@ -123,16 +125,14 @@ class Peer(ABC):
         seen.begun = Begun(self.name, look.version, mark, look.theirs.state()[0])
         seen.store()
 
-    def _verified(self, files: Files, ours: Opened, *, any_members: bool) -> Opened:
+    def _verified(self, files: Files, ours: Opened, touched: Iterable[Touched], *, any_members: bool) -> Opened:
         judge = ours.seen.of_remote(self.name)
         if any_members:
             judge.members = (0, "")
         theirs = verify(files, judge)
         theirs.require_members()
         self.place.show_names(theirs)
-        for name in theirs.names():
-            if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
-                theirs.ciphertext(name)  # judged before anything of it is taken
+        require_signed(theirs, touched)  # judged before anything of it is taken
         ours.seen.saw(self.name, *theirs.state())
         ours.seen.store()
         return theirs
@@ -149,8 +149,9 @@ class GitPeer(Peer):
         git, root = self._git, self.place.tree.root
         ours = self.place.open()
         fetched, head = git.fetch(), git.head()
-        theirs = self._verified(git.at(fetched, root), ours, any_members=any_members)
         common = git.common(head, fetched)
+        touched = touched_below(git, root, head, fetched) if common != fetched else ()
+        theirs = self._verified(git.at(fetched, root), ours, touched, any_members=any_members)
         base = None
         if common:
             with contextlib.suppress(KeyholeError):  # the vault may have come after it
@@ -200,11 +201,9 @@ class ObjectPeer(Peer):
             return Look(Relation.EMPTY, "", ours, ours, None)
         files = self._chain.files(head.snapshot)
         files.fetch([path for path, entry in files.entries.items() if local.get(path) != entry])
-        theirs = self._verified(files, ours, any_members=any_members)
-        for name in theirs.names():
-            path = sealed_path(name)
-            if files.entries.get(path) != local.get(path):
-                theirs.ciphertext(name)
+        differing = [p for p in {*local, *files.entries} if local.get(p) != files.entries.get(p)]
+        touched = [Touched(path, gone=path not in files.entries) for path in differing]
+        theirs = self._verified(files, ours, touched, any_members=any_members)
         base, before = (theirs, files.entries) if met.version == head.snapshot else self._base(met)
         relation = Relation.PARTED
         if local == files.entries:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import click
 
 from keyhole.cli.base import Session
 from keyhole.cli.repo.asking import asked_of
+from keyhole.cli.repo.touched import touched_below
 from keyhole.config import home
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, Sealed
 from keyhole.crypto import age
@@ -23,6 +25,7 @@ from keyhole.repo.hidden import Kind
 from keyhole.repo.names import require_folder
 from keyhole.repo.opened import Opened, open_vault, verify
 from keyhole.repo.refusals import recording
+from keyhole.repo.reviewing import require_signed
 from keyhole.repo.sealing import Actor
 from keyhole.repo.tree import Change, Tree, find_vault
 
@@ -111,6 +114,16 @@ class Place:
             open_vault(self.tree.root, home())  # remembers it as seen
         return change
 
+    @contextlib.contextmanager
+    def undoing(self, undo: Callable[[], object]) -> Iterator[None]:
+        """Where a command fails, undo what it had made for its change, unless that is carried out all the same."""
+        try:
+            yield
+        except BaseException:
+            if not self.tree.is_planned():
+                undo()
+            raise
+
     def finish(self) -> list[str]:
         """Carry on with what an earlier command had begun and was ended in; the lock is held. Returns what that was."""
         left = self.tree.left()
@@ -150,11 +163,9 @@ class Place:
         Raises:
             IntegrityError: it is not genuine, or old.
         """
-        with recording(self.tree.root, home(), "the remote"):
+        with recording(self.tree.root, home(), f"the remote {GIT}"):
             theirs = verify(git.at(commit, self.tree.root), ours.seen.of_remote(GIT))
-            for name in theirs.names() if theirs.signed else ():
-                if theirs.secrets[name][0].digest != (ours.secrets[name][0].digest if name in ours.secrets else ""):
-                    theirs.ciphertext(name)
+            require_signed(theirs, touched_below(git, self.tree.root, git.head(), commit))
         self.show_names(theirs)
         return theirs
 

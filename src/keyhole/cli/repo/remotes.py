@@ -12,7 +12,7 @@ from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.config import home
 from keyhole.core.path import parse_name
-from keyhole.remotes.settings import GIT, Settings, parse_address
+from keyhole.remotes.settings import GIT, Settings, parse_address, require_free
 
 
 @group(
@@ -39,6 +39,7 @@ def add(session: Session, /, *, name: str, url: str, directory: str, key_file: s
     """Name a remote. Nothing is sent yet. The URL has no password in it: the environment or a login has it."""
     place = Place(session, directory, key_file)
     address = parse_address(url, Path.cwd())
+    require_free(address)
     Settings(home(), place.tree.root).add(name, address)
     data = {"name": name, "url": address.url, "kind": address.kind}
     session.out.done(data, f"added {name}: {address.url}; the first push fills it: keyhole repo push {name}")

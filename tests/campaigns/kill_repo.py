@@ -1,0 +1,478 @@
+"""Kill commands on a repo vault in the middle, again and again, and hold the vault to its word each time.
+
+    python tests/campaigns/kill_repo.py --rounds 200 --seed 1 [--verb pull]
+
+Each round copies a small world (a clone with a vault, its remote, a home), runs one verb in a process of its own, and
+ends that process with ``kill -9``: at its n-th change of a file, within its n-th git (by strace, at the n-th system
+call that changes something; without strace, before or after that git), or after a time. Then the next verb has to work
+by itself, or after ``keyhole operator fsck``; every value is readable, and the vault is as it was before the verb or as
+it is after it, never between; ``check --deep`` finds nothing new, and ``git status`` is clean.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from keyhole.cli import main
+from keyhole.config import home
+from keyhole.core.errors import KeyholeError
+from keyhole.crypto import age
+from keyhole.repo import keys
+from keyhole.repo.checking import check
+from keyhole.repo.opened import open_vault
+
+GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x")
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "subprocess.Popen"}
+CALLS = "openat,rename,renameat2,unlink,unlinkat,link,linkat,write,pwrite64,mkdir,close,fsync,ftruncate"
+STRACE = shutil.which("strace")
+MEMBER = age.generate()
+REACHED = 97
+
+
+def git(folder, *words):
+    done = subprocess.run([*GIT, "-C", str(folder), *map(str, words)], capture_output=True, check=True)
+    return done.stdout.decode()
+
+
+@dataclass
+class World:
+    """The places of one round."""
+
+    root: Path
+
+    @property
+    def team(self):
+        return self.root / "team"
+
+    def environ(self):
+        return {
+            "HOME": str(self.root / "home"),
+            "KEYHOLE_HOME": str(self.root / "keyhole"),
+            "TMPDIR": str(self.root / "tmp"),
+        }
+
+    def run(self, words, stdin=b"", *, killer=None, folder="team"):
+        """One command in a forked process; its exit code, negative for a signal, and what it said."""
+        out = self.root / "out"
+        child = os.fork()
+        if child == 0:
+            code = 70
+            with contextlib.suppress(BaseException):
+                code = self._child(words, stdin, killer, folder, out)
+            os._exit(code)
+        if killer is not None:
+            killer.watch(child)
+        _, status = os.waitpid(child, 0)
+        if killer is not None:
+            killer.end(child)
+        return os.waitstatus_to_exitcode(status), out.read_text(errors="replace") if out.exists() else ""
+
+    def _child(self, words, stdin, killer, folder, out):
+        os.setpgid(0, 0)
+        os.environ.update(self.environ())
+        tempfile.tempdir = None
+        os.chdir(self.root / folder)
+        file = out.open("w", buffering=1)
+        sys.stdin = _Input(io.BytesIO(stdin), "utf-8")
+        with contextlib.redirect_stdout(_Both(file)), contextlib.redirect_stderr(_Both(file)):
+            if killer is not None:
+                killer.arm()
+            code = main([str(word) for word in words])
+            if hasattr(killer, "done"):
+                killer.done()
+            return code
+
+
+class _Input(io.TextIOWrapper):
+    def fileno(self):
+        raise OSError("not a file")
+
+
+class _Both(io.TextIOBase):
+    """A text stream whose bytes go the same way."""
+
+    def __init__(self, file):
+        self.file, self.buffer = file, self
+
+    def write(self, text):
+        return self.file.write(text if isinstance(text, str) else bytes(text).decode(errors="replace"))
+
+    def flush(self):
+        self.file.flush()
+
+
+class AtChange:
+    """Ends the process at its n-th change of a file, or at none."""
+
+    def __init__(self, number):
+        self.number, self.count = number, 0
+
+    def __str__(self):
+        return f"at change {self.number}"
+
+    def arm(self):
+        sys.addaudithook(self._event)
+
+    def _event(self, event, args):
+        writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        if event in CHANGES or writes:
+            self.count += 1
+            if self.count == self.number:
+                os.killpg(0, signal.SIGKILL)
+
+    def watch(self, child):
+        pass
+
+    end = watch
+
+
+class InGit:
+    """Ends the process within its n-th git, at a system call of that."""
+
+    def __init__(self, number, call):
+        self.number, self.call, self.count = number, call, 0
+
+    def __str__(self):
+        return f"in git {self.number} at call {self.call}"
+
+    def arm(self):
+        plain = subprocess.run
+
+        def run(command, **options):
+            self.count += 1
+            if self.count != self.number:
+                return plain(command, **options)
+            if STRACE:
+                inject = f"inject={CALLS}:signal=KILL:when={self.call}"
+                words = [STRACE, "-f", "-qq", "-o", os.devnull, "-e", f"trace={CALLS}", "-e", inject]
+                plain([*words, *command], **options)
+            elif self.call % 2:
+                plain(command, **options)
+            os.killpg(0, signal.SIGKILL)
+            return None
+
+        subprocess.run = run
+
+    def watch(self, child):
+        pass
+
+    end = watch
+
+
+class AfterTime:
+    """Ends the process and its children after a time."""
+
+    def __init__(self, seconds):
+        self.seconds, self.timer = seconds, None
+
+    def __str__(self):
+        return f"after {self.seconds * 1000:.0f} ms"
+
+    def arm(self):
+        pass
+
+    def watch(self, child):
+        self.timer = threading.Timer(self.seconds, _kill, [child])
+        self.timer.start()
+
+    def end(self, child):
+        self.timer.cancel()
+        self.timer.join()
+        _kill(child)
+
+
+def _kill(group):
+    with contextlib.suppress(OSError):
+        os.killpg(group, signal.SIGKILL)
+
+
+# The world before a verb.
+
+
+def must(world, *words, stdin=b"", folder="team"):
+    code, said = world.run(words, stdin, folder=folder)
+    assert code == 0, (words, code, said)
+    return said
+
+
+def template(folder):
+    """A clone with a vault of two groups and an agent, a second clone of the same owner, and a remote."""
+    world = World(folder)
+    for name in ("home", "keyhole", "tmp"):
+        (folder / name).mkdir(parents=True)
+    hookless = ("-c", "init.templateDir=", "init", "-q", "-b", "main")
+    subprocess.run(["git", *hookless, "--bare", str(folder / "remote.git")], check=True)
+    subprocess.run(["git", *hookless, str(world.team)], check=True)
+    (world.team / "code.py").write_text("code\n" * 50)
+    git(world.team, "add", "code.py")
+    git(world.team, "commit", "-qm", "code")
+    must(world, "repo", "init")
+    for name in ("a/one", "a/two", "b/one"):
+        must(world, "repo", "set", name, stdin=f"value of {name}".encode())
+    must(world, "repo", "add-agent", "coder", "--group", "a", "--group", "b")
+    git(world.team, "remote", "add", "origin", "../remote.git")
+    git(world.team, "push", "-q", "-u", "origin", "main")
+    git(folder, "-c", "init.templateDir=", "clone", "-q", "remote.git", "other")
+    return world
+
+
+def fresh(made, folder):
+    """A copy of a world, whose remote is its own."""
+    shutil.copytree(made.root, folder, symlinks=True)
+    world = World(folder)
+    for name in ("team", "other"):
+        if (folder / name / ".git").exists() and "origin" in git(folder / name, "remote"):
+            git(folder / name, "remote", "set-url", "origin", folder / "remote.git")
+    # What was seen is kept by the path of the vault.
+    return world
+
+
+def of_another(world, name="a/three"):
+    must(world, "repo", "set", name, stdin=f"value of {name}".encode(), folder="other")
+    (world.root / "other" / "theirs.py").write_text("theirs\n" * 400)
+    git(world.root / "other", "add", "theirs.py")
+    git(world.root / "other", "commit", "-qm", "theirs")
+    git(world.root / "other", "push", "-q")
+
+
+def before_merge(world):
+    of_another(world)
+    must(world, "repo", "set", "a/four", stdin=b"value of a/four")
+
+
+def before_init(world):
+    shutil.rmtree(world.team)
+    shutil.rmtree(world.root / "home")
+    (world.root / "home").mkdir()
+    subprocess.run(["git", "-c", "init.templateDir=", "init", "-q", "-b", "main", str(world.team)], check=True)
+
+
+def before_adopt(world):
+    """The format's own tool has changed a secret."""
+    owner = age.parse_recipient((world.team / ".agent-vault/owner.pub").read_text())
+    agent = age.parse_recipient((world.team / ".agent-vault/agents/coder/public.key").read_text())
+    (world.team / ".agent-vault/secrets/a/one.enc").write_bytes(age.encrypt(b"by the tool", [owner, agent]))
+    git(world.team, "commit", "-qam", "agent-vault: set a/one")
+
+
+def before_mount(world):
+    must(world, "init", "--seal", f"keyfile:{world.root}/seal.key", "--make-keyfile")
+
+
+def before_rollback(world):
+    must(world, "repo", "set", "a/one", stdin=b"newer")
+
+
+@dataclass
+class Verb:
+    """What is killed.
+
+    Attributes:
+        words: of the command; ``{root}`` is the folder of the world.
+        stdin: of it.
+        before: makes the world ready.
+        again: the verb itself has to work afterwards, as well as the next one, and only then is everything as it was.
+    """
+
+    words: tuple
+    stdin: bytes = b""
+    before: object = None
+    again: bool = False
+
+
+VERBS = {
+    "init": Verb(("repo", "init"), before=before_init),
+    "set-new": Verb(("repo", "set", "c/new"), b"value of c/new"),
+    "set": Verb(("repo", "set", "a/one"), b"another"),
+    "rm": Verb(("repo", "rm", "a/two")),
+    "add-agent": Verb(("repo", "add-agent", "second", "--group", "a")),
+    "add-member": Verb(
+        ("repo", "add-member", "ann", "--recipient", MEMBER.recipient.text, "--role", "reader", "--group", "a")
+    ),
+    "grant": Verb(("repo", "grant", "third", "a"), before=lambda world: must(world, "repo", "add-agent", "third")),
+    "revoke": Verb(("repo", "revoke", "coder", "a")),
+    "remove-agent": Verb(("repo", "remove-agent", "coder")),
+    "recover-agent": Verb(("repo", "recover-agent", "coder", "--to", "{root}/coder.key")),
+    "rollback": Verb(("repo", "rollback", "a/one", "1"), before=before_rollback),
+    "adopt": Verb(("repo", "adopt", "--yes"), before=before_adopt, again=True),
+    "pull-ff": Verb(("repo", "pull"), before=of_another),
+    "pull-merge": Verb(("repo", "pull"), before=before_merge),
+    "push": Verb(("repo", "push"), before=lambda world: must(world, "repo", "set", "a/four", stdin=b"value of a/four")),
+    "mount": Verb(("repo", "mount", "team"), before=before_mount, again=True),
+}
+
+
+# What is held against it.
+
+
+@dataclass(frozen=True)
+class State:
+    """What a vault holds: values of secrets, who is in it, and what is wrong with it."""
+
+    values: tuple
+    members: tuple
+    wrong: frozenset
+
+
+def state(world):
+    with environment(world):
+        opened = open_vault(world.team, home())
+        owner = keys.find(os.environ)
+        values = tuple((name, opened.get(name, [owner]).reveal()) for name in opened.names() if name != "z/next")
+        everybody = opened.require_members().members.values()
+        members = tuple(sorted((each.name, each.role.value, tuple(sorted(each.groups))) for each in everybody))
+        return State(values, members, frozenset(check(opened, datetime.now(UTC), owner).errors))
+
+
+@contextlib.contextmanager
+def environment(world):
+    kept = dict(os.environ)
+    os.environ.update(world.environ())
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def next_verb(world):
+    """Whether the next verb works by itself; else ``operator fsck`` has to help. Raises ``AssertionError``."""
+    words = ("repo", "set", "z/next")
+    code, said = world.run(words, b"next")
+    if code == 0:
+        return True
+    fsck, told = world.run(("operator", "fsck", world.team))
+    assert fsck == 0, (said, told)
+    code, again = world.run(words, b"next")
+    assert code == 0, (said, told, again)
+    return False
+
+
+def held(world, before, after):
+    """See that nothing is lost, and nothing is between two states."""
+    now = state(world)
+    assert now.values in {before.values, after.values}, ("values", now.values)
+    assert now.members in {before.members, after.members}, ("members", now.members)
+    assert now.wrong <= before.wrong | after.wrong, ("wrong", now.wrong - before.wrong - after.wrong)
+    dirt = git(world.team, "status", "--porcelain")
+    assert dirt == "", ("git status", dirt)
+    assert git(world.team, "fsck", "--no-dangling", "--no-progress", "--connectivity-only") == ""
+
+
+def one(name, made, verb, killer, before, after, folder):
+    """One round. Returns whether the verb was killed, and whether the next one worked by itself."""
+    world = fresh(made, folder)
+    try:
+        words = [str(word).format(root=world.root) for word in verb.words]
+        code, said = world.run(words, verb.stdin, killer=killer)
+        assert code in {0, -9}, (code, said)
+        if name == "init":
+            again, told = world.run(words, verb.stdin)
+            assert again == 0 or "already initialized" in told, told
+        itself = next_verb(world)
+        if verb.again:
+            again, told = world.run(words, verb.stdin)
+            assert again == 0 or "already" in told, told
+        held(world, before or after, after)
+        if code == 0 and verb.words[1] != "push":
+            assert state(world).values == after.values, "acknowledged and gone"
+        return code == -9, itself
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measured(made, verb, folder):
+    """How many changes, how many gits and how much time a verb takes, and the state after it."""
+    world = fresh(made, folder)
+    counted = folder / "counted"
+
+    class Counting(AtChange):
+        gits = 0
+
+        def arm(self):
+            super().arm()
+            plain = subprocess.run
+
+            def run(command, **options):
+                self.gits += 1
+                return plain(command, **options)
+
+            subprocess.run = run
+
+        def done(self):
+            counted.write_text(f"{self.count} {self.gits}")
+
+    begun = time.monotonic()
+    words = [str(word).format(root=world.root) for word in verb.words]
+    code, said = world.run(words, verb.stdin, killer=Counting(0))
+    took = time.monotonic() - begun
+    assert code == 0, (words, said)
+    found = state(world)
+    changes, gits = map(int, counted.read_text().split())
+    shutil.rmtree(folder)
+    return changes, gits, took, found
+
+
+def points(rng, rounds, changes, gits, took):
+    """Where the rounds kill: each change once first, then within the gits, and at odd times."""
+    every = [AtChange(number) for number in range(1, changes + 1)]
+    rng.shuffle(every)
+    found = every[: rounds // 2]
+    while len(found) < rounds:
+        if gits and rng.random() < 0.7:
+            found.append(InGit(rng.randint(1, gits), rng.randint(1, 60)))
+        else:
+            found.append(AfterTime(rng.uniform(0, took)))
+    return found
+
+
+def campaign(name, rounds, seed, folder, report=print):
+    """All rounds of a verb. Returns how many were killed, and how many of these needed ``operator fsck``."""
+    rng, verb = random.Random(f"{seed}/{name}"), VERBS[name]
+    made = template(folder / "template")
+    if verb.before is not None:
+        verb.before(made)
+    before = None if name in {"init", "adopt"} else state(made)
+    # The vault lies elsewhere in each round: what was seen of it is not, so that an old state is not what is tested.
+    changes, gits, took, after = measured(made, verb, folder / "measured")
+    killed, helped = 0, Counter()
+    for number, killer in enumerate(points(rng, rounds, changes, gits, took)):
+        try:
+            was, itself = one(name, made, verb, killer, before, after, folder / f"round{number}")
+        except (AssertionError, KeyholeError, subprocess.CalledProcessError) as error:
+            raise AssertionError(f"{name}, seed {seed}, round {number}, {killer}: {error!r}") from error
+        killed += was
+        helped["fsck" if not itself else "itself"] += was
+    report(f"{name}: {rounds} rounds, {killed} killed, {helped['fsck']} needed fsck ({changes} changes, {gits} gits)")
+    shutil.rmtree(folder, ignore_errors=True)
+    return killed, helped["fsck"]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=200, help="of each verb")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--verb", choices=sorted(VERBS), action="append")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    asked = arguments()
+    print(json.dumps({"seed": asked.seed, "strace": bool(STRACE)}))
+    with tempfile.TemporaryDirectory(prefix="kill-repo-") as place:
+        for each in asked.verb or VERBS:
+            campaign(each, asked.rounds, asked.seed, Path(place) / each)
