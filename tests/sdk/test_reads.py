@@ -30,7 +30,7 @@ def test_both_languages_write_one_record_at_the_same_time(world):
     vault = RepoVault(world.root, key=world.owner.to_text())
     vault.get("stripe/key")
     with subprocess.Popen(command, env=world.env, stdout=subprocess.PIPE) as process:
-        for _ in range(40):
+        for _ in range(15):
             vault.get("stripe/key")
         assert process.stdout.read() == b"8"
     vault.get("stripe/key")

@@ -8,7 +8,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { closeSync, constants, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 
-import { IntegrityError } from "../errors.js";
+import { IntegrityError, StoreUnavailable } from "../errors.js";
 
 const FOLDER = "repos";
 
@@ -111,8 +111,20 @@ export class Seen {
       return;
     }
     const newest = now.members[0] < members[0] ? members : now.members;
-    const data = { synced: null, ...now.#data, vault, members: newest, secrets: Object.fromEntries(merged) };
-    replace(this.#path, JSON.stringify(data));
+    const data = { ...now.#data, vault, members: newest, secrets: Object.fromEntries(merged) };
+    keep(this.#path, JSON.stringify(data));
+  }
+}
+
+/** Keep what is known of a vault. Throws `StoreUnavailable`. */
+function keep(path: string, content: string): void {
+  try {
+    replace(path, content);
+  } catch (error) {
+    throw new StoreUnavailable(
+      `what this machine knows of the vault cannot be kept in ${dirname(path)}: ${(error as NodeJS.ErrnoException).code}`,
+      "let KEYHOLE_HOME name a folder that can be written, in a CI job such as one below $RUNNER_TEMP",
+    );
   }
 }
 
