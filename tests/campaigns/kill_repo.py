@@ -27,6 +27,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import keyhole.cli.operator
+import keyhole.cli.repo
+import keyhole.cli.repo.mending  # noqa: F401 - once, and not in each process that is killed
 from keyhole.cli import main
 from keyhole.config import home
 from keyhole.core.errors import KeyholeError
