@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -111,7 +112,12 @@ def test_an_openssh_key_under_a_passphrase_opens_or_says_what_it_needs(tmp_path,
     with pytest.raises(Sealed, match="has a passphrase"):
         age.find_identity(path.read_text())
     assert age.find_identity(path.read_text(), Person("secret-words")).signs
+
+    def without(*_arguments):
+        raise UnsupportedAlgorithm("bcrypt")
+
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)  # as without the extra
+    monkeypatch.setattr("cryptography.hazmat.primitives.serialization.load_ssh_private_key", without)
     with pytest.raises(InvalidRequest, match="bcrypt"):
         age.find_identity(path.read_text(), Person("secret-words"))
 
