@@ -140,6 +140,7 @@ for number, text in enumerate(
         b"\xff\xfe",
         b"agents:\ngroups:\nowners: ~\n",
         b"agents: " + b"[" * 200,
+        b"<<<<<<< ours\nversion: 1\n=======\nversion: 2\n>>>>>>> theirs\n",
     )
 ):
     CASES[f"manifest {number}"] = of_a_manifest(text)
@@ -490,6 +491,7 @@ for number, data in enumerate(
         b'{"content": {"a": NaN}, "signatures": {}}',
         b'{"content": ' + b"[" * 50 + b"]" * 50 + b', "signatures": {}}',
         b'{"content": {}, "signatures": {}} x',
+        b'<<<<<<< ours\n{"content": 1}\n=======\n{}\n>>>>>>> theirs\n',
     )
 ):
     CASES[f"bytes {number} for a document"] = of_bytes(data)

@@ -6,8 +6,9 @@
 
 import { parseDocument, visit, isScalar } from "yaml";
 
-import { IntegrityError } from "../errors.js";
+import { IntegrityError, InvalidRequest } from "../errors.js";
 import { parsePart, parseSecret } from "./names.js";
+import { nextStep } from "./unmerged.js";
 
 const MAX_DOCUMENT = 4 * 1024 * 1024; // bytes
 const NULLS = new Set(["", "~", "null", "Null", "NULL"]);
@@ -42,6 +43,10 @@ export function checkConfig(data: Uint8Array): void {
 
 /** The manifest of these bytes. Throws `IntegrityError` that says what is wrong with it. */
 export function readManifest(data: Uint8Array): Manifest {
+  return withNames(data, "manifest.yaml", () => manifestIn(data));
+}
+
+function manifestIn(data: Uint8Array): Manifest {
   const document = load(data, "manifest.yaml");
   for (const owner of listed(document.get("owners"), "manifest.yaml")) {
     parsePart(text(owner.get("name"), "manifest.yaml"));
@@ -61,6 +66,10 @@ export function readManifest(data: Uint8Array): Manifest {
 
 /** What a `.meta` says. Throws `IntegrityError` that names the file. */
 export function readMeta(data: Uint8Array, where: string): Meta {
+  return withNames(data, where, () => metaIn(data, where));
+}
+
+function metaIn(data: Uint8Array, where: string): Meta {
   const document = load(data, where);
   const expires = document.get("expires");
   const at = (value: unknown): Date => instant(text(value, where)) ?? broken(where);
@@ -89,6 +98,15 @@ export function instant(value: string): Date | null {
   return Number.isNaN(when.getTime()) ? null : when;
 }
 
+/** Read something; a name in it that is none makes it no document of this format. */
+function withNames<T>(data: Uint8Array, where: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof InvalidRequest ? notThis(data, where) : error;
+  }
+}
+
 function load(data: Uint8Array, where: string): Fields {
   if (data.length > MAX_DOCUMENT) {
     throw new IntegrityError(`${where} is longer than ${MAX_DOCUMENT} bytes`, "restore it from its history");
@@ -111,11 +129,18 @@ function load(data: Uint8Array, where: string): Fields {
   } catch {
     found = undefined; // not UTF-8, or nested beyond what the stack takes
   }
-  return found instanceof Map ? found : broken(where);
+  if (!(found instanceof Map)) {
+    throw notThis(data, where);
+  }
+  return found;
 }
 
 function broken(where: string): never {
-  throw new IntegrityError(`${where} is not what a vault of this format has there`, "restore it from its history");
+  throw notThis(new Uint8Array(), where);
+}
+
+function notThis(data: Uint8Array, where: string): IntegrityError {
+  return new IntegrityError(`${where} is not what a vault of this format has there`, nextStep(data));
 }
 
 function isNull(value: unknown): boolean {

@@ -8,6 +8,7 @@ import { createHash, createPublicKey, verify } from "node:crypto";
 
 import { IntegrityError } from "../errors.js";
 import { canonical, parseObject, type JsonObject } from "../strict_json.js";
+import { nextStep } from "./unmerged.js";
 
 const MAX_SIGNATURES = 64;
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
@@ -61,7 +62,7 @@ export function readSigned(kind: string, data: Uint8Array, where: string): Signe
       throw error;
     }
   }
-  throw new IntegrityError(`${where} is not a signed document`, "restore it from its history");
+  throw new IntegrityError(`${where} is not a signed document`, nextStep(data));
 }
 
 function decoded(text: unknown): Buffer {
