@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 
 from keyhole.core.looks import ABOUT_WORDS, PUBLIC_WORDS, entropy, is_example, is_uuid, words
@@ -69,29 +70,36 @@ _COMMON = {
 }
 
 
-def _last_words(match: re.Match[bytes]) -> list[str]:
-    """The words of the name in which the literal stands."""
-    before = _NAME.search(match.string[max(match.start() - _BEFORE, 0) : match.start()])
-    name = (before[0] if before else b"") + match["name"]
-    return words(name.decode("latin-1"))
+@functools.lru_cache(maxsize=256)
+def _judged(name: bytes) -> tuple[bool, bool, bool]:
+    """Of a name: does it call a secret so, may a person have chosen that, and may a UUID be one?"""
+    found = words(name.decode("latin-1"))
+    if not found or found[-1] in ABOUT_WORDS or _NOT_SECRET & set(found) - ABOUT_WORDS:
+        return False, False, False
+    return True, bool(_PASSWORDS & set(found)), found[-1] in {"TOKEN", "SECRET", "KEY"}
+
+
+def _before(match: re.Match[bytes]) -> bytes:
+    """What of the name stands before the literal."""
+    found = _NAME.search(match.string[max(match.start() - _BEFORE, 0) : match.start()])
+    return found[0] if found else b""
 
 
 def _is_assigned(match: re.Match[bytes]) -> bool:
     """Does the name call it a secret, and does the value look like one?"""
-    name = _last_words(match)
-    if not name or name[-1] in ABOUT_WORDS or _NOT_SECRET & set(name) - ABOUT_WORDS:
+    before = _before(match)
+    secret, typed, uuid = _judged(before + match["name"])
+    if not secret:
         return False
     value = match["v"].decode("latin-1")
-    quoted = bool(match["quote"]) or _in_quotes(match)
     if is_uuid(value):
-        return bool({"TOKEN", "SECRET", "KEY"} & {name[-1]})
-    return is_secret(value, typed=bool(_PASSWORDS & set(name)), quoted=quoted)
+        return uuid
+    return is_secret(value, typed=typed, quoted=bool(match["quote"]) or _in_quotes(match, before))
 
 
-def _in_quotes(match: re.Match[bytes]) -> bool:
+def _in_quotes(match: re.Match[bytes], before: bytes) -> bool:
     """Of ``"Name: value"``, as headers stand in commands."""
-    before = _NAME.search(match.string[max(match.start() - _BEFORE, 0) : match.start()])
-    first = match.start() - (len(before[0]) if before else 0)
+    first = match.start() - len(before)
     opening, closing = match.string[max(first - 1, 0) : first], match.string[match.end() : match.end() + 1]
     return bool(opening) and opening in b"\"'`" and opening == closing
 
