@@ -16,6 +16,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "import": ("import_:import_command", "Move credentials in from where they lie."),
         "export": ("moving.leaving:export", "Write secrets into a file that other programs read."),
         "scan": ("scan:scan_command", "Find credentials that lie about, and move them in."),
+        "scrub": ("scrubbing:scrub_command", "Copy a stream without credentials."),
         "run": ("run:run_command", "Run a command as an agent, with placeholders instead of keys."),
         "call": ("call:call_command", "Make one call with a credential attached."),
         "env": ("env:env_command", "The environment that a child of run would get."),

@@ -56,6 +56,11 @@ class Known:
 
 def known_values(session: Session) -> Known:
     """All values that the caller may read. Each is a read on record."""
+    return Known(read_values(session))
+
+
+def read_values(session: Session) -> dict[bytes, str]:
+    """All values that the caller may read, and the names of their secrets. Each is a read on record."""
     harden_process()
     values: dict[bytes, str] = {}
     refused = 0
@@ -70,7 +75,7 @@ def known_values(session: Session) -> Known:
                 values.setdefault(value.strip().encode(), name if field == "value" else f"{name}#{field}")
     if refused:
         session.out.warn(f"{refused} secrets cannot be read by you, and were not compared")
-    return Known(values)
+    return values
 
 
 def _names(session: Session, below: str, depth: int) -> Iterator[str]:

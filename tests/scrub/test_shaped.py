@@ -1,0 +1,111 @@
+"""Streams without what looks like a credential: whatever the pieces, and no text is lost."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cli_driver import environment, run
+from keyhole.scrub.shaped import ShapeStream
+
+KEY = "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc"
+PEM = (
+    "-----BEGIN RSA PRIVATE KEY-----\n"
+    + "\n".join(["MIIEpAIBAAKCAQEA7Zq2Xk" + "bQ9vR3sT" * 5] * 12)
+    + "\n-----END RSA PRIVATE KEY-----"
+)
+TEXT = f'begin {KEY} middle\nplain line\n{PEM}\n{{"key": "{KEY}"}}\nend without a line\'s end {KEY}'
+
+
+def scrubbed(text, sizes):
+    stream, out, at, data = ShapeStream(), b"", 0, text.encode()
+    for size in sizes:
+        out += stream.feed(data[at : at + size])
+        at += size
+    return (out + stream.feed(data[at:]) + stream.finish()).decode(), stream
+
+
+def test_what_looks_like_a_credential_is_masked_and_nothing_else_changes():
+    out, stream = scrubbed(TEXT, [])
+    assert len(out) == len(TEXT)
+    assert KEY not in out
+    assert "MIIEpAIBAAKCAQEA" not in out
+    assert all(b in {a, "*"} for a, b in zip(TEXT, out, strict=True))
+    assert "plain line" in out
+    assert json.loads(out.splitlines()[-2]) == {"key": "*" * len(KEY)}
+    assert sum(stream.found.values()) == 4
+
+
+def test_the_pieces_do_not_matter():
+    chance = random.Random(1)
+    whole, _ = scrubbed(TEXT, [])
+    for most in (1, 2, 7, 64, 300):
+        sizes = [chance.randint(1, most) for _ in range(len(TEXT))]
+        assert scrubbed(TEXT, sizes)[0] == whole, most
+
+
+@pytest.mark.parametrize("filler", ["a", " ", "=", '"', "x "])
+def test_a_line_without_an_end_is_bounded_and_still_looked_at(filler):
+    text = filler * (1_300_000 // len(filler)) + f" {KEY} " + filler * 100_000 + f" {KEY}"
+    stream, out, held = ShapeStream(), b"", 0
+    for at in range(0, len(text), 65536):
+        out += stream.feed(text[at : at + 65536].encode())
+        held = max(held, min(at + 65536, len(text)) - len(out))
+    out += stream.finish()
+    assert len(out) == len(text)
+    assert KEY.encode() not in out
+    assert held <= 2 << 20
+
+
+def test_what_waits_leaves_when_nothing_comes_but_not_half_a_key():
+    stream = ShapeStream()
+    assert stream.feed(b"Password for me: sk_live_4eC39HqLy") == b""
+    assert stream.idle() == b"Password for me: "
+    assert stream.feed(b"jWDarjtT1zdp7dc\n") == b"*" * len(KEY) + b"\n"
+
+
+def test_the_command_copies_a_stream_and_says_what_it_masked():
+    command = [sys.executable, "-m", "keyhole", "scrub"]
+    done = subprocess.run(command, input=TEXT.encode(), env=environment(), capture_output=True, timeout=60, check=True)
+    assert done.stdout.decode() == scrubbed(TEXT, [])[0]
+    assert b"private-key 1" in done.stderr
+    assert KEY.encode() not in done.stderr
+
+
+def test_lines_leave_at_once_and_prompts_soon():
+    with subprocess.Popen(
+        [sys.executable, "-m", "keyhole", "scrub"], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdin.write(b"one\nName: ")
+        process.stdin.flush()
+        found = b""
+        deadline = time.monotonic() + 60
+        while found != b"one\nName: " and time.monotonic() < deadline:
+            found += os.read(process.stdout.fileno(), 100)
+        process.stdin.write(b"me\n")
+        process.stdin.close()
+        assert found + process.stdout.read() == b"one\nName: me\n"
+        assert process.wait(20) == 0
+
+
+def test_values_of_the_vault_are_masked_in_every_encoding(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path))
+    key = tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    seal = f"keyfile:{key}"
+    value = "plain-looking words 17"
+    assert run("init", "--seal", seal).code == 0
+    assert run("set", "a/b", stdin=value.encode()).code == 0
+    env = environment(KEYHOLE_HOME=str(tmp_path), KEYHOLE_SEAL=seal)
+    text = f"x {value} y {value.encode().hex()} {json.dumps(value)}\n"
+    command = [sys.executable, "-m", "keyhole", "scrub", "--compare", "--no-shapes"]
+    done = subprocess.run(command, input=text.encode(), env=env, capture_output=True, timeout=60, check=True)
+    assert len(done.stdout) == len(text)
+    for form in (value, value.encode().hex(), value[:15]):
+        assert form.encode() not in done.stdout
+    assert run("scrub", "--no-shapes").code == 3
