@@ -34,7 +34,7 @@ def test_a_new_org_has_the_standard_mounts_and_no_other():
     async def scenario(vault):
         other = await org(vault, "acme")
         mine, theirs = await table(vault), await table(vault, other)
-        standard = {"sys/", "secret/", "services/", "cubbyhole/", "agents/", "approvals/", "auth/token/"}
+        standard = {"sys/", "secret/", "services/", "cubbyhole/", "agents/", "approvals/", "auth/token/", "tools/"}
         assert standard <= mine.keys() == theirs.keys()
         assert mine["secret/"]["options"] == {"version": "2"}
         for path in mine:  # nothing that one org is told names a thing of the other

@@ -33,6 +33,7 @@ path "sys/keyhole" { capabilities = ["read"] }
 path "sys/what-can" { capabilities = ["read"] }
 path "sys/why" { capabilities = ["update"] }
 path "sys/own/*" { capabilities = ["read", "update"] }
+path "tools/own/*" { capabilities = ["update"] }
 
 # What it was given for a time. Whoever knows the id of a lease may look it up and renew it, as in Vault.
 path "sys/leases/lookup" { capabilities = ["update"] }

@@ -57,6 +57,7 @@ from keyhole.vault.sources import Sources
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
 from keyhole.vault.tokens import Tokens, read_form
+from keyhole.vault.tool_use import used
 
 if TYPE_CHECKING:
     from keyhole.vault.captured import Kept
@@ -168,8 +169,7 @@ class Vault:
                 return await answer_stranger(self, request, error)
         state, caller = known
         if request.operation is Operation.USE:
-            lent = await self.use(state, caller, request, request.path)
-            return Reply(lent=lent.secrets, data={"record": lent.intent, "service": lent.service})
+            return await used(self, state, caller, request)
         if self.quotas.concern(state):
             await self.quotas.admit(state, request)
         try:

@@ -85,6 +85,7 @@ def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple
         Mount("services/", "services", partial(engines.load, "services"), "services", "where secrets may go"),
         Mount("identity/", "identity", cache(partial(_identity, vault)), "identity", "entities and groups"),
         Mount("agents/", "agents", made("agents", "agents", configures=True), "agents", "machine identities"),
+        Mount("tools/", "tools", made("tools", "gateway"), "tools", "servers of tools, and uses of their tools"),
         Mount(
             "approvals/", "approvals", made("approvals", "approvals"), "approvals", "requests that wait for a person"
         ),

@@ -1,0 +1,207 @@
+"""The step of the door in which a tool is used: decided on ``tools/SERVER/TOOL``, recorded, and its secrets opened.
+
+A tool that was never approved, or that is not any more what was approved, is refused as one that is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from keyhole.core.errors import InternalError, KeyholeError, NotFound, PolicyDenied
+from keyhole.core.identity import Caller
+from keyhole.core.path import parse_path
+from keyhole.core.policy import Decision
+from keyhole.core.record import Intent, Phase, Record, clip
+from keyhole.core.request import Operation, Reply, Request
+from keyhole.core.tool_server import RESOURCES, ToolServer, is_digest, is_tool_name, parse_server_name
+from keyhole.core.value import Secret
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.storage import Storage
+from keyhole.vault.tool_rules import require_arguments
+
+if TYPE_CHECKING:
+    from keyhole.vault.vault import Vault
+
+MOUNT = "tools"
+PREFIX = "tools/"
+_NAMES = 32  # of arguments, in a record
+
+
+@dataclass(frozen=True, slots=True)
+class ToolLoan:
+    """What the door gives for one use of a tool.
+
+    Attributes:
+        server: its binding.
+        intent: to be concluded when the use ends.
+        secrets: of its server, by ``(path, field)``.
+    """
+
+    server: ToolServer
+    intent: Intent
+    secrets: Mapping[tuple[str, str], Secret] = field(repr=False)
+
+
+async def used(vault: Vault, state: OrgState, caller: Caller, request: Request) -> Reply:
+    """The door's answer to a ``use``: of a tool its loan, of a service what is lent through it."""
+    if request.path.startswith(PREFIX):
+        loan = await use_tool(vault, state, caller, request)
+        return Reply(data={"record": loan.intent, "tool": loan})
+    lent = await vault.use(state, caller, request, request.path)
+    return Reply(lent=lent.secrets, data={"record": lent.intent, "service": lent.service})
+
+
+async def load_server(storage: Storage, name: str) -> ToolServer:
+    """The binding of a server. Raises ``NotFound``."""
+    item = await storage.get_one(f"s/{parse_server_name(name)}")
+    if item.data is None:
+        raise NotFound(f"there is no server {name!r}", "keyhole mcp server list")
+    return ToolServer.from_data(name, json.loads(item.data))
+
+
+async def load_pins(storage: Storage, name: str) -> dict[str, dict[str, Any]]:
+    """What was approved of a server: by tool its digest, by whom and when."""
+    item = await storage.get_one(f"p/{name}")
+    return {} if item.data is None else dict(json.loads(item.data))
+
+
+async def use_tool(vault: Vault, state: OrgState, caller: Caller, request: Request) -> ToolLoan:
+    """Decide and record one use, and open the secrets of the tool's server. Nothing is released before the record is.
+
+    Args:
+        vault: open.
+        state: of the caller's org.
+        caller: authenticated within this same request.
+        request: its path is ``tools/SERVER/TOOL``; its data are the tool's ``digest`` as it is now and ``arguments``.
+
+    Raises:
+        KeyholeError: the refusal, which is recorded.
+    """
+    path, decision, facts = request.path, Decision(allowed=False), dict[str, Any]()
+    try:
+        path = parse_path(path)
+        if vault.quotas.concern(state):
+            await vault.quotas.admit(state, request, path)
+        decision = caller.acl.decide("use", path)
+        if not decision:
+            raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
+        name, _, tool = path.removeprefix(PREFIX).partition("/")
+        storage = vault.storage(caller.org_id, MOUNT)
+        server = await load_server(storage, name)
+        facts = await _require_offered(storage, server, tool, str(request.data.get("digest", "")))
+        arguments = request.data.get("arguments") or {}
+        require_arguments(server.rules_of(tool), arguments if isinstance(arguments, dict) else {})
+    except ToolChanged as error:
+        await _refuse(vault, state, caller, request, error, path, decision, {"target": error.digests})
+        raise
+    except KeyholeError as error:
+        await _refuse(vault, state, caller, request, error, path, decision, facts)
+        raise
+    record = _intent(caller, request, path, decision, server, arguments)
+    durable = vault.journal.intend(record, state.org.id)
+    try:
+        opening = vault.sources.opening(state, caller)
+        secrets = {ref: await opening.lend(*ref) for ref in server.secret_refs()}
+    except BaseException as error:
+        await durable
+        code = error.code if isinstance(error, KeyholeError) else InternalError.code
+        vault.conclude(state, record, code)
+        raise
+    await durable
+    return ToolLoan(server, record, secrets)
+
+
+class ToolChanged(PolicyDenied):
+    """The tool is not what was approved. ``digests`` says what it is and what it was."""
+
+    digests = ""
+
+
+async def _require_offered(storage: Storage, server: ToolServer, tool: str, digest: str) -> dict[str, Any]:
+    missing = NotFound(f"the server {server.name} has no tool of this name", "keyhole mcp server tools NAME")
+    if tool == RESOURCES:
+        if not server.offers(tool):
+            raise missing
+        return {}
+    if not is_tool_name(tool) or not server.offers(tool):
+        raise missing
+    pin = (await load_pins(storage, server.name)).get(tool)
+    if pin is None or pin["digest"] != digest:
+        error = ToolChanged(
+            "the tool has changed since it was approved" if pin else "the tool was never approved",
+            f"a person looks at it and approves it: keyhole mcp server approve {server.name} {tool}",
+        )
+        error.digests = changed(digest, pin)
+        raise error
+    return {}
+
+
+def changed(digest: str, pin: Mapping[str, Any] | None) -> str:
+    """What a record says of a tool that is not what was approved."""
+    now = digest if is_digest(digest) else "none"
+    return f"now {now}, approved {pin['digest'] if pin else 'none'}"
+
+
+async def _refuse(
+    vault: Vault,
+    state: OrgState,
+    caller: Caller,
+    request: Request,
+    error: KeyholeError,
+    path: str,
+    decision: Decision,
+    facts: Mapping[str, Any],
+) -> None:
+    asked = Request(caller, Operation.USE, path, facts, remote=request.remote, id=request.id)
+    await vault.record_refusal(state, caller, asked, error, path=clip(path), rule=decision.rule)
+
+
+def _intent(
+    caller: Caller, request: Request, path: str, decision: Decision, server: ToolServer, arguments: Any
+) -> Intent:
+    names = tuple(clip(str(name)) for name in list(arguments)[:_NAMES]) if isinstance(arguments, dict) else ()
+    run: dict[str, Any] = {"tool": path.removeprefix(PREFIX), **caller.run.as_data()}
+    return Intent.of(
+        Record(
+            phase=Phase.INTENT,
+            id=request.id,
+            caller=caller.name,
+            accessor=caller.accessor,
+            operation=Operation.USE.value,
+            path=path,
+            rule=decision.rule,
+            remote=request.remote,
+            secrets=tuple(sorted({ref for ref, _ in server.secret_refs()})),
+            parameters=names,
+            **run,
+        )
+    )
+
+
+class Stamps:
+    """Says of opened secrets whether they are the same as before, without saying what they are.
+
+    Args:
+        key: of the vault.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = hmac.digest(key, b"keyhole tool servers 1", "sha256")
+
+    def of(self, server: ToolServer, secrets: Mapping[tuple[str, str], Secret]) -> str:
+        """Another text whenever the binding or one of its values is another."""
+        mac = hmac.new(self._key, json.dumps(server.as_data(), sort_keys=True).encode(), hashlib.sha256)
+        for ref in sorted(secrets):
+            mac.update(hashlib.sha256(secrets[ref].reveal()).digest())
+        return mac.hexdigest()
+
+    def ticket(self, intent: Intent, accessor: str) -> str:
+        """Proof that an intent is one of ours and of this caller."""
+        return hmac.new(
+            self._key, b"ticket\0" + accessor.encode() + b"\0" + intent.encode(), hashlib.sha256
+        ).hexdigest()
