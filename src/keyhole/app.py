@@ -34,7 +34,7 @@ from keyhole.faces.mcp.inside import beside
 from keyhole.faces.proxy import ProxyServer
 from keyhole.faces.sql import SqlFace, SqlServer
 from keyhole.faces.sql.door import SqlListenerLimits
-from keyhole.net.ask import Asker
+from keyhole.net.ask import Asker, AskLimits
 from keyhole.net.delivery import Outgoing
 from keyhole.net.dial import Dialer
 from keyhole.net.resolve import Resolver
@@ -120,10 +120,10 @@ def _ways_out(config: Config) -> tuple[Resolver, Authority | None, Trust]:
     return Resolver(config.resolver, config.resolve), via, trust
 
 
-def asker(config: Config) -> Asker:
+def asker(config: Config, limits: AskLimits | None = None) -> Asker:
     """What asks the servers that mounts were told of, for a vault without a road."""
     resolver, via, trust = _ways_out(config)
-    return Asker(Dialer(resolver, via=via), trust.context, programs=not config.forbid_commands)
+    return Asker(Dialer(resolver, via=via), trust.context, limits, programs=not config.forbid_commands)
 
 
 async def assemble(config: Config, *, create: bool = False) -> Keyhole:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyhole.cli.mcp import install, serve
+from keyhole.cli.mcp import gateway, install, serve, servers
 from keyhole.cli.mcp.noun import mcp
 
-__all__ = ["install", "mcp", "serve"]
+__all__ = ["gateway", "install", "mcp", "serve", "servers"]

@@ -19,6 +19,7 @@ from keyhole.config import is_loopback, split_address
 from keyhole.core.errors import InvalidRequest, KeyholeError
 
 if TYPE_CHECKING:
+    from keyhole.faces.mcp.beside import Known
     from keyhole.faces.mcp.tools import Asker, Shelf
 
 
@@ -79,16 +80,32 @@ def _token(session: Session, agent: str, ttl: str) -> Iterator[str]:
 
 
 async def _serve_http(session: Session, shelf: Shelf, listen: str) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    from keyhole.faces.mcp.beside import Known  # noqa: PLC0415  # as above
+
+    known = Known(session.client.party)
+    await serve_http(session, shelf, listen, known)
+
+
+async def serve_http(session: Session, shelf: Any, listen: str, known: Known) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        session: says where it listens.
+        shelf: of tools, or what makes a server.
+        listen: ``HOST:PORT`` of loopback.
+        known: askers by token.
+
+    Raises:
+        InvalidRequest: it cannot be listened there.
+    """
     from keyhole.faces.api.server import ApiServer  # noqa: PLC0415  # as above
-    from keyhole.faces.mcp.beside import PATH, Beside, Known, nothing  # noqa: PLC0415
+    from keyhole.faces.mcp.beside import PATH, Beside, nothing  # noqa: PLC0415
 
     host, port = split_address(listen, "http")
     if not is_loopback(host):
         raise InvalidRequest(
             "without TLS this endpoint listens on loopback only", f"a server has it at {PATH}, with TLS: keyhole server"
         )
-    known = Known(session.client.party)
 
     async def enter(token: str) -> Asker:
         asker = known.of(token)

@@ -28,7 +28,7 @@ class Beside:
         other: the application of all other paths.
         enter: the vault as the holder of a token, which is judged for each request. Raises ``Unauthenticated``.
         hosts: names under which the endpoint may be asked; empty for any.
-        shelf: of tools.
+        shelf: of tools, or what makes a server, see ``McpApp``.
         ended: awaited at the end.
     """
 
@@ -37,7 +37,7 @@ class Beside:
         other: Application,
         enter: Callable[[str], Awaitable[Asker]],
         hosts: frozenset[str],
-        shelf: Shelf | None = None,
+        shelf: Shelf | Callable[[Any], Any] | None = None,
         *,
         ended: Callable[[], Awaitable[None]] | None = None,
     ) -> None:

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied, Unauthenticated
-from keyhole.faces.mcp.server import build
+from keyhole.faces.mcp.server import AskerOf, build
 from keyhole.faces.mcp.tools import Asker, Shelf
 
 Scope = MutableMapping[str, Any]
@@ -30,15 +31,20 @@ class McpApp:
     """The ASGI application (ASGI 3) of the endpoint ``/mcp``.
 
     Args:
-        shelf: of tools.
+        shelf: of tools, or what makes a server that asks as the agent of a request.
         enter: the vault as the holder of a token. Raises ``Unauthenticated`` for one that does not count.
         hosts: names under which it may be asked; empty for any.
     """
 
-    def __init__(self, shelf: Shelf, enter: Callable[[str], Awaitable[Asker]], hosts: frozenset[str]) -> None:
+    def __init__(
+        self,
+        shelf: Shelf | Callable[[AskerOf], Server[Any]],
+        enter: Callable[[str], Awaitable[Asker]],
+        hosts: frozenset[str],
+    ) -> None:
         self._enter = enter
         self._hosts = hosts
-        server = build(shelf, _asker_of)
+        server = build(shelf, _asker_of) if isinstance(shelf, Shelf) else shelf(_asker_of)
         self._manager = StreamableHTTPSessionManager(
             server, json_response=True, stateless=True, max_request_body_size=_BODY
         )

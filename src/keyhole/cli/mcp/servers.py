@@ -1,0 +1,233 @@
+"""``mcp server``: the servers that stand behind the gateway, and what is approved of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyhole.cli.base import Group, Session, pass_session
+from keyhole.cli.consent import ask_yes, has_terminal
+from keyhole.cli.mcp.gateway import quiet, ways
+from keyhole.cli.mcp.noun import mcp
+from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.tool_server import parse_server_name
+
+if TYPE_CHECKING:
+    from keyhole.faces.mcp.gateway.upstream import Listed
+
+_NEW, _CHANGED, _APPROVED = "new", "changed", "approved"
+
+
+@mcp.group(
+    "server",
+    cls=Group,
+    examples="keyhole mcp server add github --env GITHUB_TOKEN=github/token -- npx -y some-mcp-server",
+)
+def server() -> None:
+    """The servers behind keyhole mcp gateway."""
+
+
+@server.command(
+    "add",
+    examples="""
+    keyhole mcp server add github --env GITHUB_PERSONAL_ACCESS_TOKEN=github/token -- npx -y some-mcp-server
+    keyhole mcp server add jira --env JIRA_TOKEN=jira/login#token --set JIRA_URL=https://jira.example -- uvx jira-mcp
+    keyhole mcp server add notes --url https://notes.example/mcp --header 'Authorization=Bearer {notes/token}'
+    keyhole mcp server add git --deny 'delete_*' --rule 'push={"arguments": {"branch": "agent/*"}}' -- git-mcp
+    """,
+)
+@click.argument("name")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--url", default="", help="Of a server that is asked over HTTP.")
+@click.option("--env", "envs", multiple=True, metavar="VAR=NAME[#FIELD]", help="A secret in the program's environment.")
+@click.option("--set", "settings", multiple=True, metavar="VAR=TEXT", help="What is no secret, the same.")
+@click.option("--header", "headers", multiple=True, metavar="H=NAME[#FIELD]", help="A secret; or 'Bearer {NAME}'.")
+@click.option("--allow", "allow", multiple=True, metavar="GLOB", help="Tools that are offered; all unless said.")
+@click.option("--deny", "deny", multiple=True, metavar="GLOB", help="Tools that are not; wins over --allow.")
+@click.option("--rule", "rules", multiple=True, metavar="GLOB=JSON", help="For the arguments of tools.")
+@click.option("--allow-address", "addresses", multiple=True, metavar="CIDR", help="A private network, for --url.")
+@click.option("--timeout", default="", help="That a call may take; 60s unless said.")
+@pass_session
+def add(session: Session, /, *, name: str, command: tuple[str, ...], **options: Any) -> None:
+    """Bind a server: its program or URL, and the secrets that it gets. One of that name is replaced.
+
+    Needs read on the secrets, and sudo for a program. Its tools are offered once they are approved.
+    """
+    name = parse_server_name(name)
+    body: dict[str, Any] = {
+        "env": _pairs(options["envs"], "--env"),
+        "settings": _pairs(options["settings"], "--set"),
+        "headers": _pairs(options["headers"], "--header"),
+        "allow": list(options["allow"]),
+        "deny": list(options["deny"]),
+        "rules": {glob: _rule(text) for glob, text in _pairs(options["rules"], "--rule").items()},
+        "allow_addresses": list(options["addresses"]),
+    }
+    if options["url"]:
+        body |= {"transport": "http", "url": options["url"]}
+    if command:
+        body |= {"command": command[0], "args": list(command[1:])}
+    if options["timeout"]:
+        body["timeout"] = options["timeout"]
+    session.client.write(f"tools/servers/{name}", body)
+    stored = session.client.read(f"tools/servers/{name}").data
+    session.out.done(
+        stored, f"server {name} added; look at its tools and approve them: keyhole mcp server approve {name}"
+    )
+
+
+def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name or not value:
+            raise InvalidRequest(f"{option} takes NAME=…", "see keyhole mcp server add --help")
+        found[name] = value
+    return found
+
+
+def _rule(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("--rule takes GLOB=JSON", """'create_*={"arguments": {"repo": "acme/*"}}'""") from None
+
+
+@server.command("list", examples="keyhole mcp server list")
+@pass_session
+def list_servers(session: Session, /) -> None:
+    """All servers."""
+    found = [session.client.read(f"tools/servers/{name}").data for name in session.names("tools/servers")]
+    rows = [[s["name"], s["url"] or s["command"], _gets(s), len(s["approved"])] for s in found]
+    empty = "no servers yet: keyhole mcp server add NAME …"
+    session.out.table(found, ["name", "program or url", "gets", "tools"], rows, empty=empty)
+
+
+def _gets(data: dict[str, Any]) -> str:
+    return " ".join({**data["env"], **data["headers"]}) or "-"
+
+
+@server.command("show", examples="keyhole mcp server show github")
+@click.argument("name")
+@pass_session
+def show(session: Session, /, *, name: str) -> None:
+    """How a server is bound. No value is shown."""
+    data = session.client.read(f"tools/servers/{parse_server_name(name)}").data
+    session.out.result(data, (f"{key + ':':<17}{_text(value)}" for key, value in data.items() if value))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key}={inner if isinstance(inner, str) else json.dumps(inner)}" for key, inner in value.items()
+        )
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
+@server.command("rm", examples="keyhole mcp server rm github")
+@click.argument("name")
+@pass_session
+def remove(session: Session, /, *, name: str) -> None:
+    """Remove a server, and what was approved of it. The secrets stay."""
+    name = parse_server_name(name)
+    session.client.read(f"tools/servers/{name}")
+    session.client.delete(f"tools/servers/{name}")
+    session.out.done({"name": name}, f"server {name} removed")
+
+
+@server.command("tools", examples="keyhole mcp server tools github")
+@click.argument("name")
+@pass_session
+def tools(session: Session, /, *, name: str) -> None:
+    """What a server offers now, and what of it is approved. The server is started for it."""
+    name = parse_server_name(name)
+    found, pins = _listing(session, name), _pins(session, name)
+    data = [_described(tool, each, pins) for tool, each in found.items()]
+    data += [{"tool": tool, "state": "gone", "description": ""} for tool in pins if tool not in found]
+    rows = [[each["tool"], each["state"], _line(each["description"])] for each in data]
+    session.out.table(data, ["tool", "", "says"], rows, empty="it offers no tools")
+
+
+@server.command(
+    "approve",
+    examples="""
+    keyhole mcp server approve github
+    keyhole mcp server approve github create_issue --yes
+    keyhole mcp server approve github delete_repo --forget
+    """,
+)
+@click.argument("name")
+@click.argument("chosen", nargs=-1, metavar="[TOOL]…")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--forget", is_flag=True, help="Take the approval back.")
+@pass_session
+def approve(session: Session, /, *, name: str, chosen: tuple[str, ...], yes: bool, forget: bool) -> None:
+    """Look at the tools of a server that are new or have changed, and approve them as they are now.
+
+    An agent's model reads these descriptions, so read them first. A tool that is another one later is hidden and
+    refused until it is approved again.
+    """
+    name = parse_server_name(name)
+    if forget:
+        session.client.write(f"tools/servers/{name}/pins", {"forget": list(chosen)})
+        session.out.done({"forgotten": list(chosen)}, f"not approved any more: {', '.join(chosen) or 'nothing'}")
+        return
+    found, pins = _listing(session, name), _pins(session, name)
+    if missing := [tool for tool in chosen if tool not in found]:
+        raise NotFound(f"the server {name} offers no {missing[0]!r}", f"keyhole mcp server tools {name}")
+    waiting = [_described(tool, each, pins) for tool, each in found.items() if not chosen or tool in chosen]
+    waiting = [each for each in waiting if each["state"] != _APPROVED]
+    if not waiting:
+        session.out.done({"approved": []}, "nothing is new")
+        return
+    if not session.out.json:
+        session.out.say("\n".join(f"{each['tool']} ({each['state']}): {each['description']}" for each in waiting))
+    if not yes and not (has_terminal() and ask_yes(f"Approve these {len(waiting)} as they are?")):
+        raise InvalidRequest("nothing was approved", "say --yes once you have read them")
+    digests = {each["tool"]: each["digest"] for each in waiting}
+    session.client.write(f"tools/servers/{name}/pins", {"approve": digests})
+    session.out.done({"approved": sorted(digests)}, f"approved: {', '.join(digests)}")
+
+
+def _described(tool: str, listed: Listed, pins: dict[str, Any]) -> dict[str, Any]:
+    state = _NEW if tool not in pins else _APPROVED if pins[tool]["digest"] == listed.digest else _CHANGED
+    shown = listed.tool.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return {"tool": tool, "state": state, "description": "", "digest": listed.digest, **_without(shown, "name")}
+
+
+def _without(data: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key != name}
+
+
+def _line(text: str) -> str:
+    first = text.strip().partition("\n")[0]
+    return first if len(first) <= 80 else first[:79] + "…"
+
+
+def _pins(session: Session, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = session.client.read(f"tools/servers/{name}/pins").data["tools"]
+    return found
+
+
+def _listing(session: Session, name: str) -> dict[str, Listed]:
+    """Start the server, and ask what it offers."""
+    from keyhole.faces.mcp.gateway.gateway import Gateway  # noqa: PLC0415  # the SDK is slow to import
+
+    quiet()
+    session.client.read(f"tools/servers/{name}")
+    own = session.client.party()
+    stands = Gateway(own, ways(), frozenset({name}))
+
+    async def look() -> dict[str, Listed]:
+        try:
+            return await stands.listing(name)
+        finally:
+            await stands.close()
+
+    try:
+        return asyncio.run(look())
+    finally:
+        own.close()

@@ -1,0 +1,353 @@
+"""One server behind the gateway: started when it is asked for, again after a pause when it ended, anew for new keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import mcp_types as types
+from mcp import Client
+from mcp.client._transport import TransportStreams
+from mcp.client.session import ClientSession
+from mcp.shared.exceptions import MCPError
+
+from keyhole import __version__
+from keyhole.core.errors import KeyholeError, UpstreamTimeout, UpstreamUnreachable
+from keyhole.core.path import parse_secret_ref
+from keyhole.core.tool_server import ToolServer, digest_of, is_tool_name, look_alikes, split_template
+from keyhole.faces.mcp.gateway import child, remote
+from keyhole.faces.mcp.gateway.cleaned import Cleaner
+from keyhole.faces.mcp.gateway.gate import Gate, GateLimits
+from keyhole.net.ask import Asks
+from keyhole.scrub import Scrubber
+
+_START = 30.0  # seconds that a server has to be ready
+_FRESH = 30.0  # seconds for which a list of tools is good for calls
+_LIVED = 60.0  # seconds after which a server that ends is no crash
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
+_MOST_TOOLS = 2000
+_MOST_PAGES = 100
+_MOST_RESOURCES = 5000
+_DRAIN = 30.0  # seconds that calls have to end with the keys with which they began
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A server's binding, with the values of its secrets.
+
+    Attributes:
+        server: the binding.
+        stamp: another text when the binding or a value is another.
+        values: by ``(path, field)``.
+    """
+
+    server: ToolServer
+    stamp: str
+    values: Mapping[tuple[str, str], str] = field(repr=False)
+
+    def value(self, reference: str) -> str:
+        """The value of a reference."""
+        return self.values[parse_secret_ref(reference)]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A tool as its server shows it now.
+
+    Attributes:
+        tool: without what is of no concern to a model.
+        digest: of it.
+    """
+
+    tool: types.Tool
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How servers are reached.
+
+    Attributes:
+        asks: what asks a server over HTTP, for a time-out in seconds.
+        limits: on what one may send.
+    """
+
+    asks: Callable[[float], Asks]
+    limits: GateLimits = field(default_factory=GateLimits)
+
+
+class Session:
+    """One life of a server.
+
+    Args:
+        bound: what it is started with.
+        ways: how it is reached.
+        mode: of the negotiation of the protocol's revision.
+    """
+
+    def __init__(self, bound: Bound, ways: Ways, mode: str) -> None:
+        self.bound = bound
+        self.scrubber = Scrubber.compile(value.encode() for value in bound.values.values())
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.stale = True
+        self.began = time.monotonic()
+        self._ways = ways
+        self._mode = mode
+        self._said = child.Said(self.scrubber)
+        self._stop = asyncio.Event()
+        self._ready: asyncio.Future[ClientSession] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def ended(self) -> bool:
+        """Whether it speaks no more."""
+        return self._stop.is_set() or self._task.done()
+
+    async def ready(self) -> ClientSession:
+        """Wait until it can be asked. Raises ``UpstreamUnreachable``."""
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._ready), _START)
+        except TimeoutError:
+            reason = "it is not ready in time"
+        except Exception as error:  # noqa: BLE001  # whatever a server does is a fault of the server
+            reason = Cleaner(self.scrubber).text(str(error)[:300]) or type(error).__name__
+        said = f"; it says: {self._said.text}" if self._said.text else ""
+        self._stop.set()
+        raise UpstreamUnreachable(
+            f"the server {self.bound.server.name} cannot be used: {reason}{said}", "keyhole mcp server tools NAME"
+        )
+
+    @asynccontextmanager
+    async def in_use(self) -> AsyncIterator[ClientSession]:
+        """Keep it for a call, also when another takes its place meanwhile. Its errors are ours, without its values."""
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield await self.ready()
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def close(self, *, drain: float = 0.0) -> None:
+        """End it, after the calls that go on, for so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), drain)
+        self._stop.set()
+        with contextlib.suppress(Exception):
+            await self._task
+
+    async def _run(self) -> None:
+        try:
+            client = Client(
+                _Once(self._connect()),
+                mode=self._mode,
+                cache=None,
+                read_timeout_seconds=None,  # ours ends it
+                message_handler=self._heard,
+                client_info=types.Implementation(name="keyhole-gateway", version=__version__),
+            )
+            async with client:
+                self._ready.set_result(client.session)
+                await self._stop.wait()
+        except Exception as error:  # noqa: BLE001  # it is said to who waits for it
+            if not self._ready.done():
+                self._ready.set_exception(_first(error))
+        finally:
+            self._stop.set()
+            self._idle.set()
+            if not self._ready.done():
+                self._ready.set_exception(UpstreamUnreachable("it ended at once"))
+            if not self._ready.cancelled():
+                self._ready.exception()  # nobody may have waited
+
+    async def _heard(self, message: Any) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            self.stale = True
+
+    def _connect(self) -> AbstractAsyncContextManager[TransportStreams]:
+        server, gate = self.bound.server, Gate(self._ways.limits)
+        if server.transport == "stdio":
+            given = {**server.settings, **{name: self.bound.value(ref) for name, ref in server.env.items()}}
+            env = child.environment(given, os.environ)
+            return child.connected([server.command, *server.args], env, gate, self._said, self._stop.set)
+        headers = []
+        for name, text in server.headers.items():
+            before, ref, after = split_template(text)
+            headers.append((name, f"{before}{self.bound.value(ref)}{after}"))
+        asks = self._ways.asks(float(server.timeout))
+        return remote.connected(asks, server.url, headers, server.allow_addresses, gate, self._stop.set)
+
+
+class _Once:
+    """A transport, in the form in which the SDK enters it."""
+
+    def __init__(self, connecting: AbstractAsyncContextManager[TransportStreams]) -> None:
+        self._connecting = connecting
+
+    async def __aenter__(self) -> TransportStreams:
+        return await self._connecting.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._connecting.__aexit__(kind, error, trace)
+
+
+class Upstream:
+    """A server, whatever becomes of it.
+
+    Args:
+        load: its binding and the values of its secrets, as of now. It may block.
+        ways: how it is reached.
+    """
+
+    def __init__(self, load: Callable[[], Bound], ways: Ways) -> None:
+        self._load = load
+        self._ways = ways
+        self._session: Session | None = None
+        self._lock = asyncio.Lock()
+        self._failures = 0
+        self._not_before = 0.0
+        self._tools: dict[str, Listed] = {}
+        self._listed = 0.0
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def session(self, stamp: str = "") -> Session:
+        """Its life of now, begun where there is none, or where the one there is has other keys than ``stamp`` says.
+
+        Raises:
+            UpstreamUnreachable: it cannot be used, or it ended and is not started again yet.
+        """
+        async with self._lock:
+            session = self._session
+            if session is not None and (session.ended or (stamp and session.bound.stamp != stamp)):
+                await self._leave(session)
+                session = None
+            if session is None:
+                session = await self._begin()
+            return session
+
+    async def tools(self, *, fresh: bool = False) -> dict[str, Listed]:
+        """The tools that it shows, by name. Raises ``UpstreamUnreachable``."""
+        session = await self.session()
+        async with session.in_use() as client:
+            age = time.monotonic() - self._listed
+            if session.stale or age > (1.0 if fresh else _FRESH):
+                session.stale = False
+                self._tools = await self._list(session, client)
+                self._listed = time.monotonic()
+        return self._tools
+
+    async def resources(self) -> list[types.Resource]:
+        """What it shows as resources; nothing from a server that has none."""
+        session = await self.session()
+        async with session.in_use() as client, faults(session):
+            capabilities = client.server_capabilities
+            if capabilities is None or capabilities.resources is None:
+                return []
+            found: list[types.Resource] = []
+            cursor, cleaner = None, Cleaner(session.scrubber)
+            for _ in range(_MOST_PAGES):
+                page = await client.list_resources(params=types.PaginatedRequestParams(cursor=cursor))
+                found += page.resources
+                cursor = page.next_cursor
+                if not cursor or len(found) > _MOST_RESOURCES:
+                    break
+            return [
+                types.Resource.model_validate(cleaner.value(_plain(each)))
+                for each in found[:_MOST_RESOURCES]
+                if not str(each.uri).lower().startswith("file:")
+            ]
+
+    async def close(self) -> None:
+        """End it."""
+        if self._session is not None:
+            await self._session.close()
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    async def _list(self, session: Session, client: ClientSession) -> dict[str, Listed]:
+        found: list[types.Tool] = []
+        cursor = None
+        async with faults(session):
+            for _ in range(_MOST_PAGES):
+                page = await client.list_tools(params=types.PaginatedRequestParams(cursor=cursor))
+                found += page.tools
+                cursor = page.next_cursor
+                if not cursor or len(found) > _MOST_TOOLS:
+                    break
+        names = [tool.name for tool in found]
+        refused = look_alikes(names) | {name for name in names if names.count(name) > 1 or not is_tool_name(name)}
+        cleaner, shown = Cleaner(session.scrubber), dict[str, Listed]()
+        for tool in found[:_MOST_TOOLS]:
+            if tool.name not in refused:
+                plain = cleaner.value(_plain(tool))
+                for inner in ("_meta", "icons", "execution"):
+                    plain.pop(inner, None)
+                shown[tool.name] = Listed(types.Tool.model_validate(plain), digest_of(plain))
+        return shown
+
+    async def _begin(self) -> Session:
+        if time.monotonic() < self._not_before:
+            raise UpstreamUnreachable("the server ended, and is started again after a pause", "try again later")
+        bound = await asyncio.to_thread(self._load)
+        mode = "legacy" if self._failures % 2 else "auto"  # some end when they are asked what they do not know
+        self._session = session = Session(bound, self._ways, mode)
+        try:
+            await session.ready()
+        except KeyholeError:
+            await self._leave(session)
+            raise
+        return session
+
+    async def _leave(self, session: Session) -> None:
+        """Let a life go: a pause where it has crashed, no pause where it is replaced."""
+        self._session = None
+        if session.ended:
+            lived = time.monotonic() - session.began
+            self._failures = 1 if lived > _LIVED else self._failures + 1
+            pause = 0.0 if self._failures < 2 else min(_FIRST_PAUSE * 2 ** (self._failures - 2), _LONGEST_PAUSE)
+            self._not_before = time.monotonic() + pause
+        task = asyncio.create_task(session.close(drain=_DRAIN))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+
+@asynccontextmanager
+async def faults(session: Session) -> AsyncIterator[None]:
+    """What goes wrong in a server, as errors of ours without its values."""
+    try:
+        async with asyncio.timeout(session.bound.server.timeout):
+            yield
+    except TimeoutError:
+        raise UpstreamTimeout("the server did not answer in time", "try again later") from None
+    except (KeyholeError, MCPError, asyncio.CancelledError):
+        raise
+    except Exception as error:  # noqa: BLE001  # as above
+        raise UpstreamUnreachable(
+            f"the answer of the server {session.bound.server.name} cannot be used ({type(error).__name__})"
+        ) from None
+
+
+def _plain(model: Any) -> dict[str, Any]:
+    found: dict[str, Any] = model.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return found
+
+
+def _first(error: BaseException) -> Exception:
+    """The first error of a group."""
+    while isinstance(error, BaseExceptionGroup) and error.exceptions:
+        error = error.exceptions[0]
+    return error if isinstance(error, Exception) else UpstreamUnreachable(type(error).__name__)
