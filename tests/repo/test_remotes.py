@@ -440,6 +440,10 @@ def test_git_is_cloned_too_and_a_repository_without_a_vault_is_not(team, tmp_pat
         subprocess.run(["git", "init", "-q", "-b", "main", str(tmp_path / name)], check=True)
     ok("repo", "init", tmp_path / "with")
     made = ok("repo", "clone", tmp_path / "with", tmp_path / "copy", "--json").json
+    assert made["guard"].startswith("commits are guarded")
+    assert "guard:" not in ok("repo", "status", "--dir", tmp_path / "copy").out
+    ok("repo", "guard", "uninstall", tmp_path / "copy")
+    assert "keyhole repo guard install" in ok("repo", "status", "--dir", tmp_path / "copy").out
     assert made["fingerprint"] == ok("repo", "status", "--dir", tmp_path / "with", "--json").json["fingerprint"]
     assert run("repo", "clone", tmp_path / "with", tmp_path / "copy", "--json").error["code"] == "conflict"
     ok("repo", "set", "a/x", "--dir", tmp_path / "copy", stdin="x")

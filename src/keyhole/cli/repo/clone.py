@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from keyhole.cli.base import Session, pass_session
+from keyhole.cli.repo.guarding import guard_new
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.peers import chain_at, remote_at
 from keyhole.config import home
@@ -31,8 +32,9 @@ ORIGIN = "origin"
 )
 @click.argument("url")
 @click.argument("directory")
+@click.option("--no-guard", is_flag=True, help="Leave the hooks of the repository alone.")
 @pass_session
-def clone(session: Session, /, *, url: str, directory: str) -> None:
+def clone(session: Session, /, *, url: str, directory: str, no_guard: bool) -> None:
     """Get a vault from a git repository, a folder, a bucket or a server. It is verified before it is there.
 
     No key is needed for it. To a machine that sees a vault for the first time an old state looks like the present one:
@@ -52,7 +54,9 @@ def clone(session: Session, /, *, url: str, directory: str) -> None:
         "secrets": len(opened.names()),
     }
     said = f"compare with a colleague's keyhole repo status: version {everybody.version}, {opened.digest[:16]}"
-    session.out.done(data, f"cloned the vault into {root}, with {len(opened.names())} secrets\n{said}")
+    guard = guard_new(root) if address.kind == GIT and not no_guard else ""
+    told = [f"cloned the vault into {root}, with {len(opened.names())} secrets", said, guard]
+    session.out.done(data | {"guard": guard}, "\n".join(filter(None, told)))
 
 
 def _from_git(address: Address, root: Path) -> Opened:

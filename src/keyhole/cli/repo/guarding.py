@@ -156,3 +156,11 @@ def guard_new(root: Path) -> str:
     except (KeyholeError, OSError) as error:
         return f"no hook was changed: {error}"
     return "commits are guarded: keyhole repo guard status"
+
+
+def is_guarded(root: Path) -> bool | None:
+    """Whether the repository around a folder has the guard; ``None`` where that cannot be said, as in no repository."""
+    try:
+        return all(hook.guarded for hook in Hooks(Repository(root)).state())
+    except (KeyholeError, OSError):
+        return None

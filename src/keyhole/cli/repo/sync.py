@@ -67,7 +67,8 @@ def pull(
             for name in sorted(chosen.keys() - {MEMBERS}):
                 session.out.say(f"what was not chosen of {name} stays: keyhole repo history {name}")
         other.note(place.open(), look.version)
-    said = f"took {len(changed)} secrets: {' '.join(changed)}" if changed else "took it"
+    count = "1 secret" if len(changed) == 1 else f"{len(changed)} secrets"
+    said = f"took {count}: {' '.join(changed)}" if changed else "took it"
     done(session, place, {"changed": changed}, said, **into)
 
 

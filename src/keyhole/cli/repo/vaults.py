@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from keyhole.cli.base import Session, pass_session
-from keyhole.cli.repo.guarding import guard_new
+from keyhole.cli.repo.guarding import guard_new, is_guarded
 from keyhole.cli.repo.keys import IN_HELP, said_of, use_or_make
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
@@ -161,6 +161,9 @@ def status(session: Session, /, *, offline: bool, directory: str, key_file: str)
         lines.append(
             f"refused:  {len(refused)}; last {refused[-1].time[:16]} of {refused[-1].where}: {refused[-1].reason}"
         )
+    guarded = data["guarded"] = is_guarded(place.tree.root)
+    if guarded is False:
+        lines.append("guard:    not in this clone: keyhole repo guard install")
     left = place.tree.left()
     if left is not None:
         data["unfinished"] = left.message
