@@ -56,5 +56,6 @@ ROWS = {
     "Stripe SDK for Node": Row(
         "node:stripe", "`httpClient: Stripe.createFetchHttpClient()`: Node before 24 knows a proxy in `fetch` only"
     ),
+    "AgentSecrets SDK": Row("python:agentsecrets", note="on Linux; see [AgentSecrets](agentsecrets.md)"),
     "Octokit": Row("node:@octokit/core", note="GitHub's own client"),
 }

@@ -78,7 +78,7 @@ class Upstream:
     """An HTTPS server on loopback that writes down what reaches it.
 
     `repositories` is where git looks, with `git_token` as its password. `sites` answer in its place for the hosts that
-    they are of.
+    they are of, `pages` at paths of every host.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class Upstream:
         self.repositories = repositories
         self.git_token = git_token
         self.sites = sites or {}
+        self.pages: dict[str, Callable[[Seen], Said]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"upstream": self}))
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
@@ -118,6 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if site := self.upstream.sites.get(self.headers["Host"]):
             said = site(self.upstream.seen[-1])
+            self._answer(said.status, said.body, said.headers)
+        elif page := self.upstream.pages.get(path):
+            said = page(self.upstream.seen[-1])
             self._answer(said.status, said.body, said.headers)
         elif path.startswith("/repositories/"):
             self._git(body)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from keyhole.client import Client
 from keyhole.core.service import Service
+
+if TYPE_CHECKING:
+    from keyhole.client import Result
+    from keyhole.client.party import Party
 
 DEFAULT_AGENT = "default"
 
@@ -60,7 +63,31 @@ class Granted:
         return {variable.name: variable.placeholder for variable in self.variables}
 
 
-def granted(client: Client, agent: str) -> Granted:
+class Reads(Protocol):
+    """Who can ask the vault."""
+
+    def read(self, path: str, /) -> Result:
+        """Ask, and wait."""
+
+
+class FromThread:
+    """A vault that is asked from another thread than the command's own."""
+
+    def __init__(self, party: Party) -> None:
+        self._party = party
+
+    def read(self, path: str, /) -> Result:
+        """Ask, and wait."""
+        return self._party.ask("read", path)
+
+
+def bindings(client: Reads, agent: str) -> dict[str, dict[str, Any]]:
+    """The services that an agent may use now, by name, as the vault describes them. Raises as ``granted`` does."""
+    usable = client.read(f"sys/what-can/{agent}").data["services"]
+    return {str(item["name"]): client.read(f"services/{item['name']}").data for item in usable}
+
+
+def granted(client: Reads, agent: str) -> Granted:
     """Ask what an agent may use.
 
     Raises:
@@ -68,8 +95,7 @@ def granted(client: Client, agent: str) -> Granted:
         KeyholeError: the caller may not ask.
     """
     client.read(f"agents/{agent}")
-    usable = client.read(f"sys/what-can/{agent}").data["services"]
-    services = {str(item["name"]): client.read(f"services/{item['name']}").data for item in usable}
+    services = bindings(client, agent)
     found: dict[str, Variable] = {}
     hidden = []
     files: dict[str, str] = {}

@@ -6,14 +6,14 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from keyhole.cli.base import Command, Session, pass_session
-from keyhole.cli.granted import DEFAULT_AGENT, Granted, granted
+from keyhole.cli.granted import DEFAULT_AGENT, FromThread, Granted, bindings, granted
 from keyhole.cli.names import agents, command_line
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.path import parse_secret_ref
@@ -22,6 +22,9 @@ from keyhole.core.sql import SQL
 from keyhole.core.value import Secret
 from keyhole.faces.run.child import run_child
 from keyhole.faces.run.plan import OWN_FAILURE, Database, RunPlan, SandboxReport, SandboxWish
+
+if TYPE_CHECKING:
+    from keyhole.faces.run.agentsecrets.names import Wish
 
 _SQLITE = "sqlite:"
 _POSTGRES = ("postgres:", "postgresql:")
@@ -72,6 +75,12 @@ class ChildCommand(Command):
     help="Shut the command in where the system allows it, or not without, or not at all.",
 )
 @click.option("--capture", metavar="FILE", help="Write what its calls look like to a HAR file, without any value.")
+@click.option(
+    "--agentsecrets-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Where the SDK of AgentSecrets is served.",
+)
 @click.option("--ttl", default="24h", show_default=True, help="How long its token may live at most.")
 @pass_session
 def run_command(
@@ -83,6 +92,7 @@ def run_command(
     reveal: tuple[str, ...],
     sandbox: str,
     capture: str | None,
+    agentsecrets_port: int | None,
     ttl: str,
 ) -> int:
     """Run a command that uses credentials and never has them.
@@ -99,8 +109,9 @@ def run_command(
         session.client.read("sys/keyhole")  # opens a local vault with its road at once, which spares a second opening
         gets = granted(session.client, agent)
         values = _revealed(session, gets, reveal)
-        with _token(session, agent, ttl) as made:
-            gets = gets.for_session(made.get("placeholders") or {})
+        with _token(session, agent, ttl) as made, closing(session.client.party()) as party:
+            own = made.get("placeholders") or {}
+            gets = gets.for_session(own)
             road = session.client.road(str(made["token"]))
             plan = RunPlan(
                 argv,
@@ -113,6 +124,7 @@ def run_command(
                 files=_files(gets),
                 withheld=tuple(_OPENING) if _in_database(session) else (),
                 databases=_databases(gets),
+                agentsecrets=_agentsecrets(gets, own, FromThread(party), agentsecrets_port or 0),
             )
             _introduce(session, gets, values)
             with _captured(session, capture, str(made["accessor"])):
@@ -141,6 +153,20 @@ def _databases(gets: Granted) -> tuple[Database, ...]:
         for service in found
         if service.inject.kind == SQL
     )
+
+
+def _agentsecrets(gets: Granted, own: Mapping[str, Mapping[str, str]], vault: FromThread, port: int) -> Wish | None:
+    """The port for the SDK of AgentSecrets; for an agent without any service only where it is asked for."""
+    if not gets.services and not port:
+        return None
+    from keyhole.faces.run.agentsecrets.names import Wish  # noqa: PLC0415  # --help needs none
+
+    def services() -> dict[str, Service]:
+        found = bindings(vault, gets.agent)
+        return {name: Service.from_data(name, data) for name, data in found.items()}
+
+    texts = {name: next(iter(pairs.values())) for name, pairs in own.items() if pairs}
+    return Wish(gets.agent, services, texts, port)
 
 
 @contextmanager

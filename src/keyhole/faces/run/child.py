@@ -73,12 +73,25 @@ async def run_child(
                 async with AsyncExitStack() as stack:
                     wanted = [SessionPort(plan.proxy_url, on_message)]
                     wanted += [DatabasePort(plan.proxy_url, on_message, database) for database in plan.databases]
+                    wanted += _agentsecrets(plan, on_message, wanted[0])
                     ports = [await stack.enter_async_context(session_port(port)) for port in wanted]
                     return await _run_on_linux(plan, files, ports, on_sandbox or (lambda _report: None), on_message)
             return await _run_plainly(plan, files, on_sandbox or (lambda _report: None), on_message)
     except (KeyholeError, OSError) as error:
         on_message(str(error))
         return OWN_FAILURE
+
+
+def _agentsecrets(plan: RunPlan, on_message: Callable[[str], None], proxy: SessionPort) -> list[SessionPort]:
+    """The port for the SDK of AgentSecrets, where it is wanted; also reached through the command's proxy port."""
+    if plan.agentsecrets is None:
+        return []
+    from keyhole.faces.run.agentsecrets.port import AgentSecretsPort  # noqa: PLC0415  # agents without grants
+
+    port = AgentSecretsPort(plan.proxy_url, on_message, plan.agentsecrets, plan.ca_pem)
+    port.wanted = plan.agentsecrets.port
+    proxy.beside = port
+    return [port]
 
 
 async def _run_on_linux(
@@ -284,6 +297,8 @@ async def _run_plainly(
     env = child_environment(plan, files, sandboxed=False)
     if plan.databases:
         on_message("sessions with databases need a port of the command's own, which needs Linux")
+    if plan.agentsecrets is not None and plan.agentsecrets.port:
+        on_message("the port for AgentSecrets is the command's own, which needs Linux")
     on_sandbox(SandboxReport("none", _WITHOUT))
     named = {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()}
     try:

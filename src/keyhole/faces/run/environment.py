@@ -29,6 +29,7 @@ PROXY = (
     "CARGO_HTTP_PROXY",
 )
 
+_PLAIN = ("http_proxy", "HTTP_PROXY")
 _OURS = ("KEYHOLE_", "VAULT_", "BAO_")
 _BYPASS = ("no_proxy", "NO_PROXY", "npm_config_noproxy", "GIT_HTTP_PROXY_AUTHMETHOD")
 _AGENTS = (
@@ -82,7 +83,8 @@ def child_environment(
         plan: what is to be run.
         files: what it trusts.
         sandboxed: it runs in namespaces of its own.
-        ports: that are the command's own and take no token, where there are any: the proxy's, then one a database.
+        ports: that are the command's own and take no token, where there are any: the proxy's, then one a database, then
+            the one for AgentSecrets.
 
     Raises:
         InvalidRequest: see ``check_names``; or a value has a NUL byte, which no environment can carry.
@@ -101,7 +103,11 @@ def child_environment(
     _add_java(env, ports[0] if ports else _address(plan.proxy_url), files)
     if ports:
         env["auto_proxy"] = _pac(ports[0])
-        env |= variables(plan.databases, ports[1:])
+        env |= variables(plan.databases, ports[1 : 1 + len(plan.databases)])
+        if plan.agentsecrets is not None:
+            # Its SDK asks for localhost through the proxy of the environment, where the port beside is known.
+            env |= dict.fromkeys(_PLAIN, f"http://{ports[0][0]}:{ports[0][1]}")
+            env["AGENTSECRETS_PORT"] = str(ports[-1][1])
     env |= plan.placeholders
     env |= {variable: str(path) for variable, path in files.others.items()}
     encoded = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}

@@ -6,9 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from keyhole.core.value import Secret
+
+if TYPE_CHECKING:
+    from keyhole.faces.run.agentsecrets.names import Wish
 
 OWN_FAILURE = 125
 NOT_EXECUTABLE = 126
@@ -49,6 +52,7 @@ class RunPlan:
         hidden: the vault's files and directories, out of reach inside the sandbox. Prefer directories: a file that is
             replaced while the command runs is visible again.
         databases: that the command may open sessions with.
+        agentsecrets: for a port that the SDK of AgentSecrets knows; ``None`` for none.
         withheld: variables of the caller that open the vault's own store, and that the child does not get.
         cwd: working directory of the child; ours when ``None``.
         base_env: the caller's environment.
@@ -67,6 +71,7 @@ class RunPlan:
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     withheld: Sequence[str] = ()
     databases: Sequence[Database] = ()
+    agentsecrets: Wish | None = None
 
 
 @dataclass(frozen=True, slots=True)

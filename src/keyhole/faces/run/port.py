@@ -23,6 +23,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from keyhole.net.http1.limits import ListenerLimits
@@ -39,6 +40,16 @@ _OWN_CREDENTIAL = re.compile(rb"(?im)^proxy-authorization:[^\n]*\n")
 Address = tuple[str, int]
 
 
+class Beside(Protocol):
+    """A port of the same command, whose address a client gave to this one as that of a proxy."""
+
+    def is_meant(self, line: bytes) -> bool:
+        """Whether a request line is for it."""
+
+    async def take_over(self, raw: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve the request with this head."""
+
+
 class SessionPort:
     """The listener.
 
@@ -51,6 +62,8 @@ class SessionPort:
         refusal: what somebody else is told.
         address: ``127.0.0.1`` and the port.
         root: process id of the launcher; nobody is served before it is known.
+        wanted: the port to listen on; 0 for a free one.
+        beside: a port of the same command that clients ask for through this one.
     """
 
     what = "proxy port"
@@ -66,6 +79,8 @@ class SessionPort:
         self._open = 0
         self._looking = asyncio.Semaphore(_LOOKS)
         self.root = 0
+        self.wanted = 0
+        self.beside: Beside | None = None
         self.address: Address = ("127.0.0.1", 0)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -95,6 +110,9 @@ class SessionPort:
         async with asyncio.timeout(_LIMITS.head_timeout):
             head = await reader.readuntil(b"\r\n\r\n")
         line, end, fields = head.partition(b"\r\n")
+        if self.beside is not None and self.beside.is_meant(line):
+            await self.beside.take_over(head, reader, writer)
+            return
         more = self._credential if line.startswith(b"CONNECT ") else self._credential + b"Connection: close\r\n"
         try:
             back, forth = await asyncio.open_connection(*self._there)
@@ -125,7 +143,7 @@ class SessionPort:
 
 @asynccontextmanager
 async def session_port(port: SessionPort) -> AsyncIterator[SessionPort]:
-    """Listen on a free port of loopback, and close it with all its connections at the end."""
+    """Listen on loopback, and close it with all its connections at the end."""
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -133,7 +151,7 @@ async def session_port(port: SessionPort) -> AsyncIterator[SessionPort]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=_LIMITS.wire.head_bytes)
+    server = await asyncio.start_server(accept, "127.0.0.1", port.wanted, limit=_LIMITS.wire.head_bytes)
     port.address = server.sockets[0].getsockname()[:2]
     try:
         yield port

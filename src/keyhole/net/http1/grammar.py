@@ -120,6 +120,14 @@ def parse_request_head(head: bytes, limits: WireLimits, last: LastFields | None 
     return RequestHead(method.decode("ascii"), target, 1 if minor == b"1" else 0, headers, fields)
 
 
+def spelled_names(head: bytes) -> list[bytes]:
+    """The names of the header lines of a well-formed head as they were written, in wire order.
+
+    Names are compared without case (RFC 9110 section 5.1); this is for who carries something else in them.
+    """
+    return [line.partition(b":")[0] for line in head.split(b"\r\n")[1:-2]]
+
+
 def parse_answer_head(head: bytes, limits: WireLimits) -> AnswerHead:
     """Read an answer's head, given up to and including its empty line.
 

@@ -1,0 +1,4 @@
+from keyhole.cli.agentsecrets import program
+
+if __name__ == "__main__":
+    program()

@@ -1,0 +1,49 @@
+"""``agentsecrets env``, and how a command gets a port where there is none yet."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from keyhole.client.session import own_port
+from keyhole.core.errors import InvalidRequest, KeyholeError
+
+_TOKEN = "_TOKEN"  # noqa: S105  # the end of a name, by which the SDK means an agent
+
+
+def agent_of(token: str) -> str:
+    """The agent that ``--token NAME_TOKEN`` means. Raises ``InvalidRequest`` for what may be a token itself."""
+    if not token:
+        return ""
+    name = token.removesuffix(_TOKEN)
+    if name == token or not name.replace("-", "").replace("_", "").isalnum():
+        raise InvalidRequest("--token names an agent, as NAME_TOKEN", "no token stands in a command line")
+    return name.lower()
+
+
+def within(agent: str, command: list[str]) -> int:
+    """Run a command as an agent in a session of its own; its exit code."""
+    from keyhole.cli.entry import main  # noqa: PLC0415  # all of our own command line
+    from keyhole.cli.granted import DEFAULT_AGENT  # noqa: PLC0415  # the same
+
+    return main(["-q", "run", "--agent", agent or DEFAULT_AGENT, "--", *command])
+
+
+def again() -> list[str]:
+    """This very command line."""
+    return [sys.executable, "-m", "keyhole.cli.agentsecrets", *sys.argv[1:]]
+
+
+@click.command("env", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENTS]…")
+def env(command: tuple[str, ...]) -> int:
+    """Run a command that finds placeholders in its environment, and whose calls get the keys on their way."""
+    if own_port() is None:
+        return within("", list(command))
+    sys.stdout.flush()
+    try:
+        os.execvp(command[0], list(command))  # noqa: S606  # the environment is that of this command already
+    except OSError as error:
+        raise KeyholeError(f"{command[0]}: {error.strerror}") from None

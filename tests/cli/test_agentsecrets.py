@@ -1,0 +1,75 @@
+"""The command `agentsecrets` where no session is: lists of the vault, and refusals that name the right command."""
+
+import pytest
+
+from cli_driver import ok
+from keyhole.cli.agentsecrets import main
+
+
+@pytest.fixture(autouse=True)
+def outside(monkeypatch):
+    monkeypatch.delenv("AGENTSECRETS_PORT", raising=False)
+
+
+@pytest.fixture
+def stripe(local):
+    ok("set", "stripe/api-key", stdin="sk_live_0123456789abcdef")
+    ok("service", "add", "stripe", "--host", "api.stripe.com", "--secret", "stripe/api-key", "--bearer")
+    ok("agent", "add", "default")
+    ok("grant", "default", "stripe")
+    return local
+
+
+@pytest.fixture
+def say(capsys):
+    def say(*words, code=0):
+        assert main(list(words)) == code
+        said = capsys.readouterr()
+        return said.err if code else said.out
+
+    return say
+
+
+def test_lists_have_the_forms_that_the_sdk_reads(stripe, say):
+    assert say("secrets", "list") == "STRIPE_API_KEY\n"
+    assert say("secrets", "get", "STRIPE_API_KEY") == "STRIPE_API_KEY\n"
+    assert "│ api.stripe.com │ service  │ -        │" in say("workspace", "allowlist", "list")
+    assert "│ default │ keyhole   │ —           │" in say("project", "list")
+    assert say("workspace", "list") == "→ keyhole (personal)\n"
+    assert say("agent", "policy", "get", "default").startswith("Allowed Secrets: stripe/api-key\n")
+    line = say("agent", "list").splitlines()[1]
+    assert (line[0:20].strip(), line[20:36].strip(), line[36:45].strip(), line[45:71].strip()) == (
+        ("default", "workspace", "0", "never")
+    )
+    assert say("proxy", "logs") == ""
+    assert "not found in keychain" in say("secrets", "get", "NO_SUCH", code=1)
+    assert "keyhole run --agent NAME" in say("project", "use", "x", code=1)
+
+
+def test_agents_are_registered_without_showing_a_token(stripe, say):
+    assert say("agent", "register", "coder", "--label", "x", "--save-token") == "Name     coder\nScope    workspace\n"
+    assert "say --confirm" in say("agent", "delete", "coder", code=1)
+    say("agent", "delete", "coder", "--confirm")
+    assert "coder" not in say("agent", "list")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("secrets", "set", "A=sk_live_value"), "keyhole set NAME < FILE"),
+        (("secrets", "delete", "A"), "keyhole rm NAME"),
+        (("workspace", "allowlist", "add", "a.test"), "keyhole service add NAME --host HOST"),
+        (("workspace", "switch", "x"), "keyhole org"),
+        (("agent", "token", "issue", "default", "--label", "x"), "keyhole agent token NAME"),
+        (("agent", "policy", "set", "default", "--allow", "A"), "keyhole grant NAME SERVICE"),
+        (("environment", "switch", "staging"), "keyhole run --agent NAME"),
+        (("proxy", "start", "--port", "8765"), "keyhole run -- COMMAND"),
+        (("proxy", "stop"), "end that command"),
+        (("call", "--url", "https://a.test", "--bearer", "A", "--token", "hvs.abcdefgh"), "NAME_TOKEN"),
+    ],
+)
+def test_what_is_done_elsewhere_is_refused_with_the_way(say, words, hint):
+    said = say(*words, code=1)
+    assert hint in said
+    assert "sk_live_value" not in said
+    assert "hvs." not in said
