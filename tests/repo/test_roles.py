@@ -166,3 +166,32 @@ def test_hosts_are_hosts(world):
     assert world.open().hosts("a/one") == ()
     with pytest.raises(NotFound, match="not limited"):
         world.do(limit_hosts, "a", [])
+
+
+def forged(world, name, key, **changes):
+    """A list of members that an admin signs by hand, in which one person is another."""
+    opened = world.open()
+    people = {**opened.members.members, name: replace(opened.members.members[name], **changes)}
+    after = opened.members.changed(opened.digest, members=people)
+    world.path(f".x/members/{after.version:06}.json").write_bytes(after.write([("ada", key.signing)]))
+
+
+@pytest.mark.parametrize("what", ["recipient", "sign", "role"])
+def test_an_admin_puts_no_key_of_its_own_in_place_of_that_of_a_reader_of_another_group(world, what):
+    thief = age.generate()
+    world.add("dan", "b", role=Role.READER)
+    changed = {"recipient": thief.recipient, "sign": thief.signing.public, "role": Role.MEMBER}[what]
+    forged(world, "dan", world.admin, **{what: changed})
+    with pytest.raises(IntegrityError, match="not signed by anybody who may"):
+        world.open()
+
+
+def test_a_secret_is_not_sealed_for_a_name_that_has_another_key_than_when_it_was_added(world):
+    thief, dan = age.generate(), world.add("dan", role=Role.READER)
+    world.set("b/two", "one", also=["dan"])
+    world.set("b/two", "two")
+    assert world.get("b/two", dan) == "two"
+    forged(world, "dan", world.admin, recipient=thief.recipient)  # dan is granted no group, so an admin may
+    world.set("b/two", "three")
+    with pytest.raises(NotFound, match="not for this key"):
+        world.get("b/two", thief)

@@ -361,6 +361,17 @@ def an_admin_who_grants_what_he_cannot_open(world):
 
 
 @case
+def an_admin_who_puts_a_key_of_his_own_in_place_of_another(world):
+    admin = world.add("ann", "a", role=Role.ADMIN)
+    world.add("ben", "b", role=Role.READER)
+    opened = world.open()
+    ben = replace(opened.members.members["ben"], recipient=age.generate().recipient)
+    after = opened.members.changed(opened.digest, members={**opened.members.members, "ben": ben})
+    write(world, ".x/members/000004.json", after.write([("ann", admin.signing)]))
+    return owned(world)
+
+
+@case
 def an_admin_who_lets_a_group_go_to_other_hosts(world):
     admin = world.add("ann", "a", role=Role.ADMIN)
     opened = world.open()

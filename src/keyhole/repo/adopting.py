@@ -191,7 +191,7 @@ def _taken(
     document, before = opened.secrets.get(secret, (None, None))
     changed = before is None or hashlib.sha256(data).hexdigest() != before.digest
     groups = _groups(opened, secret, before)
-    recipients = recipients_of(after, groups, () if before is None else before.also)
+    recipients = recipients_of(after, groups, () if before is None else before.besides(opened.require_members()))
     texts = tuple(recipient.text for recipient in recipients)
     if before is not None and not changed and set(before.recipients) == set(texts):
         return None, b""

@@ -146,7 +146,7 @@ def _sealed_anew(
             raise PolicyDenied(f"{actor.member.name} may not write {name}", "ask an owner to grant the group")
     besides = tuple(require_member(opened, each).name for each in also)
     if before is not None and not before.removed:
-        besides = tuple(dict.fromkeys((*before.also, *besides)))
+        besides = tuple(dict.fromkeys((*before.besides(everybody), *besides)))
     recipients = recipients_of(everybody, belongs, besides)
     ciphertext = age.encrypt(value.reveal(), recipients)
     texts = tuple(recipient.text for recipient in recipients)

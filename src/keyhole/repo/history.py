@@ -280,7 +280,7 @@ def roll_back(opened: Opened, actor: Actor, past: Past | None, name: str, label:
     today = opened.secrets[stem][1] if stem in opened.secrets else old
     if not today.removed and today.rotated == old.rotated:
         raise Conflict(f"version {label} of {name} has the value that the secret has now", "there is nothing to do")
-    also = tuple(who for who in today.also if who in members.members)
+    also = (old if today.removed else today).besides(members)
     readers = {recipient.text for recipient in recipients_of(members, today.groups, also)}
     same = _versions_with(opened, past, everything, value, actor.identity)
     due = _why_due(opened, everything, found, same, readers)

@@ -203,13 +203,17 @@ def _rulers(members: Members) -> dict[str, Member]:
 
 
 def moved(before: Members, after: Members) -> set[str]:
-    """The groups that somebody was given or lost, or whose hosts are others."""
+    """The groups that somebody was given or lost, whose readers have another key or role, or whose hosts are others."""
     grants = [
-        {(member.name, group) for member in each.members.values() for group in member.groups}
+        {
+            (group, member.name, member.role, member.recipient.text, member.sign)
+            for member in each.members.values()
+            for group in member.groups
+        }
         for each in (before, after)
     ]
     hosts = [{(group, host) for group, found in each.hosts.items() for host in found} for each in (before, after)]
-    moved = {group for _, group in grants[0] ^ grants[1]} | {group for group, _ in hosts[0] ^ hosts[1]}
+    moved = {group for group, *_ in grants[0] ^ grants[1]} | {group for group, _ in hosts[0] ^ hosts[1]}
     return moved | (before.hosts.keys() ^ after.hosts.keys())
 
 

@@ -219,7 +219,8 @@ def _merged(
     document, each = source.secrets[name]
     path, enc, meta = signed_path(name), sealed_path(name), meta_path(name)
     signer = everybody.members.get(each.signer)
-    recipients = recipients_of(everybody, each.groups, (a for a in each.also if a in everybody.members))
+    also = tuple(name for name in each.besides(source.require_members()) if name in everybody.members)
+    recipients = recipients_of(everybody, each.groups, also)
     texts = {recipient.text for recipient in recipients}
     stands = signer is not None and signer.writes(each.groups)
     fits = each.removed or texts == set(each.recipients)
@@ -237,7 +238,6 @@ def _merged(
             sealed = age.encrypt(value, recipients)
             lost = set(each.recipients) - texts
             due = each.due or ("merge: it was readable before" if lost else "")
-            also = tuple(a for a in each.also if a in everybody.members)
             each = each.next(document.digest, sealed, sorted(texts), due=due, also=also)
             files[enc] = sealed
         files[path] = each.write(me.member.name, me.identity.signing)

@@ -97,7 +97,7 @@ def members_changed(
                 _require_writes(me, before)
             continue
         taken = revoked[0] if revoked is not None and revoked[1] in before.groups else ""
-        also = tuple(each for each in before.also if each in after.members and each != taken)
+        also = tuple(each for each in before.besides(everybody) if each in after.members and each != taken)
         recipients = recipients_of(after, before.groups, also)
         texts = {recipient.text for recipient in recipients}
         writer = after.members.get(before.signer)

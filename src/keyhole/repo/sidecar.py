@@ -65,6 +65,15 @@ class Sidecar:
         listed = tuple(name for name in agents if name not in owners)
         return Meta(self.secret, group, self.created, self.rotated, self.expires, listed)
 
+    def besides(self, members: Members) -> tuple[str, ...]:
+        """Of ``also`` those who still have the key for which it is sealed: a name alone opens nothing.
+
+        Args:
+            members: at the time of this version, or before anything is changed after it.
+        """
+        found = ((name, members.members.get(name)) for name in self.also)
+        return tuple(name for name, one in found if one is not None and one.recipient.text in self.recipients)
+
     def next(self, digest: str, ciphertext: bytes, recipients: Iterable[str], **changes: Any) -> Sidecar:
         """The next version; ``digest`` is of this one's document."""
         sealed = hashlib.sha256(ciphertext).hexdigest()
@@ -134,7 +143,7 @@ def read(document: Signed, secret: str) -> Sidecar:
             str(content["signer"]),
             content["removed"] is True,
         )
-    except (InvalidRequest, KeyError, TypeError, ValueError):
+    except (InvalidRequest, KeyError, TypeError, ValueError, OverflowError):
         raise IntegrityError(f"{document.where} does not describe a secret", "restore it from its history") from None
     if found.secret != secret:
         raise IntegrityError(f"{document.where} is of {found.secret}", "somebody put it there: restore it")

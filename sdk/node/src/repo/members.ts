@@ -132,7 +132,7 @@ function rulers(members: Members): Member[] {
   return [...members.byName.values()].filter((each) => RULERS.has(each.role));
 }
 
-/** The groups that somebody was given or lost, or whose hosts are others. */
+/** The groups that somebody was given or lost, whose readers have another key or role, or whose hosts are others. */
 function moved(before: Members, after: Members): string[] {
   const [was, is] = [pairsOf(before), pairsOf(after)];
   const changed = [...was.keys(), ...is.keys()].filter((pair) => was.has(pair) !== is.has(pair));
@@ -142,7 +142,10 @@ function moved(before: Members, after: Members): string[] {
 /** Everything that is of a group, as a text of its own, to the group. */
 function pairsOf(members: Members): Map<string, string> {
   const people = [...members.byName.values()];
-  const grants = people.flatMap((each) => each.groups.map((group): [string, string] => [group, `m ${each.name}`]));
+  const grants = people.flatMap((each) => {
+    const who = `m ${each.name} ${each.role} ${Buffer.from(each.sign).toString("hex")} ${each.recipient}`;
+    return each.groups.map((group): [string, string] => [group, who]);
+  });
   const hosts = [...members.hosts].flatMap(([group, found]): [string, string][] => [
     [group, "h"], ...found.map((host): [string, string] => [group, `h ${host}`]),
   ]);
