@@ -381,6 +381,19 @@ def test_settings_that_send_a_login_elsewhere_are_refused_by_name(shared, name, 
     git(shared, "config", "--unset-all", name)
 
 
+def test_a_push_goes_to_one_address_and_to_no_second_one_whose_hooks_would_run(shared):
+    """Who owns the first address takes the push; the second one is a repository of this machine, with hooks."""
+    settings = shared / ".git" / "config"
+    before = settings.read_text()
+    git(shared, "config", "--add", "remote.origin.pushurl", "https://git.invalid/x.git")
+    git(shared, "config", "--add", "remote.origin.pushurl", shared.parent / "r.git")
+    try:
+        with pytest.raises(InvalidRequest, match="several addresses"):
+            Git(shared, os.environ).push()
+    finally:
+        settings.write_text(before)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """A clone that follows a remote, for tests that put its settings back."""

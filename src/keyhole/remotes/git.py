@@ -227,7 +227,10 @@ class Git:
 
     def _address(self, *words: str) -> str:
         """The address that git would use, judged; then the way to it. Raises ``InvalidRequest``."""
-        url = parse_git_url(self.run(*words).decode(errors="replace").removesuffix("\n"))
+        said = self.run(*words).decode(errors="replace").removesuffix("\n")
+        if "\n" in said:  # git would use each of them, and what is true of the first need not be of the others
+            raise InvalidRequest("the remote has several addresses", "keep one: git remote get-url --push --all NAME")
+        url = parse_git_url(said)
         if not is_local(url):
             git_settings.require_straight(self._settings())
         return url
@@ -291,7 +294,7 @@ class Git:
         if not self.upstream():
             raise InvalidRequest("this branch follows no remote", "git push -u origin HEAD, once")
         followed = self._followed()
-        url = self._address("remote", "get-url", "--push", "--", followed.remote)
+        url = self._address("remote", "get-url", "--push", "--all", "--", followed.remote)
         try:
             self.run(
                 "push",
