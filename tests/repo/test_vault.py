@@ -14,6 +14,7 @@ from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.repo import changes
 from keyhole.repo.members import Role
+from keyhole.repo.refusals import refusals
 from keyhole.repo.tree import Change, Tree
 from repo.world import CANARY, Folder
 
@@ -413,3 +414,37 @@ def test_many_secrets_are_stored_in_one_change_and_what_is_due_is_marked(tmp_pat
         ("stripe/api-key", 2, ""),
     ]
     assert (folder.get("stripe/api-key"), folder.get("db/password")) == ("new-value-1", CANARY)
+
+
+@pytest.mark.parametrize("name", ["created", "rotated", "expires"])
+def test_a_time_that_no_calendar_has_is_refused(world, name):
+    world.set("a/one")
+    path = world.path(".x/secrets/a/one.json")
+    document = json.loads(path.read_text())
+    document["content"][name] = "0001-01-01T00:00:00+23:59"
+    path.write_text(json.dumps(document))
+    with pytest.raises(IntegrityError, match="does not describe a secret"):
+        world.open()
+
+
+@pytest.mark.parametrize("line", ["rotated: 0001-01-01T00:00:00+23:59", "rotated: !!timestamp x", "rotated: !!int x"])
+def test_the_formats_own_word_of_a_secret_may_be_anything_and_is_left_alone(world, line):
+    world.set("a/one")
+    shutil.rmtree(world.path(".x"))
+    world.path("secrets/a/one.meta").write_text(f"name: a/one\ngroup: a\ncreated: 2026-01-01T00:00:00Z\n{line}\n")
+    world.home = world.home.with_name("fresh")
+    assert world.open().meta("a/one") is None
+
+
+def test_a_file_in_place_of_another_is_refused_when_it_is_opened_and_that_is_on_record(world):
+    world.set("a/one")
+    world.set("a/two", "second")
+    shutil.copy(world.path("secrets/a/two.enc"), world.path("secrets/a/one.enc"))
+    opened = world.open()  # what is signed is genuine
+    assert refusals(world.root, world.home) == []
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="a/one is not the file that owner wrote"):
+            opened.get("a/one", [world.owner], world.now)
+    assert [(each.where, each.reason) for each in refusals(world.root, world.home)] == [
+        ("the folder", "a/one is not the file that owner wrote")
+    ]

@@ -113,7 +113,7 @@ def read_meta(data: bytes, where: str) -> Meta:
             None if expires is None else _instant(expires),
             _texts(document.get("authorized_agents")),
         )
-    except (TypeError, KeyError, ValueError, InvalidRequest):
+    except (TypeError, KeyError, ValueError, OverflowError, InvalidRequest):
         raise _broken(where) from None
 
 
@@ -150,7 +150,7 @@ def _load(data: bytes, where: str) -> Mapping[str, Any]:
         raise IntegrityError(f"{where} is longer than {MAX_DOCUMENT} bytes", "restore it from its history")
     try:
         document = yaml.load(data.decode(), _Strict)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, OverflowError, AttributeError, RecursionError):  # tags on what they are not of
         raise _broken(where, data) from None
     if not isinstance(document, Mapping):
         raise _broken(where)

@@ -20,7 +20,7 @@ from keyhole.repo.documents import Manifest, Meta, check_config, read_manifest, 
 from keyhole.repo.hidden import NAMES, Book, Kind, digest
 from keyhole.repo.members import Member, Members
 from keyhole.repo.names import parse_part, parse_secret
-from keyhole.repo.refusals import recorded
+from keyhole.repo.refusals import recorded, recording_beside
 from keyhole.repo.seen import Seen, State
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.signed import Signed
@@ -127,11 +127,12 @@ class Opened:
         everybody = self.members
         if everybody is None or not everybody.opaque or self.book is not None:
             return
-        sealed = self.tree.require(NAMES)
-        if digest(sealed) != everybody.names:
-            raise IntegrityError(
-                f"{VAULT}/{NAMES} is not the file that the list of members says", "restore it from its history"
-            )
+        with recording_beside(self.seen.path):
+            sealed = self.tree.require(NAMES)
+            if digest(sealed) != everybody.names:
+                raise IntegrityError(
+                    f"{VAULT}/{NAMES} is not the file that the list of members says", "restore it from its history"
+                )
         try:
             book = Book.open(everybody.vault, sealed, identity)
         except NotFound:
@@ -176,8 +177,9 @@ class Opened:
                 raise NotFound(f"there is no secret {name!r} in this vault", "keyhole repo list")
             return data
         document, found = self.secrets[self.sidecar(stem).secret]
-        data = self.tree.require(sealed_path(stem))
-        sidecar.require_genuine(document, found, self.require_members(), data)
+        with recording_beside(self.seen.path):
+            data = self.tree.require(sealed_path(stem))
+            sidecar.require_genuine(document, found, self.require_members(), data)
         return data
 
     def get(self, name: str, identities: Iterable[Identity], now: datetime | None = None) -> Secret:

@@ -109,7 +109,7 @@ def parse(document: Signed) -> Read:
             {str(name): str(text) for name, text in content["context"].items()},
             document,
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise IntegrityError(f"{document.where} is no record of a read", "keyhole repo reads --verify") from None
     if found.content != content:
         raise IntegrityError(f"{document.where} says more than a record of a read does", "keyhole repo reads --verify")

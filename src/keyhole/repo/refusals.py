@@ -55,11 +55,20 @@ def recorded(opens: Callable[[Path, Path], R]) -> Callable[[Path, Path], R]:
 @contextlib.contextmanager
 def recording(root: Path, home: Path, where: str) -> Iterator[None]:
     """Record an ``IntegrityError``, and raise it."""
+    with recording_beside(_file(root, home), where):
+        yield
+
+
+@contextlib.contextmanager
+def recording_beside(seen: Path | None, where: str = FOLDER_OF_VAULT) -> Iterator[None]:
+    """The same, of a vault of which this machine keeps in ``seen`` what it has seen; nothing where it keeps nothing."""
     try:
         yield
     except IntegrityError as error:
-        with contextlib.suppress(OSError):  # what is refused stays refused, also where nothing can be written
-            _append(_file(root, home), Refusal(instant(datetime.now(UTC)), where, error.reason[:_MAX_LINE]))
+        if seen is not None:
+            with contextlib.suppress(OSError):  # what is refused stays refused, also where nothing can be written
+                refusal = Refusal(instant(datetime.now(UTC)), where, error.reason[:_MAX_LINE])
+                _append(seen.with_suffix(".refused"), refusal)
         raise
 
 

@@ -91,9 +91,11 @@ export class RepoVault {
   async get(name: string): Promise<string> {
     const [opened, identity] = [this.#opened, this.#identity];
     const stem = opened.where(name);
-    const value = await opened.get(stem, identity, new Date());
+    const place = realpathSync(this.root, { encoding: "buffer" });
+    const refused = Seen.path(home(this.#environ), place, ".refused");
+    const value = await recording(refused, () => opened.get(stem, identity, new Date()));
     const version = opened.sidecar(stem)?.version ?? 0;
-    const log = Seen.path(home(this.#environ), realpathSync(this.root, { encoding: "buffer" }), ".reads.jsonl");
+    const log = Seen.path(home(this.#environ), place, ".reads.jsonl");
     await record(log, { members: opened.members, identity, stem, version }, this.#environ);
     try {
       return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(value);

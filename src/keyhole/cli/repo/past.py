@@ -90,8 +90,7 @@ class GitPast:
                     found.setdefault((path, blob), (commit, seconds, message, mode in _PLAIN))
         data = self._blobs({blob for (_, blob), (*_, plain) in found.items() if plain})
         return [
-            Trace(path, data.get(blob), place, datetime.fromtimestamp(at, UTC), said)
-            for (path, blob), (place, at, said, _) in found.items()
+            Trace(path, data.get(blob), place, _time(at), said) for (path, blob), (place, at, said, _) in found.items()
         ]
 
     def touched(self, before: str, after: str) -> list[Touched]:
@@ -190,3 +189,11 @@ class ObjectPast:
         if len(found) != 1:
             raise NotFound(f"there is no snapshot {text[:80]!r} in the remote", "keyhole repo history")
         return found[0]
+
+
+def _time(seconds: int) -> datetime | None:
+    """When a commit says that it was made: anything, for whoever has written it."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

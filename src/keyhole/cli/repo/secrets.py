@@ -113,6 +113,6 @@ def remove(session: Session, /, *, name: str, directory: str, key_file: str) -> 
 def _time(text: str) -> datetime:
     try:
         when = datetime.fromisoformat(text)
-    except ValueError:
+        return when.astimezone(UTC) if when.tzinfo is not None else when.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise InvalidRequest("--expires is no time", "write it like 2027-01-31T00:00:00Z") from None
-    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
