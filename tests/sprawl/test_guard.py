@@ -175,6 +175,22 @@ def test_an_accepted_finding_passes_by_its_fingerprint_or_in_its_line(repository
     assert run("repo", "guard", "run").code == 0
 
 
+def test_accepting_a_finding_writes_through_no_link_and_keeps_what_is_no_text(repository, tmp_path):
+    victim, accepted = tmp_path / "victim", repository / ".keyhole-allow"
+    victim.write_text("as it was")
+    words = ("repo", "guard", "allow", "0123456789abcdef", "--why", "x")
+    accepted.symlink_to(victim)
+    assert run(*words).code == 3
+    accepted.unlink()
+    os.mkfifo(accepted)
+    assert run(*words).code == 3
+    accepted.unlink()
+    accepted.write_bytes(b"# \xff\n")
+    ok(*words)
+    assert accepted.read_bytes() == b"# \xff\n0123456789abcdef  # x\n"
+    assert victim.read_text() == "as it was"
+
+
 THEIRS = [
     "#!/bin/sh\necho theirs >> log\nexit 0\n",
     "#!/usr/bin/env bash\nset -e\necho theirs >> log\nexit 0",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import stat
 import sys
 from pathlib import Path
 
@@ -139,10 +141,15 @@ def allow(session: Session, /, *, fingerprints: tuple[str, ...], why: str) -> No
     if "\n" in why or not why.strip():
         raise InvalidRequest("the reason is one line of text", "say why it is no secret")
     path = Repository(Path()).top / ACCEPTED
-    before = path.read_text("utf-8") if path.exists() else "# Findings that are no secrets.\n"
-    if not before.endswith("\n"):
-        before += "\n"
-    path.write_text(before + "".join(f"{each}  # {why.strip()}\n" for each in fingerprints), "utf-8")
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise InvalidRequest(f"{path} is no plain file", "somebody put a link there: remove it")
+    before = path.read_bytes() if path.exists() else b"# Findings that are no secrets.\n"
+    if not before.endswith(b"\n"):
+        before += b"\n"
+    after = before + "".join(f"{each}  # {why.strip()}\n" for each in fingerprints).encode()
+    with (path.with_name(f"{ACCEPTED}.{secrets.token_hex(8)}")).open("xb") as fresh:
+        fresh.write(after)
+    Path(fresh.name).replace(path)
     session.out.done({"file": str(path)}, f"accepted in {path}; git add {ACCEPTED}")
 
 
