@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,16 @@ import pytest
 from cli_driver import ok, run
 from keyhole.core.errors import IntegrityError
 from keyhole.crypto import age
+from keyhole.repo.opened import recipients_of, verify
 from keyhole.repo.refusals import refusals
+from keyhole.repo.sealing import Actor, with_documents
+from keyhole.repo.seen import Seen
+from keyhole.repo.tree import Tree
 from repo.world import Folder
 
 THIEF = age.generate()
+BEN = age.generate()
+"""A member who is granted another group than most attacks are on."""
 
 
 def git(folder, *words):
@@ -37,6 +44,8 @@ class Team:
             for name in ("a/one", "a/two", "b/one"):
                 ok("repo", "set", name, stdin=f"first {name}")
             ok("repo", "add-agent", "coder", "--group", "a")
+            keys = ("--recipient", BEN.recipient.text, "--sign", BEN.signing.public.hex())
+            ok("repo", "add-member", "ben", *keys, "--role", "member", "--group", "b")
             self.old = git(self.clone, "rev-parse", "HEAD").strip()
             ok("repo", "set", "a/one", stdin="newer")
             ok("repo", "rm", "a/two")
@@ -161,6 +170,20 @@ def stanza_of_another_header(team):
     data = enc(team).read_bytes()
     fresh = age.encrypt(b"x", [THIEF.recipient])
     enc(team).write_bytes(fresh[: fresh.index(b"\n---")] + data[data.index(b"\n---") :])
+
+
+def secret_taken_over_by_a_member_of_another_group(team):
+    """All is as Keyhole would write it, but for the look at where the secret was."""
+    opened = verify(Tree(team.thief), Seen())
+    ben = Actor.of(opened, BEN, datetime.now(UTC))
+    document, before = opened.secrets["a/one"]
+    readers = recipients_of(opened.members, ["b"])
+    data = age.encrypt(b"theirs", readers)
+    texts = (each.text for each in readers)
+    after = before.next(document.digest, data, texts, groups=("b",), rotated=ben.now, signer="ben")
+    files = {"secrets/a/one.enc": data}
+    for path, content in with_documents(opened, opened.members, ben, "x", {"a/one": after}, files).files.items():
+        (team.theirs / path).write_bytes(content)
 
 
 def secret_removed_without_a_word(team):
@@ -301,6 +324,7 @@ ATTACKS = {
     one_reader_more_in_a_genuine_looking_file: "a/one",
     reader_more_in_the_document: "a/one",
     stanza_of_another_header: "a/one",
+    secret_taken_over_by_a_member_of_another_group: "a/one",
     secret_removed_without_a_word: "a/one",
     ciphertext_removed: "a/one",
     secret_of_nobody: "a/planted",
@@ -363,3 +387,16 @@ def test_a_genuine_change_is_taken_after_all_of_that(team):
     with team.here():
         git(team.remote, "update-ref", "refs/heads/main", team.genuine)
         ok("repo", "pull")
+
+
+def test_what_was_handed_over_to_other_groups_is_taken_by_who_says_so(team):
+    team.serve(secret_taken_over_by_a_member_of_another_group)
+    with team.here():
+        refused = run("repo", "pull", "--json")
+        assert "ben" in refused.error["reason"]
+        assert "pull --theirs a/one" in refused.error["hint"]
+        found = run("repo", "review", f"{team.genuine}..origin/main", "--json")
+        assert found.code == 1
+        assert any("a/one is from ben now" in problem for problem in found.json["problems"])
+        ok("repo", "pull", "--theirs", "a/one")
+        assert ok("repo", "get", "a/one").out == "theirs"

@@ -109,6 +109,7 @@ def review(before: Opened | None, after: Files, touched: Iterable[Touched]) -> t
         found.problems.append(error.reason)
         return found, None
     found.problems += _files(opened, touched) + _recipients(opened) + _names(opened)
+    found.problems += handed_over(before, opened).values()
     checked = Findings()
     check_members(opened, checked, None)
     found.problems += checked.errors
@@ -140,6 +141,41 @@ def require_signed(opened: Opened, touched: Iterable[Touched]) -> None:
         raise IntegrityError(
             "; ".join(problems[:10]),
             "see who can write to the remote. If another tool of the format did it: git merge @{upstream}, adopt",
+        )
+
+
+def handed_over(before: Opened | None, after: Opened) -> dict[str, str]:
+    """Secrets that somebody put into other groups who may not write them where they were, and what is wrong with that.
+
+    A sidecar alone does not show it: its signer writes the groups that it names.
+    """
+    if before is None or before.members is None or after.members is None:
+        return {}
+    found = {}
+    for stem, (_, each) in after.secrets.items():
+        signer, was = after.members.members.get(each.signer), before.secrets.get(stem)
+        if (
+            was is not None
+            and signer is not None
+            and was[1].version < each.version
+            and not signer.writes(was[1].groups)
+        ):
+            found[stem] = f"{stem} is from {each.signer} now, who may not write it in the groups where it was"
+    return found
+
+
+def require_kept_in_groups(before: Opened | None, after: Opened, chosen: Iterable[str] = ()) -> None:
+    """See that nobody took a secret over into groups of one's own, but what a person has chosen to take.
+
+    Raises:
+        IntegrityError: somebody did.
+    """
+    named = {after.where(name) for name in chosen}
+    problems = {stem: why for stem, why in handed_over(before, after).items() if stem not in named}
+    if problems:
+        raise IntegrityError(
+            "; ".join(list(problems.values())[:10]),
+            f"ask an owner; if it was given to them meanwhile: keyhole repo pull --theirs {next(iter(problems))}",
         )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -30,9 +30,10 @@ from keyhole.remotes.git import Git
 from keyhole.remotes.settings import GIT, Address, Settings
 from keyhole.repo.documents import instant
 from keyhole.repo.hidden import NAMES
+from keyhole.repo.merging import MEMBERS
 from keyhole.repo.opened import Opened, sealed_path, verify
 from keyhole.repo.refusals import recording
-from keyhole.repo.reviewing import Touched, require_signed
+from keyhole.repo.reviewing import Touched, require_kept_in_groups, require_signed
 from keyhole.repo.seen import Begun, Met, Seen
 from keyhole.repo.seen import place as kept_at
 from keyhole.repo.snapshots import Entries, Entry, collect, mark_of, travels
@@ -82,21 +83,22 @@ class Peer(ABC):
         self.name = name
         self.url = url
 
-    def look(self, *, any_members: bool = False) -> Look:
+    def look(self, *, taken: Sequence[str] = ()) -> Look:
         """Ask the remote what it has, and verify that; what is refused is recorded.
 
         Args:
-            any_members: a person has chosen the remote's list of members, whatever this machine has seen of it.
+            taken: what a person has chosen to take from it: secrets, whoever has put them into other groups, and
+                ``members``, whatever this machine has seen of that list.
 
         Raises:
             IntegrityError: something there is not genuine, or old.
             Unreachable: it cannot be asked.
         """
         with self._recording():
-            return self._look(any_members=any_members)
+            return self._look(taken)
 
     @abstractmethod
-    def _look(self, *, any_members: bool) -> Look:
+    def _look(self, taken: Sequence[str]) -> Look:
         """See ``look``."""
 
     def _recording(self) -> contextlib.AbstractContextManager[None]:
@@ -125,14 +127,17 @@ class Peer(ABC):
         seen.begun = Begun(self.name, look.version, mark, look.theirs.state()[0])
         seen.store()
 
-    def _verified(self, files: Files, ours: Opened, touched: Iterable[Touched], *, any_members: bool) -> Opened:
+    def _verified(
+        self, files: Files, ours: Opened, touched: Iterable[Touched], base: Opened | None, taken: Sequence[str]
+    ) -> Opened:
         judge = ours.seen.of_remote(self.name)
-        if any_members:
+        if MEMBERS in taken:
             judge.members = (0, "")
         theirs = verify(files, judge)
         theirs.require_members()
         self.place.show_names(theirs)
         require_signed(theirs, touched)  # judged before anything of it is taken
+        require_kept_in_groups(base or ours, theirs, [name for name in taken if name != MEMBERS])
         ours.seen.saw(self.name, *theirs.state())
         ours.seen.store()
         return theirs
@@ -145,17 +150,17 @@ class GitPeer(Peer):
         super().__init__(place, GIT, git.upstream())
         self._git = git
 
-    def _look(self, *, any_members: bool) -> Look:
+    def _look(self, taken: Sequence[str]) -> Look:
         git, root = self._git, self.place.tree.root
         ours = self.place.open()
         fetched, head = git.fetch(), git.head()
         common = git.common(head, fetched)
         touched = touched_below(git, root, head, fetched) if common != fetched else ()
-        theirs = self._verified(git.at(fetched, root), ours, touched, any_members=any_members)
         base = None
         if common:
             with contextlib.suppress(KeyholeError):  # the vault may have come after it
                 base = verify(git.at(common, root), Seen())
+        theirs = self._verified(git.at(fetched, root), ours, touched, base, taken)
         relation = Relation.PARTED
         if head == fetched:
             relation = Relation.SAME
@@ -191,7 +196,7 @@ class ObjectPeer(Peer):
     def _chain(self) -> Chain:
         return chain_at(self.place.tree.root, self.name, remote_at(self._address))
 
-    def _look(self, *, any_members: bool) -> Look:
+    def _look(self, taken: Sequence[str]) -> Look:
         ours = self.place.open()
         ours.require_members()
         local = collect(self.place.tree)
@@ -203,8 +208,10 @@ class ObjectPeer(Peer):
         files.fetch([path for path, entry in files.entries.items() if local.get(path) != entry])
         differing = [p for p in {*local, *files.entries} if local.get(p) != files.entries.get(p)]
         touched = [Touched(path, gone=path not in files.entries) for path in differing]
-        theirs = self._verified(files, ours, touched, any_members=any_members)
-        base, before = (theirs, files.entries) if met.version == head.snapshot else self._base(met)
+        same = met.version == head.snapshot
+        base, before = (None, files.entries) if same else self._base(met)
+        theirs = self._verified(files, ours, touched, base, taken)
+        base = theirs if same else base
         relation = Relation.PARTED
         if local == files.entries:
             relation = Relation.SAME

@@ -25,7 +25,7 @@ from keyhole.repo.hidden import Kind
 from keyhole.repo.names import require_folder
 from keyhole.repo.opened import Opened, open_vault, verify
 from keyhole.repo.refusals import recording
-from keyhole.repo.reviewing import require_signed
+from keyhole.repo.reviewing import require_kept_in_groups, require_signed
 from keyhole.repo.sealing import Actor
 from keyhole.repo.tree import Change, Tree, find_vault
 
@@ -166,6 +166,7 @@ class Place:
         with recording(self.tree.root, home(), f"the remote {GIT}"):
             theirs = verify(git.at(commit, self.tree.root), ours.seen.of_remote(GIT))
             require_signed(theirs, touched_below(git, self.tree.root, git.head(), commit))
+            require_kept_in_groups(ours, theirs)
         self.show_names(theirs)
         return theirs
 

@@ -49,7 +49,7 @@ def pull(
     with place.tree.lock():
         place.finish()
         other = peer(place, remote)
-        look = other.look(any_members=chosen.get(MEMBERS) is Side.THEIRS)
+        look = other.look(taken=[name for name, side in chosen.items() if side is Side.THEIRS])
         if look.relation in {Relation.SAME, Relation.AHEAD}:
             other.note(look.ours, look.version)
         if look.relation not in {Relation.BEHIND, Relation.PARTED}:
