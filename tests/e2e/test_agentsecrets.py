@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -180,11 +181,10 @@ def test_an_unknown_secret_is_said_to_be_unknown(said):
 
 
 @pytest.mark.client("AgentSecrets SDK")
-def test_what_the_sdk_starts_and_lists(said):
+def test_what_the_sdk_starts_and_what_is_large(said):
     assert said["spawn"]["exit_code"] == 3
     assert KEY not in said["spawn"]["stdout"]
     assert said["spawn"]["stdout"].startswith("sk_as_")
-    assert {"STRIPE_KEY", "AS_LOGIN", "PAIR_ID", "PAIR_KEY"} <= set(said["secrets"])
     assert said["large"] == [200, LARGE]
     assert said["logs"][-1] == [403, "BLOCKED", "domain_not_in_allowlist", "https://evil.example.test/x"]
     assert said["logs"][-2] == [200, "OK", "-", said["logs"][-2][3]]
@@ -260,22 +260,28 @@ def test_the_wire_contract(classic):
     assert answers[15][1]["error"].startswith("secret 'a\"b' not found in keychain")
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
 def test_the_port_can_be_named_and_belongs_to_the_command(classic):
-    script = 'echo $AGENTSECRETS_PORT; curl -s --noproxy "*" http://127.0.0.1:$AGENTSECRETS_PORT/health; read line'
-    command = [KEYHOLE, "run", "--agent", "classic", "--", "sh", "-c", script]
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}/health"
+    # By itself, through the proxy of the environment, and in a tunnel of that proxy.
+    script = f'echo "$AGENTSECRETS_PORT"; curl -s --noproxy "*" {url}; curl -s {url}; curl -sp {url}; read line'
+    command = [KEYHOLE, "run", "--agent", "classic", "--agentsecrets-port", str(port), "--", "sh", "-c", script]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, env=classic.env, cwd=classic.folder / "work", **pipes)
-    port = int(process.stdout.readline())
+    assert int(process.stdout.readline()) == port
     try:
-        again = ["curl", "-sS", "-w", "%{http_code}", "--noproxy", "*", f"http://127.0.0.1:{port}/health"]
+        again = ["curl", "-sS", "-w", "%{http_code}", "--noproxy", "*", url]
         stranger = subprocess.run(again, capture_output=True, check=True)
         assert stranger.stdout == b"403"
     finally:
         said = process.communicate(b"\n", timeout=60)
-    assert said[0] == b'{"project":"classic","status":"ok"}'
+    assert said[0] == b'{"project":"classic","status":"ok"}' * 3
     assert b"a process outside the command tried to use its AgentSecrets port, and was refused" in said[1]
-    named = _run(classic, "sh", "-c", "echo $AGENTSECRETS_PORT", options=("--agentsecrets-port", str(port)))
-    assert named.stdout == f"{port}\n".encode()
 
 
 def test_the_command_outside_of_a_session_makes_one_for_itself(classic):
@@ -284,7 +290,6 @@ def test_the_command_outside_of_a_session_makes_one_for_itself(classic):
     done = subprocess.run(
         [program, *words], env=classic.env, cwd=classic.folder / "work", capture_output=True, check=True
     )
-    assert done.stdout.startswith(b"HTTP 200\n\n")
-    refused = subprocess.run([program, "secrets", "set", f"A={KEY}"], env=classic.env, capture_output=True, check=False)
-    assert refused.returncode == 1
-    assert not held(KEY, refused.stdout + refused.stderr)
+    status, _, body = done.stdout.partition(b"\n\n")
+    assert status == b"HTTP 200"
+    assert json.loads(body)["query"] == {"api_key": 1}

@@ -241,10 +241,12 @@ def test_placeholders_replace_the_callers_own_values(capfd, sandbox):
 
 
 def test_all_https_goes_through_the_proxy_and_nothing_around_it(capfd):
-    env = child_env(capfd, env={"NO_PROXY": "*", "no_proxy": "example.com", "https_proxy": "http://corporate:1"})
+    given = {"NO_PROXY": "*", "no_proxy": "example.com", "https_proxy": "http://corporate:1", "AGENTSECRETS_PORT": "1"}
+    env = child_env(capfd, env=given)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         assert env[name] == env[name.upper()] == PROXY
     assert "NO_PROXY" not in env
+    assert "AGENTSECRETS_PORT" not in env
     assert "no_proxy" not in env
     assert env["NODE_USE_ENV_PROXY"] == "1"
 

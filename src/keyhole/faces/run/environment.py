@@ -30,7 +30,7 @@ PROXY = (
 )
 
 _PLAIN = ("http_proxy", "HTTP_PROXY")
-_OURS = ("KEYHOLE_", "VAULT_", "BAO_")
+_OURS = ("KEYHOLE_", "VAULT_", "BAO_", "AGENTSECRETS_PORT")  # the port is that of a command, and not of another in it
 _BYPASS = ("no_proxy", "NO_PROXY", "npm_config_noproxy", "GIT_HTTP_PROXY_AUTHMETHOD")
 _AGENTS = (
     "SSH_AUTH_SOCK",

@@ -43,6 +43,11 @@ _STALE = 1.0  # seconds after which the services are looked up again where a nam
 _KEPT = 1000  # calls that the log has
 _PAGES = re.compile(rb"origin|sec-fetch-[a-z]+")
 _ENDED = (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
+_HERE = rb"(?:localhost|127\.0\.0\.1):"
+_FOR_PROXY = re.compile(
+    rb"CONNECT " + _HERE + rb"(?P<tunnel>[0-9]{1,5}) HTTP/1\.[01]"
+    rb"|(?P<method>[A-Z]+) http://" + _HERE + rb"(?P<port>[0-9]{1,5})(?P<path>/[^ ]*) (?P<version>HTTP/1\.[01])"
+)
 _ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 
 
@@ -74,22 +79,18 @@ class AgentSecretsPort(SessionPort):
 
     def is_meant(self, line: bytes) -> bool:
         """Whether a request line for a proxy is for this port."""
-        target = line.split(b" ")[1:2] or [b""]
-        port = self.address[1]
-        hosts = [b"%b:%d" % (name, port) for name in (b"localhost", b"127.0.0.1")]
-        if line.startswith(b"CONNECT "):
-            return target[0] in hosts
-        return any(target[0].startswith((b"http://%b/" % host, b"http://%b?" % host)) for host in hosts)
+        match = _FOR_PROXY.fullmatch(line)
+        return match is not None and int(match["port"] or match["tunnel"]) == self.address[1]
 
     async def take_over(self, raw: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a request that a client gave to the command's proxy port."""
         line, end, fields = raw.partition(b"\r\n")
-        if line.startswith(b"CONNECT "):
+        match = _FOR_PROXY.fullmatch(line)
+        if match is None or match["tunnel"]:
             writer.write(_ESTABLISHED)
             await self._forward(reader, writer)
-            return
-        method, target, version = line.split(b" ", 2)
-        await self.answer(b"%b /%b %b" % (method, target.split(b"/", 3)[3], version) + end + fields, reader, writer)
+        else:
+            await self.answer(b"%b %b %b" % match.group("method", "path", "version") + end + fields, reader, writer)
 
     async def answer(self, raw: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request.
@@ -105,7 +106,7 @@ class AgentSecretsPort(SessionPort):
             refusal = error if isinstance(error, Refused) else said.rejected(error)
             head_only = raw.startswith(b"HEAD ")
             writer.write(said.rendered(refusal.status, refusal.body, reason=refusal.reason, head_only=head_only))
-            await self._linger(reader, writer)
+        await self._linger(reader, writer)
 
     async def _route(
         self, head: RequestHead, raw: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -121,7 +122,6 @@ class AgentSecretsPort(SessionPort):
             writer.write(said.rendered(200, {"logs": list(self._log)}))
         else:
             raise Refused(404, {"error": "there is /proxy and /health here"}, "not_found")
-        await writer.drain()
 
     async def _logged(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         began = time.monotonic()
