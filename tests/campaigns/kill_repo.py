@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import keyhole.cli.operator
@@ -33,8 +34,8 @@ import keyhole.cli.repo.mending  # noqa: F401 - once, and not in each process th
 from keyhole.cli import main
 from keyhole.config import home
 from keyhole.core.errors import KeyholeError
-from keyhole.crypto import age
-from keyhole.repo import keys
+from keyhole.crypto import age, age_scrypt
+from keyhole.repo import kept, keys
 from keyhole.repo.checking import check
 from keyhole.repo.opened import open_vault
 
@@ -233,15 +234,12 @@ def template(folder):
     return world
 
 
-def fresh(made, folder):
-    """A copy of a world, whose remote is its own."""
+def fresh(made):
+    """A copy of a world in the place where it was made: what was seen of a vault is kept by its path."""
+    folder = made.root.with_name("world")
+    shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(made.root, folder, symlinks=True)
-    world = World(folder)
-    for name in ("team", "other"):
-        if (folder / name / ".git").exists() and "origin" in git(folder / name, "remote"):
-            git(folder / name, "remote", "set-url", "origin", folder / "remote.git")
-    # What was seen is kept by the path of the vault.
-    return world
+    return World(folder)
 
 
 def of_another(world, name="a/three"):
@@ -280,6 +278,148 @@ def before_rollback(world):
     must(world, "repo", "set", "a/one", stdin=b"newer")
 
 
+def with_ann(role):
+    """A member with a key of its own."""
+
+    def before(world):
+        words = ("--recipient", MEMBER.recipient.text, "--sign", MEMBER.signing.public.hex(), "--role", role)
+        must(world, "repo", "add-member", "ann", *words, "--group", "a")
+
+    return before
+
+
+def with_stick(world):
+    """Both clones know a folder as a remote, and it has what they have."""
+    for folder in ("team", "other"):
+        must(world, "repo", "remote", "add", "stick", world.root / "stick", folder=folder)
+        must(world, "repo", "push" if folder == "team" else "pull", "stick", folder=folder)
+
+
+def before_push_to_stick(world):
+    with_stick(world)
+    must(world, "repo", "set", "a/four", stdin=b"value of a/four")
+
+
+def before_pull_of_stick(world):
+    with_stick(world)
+    must(world, "repo", "set", "a/three", stdin=b"value of a/three", folder="other")
+    must(world, "repo", "rm", "a/two", folder="other")
+    must(world, "repo", "push", "stick", folder="other")
+
+
+def before_merge_of_stick(world):
+    before_pull_of_stick(world)
+    must(world, "repo", "set", "a/four", stdin=b"value of a/four")
+
+
+def whole_at_the_stick(world):
+    """Who clones the folder just then gets a whole vault."""
+    must(world, "repo", "clone", world.root / "stick", world.root / "third")
+
+
+def clones(world):
+    """What was cloned is there whole, or can be cloned at once."""
+    if not (world.root / "third").exists():
+        must(world, "repo", "clone", world.root / "remote.git", world.root / "third")
+    assert "b/one" in must(world, "repo", "list", folder="third")
+    assert git(world.root / "third", "status", "--porcelain") == ""
+
+
+def before_import(world):
+    (world.root / "home" / "some.env").write_text("ONE_API_KEY=k7Zq9xW2vB4nM6pL\nTWO_PASSWORD=t5Rr8yU1iO3pA9sD\n")
+
+
+def before_reads(world):
+    must(world, "repo", "get", "a/one")
+
+
+def reads_are_whole(world):
+    must(world, "repo", "reads", "--verify")
+
+
+def key_opens(world):
+    """The key is where it was or where it goes; it is put where it was, by moving it again."""
+    path = world.root / "home/.agent-vault/owner.key"
+    phrase = world.root / "home/phrase"
+    if kept.form_of(path.read_bytes()) is kept.Form.CLEAR:
+        must(world, "repo", "key", "move", "--in", "passphrase", "--new-passphrase-file", phrase)
+    left = [each.name for each in path.parent.glob("*.key*") if b"AGE-SECRET-KEY" in each.read_bytes()]
+    left += [each.name for each in path.parent.glob(".*.key*") if b"AGE-SECRET-KEY" in each.read_bytes()]
+    assert not left, left
+    must(world, "--passphrase-file", phrase, "repo", "key", "move", "--in", "file")
+
+
+def before_key_move(world):
+    (world.root / "home" / "phrase").write_text("some words that nobody else says\n")
+
+
+def new_key_moves(world):
+    """A new key is there whole or not at all, and does what any key does."""
+    path = world.root / "home/new.key"
+    before_key_move(world)
+    if not path.exists():
+        must(world, "repo", "key", "new", "--to", path)
+    phrase = world.root / "home/phrase"
+    must(world, "repo", "key", "move", "--in", "passphrase", "--key", path, "--new-passphrase-file", phrase)
+
+
+def restored_key_opens(world):
+    path = world.root / "home/coder.key"
+    if not path.exists():
+        must(world, "repo", "restore-agent", "coder", "--to", path)
+    assert must(world, "repo", "get", "a/one", "--key", path) == "value of a/one"
+
+
+def before_guard(world):
+    must(world, "repo", "guard", "uninstall")
+    hook = world.team / ".git/hooks/pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/usr/bin/python3\nopen('ran', 'w')\n")
+    hook.chmod(0o755)
+
+
+def hooks_are_kept(world):
+    """The hook that was there runs, whether the guard is there or not, and the guard can be put in."""
+    hooks = world.team / ".git/hooks"
+    git(world.team, "-c", "core.hooksPath=.git/hooks", "hook", "run", "--ignore-missing", "pre-commit")
+    assert (world.team / "ran").exists()
+    must(world, "repo", "guard", "install")
+    must(world, "repo", "guard", "status")
+    (world.team / "ran").unlink()
+    git(world.team, "hook", "run", "pre-commit")
+    (world.team / "ran").unlink()
+    must(world, "repo", "guard", "uninstall")
+    assert [each.name for each in hooks.iterdir()] == ["pre-commit"]
+    assert (hooks / "pre-commit").read_text().startswith("#!/usr/bin/python3")
+
+
+ACCEPTED = "1f0e4d7c9a2b3c4d"
+
+
+def before_allow(world):
+    must(world, "repo", "guard", "allow", "0" * 16, "--why", "first")
+    git(world.team, "add", ".keyhole-allow")
+    git(world.team, "commit", "-qm", "allow")
+
+
+def still_accepted(world):
+    assert "0" * 16 in (world.team / ".keyhole-allow").read_text()
+    git(world.team, "checkout", "-q", ".keyhole-allow")
+
+
+def stick_is_known(world):
+    if "stick" not in must(world, "repo", "remote", "list"):
+        must(world, "repo", "remote", "add", "stick", world.root / "stick")
+    must(world, "repo", "push", "stick")
+
+
+def stick_is_forgotten(world):
+    if "stick" in must(world, "repo", "remote", "list"):
+        must(world, "repo", "remote", "rm", "stick")
+    must(world, "repo", "remote", "add", "stick", world.root / "stick")
+    must(world, "repo", "pull", "stick")
+
+
 @dataclass
 class Verb:
     """What is killed.
@@ -288,12 +428,14 @@ class Verb:
         words: of the command; ``{root}`` is the folder of the world.
         stdin: of it.
         before: makes the world ready.
+        then: looks, before the next verb, at what only this verb is about.
         again: the verb itself has to work afterwards, as well as the next one, and only then is everything as it was.
     """
 
     words: tuple
     stdin: bytes = b""
     before: object = None
+    then: object = None
     again: bool = False
 
 
@@ -316,6 +458,30 @@ VERBS = {
     "pull-merge": Verb(("repo", "pull"), before=before_merge),
     "push": Verb(("repo", "push"), before=lambda world: must(world, "repo", "set", "a/four", stdin=b"value of a/four")),
     "mount": Verb(("repo", "mount", "team"), before=before_mount, again=True),
+    "role-up": Verb(("repo", "role", "ann", "owner"), before=with_ann("member")),
+    "role-down": Verb(("repo", "role", "ann", "reader"), before=with_ann("owner")),
+    "remove-member": Verb(("repo", "remove-agent", "ann"), before=with_ann("admin")),
+    "hosts": Verb(("repo", "hosts", "a", "api.example.com")),
+    "restore-agent": Verb(("repo", "restore-agent", "coder", "--to", "{root}/home/coder.key"), then=restored_key_opens),
+    "get": Verb(("repo", "get", "a/one"), then=reads_are_whole),
+    "reads-share": Verb(("repo", "reads", "share"), before=before_reads, then=reads_are_whole, again=True),
+    "import": Verb(("repo", "import", "dotenv", "{root}/home/some.env", "--under", "shop"), before=before_import),
+    "clone": Verb(("repo", "clone", "{root}/remote.git", "{root}/third"), then=clones),
+    "remote-add": Verb(("repo", "remote", "add", "stick", "{root}/stick"), then=stick_is_known),
+    "remote-rm": Verb(("repo", "remote", "rm", "stick"), before=with_stick, then=stick_is_forgotten),
+    "push-object": Verb(("repo", "push", "stick"), before=before_push_to_stick, then=whole_at_the_stick, again=True),
+    "pull-object-ff": Verb(("repo", "pull", "stick"), before=before_pull_of_stick, again=True),
+    "pull-object-merge": Verb(("repo", "pull", "stick"), before=before_merge_of_stick, again=True),
+    "key-new": Verb(("repo", "key", "new", "--to", "{root}/home/new.key"), then=new_key_moves),
+    "key-move": Verb(
+        ("repo", "key", "move", "--in", "passphrase", "--new-passphrase-file", "{root}/home/phrase"),
+        before=before_key_move,
+        then=key_opens,
+    ),
+    "guard-install": Verb(("repo", "guard", "install"), before=before_guard, then=hooks_are_kept),
+    "guard-allow": Verb(
+        ("repo", "guard", "allow", ACCEPTED, "--why", "second"), before=before_allow, then=still_accepted
+    ),
 }
 
 
@@ -324,7 +490,7 @@ VERBS = {
 
 @dataclass(frozen=True)
 class State:
-    """What a vault holds: values of secrets, who is in it, and what is wrong with it."""
+    """What a vault holds: values of secrets, who is in it and where values may go, and what is wrong with it."""
 
     values: tuple
     members: tuple
@@ -337,7 +503,11 @@ def state(world):
         owner = keys.find(os.environ)
         values = tuple((name, opened.get(name, [owner]).reveal()) for name in opened.names() if name != "z/next")
         everybody = opened.require_members().members.values()
-        members = tuple(sorted((each.name, each.role.value, tuple(sorted(each.groups))) for each in everybody))
+        hosts = opened.require_members().hosts
+        members = (
+            *sorted((each.name, each.role.value, tuple(sorted(each.groups))) for each in everybody),
+            *sorted(hosts.items()),
+        )
         return State(values, members, frozenset(check(opened, datetime.now(UTC), owner).errors))
 
 
@@ -376,32 +546,31 @@ def held(world, before, after):
     assert git(world.team, "fsck", "--no-dangling", "--no-progress", "--connectivity-only") == ""
 
 
-def one(name, made, verb, killer, before, after, folder):
+def one(name, made, verb, killer, before, after):
     """One round. Returns whether the verb was killed, and whether the next one worked by itself."""
-    world = fresh(made, folder)
-    try:
-        words = [str(word).format(root=world.root) for word in verb.words]
-        code, said = world.run(words, verb.stdin, killer=killer)
-        assert code in {0, -9}, (code, said)
-        if name == "init":
-            again, told = world.run(words, verb.stdin)
-            assert again == 0 or "already initialized" in told, told
-        itself = next_verb(world)
-        if verb.again:
-            again, told = world.run(words, verb.stdin)
-            assert again == 0 or "already" in told, told
-        held(world, before or after, after)
-        if code == 0 and verb.words[1] != "push":
-            assert state(world).values == after.values, "acknowledged and gone"
-        return code == -9, itself
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    world = fresh(made)
+    words = [str(word).format(root=world.root) for word in verb.words]
+    code, said = world.run(words, verb.stdin, killer=killer)
+    assert code in {0, -9}, (code, said)
+    if name == "init":
+        again, told = world.run(words, verb.stdin)
+        assert again == 0 or "already initialized" in told, told
+    if verb.then is not None:
+        verb.then(world)
+    itself = next_verb(world)
+    if verb.again:
+        again, told = world.run(words, verb.stdin)
+        assert again == 0 or "already" in told, told
+    held(world, before or after, after)
+    if (code == 0 and verb.words[1] != "push") or (verb.again and name != "adopt"):
+        assert state(world).values == after.values, "acknowledged and gone"
+    return code == -9, itself
 
 
-def measured(made, verb, folder):
+def measured(made, verb):
     """How many changes, how many gits and how much time a verb takes, and the state after it."""
-    world = fresh(made, folder)
-    counted = folder / "counted"
+    world = fresh(made)
+    counted = world.root / "counted"
 
     class Counting(AtChange):
         gits = 0
@@ -424,50 +593,53 @@ def measured(made, verb, folder):
     code, said = world.run(words, verb.stdin, killer=Counting(0))
     took = time.monotonic() - begun
     assert code == 0, (words, said)
+    if verb.then is not None:
+        verb.then(world)
     found = state(world)
     changes, gits = map(int, counted.read_text().split())
-    shutil.rmtree(folder)
     return changes, gits, took, found
 
 
 def points(rng, rounds, changes, gits, took):
-    """Where the rounds kill: each change once first, then within the gits, and at odd times."""
+    """Where the rounds kill, without an end: each change once first, then within the gits, and at odd times."""
     every = [AtChange(number) for number in range(1, changes + 1)]
     rng.shuffle(every)
-    found = every[: rounds // 2]
-    while len(found) < rounds:
+    yield from every[: rounds * 3 // 4]
+    while True:
         if gits and rng.random() < 0.7:
-            found.append(InGit(rng.randint(1, gits), rng.randint(1, 60)))
+            yield InGit(rng.randint(1, gits), rng.randint(1, 60))
         else:
-            found.append(AfterTime(rng.uniform(0, took)))
-    return found
+            yield AfterTime(rng.uniform(0, took))
 
 
 def campaign(name, rounds, seed, folder, report=print):
-    """All rounds of a verb. Returns how many were killed, and how many of these needed ``operator fsck``."""
+    """Kill a verb so many times. Returns in how many rounds, and how many of the kills needed ``operator fsck``."""
     rng, verb = random.Random(f"{seed}/{name}"), VERBS[name]
-    made = template(folder / "template")
+    made = template(folder / "world")
     if verb.before is not None:
         verb.before(made)
     before = None if name in {"init", "adopt"} else state(made)
-    # The vault lies elsewhere in each round: what was seen of it is not, so that an old state is not what is tested.
-    changes, gits, took, after = measured(made, verb, folder / "measured")
+    made = World(made.root.rename(folder / "template"))
+    changes, gits, took, after = measured(made, verb)
     killed, helped = 0, Counter()
-    for number, killer in enumerate(points(rng, rounds, changes, gits, took)):
+    number = 0
+    for number, killer in enumerate(points(rng, rounds, changes, gits, took), 1):
         try:
-            was, itself = one(name, made, verb, killer, before, after, folder / f"round{number}")
+            was, itself = one(name, made, verb, killer, before, after)
         except (AssertionError, KeyholeError, subprocess.CalledProcessError) as error:
             raise AssertionError(f"{name}, seed {seed}, round {number}, {killer}: {error!r}") from error
         killed += was
         helped["fsck" if not itself else "itself"] += was
-    report(f"{name}: {rounds} rounds, {killed} killed, {helped['fsck']} needed fsck ({changes} changes, {gits} gits)")
+        if killed == rounds:
+            break
+    report(f"{name}: {number} rounds, {killed} killed, {helped['fsck']} needed fsck ({changes} changes, {gits} gits)")
     shutil.rmtree(folder, ignore_errors=True)
-    return killed, helped["fsck"]
+    return number, helped["fsck"]
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=200, help="of each verb")
+    parser.add_argument("--rounds", type=int, default=200, help="that kill, of each verb")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--verb", choices=sorted(VERBS), action="append")
     return parser.parse_args()
@@ -475,7 +647,8 @@ def arguments():
 
 if __name__ == "__main__":
     asked = arguments()
+    age_scrypt.WORK = 4  # a key is put under a passphrase hundreds of times
     print(json.dumps({"seed": asked.seed, "strace": bool(STRACE)}))
     with tempfile.TemporaryDirectory(prefix="kill-repo-") as place:
         for each in asked.verb or VERBS:
-            campaign(each, asked.rounds, asked.seed, Path(place) / each)
+            campaign(each, asked.rounds, asked.seed, Path(place) / each, report=partial(print, flush=True))

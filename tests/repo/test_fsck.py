@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from cli_driver import ok, run
-from keyhole.remotes import git_locks
+from keyhole.remotes import git_locks, git_moving
 from keyhole.repo.tree import Change, Tree
 
 
@@ -63,6 +63,26 @@ def test_the_next_verb_needs_no_help_after_a_kill(team):
     ok("repo", "set", "a/two", stdin="two")
     assert git(team, "status", "--porcelain") == ""
     assert git(team, "log", "-2", "--format=%s").split("\n")[1] == "agent-vault: half"
+
+
+def test_a_pull_killed_between_the_index_and_the_branch_loses_no_file(team, tmp_path, monkeypatch):
+    git(tmp_path, "clone", "-q", "--bare", "team", "remote.git")
+    git(team, "remote", "add", "origin", tmp_path / "remote.git")
+    git(team, "fetch", "-q")
+    git(team, "branch", "-q", "-u", "origin/main")
+    git(tmp_path, "clone", "-q", "remote.git", "other")
+    ok("repo", "set", "a/two", "--dir", tmp_path / "other", stdin="two")
+    ok("repo", "push", "--dir", tmp_path / "other")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(git_moving, "_arrive", killed)
+        assert run("repo", "pull").code != 0
+    ok("repo", "set", "a/three", stdin="three")
+    assert git(team, "status", "--porcelain") == ""
+    assert ok("repo", "get", "a/two").out == "two"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")

@@ -102,6 +102,7 @@ def _settle(git: Runs, ours: str, to: str) -> None:
     """The index and the files as they are in ``to``, where a part of them is so already, or was being written."""
     parts = git.run("diff-tree", "-r", "-z", "--no-renames", ours, to).split(b"\0")
     listed = list(zip(parts[::2], parts[1::2], strict=False))[:_MOST]
+    noted = set(git.run("ls-files", "-z").split(b"\0"))
     for about, name in listed:
         _, _, old, new, status = about.decode().split(" ")
         path = git.root / os.fsdecode(name)
@@ -110,7 +111,7 @@ def _settle(git: Runs, ours: str, to: str) -> None:
             continue
         fresh = None if status == "D" else git.run("cat-file", "blob", new)
         if fresh is not None and fresh.startswith(found):
-            if status == "A":
+            if status == "A" and name not in noted:
                 path.unlink()  # git takes what it has not noted yet for somebody's
         elif status == "A" or not _is(git, path, found, old):
             raise Conflict(
