@@ -404,6 +404,7 @@ def before_allow(world):
 
 def still_accepted(world):
     assert "0" * 16 in (world.team / ".keyhole-allow").read_text()
+    must(world, "repo", "guard", "allow", ACCEPTED, "--why", "second")
     git(world.team, "checkout", "-q", ".keyhole-allow")
 
 
@@ -536,7 +537,7 @@ def next_verb(world):
 
 
 def held(world, before, after):
-    """See that nothing is lost, and nothing is between two states."""
+    """See that nothing is lost, and nothing is between two states; the state now."""
     now = state(world)
     assert now.values in {before.values, after.values}, ("values", now.values)
     assert now.members in {before.members, after.members}, ("members", now.members)
@@ -544,6 +545,7 @@ def held(world, before, after):
     dirt = git(world.team, "status", "--porcelain")
     assert dirt == "", ("git status", dirt)
     assert git(world.team, "fsck", "--no-dangling", "--no-progress", "--connectivity-only") == ""
+    return now
 
 
 def one(name, made, verb, killer, before, after):
@@ -561,9 +563,9 @@ def one(name, made, verb, killer, before, after):
     if verb.again:
         again, told = world.run(words, verb.stdin)
         assert again == 0 or "already" in told, told
-    held(world, before or after, after)
+    now = held(world, before or after, after)
     if (code == 0 and verb.words[1] != "push") or (verb.again and name != "adopt"):
-        assert state(world).values == after.values, "acknowledged and gone"
+        assert now.values == after.values, "acknowledged and gone"
     return code == -9, itself
 
 

@@ -202,6 +202,7 @@ def move(path: Path, where: str, asked: Asked, new: Callable[[str], Secret]) -> 
     """
     path = path.resolve()  # a link is left as it is, and what it leads to gets the key's new form
     before = read(path)
+    _beside(path).unlink(missing_ok=True)  # a command that was ended may have left it as a second name
     if path.stat().st_nlink > 1:
         raise InvalidRequest(f"the key file {path} has several names", "remove the other hard links to it")
     form = form_of(before)
@@ -249,7 +250,7 @@ def write(path: Path, identity: Identity) -> None:
 def _write(path: Path, data: bytes) -> None:
     """A new file that is there whole or not at all. Raises ``Conflict`` when anything is there."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
+    fresh = _beside(path)
     try:
         fresh.unlink(missing_ok=True)  # of a command that was ended
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -267,6 +268,11 @@ def _write(path: Path, data: bytes) -> None:
         raise Conflict(f"{path} is there already", "a key file is never written over: name another") from None
     except OSError as error:
         raise InvalidRequest(f"the key file {path} cannot be made: {error.strerror}", "name another place") from None
+
+
+def _beside(path: Path) -> Path:
+    """Where a key file is written before it gets its name."""
+    return path.with_name(f".{path.name}.new")
 
 
 def _sync_folder(folder: Path) -> None:

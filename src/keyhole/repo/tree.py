@@ -402,7 +402,9 @@ def _take(descriptor: int) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             if time.monotonic() >= until:
-                raise Conflict("another command is changing this vault", "wait for it, or end it") from None
+                raise Conflict(
+                    "another command is changing this vault", "wait for it, or end it; then: keyhole operator fsck"
+                ) from None
             time.sleep(0.05)
         else:
             return

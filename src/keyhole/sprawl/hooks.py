@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,11 +124,20 @@ def _put_in(path: Path, block: str) -> bool:
     if shell and not path.is_symlink() and os.access(path, os.X_OK):
         at = shell.end()
         return _write(path, content[:at] + block.encode() + content[at:], path.stat().st_mode & 0o777)
-    kept = path.with_name(path.name + _KEPT)
-    if os.path.lexists(kept):
-        raise Conflict(f"{kept} is in the way", "look at it, and move it away")
-    path.rename(kept)
+    _keep(path, path.with_name(path.name + _KEPT))
     return _write(path, (_OURS + block + _CHAIN).encode(), 0o755)
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """Give a hook a second name before ours takes its own, so that at every moment one of both runs."""
+    if os.path.lexists(kept):
+        if os.path.samestat(path.lstat(), kept.lstat()):  # of an install that was ended
+            return
+        raise Conflict(f"{kept} is in the way", "look at it, and move it away")
+    try:
+        os.link(path, kept, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # a file system without second names
+        path.rename(kept)
 
 
 def _take_out(path: Path) -> bool:
@@ -149,9 +157,11 @@ def _take_out(path: Path) -> bool:
 
 def _write(path: Path, content: bytes, mode: int) -> bool:
     """At once: a hook that is half there would let everything through, or nothing."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".keyhole-")
+    fresh = path.with_name(f".keyhole-{path.name}")
+    fresh.unlink(missing_ok=True)  # of a command that was ended
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-    Path(name).chmod(mode)
-    Path(name).replace(path)
+    fresh.chmod(mode)
+    fresh.replace(path)
     return True

@@ -60,37 +60,42 @@ def clone(session: Session, /, *, url: str, directory: str, no_guard: bool) -> N
 
 
 def _from_git(address: Address, root: Path) -> Opened:
-    """What was fetched is verified before it is checked out."""
-    was_there = root.exists()
+    """What was fetched is verified before it is checked out, and takes its place when it is whole."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _beside(root)
     try:
-        opened = _checked_out(address, root)
+        _check_out(address, fresh, Seen.load(home(), root))
+        fresh.rename(root)
     except BaseException:
-        for path in (list(root.iterdir()) if was_there else [root]) if root.exists() else ():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.rmtree(fresh, ignore_errors=True)
         raise
+    opened = open_vault(root, home())
     opened.seen.saw(GIT, *opened.state())
     opened.seen.sync(GIT, Git(root, os.environ).head(), instant(datetime.now(UTC)))
     opened.seen.store()
     return opened
 
 
-def _checked_out(address: Address, root: Path) -> Opened:
-    above = next(folder for folder in root.parents if folder.is_dir())
+def _check_out(address: Address, root: Path, seen: Seen) -> None:
     words = ("--quiet", "--no-checkout", "--no-tags", "--no-recurse-submodules", "--template=")
-    Git(above, os.environ).run("clone", *words, "--", address.where, str(root))
+    Git(root.parent, os.environ).run("clone", *words, "--", address.where, str(root))
     git = Git(root, os.environ)
     if not git.head():
         raise NotFound("there is no commit in that repository", "its owner pushes first")
-    _genuine(git.at(git.head(), root))
+    _genuine(git.at(git.head(), root), seen)
     git.run("reset", "--quiet", "--hard")
-    return open_vault(root, home())
 
 
-def _genuine(files: Files) -> Opened:
-    """The vault of a remote that nobody here has seen before. Raises ``IntegrityError``, ``NotFound`` where none is."""
+def _genuine(files: Files, seen: Seen) -> Opened:
+    """The vault of a remote, judged by what was seen where it will lie.
+
+    Raises:
+        IntegrityError: it is not genuine, or older, or another one than lay there.
+        NotFound: there is none.
+    """
     if files.read(CONFIG) is None:
         raise NotFound("there is no vault in it", "keyhole repo init makes one")
-    theirs = verify(files, Seen())
+    theirs = verify(files, seen)
     theirs.require_members()
     for name in theirs.names():
         theirs.ciphertext(name)
@@ -105,9 +110,9 @@ def _from_objects(address: Address, root: Path) -> Opened:
         raise NotFound(f"there is no vault at {address.url}", "its owner pushes it first: keyhole repo push")
     files = chain.files(head.snapshot)
     files.fetch(files.paths())
-    theirs = _genuine(files)
+    theirs = _genuine(files, Seen.load(home(), root))
     root.parent.mkdir(parents=True, exist_ok=True)
-    fresh = root.with_name(f".{root.name}.{secrets.token_hex(8)}")
+    fresh = _beside(root)
     try:
         _write(fresh, Change("agent-vault: clone", {path: files.require(path) for path in files.paths()}))
         _know(root, theirs, address, head.snapshot)
@@ -117,6 +122,10 @@ def _from_objects(address: Address, root: Path) -> Opened:
         raise
     chain.keep([head.snapshot])
     return open_vault(root, home())
+
+
+def _beside(root: Path) -> Path:
+    return root.with_name(f".{root.name}.{secrets.token_hex(8)}")
 
 
 def _write(folder: Path, change: Change) -> None:
