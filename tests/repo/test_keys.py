@@ -159,6 +159,14 @@ def test_a_move_that_is_ended_at_any_step_leaves_a_key_that_opens_and_can_be_mov
     assert list(owner_key.parent.iterdir()) == [owner_key]
 
 
+def test_a_second_name_that_a_killed_command_left_stops_no_move(team, owner_key, tmp_path):
+    ok("repo", "key", "new")
+    owner_key.with_name(".owner.key.new").hardlink_to(owner_key)
+    (tmp_path / "given").write_text("the passphrase given\n")
+    ok("repo", "key", "move", "--in", "passphrase", "--passphrase-file", tmp_path / "given")
+    assert in_clear(tmp_path) == []
+
+
 def test_links_to_a_key_file_keep_nothing_in_clear(team, owner_key, tmp_path):
     ok("repo", "key", "new", "--to", tmp_path / "real.key")
     owner_key.parent.mkdir(parents=True)

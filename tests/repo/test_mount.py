@@ -7,12 +7,14 @@ import asyncio
 import pytest
 
 from keyhole.core.errors import IntegrityError, InvalidRequest, NotFound, PolicyDenied
+from keyhole.core.record import Phase
 from keyhole.core.value import Secret
 from keyhole.crypto import age_scrypt
 from keyhole.repo import changes, kept, keys
+from keyhole.repo.refusals import refusals
 from keyhole.testing import open_vault
 from repo.world import CANARY, Folder
-from vault.world import SERVICE, agent, journal, org, policy_token, refusal, use
+from vault.world import SERVICE, agent, journal, org, policy_token, recorded, refusal, use
 
 
 @pytest.fixture
@@ -67,8 +69,14 @@ def test_what_was_tampered_with_is_not_lent(world):
     async def scenario(vault):
         await vault.ask("update", "services/stripe", {**SERVICE, "secret": "/team/data/stripe/key"})
         token = await agent(vault, services=["stripe"])
-        world.path("secrets/stripe/key.enc").write_bytes(b"age-encryption.org/v1\n-> X\n--- x\n")
-        assert isinstance(await refusal(use(vault, "services/stripe", token)), IntegrityError)
+        world.set("stripe/other", "another-value-1")
+        swapped = world.path("secrets/stripe/key.enc"), world.path("secrets/stripe/other.enc")
+        swapped[0].write_bytes(swapped[1].read_bytes())
+        async with recorded(vault) as found:
+            assert isinstance(await refusal(use(vault, "services/stripe", token)), IntegrityError)
+        assert [(each.phase, each.result) for each in found] == [(Phase.INTENT, ""), (Phase.OUTCOME, "internal")]
+        assert any("stripe/key" in each.reason for each in refusals(world.root, world.root.parent / "server"))
+        assert {(each.caller, each.secrets) for each in found} == {("agent/coder", ("/team/data/stripe/key",))}
 
     play(world, scenario)
 

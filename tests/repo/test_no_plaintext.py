@@ -159,7 +159,9 @@ def test_the_watch_sees_what_is_gone_at_once(tmp_path):
     assert len(searched(watch, [VALUE], lambda _: False)) == 20
 
 
-def test_no_verb_writes_a_value_or_a_key_to_the_disk(place):
+def test_no_verb_writes_a_value_or_a_key_to_the_disk(place, tmp_path_factory):
+    exported = tmp_path_factory.mktemp("elsewhere") / "some.env"
+    exported.write_text(f"SOME_API_KEY={VALUE}\n")
     with Watch(place) as watch:
         ok("repo", "init")
         ok("repo", "set", "a/one", stdin=VALUE)
@@ -176,6 +178,16 @@ def test_no_verb_writes_a_value_or_a_key_to_the_disk(place):
         run("repo", "check", "--deep")
         ok("repo", "pull")
         ok("repo", "remove-agent", "coder")
+        ok("repo", "import", "dotenv", exported, "--under", "b")
+        ok("repo", "remote", "add", "stick", place / "stick")
+        ok("repo", "push", "stick")
+        ok("repo", "clone", place / "stick", place / "copy")
+        public = age.parse_recipient((place / "team/.agent-vault/owner.pub").read_text())
+        (place / "team/.agent-vault/secrets/a/one.enc").write_bytes(age.encrypt(f"{VALUE}3".encode(), [public]))
+        git(place / "team", "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qam", "agent-vault: set a/one")
+        ok("repo", "adopt", "--yes")
+        ok("init", "--seal", f"keyfile:{place}/seal.key", "--make-keyfile")
+        ok("repo", "mount", "team")
         ok("repo", "rm", "a/one")
         ok("operator", "fsck", ".")
     keys = [*place.glob("home/.agent-vault/**/*.key"), place / "fresh.key"]

@@ -67,6 +67,26 @@ def test_a_revoked_agent_opens_nothing_of_the_new_state_and_the_values_are_due(w
     assert world.open().sidecar("stripe/hook").due
 
 
+def test_names_that_differ_only_in_capitals_are_refused_when_they_are_made(world):
+    """They would be one file on many disks, and the second would take the place of the first."""
+    world.set("stripe/key")
+    world.add("coder", "stripe")
+    for name in ("stripe/Key", "Stripe/other"):
+        with pytest.raises(Conflict, match="stripe"):
+            world.set(name)
+    for name, group in (("Coder", "stripe"), ("other", "STRIPE")):
+        with pytest.raises(Conflict, match="capitals"):
+            world.add(name, group)
+    both = {name: (Secret("x"), "") for name in ("a/one", "a/ONE")}
+    with pytest.raises(Conflict, match="a/one"):
+        changes.store_all(world.open(), world.actor(), both, "x")
+    world.do(changes.remove, "stripe/key")
+    with pytest.raises(Conflict, match="stripe/key"):  # the signed word of its removal is a file as well
+        world.set("stripe/KEY")
+    world.set("stripe/key")
+    assert world.get("stripe/key")
+
+
 def test_only_a_new_value_moves_the_time_of_rotation(world):
     world.set("stripe/key")
     before = world.open().meta("stripe/key")

@@ -11,6 +11,7 @@ import pytest
 
 from cli_driver import ok, run
 from keyhole.crypto import age
+from keyhole.sprawl import hooks as hook_files
 
 PROGRAM = Path(sys.executable).with_name("keyhole")
 KEY = "ghp_" + "16C7e42F292c6912E7710c838347Ae178B4a"
@@ -217,6 +218,27 @@ def test_a_hook_that_was_there_runs_after_the_guard_and_is_left_as_it_was(reposi
     assert path.stat().st_mode & 0o777 == 0o750
     assert run("repo", "guard", "status").code == 1
     assert sorted(each.name for each in path.parent.iterdir() if not each.name.endswith(".sample")) == ["pre-commit"]
+
+
+def test_an_install_that_was_killed_halfway_leaves_the_hook_and_can_be_done_again(repository, monkeypatch):
+    path = repository / ".git/hooks/pre-commit"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(THEIRS[2])
+    path.chmod(0o755)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hook_files, "_write", killed)
+        assert run("repo", "guard", "install").code != 0
+    assert path.read_text() == THEIRS[2]
+    ok("repo", "guard", "install")
+    write(repository, "a.txt", "harmless\n")
+    commit(repository)
+    assert (repository / "log").read_text() == "theirs\n"
+    ok("repo", "guard", "uninstall")
+    assert path.read_text() == THEIRS[2]
 
 
 def test_a_hook_that_is_a_link_or_not_executable_is_not_written_through(repository):

@@ -27,6 +27,7 @@ from keyhole.repo import keys
 from keyhole.repo.documents import instant
 from keyhole.repo.kept import KEYCHAIN
 from keyhole.repo.opened import Opened, open_vault
+from keyhole.repo.refusals import FOLDER_OF_VAULT, recording
 
 _CONFIG = "config"
 
@@ -99,7 +100,8 @@ async def read(context: Context, call: Call) -> Reply:
     def find() -> tuple[dict[str, Any], Limits]:
         opened, identity = _open(config), _identity(config)
         opened.unlock(identity)
-        value = opened.get(name, [identity])
+        with recording(Path(config["path"]), home(), FOLDER_OF_VAULT):
+            value = opened.get(name, [identity])
         meta = opened.meta(name)
         try:
             text = value.reveal().decode()

@@ -16,6 +16,7 @@ from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity, Recipient
 from keyhole.repo import sidecar
+from keyhole.repo.alike import require_unlike_member, require_unlike_secrets
 from keyhole.repo.documents import CONFIG as CONFIG_TEXT
 from keyhole.repo.documents import Manifest, write_manifest
 from keyhole.repo.hidden import NAMES, Book, Kind, digest
@@ -93,6 +94,7 @@ def store(
         due: why it has to be changed at its source all the same.
 
     Raises:
+        Conflict: there is a secret or group whose name differs only in capitals.
         NotFound: one of ``also`` is no member.
         PolicyDenied: the actor may not write it.
     """
@@ -100,6 +102,7 @@ def store(
     after, ciphertext = _sealed_anew(opened, actor, name, value, groups=groups, also=also, due=due)
     if expires is not None:
         after = replace(after, expires=expires)
+    require_unlike_secrets(opened, {after.secret: after})
     files = {sealed_path(after.secret): ciphertext}
     return with_documents(opened, everybody, actor, f"agent-vault: set {after.secret}", {after.secret: after}, files)
 
@@ -114,6 +117,7 @@ def store_all(opened: Opened, actor: Actor, values: Mapping[str, tuple[Secret, s
         message: of the change.
 
     Raises:
+        Conflict: names differ only in capitals.
         PolicyDenied: the actor may not write one of them.
     """
     changed: dict[str, Sidecar] = {}
@@ -122,6 +126,7 @@ def store_all(opened: Opened, actor: Actor, values: Mapping[str, tuple[Secret, s
         after, ciphertext = _sealed_anew(opened, actor, name, value, due=due)
         changed[after.secret] = after
         files[sealed_path(after.secret)] = ciphertext
+    require_unlike_secrets(opened, changed)
     change = with_documents(opened, opened.require_members(), actor, message, changed, files)
     return replace(change, due=tuple(sorted(name for name, each in changed.items() if each.due)))
 
@@ -195,7 +200,7 @@ def add(
         escrow: its private key, sealed for the owners, for an agent that is made here.
 
     Raises:
-        Conflict: somebody has that name or that key.
+        Conflict: somebody has that name, if only in other capitals, or that key; or a group has.
         InvalidRequest: its key cannot sign, and the role writes.
         PolicyDenied: the actor may not.
     """
@@ -210,6 +215,7 @@ def add(
         raise Conflict("somebody in this vault has this key already", "every member has a key of its own")
     member = Member(name, role, recipient, sign, tuple(opened.hidden(Kind.GROUP, group) for group in groups))
     after = everybody.changed(opened.digest, members={**everybody.members, name: member})
+    require_unlike_member(opened, after, name)
     files: Files = {}
     if role is not Role.OWNER:
         files[f"agents/{name}/public.key"] = recipient.text.encode()
