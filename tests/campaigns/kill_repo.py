@@ -404,7 +404,8 @@ def before_allow(world):
 
 def still_accepted(world):
     assert "0" * 16 in (world.team / ".keyhole-allow").read_text()
-    must(world, "repo", "guard", "allow", ACCEPTED, "--why", "second")
+    for each in world.team.glob(".keyhole-allow.*"):  # what was not in its place yet is nobody's
+        each.unlink()
     git(world.team, "checkout", "-q", ".keyhole-allow")
 
 
