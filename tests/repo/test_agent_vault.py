@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
+from keyhole.cli.agent_vault import main
+
 VALUE = "sk_test_123-canary"
 
 
 @pytest.fixture
-def team(tmp_path):
+def team(tmp_path, monkeypatch, capfd):
     folder = tmp_path / "team"
     folder.mkdir()
     subprocess.run(["git", "init", "-q", str(folder)], check=True)
-    environ = {"HOME": str(tmp_path / "user"), "KEYHOLE_HOME": str(tmp_path / "keyhole"), "PATH": "/usr/bin:/bin"}
+    for name in [name for name in os.environ if name.startswith(("KEYHOLE_", "VAULT_", "GIT_"))]:
+        monkeypatch.delenv(name)
+    for name, value in [("HOME", tmp_path / "user"), ("KEYHOLE_HOME", tmp_path / "keyhole"), ("PATH", "/usr/bin:/bin")]:
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
 
     def run(*words, code=0):
-        program = "from keyhole.cli.agent_vault import program; program()"
-        done = subprocess.run(
-            [sys.executable, "-c", program, *map(str, words)], cwd=folder, env=environ, capture_output=True, check=False
-        )
-        out, err = done.stdout.decode(), done.stderr.decode()
-        assert done.returncode == code, (out, err)
+        capfd.readouterr()
+        ended = main([str(word) for word in words])
+        out, err = capfd.readouterr()
+        assert ended == code, (out, err)
         assert "Traceback" not in err
         return out, err
 
     run.folder = folder
     run.keys = tmp_path / "user" / ".agent-vault"
     return run
+
+
+def test_it_is_a_program_of_its_own(team):
+    command = [sys.executable, "-c", "from keyhole.cli.agent_vault import program; program()", "list"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"vault not found" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_every_verb_says_what_scripts_look_for(team):
