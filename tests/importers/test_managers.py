@@ -22,7 +22,7 @@ from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.crypto.importers import agenticmail as envelopes
 from keyhole.crypto.importers.bitwarden import ARGON2ID, Stretching
-from keyhole.importers import Origin, load
+from keyhole.importers import Origin, bitwarden, load, onepassword
 from keyhole.importers.found import Item, Opens
 from keyhole.importers.ordered import from_yaml, go_float
 
@@ -568,3 +568,20 @@ class TestDoppler:
 def test_no_reader_fails_with_anything_but_a_reason(kind, content):
     with contextlib.suppress(InvalidRequest, NotFound, IntegrityError):
         assert opened(kind, content, password="p").found == ()
+
+
+@pytest.mark.parametrize("item", [{"type": {}, "name": "x"}, {"type": 1, "collectionIds": 1.5, "name": "x"}])
+def test_an_item_of_bitwarden_with_parts_of_another_kind_is_no_trouble(item):
+    bitwarden.parse(json.dumps({"encrypted": False, "items": [item]}).encode(), Origin("file"))
+
+
+def test_a_damaged_archive_in_any_compression_is_refused():
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("export.data", "x" * 500)
+    data = bytearray(packed.getvalue())
+    start = data.index(b"export.data") + len("export.data")
+    for place in range(start, start + 20):
+        broken = bytes([*data[:place], data[place] ^ 0xFF, *data[place + 1 :]])
+        with pytest.raises(InvalidRequest):
+            onepassword.parse(broken, Origin("file"))

@@ -80,7 +80,8 @@ def _take_items(document: Mapping[str, Any], found: Collector) -> None:
     folders |= {str(each.get("id")): str(each.get("name") or "") for each in _objects(document.get("collections"))}
     for number, item in enumerate(_objects(items)):
         name = str(item.get("name") or f"item-{number + 1}")
-        homes = [item.get("folderId"), *(item.get("collectionIds") or [])]
+        shared = item.get("collectionIds")
+        homes = [item.get("folderId"), *(shared if isinstance(shared, list) else [])]
         home = next((folders[str(each)] for each in homes if str(each) in folders), "")
         where = f"item {shown(name)}"
         if item.get("deletedDate"):
@@ -92,7 +93,7 @@ def _take_items(document: Mapping[str, Any], found: Collector) -> None:
         login = item.get("login") if isinstance(item.get("login"), dict) else {}
         if isinstance(login, dict) and login.get("fido2Credentials"):
             found.skip(f"{name}#passkey", where, "is a passkey, which only a browser uses")
-        kind = item.get("type")
+        kind = _kind(item)
         found.take(
             [*home.split("/"), name] if home else [name],
             dict(_fields(item, name, where, found)),
@@ -102,9 +103,14 @@ def _take_items(document: Mapping[str, Any], found: Collector) -> None:
         )
 
 
+def _kind(item: Mapping[str, Any]) -> int:
+    kind = item.get("type")
+    return kind if isinstance(kind, int) else 0
+
+
 def _fields(item: Mapping[str, Any], name: str, where: str, found: Collector) -> Iterator[tuple[str, str | None]]:
     """The texts of an item: what it is for first, then what its user has added."""
-    kind = item.get("type")
+    kind = _kind(item)
     login = item.get("login")
     given = dict[str, str]()
     if kind == _LOGIN and isinstance(login, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,17 @@ _CSV = {"username": "username", "password": "password", "otpauth": "totp", "note
 _HEAD = ["Title", "Url", "Username", "Password", "OTPAuth", "Favorite", "Archived", "Tags", "Notes"]
 _SSH, _API = "114", "112"
 _LOGINS = ("001", "005", "110")
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+)
+"""What the library raises for an archive that is none, of which kind whatever."""
 
 
 def parse(content: bytes, origin: Origin) -> Report:
@@ -49,7 +61,7 @@ def _unzipped(content: bytes) -> bytes:
                 raise InvalidRequest(f"it is no export of 1Password: it has no {_DATA}, or two", "export again as 1PUX")
             with archive.open(_DATA) as file:
                 data = file.read(LIMITS.file + 1)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError):
+    except _UNREADABLE:
         raise InvalidRequest("it is a ZIP file that cannot be read", "export again as 1PUX") from None
     if len(data) > LIMITS.file:
         raise InvalidRequest(f"what is in it is larger than {LIMITS.file // 2**20} MiB", "export less at a time")
