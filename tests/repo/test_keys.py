@@ -9,7 +9,7 @@ import pytest
 
 from cli_driver import ok, run
 from keyhole.client.repo import RepoVault
-from keyhole.core.errors import Sealed
+from keyhole.core.errors import InvalidRequest, Sealed
 from keyhole.crypto import age, age_scrypt, ssh
 from keyhole.keepers.keychain import Keychain
 from keyhole.repo import keys
@@ -433,3 +433,9 @@ def test_a_pull_lets_the_keychain_follow(desktop, tmp_path):
     lock()
     ran = run("repo", "pull", "--dir", "there", "--into-keychain")
     assert (ran.code, "the keychain is locked" in ran.err, "nothing new" in ran.err) == (6, True, True)
+
+
+def test_a_folder_is_no_key_file(tmp_path):
+    tmp_path.chmod(0o700)
+    with pytest.raises(InvalidRequest, match="is no key file"):
+        keys.read(tmp_path)

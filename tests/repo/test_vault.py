@@ -468,3 +468,14 @@ def test_a_file_in_place_of_another_is_refused_when_it_is_opened_and_that_is_on_
     assert [(each.where, each.reason) for each in refusals(world.root, world.home)] == [
         ("the folder", "a/one is not the file that owner wrote")
     ]
+
+
+def test_a_reason_is_one_line_so_that_nobody_writes_lines_into_the_log_of_a_job(world):
+    world.set("a/one", due="imported\n::error::x\x1b[31m")
+    assert world.open().sidecar("a/one").due == "imported ::error::x [31m"
+    path = world.path(".x/secrets/a/one.json")
+    document = json.loads(path.read_text())
+    document["content"]["due"] = "x\n::error::y"
+    path.write_text(json.dumps(document))
+    with pytest.raises(IntegrityError, match="does not describe a secret"):
+        world.open()

@@ -148,10 +148,11 @@ def read(path: Path) -> bytes:
         raise NotFound(f"there is no key file {path}", "keyhole repo restore-agent writes an agent's again") from None
     except OSError as error:
         raise InvalidRequest(f"the key file {path} cannot be read: {error.strerror}", "see its rights") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX:
+        os.close(descriptor)
+        raise InvalidRequest(f"{path} is no key file", "name the file that keyhole repo init made")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX:
-            raise InvalidRequest(f"{path} is no key file", "name the file that keyhole repo init made")
         if stat.S_IMODE(status.st_mode) & 0o077:
             raise InvalidRequest(f"the key file {path} can be read by others", f"chmod 600 {path}")
         data = file.read(_MAX)

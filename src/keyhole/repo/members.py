@@ -16,7 +16,7 @@ from keyhole.core.errors import IntegrityError, InternalError, InvalidRequest
 from keyhole.crypto.age import Recipient, parse_recipient
 from keyhole.crypto.signing import SigningKey
 from keyhole.repo import signed
-from keyhole.repo.names import hidden_kind, parse_part
+from keyhole.repo.names import hidden_kind, parse_line, parse_part
 from keyhole.repo.signed import Signed
 
 KIND = "members"
@@ -171,7 +171,7 @@ def _member(data: Mapping[str, Any]) -> Member:
         parse_recipient(str(data["recipient"])),
         bytes.fromhex(data["sign"]),
         tuple(parse_part(str(group), "group") for group in data["groups"]),
-        str(data.get("due", "")),
+        parse_line(str(data.get("due", ""))),
     )
 
 

@@ -14,6 +14,7 @@ HIDDEN = rf"[gsmh]_{_CHARS}{{4}}(?:{_CHARS}{{64}}|{_CHARS}{{160}}|{_CHARS}{{363}
 """An id that stands for a name in a vault with opaque names (``repo.hidden``): of a group, secret, member or host."""
 _HIDDEN = re.compile(HIDDEN)
 _LONGEST = 166  # of an id that is part of a path
+_UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _NEXT = "letters, digits, '.', '_' and '-', without a '.' at either end, at most 100"
 
 
@@ -36,6 +37,18 @@ def parse_secret(text: str) -> str:
     if not slash:
         group, name = DEFAULT_GROUP, group
     return f"{parse_part(group, 'group')}/{parse_part(name)}"
+
+
+def parse_line(text: str) -> str:
+    """A reason in a signed document, shown as it is. Raises ``InvalidRequest`` for more than a printed line."""
+    if _UNPRINTED.search(text):
+        raise InvalidRequest("a text has line breaks or other characters that are not printed", "write one line")
+    return text
+
+
+def one_line(text: str) -> str:
+    """A text as ``parse_line`` takes it."""
+    return _UNPRINTED.sub(" ", text)
 
 
 def group_of(secret: str) -> str:

@@ -17,7 +17,7 @@ from keyhole.crypto.signing import SigningKey
 from keyhole.repo import signed
 from keyhole.repo.documents import Meta, instant
 from keyhole.repo.members import Members, require_hidden
-from keyhole.repo.names import group_of, hidden_kind, parse_part, parse_secret
+from keyhole.repo.names import group_of, hidden_kind, one_line, parse_line, parse_part, parse_secret
 from keyhole.repo.signed import Signed
 
 KIND = "secret"
@@ -100,7 +100,7 @@ class Sidecar:
             "created": instant(self.created),
             "rotated": instant(self.rotated),
             "expires": "" if self.expires is None else instant(self.expires),
-            "due": self.due,
+            "due": one_line(self.due),
             "signer": signer,
             "removed": self.removed,
         }
@@ -139,7 +139,7 @@ def read(document: Signed, secret: str) -> Sidecar:
             _instant(content["created"]),
             _instant(content["rotated"]),
             _instant(content["expires"]) if content["expires"] else None,
-            str(content["due"]),
+            parse_line(str(content["due"])),
             str(content["signer"]),
             content["removed"] is True,
         )

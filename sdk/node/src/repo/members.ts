@@ -7,7 +7,7 @@
 import { IntegrityError, InvalidRequest } from "../errors.js";
 import { byCodePoint, type Json, type JsonObject } from "../strict_json.js";
 import { integerOf, listOf, objectOf, textOf, textsOf } from "./fields.js";
-import { parsePart } from "./names.js";
+import { parseLine, parsePart } from "./names.js";
 import type { Signed } from "./signed.js";
 
 export const KIND = "members";
@@ -179,6 +179,6 @@ function member(data: Json): Member {
     recipient,
     sign: Buffer.from(sign, "hex"),
     groups: textsOf(content, "groups").map((group) => parsePart(group, "group")),
-    due: content.has("due") ? textOf(content, "due") : "",
+    due: content.has("due") ? parseLine(textOf(content, "due")) : "",
   };
 }

@@ -10,6 +10,7 @@ const CHAR = "[A-Za-z0-9_-]";
 export const HIDDEN = `[gsmh]_${CHAR}{4}(?:${CHAR}{363}|${CHAR}{160}|${CHAR}{64})`;
 const WHOLE = new RegExp(`^${HIDDEN}$`);
 const LONGEST = 166; // of an id that is part of a path
+const UNPRINTED = /[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/;
 const NEXT = "letters, digits, '.', '_' and '-', without a '.' at either end, at most 100";
 
 /** A group, an agent, an owner, or the last part of a secret's name. Throws `InvalidRequest`. */
@@ -19,6 +20,14 @@ export function parsePart(text: string, what = "name"): string {
   }
   if (!PART.test(text) || text.includes("\n") || text.endsWith(".") || DEVICES.test(text)) {
     throw new InvalidRequest(`${quoted(text)} is not the ${what} of anything in a repo vault`, `use ${NEXT}`);
+  }
+  return text;
+}
+
+/** A reason in a signed document, which is shown as it is. Throws `InvalidRequest` for more than a printed line. */
+export function parseLine(text: string): string {
+  if (UNPRINTED.test(text)) {
+    throw new InvalidRequest("a text has line breaks or other characters that are not printed", "write one line");
   }
   return text;
 }

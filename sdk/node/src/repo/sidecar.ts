@@ -10,7 +10,7 @@ import { IntegrityError, InvalidRequest } from "../errors.js";
 import { instant, type Meta } from "./documents.js";
 import { integerOf, textOf, textsOf } from "./fields.js";
 import { type Members, writes } from "./members.js";
-import { groupOf, parsePart, parseSecret } from "./names.js";
+import { groupOf, parseLine, parsePart, parseSecret } from "./names.js";
 import type { Signed } from "./signed.js";
 
 export const KIND = "secret";
@@ -49,7 +49,7 @@ export function readSidecar(document: Signed, secret: string): Sidecar {
       created: moment(textOf(content, "created")),
       rotated: moment(textOf(content, "rotated")),
       expires: expires === "" ? null : moment(expires),
-      due: textOf(content, "due"),
+      due: parseLine(textOf(content, "due")),
       signer: textOf(content, "signer"),
       removed: content.get("removed") === true,
     };
