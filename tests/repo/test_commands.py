@@ -176,23 +176,21 @@ def test_a_member_brings_a_key_of_his_own(team, tmp_path, monkeypatch):
     assert ok("repo", "status", "--json").json["you"] == {"name": "ann", "role": "member"}
 
 
-def test_a_mounted_vault_lends_to_services_and_is_not_copied(team, tmp_path):
-    password = tmp_path / "password"
-    password.write_text("a long enough passphrase\n")
-    ok("init", "--seal", "passphrase", "--passphrase-file", password)
+def test_a_mounted_vault_lends_to_services_and_is_not_copied(team, tmp_path, monkeypatch):
+    monkeypatch.setenv("KEYHOLE_SEAL", f"keyfile:{tmp_path / 'unseal.key'}")
+    ok("init", "--make-keyfile")
     ok("repo", "init")
     ok("repo", "set", "stripe/api-key", stdin=VALUE)
-    local = ("--passphrase-file", password)
-    ok("repo", "mount", "team", *local)
+    ok("repo", "mount", "team")
     words = ("--host", "api.stripe.com", "--secret", "/team/data/stripe/api-key", "--bearer")
-    ok("service", "add", "stripe", *words, *local)
-    ok("agent", "add", "coder", *local)
-    ok("grant", "coder", "stripe", *local)
-    told = ok("why", "GET", "https://api.stripe.com/v1/x", "--agent", "coder", "--json", *local).json
+    ok("service", "add", "stripe", *words)
+    ok("agent", "add", "coder")
+    ok("grant", "coder", "stripe")
+    told = ok("why", "GET", "https://api.stripe.com/v1/x", "--agent", "coder", "--json").json
     assert (told["allowed"], told["secret"]) == (True, "/team/data/stripe/api-key#value")
     assert VALUE.encode() not in b"".join(p.read_bytes() for p in (tmp_path / "keyhole").rglob("*") if p.is_file())
-    told = ok("who-can", "/team/data/stripe/api-key", "--json", *local).json
+    told = ok("who-can", "/team/data/stripe/api-key", "--json").json
     assert [each["agent"] for each in told["agents"]] == ["coder"]
     ok("repo", "hosts", "stripe", "api.example.com")
-    told = run("why", "GET", "https://api.stripe.com/v1/x", "--agent", "coder", "--json", *local).json
+    told = run("why", "GET", "https://api.stripe.com/v1/x", "--agent", "coder", "--json").json
     assert (told["allowed"], "may go to api.example.com alone" in told["error"]["reason"]) == (False, True)
