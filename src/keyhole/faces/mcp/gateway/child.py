@@ -78,7 +78,7 @@ async def connected(
                     await to_session.send(message)
                 await asyncio.sleep(0)
         closed()
-        await to_session.aclose()
+        to_session.close()
 
     async def write() -> None:
         assert process.stdin is not None  # noqa: S101  # as above
@@ -99,10 +99,10 @@ async def connected(
         try:
             yield reading, writing
         finally:
+            for stream in (to_session, reading, writing, from_session):
+                stream.close()
             with anyio.CancelScope(shield=True):
                 await _end(process, lifeline)
-            for stream in (to_session, reading, writing, from_session):
-                await stream.aclose()
             group.cancel_scope.cancel()
 
 
@@ -140,14 +140,15 @@ async def _end(process: asyncio.subprocess.Process, lifeline: int) -> None:
     """Let it end by itself when its stdin does; then take it and all that it started away."""
     if process.stdin is not None:
         process.stdin.close()
-    with suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(process.wait())), _GRACE)
+    await _gone(process, _GRACE)
     os.close(lifeline)
-    try:
-        await asyncio.wait_for(process.wait(), _GRACE * 5)
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-    transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001  # else its pipes wait for what it left
-    transport.close()
+    await _gone(process, _GRACE * 5)
+    transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001  # nothing else closes its pipes
+    transport.close()  # which kills a launcher that is still there, and with it the program
+
+
+async def _gone(process: asyncio.subprocess.Process, seconds: float) -> None:
+    """Wait for its end, and not, as ``Process.wait`` does, for that of its pipes, which may be full."""
+    until = asyncio.get_running_loop().time() + seconds
+    while process.returncode is None and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110  # there is none
+        await asyncio.sleep(0.01)

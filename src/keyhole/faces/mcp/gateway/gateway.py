@@ -159,6 +159,7 @@ class Gateway:
 
     async def listing(self, name: str) -> dict[str, Listed]:
         """What a server shows now, for the person who is to approve it. Raises what using it raises."""
+        self._known_until = 0.0
         upstreams = await self._servers()
         if name not in upstreams:
             raise NotFound(f"there is no server {name!r}", "keyhole mcp server list")
