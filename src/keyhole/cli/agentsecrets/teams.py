@@ -13,7 +13,7 @@ import click
 from keyhole.cli.agentsecrets.kept import listed
 from keyhole.cli.base import Session, pass_session
 from keyhole.client.session import own_port
-from keyhole.core.errors import InvalidRequest
+from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.path import parse_name
 
 _HERE = "keyhole"
@@ -47,6 +47,12 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def _agents(session: Session) -> list[str]:
     port = own_port()
     return [str(port.get("/health")["project"])] if port is not None else session.names("agents")
+
+
+def _require_outside() -> None:
+    """Refuse what an agent must not do about agents. Raises ``PolicyDenied``."""
+    if own_port() is not None:
+        raise PolicyDenied("a command of keyhole run has no way to the vault", "do it outside of the session")
 
 
 @click.group("workspace")
@@ -147,6 +153,7 @@ def list_agents(session: Session, *, _project: str) -> None:
 @pass_session
 def register(session: Session, /, *, name: str, **_ignored: object) -> None:
     """Add an agent. No token is printed: ``keyhole agent token`` makes one, and ``keyhole run`` needs none."""
+    _require_outside()
     session.client.write(f"agents/{parse_name(name)}")
     click.echo(f"Name     {name}\nScope    workspace")
 
@@ -157,6 +164,7 @@ def register(session: Session, /, *, name: str, **_ignored: object) -> None:
 @pass_session
 def delete(session: Session, name: str, *, confirm: bool) -> None:
     """Remove an agent with its grants, and end its tokens."""
+    _require_outside()
     if not confirm:
         raise InvalidRequest("this removes an agent", "say --confirm")
     session.client.read(f"agents/{parse_name(name)}")
@@ -183,6 +191,7 @@ def policy() -> None:
 @pass_session
 def get_policy(session: Session, name: str) -> None:
     """The secrets of its services."""
+    _require_outside()
     from keyhole.cli.granted import bindings  # noqa: PLC0415  # the only one that asks so
 
     secrets = sorted(
