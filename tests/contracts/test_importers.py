@@ -18,7 +18,7 @@ ORIGIN = Origin("somewhere", group="shop")
 PLACEHOLDER = "keyhole_placeholder_0123456789abcdef"
 
 
-@pytest.fixture(params=MEMBERS)
+@pytest.fixture(params=list(SAMPLES))
 def member(request):
     return request.param
 
@@ -91,7 +91,7 @@ class TestImporters:
     @settings(max_examples=60, deadline=None)
     @given(content=st.binary(max_size=400), position=st.integers(0, 2000), cut=st.integers(0, 40))
     def test_damaged_files_never_break_it(self, content, position, cut):
-        for name in MEMBERS:
+        for name in SAMPLES:
             sample = SAMPLES[name]
             damaged = sample[:position] + content + sample[position + cut :]
             try:

@@ -135,6 +135,7 @@ def test_an_openssh_key_under_a_passphrase_opens_or_says_what_it_needs(tmp_path,
         plugin_double.make_key(b"seed")[0].upper(),
         plugin_double.make_key(b"seed")[0] + "\n# x",
     ],
+    ids=["short", "rsa-as-ed", "ed-as-rsa", "ecdsa", "few-bits", "no-plugin", "path", "capitals", "two-lines"],
 )
 def test_what_is_no_public_key_is_refused(text):
     with pytest.raises(InvalidRequest):

@@ -3,7 +3,7 @@
 import base64
 import json
 
-from keyhole.importers import MEMBERS
+from keyhole.importers import MANAGERS, MEMBERS
 
 KEY = "sk_live_51Sample0000000000000000"
 TOKEN = "ghp_" + "S" * 36
@@ -93,7 +93,8 @@ SAMPLES = {
     "mcp": _MCP.encode(),
 }
 VALUES = [KEY, TOKEN, WORD, "s/" * 20, "t+" * 20, "u=" * 40]
-assert SAMPLES.keys() == set(MEMBERS)
+# What other managers of secrets write has its samples in test_managers.py.
+assert SAMPLES.keys() == set(MEMBERS) - set(MANAGERS)
 
 
 def hidden(text):
