@@ -4,9 +4,9 @@
 
 The names of the vault are hidden. Each round one of the members changes something, or both push at the same time in
 processes of their own; then they sync with the bucket or the server, and choose where both changed the same. Every few
-rounds all come together: both clones and both remotes have the same files, the values are those that were stored last,
-and the agent reads what it may. Last, all that the server ever received, its disk, its log and its audit file, and the
-bucket, are searched for every value and name, in several encodings.
+rounds all come together, in an order that is another each time: both clones and both remotes have the same files, with
+values that were stored, and the agent reads what it may. Last, all that the server ever received, its disk, its log and
+its audit file, and the bucket, are searched for every value and name, in several encodings.
 """
 
 import argparse
@@ -107,6 +107,7 @@ class World:
     def __init__(self, folder, patch, rng):
         self.folder, self.patch, self.rng = folder, patch, rng
         self.values, self.expected, self.number = set(), {}, 0
+        self.stored = {}
 
     def as_(self, who):
         self.patch.setenv("HOME", str(self.folder / f"{who}-home"))
@@ -159,15 +160,14 @@ class World:
     def set(self, name):
         value = self.fresh()
         ok("repo", "set", name, stdin=value)
-        self.expected[name] = value
+        self.stored.setdefault(name, set()).add(value)
 
     def change(self, who):
-        """One member does one thing; what both have changed since they met is whatever one of them has chosen."""
+        """One member does one thing."""
         self.as_(who)
         name = f"{self.rng.choice(GROUPS)}/{self.rng.choice(['first', 'second', who])}"
         if name in names() and self.rng.random() < 0.15 and not name.endswith("/first"):
             ok("repo", "rm", name)
-            self.expected.pop(name, None)
         else:
             self.set(name)
 
@@ -180,9 +180,6 @@ class World:
             assert chosen, ran
             words = [word for pair in chosen for word in pair]
             ran = run("repo", "pull", remote, *words)
-            for _, name in chosen:
-                shown = run("repo", "get", name)
-                self.expected.pop(name, None) if shown.code else self.expected.__setitem__(name, shown.out)
         assert ran.code == 0, ran
 
     def sync(self, who, remote):
@@ -222,12 +219,18 @@ class World:
 
     def meet(self):
         """All come together, and have the same."""
-        for who in (*MEMBERS, *MEMBERS):  # one after the other, else a choice at one remote is asked for at the other
-            for remote in (*REMOTES, *REMOTES):
+        pairs = [(who, remote) for who in MEMBERS for remote in REMOTES]
+        for _ in range(5):
+            self.rng.shuffle(pairs)
+            for who, remote in pairs:
                 self.sync(who, remote)
+            if self.is_in_step():
+                break
         assert self.is_in_step()
         entries = [collect(Tree(self.folder / who)) for who in MEMBERS]
         assert entries[0] == entries[1]
+        self.expected = {name: ok("repo", "get", name).out for name in names()}
+        assert all(value in self.stored[name] for name, value in self.expected.items())
         for who in MEMBERS:
             self.as_(who)
             assert {name: ok("repo", "get", name).out for name in names()} == self.expected

@@ -13,10 +13,11 @@ from keyhole.crypto import age
 from keyhole.repo import changes
 from keyhole.repo.checking import check
 from keyhole.repo.members import Role
-from keyhole.repo.merging import MEMBERS, Side, compare, merge
+from keyhole.repo.merging import MEMBERS, compare, merge
 from keyhole.repo.opened import verify
 from keyhole.repo.sealing import Actor
 from keyhole.repo.seen import Seen
+from keyhole.repo.settling import Side
 from keyhole.repo.tree import Tree
 from repo.world import CANARY, Folder
 

@@ -16,10 +16,11 @@ from keyhole.repo.adopting import adopt
 from keyhole.repo.checking import check
 from keyhole.repo.hidden import NAMES, Book, Kind, digest
 from keyhole.repo.members import Role
-from keyhole.repo.merging import MEMBERS, Side, merge
+from keyhole.repo.merging import MEMBERS, merge
 from keyhole.repo.opened import verify
 from keyhole.repo.sealing import Actor
 from keyhole.repo.seen import Seen
+from keyhole.repo.settling import Side
 from keyhole.repo.tree import VAULT, Change, Tree
 from repo.world import CANARY, Folder
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from keyhole.core.errors import IntegrityError, InvalidRequest, PolicyDenied
 from keyhole.crypto import age
@@ -26,17 +25,11 @@ from keyhole.repo.opened import (
     signed_path,
 )
 from keyhole.repo.sealing import Actor, Files, manifest_of
+from keyhole.repo.settling import Side, Verdict, Weighed, due, line, stands, weigh
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.tree import Change
 
 MEMBERS = "members"
-
-
-class Side(StrEnum):
-    """Whose version: that of this clone, or the one that came from elsewhere."""
-
-    OURS = "ours"
-    THEIRS = "theirs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +52,20 @@ class Comparison:
     Attributes:
         ours: secrets that only this side changed since they parted.
         theirs: those that only the other side changed.
-        sealed: those that both sealed again with the value that they had.
+        sealed: those of which both have a version of their own with the same value.
+        settled: those between whose values people have chosen differently, so that a rule has; which side counts.
         clashes: what both did.
         members: which side has the list of members that counts.
+        weighed: what was found of each secret that both have and have not alike.
     """
 
     ours: list[str] = field(default_factory=list)
     theirs: list[str] = field(default_factory=list)
     sealed: list[str] = field(default_factory=list)
+    settled: dict[str, Side] = field(default_factory=dict)
     clashes: list[Clash] = field(default_factory=list)
     members: Side = Side.OURS
+    weighed: dict[str, Weighed] = field(default_factory=dict)
 
 
 def compare(base: Opened | None, ours: Opened, theirs: Opened) -> Comparison:
@@ -89,27 +86,33 @@ def compare(base: Opened | None, ours: Opened, theirs: Opened) -> Comparison:
     found.members, clash = _whose_members(ours, theirs)
     if clash is not None:
         found.clashes.append(clash)
+    there = (ours if found.members is Side.OURS else theirs).require_members().members
     for name in sorted({*ours.secrets, *theirs.secrets}):
         marks = [_mark(side, name) for side in (base, ours, theirs)]
         if marks[1] == marks[2]:
             continue
-        if marks[0] == marks[1] and marks[2]:
-            found.theirs.append(name)
-        elif marks[0] == marks[2] and marks[1]:
-            found.ours.append(name)
-        elif _same_value(ours, theirs, name):
-            found.sealed.append(name)
-        else:
-            found.clashes.append(Clash(name, _both(ours, theirs, name)))
+        if not (marks[1] and marks[2]):
+            _one_side(found, ours, theirs, name, marks)
+            continue
+        weighed = found.weighed[name] = weigh(ours.secrets[name], theirs.secrets[name], marks[0], there)
+        match weighed.verdict:
+            case Verdict.LATER:
+                (found.ours if weighed.side is Side.OURS else found.theirs).append(name)
+            case Verdict.SAME:
+                found.sealed.append(name)
+            case Verdict.SETTLED:
+                found.settled[name] = weighed.side
+            case Verdict.CLASH:
+                found.clashes.append(Clash(name, _both(ours, theirs, name)))
     return found
 
 
-def _same_value(ours: Opened, theirs: Opened, name: str) -> bool:
-    """Whether both have the value of one time; only a new value moves that."""
-    left, right = ours.secrets.get(name), theirs.secrets.get(name)
-    if left is None or right is None or left[1].removed or right[1].removed:
-        return False
-    return left[1].rotated == right[1].rotated
+def _one_side(found: Comparison, ours: Opened, theirs: Opened, name: str, marks: list[str]) -> None:
+    """Of a secret that only one side has."""
+    if not marks[0]:
+        (found.ours if marks[1] else found.theirs).append(name)
+    else:
+        found.clashes.append(Clash(name, _both(ours, theirs, name)))
 
 
 def _whose_members(ours: Opened, theirs: Opened) -> tuple[Side, Clash | None]:
@@ -174,10 +177,15 @@ def merge(base: Opened | None, ours: Opened, theirs: Opened, actor: Actor | None
         everybody = _take_names(winner, loser, actor, files, parted=any(c.name == MEMBERS for c in found.clashes))
     result: dict[str, Sidecar] = {}
     for name in sorted({*ours.secrets, *theirs.secrets}):
-        side = Side.THEIRS if name in found.theirs else Side.OURS
-        source = winner if name in found.sealed else sides[chosen[name] if name in clashed else side]
-        again = name in clashed or name in found.sealed
-        each = _merged(name, source, ours, theirs, everybody, actor, files, again=again)
+        weighed = found.weighed.get(name)
+        if name in clashed:
+            side = chosen[name]
+        elif weighed is not None:
+            side = weighed.side
+        else:
+            side = Side.OURS if name in ours.secrets else Side.THEIRS
+        pair = _Pair(sides[side], ours if side is Side.THEIRS else theirs, weighed)
+        each = _merged(name, pair, everybody, actor, files)
         if each is not None:
             result[name] = each
     _take_agents(ours, theirs, winner, everybody, files)
@@ -202,44 +210,51 @@ def _chosen(
     return found
 
 
-def _merged(
-    name: str,
-    source: Opened,
-    ours: Opened,
-    theirs: Opened,
-    everybody: Members,
-    actor: Actor | None,
-    files: Files,
-    *,
-    again: bool,
-) -> Sidecar | None:
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The side of a secret that counts, the other one, and how both were weighed where they are not alike."""
+
+    source: Opened
+    other: Opened
+    weighed: Weighed | None
+
+
+def _merged(name: str, pair: _Pair, everybody: Members, actor: Actor | None, files: Files) -> Sidecar | None:
     """One secret as it will be; its files go into ``files``."""
+    source = pair.source
     if name not in source.secrets:
         return None
     document, each = source.secrets[name]
+    other = pair.other.secrets.get(name, (document, each))
     path, enc, meta = signed_path(name), sealed_path(name), meta_path(name)
+    verdict = Verdict.SAME if pair.weighed is None else pair.weighed.verdict
     signer = everybody.members.get(each.signer)
     also = tuple(name for name in each.besides(source.require_members()) if name in everybody.members)
     recipients = recipients_of(everybody, each.groups, also)
     texts = {recipient.text for recipient in recipients}
-    stands = signer is not None and signer.writes(each.groups)
     fits = each.removed or texts == set(each.recipients)
-    if stands and fits and not again:
+    if signer is not None and signer.writes(each.groups) and fits and stands((document, each), other, verdict):
         files[path] = source.tree.require(path)
         files[enc] = None if each.removed else source.ciphertext(name)
     else:
         me = _signer(actor, everybody, each, name)
-        latest = max(side.secrets[name][1].version for side in (ours, theirs) if name in side.secrets)
-        each = replace(each, version=latest)
-        if each.removed:
-            each, files[enc] = each.gone(document.digest), None
-        else:
-            value = age.decrypt(source.ciphertext(name), [me.identity])
-            sealed = age.encrypt(value, recipients)
-            lost = set(each.recipients) - texts
-            due = each.due or ("merge: it was readable before" if lost else "")
-            each = each.next(document.digest, sealed, sorted(texts), due=due, also=also)
-            files[enc] = sealed
+        sealed = None if each.removed else source.ciphertext(name)
+        why = due(each, other[1])
+        chosen = each.lineage.chosen if pair.weighed is None else pair.weighed.chosen
+        if sealed is not None and not fits:
+            sealed = age.encrypt(age.decrypt(sealed, [me.identity]), recipients)
+            why = why or ("merge: it was readable before" if set(each.recipients) - texts else "")
+        files[enc] = sealed
+        each = replace(
+            each,
+            version=max(each.version, other[1].version) + 1,
+            previous=document.digest,
+            also=also,
+            digest="" if sealed is None else digest(sealed),
+            recipients=() if sealed is None else tuple(sorted(texts)),
+            due=why,
+            lineage=line((document, each)).joined(line(other), chosen),
+        )
         files[path] = each.write(me.member.name, me.identity.signing)
         each = replace(each, signer=me.member.name)
     files[meta] = None if each.removed else write_meta(each.meta(everybody))

@@ -21,7 +21,7 @@ from keyhole.repo.hidden import NAMES, Book, Kind, digest
 from keyhole.repo.members import Member, Members
 from keyhole.repo.names import parse_part, parse_secret
 from keyhole.repo.refusals import recorded, recording_beside
-from keyhole.repo.seen import Seen, State
+from keyhole.repo.seen import Known, Seen, State
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.signed import Signed
 from keyhole.repo.tree import VAULT, Files, Tree
@@ -221,9 +221,9 @@ class Opened:
         groups, limits = self.sidecar(name).groups, self.members.hosts
         return tuple(tuple(map(self.shown, limits[group])) for group in groups if group in limits)
 
-    def state(self) -> tuple[State, dict[str, State]]:
-        """Version and digest of the list of members, and of each secret."""
-        secrets = {name: (each.version, document.digest) for name, (document, each) in self.secrets.items()}
+    def state(self) -> tuple[State, dict[str, Known]]:
+        """Version and digest of the list of members, and what is to be known of each secret."""
+        secrets = {name: _known(*found) for name, found in self.secrets.items()}
         return (self.require_members().version, self.digest), secrets
 
     def remember(self) -> None:
@@ -329,7 +329,7 @@ def _secrets(found: Opened) -> None:
         document = signed.read(sidecar.KIND, found.tree.require(path), path)
         each = sidecar.read(document, parse_secret(name))
         sidecar.require_genuine(document, each, everybody, None)
-        found.seen.judge(f"the secret {name}", found.seen.secrets.get(name), each.version, document.digest)
+        found.seen.judge_secret(name, _known(document, each))
         found.secrets[name] = (document, each)
     for name in found.seen.secrets:
         if name not in found.secrets:
@@ -337,6 +337,10 @@ def _secrets(found: Opened) -> None:
                 f"the secret {name} was here when this machine looked last, and is gone without a signed removal",
                 "fetch again, or restore it from its history",
             )
+
+
+def _known(document: Signed, each: Sidecar) -> Known:
+    return each.version, document.digest, sidecar.alike(document, each)
 
 
 def _is_name(text: str) -> bool:

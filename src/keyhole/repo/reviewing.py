@@ -212,8 +212,7 @@ def _seed(before: Opened | None) -> Seen:
     """What a machine has seen that knows the base."""
     if before is None or before.members is None:
         return Seen()
-    secrets = {name: (each.version, document.digest) for name, (document, each) in before.secrets.items()}
-    return Seen(before.members.vault, (before.members.version, before.digest), secrets)
+    return Seen(before.members.vault, *before.state())
 
 
 def _files(opened: Opened, touched: Iterable[Touched]) -> list[str]:

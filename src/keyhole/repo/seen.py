@@ -21,6 +21,8 @@ FOLDER = "repos"
 
 State = tuple[int, str]
 """Version and digest of a document."""
+Known = tuple[int, str, str]
+"""The same of a secret, and what others of that version have in common with it (``sidecar.alike``), or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Met:
     """
 
     members: State = (0, "")
-    secrets: Mapping[str, State] = field(default_factory=dict)
+    secrets: Mapping[str, Known] = field(default_factory=dict)
     version: str = ""
     at: str = ""
 
@@ -72,7 +74,7 @@ class Seen:
 
     vault: str = ""
     members: State = (0, "")
-    secrets: dict[str, State] = field(default_factory=dict)
+    secrets: dict[str, Known] = field(default_factory=dict)
     remotes: dict[str, Met] = field(default_factory=dict)
     begun: Begun | None = None
     path: Path | None = None
@@ -108,7 +110,7 @@ class Seen:
             return None
         return Seen(self.vault, self.begun.members, self.secrets, self.remotes, self.begun, self.path)
 
-    def saw(self, remote: str, members: State, secrets: Mapping[str, State]) -> None:
+    def saw(self, remote: str, members: State, secrets: Mapping[str, Known]) -> None:
         """Keep what a remote was found to have, so that it serves nothing older later. ``store`` makes it last."""
         met = self.remotes.get(remote, Met())
         self.remotes[remote] = replace(met, members=members, secrets={**met.secrets, **secrets})
@@ -130,7 +132,18 @@ class Seen:
                 f"if that is meant, remove {self.path}" if self.path else "open it in another folder",
             )
 
-    def judge(self, what: str, seen: tuple[int, str] | None, version: int, digest: str) -> None:
+    def judge_secret(self, name: str, found: Known) -> None:
+        """Judge a secret. Of two documents that say the same of one version the one with the lower digest is later.
+
+        Raises:
+            IntegrityError: see ``judge``.
+        """
+        seen = self.secrets.get(name)
+        if seen is None or (seen[0] == found[0] and seen[2] and seen[2] == found[2] and found[1] < seen[1]):
+            return
+        self.judge(f"the secret {name}", seen[:2], *found[:2])
+
+    def judge(self, what: str, seen: State | None, version: int, digest: str) -> None:
         """Raises ``IntegrityError`` for what is older than what was seen, or another document of the same version."""
         if seen is None:
             return
@@ -145,7 +158,7 @@ class Seen:
                 "two people changed it at once, or somebody rewrote history: choose one in its history",
             )
 
-    def remember(self, vault: str, members: State, secrets: Mapping[str, State]) -> None:
+    def remember(self, vault: str, members: State, secrets: Mapping[str, Known]) -> None:
         """Store what was found genuine now, durably, before anything of it is used.
 
         Args:
@@ -203,8 +216,8 @@ def _state(pair: Any) -> State:
     return int(version), str(digest)
 
 
-def _states(table: Mapping[str, Any]) -> dict[str, State]:
-    return {str(name): _state(pair) for name, pair in table.items()}
+def _states(table: Mapping[str, Any]) -> dict[str, Known]:
+    return {str(name): (*_state(each[:2]), str(each[2]) if len(each) > 2 else "") for name, each in table.items()}
 
 
 def _met(data: Mapping[str, Any]) -> Met:

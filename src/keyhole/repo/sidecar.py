@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.crypto.signing import SigningKey
-from keyhole.repo import signed
+from keyhole.repo import lineage, signed
 from keyhole.repo.documents import Meta, instant
+from keyhole.repo.lineage import Line, Lineage
 from keyhole.repo.members import Members, require_hidden
 from keyhole.repo.names import group_of, hidden_kind, one_line, parse_line, parse_part, parse_secret
 from keyhole.repo.signed import Signed
@@ -41,6 +42,7 @@ class Sidecar:
         due: why its value has to be changed at the source; empty while it need not be.
         signer: who made this version.
         removed: it is no more.
+        lineage: from which versions it goes on.
     """
 
     secret: str
@@ -56,6 +58,7 @@ class Sidecar:
     due: str = ""
     signer: str = ""
     removed: bool = False
+    lineage: Lineage = field(default_factory=Lineage)
 
     def meta(self, members: Members) -> Meta:
         """What the format's own ``.meta`` says of it."""
@@ -78,12 +81,16 @@ class Sidecar:
         """The next version; ``digest`` is of this one's document."""
         sealed = hashlib.sha256(ciphertext).hexdigest()
         fresh = {"digest": sealed, "recipients": tuple(recipients), "removed": False, **changes}
-        return replace(self, version=self.version + 1, previous=digest, **fresh)
+        return replace(self, version=self.version + 1, previous=digest, lineage=self._before(digest), **fresh)
 
     def gone(self, digest: str) -> Sidecar:
         """The next version, which says that the secret is no more."""
         version = self.version + 1
-        return replace(self, version=version, previous=digest, digest="", recipients=(), due="", removed=True)
+        gone = replace(self, version=version, previous=digest, lineage=self._before(digest))
+        return replace(gone, digest="", recipients=(), due="", removed=True)
+
+    def _before(self, digest: str) -> Lineage:
+        return Line.of(self.version, digest, self.previous, self.lineage).after()
 
     def write(self, signer: str, key: SigningKey) -> bytes:
         """Its signed document."""
@@ -103,6 +110,7 @@ class Sidecar:
             "due": one_line(self.due),
             "signer": signer,
             "removed": self.removed,
+            **self.lineage.content,
         }
         return signed.write(KIND, content, [(signer, key)])
 
@@ -142,12 +150,25 @@ def read(document: Signed, secret: str) -> Sidecar:
             parse_line(str(content["due"])),
             str(content["signer"]),
             content["removed"] is True,
+            lineage.read(content),
         )
     except (InvalidRequest, KeyError, TypeError, ValueError, OverflowError):
         raise IntegrityError(f"{document.where} does not describe a secret", "restore it from its history") from None
     if found.secret != secret:
         raise IntegrityError(f"{document.where} is of {found.secret}", "somebody put it there: restore it")
     return found
+
+
+def alike(document: Signed, sidecar: Sidecar) -> str:
+    """What two documents have in common that bring the same lines together with the same result.
+
+    They differ in who did that, in the file (each is sealed with other random bytes) and in the side that was there
+    before. Empty for a version that is an event: there is no other like it.
+    """
+    if not sidecar.lineage.joins:
+        return ""
+    own = {name: each for name, each in document.content.items() if name not in {"signer", "digest", "previous"}}
+    return Signed(KIND, own, {}, document.where).digest
 
 
 def require_genuine(document: Signed, sidecar: Sidecar, members: Members, ciphertext: bytes | None) -> None:

@@ -18,9 +18,10 @@ from keyhole.cli.repo.reads import share_if_wanted
 from keyhole.cli.repo.reviewing import show_difference
 from keyhole.config import home
 from keyhole.core.errors import KeyholeError
-from keyhole.repo.merging import MEMBERS, Side, compare, merge
+from keyhole.repo.merging import MEMBERS, compare, merge
 from keyhole.repo.refusals import recording
 from keyhole.repo.sealing import Actor
+from keyhole.repo.settling import Side
 from keyhole.repo.sharing import require_taken
 from keyhole.repo.tree import Change
 
@@ -61,7 +62,7 @@ def pull(
             changed = compare(look.base, look.ours, look.theirs).theirs if look.ours.signed else look.theirs.names()
             other.forward(look)
         else:
-            changed, due = _join(place, other, look, chosen)
+            changed, due = _join(session, place, other, look, chosen)
             for name in due:
                 session.out.warn(f"{name} is due for a new value: keyhole repo set {name}")
             for name in sorted(chosen.keys() - {MEMBERS}):
@@ -72,7 +73,9 @@ def pull(
     done(session, place, {"changed": changed}, said, **into)
 
 
-def _join(place: Place, other: Peer, look: Look, chosen: dict[str, Side]) -> tuple[list[str], tuple[str, ...]]:
+def _join(
+    session: Session, place: Place, other: Peer, look: Look, chosen: dict[str, Side]
+) -> tuple[list[str], tuple[str, ...]]:
     """Merge both sides, and commit that; names of the secrets that have changed here, and of those that are due."""
     actor, identity = None, place.known()
     if identity is not None:
@@ -81,6 +84,9 @@ def _join(place: Place, other: Peer, look: Look, chosen: dict[str, Side]) -> tup
     merged = merge(look.base, look.ours, look.theirs, actor, chosen)
     change: Change = replace(merged, files={**rest(look), **merged.files})
     other.join(look, change)
+    for name, side in compare(look.base, look.ours, look.theirs).settled.items():
+        said = f"{name}: people chose differently, twice; the later value counts, of {side}"
+        session.out.warn(f"{said}; the other stays: keyhole repo history {name}")
     ends = ("secrets/", ".enc")
     changed = [path for path in merged.files if path.startswith(ends[0]) and path.endswith(ends[1])]
     return sorted(path[len(ends[0]) : -len(ends[1])] for path in changed), merged.due
@@ -133,6 +139,6 @@ def differences(look: Look) -> dict[str, list[str] | str]:
     return {
         "local": found.ours,
         "remote": found.theirs,
-        "both": [clash.name for clash in found.clashes] + found.sealed,
+        "both": [clash.name for clash in found.clashes] + found.sealed + [*found.settled],
         "members": found.members.value if look.ours.digest != look.theirs.digest else "same",
     }
