@@ -13,6 +13,7 @@ import click
 from keyhole import __version__
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.import_sources import usual_places
+from keyhole.cli.names import agents
 from keyhole.cli.scan_fix import move_in
 from keyhole.cli.scan_known import Known, known_values
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
@@ -136,7 +137,7 @@ def _accepted(start: Path) -> Accepted:
 @click.option("--usual", is_flag=True, help="The usual places of your home, too.")
 @click.option("--compare", is_flag=True, help="Compare with the secrets that you may read; each read is recorded.")
 @click.option("--fix", is_flag=True, help="Move what is found into the vault, and leave placeholders.")
-@click.option("--agent", default="", metavar="AGENT", help="With --fix: who may use it.")
+@click.option("--agent", default="", metavar="AGENT", shell_complete=agents, help="With --fix: who may use it.")
 @click.option("-y", "--yes", is_flag=True, help="With --fix: do not ask.")
 @click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
 @pass_session

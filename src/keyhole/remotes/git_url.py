@@ -45,6 +45,7 @@ def is_local(url: str) -> bool:
 
 
 def _is_repository(path: Path) -> bool:
-    if not str(path).isprintable() or ".." in path.parts:
+    # What these hold stands for something else from one process to the next.
+    if not str(path).isprintable() or ".." in path.parts or path.parts[1:2] in {("proc",), ("dev",), ("sys",)}:
         return False
     return any((folder / "HEAD").is_file() and (folder / "objects").is_dir() for folder in (path, path / ".git"))

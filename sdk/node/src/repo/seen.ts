@@ -12,8 +12,9 @@ import { IntegrityError, StoreUnavailable } from "../errors.js";
 
 const FOLDER = "repos";
 
-/** Version and digest of a document. */
-export type State = readonly [number, string];
+/** Version and digest of a document; of a secret also what others of that version have in common with it, as Python
+ * keeps it. Where two of one version differ it is refused here, also where Python would know which is later. */
+export type State = readonly [number, string, ...string[]];
 
 /** The last state of one vault that was found genuine here. */
 export class Seen {
@@ -147,10 +148,10 @@ function replace(path: string, content: string): void {
 }
 
 function state(value: unknown): State {
-  if (!Array.isArray(value) || value.length !== 2 || !Number.isSafeInteger(value[0])) {
+  if (!Array.isArray(value) || value.length < 2 || value.length > 3 || !Number.isSafeInteger(value[0])) {
     throw new SyntaxError("a state is a version and a digest");
   }
-  return [value[0] as number, text(value[1])];
+  return [value[0] as number, ...value.slice(1).map(text)] as unknown as State;
 }
 
 function text(value: unknown): string {
