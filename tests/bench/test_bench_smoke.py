@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 ROAD = ["plain-1", "plain-64", "tls-1", "tls-64", "connect-16", "stream", "large", "idle", "audited", "cli"]
-API = {f"api-{asked}-{number}" for asked in ("read", "write", "encrypt", "login", "create") for number in (1, 8, 64)}
+API = {f"api-{asked}-{number}" for asked in ("read", "write", "encrypt", "login", "create") for number in (1, 8)}
 
 
 def run(tmp_path, *cases):
@@ -40,7 +40,7 @@ def test_every_case_of_the_road_gives_a_ratio(tmp_path):
 
 
 def test_load_on_the_api_is_answered_from_both_stores_and_gives_ratios(tmp_path):
-    found = run(tmp_path, "api-")
+    found = run(tmp_path, *sorted(API))
     assert found["medians"].keys() == API
     for case in API:
         for store in ("keyhole", "memory"):

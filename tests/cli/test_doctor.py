@@ -85,6 +85,7 @@ def test_a_client_that_brings_a_key_of_its_own_to_another_place_was_refused_by_t
 
 def test_a_client_that_never_ends_is_ended(bin_, monkeypatch):
     monkeypatch.setattr("keyhole.trial.stage.PATIENCE", 1.0)
+    monkeypatch.setattr("keyhole.trial.known._PATIENCE", 1.0)
     bin_("curl", "exec sleep 600")
     found, done = tried("curl")
     assert (found["curl"]["outcome"], done.code) == ("timeout", 1)

@@ -15,7 +15,7 @@ from keyhole.faces.api import status
 from keyhole.vault.sys.node_routes import NODE_ROUTES
 from vault.world import CANARY, SERVICE, agent, stripe
 
-EXAMPLES = 2
+EXAMPLES = 1
 BODY = {"data": {"value": "x"}, "policy": 'path "x" {}', "name": "x", "token": "x", "path": "x", "type": "kv"}
 
 

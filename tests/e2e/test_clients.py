@@ -142,13 +142,13 @@ def repository(folder, content):
 
 @pytest.mark.client("git")
 def test_git_clones_and_pushes_with_a_token_that_it_does_not_have(world):
-    bare, seed = repository(world.folder, os.urandom(50 << 20))
+    bare, seed = repository(world.folder, os.urandom(5 << 20))
     url = f"https://{GIT}:{world.upstream.port}/repositories/project.git"
     world.run("git", "clone", "--quiet", url, "copy")
     copy = world.folder / "work/copy"
     assert (copy / "big").read_bytes() == (seed / "big").read_bytes()
     git("config", "core.compression", "0", cwd=copy)
-    (copy / "more").write_bytes(os.urandom(50 << 20))  # more than git sends in one piece, so it goes chunked
+    (copy / "more").write_bytes(os.urandom(5 << 20))  # more than git sends in one piece, so it goes chunked
     git("add", ".", cwd=copy)
     git("commit", "--quiet", "-m", "two", cwd=copy)
     world.run("git", "-C", "copy", "push", "--quiet", "origin", "main")

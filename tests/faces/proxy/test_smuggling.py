@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from faces.proxy.rig import CREDENTIAL, HOST, Received, Rig, Streams, converse, get, vectors
+from keyhole.broker.upstream import UpstreamLimits, UpstreamTimeouts
 from keyhole.net.http1.limits import ListenerLimits
 
 LIMITS = ListenerLimits(head_timeout=1.0, body_timeout=0.3, linger=0.2)
@@ -181,7 +182,8 @@ def test_no_llhttp_response_leaks_into_the_answer_to_another_request() -> None:
         async def respond(_received: Received, _writer: asyncio.StreamWriter) -> bytes:
             return next(turns, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine")
 
-        async with Rig(respond, limits=LIMITS) as rig:
+        upstream = UpstreamLimits(timeouts=UpstreamTimeouts(answer=1.0))  # some are heads that never end
+        async with Rig(respond, limits=LIMITS, upstream=upstream) as rig:
             rig.differential = False
             first, _ = await converse(await rig.open(), get("/first"), 0.2)
             assert len(re.findall(rb"HTTP/1\.1 \d", first)) <= 1 + hostile.count(b"HTTP/1."), name
