@@ -7,6 +7,7 @@ import pytest
 
 from keyhole.core.errors import IntegrityError, InvalidRequest, PolicyDenied, Unauthenticated
 from keyhole.core.request import Operation, Request
+from keyhole.stores import Batch, Put
 from keyhole.vault.tokens import MOUNT as TOKENS
 from vault.lab import Lab
 from vault.world import CANARY, Place, agent, journal, org, play, recorded, refusal, stripe, use
@@ -222,6 +223,28 @@ def test_what_an_org_leased_is_taken_back_before_its_keys_are_destroyed():
         assert not lab.alive
         await vault.node.sweep()
         assert await vault.node.store.list(acme.rpartition(".")[2] + "/") == []
+
+    play(scenario)
+
+
+def test_a_last_write_of_a_request_that_still_runs_does_not_stop_the_removal_of_an_org(monkeypatch):
+    async def scenario(vault):
+        acme = await org(vault, "acme")
+        org_id, store = acme.rpartition(".")[2], vault.node.store
+        commit, late = store.commit, [f"{org_id}/epoch", f"sys/uses/{org_id}/1"]
+
+        async def between(batch):
+            for key in [delete.key for delete in batch.deletes if delete.key in late]:
+                late.remove(key)
+                [entry] = await store.get([key])
+                await commit(Batch(puts=[Put(key, entry.value, entry.revision)]))
+            await commit(batch)
+
+        monkeypatch.setattr(store, "commit", between)
+        await vault.ask("delete", "sys/namespaces/acme")
+        assert late == []
+        for prefix in (f"{org_id}/", f"sys/keyring/{org_id}", f"sys/uses/{org_id}"):
+            assert await store.list(prefix) == []
 
     play(scenario)
 

@@ -46,6 +46,9 @@ def is_local(url: str) -> bool:
 
 def _is_repository(path: Path) -> bool:
     # What these hold stands for something else from one process to the next.
-    if not str(path).isprintable() or ".." in path.parts or path.parts[1:2] in {("proc",), ("dev",), ("sys",)}:
+    of_the_process = path.parts[1:2] in {("proc",), ("sys",)} or (
+        path.parts[1:2] == ("dev",) and path.parts[2:3] != ("shm",)
+    )
+    if not str(path).isprintable() or ".." in path.parts or of_the_process:
         return False
     return any((folder / "HEAD").is_file() and (folder / "objects").is_dir() for folder in (path, path / ".git"))

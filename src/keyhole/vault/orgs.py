@@ -203,16 +203,16 @@ class Orgs:
         """Remove what is left of an org that was deleted, or of one mount of an org."""
         below = f"{org_id}/{mount}/" if mount else f"{org_id}/"
         while keys := await self._store.list(below, limit=_PAGE):
-            with contextlib.suppress(Conflict):  # another node removes the same, or a last write came between
-                await self._bury(keys)
+            await self._bury(keys)
         self._storages.pop((org_id, mount), None)
 
     async def _bury(self, keys: list[str]) -> None:
-        entries = await self._store.get(keys)
-        pairs = zip(keys, entries, strict=True)
-        await self._store.commit(
-            Batch(deletes=[Delete(key, entry.revision) for key, entry in pairs if entry.value is not None])
-        )
+        while True:
+            entries = await self._store.get(keys)
+            pairs = zip(keys, entries, strict=True)
+            deletes = [Delete(key, entry.revision) for key, entry in pairs if entry.value is not None]
+            with contextlib.suppress(Conflict):  # another node removes the same, or a last write came between
+                return await self._store.commit(Batch(deletes=deletes))
 
     async def rotate(self, org_id: str) -> int:
         """A new term of an org's key; returns it. Every node takes it up with its next request."""
