@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 
+import pyrage
 import pytest
 
 from cli_driver import ok, run
@@ -58,6 +60,14 @@ def test_a_revoked_agent_and_a_check_that_stays_red_until_the_value_is_new(team,
     assert run("repo", "check").code == 1
     ok("repo", "set", "stripe/api-key", stdin="another-value-1")
     assert run("repo", "check").code == 0
+    [file] = [path for path in git(team, "ls-files").splitlines() if path.endswith("/stripe/api-key.enc")]
+    [identity] = [line for line in key.read_text().splitlines() if line.startswith("AGE-SECRET-KEY-")]
+    opened = []
+    for commit in git(team, "log", "--format=%H", "--", file).split():
+        sealed = subprocess.run(["git", "show", f"{commit}:{file}"], cwd=team, capture_output=True, check=True).stdout
+        with contextlib.suppress(pyrage.DecryptError):
+            opened.append(pyrage.decrypt(sealed, [pyrage.x25519.Identity.from_str(identity)]).decode())
+    assert opened == [VALUE]  # what is in the history stays open to the key that was revoked: hence the new value
 
 
 def test_what_somebody_has_staged_is_not_taken_into_a_commit(team):
