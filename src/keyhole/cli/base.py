@@ -9,7 +9,7 @@ import click
 
 from keyhole.cli.consent import PassphraseSource, has_terminal
 from keyhole.cli.output import Output
-from keyhole.core.errors import NotFound
+from keyhole.core.errors import KeyholeError, NotFound
 
 if TYPE_CHECKING:
     from keyhole.cli.local import LocalVault
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PROG = "keyhole"
 F = TypeVar("F", bound=Callable[..., Any])
+_REFUSALS = 20  # of a listener, that are said on stderr
 _FOOTER = "Options of every command: --json -q --vault --org --passphrase-file … (keyhole --help)"
 
 
@@ -42,6 +43,7 @@ class Session:
         self._where: Where | None = None
         self._client: Client | None = None
         self.local: LocalVault | None = None
+        self._refused = 0
 
     @property
     def where(self) -> Where:
@@ -69,6 +71,18 @@ class Session:
             where.location, passphrase=self.passphrase.get, interactive=self.asks and has_terminal()
         )
         return self.local
+
+    def note_refusal(self, error: KeyholeError, remote: str) -> None:
+        """Record a refusal of a listener of ours in the journal of the local vault.
+
+        A server takes no word of others on what they have refused, so that is said on stderr.
+        """
+        if self.local is not None:
+            self.local.note_refusal(error, remote)
+        elif self._refused < _REFUSALS:
+            self._refused += 1
+            last = "; further ones are not shown" if self._refused == _REFUSALS else ""
+            self.out.warn(f"refused a request from {remote}: {error.reason}{last}")
 
     def names(self, path: str) -> list[str]:
         """The names below an API path, none where nothing is there. Raises ``NotFound`` where there is no vault."""

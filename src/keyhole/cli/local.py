@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from keyhole import process
 from keyhole.config import Config, load
-from keyhole.core.errors import IntegrityError, InternalError, NotFound, Sealed
+from keyhole.core.errors import IntegrityError, InternalError, KeyholeError, NotFound, Sealed
 from keyhole.core.request import LocalOwner, Operation, Reply, Request
 from keyhole.core.value import Secret
 from keyhole.seals import asks_for, open_seal, quorum
@@ -56,6 +58,7 @@ class LocalVault:
         self._keyhole: Keyhole | None = None
         self._proxy: ProxyServer | None = None
         self._entered: Secret | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def ask(self, operation: str, path: str, data: Mapping[str, Any], *, token: str, org: str) -> Reply:
         """Ask the door; without a token as the vault's owner.
@@ -82,6 +85,12 @@ class LocalVault:
             self._proxy = await app.start_proxy(self._keyhole, _FREE_PORT)
         reply = await self.ask("read", "sys/keyhole", {}, token="", org="")
         return self._keyhole.proxy_url, str((reply.data or {})["ca"])
+
+    def note_refusal(self, error: KeyholeError, remote: str) -> None:
+        """Record what a listener of this process has refused before the vault was asked; from any thread."""
+        if self._loop is not None and self._node is not None:
+            with contextlib.suppress(RuntimeError):  # it is being closed
+                self._loop.call_soon_threadsafe(self._node.note_refusal, error, remote)
 
     @property
     def is_open(self) -> bool:
@@ -128,6 +137,7 @@ class LocalVault:
             await self.close()
             self._road = True
         node = await self._closed_node()
+        self._loop = asyncio.get_running_loop()
         if node.vault is None:
             try:
                 await node.unseal(await self._opener(node), spec=self.config.seal, interactive=self._interactive)

@@ -107,12 +107,13 @@ async def serve_http(session: Session, shelf: Any, listen: str, known: Known) ->
             "without TLS this endpoint listens on loopback only", f"a server has it at {PATH}, with TLS: keyhole server"
         )
 
-    async def enter(token: str) -> Asker:
+    async def enter(token: str, _remote: str) -> Asker:
         asker = known.of(token)
         await asyncio.to_thread(asker.ask, "read", "auth/token/lookup-self")
         return asker
 
-    tools = Beside(nothing, enter, frozenset({host, "127.0.0.1", "localhost", "::1"}), shelf)
+    hosts = frozenset({host, "127.0.0.1", "localhost", "::1"})
+    tools = Beside(nothing, enter, hosts, session.note_refusal, shelf)
     server = ApiServer(tools)
     await tools.start()
     try:

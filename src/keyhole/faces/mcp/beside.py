@@ -9,12 +9,15 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import import_module
 from typing import Any
 
+from keyhole.core.errors import KeyholeError
 from keyhole.faces.mcp.tools import Asker, Shelf
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Enter = Callable[[str, str], Awaitable[Asker]]
+NoteRefusal = Callable[[KeyholeError, str], None]
 PATH = "/mcp"
 _KNOWN = 256
 
@@ -26,8 +29,10 @@ class Beside:
 
     Args:
         other: the application of all other paths.
-        enter: the vault as the holder of a token, which is judged for each request. Raises ``Unauthenticated``.
+        enter: the vault as the holder of a token, who asks from an address; judged for each
+            request. Raises ``Unauthenticated``.
         hosts: names under which the endpoint may be asked; empty for any.
+        note_refusal: records what was refused before the vault was asked, with the address that it came from.
         shelf: of tools, or what makes a server, see ``McpApp``.
         ended: awaited at the end.
     """
@@ -35,8 +40,9 @@ class Beside:
     def __init__(
         self,
         other: Application,
-        enter: Callable[[str], Awaitable[Asker]],
+        enter: Enter,
         hosts: frozenset[str],
+        note_refusal: NoteRefusal,
         shelf: Shelf | Callable[[Any], Any] | None = None,
         *,
         ended: Callable[[], Awaitable[None]] | None = None,
@@ -44,6 +50,7 @@ class Beside:
         self._other = other
         self._enter = enter
         self._hosts = hosts
+        self._note_refusal = note_refusal
         self._shelf = shelf or Shelf()
         self._app: Application | None = None
         self._ended = ended
@@ -64,7 +71,7 @@ class Beside:
         async with self._lock:
             if self._app is None:
                 found = await asyncio.to_thread(import_module, "keyhole.faces.mcp.http")
-                app = found.McpApp(self._shelf, self._enter, self._hosts)
+                app = found.McpApp(self._shelf, self._enter, self._hosts, self._note_refusal)
                 ready = asyncio.Event()
                 self._task = asyncio.create_task(self._run(app, ready))
                 await ready.wait()

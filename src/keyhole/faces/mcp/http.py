@@ -15,6 +15,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied, Unauthenticated
+from keyhole.faces.mcp.beside import Enter, NoteRefusal
 from keyhole.faces.mcp.server import AskerOf, build
 from keyhole.faces.mcp.tools import Asker, Shelf
 
@@ -32,17 +33,21 @@ class McpApp:
 
     Args:
         shelf: of tools, or what makes a server that asks as the agent of a request.
-        enter: the vault as the holder of a token. Raises ``Unauthenticated`` for one that does not count.
+        enter: the vault as the holder of a token, who asks from an address. Raises ``Unauthenticated``
+            for one that does not count.
         hosts: names under which it may be asked; empty for any.
+        note_refusal: records what was refused before a vault was asked, with the address that it came from.
     """
 
     def __init__(
         self,
         shelf: Shelf | Callable[[AskerOf], Server[Any]],
-        enter: Callable[[str], Awaitable[Asker]],
+        enter: Enter,
         hosts: frozenset[str],
+        note_refusal: NoteRefusal,
     ) -> None:
         self._enter = enter
+        self._note_refusal = note_refusal
         self._hosts = hosts
         server = build(shelf, _asker_of) if isinstance(shelf, Shelf) else shelf(_asker_of)
         self._manager = StreamableHTTPSessionManager(
@@ -57,13 +62,16 @@ class McpApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        remote = str((scope.get("client") or ("",))[0])
         try:
             headers = {name.lower(): value for name, value in scope["headers"]}
             self._require_near(headers)
-            asker = await self._enter(_token(headers))
+            asker = await self._enter(_token(headers), remote)
             if scope["method"] != "POST":
                 raise InvalidRequest("send a POST with one JSON-RPC message")
         except KeyholeError as error:
+            if not error.request_id:  # the door would have recorded it
+                self._note_refusal(error, remote)
             await _refuse(send, error, 405 if scope["method"] != "POST" else 400)
             return
         await self._manager.handle_request({**scope, _ASKER: asker}, receive, send)

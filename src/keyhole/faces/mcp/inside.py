@@ -43,9 +43,12 @@ class Door:
         self._proxy: tuple[Listener, str] | None = None
         self.loop = asyncio.get_running_loop()
 
-    async def ask(self, operation: str, path: str, data: Mapping[str, Any], *, token: str, org: str) -> Reply:
+    async def ask(
+        self, operation: str, path: str, data: Mapping[str, Any], *, token: str, org: str, remote: str = ""
+    ) -> Reply:
         """Ask the door."""
-        return await self._node.handle(Request(token.encode(), Operation(operation), path, dict(data), org))
+        asked = Request(token.encode(), Operation(operation), path, dict(data), org, remote=remote)
+        return await self._node.handle(asked)
 
     async def road(self, token: str) -> Road:
         """The way to the broker for the holder of a token."""
@@ -101,8 +104,8 @@ def beside(other: Application, node: Node, hosts: frozenset[str], listen: Listen
     door = Door(node, listen)
     known = Known(lambda token: Inside(door, token))
 
-    async def enter(token: str) -> Asker:
-        await door.ask("read", "auth/token/lookup-self", {}, token=token, org="")
+    async def enter(token: str, remote: str) -> Asker:
+        await door.ask("read", "auth/token/lookup-self", {}, token=token, org="", remote=remote)
         return known.of(token)
 
-    return Beside(other, enter, hosts, ended=door.close)
+    return Beside(other, enter, hosts, node.note_refusal, ended=door.close)
