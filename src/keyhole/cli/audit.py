@@ -14,12 +14,14 @@ import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.names import agents, secrets, services
+from keyhole.cli.uses import HEAD, cells, uses
 from keyhole.core.errors import InvalidRequest
 
 VIOLATED = 1
 WAIT = 20.0  # seconds for which a request for further records waits
 _PACE = 0.5  # seconds between two requests, each of which is recorded
 _SELF = "sys/audit-log"
+_PARTS = 4  # of a traceparent
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -49,8 +51,12 @@ def _filters(function: F) -> F:
         click.option("--secret", shell_complete=secrets, metavar="NAME", help="Records of this secret."),
         click.option("--agent", shell_complete=agents, metavar="NAME", help="Records of this agent, or of user/NAME."),
         click.option("--service", shell_complete=services, metavar="NAME", help="Calls through this service."),
+        click.option("--workflow", metavar="NAME", help="Records of this workflow."),
         click.option("--run", metavar="ID", help="Records of this run."),
         click.option("--step", metavar="ID", help="Records of this step."),
+        click.option("--tool", metavar="NAME", help="Records of this tool."),
+        click.option("--on-behalf-of", metavar="PERSON", help="Records of work for this person."),
+        click.option("--trace", metavar="ID", help="Records of this W3C trace: its id, or a traceparent."),
         click.option("--result", metavar="CODE", help="ok, or an error code such as policy_denied."),
         click.option("--operation", metavar="NAME", help="use, read, alarm and so on."),
         click.option("--after", metavar="TIME", help="From this time on, such as 2027-01-31T12:00:00Z."),
@@ -74,6 +80,26 @@ def query(session: Session, /, **wanted: Any) -> None:
     """The latest records that match, oldest first."""
     records = _records(session, wanted)
     session.out.result(records, (line(record) for record in records))
+
+
+@audit.command(
+    "uses",
+    examples="keyhole audit uses --run 4711\nkeyhole audit uses --run 4711 --step charge --json\n"
+    "keyhole audit uses --secret stripe/api-key --after 2027-01-31",
+)
+@_filters
+@click.option(
+    "--limit", type=click.IntRange(1, 50_000), metavar="N", default=1000, help="The latest N; 1000 unless said."
+)
+@pass_session
+def uses_command(session: Session, /, *, limit: int, **wanted: Any) -> None:
+    """Which credential was used by which step, when, for what, and with what result. One line a use, oldest first.
+
+    A use is a call through a service or a tool, a revealed secret, or leased credentials. What was begun and has not
+    ended says so.
+    """
+    found = uses(_records(session, {**wanted, "limit": 2 * limit}))[-limit:]
+    session.out.table(found, HEAD, [cells(use) for use in found], empty="no credential was used there")
 
 
 @audit.command("tail", examples="keyhole audit tail\nkeyhole audit tail -f --agent coder")
@@ -119,6 +145,8 @@ def followed(
 
 def _ask(session: Session, wanted: Mapping[str, Any]) -> dict[str, Any]:
     asked = {name: str(value) for name, value in window(wanted).items() if value is not None}
+    if len(parts := asked.get("trace", "").split("-")) == _PARTS:
+        asked["trace"] = parts[1]
     return session.client.read(_SELF, **asked).data
 
 
@@ -130,7 +158,18 @@ def line(record: dict[str, Any]) -> str:
         what.append(f"{record.get('method', '')} {record['host']}{record.get('target', '')}")
     what += [
         f"{name}={record[name]}"
-        for name in ("status", "approval", "scrubbed", "count", "workflow", "run", "step", "tool")
+        for name in (
+            "status",
+            "approval",
+            "scrubbed",
+            "count",
+            "workflow",
+            "run",
+            "step",
+            "tool",
+            "on_behalf_of",
+            "trace",
+        )
         if record.get(name)
     ]
     if record.get("secrets"):

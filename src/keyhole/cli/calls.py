@@ -55,7 +55,19 @@ class Line:
             "masked": bool(record.get("scrubbed")),
             "result": record.get("result", ""),
         }
-        for name in ("approval", "received", "sent", "count", "run", "step", "workflow", "tool"):
+        for name in (
+            "approval",
+            "received",
+            "sent",
+            "count",
+            "run",
+            "step",
+            "workflow",
+            "tool",
+            "on_behalf_of",
+            "trace",
+            "span",
+        ):
             if record.get(name):
                 data[name] = record[name]
         return data

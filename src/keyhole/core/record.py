@@ -72,7 +72,10 @@ class Record:
         statements: that the caller of a session with a database sent.
         milliseconds: from the intent to the end; with ``count`` the time over which was counted.
         count: refusals that this one record stands for.
-        workflow, run, step, tool, on_behalf_of: the run context of the token.
+        workflow, run, step, tool, on_behalf_of: the run context.
+        claimed: which of those the caller said of itself, and its token did not; names with commas.
+        trace: id of the W3C trace that the request belongs to, 32 hexadecimal digits.
+        span: id of the span in it that asked, 16 hexadecimal digits.
     """
 
     phase: Phase
@@ -105,6 +108,9 @@ class Record:
     step: str = ""
     tool: str = ""
     on_behalf_of: str = ""
+    claimed: str = ""
+    trace: str = ""
+    span: str = ""
 
     def as_data(self) -> dict[str, Any]:
         """The fields that are set, JSON-ready."""

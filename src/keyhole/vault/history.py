@@ -29,7 +29,9 @@ _FOLLOWED = 1000  # records of one answer to who follows
 _WATCHING = ("sys/audit-log", "sys/capture/")
 _SEEN = frozenset({"read", "list"})
 _CHECKPOINT = b"keyhole checkpoint 1\0"
-_EXACT = ("agent", "service", "run", "step", "result", "id", "operation", "workflow")
+CONTEXT = ("workflow", "run", "step", "tool", "on_behalf_of", "trace", "span")
+"""Fields of a record that say for what work something was asked."""
+_EXACT = ("agent", "service", "result", "id", "operation", *CONTEXT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_flag
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
-from keyhole.vault.history import Cursor, Filter, History
+from keyhole.vault.history import CONTEXT, Cursor, Filter, History
 from keyhole.vault.identity import standing
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
@@ -19,7 +19,7 @@ LONGEST = 30  # seconds for which a request waits
 _LOOK = 0.25  # seconds between two looks; other processes write too, and only the store knows of them
 _WAITING = 256  # requests that wait at once
 _PATH = "sys/audit-log"
-_FIELDS = ("secret", "agent", "service", "run", "step", "result", "after", "before", "limit")
+_FIELDS = ("secret", "agent", "service", *CONTEXT, "result", "after", "before", "limit")
 
 
 class _Handlers:

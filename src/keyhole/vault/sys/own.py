@@ -17,12 +17,12 @@ from keyhole.core.times import format_time
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault import approvals
 from keyhole.vault.approvals import ACCESS
-from keyhole.vault.history import Filter, History
+from keyhole.vault.history import CONTEXT, Filter, History
 from keyhole.vault.vault import Vault
 
 _MOST = 1000  # records of one answer
 _TTL = 7 * 86_400  # seconds for which a wish for access waits
-_FIELDS = ("secret", "service", "run", "step", "result", "after", "before", "limit")
+_FIELDS = ("secret", "service", *CONTEXT, "result", "after", "before", "limit")
 _REASON = 500  # characters
 
 
