@@ -257,8 +257,9 @@ def before_merge(world):
 
 def before_init(world):
     shutil.rmtree(world.team)
-    shutil.rmtree(world.root / "home")
-    (world.root / "home").mkdir()
+    for folder in ("home", "keyhole"):  # with what this machine knows of the vault that was there
+        shutil.rmtree(world.root / folder)
+        (world.root / folder).mkdir()
     subprocess.run(["git", "-c", "init.templateDir=", "init", "-q", "-b", "main", str(world.team)], check=True)
 
 

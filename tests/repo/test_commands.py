@@ -10,6 +10,7 @@ import pyrage
 import pytest
 
 from cli_driver import ok, run
+from keyhole.repo import tree
 
 VALUE = "canary-51H8xKeyhole-9Zq7"
 
@@ -68,6 +69,19 @@ def test_a_revoked_agent_and_a_check_that_stays_red_until_the_value_is_new(team,
         with contextlib.suppress(pyrage.DecryptError):
             opened.append(pyrage.decrypt(sealed, [pyrage.x25519.Identity.from_str(identity)]).decode())
     assert opened == [VALUE]  # what is in the history stays open to the key that was revoked: hence the new value
+
+
+def test_a_command_that_was_ended_in_its_first_write_leaves_nothing_for_git_to_take(team, monkeypatch):
+    def ended(path, data):
+        path.touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tree, "_write", ended)
+        with pytest.raises(KeyboardInterrupt), tree.Tree(team).lock(make=True):
+            pass
+    ok("repo", "init")
+    assert git(team, "status", "--porcelain") == ""
 
 
 def test_what_somebody_has_staged_is_not_taken_into_a_commit(team):

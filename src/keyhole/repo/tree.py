@@ -384,9 +384,9 @@ class Tree(Reading):
         if local.is_symlink():
             raise _no_file(LOCAL)
         local.mkdir(mode=0o700, exist_ok=True)
-        ignore = local / ".gitignore"
-        if not ignore.exists():
-            _write(ignore, b"*\n")
+        if not (local / ".gitignore").exists():
+            _write(local / f"ignore.{os.getpid()}", b"*\n")
+            (local / f"ignore.{os.getpid()}").rename(local / ".gitignore")
         return local
 
 
