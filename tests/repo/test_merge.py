@@ -58,10 +58,6 @@ class Pair:
         member = ours.require_members().of(who.recipient)
         actor = None if member is None else Actor(member, who, self.ours.now)
         change = self.ours.apply(merge(base, ours, theirs, actor, {n.replace("__", "/"): s for n, s in chosen.items()}))
-        if MEMBERS in chosen:
-            chosen_side = theirs if chosen[MEMBERS] is Side.THEIRS else ours
-            ours.seen.accept((chosen_side.members.version, chosen_side.digest))
-            verify(Tree(self.ours.root), ours.seen).remember()
         assert check(self.ours.open(), self.ours.now, self.ours.owner).errors == [
             f"{name} is due for a new value at its source ({self.ours.open().sidecar(name).due})" for name in change.due
         ]

@@ -17,12 +17,12 @@ from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.repo import sidecar
 from keyhole.repo.documents import read_meta, write_manifest, write_meta
+from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import Member, Members, Role
 from keyhole.repo.names import group_of, hidden_kind, parse_secret
 from keyhole.repo.opened import (
     MANIFEST,
     OWNER,
-    SIGNED_MEMBERS,
     Opened,
     meta_path,
     recipients_of,

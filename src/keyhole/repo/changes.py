@@ -20,13 +20,13 @@ from keyhole.repo.alike import require_unlike_member, require_unlike_secrets
 from keyhole.repo.documents import CONFIG as CONFIG_TEXT
 from keyhole.repo.documents import Manifest, write_manifest
 from keyhole.repo.hidden import NAMES, Book, Kind, digest
+from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import RULERS, WRITERS, Member, Members, Role
 from keyhole.repo.names import group_of, parse_part
 from keyhole.repo.opened import (
     CONFIG,
     MANIFEST,
     OWNER,
-    SIGNED_MEMBERS,
     Opened,
     meta_path,
     recipients_of,

@@ -11,8 +11,8 @@ from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto import age
 from keyhole.repo import members, signed
 from keyhole.repo.comparing import compare_members
+from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import Members
-from keyhole.repo.opened import SIGNED_MEMBERS
 from keyhole.repo.tree import Files
 
 _AGE = b"age-encryption.org/"

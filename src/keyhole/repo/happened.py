@@ -9,8 +9,9 @@ from keyhole.core.errors import KeyholeError
 from keyhole.repo import members, signed
 from keyhole.repo.comparing import compare_members
 from keyhole.repo.history import Standing, versions_of
+from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import RULERS, Members
-from keyhole.repo.opened import SIGNED_MEMBERS, SIGNED_SECRETS, Opened
+from keyhole.repo.opened import SIGNED_SECRETS, Opened
 from keyhole.repo.past import Past, Trace, everybody
 from keyhole.repo.signed import Signed
 

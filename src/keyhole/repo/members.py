@@ -84,6 +84,7 @@ class Members:
             says.
         opaque: ids stand for the names of secrets, groups, members and hosts (``repo.hidden``), in here as well.
         names: digest of what opens them; empty in a vault without.
+        over: digests of the last documents of other lists, in whose place this one is (``repo.joining``).
     """
 
     vault: str
@@ -93,6 +94,7 @@ class Members:
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     opaque: bool = False
     names: str = ""
+    over: tuple[str, ...] = ()
 
     def readers(self, groups: Iterable[str], also: Iterable[str] = ()) -> list[Member]:
         """For whom a secret of these groups is sealed, and for these members besides: the owners first."""
@@ -111,7 +113,7 @@ class Members:
 
     def changed(self, digest: str, **changes: Any) -> Members:
         """The next version; ``digest`` is of this one."""
-        return replace(self, version=self.version + 1, previous=digest, **changes)
+        return replace(self, **{"version": self.version + 1, "previous": digest, "over": (), **changes})
 
     def write(self, signers: list[tuple[str, SigningKey]]) -> bytes:
         """Its signed document."""
@@ -134,6 +136,8 @@ class Members:
             "hosts": {group: sorted(hosts) for group, hosts in self.hosts.items()},
             "opaque": self.opaque,
         }
+        if self.over:
+            content["over"] = list(self.over)
         if self.opaque:
             content["names"] = self.names
             hosts = {host for each in self.hosts.values() for host in each}
@@ -156,6 +160,7 @@ def read(document: Signed) -> Members:
             {parse_part(group): tuple(map(str, hosts)) for group, hosts in content["hosts"].items()},
             content["opaque"] is True,
             str(content["names"]) if content["opaque"] is True else "",
+            tuple(map(str, content.get("over", []))),
         )
     except (InvalidRequest, KeyError, TypeError, ValueError, AttributeError):
         raise IntegrityError(f"{document.where} is not a list of members", "restore it from its history") from None

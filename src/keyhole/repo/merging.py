@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from keyhole.core.errors import IntegrityError, InvalidRequest, PolicyDenied
 from keyhole.crypto import age
+from keyhole.repo import joining
 from keyhole.repo.documents import write_manifest, write_meta
 from keyhole.repo.hidden import NAMES, digest
+from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import RULERS, Member, Members, Role
 from keyhole.repo.opened import (
     MANIFEST,
     OWNER,
-    SIGNED_MEMBERS,
     Opened,
     meta_path,
     recipients_of,
@@ -117,11 +119,11 @@ def _one_side(found: Comparison, ours: Opened, theirs: Opened, name: str, marks:
 
 def _whose_members(ours: Opened, theirs: Opened) -> tuple[Side, Clash | None]:
     left, right = ours.require_members(), theirs.require_members()
-    common = min(left.version, right.version)
-    path = f"{SIGNED_MEMBERS}/{common:06}.json"
+    if ours.digest == theirs.digest or joining.leads(ours.tree, theirs.digest):
+        return Side.OURS, None
+    if joining.leads(theirs.tree, ours.digest):
+        return Side.THEIRS, None
     longer = Side.THEIRS if right.version > left.version else Side.OURS
-    if ours.tree.read(path) == theirs.tree.read(path):
-        return longer, None
     return longer, Clash(MEMBERS, "both sides changed the members; the changes of one have to be made again")
 
 
@@ -168,13 +170,11 @@ def merge(base: Opened | None, ours: Opened, theirs: Opened, actor: Actor | None
         )
     sides = {Side.OURS: ours, Side.THEIRS: theirs}
     winner = sides[chosen.get(MEMBERS, found.members)]
-    everybody = winner.require_members()
     files: Files = {}
     if winner is theirs:
         _take_members(ours, theirs, files)
-    if everybody.opaque:
-        loser = ours if winner is theirs else theirs
-        everybody = _take_names(winner, loser, actor, files, parted=any(c.name == MEMBERS for c in found.clashes))
+    loser = ours if winner is theirs else theirs
+    everybody = _members_after(winner, loser, actor, files, parted=MEMBERS in clashed, mine=winner is ours)
     result: dict[str, Sidecar] = {}
     for name in sorted({*ours.secrets, *theirs.secrets}):
         weighed = found.weighed.get(name)
@@ -273,35 +273,60 @@ def _signer(actor: Actor | None, everybody: Members, each: Sidecar, name: str) -
 
 
 def _take_members(ours: Opened, theirs: Opened, files: Files) -> None:
-    wanted = {f"{SIGNED_MEMBERS}/{name}" for name in theirs.tree.names(SIGNED_MEMBERS)}
+    wanted = {*joining.chain(theirs.tree), *joining.aside(theirs.tree)}
     for path in wanted:
         files[path] = theirs.tree.require(path)
-    for name in ours.tree.names(SIGNED_MEMBERS):
-        if f"{SIGNED_MEMBERS}/{name}" not in wanted:
-            files[f"{SIGNED_MEMBERS}/{name}"] = None
+    for path in joining.chain(ours.tree):
+        if path not in wanted:
+            files[path] = None
 
 
-def _take_names(winner: Opened, loser: Opened, actor: Actor | None, files: Files, *, parted: bool) -> Members:
-    """What opens the names; where both sides made new keys of them, those of both, so that no name is lost."""
-    everybody = winner.require_members()
-    files[NAMES] = winner.tree.require(NAMES)
-    if not parted or loser.require_members().names == everybody.names:
-        return everybody
+def _members_after(
+    winner: Opened, loser: Opened, actor: Actor | None, files: Files, *, parted: bool, mine: bool
+) -> Members:
+    """The list that counts, and what opens the names; one that others may not know yet says in whose place it is.
+
+    Raises:
+        PolicyDenied: it takes an owner, or for the names alone an admin.
+    """
+    everybody, changes = winner.require_members(), dict[str, Any]()
+    if everybody.opaque:
+        files[NAMES] = winner.tree.require(NAMES)
+        sealed = _joined_names(winner, loser, actor) if parted else b""
+        if sealed:
+            files[NAMES], changes["names"] = sealed, digest(sealed)
     me = None if actor is None else everybody.of(actor.identity.recipient)
+    if parted and me is not None and joining.may_join(everybody, loser.require_members(), me.sign):
+        changes["over"] = (loser.digest,)
+        files |= joining.kept_aside(winner.tree, loser.tree)
+    elif parted and mine:
+        raise PolicyDenied(
+            "others have seen their list of members, and only who owns the vault by both puts ours in its place",
+            "--theirs members, or ask an owner to pull",
+        )
+    if not changes:
+        return everybody
+    if actor is None or me is None or me.role not in RULERS:
+        raise PolicyDenied("both sides have new keys of names, and you may not join them", "ask an owner to pull")
+    everybody = everybody.changed(winner.digest, **changes)
+    files[f"{SIGNED_MEMBERS}/{everybody.version:06}.json"] = everybody.write([(me.name, actor.identity.signing)])
+    return everybody
+
+
+def _joined_names(winner: Opened, loser: Opened, actor: Actor | None) -> bytes:
+    """Where both sides made new keys of names, what opens the names of both, sealed; empty where nothing is new."""
+    everybody = winner.require_members()
+    if loser.require_members().names == everybody.names:
+        return b""
     if actor is not None:
         winner.unlock(actor.identity)
         loser.unlock(actor.identity)
     if winner.book is not None and loser.book is not None and winner.book.covers(loser.book):
-        return everybody
-    if actor is None or me is None or me.role not in RULERS or loser.book is None:
+        return b""
+    if loser.book is None:
         raise PolicyDenied("both sides have new keys of names, and you may not join them", "ask an owner to pull")
-    files[NAMES] = sealed = (
-        winner.require_book().joined(loser.book).seal([member.recipient for member in everybody.members.values()])
-    )
-    everybody = everybody.changed(winner.digest, names=digest(sealed))
-    path = f"{SIGNED_MEMBERS}/{everybody.version:06}.json"
-    files[path] = everybody.write([(me.name, actor.identity.signing)])
-    return everybody
+    recipients = [member.recipient for member in everybody.members.values()]
+    return winner.require_book().joined(loser.book).seal(recipients)
 
 
 def _take_agents(ours: Opened, theirs: Opened, winner: Opened, everybody: Members, files: Files) -> None:

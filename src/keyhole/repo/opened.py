@@ -15,9 +15,10 @@ from keyhole.core.errors import Expired, IntegrityError, NotFound, PolicyDenied
 from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity, Recipient
-from keyhole.repo import members, sidecar, signed
+from keyhole.repo import joining, members, sidecar, signed
 from keyhole.repo.documents import Manifest, Meta, check_config, read_manifest, read_meta
 from keyhole.repo.hidden import NAMES, Book, Kind, digest
+from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import Member, Members
 from keyhole.repo.names import parse_part, parse_secret
 from keyhole.repo.refusals import recorded, recording_beside
@@ -27,7 +28,7 @@ from keyhole.repo.signed import Signed
 from keyhole.repo.tree import VAULT, Files, Tree
 
 CONFIG, MANIFEST, OWNER = "config.yaml", "manifest.yaml", "owner.pub"
-SIGNED_MEMBERS, SIGNED_SECRETS = ".x/members", ".x/secrets"
+SIGNED_SECRETS = ".x/secrets"
 
 
 def sealed_path(stem: str) -> str:
@@ -277,7 +278,7 @@ def verify(tree: Files, seen: Seen) -> Opened:
     check_config(tree.require(CONFIG))
     manifest = tree.read(MANIFEST)
     found = Opened(tree, seen, None, "", {}, read_manifest(manifest) if manifest is not None else Manifest())
-    numbered = [name for name in tree.names(SIGNED_MEMBERS) if name.endswith(".json")]
+    numbered = joining.chain(tree)
     if not numbered:
         if seen.vault:
             raise IntegrityError(
@@ -292,12 +293,11 @@ def verify(tree: Files, seen: Seen) -> Opened:
 
 def _members(tree: Files, seen: Seen, numbered: list[str]) -> tuple[Members, str]:
     """The members now, followed from the version that was seen, or from the first on a machine that has seen none."""
-    if numbered != [f"{number:06}.json" for number in range(1, len(numbered) + 1)]:
+    if numbered != [f"{SIGNED_MEMBERS}/{number:06}.json" for number in range(1, len(numbered) + 1)]:
         raise IntegrityError(f"{VAULT}/{SIGNED_MEMBERS} has a gap", "restore it from its history")
     current: Members | None = None
-    digest = ""
-    for name in numbered:
-        path = f"{SIGNED_MEMBERS}/{name}"
+    digests = [""]
+    for path in numbered:
         document = signed.read(members.KIND, tree.require(path), path)
         if current is None:
             current = members.read(document)
@@ -305,14 +305,15 @@ def _members(tree: Files, seen: Seen, numbered: list[str]) -> tuple[Members, str
                 raise IntegrityError(f"{path} is not signed by an owner whom it names", "restore it from its history")
             seen.require_vault(current.vault)
         else:
-            current = members.require_follows(current, digest, document)
-        digest = document.digest
-        if current.version == seen.members[0]:
-            seen.judge("the list of members", seen.members, current.version, digest)
+            current = members.require_follows(current, digests[-1], document)
+        digests.append(document.digest)
     if current is None:  # pragma: no cover - there is at least one
         raise IntegrityError("there are no members")
-    seen.judge("the list of members", seen.members if seen.members[0] else None, current.version, digest)
-    return current, digest
+    version, digest = seen.members
+    if version and digest not in digests and not joining.leads(tree, digest):
+        at = min(version, current.version)
+        seen.judge("the list of members", seen.members, at, digests[at])
+    return current, digests[-1]
 
 
 def _is_by_an_owner(document: Signed, found: Members) -> bool:

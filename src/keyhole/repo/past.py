@@ -13,8 +13,9 @@ from typing import Protocol
 
 from keyhole.core.errors import IntegrityError
 from keyhole.repo import members, signed
+from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import Members
-from keyhole.repo.opened import SIGNED_MEMBERS, Opened
+from keyhole.repo.opened import Opened
 from keyhole.repo.tree import Files
 
 

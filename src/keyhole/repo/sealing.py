@@ -11,11 +11,11 @@ from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.repo.documents import Manifest, write_manifest, write_meta
 from keyhole.repo.hidden import NAMES, Kind, digest
+from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import Member, Members, Role, moved, require_hidden
 from keyhole.repo.opened import (
     MANIFEST,
     OWNER,
-    SIGNED_MEMBERS,
     Opened,
     meta_path,
     recipients_of,

@@ -120,10 +120,6 @@ class Seen:
         self.remotes[remote] = replace(self.remotes.get(remote, Met()), version=version, at=at)
         self.begun = None
 
-    def accept(self, members: State) -> None:
-        """A person has chosen this list of members in place of the one that was seen here."""
-        self.members = members
-
     def require_vault(self, vault: str) -> None:
         """Raises ``IntegrityError`` when another vault lies in the place of the one that was seen."""
         if self.vault and self.vault != vault:

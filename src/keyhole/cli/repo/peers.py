@@ -315,7 +315,17 @@ def rest(look: Look) -> dict[str, bytes | None]:
     return found
 
 
-_MERGED = ("secrets/", "agents/", ".x/secrets/", ".x/members/", NAMES, "manifest.yaml", "owner.pub", "config.yaml")
+_MERGED = (
+    "secrets/",
+    "agents/",
+    ".x/secrets/",
+    ".x/members/",
+    ".x/aside/",
+    NAMES,
+    "manifest.yaml",
+    "owner.pub",
+    "config.yaml",
+)
 
 
 def chain_at(root: Path, name: str, remote: Remote) -> Chain:
