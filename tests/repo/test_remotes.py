@@ -104,6 +104,33 @@ def test_what_both_changed_is_chosen_and_a_removed_member_reads_nothing_new(shar
     assert run("repo", "get", "a/one").code == 5
 
 
+def test_a_list_of_members_that_an_owner_has_chosen_is_taken_by_who_pushed_the_other(shared):
+    shared.as_("owner")
+    sign = next(each["sign"] for each in ok("repo", "members", "--json").json if each["name"] == "ann")
+    ok("repo", "role", "ann", "owner", "--sign", sign)
+    ok("repo", "push")
+    shared.as_("ann")
+    ok("repo", "pull")
+    ok("repo", "add-agent", "hers", "--group", "a")
+    ok("repo", "push")
+    shared.as_("owner")
+    ok("repo", "add-agent", "his", "--group", "a")
+    assert "--ours NAME" in run("repo", "pull").err
+    ok("repo", "pull", "--ours", "members")
+    ok("repo", "push")
+    shared.as_("ann")
+    ok("repo", "add-agent", "late", "--group", "a")
+    assert "members" in run("repo", "pull").err
+    ok("repo", "pull", "--theirs", "members")
+    names = {each["name"] for each in ok("repo", "members", "--json").json}
+    assert names == {"owner", "ann", "his"}
+    ok("repo", "push")
+    shared.as_("owner")
+    ok("repo", "pull")
+    [error] = json.loads(run("repo", "check", "--json").out)["errors"]
+    assert "a/one is due for a new value" in error  # the two who are out could read it
+
+
 def test_one_vault_has_a_git_branch_and_a_folder(shared):
     import subprocess
 

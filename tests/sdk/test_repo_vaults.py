@@ -20,11 +20,18 @@ import cli_driver
 from keyhole.client.repo import RepoVault
 from keyhole.core.errors import IntegrityError, KeyholeError
 from keyhole.crypto import age
-from keyhole.repo import changes, keys
+from keyhole.repo import changes, keys, signed
 from keyhole.repo.documents import CONFIG
 from keyhole.repo.hidden import NAMES, Book
+from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import Role
+from keyhole.repo.merging import MEMBERS, merge
+from keyhole.repo.opened import verify
 from keyhole.repo.refusals import refusals
+from keyhole.repo.ruling import give_role
+from keyhole.repo.sealing import Actor
+from keyhole.repo.seen import Seen
+from keyhole.repo.settling import Side
 from keyhole.repo.tree import VAULT, Tree
 from repo import plugin_double
 from repo.test_adopt import MANIFEST, META
@@ -262,6 +269,48 @@ def an_old_list_of_members(world):
     last = max(world.path(".x/members").iterdir())
     last.unlink()
     return owned(world)
+
+
+def members_in_two_lists(world, by=None):
+    """Seen with one list of members; another one, which an owner has put in its place, lies there."""
+    second = world.add("second", role=Role.OWNER)
+    shutil.copytree(world.root, world.root.with_name("kept"))
+    elsewhere = Folder(world.root.with_name("kept"), world.root.with_name("elsewhere"), world.owner, world.now)
+    elsewhere.add("x", "a")
+    elsewhere.add("y", "a")
+    if by is None:
+        world.add("z", "a")
+    else:
+        world.do(give_role, "second", Role.READER)
+    world.open()
+    ours, theirs = (verify(Tree(each.root), Seen()) for each in (elsewhere, world))
+    actor = Actor.of(ours, world.owner, world.now)
+    change = merge(None, ours, theirs, actor, {MEMBERS: Side.OURS})
+    if by is not None:
+        last = max(path for path in change.files if path.startswith(SIGNED_MEMBERS))
+        content = json.loads(change.files[last])["content"]
+        change.files[last] = signed.write("members", content, [("second", second.signing)])
+    elsewhere.apply(change)
+    shutil.rmtree(world.root)
+    elsewhere.root.rename(world.root)
+    return owned(world)
+
+
+@case
+def a_list_of_members_in_place_of_the_one_that_was_seen(world):
+    return members_in_two_lists(world)
+
+
+@case
+def a_list_in_place_of_the_one_that_was_seen_by_an_owner_who_is_none_any_more(world):
+    return members_in_two_lists(world, by="second")
+
+
+@case
+def a_list_in_place_of_another_without_what_lies_beside_it(world):
+    asked = members_in_two_lists(world)
+    shutil.rmtree(world.path(".x/aside"))
+    return asked
 
 
 @case

@@ -160,13 +160,19 @@ def read(document: Signed) -> Members:
             {parse_part(group): tuple(map(str, hosts)) for group, hosts in content["hosts"].items()},
             content["opaque"] is True,
             str(content["names"]) if content["opaque"] is True else "",
-            tuple(map(str, content.get("over", []))),
+            _digests(content.get("over", [])),
         )
     except (InvalidRequest, KeyError, TypeError, ValueError, AttributeError):
         raise IntegrityError(f"{document.where} is not a list of members", "restore it from its history") from None
     if not found.owners or len(people) > _MOST or len(members) < len(people) or len(keys) < len(people):
         raise IntegrityError(f"{document.where} names no owner, or somebody twice", "restore it from its history")
     return found
+
+
+def _digests(data: Any) -> tuple[str, ...]:
+    if not isinstance(data, list) or not all(isinstance(each, str) for each in data):
+        raise TypeError("no list of digests")
+    return tuple(data)
 
 
 def _member(data: Mapping[str, Any]) -> Member:

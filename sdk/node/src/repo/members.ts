@@ -45,6 +45,8 @@ export class Members {
   readonly hosts: ReadonlyMap<string, readonly string[]>;
   /** Digest of what opens the names, where ids stand for them; `null` where names are in clear. */
   readonly names: string | null;
+  /** Digests of the last documents of other lists, in whose place this one is (see `joining`). */
+  readonly over: readonly string[];
 
   /** What a document says; throws a `SyntaxError`, or `InvalidRequest` for a name that is none. */
   constructor(content: JsonObject) {
@@ -55,6 +57,7 @@ export class Members {
     const hosts = objectOf(content.get("hosts"));
     this.hosts = new Map([...hosts.keys()].map((group) => [parsePart(group), textsOf(hosts, group)]));
     this.names = content.get("opaque") === true ? textOf(content, "names") : null;
+    this.over = content.has("over") ? textsOf(content, "over") : [];
   }
 
   get owners(): Member[] {

@@ -11,6 +11,7 @@ import { Expired, IntegrityError, NotFound, PolicyDenied } from "../errors.js";
 import type { Identity } from "./age.js";
 import { checkConfig, readManifest, readMeta, type Manifest, type Meta } from "./documents.js";
 import { Book, NAMES } from "./hidden.js";
+import { chain, leads, SIGNED_MEMBERS } from "./joining.js";
 import { isByAnOwner, KIND as MEMBERS, readMembers, requireFollows, type Members } from "./members.js";
 import { isSecret, parseSecret } from "./names.js";
 import type { Seen, State } from "./seen.js";
@@ -18,7 +19,6 @@ import { KIND as SECRET, metaOf, readSidecar, requireGenuine, type Sidecar } fro
 import { readSigned, type Signed } from "./signed.js";
 import { VAULT, type Tree } from "./tree.js";
 
-const SIGNED_MEMBERS = ".x/members";
 const SIGNED_SECRETS = ".x/secrets";
 
 /** One vault, verified. */
@@ -39,7 +39,7 @@ export class Opened {
     checkConfig(tree.require("config.yaml"));
     const manifest = tree.read("manifest.yaml");
     this.manifest = manifest === null ? { agents: new Map(), groups: new Map() } : readManifest(manifest);
-    const numbered = tree.names(SIGNED_MEMBERS).filter((name) => name.endsWith(".json"));
+    const numbered = chain(tree);
     if (numbered.length === 0) {
       if (seen.vault !== "") {
         throw new IntegrityError(
@@ -169,14 +169,14 @@ export class Opened {
 
 /** The members now, followed from the first version, and at least as new as what was seen. */
 function verifiedMembers(tree: Tree, seen: Seen, numbered: readonly string[]): [Members, string] {
-  if (numbered.some((name, at) => name !== `${String(at + 1).padStart(6, "0")}.json`)) {
+  if (numbered.some((path, at) => path !== `${SIGNED_MEMBERS}/${String(at + 1).padStart(6, "0")}.json`)) {
     throw new IntegrityError(`${VAULT}/${SIGNED_MEMBERS} has a gap`, "restore it from its history");
   }
   const what = "the list of members";
   let current: Members | null = null;
   let digest = "";
-  for (const name of numbered) {
-    const path = `${SIGNED_MEMBERS}/${name}`;
+  const digests = [""];
+  for (const path of numbered) {
     const document = readSigned(MEMBERS, tree.require(path), path);
     if (current === null) {
       current = readMembers(document);
@@ -188,14 +188,16 @@ function verifiedMembers(tree: Tree, seen: Seen, numbered: readonly string[]): [
       current = requireFollows(current, digest, document);
     }
     digest = document.digest;
-    if (current.version === seen.members[0]) {
-      seen.judge(what, seen.members, current.version, digest);
-    }
+    digests.push(digest);
   }
   if (current === null) {
     throw new IntegrityError("there are no members");
   }
-  seen.judge(what, seen.members[0] > 0 ? seen.members : undefined, current.version, digest);
+  const [version, last] = seen.members;
+  if (version > 0 && !digests.includes(last) && !leads(tree, last)) {
+    const at = Math.min(version, current.version);
+    seen.judge(what, seen.members, at, digests[at] ?? "");
+  }
   return [current, digest];
 }
 

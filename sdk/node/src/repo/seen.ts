@@ -100,7 +100,9 @@ export class Seen {
     const now = Seen.#read(this.#path);
     now.requireVault(vault);
     const merged = new Map(now.secrets);
-    let changed = now.vault !== vault || now.members[0] < members[0];
+    // What goes on from the list that was loaded takes its place, whichever number it has.
+    const later = now.members[1] === this.members[1] ? now.members[1] !== members[1] : now.members[0] < members[0];
+    let changed = now.vault !== vault || later;
     for (const [name, each] of secrets) {
       const known = merged.get(name);
       if (known === undefined || known[0] < each[0]) {
@@ -111,7 +113,7 @@ export class Seen {
     if (!changed) {
       return;
     }
-    const newest = now.members[0] < members[0] ? members : now.members;
+    const newest = later ? members : now.members;
     const data = { ...now.#data, vault, members: newest, secrets: Object.fromEntries(merged) };
     keep(this.#path, JSON.stringify(data));
   }

@@ -33,6 +33,11 @@ export class Signed {
     this.digest = createHash("sha256").update(this.bytes).digest("hex");
   }
 
+  /** Whether it has a signature, of whatever name, that verifies with this Ed25519 key. */
+  isByKey(key: Uint8Array): boolean {
+    return [...this.#signatures.keys()].some((name) => this.isBy(name, key));
+  }
+
   /** Whether it has a signature of this name that verifies with this Ed25519 key. */
   isBy(name: string, key: Uint8Array): boolean {
     const signature = this.#signatures.get(name);
