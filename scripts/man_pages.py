@@ -66,12 +66,20 @@ def usage(command: click.Command, context: click.Context) -> str:
     return f"\\fB{escape(context.command_path)}\\fR {escape(' '.join(command.collect_usage_pieces(context)))}"
 
 
+def _verbs(noun: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    for verb in sorted(noun.list_commands(context)):
+        command = noun.get_command(context, verb)
+        if command is None:
+            raise LookupError(verb)
+        yield verb, command
+
+
 def page(name: str, command: click.Command, brief: str) -> str:
     """The page of a command and its verbs."""
     parent = click.Context(root, info_name="keyhole", **root.context_settings)
     context = parent if command is root else click.Context(command, parent=parent, info_name=name)
     title = "keyhole" if command is root else f"keyhole-{name}"
-    verbs = sorted(command.commands.items()) if isinstance(command, click.Group) and command is not root else []
+    verbs = list(_verbs(command, context)) if isinstance(command, click.Group) and command is not root else []
     lines = [f'.TH {title.upper()} 1 "" keyhole "Keyhole manual"', ".SH NAME", f"{title} \\- {escape(brief)}"]
     lines += [".SH SYNOPSIS", usage(command, context)]
     for verb, inner in verbs:

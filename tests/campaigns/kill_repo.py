@@ -28,10 +28,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import click
+
 import keyhole.cli.operator
-import keyhole.cli.repo
 import keyhole.cli.repo.mending  # noqa: F401 - once, and not in each process that is killed
 from keyhole.cli import main
+from keyhole.cli.repo import repo
 from keyhole.config import home
 from keyhole.core.errors import KeyholeError
 from keyhole.crypto import age, age_scrypt
@@ -45,6 +47,7 @@ CALLS = "openat,rename,renameat2,unlink,unlinkat,link,linkat,write,pwrite64,mkdi
 STRACE = shutil.which("strace")
 MEMBER = age.generate()
 REACHED = 97
+repo.to_info_dict(click.Context(repo))  # imports all verbs, once as well
 
 
 def git(folder, *words):
