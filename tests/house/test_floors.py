@@ -128,6 +128,7 @@ REVEALS = {
     "cli/rekey.py": 2,  # a share, to the server; a one-time pad
     "cli/notice.py": 1,  # the URL of a channel, and its key, to the vault
     "cli/login.py": 1,  # a token, into its file
+    "cli/mcp/login.py": 1,  # the secret of a client, to the vault that keeps it
     "cli/oauth.py": 2,  # a client's secret, to the vault that keeps it
     "cli/operator.py": 2,  # the passphrase or a share, to the server that it unseals
     "cli/secrets.py": 2,
@@ -161,7 +162,7 @@ REVEALS = {
     "crypto/age_ssh.py": 1,  # a passphrase, to the key that it opens
     "keepers/token.py": 1,  # the PIN, to the token
     "seals/shares.py": 1,
-    "vault/tool_use.py": 1,  # hashed, to see whether a value is another
+    "vault/tool_use.py": 2,  # hashed, to see whether a value is another; a token that its server has refused
     "vault/wrapping.py": 1,  # into the drawer of the wrapping token, where it is sealed again
     "vault/sealing.py": 2,  # new shares: to who made them, and to see what they are known by
 }

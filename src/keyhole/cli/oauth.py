@@ -83,7 +83,7 @@ def add(session: Session, /, *, name: str, mount: str, **said: Any) -> None:
     if said["redirect_uris"]:
         body["redirect_uris"] = list(said["redirect_uris"])
     if said["ca_file"]:
-        body["ca_pem"] = _read(said["ca_file"])
+        body["ca_pem"] = read_text(said["ca_file"])
     body |= _secrets(said)
     data = _write(session, mount, name, body)
     then = data["next_step"] or f"keyhole service add {name} --host HOST --secret /{mount}/{name} --oauth2"
@@ -254,7 +254,8 @@ def _secrets(said: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidRequest(f"{names[0]} is not text", "give it as the provider shows it") from None
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """The text of a file of certificates. Raises ``InvalidRequest``."""
     try:
         return Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError):

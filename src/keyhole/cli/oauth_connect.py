@@ -14,6 +14,9 @@ from keyhole.config import is_loopback
 from keyhole.core.errors import InvalidRequest, UpstreamTimeout
 from keyhole.net.loopback import Landing
 
+PASTED = "http://127.0.0.1:1/callback"
+"""Where a browser is sent whose address is pasted: nobody listens there, the address is enough."""
+
 
 def by_browser(
     session: Session, path: str, callback: str, begin: dict[str, Any], seconds: float, *, quiet: bool
@@ -22,12 +25,27 @@ def by_browser(
     port, landing = _where(begin["redirect_uri"])
     with Landing(port, landing) as here:
         redirect = begin["redirect_uri"] or here.url
-        begun = session.client.write(f"{path}/authorize", {**begin, "redirect_uri": redirect}).data
-        url, state = begun["authorization_url"], begun["state"]
-        session.out.say(f"Consent in your browser:\n  {url}")
-        if not quiet:
-            webbrowser.open(url)
-        target = here.wait(seconds, lambda target: _state(target) == state)
+        return through_browser(session, here, redirect, path, callback, begin, seconds, quiet=quiet)
+
+
+def through_browser(
+    session: Session,
+    here: Landing,
+    redirect: str,
+    path: str,
+    callback: str,
+    begin: dict[str, Any],
+    seconds: float,
+    *,
+    quiet: bool,
+) -> Result:
+    """The same with a listener that is there, which the browser finds at ``redirect``."""
+    begun = session.client.write(f"{path}/authorize", {**begin, "redirect_uri": redirect}).data
+    url, state = begun["authorization_url"], begun["state"]
+    session.out.say(f"Consent in your browser:\n  {url}")
+    if not quiet:
+        webbrowser.open(url)
+    target = here.wait(seconds, lambda target: _state(target) == state)
     return session.client.write(callback, {"url": f"{redirect}?{target.partition('?')[2]}"})
 
 
@@ -36,7 +54,7 @@ def by_paste(
 ) -> Result:
     """Let the person bring the address that a browser elsewhere has ended at."""
     del quiet
-    redirect = begin["redirect_uri"] or "http://127.0.0.1:1/callback"  # nobody listens there: the address is enough
+    redirect = begin["redirect_uri"] or PASTED
     begun = session.client.write(f"{path}/authorize", {**begin, "redirect_uri": redirect}).data
     session.out.say(f"Consent in a browser, whichever machine it runs on:\n  {begun['authorization_url']}")
     url = ask_text("The address that it ended at, all of it: ")

@@ -18,7 +18,8 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.core.fields import parse_map, parse_text, parse_texts
 from keyhole.core.lease import parse_duration
 from keyhole.core.path import parse_secret_ref
-from keyhole.core.url import parse_url
+from keyhole.core.request import Limits
+from keyhole.core.url import HostPattern, parse_url
 
 RESOURCES = "@resources"
 """The capability to read what a server shows as resources, as if it were a tool. No tool can have this name."""
@@ -42,6 +43,7 @@ FIELDS = {
     "env": "object: variable of the program to path#field of a secret",
     "settings": "object: variable of the program to text that is no secret",
     "headers": "object: header to path#field of a secret; with {} in it a text around it, such as Bearer {stripe/key}",
+    "oauth": "path of a connection whose access token is the server's bearer token, such as /oauth/notes; for http",
     "allow": "list of globs of tools that are offered; all unless said",
     "deny": "list of globs of tools that are not; they win",
     "rules": 'object: glob of tools to {"schema": JSON Schema, "arguments": {name: glob}} for their arguments',
@@ -81,6 +83,7 @@ class ToolServer:
     env: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    oauth: str = ""
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
@@ -101,6 +104,7 @@ class ToolServer:
             env=_named(data.get("env"), "env", _VARIABLE),
             settings=_named(data.get("settings"), "settings", _VARIABLE),
             headers=_named(data.get("headers"), "headers", _HEADER),
+            oauth=parse_text(data.get("oauth") or "", "oauth"),
             allow=tuple(parse_texts(data.get("allow") or [], "allow")),
             deny=tuple(parse_texts(data.get("deny") or [], "deny")),
             rules=_rules(data.get("rules") or {}),
@@ -122,6 +126,10 @@ class ToolServer:
             raise InvalidRequest("env, settings and args are for servers with a command", "use headers for a url")
         if not stdio and parse_url(self.url)[0] not in {"http", "https"}:
             raise InvalidRequest("the url is not one of https or http", "write https://HOST/mcp")
+        if self.oauth and (stdio or not self.oauth.startswith("/") or "#" in self.oauth):
+            raise InvalidRequest("oauth is the path of a connection, for a server with a url", "such as /oauth/notes")
+        if self.oauth and any(name.lower() == "authorization" for name in self.headers):
+            raise InvalidRequest("a server with oauth has no header Authorization besides", "keep one of them")
         for both in self.env.keys() & self.settings.keys():
             raise InvalidRequest(f"{both} is a secret and a setting", "keep one of them")
         for name in self.headers:
@@ -139,6 +147,7 @@ class ToolServer:
             "env": dict(self.env),
             "settings": dict(self.settings),
             "headers": dict(self.headers),
+            "oauth": self.oauth,
             "allow": list(self.allow),
             "deny": list(self.deny),
             "rules": {rule.tools: rule.as_data() for rule in self.rules},
@@ -153,7 +162,17 @@ class ToolServer:
         for path, _ in found:
             if path.startswith("/"):
                 raise InvalidRequest("a server is given secrets of secret/", "name it like github/token#value")
+        if self.oauth:
+            found.append(parse_secret_ref(self.oauth))
         return list(dict.fromkeys(found))
+
+    def beyond(self, limits: Limits) -> str:
+        """The server's host, where one of these lists of hosts does not have it; else empty."""
+        there = parse_url(self.url)[1] if self.url else None
+        for limit in limits:
+            if there is None or not any(HostPattern.parse(text, 443).matches(there) for text in limit):
+                return str(there or "a program")
+        return ""
 
     def same_program(self, other: ToolServer) -> bool:
         """Whether what was approved of one is approved of the other: it is the same program or endpoint."""
@@ -167,6 +186,11 @@ class ToolServer:
     def rules_of(self, tool: str) -> list[Rule]:
         """The rules for the arguments of a tool."""
         return [rule for rule in self.rules if fnmatchcase(tool, rule.tools)]
+
+
+def capability_path(path: str) -> str:
+    """Where ``read`` shows what a reference names: a secret of ``secret/``, or a source."""
+    return path[1:] if path.startswith("/") else f"secret/data/{path}"
 
 
 def parse_server_name(text: str) -> str:

@@ -332,6 +332,7 @@ Lend = Callable[[Context, str, str], Awaitable[Secret]]
 Hides = Callable[[Context, str], Awaitable[Sequence[Secret]]]
 Relend = Callable[[Context, str, str, bytes], Awaitable[Secret]]
 Hosts = Callable[[Context, str], Awaitable[Limits]]
+Audience = Callable[[Context, str], Awaitable[str]]
 Revoke = Callable[[Context, Lease], Awaitable[None]]
 RevokeAll = Callable[[Context, Sequence[Lease]], Awaitable[Sequence[KeyholeError | None]]]
 Renew = Callable[[Context, Lease, int], Awaitable[None]]
@@ -373,6 +374,8 @@ class Engine:
         hides: ``(context, path)`` to values that belong to a lent one and are lent to nobody, such as the refresh token
             of an access token; an answer that has one in it is masked. Never routed.
         hosts: ``(context, path)`` to ``Reply.hosts`` of a READ there, without making anything. Never routed.
+        audience: ``(context, path)`` to the URL of the one resource that what is lent there is for; empty for no such
+            one. Never routed.
         revoke: takes back what was made under a lease; an engine without it can lease nothing. Never routed.
         revoke_all: the same for several of one target, which costs less than one by one; says of each, in order, why it
             could not be taken back, ``None`` where it was. Never routed.
@@ -398,6 +401,7 @@ class Engine:
     relend: Relend | None = None
     hides: Hides | None = None
     hosts: Hosts | None = None
+    audience: Audience | None = None
     revoke: Revoke | None = None
     revoke_all: RevokeAll | None = None
     renew: Renew | None = None

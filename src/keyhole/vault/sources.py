@@ -16,8 +16,9 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from keyhole.core.audience import covers
 from keyhole.core.errors import Expired, InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.lease import Lease, LeaseState
@@ -75,6 +76,20 @@ class Taken:
         return found
 
 
+class Destination(Protocol):
+    """What something is lent through: a service, or a server of tools."""
+
+    @property
+    def name(self) -> str:
+        """Of it."""
+
+    def beyond(self, limits: Limits) -> str:
+        """A destination of it to which these limits let nothing go; empty for none."""
+
+    def secret_refs(self) -> list[tuple[str, str]]:
+        """``(path, field)`` of all that it lends."""
+
+
 class Sources:
     """Asks the mounts that services name as the sources of what they lend.
 
@@ -88,7 +103,9 @@ class Sources:
         self._turns: dict[_Key, tuple[asyncio.Lock, int]] = {}
         self._recent: OrderedDict[tuple[str, str], list[tuple[Taken, float]]] = OrderedDict()
 
-    def opening(self, state: OrgState, caller: Caller, *, own: bool = False, service: Service | None = None) -> Opening:
+    def opening(
+        self, state: OrgState, caller: Caller, *, own: bool = False, service: Destination | None = None
+    ) -> Opening:
         """For one loan.
 
         Args:
@@ -151,7 +168,7 @@ class Sources:
         return any(target.mount.engine.relend is not None for target in targets)
 
     async def relend(
-        self, state: OrgState, caller: Caller, service: Service, refused: Mapping[str, bytes]
+        self, state: OrgState, caller: Caller, service: Destination, refused: Mapping[str, bytes]
     ) -> dict[str, Secret]:
         """What there is instead of lent values which an upstream has refused, by field; empty where there is no other.
 
@@ -212,6 +229,24 @@ class Sources:
                     context = self._vault.context(state, caller, target.mount)
                     limits = await target.mount.engine.hosts(context, target.params["path"])
                     _require_within(path, limits, service)
+
+    async def require_audience(self, state: OrgState, caller: Caller, path: str, url: str) -> None:
+        """Judge a URL by the resource that a source is for, if it is for one.
+
+        Raises:
+            PolicyDenied: what it lends may not go there.
+            NotFound: there is no such source.
+        """
+        target = self.resolve(state, path.removeprefix("/"))
+        if target.mount.engine.audience is None:
+            return
+        context = self._vault.context(state, caller, target.mount)
+        resource = await target.mount.engine.audience(context, target.params["path"])
+        if resource and not covers(resource, url):
+            raise PolicyDenied(
+                f"what is lent of {path} is for {resource} alone, and not for where this sends it",
+                "each server has a connection of its own: keyhole mcp server login NAME",
+            )
 
     async def recent(self, state: OrgState, caller: Caller, service: Service) -> list[tuple[str, Secret]]:
         """What a service lends, by field; of its sources what they answered lately."""
@@ -290,7 +325,9 @@ class Opening:
 
     __slots__ = ("_caller", "_context", "_own", "_service", "_state", "_taken", "_vault", "hidden", "leases")
 
-    def __init__(self, vault: Vault, state: OrgState, caller: Caller, service: Service | None, *, own: bool) -> None:
+    def __init__(
+        self, vault: Vault, state: OrgState, caller: Caller, service: Destination | None, *, own: bool
+    ) -> None:
         self._vault = vault
         self._state = state
         self._caller = caller
@@ -328,6 +365,9 @@ class Opening:
         lend = target.mount.engine.lend
         if lend is not None:
             context = self._vault.context(self._state, self._caller, target.mount)
+            if target.mount.engine.hosts is not None:
+                limits = await target.mount.engine.hosts(context, target.params["path"])
+                _require_within(path, limits, self._service)
             value = await lend(context, target.params["path"], field)
             if target.mount.engine.hides is not None:
                 self.hidden[field] = tuple(await target.mount.engine.hides(context, target.params["path"]))
@@ -342,14 +382,14 @@ class Opening:
         return taken.field(field)
 
 
-def _require_within(path: str, limits: Limits, service: Service | None) -> None:
+def _require_within(path: str, limits: Limits, service: Destination | None) -> None:
     """Raises ``PolicyDenied`` for what may not be lent through this service."""
     beyond = service.beyond(limits) if service is not None else "nowhere in particular" if limits else ""
     if beyond:
         raise PolicyDenied(
             f"what is lent of /{path} may go to {' and '.join(', '.join(limit) for limit in limits)} alone, "
             f"and {service.name if service is not None else 'this'} sends it to {beyond}",
-            "correct the hosts of the service, or ask who limits them: keyhole repo hosts GROUP",
+            "correct the hosts of the service, or ask who limits them, for a repo vault: keyhole repo hosts GROUP",
         )
 
 

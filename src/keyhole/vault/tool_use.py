@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import InternalError, KeyholeError, NotFound, PolicyDenied
 from keyhole.core.identity import Caller
-from keyhole.core.path import parse_path
+from keyhole.core.path import parse_path, parse_secret_ref
 from keyhole.core.policy import Decision
 from keyhole.core.record import Intent, Phase, Record, clip
 from keyhole.core.request import Operation, Reply, Request
@@ -105,8 +105,7 @@ async def use_tool(vault: Vault, state: OrgState, caller: Caller, request: Reque
     record = _intent(caller, request, path, decision, server, arguments)
     durable = vault.journal.intend(record, state.org.id)
     try:
-        opening = vault.sources.opening(state, caller)
-        secrets = {ref: await opening.lend(*ref) for ref in server.secret_refs()}
+        secrets = await opened(vault, state, caller, server)
     except BaseException as error:
         await durable
         code = error.code if isinstance(error, KeyholeError) else InternalError.code
@@ -114,6 +113,29 @@ async def use_tool(vault: Vault, state: OrgState, caller: Caller, request: Reque
         raise
     await durable
     return ToolLoan(server, record, secrets)
+
+
+async def opened(vault: Vault, state: OrgState, caller: Caller, server: ToolServer) -> dict[tuple[str, str], Secret]:
+    """The secrets of a server, by ``(path, field)``.
+
+    Raises:
+        NotFound, Expired, ConsentRequired: one is not there.
+        PolicyDenied: one may not go to this server.
+    """
+    if server.oauth:
+        await vault.sources.require_audience(state, caller, server.oauth, server.url)
+    opening = vault.sources.opening(state, caller, service=server)
+    return {ref: await opening.lend(*ref) for ref in server.secret_refs()}
+
+
+async def renewed(
+    vault: Vault, state: OrgState, caller: Caller, server: ToolServer, secrets: Mapping[tuple[str, str], Secret]
+) -> dict[tuple[str, str], Secret]:
+    """The same after the server has refused its token: with another one, where there is another."""
+    ref = parse_secret_ref(server.oauth)
+    refused = {ref[1]: secrets[ref].reveal()}
+    found = await vault.sources.relend(state, caller, server, refused)
+    return {**secrets, **({ref: found[ref[1]]} if ref[1] in found else {})}
 
 
 class ToolChanged(PolicyDenied):

@@ -45,6 +45,7 @@ def server() -> None:
 @click.option("--env", "envs", multiple=True, metavar="VAR=NAME[#FIELD]", help="A secret in the program's environment.")
 @click.option("--set", "settings", multiple=True, metavar="VAR=TEXT", help="What is no secret, the same.")
 @click.option("--header", "headers", multiple=True, metavar="H=NAME[#FIELD]", help="A secret; or 'Bearer {NAME}'.")
+@click.option("--oauth", default="", metavar="/MOUNT/NAME", help="A connection whose token it gets, for --url.")
 @click.option("--allow", "allow", multiple=True, metavar="GLOB", help="Tools that are offered; all unless said.")
 @click.option("--deny", "deny", multiple=True, metavar="GLOB", help="Tools that are not; wins over --allow.")
 @click.option("--rule", "rules", multiple=True, metavar="GLOB=JSON", help="For the arguments of tools.")
@@ -68,6 +69,8 @@ def add(session: Session, /, *, name: str, command: tuple[str, ...], **options: 
     }
     if options["url"]:
         body |= {"transport": "http", "url": options["url"]}
+    if options["oauth"]:
+        body["oauth"] = options["oauth"]
     if command:
         body |= {"command": command[0], "args": list(command[1:])}
     if options["timeout"]:
@@ -107,7 +110,7 @@ def list_servers(session: Session, /) -> None:
 
 
 def _gets(data: dict[str, Any]) -> str:
-    return " ".join({**data["env"], **data["headers"]}) or "-"
+    return " ".join([*data["env"], *data["headers"], *filter(None, [data["oauth"]])]) or "-"
 
 
 @server.command("show", examples="keyhole mcp server show github")

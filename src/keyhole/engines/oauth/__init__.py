@@ -16,7 +16,7 @@ from keyhole.core.errors import NotFound
 from keyhole.core.request import Operation, Reply
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context, Engine, Field, Route
-from keyhole.engines.oauth import consent, device, ending, managing, providers
+from keyhole.engines.oauth import consent, device, ending, managing, providers, resource
 from keyhole.engines.oauth.connection import CLIENT_SECRET, PRIVATE_KEY, REFRESH_TOKEN, SETTINGS
 from keyhole.engines.oauth.refreshing import Refreshing
 from keyhole.engines.oauth.tokens import hidden
@@ -70,7 +70,15 @@ def make(_options: Mapping[str, str]) -> Engine:
         Route("{path}", token, source="access_token", help="The same as token/NAME."),
     )
     return Engine(
-        "oauth", routes, lend=refreshing.lend, relend=refreshing.relend, hides=hidden, due=due, settle=refreshing.settle
+        "oauth",
+        routes,
+        lend=refreshing.lend,
+        relend=refreshing.relend,
+        hides=hidden,
+        hosts=resource.limits,
+        audience=resource.audience,
+        due=due,
+        settle=refreshing.settle,
     )
 
 
@@ -86,6 +94,12 @@ def _routes(refreshing: Refreshing) -> tuple[Route, ...]:
         Route(one, manage, exists=managing.exists, fields=about, help="A client of a provider, and how it stands."),
         Route(
             f"{one}/authorize", {Operation.CREATE: consent.begin}, fields=_BEGIN, help="Begins consent in a browser."
+        ),
+        Route(
+            f"{one}/resource",
+            {Operation.CREATE: resource.connect},
+            fields=resource.FIELDS,
+            help="A client for a protected resource, which says itself who gives tokens for it.",
         ),
         Route(f"{one}/device", start, help="Begins consent on another device, or cancels it."),
         Route(f"{one}/device/poll", {Operation.CREATE: device.poll}, help="Whether the person has agreed."),

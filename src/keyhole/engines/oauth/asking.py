@@ -117,7 +117,8 @@ async def ask_tokens(context: Context, connection: Connection, form: Mapping[str
         InvalidRequest: the client's key cannot sign.
         KeyholeError: there was no answer.
     """
-    whole = {**connection["token_params"], **form}
+    resource = connection["resource"]
+    whole = {**connection["token_params"], **({"resource": resource} if resource else {}), **form}
     heard = await _post(context, connection, connection["token_url"], whole, now)
     return read_tokens(connection, heard, now)
 

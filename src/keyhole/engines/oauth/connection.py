@@ -89,11 +89,15 @@ SETTINGS = (
     Setting("claims", _claims, {}, "further claims of jwt_bearer", "map"),
     Setting("lifetime", _assertion_life, 300, "of what private_key signs", "duration"),
     text("ca_pem", about="certificates that alone prove the provider, instead of those of the system"),
+    text("resource", about="that tokens are asked for, and go to alone (RFC 8707)"),
+    texts("allow_addresses", "networks that may be dialled although they are private, for a resource; they take sudo"),
+    text("server", about="of tools that this is the account at; keyhole mcp server login connects it"),
 )
 CLIENT_SECRET = text("client_secret", about="of the client; never shown again")
 PRIVATE_KEY = Setting("private_key", _pem, "", "PEM, for private_key_jwt and jwt_bearer; never shown again", "string")
 REFRESH_TOKEN = text("refresh_token", about="for the grant refresh_token: one that was got elsewhere")
 _SHOWN_APART = {"ca_pem"}
+_DEFAULTS = {**{each.name: each.default for each in SETTINGS}, "registered": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,8 @@ class Connection:
 
     def next_step(self) -> str:
         """What a person does to connect it anew."""
+        if self.data["server"]:
+            return f"keyhole mcp server login {self.data['server']}"
         return {
             "authorization_code": f"keyhole oauth connect {self.name}",
             "device_code": f"keyhole oauth connect {self.name} --device",
@@ -148,6 +154,7 @@ class Connection:
     def shown(self) -> dict[str, Any]:
         """What a reader sees."""
         found = {s.name: self.data[s.name] for s in SETTINGS if s.name not in _SHOWN_APART}
+        found["registered_redirect"] = self.data["registered"].get("redirect_uri", "")
         return {**found, **{f"{name}_set": bool(self.data[name]) for name in SECRETS}}
 
 
@@ -159,4 +166,4 @@ async def load(context: Context, name: str) -> Connection | None:
 
 def read(name: str, item: Any) -> Connection:
     """The connection of an entry of the storage."""
-    return Connection(name, json.loads(item.data), item.revision)
+    return Connection(name, {**_DEFAULTS, **json.loads(item.data)}, item.revision)

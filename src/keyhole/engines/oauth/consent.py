@@ -65,6 +65,7 @@ async def begin(context: Context, call: Call) -> Reply:
         "who": who(context),
         "redirect_uri": redirect,
         "verifier": verifier,
+        "issuer": connection["issuer"],
         "until": until,
     }
     await context.storage.change([(_path(key), json.dumps(begun).encode(), 0, until)])
@@ -81,6 +82,7 @@ def _url(connection: Connection, sent: Mapping[str, Any], redirect: str, key: st
         "response_type": "code",
         "client_id": connection["client_id"],
         "redirect_uri": redirect,
+        **({"resource": connection["resource"]} if connection["resource"] else {}),
         **({"scope": connection.provider.scope_separator.join(scopes)} if scopes else {}),
         "state": key,
         "code_challenge": challenge,
@@ -97,7 +99,7 @@ async def finish(context: Context, call: Call) -> Reply:
     if answer["redirect_uri"] != begun["redirect_uri"]:
         raise InvalidRequest("the browser came back to another address than it was sent to", "begin again")
     connection = await connections.load(context, begun["name"])
-    if connection is None or connection["id"] != begun["id"]:
+    if connection is None or (connection["id"], connection["issuer"]) != (begun["id"], begun["issuer"]):
         raise InvalidRequest("the connection was changed or removed meanwhile", "begin again")
     _require_issuer(connection, answer)
     if answer["error"]:

@@ -27,21 +27,46 @@ async def discover(context: Context, issuer: str, ca_pem: str, allow: Sequence[s
         InvalidRequest: it publishes nothing that is its own.
         KeyholeError: it cannot be asked.
     """
-    for url in _places(issuer):
-        heard = await context.net.ask(
-            "GET", url, headers=[("Accept", "application/json")], ca_pem=ca_pem, allow=list(allow)
-        )
-        if heard.status != 200:
+    return endpoints(await published(context, issuer, _places(issuer), ca_pem, allow))
+
+
+def endpoints(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a document of an issuer says of its endpoints, as ``discover`` gives it."""
+    found = {name: document.get(field) for name, field in _NAMES.items()}
+    return {
+        **{name: url for name, url in found.items() if isinstance(url, str)},
+        REQUIRES_ISSUER: document.get(REQUIRES_ISSUER) is True,
+    }
+
+
+async def published(
+    context: Context, issuer: str, places: Sequence[str], ca_pem: str, allow: Sequence[str]
+) -> Mapping[str, Any]:
+    """The first document that there is at one of several places. Raises as ``discover``."""
+    for url in places:
+        if (document := await fetched(context, url, ca_pem, allow)) is None:
             continue
-        document = parse_object(heard.body, _BOUNDS)
         if document.get("issuer") != issuer:  # RFC 8414 section 3.3
             raise InvalidRequest("what is published there is of another issuer", "write the issuer as it calls itself")
-        found = {name: document.get(field) for name, field in _NAMES.items()}
-        return {
-            **{name: url for name, url in found.items() if isinstance(url, str)},
-            REQUIRES_ISSUER: document.get(REQUIRES_ISSUER) is True,
-        }
+        return document
     raise InvalidRequest("the issuer publishes no endpoints", "say authorize_url and token_url")
+
+
+async def fetched(context: Context, url: str, ca_pem: str, allow: Sequence[str]) -> Mapping[str, Any] | None:
+    """A document of metadata; ``None`` where there is none. Raises ``InvalidRequest`` for what is no JSON object."""
+    heard = await context.net.ask(
+        "GET", url, headers=[("Accept", "application/json")], ca_pem=ca_pem, allow=list(allow)
+    )
+    return parse_object(heard.body, _BOUNDS) if heard.status == 200 else None
+
+
+def well_known(issuer: str) -> list[str]:
+    """Where an issuer publishes itself, in the order of RFC 8414, section 5, for those who know nothing else of it."""
+    parts = urlsplit(issuer)
+    path = parts.path.rstrip("/")
+    root = f"{parts.scheme}://{parts.netloc}"
+    names = [f"{root}/.well-known/{name}{path}" for name in ("oauth-authorization-server", "openid-configuration")]
+    return [*names, f"{root}{path}/.well-known/openid-configuration"] if path else names
 
 
 def _places(issuer: str) -> list[str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.audience import host_of
+from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.fields import parse_text
 from keyhole.core.request import Reply
 from keyhole.engines import Call, Context, Writing
@@ -39,7 +40,7 @@ from keyhole.net.ask import parse_https
 _NAME = re.compile(r"\w(?:[\w.-]{0,126}\w)?", re.ASCII)
 _TAKEN = frozenset({"connections", "providers", "callback", "token"})  # segments of paths of this engine
 _ASKED = ("token_url", "device_url", "revoke_url")
-_IDENTITY = (*URLS, "client_id", "grant")
+_IDENTITY = (*URLS, "client_id", "grant", "resource")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
 _PAGE = 100
 _LINES = frozenset({"ca_pem", "private_key", "given"})
@@ -64,16 +65,22 @@ async def write(context: Context, call: Call) -> Reply:
     item = await context.storage.get_one(f"c/{name}")
     before = connections.read(name, item) if item.data is not None else None
     call.require_new(stored=before is not None)
-    data = await _merged(context, call, before)
+    return await store(context, call, name, item.revision, before, await _merged(context, call, before))
+
+
+async def store(
+    context: Context, call: Call, name: str, at: int, before: Connection | None, data: dict[str, Any]
+) -> Reply:
+    """Put a connection in the place of what was there at a revision, whose tokens end where it is another account."""
     held, revision = await stored.load(context, name)
     writes: list[Writing] = []
     ending = ""
     if before is not None and data["id"] != before["id"]:
         ending, writes = to_end(before, held, context.now)
         held = Tokens()
-    connection = Connection(name, data, item.revision)
+    connection = Connection(name, data, at)
     held = _with_import(call, connection, held, context.now)
-    stands = (f"c/{name}", json.dumps(data).encode(), item.revision)
+    stands = (f"c/{name}", json.dumps(data).encode(), at)
     due = held.due(renewable=bool(held.refresh) or not connection.by_person)
     await context.storage.change([stands, (path_of(name), held.encode(), revision, due), *writes])
     why = await end_now(context, ending) if ending else ""
@@ -101,12 +108,21 @@ def _with_import(call: Call, connection: Connection, held: Tokens, now: float) -
 async def _merged(context: Context, call: Call, before: Connection | None) -> dict[str, Any]:
     """What is to be stored: what was sent over what was there, with endpoints from the catalog or the issuer."""
     given = read_settings(SETTINGS, call.data, before["given"] if before is not None else None)
-    data: dict[str, Any] = {**given, "given": given, "allow": [], "iss_required": False}
+    data: dict[str, Any] = {**given, "given": given, "allow": [], "iss_required": False, "registered": {}}
+    if before is not None and before["issuer"] and before["issuer"] == data["issuer"]:
+        data |= {"iss_required": before["iss_required"], "registered": before["registered"]}
+    return await complete(context, call, before, data)
+
+
+async def complete(context: Context, call: Call, before: Connection | None, data: dict[str, Any]) -> dict[str, Any]:
+    """The same with the client's secrets, after all of it was judged. Raises ``InvalidRequest``."""
     for setting in (CLIENT_SECRET, PRIVATE_KEY):
         old = before[setting.name] if before is not None else ""
         sent = call.data.get(setting.name)
         data[setting.name] = old if sent is None else setting.parse(sent, setting.name)
     _require_printable(data)
+    if data["resource"]:
+        host_of(data["resource"])
     if not data["client_id"]:
         raise InvalidRequest("client_id is missing", "it stands beside the client's secret at the provider")
     await _find_endpoints(context, call, data)
@@ -127,21 +143,28 @@ async def _find_endpoints(context: Context, call: Call, data: dict[str, Any]) ->
     if data["issuer"]:
         host = _host(data["issuer"], "issuer", trusted=trusted)
         if not data["provider"] and not data["token_url"]:
-            published = await discover(context, data["issuer"], data["ca_pem"], [host] if trusted else [])
+            allow = data["allow_addresses"] if data["resource"] else [host] if trusted else []
+            published = await discover(context, data["issuer"], data["ca_pem"], allow)
             data["iss_required"] = published[REQUIRES_ISSUER]
             found |= {name: published[name] for name in URLS if name in published}
     for name in (*URLS, "issuer"):
         data[name] = data[name] or found.get(name, "")
     data["authorize_params"] = {**provider.authorize_params, **data["authorize_params"]}
-    hosts = [_host(data[name], name, trusted=trusted) for name in URLS if data[name]]
-    data["allow"] = sorted(set(hosts)) if trusted else []
+    if data["allow_addresses"] and not (trusted and data["resource"]):
+        raise PolicyDenied("allow_addresses are for a resource, and take sudo", "ask an administrator")
+    plain = data["allow_addresses"] if data["resource"] else None
+    hosts = [_host(data[name], name, trusted=trusted, plain=plain) for name in URLS if data[name]]
+    # What a resource names itself is not what somebody has judged, so that sudo alone opens nothing for it.
+    data["allow"] = plain if plain is not None else sorted(set(hosts)) if trusted else []
 
 
-def _host(url: str, name: str, *, trusted: bool) -> str:
+def _host(url: str, name: str, *, trusted: bool, plain: Sequence[str] | None = None) -> str:
     """The host of an endpoint; ``http`` is for this machine, by who has ``sudo``. Raises ``InvalidRequest``."""
-    plain = re.match(r"http://(\[[0-9a-fA-F:.]+\]|[^/:@?#]+)", url)
+    if plain is None:
+        found = re.match(r"http://(\[[0-9a-fA-F:.]+\]|[^/:@?#]+)", url)
+        plain = [found[1].strip("[]").lower()] if trusted and found else ()
     try:
-        return parse_https(url, plain=[plain[1].strip("[]").lower()] if trusted and plain else ()).host
+        return parse_https(url, plain=plain).host
     except InvalidRequest as error:
         raise InvalidRequest(f"{name}: {error.reason}", error.hint) from None
 

@@ -24,6 +24,7 @@ from keyhole.core.tool_server import (
     FIELDS,
     RESOURCES,
     ToolServer,
+    capability_path,
     is_digest,
     is_tool_name,
     parse_server_name,
@@ -33,7 +34,7 @@ from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.storage import Storage
 from keyhole.vault.tool_rules import check_rules
-from keyhole.vault.tool_use import MOUNT, PREFIX, Stamps, changed, load_pins, load_server, use_tool
+from keyhole.vault.tool_use import MOUNT, PREFIX, Stamps, changed, load_pins, load_server, opened, renewed, use_tool
 from keyhole.vault.vault import Vault
 
 _MOST_TOOLS = 2000  # of one server
@@ -71,7 +72,7 @@ class _Handlers:
         server = ToolServer.from_data(name, call.data)
         check_rules(server.rules)
         for path, _ in server.secret_refs():
-            if not context.caller.allows("read", f"secret/data/{path}"):
+            if not context.caller.allows("read", capability_path(path)):
                 raise PolicyDenied(
                     f"binding a secret needs read on it, and you may not read {path!r}",
                     "ask its owner to make the server, or to grant you read",
@@ -79,6 +80,9 @@ class _Handlers:
         if (server.command or server.allow_addresses) and not context.caller.allows("update", call.path, sudo=True):
             what = "a command" if server.command else "an address that the guard refuses"
             raise PolicyDenied(f"naming {what} needs sudo on the server", "ask an administrator")
+        state = await self._vault.compiled.state(context.caller.org_id)
+        if server.oauth:
+            await self._vault.sources.require_audience(state, context.caller, server.oauth, server.url)
         item, pins = await storage.get_one(f"s/{name}"), await storage.get_one(f"p/{name}")
         call.require_new(stored=item.data is not None)
         if item.data is None and len(await storage.list("s")) >= _MOST_SERVERS:
@@ -100,16 +104,28 @@ class _Handlers:
 
     async def stamp(self, context: Context, call: Call) -> Reply:
         """Needs ``read`` on every secret of the server: who asks starts the program that gets them."""
+        server = await self._readable(context, call)
+        state = await self._vault.compiled.state(context.caller.org_id)
+        return Reply({"stamp": self._stamps.of(server, await opened(self._vault, state, context.caller, server))})
+
+    async def refused(self, context: Context, call: Call) -> Reply:
+        """Needs the same. What is there by now is answered where it is not what was refused."""
+        server = await self._readable(context, call)
+        state = await self._vault.compiled.state(context.caller.org_id)
+        secrets = await opened(self._vault, state, context.caller, server)
+        stamp = self._stamps.of(server, secrets)
+        if server.oauth and hmac.compare_digest(stamp.encode(), str(call.data.get("stamp", "")).encode()):
+            secrets = await renewed(self._vault, state, context.caller, server, secrets)
+        return Reply({"stamp": self._stamps.of(server, secrets)})
+
+    async def _readable(self, context: Context, call: Call) -> ToolServer:
         server = await load_server(self.storage(context), call.params["name"])
         for path, _ in server.secret_refs():
-            if not context.caller.allows("read", f"secret/data/{path}"):
+            if not context.caller.allows("read", capability_path(path)):
                 raise PolicyDenied(
                     f"you may not read {path!r}", f"a gateway needs read on the secrets of {server.name}"
                 )
-        state = await self._vault.compiled.state(context.caller.org_id)
-        opening = self._vault.sources.opening(state, context.caller)
-        secrets = {ref: await opening.lend(*ref) for ref in server.secret_refs()}
-        return Reply({"stamp": self._stamps.of(server, secrets)})
+        return server
 
     async def pins(self, context: Context, call: Call) -> Reply:
         server = await load_server(self.storage(context), call.params["name"])
@@ -236,6 +252,12 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             help="How a server of tools is reached, which secrets it gets, and which tools are offered.",
         ),
         Route("servers/{name}/stamp", {Operation.READ: r.stamp}, help="Another text when its secrets are others."),
+        Route(
+            "servers/{name}/refused",
+            {Operation.CREATE: r.refused},
+            fields=(Field("stamp", "of the secrets with which it was asked"),),
+            help="The server has refused its token: another one is got, where there can be one.",
+        ),
         Route(
             "servers/{name}/pins",
             {Operation.READ: r.pins, Operation.CREATE: r.approve},

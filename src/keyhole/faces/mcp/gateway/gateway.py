@@ -15,9 +15,10 @@ from mcp.shared.exceptions import MCPError
 
 from keyhole.client.core import Result
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, PolicyDenied, Unauthenticated
-from keyhole.core.tool_server import RESOURCES, ToolServer, parse_server_name, shown_name, split_shown
+from keyhole.core.tool_server import RESOURCES, ToolServer, capability_path, parse_server_name, shown_name, split_shown
 from keyhole.faces.mcp.gateway.cleaned import Cleaner
 from keyhole.faces.mcp.gateway.upstream import Bound, Listed, Session, Upstream, Ways, faults
+from keyhole.faces.mcp.gateway.wants import Wanted
 
 Report = Callable[[float, float | None, str | None], Awaitable[None]]
 _KNOWN = 2.0  # seconds for which the names of servers are good
@@ -86,7 +87,7 @@ class Gateway:
         upstream = (await self._servers()).get(server)
         if upstream is None:
             raise _unknown(name)
-        listed: Listed | None = None
+        listed = upstream.known(tool)
         with contextlib.suppress(KeyholeError, MCPError):
             listed = (await upstream.tools()).get(tool)
         try:
@@ -100,7 +101,12 @@ class Gateway:
         try:
             session = await upstream.session(begun.stamp)
             cleaner = Cleaner(session.scrubber)
-            found = await self._send(session, tool, arguments, report, cleaner)
+            try:
+                found = await self._send(session, tool, arguments, report, cleaner)
+            except Wanted as wanted:  # it was refused, so nothing has been done
+                session = await upstream.again(session, wanted)
+                cleaner = Cleaner(session.scrubber)
+                found = await self._send(session, tool, arguments, report, cleaner)
             result, received = "failed" if found.is_error else "ok", len(found.model_dump_json())
         except MCPError as error:
             result = "failed"
@@ -249,12 +255,17 @@ class _Loading:
         values, read = dict[tuple[str, str], str](), dict[str, Mapping[str, Any]]()
         for secret, name in server.secret_refs():
             if secret not in read:
-                read[secret] = self._own.ask("read", f"secret/data/{secret}").data["data"]
+                data = self._own.ask("read", capability_path(secret)).data
+                read[secret] = {name: data.get("access_token")} if secret == server.oauth else data["data"]
             value = read[secret].get(name)
             if not isinstance(value, str) or "\0" in value:
                 raise InvalidRequest(f"{secret}#{name} is no text that a server can be given")
             values[secret, name] = value
         return Bound(server, stamp, values)
+
+    def renew(self, stamp: str) -> str:
+        """See ``Loads``."""
+        return str(self._own.ask("update", f"tools/servers/{self._name}/refused", {"stamp": stamp}).data["stamp"])
 
 
 def _unknown(name: str) -> MCPError:

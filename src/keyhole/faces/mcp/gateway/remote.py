@@ -15,6 +15,7 @@ from mcp.shared.message import ClientMessageMetadata, SessionMessage
 
 from keyhole.core.errors import KeyholeError
 from keyhole.faces.mcp.gateway.gate import Gate
+from keyhole.faces.mcp.gateway.wants import Wants
 from keyhole.net.ask import Asks, Heard
 
 _FIXED = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")]
@@ -59,6 +60,7 @@ async def connected(
     allow: Sequence[str],
     gate: Gate,
     closed: Callable[[], None],
+    wants: Wants,
 ) -> AsyncIterator[TransportStreams]:
     """Speak with a server over HTTP.
 
@@ -69,23 +71,27 @@ async def connected(
         allow: addresses that may be dialled although they are private.
         gate: what it may send.
         closed: called when it knows our session no more.
+        wants: takes what it says of authorization.
     """
     endpoint = _Endpoint(asks, url, headers, allow)
     to_session, reading = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     writing, from_session = anyio.create_memory_object_stream[SessionMessage](0)
 
     async def post(message: SessionMessage) -> None:
-        asked = message.message
+        asked, marked = message.message, None
         try:
             heard = await endpoint.post(message)
             found = [each for line in _messages(heard) if (each := gate.message(line)) is not None]
             if heard.status == 404:
                 closed()
+            marked = wants.note(heard)
             failure = "" if 200 <= heard.status < 300 else f"the server answers {heard.status}"
         except KeyholeError as error:
             found, failure = [], error.reason
+        if marked is not None:
+            found = []
         if isinstance(asked, types.JSONRPCRequest) and not any(_answers(each, asked.id) for each in found):
-            data = types.ErrorData(code=_FAILED, message=failure or "the server did not answer")
+            data = types.ErrorData(code=_FAILED, message=failure or "the server did not answer", data=marked)
             found.append(SessionMessage(types.JSONRPCError(jsonrpc="2.0", id=asked.id, error=data)))
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             for each in found:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import mcp_types as types
 from mcp import Client
@@ -25,6 +25,7 @@ from keyhole.core.tool_server import ToolServer, digest_of, is_tool_name, look_a
 from keyhole.faces.mcp.gateway import child, remote
 from keyhole.faces.mcp.gateway.cleaned import Cleaner
 from keyhole.faces.mcp.gateway.gate import Gate, GateLimits
+from keyhole.faces.mcp.gateway.wants import Wanted, Wants
 from keyhole.net.ask import Asks
 from keyhole.scrub import Scrubber
 
@@ -103,6 +104,7 @@ class Session:
         self.began = time.monotonic()
         self._ways = ways
         self._mode = mode
+        self.wants = Wants(bound.server.name, authorized=bool(bound.server.oauth))
         self._said = child.Said(self.scrubber)
         self._stop = asyncio.Event()
         self._ready: asyncio.Future[ClientSession] = asyncio.get_running_loop().create_future()
@@ -120,6 +122,8 @@ class Session:
         except TimeoutError:
             reason = "it is not ready in time"
         except Exception as error:  # noqa: BLE001  # whatever a server does is a fault of the server
+            if (wanted := self.wants.of(error)) is not None:
+                raise wanted from None
             reason = Cleaner(self.scrubber).text(str(error)[:300]) or type(error).__name__
         said = f"; it says: {self._said.text}" if self._said.text else ""
         self._stop.set()
@@ -185,8 +189,10 @@ class Session:
         for name, text in server.headers.items():
             before, ref, after = split_template(text)
             headers.append((name, f"{before}{self.bound.value(ref)}{after}"))
+        if server.oauth:
+            headers.append(("Authorization", f"Bearer {self.bound.value(server.oauth)}"))
         asks = self._ways.asks(float(server.timeout))
-        return remote.connected(asks, server.url, headers, server.allow_addresses, gate, self._stop.set)
+        return remote.connected(asks, server.url, headers, server.allow_addresses, gate, self._stop.set, self.wants)
 
 
 class _Once:
@@ -204,15 +210,25 @@ class _Once:
         return await self._connecting.__aexit__(kind, error, trace)
 
 
+class Loads(Protocol):
+    """Reads what a server is started with, as whoever runs the gateway. Both may block."""
+
+    def __call__(self) -> Bound:
+        """Its binding and the values of its secrets, as of now."""
+
+    def renew(self, stamp: str) -> str:
+        """The stamp of what there is after the server has refused the token under this one."""
+
+
 class Upstream:
     """A server, whatever becomes of it.
 
     Args:
-        load: its binding and the values of its secrets, as of now. It may block.
+        load: reads what it is started with.
         ways: how it is reached.
     """
 
-    def __init__(self, load: Callable[[], Bound], ways: Ways) -> None:
+    def __init__(self, load: Loads, ways: Ways) -> None:
         self._load = load
         self._ways = ways
         self._session: Session | None = None
@@ -221,6 +237,7 @@ class Upstream:
         self._not_before = 0.0
         self._tools: dict[str, Listed] = {}
         self._listed = 0.0
+        self._wanted: Wanted | None = None
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def session(self, stamp: str = "") -> Session:
@@ -238,9 +255,23 @@ class Upstream:
                 session = await self._begin()
             return session
 
+    async def again(self, session: Session, wanted: Wanted) -> Session:
+        """Its next life, with another token than the one that its server has refused. Raises ``wanted`` for none."""
+        return await self.session(await self._renew(session.bound.stamp, wanted))
+
+    def known(self, tool: str) -> Listed | None:
+        """A tool as it was shown when it was last asked for."""
+        return self._tools.get(tool)
+
     async def tools(self, *, fresh: bool = False) -> dict[str, Listed]:
         """The tools that it shows, by name. Raises ``UpstreamUnreachable``."""
         session = await self.session()
+        try:
+            return await self._shown(session, fresh=fresh)
+        except Wanted as wanted:
+            return await self._shown(await self.again(session, wanted), fresh=fresh)
+
+    async def _shown(self, session: Session, *, fresh: bool) -> dict[str, Listed]:
         async with session.in_use() as client:
             age = time.monotonic() - self._listed
             if session.stale or age > (1.0 if fresh else _FRESH):
@@ -301,21 +332,47 @@ class Upstream:
 
     async def _begin(self) -> Session:
         if time.monotonic() < self._not_before:
+            if self._wanted is not None:
+                raise self._wanted
             raise UpstreamUnreachable("the server ended, and is started again after a pause", "try again later")
         bound = await asyncio.to_thread(self._load)
+        try:
+            return await self._begin_with(bound)
+        except Wanted as wanted:
+            await self._renew(bound.stamp, wanted)
+        return await self._begin_with(await asyncio.to_thread(self._load))
+
+    async def _renew(self, stamp: str, wanted: Wanted) -> str:
+        """The stamp of another token than the one that was refused under this one. Raises ``wanted`` for none."""
+        found = stamp
+        if wanted.renewable:
+            with contextlib.suppress(KeyholeError):
+                found = await asyncio.to_thread(self._load.renew, stamp)
+        if found == stamp:
+            raise wanted
+        return found
+
+    async def _begin_with(self, bound: Bound) -> Session:
         mode = "legacy" if self._failures % 2 else "auto"  # some end when they are asked what they do not know
         self._session = session = Session(bound, self._ways, mode)
         try:
             await session.ready()
+        except Wanted as wanted:
+            self._wanted = wanted
+            await self._leave(session, wanted=True)
+            raise
         except KeyholeError:
             await self._leave(session)
             raise
+        self._wanted = None
         return session
 
-    async def _leave(self, session: Session) -> None:
+    async def _leave(self, session: Session, *, wanted: bool = False) -> None:
         """Let a life go: a pause where it has crashed, no pause where it is replaced."""
         self._session = None
-        if session.ended:
+        if wanted:
+            self._not_before = time.monotonic() + _FIRST_PAUSE
+        elif session.ended:
             lived = time.monotonic() - session.began
             self._failures = 1 if lived > _LIVED else self._failures + 1
             pause = 0.0 if self._failures < 2 else min(_FIRST_PAUSE * 2 ** (self._failures - 2), _LONGEST_PAUSE)
@@ -333,7 +390,9 @@ async def faults(session: Session) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise UpstreamTimeout("the server did not answer in time", "try again later") from None
-    except (KeyholeError, MCPError, asyncio.CancelledError):
+    except MCPError as error:
+        raise session.wants.of(error) or error from None
+    except (KeyholeError, asyncio.CancelledError):
         raise
     except Exception as error:  # noqa: BLE001  # as above
         raise UpstreamUnreachable(
