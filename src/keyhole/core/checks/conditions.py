@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.checks import git
-from keyhole.core.checks.documents import BodyTest, Pointer, judge_body
+from keyhole.core.checks.documents import Test, judge_body
 from keyhole.core.checks.graphql_rule import GraphqlRule
 from keyhole.core.checks.hours import Window, parse_windows, zone
+from keyhole.core.checks.logic import parse_tests
 from keyhole.core.checks.scope import EVERYTHING, Scope
 from keyhole.core.checks.urlencoded import read_parameters
 from keyhole.core.checks.values import ValueTest
@@ -62,7 +63,7 @@ class Condition:
     Attributes:
         scope: which requests they are for.
         query: on parameters, by name.
-        body: on members of the body.
+        body: on the body; all must hold.
         body_limit: bytes of a body that is judged.
         graphql: on operations and fields.
         git: ``fetch``, ``push`` (which may fetch too), or empty.
@@ -72,7 +73,7 @@ class Condition:
 
     scope: Scope = EVERYTHING
     query: tuple[tuple[str, ValueTest], ...] = ()
-    body: tuple[BodyTest, ...] = ()
+    body: tuple[Test, ...] = ()
     body_limit: int = BODY_LIMIT
     graphql: GraphqlRule | None = None
     git: str = ""
@@ -89,7 +90,7 @@ class Condition:
         return cls(
             scope=Scope.from_data(data.get("for")),
             query=_query_tests(data.get("query") or {}),
-            body=_body_tests(data.get("body") or []),
+            body=parse_tests(data.get("body") or [], "body"),
             body_limit=parse_count(data.get("body_limit") or BODY_LIMIT, "body_limit", least=1, most=_LARGEST),
             graphql=GraphqlRule.from_data(data["graphql"]) if data.get("graphql") is not None else None,
             git=git.parse_rule(data["git"]) if data.get("git") else "",
@@ -102,7 +103,7 @@ class Condition:
         return {
             **({"for": self.scope.as_data()} if self.scope.names else {}),
             **({"query": {name: test.as_data() for name, test in self.query}} if self.query else {}),
-            **({"body": [{"at": each.pointer.text, **each.test.as_data()} for each in self.body]} if self.body else {}),
+            **({"body": [each.as_data() for each in self.body]} if self.body else {}),
             **({"body_limit": self.body_limit} if self.body_limit != BODY_LIMIT else {}),
             **({"graphql": self.graphql.as_data()} if self.graphql else {}),
             **({"git": self.git} if self.git else {}),
@@ -172,7 +173,7 @@ class Condition:
     def describe(self) -> list[str]:
         """In words, one line each."""
         lines = [f"query {name}: {test}" for name, test in self.query]
-        lines += [f"body {each.pointer.text}: {each.test}" for each in self.body]
+        lines += [f"body {each}" for each in self.body]
         if self.graphql is not None:
             lines.append(f"graphql: {' or '.join(self.graphql.operations)}")
             for name, patterns in (("allowed", self.graphql.fields), ("denied", self.graphql.deny_fields)):
@@ -189,14 +190,3 @@ def _query_tests(data: Any) -> tuple[tuple[str, ValueTest], ...]:
     if any(not name or len(name) > 256 for name in data):
         raise InvalidRequest("the name of a parameter is 1 to 256 characters")
     return tuple((name, ValueTest.from_data(test, name)) for name, test in data.items())
-
-
-def _body_tests(data: Any) -> tuple[BodyTest, ...]:
-    if not isinstance(data, list | tuple) or len(data) > _MOST or any(not isinstance(each, Mapping) for each in data):
-        raise InvalidRequest(f"body is a list of at most {_MOST} objects", '[{"at": "/amount", "max": 5000}]')
-    tests = []
-    for each in data:
-        pointer = Pointer.parse(each.get("at"))
-        test = ValueTest.from_data({name: value for name, value in each.items() if name != "at"}, pointer.text)
-        tests.append(BodyTest(pointer, test))
-    return tuple(tests)

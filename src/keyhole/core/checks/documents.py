@@ -8,12 +8,13 @@ Go's decoder, for one, does not look at case and takes the last.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from keyhole.core.checks.urlencoded import Reading, fold, read_parameters
 from keyhole.core.checks.values import ValueTest
-from keyhole.core.errors import InvalidRequest, PolicyDenied
+from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied
 from keyhole.core.message import Headers
 from keyhole.core.strict_json import JsonBounds, parse_json
 
@@ -90,35 +91,89 @@ def _step(value: Any, step: str, looks: Looks) -> list[Any]:
     return [MISSING]
 
 
+class View(Protocol):
+    """A document in one reading."""
+
+    def verdicts(self, pointer: Pointer, test: ValueTest) -> list[bool]:
+        """Whether the test holds, for each value that the pointer names and each way in which that can be read.
+
+        Raises:
+            InvalidRequest: a reader may take another member for the one that is named.
+        """
+
+
+class Test(Protocol):
+    """What a condition asks of a document."""
+
+    def holds(self, view: View) -> bool:
+        """Whether it is so, however the document is read."""
+
+    def fails(self, view: View) -> bool:
+        """Whether it is not so, however the document is read."""
+
+    def as_data(self) -> dict[str, Any]:
+        """JSON-ready, in the form in which it is read."""
+
+
 @dataclass(frozen=True, slots=True)
 class BodyTest:
-    """A condition on one member of a body."""
+    """A condition on one member of a document."""
 
     pointer: Pointer
     test: ValueTest
 
-    def judge_json(self, document: Any, looks: Looks) -> None:
-        """Judge a JSON document. Raises ``PolicyDenied`` or ``InvalidRequest``."""
-        for value in self.pointer.find(document, looks):
-            holds = self.test.absent or self.test.optional if value is MISSING else self.test.holds_json(value)
-            if not holds:
-                raise self._refusal()
+    def holds(self, view: View) -> bool:
+        """See ``Test``."""
+        return all(view.verdicts(self.pointer, self.test))
 
-    def judge_form(self, readings: list[Reading]) -> None:
-        """Judge the readings of a form. Raises ``PolicyDenied`` or ``InvalidRequest``."""
-        for reading in readings:
-            found = reading.only(self.pointer.field)
-            if found is None:
-                if not (self.test.absent or self.test.optional):
-                    raise self._refusal()
-            elif not all(self.test.holds_text(value) for value in found.values):
-                raise self._refusal()
+    def fails(self, view: View) -> bool:
+        """See ``Test``."""
+        return not any(view.verdicts(self.pointer, self.test))
 
-    def _refusal(self) -> PolicyDenied:
-        return PolicyDenied(f"the body's {self.pointer.text} is not as the service wants it", f"it must be {self.test}")
+    def as_data(self) -> dict[str, Any]:
+        """See ``Test``."""
+        return {"at": self.pointer.text, **self.test.as_data()}
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.pointer.text}: {self.test}"
 
 
-def judge_body(tests: tuple[BodyTest, ...], headers: Headers, content: bytes) -> None:
+class JsonView:
+    """A JSON value."""
+
+    def __init__(self, document: Any) -> None:
+        self._document = document
+        self._looks = Looks()
+
+    def verdicts(self, pointer: Pointer, test: ValueTest) -> list[bool]:
+        """See ``View``."""
+        missing = test.absent or test.optional
+        found = pointer.find(self._document, self._looks)
+        return [missing if value is MISSING else test.holds_json(value) for value in found]
+
+
+class FormView:
+    """A form."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def verdicts(self, pointer: Pointer, test: ValueTest) -> list[bool]:
+        """See ``View``."""
+        found = self._reading.only(pointer.field)
+        return [test.absent or test.optional] if found is None else [test.holds_text(each) for each in found.values]
+
+
+def judge_json(tests: Iterable[Test], document: Any, refused: Callable[[Test], KeyholeError]) -> None:
+    """Judge a JSON value, read with fractions as ``Decimal``. Raises what ``refused`` makes, or ``InvalidRequest``."""
+    view = JsonView(document)
+    for test in tests:
+        if not test.holds(view):
+            raise refused(test)
+
+
+def judge_body(tests: tuple[Test, ...], headers: Headers, content: bytes) -> None:
     """Judge a whole body. Raises ``PolicyDenied`` or ``InvalidRequest``; a body of another kind is refused."""
     kind = content_type(headers)
     if kind == FORM:
@@ -126,17 +181,22 @@ def judge_body(tests: tuple[BodyTest, ...], headers: Headers, content: bytes) ->
             readings = read_parameters(content.decode("ascii"))
         except UnicodeDecodeError:
             raise InvalidRequest("the form has bytes that are not ASCII", "percent-encode them") from None
+        views = [FormView(reading) for reading in readings]
         for test in tests:
-            test.judge_form(readings)
+            if not all(test.holds(view) for view in views):
+                raise _refusal(test)
         return
     if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         raise PolicyDenied(
             "the service has conditions on the body, and this is neither JSON nor a form", f"send {JSON}"
         )
-    document = parse_json(content, _BOUNDS, exact=True)
-    looks = Looks()
-    for test in tests:
-        test.judge_json(document, looks)
+    judge_json(tests, parse_json(content, _BOUNDS, exact=True), _refusal)
+
+
+def _refusal(test: Test) -> PolicyDenied:
+    if isinstance(test, BodyTest):
+        return PolicyDenied(f"the body's {test.pointer.text} is not as the service wants it", f"it must be {test.test}")
+    return PolicyDenied("the body is not as the service wants it", f"it must be {test}")
 
 
 def content_type(headers: Headers) -> str:
