@@ -1,178 +1,22 @@
-"""How often agents use services, measured: rates and calls under way by each process, counts in the store.
-
-- A **rate** and the number of **concurrent** calls hold in one process. Several processes over one store let through as
-  much each.
-- A **count** holds for all processes together and after a restart: it is never exceeded. A process takes calls from the
-  store in blocks of a twentieth, so that not every call is a write; what it has taken and not used when it ends is lost
-  until the next window, so that fewer calls than counted may be let through. Counts below 40 are taken one by one.
-"""
+"""How often agents use services."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import hashlib
-import json
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-from keyhole.core.checks.limits import Bucket, Limits, Quota
-from keyhole.core.errors import Conflict, RateLimited
+from keyhole.core.checks.limits import Limits
 from keyhole.core.identity import Caller
 from keyhole.core.service import Service
 from keyhole.vault.compiled import OrgState
-from keyhole.vault.storage import Change, Storage, Write
+from keyhole.vault.limiting import Limiting, Meter
 from keyhole.vault.vault import Vault
 
-MOUNT = "limits"
-_KEPT = 20_000  # meters; those that are under way stay
-_RETRIES = 50
-_BLOCKS = 20
-_LARGEST_BLOCK = 1000
-_KEEP = 3600.0  # seconds for which a count is kept after its window
+__all__ = ["Meter", "Meters"]
 
 
-@dataclass(slots=True)
-class UnderWay:
-    """Calls under way. It outlives a change of limits, because the calls do."""
-
-    calls: int = 0
-
-
-@dataclass(slots=True)
-class Meter:
-    """What one agent uses of one service, in this process."""
-
-    limits: Limits
-    name: str
-    storage: Storage
-    path: str
-    now: Callable[[], float]
-    bucket: Bucket
-    under_way: UnderWay
-    window: int = -1
-    left: int = 0
-    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def take_rate(self) -> None:
-        """Take one call of the rate. Raises ``RateLimited``."""
-        rate = self.limits.rate
-        if rate is None:
-            return
-        wait = self.bucket.take(rate, self.limits.burst, self.now())
-        if wait:
-            raise RateLimited(
-                f"the service {self.name!r} lets each agent through at {rate.text}",
-                f"try again in {wait} s",
-                retry_after=wait,
-            )
-
-    async def begin(self) -> Turn:
-        """Count a call that is about to be made. Raises ``RateLimited``."""
-        limits = self.limits
-        if limits.concurrent and self.under_way.calls >= limits.concurrent:
-            raise RateLimited(
-                f"the service {self.name!r} lets each agent make {limits.concurrent} calls at once",
-                "wait for one to end",
-                retry_after=1,
-            )
-        turn = Turn(self)
-        try:
-            if limits.count is not None:
-                await self._take_count(limits.count)
-        except BaseException:
-            turn.end()
-            raise
-        turn.window = self.window
-        return turn
-
-    async def _take_count(self, count: Quota) -> None:
-        async with self.taking:
-            window = count.window(self.now())
-            if self.window != window or not self.left:
-                self.window, self.left = window, await self._take_block(count, window)
-            self.left -= 1
-
-    async def _take_block(self, count: Quota, window: int) -> int:
-        """Take a block of calls out of the store. Raises ``RateLimited`` when none is left in this window."""
-        for _ in range(_RETRIES):
-            item = await self.storage.get_one(self.path)
-            stored = json.loads(item.data) if item.data is not None else {}
-            same = stored.get("window") == window and stored.get("seconds") == count.seconds
-            taken = int(stored["taken"]) if same else 0
-            block = min(count.number - taken, _LARGEST_BLOCK, max(1, count.number // _BLOCKS))
-            if block <= 0:
-                wait = max(1, int(window + count.seconds - self.now()) + 1)
-                raise RateLimited(
-                    f"the service {self.name!r} lets each agent make {count.text} calls",
-                    f"try again in {wait} s",
-                    retry_after=wait,
-                )
-            data = json.dumps({"window": window, "seconds": count.seconds, "taken": taken + block}).encode()
-            due = window + count.seconds + _KEEP
-            with contextlib.suppress(Conflict):
-                await self.storage.commit(Change([Write(self.path, data, item.revision, due)]))
-                return block
-        raise Conflict("calls are being counted by many at once", "try again")
-
-
-class Turn:
-    """One call under way."""
-
-    __slots__ = ("_ended", "_meter", "window")
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-        self._ended = False
-        self.window = -1
-        meter.under_way.calls += 1
-
-    def end(self) -> None:
-        """It has ended; said again, nothing happens."""
-        if not self._ended:
-            self._ended = True
-            self._meter.under_way.calls -= 1
-
-    def undo(self) -> None:
-        """It was not made after all, and does not count."""
-        meter = self._meter
-        if not self._ended and meter.limits.count is not None and meter.window == self.window:
-            meter.left += 1
-        self.end()
-
-
-class Meters:
-    """All meters of this process."""
-
-    def __init__(self) -> None:
-        self._meters: OrderedDict[tuple[str, str, str], Meter] = OrderedDict()
+class Meters(Limiting):
+    """All meters of services of this process."""
 
     def of(
         self, vault: Vault, state: OrgState, caller: Caller, service: Service, limits: Limits | None
     ) -> Meter | None:
-        """The meter of an agent at a service; ``None`` without limits. An agent's tokens have one together."""
-        if limits is None:
-            return None
-        key = (state.org.id, service.name, caller.name)
-        meter = self._meters.get(key)
-        storage = vault.storage(state.org.id, MOUNT)
-        if meter is None or meter.limits != limits or meter.storage is not storage:
-            meter = self._meters[key] = self._new(vault, storage, service.name, caller.name, limits, meter)
-        self._meters.move_to_end(key)
-        if len(self._meters) > _KEPT:
-            self._drop()
-        return meter
-
-    @staticmethod
-    def _new(vault: Vault, storage: Storage, name: str, agent: str, limits: Limits, old: Meter | None) -> Meter:
-        path = f"{name}/{hashlib.sha256(agent.encode()).hexdigest()[:32]}"
-        now = vault.clock.now
-        bucket = Bucket(float(limits.burst), now())
-        return Meter(limits, name, storage, path, now, bucket, old.under_way if old is not None else UnderWay())
-
-    def _drop(self) -> None:
-        for key, meter in self._meters.items():
-            if not meter.under_way.calls:
-                del self._meters[key]
-                return
+        """The meter of an agent at a service; ``None`` without limits."""
+        return self.at(vault, state, caller, service.name, f"the service {service.name!r}", limits)

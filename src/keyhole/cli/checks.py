@@ -95,8 +95,7 @@ def _condition(options: Mapping[str, Any]) -> dict[str, Any]:
     if options["query_conditions"]:
         condition["query"] = _tests(options["query_conditions"], literals=False)
     if options["body_conditions"]:
-        tests = _tests(options["body_conditions"], literals=True)
-        condition["body"] = [{"at": name, **test} for name, test in tests.items()]
+        condition["body"] = body_tests(options["body_conditions"])
     if options["graphql"] or options["graphql_fields"] or options["graphql_denied"]:
         said = {"fields": options["graphql_fields"], "deny_fields": options["graphql_denied"]}
         condition["graphql"] = {"operations": list(options["graphql"] or ["query"])}
@@ -106,6 +105,11 @@ def _condition(options: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in ((name, options[name]) for name in ("git", "hours", "until"))
         if value
     }
+
+
+def body_tests(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Conditions on members of a document, such as ``/amount<=5000``. Raises ``InvalidRequest``."""
+    return [{"at": name, **test} for name, test in _tests(texts, literals=True).items()]
 
 
 def _tests(texts: Sequence[str], *, literals: bool) -> dict[str, dict[str, Any]]:

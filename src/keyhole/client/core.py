@@ -132,6 +132,8 @@ def refusal(status: int, headers: Mapping[str, str], data: Mapping[str, Any]) ->
         cls = _BY_STATUS[status]
     error = cls(reason or f"the server answered with status {status}", hint)
     error.request_id = request_id
+    if isinstance(error, errors.ApprovalRequired):
+        error.approval = headers.get("x-keyhole-approval", "")
     return error
 
 

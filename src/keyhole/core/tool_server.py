@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from keyhole.core.checks.rules import Checks
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.fields import parse_map, parse_text, parse_texts
 from keyhole.core.lease import parse_duration
@@ -23,6 +24,9 @@ from keyhole.core.url import HostPattern, parse_url
 
 RESOURCES = "@resources"
 """The capability to read what a server shows as resources, as if it were a tool. No tool can have this name."""
+PROMPTS = "@prompts"
+"""The same for its prompts."""
+SIDES = frozenset({RESOURCES, PROMPTS})
 
 SEPARATOR = "__"
 _SERVER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
@@ -33,6 +37,7 @@ _RESERVED = frozenset({"servers", "own"})
 _TAKEN = frozenset({"host", "content-length", "content-type", "transfer-encoding", "connection", "accept"})
 _TIMEOUT = 60
 _MOST_TEXT = 64 * 1024  # bytes of all rules together
+_OF_A_RULE = frozenset({"schema", "arguments", "conditions", "hours", "until", "limits", "approval"})
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 TRANSPORTS = ("stdio", "http")
 FIELDS = {
@@ -46,7 +51,8 @@ FIELDS = {
     "oauth": "path of a connection whose access token is the server's bearer token, such as /oauth/notes; for http",
     "allow": "list of globs of tools that are offered; all unless said",
     "deny": "list of globs of tools that are not; they win",
-    "rules": 'object: glob of tools to {"schema": JSON Schema, "arguments": {name: glob}} for their arguments',
+    "rules": 'object: glob of tools to {"schema": JSON Schema, "arguments": {name: glob}, "conditions": [tests], '
+    '"hours": [windows], "until": time, "limits": {…}, "approval": {…}}; all that are for a tool hold',
     "allow_addresses": "list of networks that may be dialled although they are private; they take sudo",
     "timeout": "duration that a call may take; 60 s unless said",
 }
@@ -54,21 +60,61 @@ FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What holds for the arguments of some tools.
+    """What holds for calls of some tools.
 
     Attributes:
         tools: glob of their names.
         schema: JSON Schema that the arguments must meet besides the tool's own; empty for none.
         arguments: top-level argument to a glob that its text must match; one that is not there does not.
+        checks: conditions on arguments and time, limits for each agent and tool, and approval; ``None`` for none.
     """
 
     tools: str
     schema: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
+    checks: Checks | None = None
+
+    @classmethod
+    def from_data(cls, tools: str, data: Any) -> Rule:
+        """Read a rule. Raises ``InvalidRequest``."""
+        if not isinstance(data, Mapping) or data.keys() - _OF_A_RULE:
+            raise InvalidRequest(
+                f"a rule has {', '.join(sorted(_OF_A_RULE))}", '{"create_*": {"arguments": {"repo": "acme/*"}}}'
+            )
+        schema = data.get("schema") or {}
+        if not isinstance(schema, dict):
+            raise InvalidRequest("a schema is an object", "see json-schema.org")
+        condition = {"body": data.get("conditions"), "hours": data.get("hours"), "until": data.get("until")}
+        condition = {name: value for name, value in condition.items() if value}
+        limits, approval = data.get("limits"), data.get("approval")
+        if isinstance(limits, Mapping) and limits.get("concurrent"):
+            raise InvalidRequest("calls of tools at once are not counted", "limit their rate or their count")
+        if isinstance(approval, Mapping) and approval.get("for"):
+            raise InvalidRequest("a rule says for which tools it is by its glob", "leave for out of its approval")
+        checks = Checks.from_data(
+            {"conditions": [condition] if condition else [], "limits": limits, "approval": approval}
+        )
+        return cls(tools, schema, parse_map(data.get("arguments") or {}, "arguments"), checks)
 
     def as_data(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"schema": dict(self.schema), "arguments": dict(self.arguments)}
+        checks = self.checks.as_data() if self.checks is not None else {}
+        condition = (checks.pop("conditions", None) or [{}])[0]
+        if "body" in condition:
+            condition["conditions"] = condition.pop("body")
+        return {"schema": dict(self.schema), "arguments": dict(self.arguments), **condition, **checks}
+
+    def describe(self) -> list[str]:
+        """In words, one line each."""
+        lines = [f"argument {name}: like {glob}" for name, glob in self.arguments.items()]
+        lines += ["arguments: by a JSON Schema"] if self.schema else []
+        if self.checks is not None:
+            for each in self.checks.conditions:
+                lines += [f"argument {test}" for test in each.body]
+                lines += replace(each, body=()).describe()
+            lines += self.checks.limits.describe() if self.checks.limits else []
+            lines += [each.describe() for each in self.checks.approvals]
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,12 +326,4 @@ def _named(value: Any, name: str, form: re.Pattern[str]) -> dict[str, str]:
 def _rules(value: Any) -> tuple[Rule, ...]:
     if not isinstance(value, dict) or len(json.dumps(value)) > _MOST_TEXT:
         raise InvalidRequest("rules are an object of tools, of at most 64 KiB", "leave them out, or shorten them")
-    found = []
-    for tools, rule in value.items():
-        if not isinstance(rule, dict) or rule.keys() - {"schema", "arguments"}:
-            raise InvalidRequest("a rule has schema and arguments", '{"create_*": {"arguments": {"repo": "acme/*"}}}')
-        schema = rule.get("schema") or {}
-        if not isinstance(schema, dict):
-            raise InvalidRequest("a schema is an object", "see json-schema.org")
-        found.append(Rule(str(tools), schema, parse_map(rule.get("arguments") or {}, "arguments")))
-    return tuple(found)
+    return tuple(Rule.from_data(str(tools), rule) for tools, rule in value.items())

@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from keyhole.core.errors import InternalError, KeyholeError, NotFound, PolicyDenied
+from keyhole.core.errors import InternalError, InvalidRequest, KeyholeError, NotFound, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.path import parse_path, parse_secret_ref
 from keyhole.core.policy import Decision
 from keyhole.core.record import Intent, Phase, Record, clip
 from keyhole.core.request import Operation, Reply, Request
-from keyhole.core.tool_server import RESOURCES, ToolServer, is_digest, is_tool_name, parse_server_name
+from keyhole.core.tool_server import SIDES, ToolServer, is_digest, is_tool_name, parse_server_name
 from keyhole.core.value import Secret
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.storage import Storage
-from keyhole.vault.tool_rules import require_arguments
+from keyhole.vault.tool_checks import ToolCall, admit
 
 if TYPE_CHECKING:
     from keyhole.vault.vault import Vault
@@ -82,7 +82,7 @@ async def use_tool(vault: Vault, state: OrgState, caller: Caller, request: Reque
     Raises:
         KeyholeError: the refusal, which is recorded.
     """
-    path, decision, facts = request.path, Decision(allowed=False), dict[str, Any]()
+    path, decision = request.path, Decision(allowed=False)
     try:
         path = parse_path(path)
         if vault.quotas.concern(state):
@@ -93,16 +93,19 @@ async def use_tool(vault: Vault, state: OrgState, caller: Caller, request: Reque
         name, _, tool = path.removeprefix(PREFIX).partition("/")
         storage = vault.storage(caller.org_id, MOUNT)
         server = await load_server(storage, name)
-        facts = await _require_offered(storage, server, tool, str(request.data.get("digest", "")))
+        digest = str(request.data.get("digest", ""))
+        await _require_offered(storage, server, tool, digest)
         arguments = request.data.get("arguments") or {}
-        require_arguments(server.rules_of(tool), arguments if isinstance(arguments, dict) else {})
+        if not isinstance(arguments, dict):
+            raise InvalidRequest("arguments are an object", "send them by name")
+        approval = await admit(vault, state, caller, request, ToolCall(server, tool, digest, arguments))
     except ToolChanged as error:
         await _refuse(vault, state, caller, request, error, path, decision, {"target": error.digests})
         raise
     except KeyholeError as error:
-        await _refuse(vault, state, caller, request, error, path, decision, facts)
+        await _refuse(vault, state, caller, request, error, path, decision, {})
         raise
-    record = _intent(caller, request, path, decision, server, arguments)
+    record = _intent(caller, request, path, decision, server, arguments, approval)
     durable = vault.journal.intend(record, state.org.id)
     try:
         secrets = await opened(vault, state, caller, server)
@@ -144,14 +147,12 @@ class ToolChanged(PolicyDenied):
     digests = ""
 
 
-async def _require_offered(storage: Storage, server: ToolServer, tool: str, digest: str) -> dict[str, Any]:
+async def _require_offered(storage: Storage, server: ToolServer, tool: str, digest: str) -> None:
     missing = NotFound(f"the server {server.name} has no tool of this name", "keyhole mcp server tools NAME")
-    if tool == RESOURCES:
-        if not server.offers(tool):
-            raise missing
-        return {}
-    if not is_tool_name(tool) or not server.offers(tool):
+    if not (tool in SIDES or is_tool_name(tool)) or not server.offers(tool):
         raise missing
+    if tool in SIDES:
+        return
     pin = (await load_pins(storage, server.name)).get(tool)
     if pin is None or pin["digest"] != digest:
         error = ToolChanged(
@@ -160,7 +161,6 @@ async def _require_offered(storage: Storage, server: ToolServer, tool: str, dige
         )
         error.digests = changed(digest, pin)
         raise error
-    return {}
 
 
 def changed(digest: str, pin: Mapping[str, Any] | None) -> str:
@@ -184,9 +184,15 @@ async def _refuse(
 
 
 def _intent(
-    caller: Caller, request: Request, path: str, decision: Decision, server: ToolServer, arguments: Any
+    caller: Caller,
+    request: Request,
+    path: str,
+    decision: Decision,
+    server: ToolServer,
+    arguments: Mapping[str, Any],
+    approval: str,
 ) -> Intent:
-    names = tuple(clip(str(name)) for name in list(arguments)[:_NAMES]) if isinstance(arguments, dict) else ()
+    names = tuple(clip(str(name)) for name in list(arguments)[:_NAMES])
     run: dict[str, Any] = {"tool": path.removeprefix(PREFIX), **caller.run.as_data()}
     return Intent.of(
         Record(
@@ -200,6 +206,7 @@ def _intent(
             remote=request.remote,
             secrets=tuple(sorted({ref for ref, _ in server.secret_refs()})),
             parameters=names,
+            approval=approval,
             **run,
         )
     )

@@ -44,6 +44,7 @@ from keyhole.vault.expiry import Expiry
 from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.leases import Leases
 from keyhole.vault.lending import Lent, open_loan
+from keyhole.vault.limiting import Limiting
 from keyhole.vault.logins import answer_stranger, log_in
 from keyhole.vault.meters import Meters
 from keyhole.vault.mount_table import MountTables
@@ -116,6 +117,7 @@ class Vault:
         self.expiry = Expiry(self)
         self.devices = Devices(self)
         self.quotas = Quotas(self)
+        self.limiting = Limiting()
         self.meters = Meters(leases=self.expiry.counts)
 
     def fix_mounts(self, fixed: list[Mount]) -> None:

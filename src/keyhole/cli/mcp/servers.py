@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from keyhole.cli.base import Group, Session, pass_session
+from keyhole.cli.checks import body_tests
 from keyhole.cli.consent import ask_yes, has_terminal
 from keyhole.cli.mcp.gateway import quiet, ways
 from keyhole.cli.mcp.noun import mcp
@@ -36,7 +38,8 @@ def server() -> None:
     keyhole mcp server add github --env GITHUB_PERSONAL_ACCESS_TOKEN=github/token -- npx -y some-mcp-server
     keyhole mcp server add jira --env JIRA_TOKEN=jira/login#token --set JIRA_URL=https://jira.example -- uvx jira-mcp
     keyhole mcp server add notes --url https://notes.example/mcp --header 'Authorization=Bearer {notes/token}'
-    keyhole mcp server add git --deny 'delete_*' --rule 'push={"arguments": {"branch": "agent/*"}}' -- git-mcp
+    keyhole mcp server add git --deny 'delete_*' --condition 'push:/branch=agent/*' --approve 'merge*' -- git-mcp
+    keyhole mcp server add pay --rate '*:10/m' --condition 'refund:/amount<=50' --rule 'pay={"schema": …}' -- pay-mcp
     """,
 )
 @click.argument("name")
@@ -48,7 +51,12 @@ def server() -> None:
 @click.option("--oauth", default="", metavar="/MOUNT/NAME", help="A connection whose token it gets, for --url.")
 @click.option("--allow", "allow", multiple=True, metavar="GLOB", help="Tools that are offered; all unless said.")
 @click.option("--deny", "deny", multiple=True, metavar="GLOB", help="Tools that are not; wins over --allow.")
-@click.option("--rule", "rules", multiple=True, metavar="GLOB=JSON", help="For the arguments of tools.")
+@click.option("--condition", "conditions", multiple=True, metavar="GLOB:TEST", help="refund:/amount<=50")
+@click.option("--rate", "rates", multiple=True, metavar="GLOB:N/TIME", help="Calls of each agent and tool, evenly.")
+@click.option("--count", "counts", multiple=True, metavar="GLOB:N/TIME", help="Calls of each agent and tool in all.")
+@click.option("--approve", "approvals", multiple=True, metavar="GLOB", help="A person approves each call of these.")
+@click.option("--approval-wait", metavar="TIME", default="", help="Hold such calls so long instead of refusing them.")
+@click.option("--rule", "rules", multiple=True, metavar="GLOB=JSON", help="All of it as JSON, and JSON Schema.")
 @click.option("--allow-address", "addresses", multiple=True, metavar="CIDR", help="A private network, for --url.")
 @click.option("--timeout", default="", help="That a call may take; 60s unless said.")
 @pass_session
@@ -64,7 +72,7 @@ def add(session: Session, /, *, name: str, command: tuple[str, ...], **options: 
         "headers": _pairs(options["headers"], "--header"),
         "allow": list(options["allow"]),
         "deny": list(options["deny"]),
-        "rules": {glob: _rule(text) for glob, text in _pairs(options["rules"], "--rule").items()},
+        "rules": _rules(options),
         "allow_addresses": list(options["addresses"]),
     }
     if options["url"]:
@@ -90,6 +98,31 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
             raise InvalidRequest(f"{option} takes NAME=…", "see keyhole mcp server add --help")
         found[name] = value
     return found
+
+
+def _rules(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds for calls, by glob of tools."""
+    found: dict[str, Any] = {glob: _rule(text) for glob, text in _pairs(options["rules"], "--rule").items()}
+    for glob, text in _about(options["conditions"], "--condition", "TEST"):
+        tests = body_tests([text])
+        found.setdefault(glob, {}).setdefault("conditions", []).extend(tests)
+    for option, name in (("rates", "rate"), ("counts", "count")):
+        for glob, text in _about(options[option], f"--{name}", "N/TIME"):
+            found.setdefault(glob, {}).setdefault("limits", {})[name] = text
+    wait = {"wait": options["approval_wait"]} if options["approval_wait"] else {}
+    if wait and not options["approvals"]:
+        raise InvalidRequest("nothing is to be approved", "say what: --approve 'delete_*'")
+    for glob in options["approvals"]:
+        found.setdefault(glob, {})["approval"] = {"required": True, **wait}
+    return found
+
+
+def _about(texts: tuple[str, ...], option: str, form: str) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        glob, colon, what = text.partition(":")
+        if not colon or not glob or not what:
+            raise InvalidRequest(f"{option} takes GLOB:{form}", "GLOB is the name of a tool, delete_*, or * for all")
+        yield glob, what
 
 
 def _rule(text: str) -> Any:

@@ -140,6 +140,18 @@ class Subject:
             _digest(b"path", *line, target.partition(b"?")[0]),
         )
 
+    @classmethod
+    def of_tool(cls, bound: Iterable[str], arguments: bytes) -> Subject:
+        """The digests of a use of a tool; without its arguments there is no path to tell apart.
+
+        Args:
+            bound: what it goes to: org, server, its binding, tool, and what was approved of that.
+            arguments: in one form.
+        """
+        line = [text.encode() for text in bound]
+        without = _digest(b"tool", *line)
+        return cls(_digest(b"tool call", *line, hashlib.sha256(arguments).digest()), without, without)
+
 
 def _digest(*parts: bytes) -> str:
     digest = hashlib.sha256(_MAGIC)

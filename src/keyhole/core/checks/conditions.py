@@ -135,9 +135,9 @@ class Condition:
     def judge_time(self, now: float) -> None:
         """Judge when it is. Raises ``PolicyDenied``."""
         if self.until and now >= self.until:
-            raise PolicyDenied(f"the service was open until {format_time(self.until)}", "ask for more time")
+            raise PolicyDenied(f"it was open until {format_time(self.until)}", "ask for more time")
         if self.hours and not any(window.is_open(now) for window in self.hours):
-            raise PolicyDenied("the service is closed at this hour", f"open {', '.join(w.text for w in self.hours)}")
+            raise PolicyDenied("it is closed at this hour", f"open {', '.join(w.text for w in self.hours)}")
 
     def needs_body(self, asked: Asked) -> bool:
         """Whether the rest can be judged with the whole body only."""

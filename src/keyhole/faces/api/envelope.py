@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as _text
 from typing import Any
 
-from keyhole.core.errors import KeyholeError, NotFound, PolicyDenied, Unauthenticated
+from keyhole.core.errors import ApprovalRequired, KeyholeError, NotFound, PolicyDenied, Unauthenticated
 from keyhole.core.request import Reply, WrapInfo
 from keyhole.core.times import format_time
 from keyhole.core.value import Secret
@@ -131,6 +131,8 @@ def render_error(error: KeyholeError, path: str) -> Answer:
     ]
     if error.retry_after:
         headers.append((b"retry-after", str(error.retry_after).encode()))
+    if isinstance(error, ApprovalRequired) and error.approval:
+        headers.append((b"x-keyhole-approval", error.approval.encode()))
     headers += _more(error.headers)
     detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": request_id}
     if is_own(path):
