@@ -101,3 +101,20 @@ def test_leases_of_the_own_token_only():
         assert (await vault.ask("read", "sys/own/leases")).data == {"leases": []}
 
     play(scenario)
+
+
+def test_an_agent_learns_which_of_its_services_cannot_lend_what_they_name():
+    async def scenario(vault):
+        await stripe(vault)
+        coder = await agent(vault, "coder", services=["stripe"])
+        other = await agent(vault, "other", services=[])
+        assert (await vault.ask("read", "sys/own/drift", token=coder)).data == {"drift": []}
+        await vault.ask("update", "secret/metadata/stripe/api-key", {"expires_at": 1.0})
+        [found] = (await vault.ask("read", "sys/own/drift", token=coder)).data["drift"]
+        assert (found["service"], found["code"]) == ("stripe", "expired")
+        await vault.ask("delete", "secret/metadata/stripe/api-key")
+        [found] = (await vault.ask("read", "sys/own/drift", token=coder)).data["drift"]
+        assert (found["secret"], found["code"]) == ("stripe/api-key#value", "not_found")
+        assert (await vault.ask("read", "sys/own/drift", token=other)).data == {"drift": []}
+
+    play(scenario)

@@ -157,8 +157,11 @@ def _status(asker: Asker, _arguments: Mapping[str, Any]) -> Outcome:
     me = asker.ask("read", "auth/token/lookup-self").data
     services = asker.ask("read", "sys/what-can").data
     agent, count, ttl = services["agent"], len(services["services"]), me.get("ttl", 0)
-    data = {"agent": agent, "services": count, "token_ttl_seconds": ttl}
-    return Outcome(data, f"you are {agent}\nservices that you may use: {count}\nyour token ends in {ttl} s")
+    drift = asker.ask("read", "sys/own/drift").data["drift"]
+    data = {"agent": agent, "services": count, "token_ttl_seconds": ttl, "drift": drift}
+    lines = [f"you are {agent}", f"services that you may use: {count}", f"your token ends in {ttl} s"]
+    lines += [f"{each['service']} does not work now: {each['code']}: {each['reason']}" for each in drift]
+    return Outcome(data, "\n".join(lines))
 
 
 def _request_access(asker: Asker, arguments: Mapping[str, Any]) -> Outcome:
@@ -271,7 +274,12 @@ _TOOLS = (
         _why,
         required=("url",),
     ),
-    Tool("status", "Who you are here, how many services you may use, and when your token ends.", {}, _status),
+    Tool(
+        "status",
+        "Who you are here, how many services you may use, which of them do not work now, and when your token ends.",
+        {},
+        _status,
+    ),
     Tool(
         "request_access",
         "Ask a person to let you use a service. See my_requests for what became of it.",

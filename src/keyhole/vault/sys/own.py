@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from keyhole.core.errors import Conflict, InvalidRequest
+from keyhole.core.errors import Conflict, InvalidRequest, KeyholeError
 from keyhole.core.fields import parse_text
 from keyhole.core.path import parse_name
 from keyhole.core.request import Operation, Reply
@@ -54,6 +54,20 @@ class _Handlers:
                 )
         return Reply({"leases": sorted(found, key=lambda lease: lease["expires"])})
 
+    async def drift(self, context: Context, _call: Call) -> Reply:
+        caller, found = context.caller, []
+        state = await self._vault.compiled.state(caller.org_id)
+        services = [
+            s for s in (await self._vault.services(state)).values() if caller.allows("use", f"services/{s.name}")
+        ]
+        for service in services[:_MOST]:
+            try:
+                await self._vault.check_loan(state, caller, service)
+            except KeyholeError as error:
+                about = {"service": service.name, "secret": service.secret}
+                found.append(about | {"code": error.code, "reason": error.reason, "hint": error.hint})
+        return Reply({"drift": found})
+
     async def ask(self, context: Context, call: Call) -> Reply:
         from keyhole.core.checks.approval import Subject  # noqa: PLC0415  # loaded where somebody asks alone
 
@@ -94,6 +108,11 @@ def routes(vault: Vault, history: History) -> tuple[Route, ...]:
             {Operation.READ: r.records},
             fields=tuple(Field(name, "as for sys/audit-log") for name in _FIELDS),
             help="The caller's own records.",
+        ),
+        Route(
+            "own/drift",
+            {Operation.READ: r.drift},
+            help="Services of the caller whose secret is gone, has expired, or cannot be had.",
         ),
         Route("own/leases", {Operation.READ: r.leases}, help="What was leased to the caller's token and lives."),
         Route(
