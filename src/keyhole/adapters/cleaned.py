@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import dataclasses
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from keyhole.adapters.looked import TooMuch, has_value
 from keyhole.core.errors import KeyholeError
 from keyhole.scrub import Scrubber
 
@@ -14,7 +17,7 @@ _DEEPEST = 100
 
 
 class ToolFailed(KeyholeError):
-    """A tool raised an error whose text had a credential in it; its kind and its text without it are in the reason."""
+    """What a tool gave back or raised had a credential in it, and was held back; the reason says what may be said."""
 
     code = "internal"
     status = 500
@@ -23,21 +26,27 @@ class ToolFailed(KeyholeError):
 def cleaned(scrubber: Scrubber, value: Any, depth: int = 0) -> Any:
     """A result with every text of it scrubbed; the very object where nothing was found.
 
-    Looked into are texts, bytes, mappings, lists, tuples, sets, dataclasses, and models of Pydantic. What else is
-    given back (a number, an object of a library) is what it was.
+    Scrubbed are texts, bytes, numbers, mappings, lists, tuples, sets, dataclasses, and models of Pydantic. Another
+    object is given back as it is where no value is in it.
 
     Raises:
-        ToolFailed: it is nested too deeply to be looked through.
+        ToolFailed: a value is in an object of another kind; or the result cannot be looked through, because it is
+            nested too deeply, holds too much, or is an iterator or an awaitable.
     """
     if depth > _DEEPEST:
         raise ToolFailed("the tool's result is nested too deeply to be looked through", "give back something flatter")
     if isinstance(value, str):
-        found = scrubber.text(value.encode(errors="surrogatepass"))
-        return value if found == value.encode(errors="surrogatepass") else found.decode(errors="replace")
+        raw = value.encode(errors="surrogatepass")
+        found = scrubber.text(raw)
+        return value if found == raw else found.decode(errors="replace")
     if isinstance(value, bytes | bytearray | memoryview):
         raw = bytes(value)
         found = scrubber.text(raw)
         return value if found == raw else found
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return scrubber.text(str(value).encode()).decode() if has_value(scrubber, value) else value
     if isinstance(value, Mapping):
         made = {cleaned(scrubber, k, depth + 1): cleaned(scrubber, v, depth + 1) for k, v in value.items()}
         same = all(a is b for a, b in zip(made, value, strict=False)) and all(
@@ -53,15 +62,33 @@ def cleaned(scrubber: Scrubber, value: Any, depth: int = 0) -> Any:
 
 
 def _object(scrubber: Scrubber, value: Any, depth: int) -> Any:
+    made = value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-        changed = _changed(scrubber, fields, depth)
-        return dataclasses.replace(value, **changed) if changed else value
-    copy, fields_of = getattr(value, "model_copy", None), getattr(type(value), "model_fields", None)
-    if callable(copy) and isinstance(fields_of, Mapping):
-        changed = _changed(scrubber, {name: getattr(value, name) for name in fields_of}, depth)
-        return copy(update=changed) if changed else value
-    return value
+        held = {
+            field.name: getattr(value, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)
+        }
+        if changed := _changed(scrubber, held, depth):
+            made = copy.copy(value)
+            for name, clean in changed.items():
+                object.__setattr__(made, name, clean)  # as a frozen one's own __init__ does
+    elif callable(getattr(value, "model_copy", None)) and isinstance(
+        getattr(type(value), "model_fields", None), Mapping
+    ):
+        held = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
+        if changed := _changed(scrubber, held, depth):
+            made = value.model_copy(update=changed)
+    kind = type(value).__name__
+    try:
+        if not has_value(scrubber, made):
+            return made
+    except TooMuch:
+        raise ToolFailed(
+            f"the tool's result cannot be looked through: a {kind} holds too much, or what is not there yet",
+            "give back texts, lists and mappings; to give a stream, yield its pieces",
+        ) from None
+    raise ToolFailed(
+        f"there is a credential in the {kind} that the tool gave back", "give back texts, lists and mappings"
+    )
 
 
 def _changed(scrubber: Scrubber, fields: Mapping[str, Any], depth: int) -> dict[str, Any]:
@@ -69,18 +96,61 @@ def _changed(scrubber: Scrubber, fields: Mapping[str, Any], depth: int) -> dict[
     return {name: made[name] for name, value in fields.items() if made[name] is not value}
 
 
-def safe_error(scrubber: Scrubber, error: BaseException) -> BaseException:
-    """The error where no text of it, or of what it came from, has a value; else one that says as much without."""
-    seen: BaseException | None = error
-    for _ in range(_DEEPEST):
-        if seen is None:
+def safe_error(scrubber: Scrubber, error: BaseException, kept: tuple[type[BaseException], ...] = ()) -> BaseException:
+    """The error where no value is in it, its attributes, or what it came from; else one that says as much without.
+
+    The local variables of the functions that it went through are forgotten: what reports errors may show them.
+
+    Args:
+        scrubber: of the values.
+        error: what the tool raised.
+        kept: kinds that mean something to who called the tool. One of them is made again with a scrubbed text.
+    """
+    for each in _chain(error):
+        traceback.clear_frames(each.__traceback__)
+    kind = type(error)
+    try:
+        if not has_value(scrubber, error, pending=True):
             return error
-        text = f"{seen}\n{seen!r}\n{seen.args!r}\n{getattr(seen, '__notes__', '')!r}".encode(errors="replace")
-        if scrubber.text(text) != text:
-            said = scrubber.text(str(error).encode(errors="replace")).decode(errors="replace")
-            return ToolFailed(f"{type(error).__name__}: {said[:500]}", "the tool put a credential into its error")
-        seen = seen.__cause__ or seen.__context__
-    return ToolFailed(type(error).__name__, "the tool's error came from too many others to be looked through")
+        hint = "the tool put a credential into its error"
+    except TooMuch:
+        hint = "the tool's error holds too much to be looked through"
+    if not isinstance(error, Exception):
+        return kind() if kind in {KeyboardInterrupt, SystemExit, GeneratorExit} else _again(scrubber, error, ())
+    if isinstance(error, kept):
+        return _again(scrubber, error, (_said(scrubber, error),))
+    return ToolFailed(f"{kind.__name__}: {_said(scrubber, error)[:500]}", hint)
+
+
+def _again(scrubber: Scrubber, error: BaseException, words: tuple[str, ...]) -> BaseException:
+    try:
+        made = type(error)(*words)
+        if not has_value(scrubber, made):
+            return made
+    except Exception:  # noqa: BLE001, S110  # a kind that is made in another way, and has to be held back
+        pass
+    return ToolFailed(type(error).__name__, "the tool put a credential into its error")
+
+
+def _said(scrubber: Scrubber, error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # whatever it is, it says nothing
+        return ""
+    return scrubber.text(text.encode(errors="replace")).decode(errors="replace")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that it came from."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting and len(seen) < _DEEPEST:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]
 
 
 class Pieces:
@@ -94,24 +164,29 @@ class Pieces:
         self._scrubber = scrubber
         self._stream = scrubber.stream()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = False
+        self._held: type[str | bytes] | None = None
 
     def feed(self, item: Any) -> Iterator[Any]:
-        """What can be passed on now. A text is held back as far as a value may begin in it."""
-        if isinstance(item, str):
-            self._held = True
-            text = self._decoder.decode(self._stream.feed(item.encode(errors="replace")))
-            if text:
-                yield text
+        """What can be passed on now. A text, or bytes, are held back as far as a value may begin in them."""
+        kind = str if isinstance(item, str) else bytes if isinstance(item, bytes | bytearray | memoryview) else None
+        if self._held is not kind:
+            yield from self.finish()
+        if kind is None:
+            yield cleaned(self._scrubber, item)
             return
-        yield from self.finish()
-        yield cleaned(self._scrubber, item)
+        self._held = kind
+        raw = self._stream.feed(item.encode(errors="replace") if kind is str else bytes(item))
+        piece = self._decoder.decode(raw) if kind is str else raw
+        if piece:
+            yield piece
 
-    def finish(self) -> Iterator[str]:
+    def finish(self) -> Iterator[str | bytes]:
         """The rest of what was held back."""
-        if self._held:
-            text = self._decoder.decode(self._stream.finish(), final=True)
-            self._stream, self._held = self._scrubber.stream(), False
-            self._decoder.reset()
-            if text:
-                yield text
+        if self._held is None:
+            return
+        raw = self._stream.finish()
+        piece = self._decoder.decode(raw, final=True) if self._held is str else raw
+        self._stream, self._held = self._scrubber.stream(), None
+        self._decoder.reset()
+        if piece:
+            yield piece

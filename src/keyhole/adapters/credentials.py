@@ -60,12 +60,17 @@ class Credentials(Mapping[str, Any]):
         self._values = None
 
 
-def texts(values: Mapping[str, Any]) -> Iterator[bytes]:
-    """All texts in values, as bytes."""
-    for value in values.values():
-        if isinstance(value, Mapping):
+def texts(values: Any) -> Iterator[bytes]:
+    """All texts in values, and their numbers as they are written, as bytes."""
+    if isinstance(values, Mapping):
+        for value in values.values():
             yield from texts(value)
-        elif isinstance(value, str):
-            yield value.encode()
-        elif isinstance(value, bytes):
-            yield value
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from texts(value)
+    elif isinstance(values, str):
+        yield values.encode(errors="surrogatepass")
+    elif isinstance(values, bytes):
+        yield values
+    elif isinstance(values, int | float) and not isinstance(values, bool):
+        yield str(values).encode()

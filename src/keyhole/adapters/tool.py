@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextvars
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol, Self, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, aclosing, closing
+from typing import Any, Protocol, TypeVar
 
 from keyhole.adapters.cleaned import Pieces, cleaned, safe_error
 from keyhole.adapters.credentials import Credentials, texts
+from keyhole.adapters.dressed import dressed
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.path import parse_name, parse_secret_ref
 from keyhole.scrub import Scrubber
@@ -49,64 +50,145 @@ def wrap(source: Source, name: str, needs: Mapping[str, str]) -> Callable[[F], F
             parse_secret_ref(reference)
 
     def decorate(function: F) -> F:
-        signature = inspect.signature(function)
-        given = signature.parameters.get(GIVEN)
+        given = inspect.signature(function).parameters.get(GIVEN)
         if given is None or given.kind is not inspect.Parameter.KEYWORD_ONLY:
             raise InvalidRequest(
                 f"the function of the tool {name} has no keyword parameter {GIVEN!r}", f"write (…, *, {GIVEN})"
             )
-        wrapper = _wrapper(function, source, name, dict(needs))
-        shown = signature.replace(parameters=[p for n, p in signature.parameters.items() if n != GIVEN])
-        functools.update_wrapper(wrapper, function)
-        del wrapper.__wrapped__  # type: ignore[attr-defined]  # frameworks would look through it
-        wrapper.__signature__ = shown  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {n: a for n, a in function.__annotations__.items() if n != GIVEN}
-        wrapper.tool_name = name  # type: ignore[attr-defined]
-        return wrapper  # type: ignore[return-value]
+        calls = _Calls(function, source, name, dict(needs))
+        wrapper = dressed(calls.like(function), function, without=GIVEN)
+        wrapper.tool_name = name
+        wrapper.kept_errors = calls.kept
+        found: F = wrapper
+        return found
 
     return decorate
 
 
-def _wrapper(function: Callable[..., Any], source: Source, name: str, needs: Mapping[str, str]) -> Callable[..., Any]:
-    if inspect.isasyncgenfunction(function):
+class _Calls:
+    """The calls of one tool, in each way in which a function can be called."""
 
-        async def streaming(*args: Any, **arguments: Any) -> Any:
-            with await asyncio.to_thread(_Loan, source, name, needs, arguments) as loan:
-                pieces = loan.pieces()
-                async for item in function(*args, **arguments, **loan.given):
+    def __init__(self, function: Callable[..., Any], source: Source, name: str, needs: Mapping[str, str]) -> None:
+        self._function = function
+        self._source = source
+        self._name = name
+        self._needs = needs
+        self.kept: list[type[BaseException]] = []
+        """Kinds of errors that mean something to a framework, and stay of their kind also where a value was in them."""
+
+    def like(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The one that is called as the function is."""
+        known = inspect.unwrap(getattr(function, "func", function))
+        asked = known if inspect.isroutine(known) else type(known).__call__
+        if inspect.isasyncgenfunction(asked):
+            return self.flow
+        if inspect.iscoroutinefunction(asked):
+            return self.wait
+        if inspect.isgeneratorfunction(asked):
+            return self.stream
+        return self.call
+
+    def call(self, *args: Any, **arguments: Any) -> Any:
+        """Of a plain function."""
+        loan = self._loan(arguments)
+        try:
+            return loan.clean(self._function(*args, **arguments, **loan.given))
+        except BaseException as error:
+            failure = self._safe(loan, error)
+            if failure is error:
+                raise
+        finally:
+            loan.end()
+        raise failure from None
+
+    def stream(self, *args: Any, **arguments: Any) -> Iterator[Any]:
+        """Of a generator."""
+        loan = self._loan(arguments)
+        try:
+            pieces = loan.pieces()
+            with closing(self._function(*args, **arguments, **loan.given)) as items:
+                for item in items:
+                    yield from pieces.feed(item)
+            yield from pieces.finish()
+        except BaseException as error:
+            failure = self._safe(loan, error)
+            if failure is error:
+                raise
+        else:
+            return
+        finally:
+            loan.end()
+        raise failure from None
+
+    async def wait(self, *args: Any, **arguments: Any) -> Any:
+        """Of a coroutine function."""
+        loan = await self._awaited(arguments)
+        try:
+            return loan.clean(await self._function(*args, **arguments, **loan.given))
+        except BaseException as error:
+            failure = self._safe(loan, error)
+            if failure is error:
+                raise
+        finally:
+            await _beside(loan.end)
+        raise failure from None
+
+    async def flow(self, *args: Any, **arguments: Any) -> AsyncIterator[Any]:
+        """Of an asynchronous generator."""
+        loan = await self._awaited(arguments)
+        try:
+            pieces = loan.pieces()
+            async with aclosing(self._function(*args, **arguments, **loan.given)) as items:
+                async for item in items:
                     for piece in pieces.feed(item):
                         yield piece
-                for piece in pieces.finish():
-                    yield piece
+            for piece in pieces.finish():
+                yield piece
+        except BaseException as error:
+            failure = self._safe(loan, error)
+            if failure is error:
+                raise
+        else:
+            return
+        finally:
+            await _beside(loan.end)
+        raise failure from None
 
-        return streaming
-    if inspect.iscoroutinefunction(function):
+    def _safe(self, loan: _Loan, error: BaseException) -> BaseException:
+        return loan.safe(error, tuple(self.kept))
 
-        async def awaiting(*args: Any, **arguments: Any) -> Any:
-            loan = await asyncio.to_thread(_Loan, source, name, needs, arguments)
-            try:
-                with loan.watched():
-                    return loan.clean(await function(*args, **arguments, **loan.given))
-            finally:
-                await asyncio.to_thread(loan.end)
+    def _loan(self, arguments: Mapping[str, Any]) -> _Loan:
+        return _Loan(self._source, self._name, self._needs, arguments)
 
-        return awaiting
-    if inspect.isgeneratorfunction(function):
+    async def _awaited(self, arguments: Mapping[str, Any]) -> _Loan:
+        """The loan, fetched in a thread. One that comes when nobody waits for it any more is ended at once."""
+        fetching = _begun(self._loan, arguments)
+        try:
+            return await asyncio.shield(fetching)
+        except asyncio.CancelledError:
+            fetching.add_done_callback(_let_go)
+            await asyncio.wait([fetching])
+            raise
 
-        def generating(*args: Any, **arguments: Any) -> Iterator[Any]:
-            with _Loan(source, name, needs, arguments) as loan:
-                pieces = loan.pieces()
-                for item in function(*args, **arguments, **loan.given):
-                    yield from pieces.feed(item)
-                yield from pieces.finish()
 
-        return generating
+def _begun(work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    """Work that goes on in a thread from now on, whether or not it is waited for."""
+    return asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, work, *args)
 
-    def calling(*args: Any, **arguments: Any) -> Any:
-        with _Loan(source, name, needs, arguments) as loan:
-            return loan.clean(function(*args, **arguments, **loan.given))
 
-    return calling
+async def _beside(work: Callable[[], None]) -> None:
+    """Do something that waits for the vault, without the loop's waiting; it is done also where this is cancelled."""
+    try:
+        begun = _begun(work)
+    except RuntimeError:  # the loop is ending and starts no threads any more
+        work()
+        return
+    await asyncio.shield(begun)
+
+
+def _let_go(fetching: asyncio.Future[_Loan]) -> None:
+    if not fetching.cancelled() and fetching.exception() is None:
+        _begun(fetching.result().end)
 
 
 class _Loan:
@@ -142,31 +224,14 @@ class _Loan:
         """For results that come one after the other."""
         return Pieces(self._scrubber)
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Let no error out that has a value in it."""
-        try:
-            yield
-        except Exception as error:
-            safe = safe_error(self._scrubber, error)
-            if safe is error:
-                raise
-            raise safe from None
+    def safe(self, error: BaseException, kept: tuple[type[BaseException], ...]) -> BaseException:
+        """An error without the values: the very one where there are none in it."""
+        return safe_error(self._scrubber, error, kept)
 
     def end(self) -> None:
         """Drop the values, and take back what was leased."""
         self._credentials.drop()
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        try:
-            if isinstance(error, Exception) and (safe := safe_error(self._scrubber, error)) is not error:
-                raise safe from None
-        finally:
-            self.end()
 
 
 def _read(source: Source, name: str, reference: str) -> Any:
