@@ -61,6 +61,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Tools": {
         "mcp": ("mcp:mcp", "Tools for clients of the Model Context Protocol."),
+        "workflow": ("workflow:workflow", "Steps that name tools and services, and never a credential."),
     },
     "Server": {
         "server": ("server:server_command", "Run a server."),

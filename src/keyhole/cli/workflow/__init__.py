@@ -1,0 +1,8 @@
+"""``workflow``: the noun with all of its verbs."""
+
+from __future__ import annotations
+
+from keyhole.cli.workflow import checked
+from keyhole.cli.workflow.noun import workflow
+
+__all__ = ["checked", "workflow"]
