@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from keyhole.cli import main
 
+_INTERRUPTED = 130
 _OBJECTS_BETWEEN_LOOKS = 10_000  # Python's own number (700, 2000 from 3.14 on) looks 80 times while a command starts
 
 
@@ -18,11 +19,14 @@ def program() -> NoReturn:
     already, and the system takes back the rest.
     """
     gc.set_threshold(_OBJECTS_BETWEEN_LOOKS)
-    _open_streams()
-    code = main()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # whoever printed has said so
-            stream.flush()
+    try:
+        _open_streams()
+        code = main()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # whoever printed has said so
+                stream.flush()
+    except KeyboardInterrupt:  # while modules are imported, or once more at the end
+        code = _INTERRUPTED
     os._exit(code)
 
 

@@ -93,3 +93,6 @@ def test_members_roles_and_hosts(team):
     assert run("repo", "hosts", "shop.dev", "x.example", "--any").code != 0
     ok("repo", "hosts", "shop.dev", "--any")
     assert ok("repo", "hosts", "shop.dev", "--json").json["hosts"] is None
+    missing = run("repo", "hosts", "shop.dve")
+    assert missing.code == 5
+    assert "there is no group 'shop.dve'" in missing.err

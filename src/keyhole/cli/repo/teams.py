@@ -15,6 +15,7 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.repo.hidden import Kind
 from keyhole.repo.members import Member, Role
 from keyhole.repo.ruling import give_role, limit_hosts
+from keyhole.repo.sealing import require_group
 
 _ROLES = [role.value for role in Role if role is not Role.AGENT]
 
@@ -100,7 +101,10 @@ def hosts_command(
     opened = place.open()
     limits = {name: sorted(map(opened.shown, each)) for name, each in opened.require_members().hosts.items()}
     if group:
-        wanted = limits.get(opened.hidden(Kind.GROUP, group))
+        hidden = opened.hidden(Kind.GROUP, group)
+        wanted = limits.get(hidden)
+        if hidden not in limits:
+            require_group(opened, group)
         session.out.result({"group": group, "hosts": wanted}, wanted or ["any that a service says"])
         return
     data = [
