@@ -79,8 +79,10 @@ def test_failures_of_our_own_are_125(world):
 
 
 def test_a_variable_is_filled_only_for_who_may_read_and_only_when_it_is_named(world):
-    done = world.keyhole("run", "--agent", "coder", "--env", "KEY=api/key", "--", "sh", "-c", 'printf %s "$KEY"')
+    words = ("run", "--agent", "coder", "--env", "KEY=api/key")
+    done = world.keyhole(*words, "--no-scrub", "--", "sh", "-c", 'printf %s "$KEY"')
     assert done.stdout == KEY.encode()
+    assert world.keyhole(*words, "--", "sh", "-c", 'printf %s "$KEY"').stdout == b"*" * len(KEY)
     said = world.keyhole("audit", "query", "--secret", "api/key", "--json").stdout
     assert b'"read"' in said
 

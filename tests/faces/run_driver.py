@@ -25,6 +25,7 @@ def main() -> None:
         Path(given["cwd"]) if "cwd" in given else None,
         given["env"],
         given.get("sandbox", "auto"),
+        scrub=given.get("scrub", False),
     )
 
     def report(sandbox) -> None:

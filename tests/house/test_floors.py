@@ -141,7 +141,7 @@ REVEALS = {
     "client/repo.py": 1,
     "engines/external/sources.py": 1,  # a credential, to the source for which it is
     "faces/api/envelope.py": 1,
-    "faces/run/environment.py": 1,
+    "faces/run/environment.py": 2,  # into the command's environment, and out of what it prints
     "importers/agenticmail.py": 3,  # a password, to open and to seal envelopes; is what was opened text?
     "importers/bitwarden.py": 2,  # a password, to open and to seal exports
     "importers/recognise.py": 1,  # the shape of a value says whose it is

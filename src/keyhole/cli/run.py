@@ -81,6 +81,7 @@ class ChildCommand(Command):
     metavar="PORT",
     help="Where the SDK of AgentSecrets is served.",
 )
+@click.option("--no-scrub", is_flag=True, help="Let the command print the values of --env.")
 @click.option("--ttl", default="24h", show_default=True, help="How long its token may live at most.")
 @pass_session
 def run_command(
@@ -93,12 +94,15 @@ def run_command(
     sandbox: str,
     capture: str | None,
     agentsecrets_port: int | None,
+    no_scrub: bool,
     ttl: str,
 ) -> int:
     """Run a command that uses credentials and never has them.
 
     It finds placeholders in its environment, and the broker as its proxy: there a placeholder's place is taken by the
     key, for the hosts that the agent's services name and for no others. Its token can do nothing else and ends with it.
+
+    What --env gives it is masked in what it prints.
 
     The exit code is the command's own; 125 when we failed, 126 when it cannot be executed, 127 when it is not there.
     """
@@ -125,8 +129,9 @@ def run_command(
                 withheld=tuple(_OPENING) if _in_database(session) else (),
                 databases=_databases(gets),
                 agentsecrets=_agentsecrets(gets, own, FromThread(party), agentsecrets_port or 0),
+                scrub=not no_scrub,
             )
-            _introduce(session, gets, values)
+            _introduce(session, gets, values, scrub=plan.scrub)
             with _captured(session, capture, str(made["accessor"])):
                 return asyncio.run(run_child(plan, on_sandbox=lambda report: _tell(session, report)))
     except KeyholeError as error:
@@ -186,14 +191,19 @@ def _captured(session: Session, path: str | None, accessor: str) -> Iterator[Non
         session.out.warn(f"{recorder.missed} calls came too fast to be captured")
 
 
-def _introduce(session: Session, gets: Granted, values: dict[str, Secret]) -> None:
+def _introduce(session: Session, gets: Granted, values: dict[str, Secret], *, scrub: bool) -> None:
     for variable in gets.hidden:
         session.out.warn(f"{variable.name} of the service {variable.service} is taken by another service")
     if not gets.services:
         hint = f"keyhole grant {gets.agent} SERVICE"
         session.out.warn(f"the agent {gets.agent} may use nothing yet: {hint}")
     if values:
+        from keyhole.scrub import MIN_SECRET  # noqa: PLC0415  # slow to load, and most runs give no value
+
         session.out.warn(f"the command gets the real value in {', '.join(sorted(values))}")
+        short = [name for name, value in sorted(values.items()) if len(value) < MIN_SECRET]
+        if short and scrub:
+            session.out.warn(f"too short to be found in what the command prints: {', '.join(short)}")
 
 
 def _tell(session: Session, report: SandboxReport) -> None:

@@ -165,11 +165,12 @@ class Stream:
     else leaves at once. A piece without occurrences is returned as it is, without a copy.
     """
 
-    __slots__ = ("_context", "_held", "_masked", "_scrubber", "masked")
+    __slots__ = ("_context", "_held", "_masked", "_scrubber", "_shown", "masked")
 
     def __init__(self, scrubber: Scrubber) -> None:
         self._scrubber = scrubber
         self._held = b""
+        self._shown = 0  # bytes of it that have left all the same
         self._masked: list[Span] = []  # within the part held back
         self._context = b""
         self.masked = False
@@ -178,7 +179,7 @@ class Stream:
     @property
     def held(self) -> int:
         """Bytes that are held back at this moment."""
-        return len(self._held)
+        return len(self._held) - self._shown
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece and give what can be released."""
@@ -189,6 +190,18 @@ class Stream:
     def finish(self) -> bytes:
         """Say that the body has ended and get what was held back."""
         return self._advance(b"", final=True)
+
+    def show(self, most: int) -> bytes:
+        """Give a little of what is held back, for a person who waits for it.
+
+        Args:
+            most: bytes that a beginning of an occurrence may show. They are looked at further: of an occurrence that
+                goes on behind them, all the rest is masked.
+        """
+        if self._shown >= min(most, len(self._held)):
+            return b""
+        begin, self._shown = self._shown, min(most, len(self._held))
+        return _mask(self._held, self._masked)[begin : self._shown]
 
     def _advance(self, data: bytes, *, final: bool = False) -> bytes:
         text = self._held + data if self._held else data
@@ -207,11 +220,13 @@ class Stream:
             if hold >= escapes.CONTEXT
             else (self._context + original[:hold])[-escapes.CONTEXT :]
         )
+        shown = self._shown
+        self._shown = max(shown - hold, 0)
         if hold == len(text):
             self._held = b""
-            return text
+            return text[shown:] if shown else text
         self._held = original[hold:]
-        return text[:hold]
+        return text[shown:hold]
 
 
 def _mask(text: bytes, spans: list[Span]) -> bytes:

@@ -12,19 +12,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keyhole
 from keyhole.core.errors import KeyholeError
 from keyhole.faces.run.databases import DatabasePort
-from keyhole.faces.run.environment import child_environment, has_java, launcher_environment
+from keyhole.faces.run.environment import child_environment, given_values, has_java, launcher_environment
 from keyhole.faces.run.hide import Cover, cover
 from keyhole.faces.run.plan import NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, RunPlan, SandboxReport
 from keyhole.faces.run.port import SessionPort, session_port
 from keyhole.faces.run.trust import TrustFiles, trust_files
+
+if TYPE_CHECKING:
+    from keyhole.faces.run.output import Output
 
 _MODES = {
     "off": ("none",),
@@ -71,15 +74,32 @@ async def run_child(
         with trust_files(plan.ca_pem, plan.base_env, java=has_java(plan.base_env), others=plan.files) as files:
             if sys.platform == "linux":
                 async with AsyncExitStack() as stack:
+                    output = _output(plan, stack, session=True)
                     wanted = [SessionPort(plan.proxy_url, on_message)]
                     wanted += [DatabasePort(plan.proxy_url, on_message, database) for database in plan.databases]
                     wanted += _agentsecrets(plan, on_message, wanted[0])
                     ports = [await stack.enter_async_context(session_port(port)) for port in wanted]
-                    return await _run_on_linux(plan, files, ports, on_sandbox or (lambda _report: None), on_message)
-            return await _run_plainly(plan, files, on_sandbox or (lambda _report: None), on_message)
+                    return await _run_on_linux(
+                        plan, files, ports, output, on_sandbox or (lambda _report: None), on_message
+                    )
+            with ExitStack() as streams:
+                output = _output(plan, streams, session=False)
+                return await _run_plainly(plan, files, output, on_sandbox or (lambda _report: None), on_message)
     except (KeyholeError, OSError) as error:
         on_message(str(error))
         return OWN_FAILURE
+
+
+def _output(plan: RunPlan, stack: AsyncExitStack | ExitStack, *, session: bool) -> Output | None:
+    """What takes values out of what the command prints, where that is wanted."""
+    if not (plan.scrub and plan.reveal):
+        return None
+    scrubber = given_values(plan)
+    if scrubber.empty or sys.platform == "win32":
+        return None
+    from keyhole.faces.run.output import Output  # noqa: PLC0415  # POSIX only, and few runs need it
+
+    return stack.enter_context(Output(scrubber, session=session))
 
 
 def _agentsecrets(plan: RunPlan, on_message: Callable[[str], None], proxy: SessionPort) -> list[SessionPort]:
@@ -98,13 +118,14 @@ async def _run_on_linux(
     plan: RunPlan,
     files: TrustFiles,
     ports: Sequence[SessionPort],
+    output: Output | None,
     on_sandbox: Callable[[SandboxReport], None],
     on_message: Callable[[str], None],
 ) -> int:
     hidden = cover(plan.hidden, plan.base_env)
     refusals: list[str] = []
     for mode in (_MODES_OF_ROOT if os.geteuid() == 0 else _MODES)[plan.sandbox]:
-        attempt = _Attempt(plan, mode, files, ports, hidden, on_sandbox, on_message, tuple(refusals))
+        attempt = _Attempt(plan, mode, files, ports, output, hidden, on_sandbox, on_message, tuple(refusals))
         code = await attempt.run()
         if code is not None:
             return code
@@ -122,6 +143,7 @@ class _Attempt:
     mode: str
     files: TrustFiles
     ports: Sequence[SessionPort]
+    output: Output | None
     hidden: Cover
     on_sandbox: Callable[[SandboxReport], None]
     on_message: Callable[[str], None]
@@ -135,12 +157,12 @@ class _Attempt:
         ours, theirs = socket.socketpair()
         with ours:
             with theirs, _held_back():
-                launcher = _start_launcher(theirs.fileno(), self.plan)
+                launcher = _start_launcher(theirs.fileno(), self.plan, self.output)
             for port in self.ports:
                 port.root = launcher.pid
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
-                with _forwarding(lambda number: _queue(launcher, number)):
+                with _forwarding(lambda number: self._forward(launcher, number)):
                     await self._converse(reader, writer)
             except asyncio.CancelledError:
                 await _end(launcher)
@@ -154,6 +176,16 @@ class _Attempt:
             # The launcher itself was ended from outside.
             return 128 - ended if ended < 0 else OWN_FAILURE
         return self.code
+
+    def _forward(self, launcher: subprocess.Popen[bytes], number: int) -> None:
+        output = self.output
+        if output is not None and number == signal.SIGCONT:
+            output.resume()
+        if output is not None and number == signal.SIGWINCH:
+            output.resize()
+            if output.apart:
+                return  # the command has it from its terminal
+        _queue(launcher, number)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(self.message)
@@ -173,6 +205,7 @@ class _Attempt:
             "vault": self.hidden.vault,
             "others": self.hidden.others,
             "cwd": _latin(os.fsencode(self.plan.cwd or Path.cwd())),
+            "apart": self.output is not None and self.output.apart,
             "argv": [_latin(os.fsencode(word)) for word in self.plan.argv],
             "env": {_latin(name): _latin(value) for name, value in env.items()},
             "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
@@ -190,10 +223,14 @@ class _Attempt:
                     self.on_message(f"the sandbox that was required is incomplete: {'; '.join(report.missing)}")
                     self.code = OWN_FAILURE
                     return False
+                if self.output is not None:
+                    self.output.begin()
             case {"unavailable": str(why)}:
                 self.refusal = why
                 return False
             case {"stopped": int()}:
+                if self.output is not None:
+                    self.output.pause()
                 os.kill(os.getpid(), signal.SIGSTOP)  # so that the shell sees the job stop
             case {"error": int(number), "step": str(step)}:
                 self.on_message(_explain(self.plan, step, number))
@@ -212,7 +249,7 @@ class _Attempt:
         return SandboxReport("partial", (*missing, *because)) if missing else SandboxReport("full")
 
 
-def _start_launcher(descriptor: int, plan: RunPlan) -> subprocess.Popen[bytes]:
+def _start_launcher(descriptor: int, plan: RunPlan, output: Output | None) -> subprocess.Popen[bytes]:
     from keyhole.faces.run.launcher import START  # noqa: PLC0415  # Linux only
 
     package = Path(keyhole.__file__).parent.parent
@@ -220,6 +257,9 @@ def _start_launcher(descriptor: int, plan: RunPlan) -> subprocess.Popen[bytes]:
         [sys.executable, "-I", "-S", "-c", START, str(package), str(descriptor)],
         env=launcher_environment(plan.base_env),
         pass_fds=(descriptor,),
+        stdin=output.stdin if output is not None else None,
+        stdout=output.stdout if output is not None else None,
+        stderr=output.stderr if output is not None else None,
     )
 
 
@@ -288,7 +328,11 @@ def _forwarding(send: Callable[[int], None]) -> Iterator[None]:
 
 
 async def _run_plainly(
-    plan: RunPlan, files: TrustFiles, on_sandbox: Callable[[SandboxReport], None], on_message: Callable[[str], None]
+    plan: RunPlan,
+    files: TrustFiles,
+    output: Output | None,
+    on_sandbox: Callable[[SandboxReport], None],
+    on_message: Callable[[str], None],
 ) -> int:
     """Without Linux: no sandbox, the command is our direct child; the terminal's signals reach it by themselves."""
     if plan.sandbox == "require":
@@ -301,8 +345,11 @@ async def _run_plainly(
         on_message("the port for AgentSecrets is the command's own, which needs Linux")
     on_sandbox(SandboxReport("none", _WITHOUT))
     named = {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()}
+    streams: dict[str, Any] = {}
+    if output is not None:
+        streams = {"stdout": output.stdout, "stderr": output.stderr}
     try:
-        child = await asyncio.create_subprocess_exec(*plan.argv, env=named, cwd=plan.cwd)
+        child = await asyncio.create_subprocess_exec(*plan.argv, env=named, cwd=plan.cwd, **streams)
     except FileNotFoundError:
         on_message(_explain(plan, "exec", errno.ENOENT))
         return NOT_FOUND

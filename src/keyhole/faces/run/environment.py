@@ -8,12 +8,16 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.faces.run.databases import WITHHELD, variables
 from keyhole.faces.run.plan import RunPlan
 from keyhole.faces.run.trust import ADDING, REPLACING, TrustFiles
+
+if TYPE_CHECKING:
+    from keyhole.scrub import Scrubber
 
 # The last four override what the tool's own configuration file says, which would lead around the broker.
 PROXY = (
@@ -72,6 +76,13 @@ def check_names(plan: RunPlan) -> None:
             raise InvalidRequest(
                 f"{name} steers the command itself and cannot carry a secret", "choose another variable"
             )
+
+
+def given_values(plan: RunPlan) -> Scrubber:
+    """What finds the values that the command gets in its environment."""
+    from keyhole.scrub import Scrubber  # noqa: PLC0415  # slow to load, and most runs give no value
+
+    return Scrubber.compile(secret.reveal() for secret in plan.reveal.values())
 
 
 def child_environment(

@@ -15,6 +15,10 @@ Signals. Everybody stays in the process group of ``keyhole run``, so that job co
 command of the shell. What the terminal or a shell sends to the whole group has reached the command already, and
 reaches us directly; what was sent to ``keyhole run`` alone comes from there by ``sigqueue``, which marks it
 (``SI_QUEUE``). Only the latter is passed on, and not when the group had the same signal just before.
+
+With ``apart`` the command has a terminal of its own, which is our stdin: the process that starts it leads the session
+of that terminal, and the command the foreground group in it (a leader would be in an orphaned group, which no Ctrl-Z
+stops). No signal of our own group reaches it then, so each one is passed on.
 """
 
 from __future__ import annotations
@@ -88,7 +92,7 @@ def _launch(channel: socket.socket) -> int:
         if inner == 0:
             sandbox.die_with_parent()
             os._exit(_guarded(channel, lines, plan))
-        code = _supervise(inner, linux.sigqueue, lambda _number: None)
+        code = _supervise(inner, linux.sigqueue, lambda _number: None, apart=plan["apart"])
     _send(channel, {"exit": code})
     return code
 
@@ -110,6 +114,8 @@ def _serve(channel: socket.socket, lines: Any, plan: dict[str, Any]) -> int:
     _send(channel, {"sandbox": missing})
     if not lines.readline():
         raise EOFError
+    if plan["apart"]:
+        _lead_session()
     failure, failed = os.pipe()
     us = os.getpid()
     pid = os.fork()
@@ -123,7 +129,25 @@ def _serve(channel: socket.socket, lines: Any, plan: dict[str, Any]) -> int:
         os.waitpid(pid, 0)
         _send(channel, {"error": int(number), "step": step})
         return 127 if int(number) in {errno.ENOENT, errno.ENOTDIR} else 126
-    return _supervise(pid, os.kill, lambda number: _send(channel, {"stopped": number}))
+    send = _send_to_group if plan["apart"] else os.kill
+    return _supervise(pid, send, lambda number: _send(channel, {"stopped": number}), apart=plan["apart"])
+
+
+def _lead_session() -> None:
+    """Have the terminal that is our stdin control a session of our own."""
+    import fcntl  # noqa: PLC0415  # few commands have a terminal of their own
+    import termios  # noqa: PLC0415  # the same
+
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _send_to_group(pid: int, number: int) -> None:
+    """To the command; what goes on after Ctrl-Z are all that were stopped by it."""
+    if number == signal.SIGCONT:
+        os.killpg(pid, number)
+    else:
+        os.kill(pid, number)
 
 
 def _become(plan: dict[str, Any], parent: int, failed: int) -> NoReturn:
@@ -137,6 +161,10 @@ def _become(plan: dict[str, Any], parent: int, failed: int) -> NoReturn:
         sandbox.die_with_parent()  # after the capabilities: a change of credentials clears it
         if os.getppid() != parent:
             os._exit(125)
+        if plan["apart"]:
+            os.setpgid(0, 0)
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+            os.tcsetpgrp(0, os.getpid())
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):  # those that Python takes for itself
             if number not in plan["ignored"]:
                 signal.signal(number, signal.SIG_DFL)
@@ -166,7 +194,7 @@ def _execute(argv: list[bytes], env: dict[bytes, bytes]) -> None:
     raise denied or FileNotFoundError(errno.ENOENT, "not found")
 
 
-def _supervise(pid: int, send: Callable[[int, int], None], stopped: Callable[[int], None]) -> int:
+def _supervise(pid: int, send: Callable[[int, int], None], stopped: Callable[[int], None], *, apart: bool) -> int:
     """Wait for ``pid``, passing signals on; its exit code, or 128 and the signal that ended it."""
     had_by_group: dict[int, float] = {}
     while True:
@@ -184,7 +212,7 @@ def _supervise(pid: int, send: Callable[[int, int], None], stopped: Callable[[in
             continue
         if event.si_code != linux.SI_QUEUE:
             had_by_group[event.si_signo] = time.monotonic()
-        elif time.monotonic() - had_by_group.get(event.si_signo, -_SAME_EVENT) >= _SAME_EVENT:
+        elif apart or time.monotonic() - had_by_group.get(event.si_signo, -_SAME_EVENT) >= _SAME_EVENT:
             send(pid, event.si_signo)
 
 

@@ -56,6 +56,7 @@ class RunPlan:
         withheld: variables of the caller that open the vault's own store, and that the child does not get.
         cwd: working directory of the child; ours when ``None``.
         base_env: the caller's environment.
+        scrub: take the values in ``reveal`` out of what the command prints.
         sandbox: ``require`` refuses to run without the full sandbox, ``auto`` says what is missing.
     """
 
@@ -72,6 +73,7 @@ class RunPlan:
     withheld: Sequence[str] = ()
     databases: Sequence[Database] = ()
     agentsecrets: Wish | None = None
+    scrub: bool = False
 
 
 @dataclass(frozen=True, slots=True)
