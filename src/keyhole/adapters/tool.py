@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from keyhole.adapters.cleaned import Pieces, cleaned, safe_error
 from keyhole.adapters.credentials import Credentials, texts
 from keyhole.adapters.dressed import dressed
+from keyhole.client.context import context
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.path import parse_name, parse_secret_ref
 from keyhole.scrub import Scrubber
@@ -92,7 +93,8 @@ class _Calls:
         """Of a plain function."""
         loan = self._loan(arguments)
         try:
-            return loan.clean(self._function(*args, **arguments, **loan.given))
+            with context(tool=self._name):
+                return loan.clean(self._function(*args, **arguments, **loan.given))
         except BaseException as error:
             failure = self._safe(loan, error)
             if failure is error:
@@ -124,7 +126,8 @@ class _Calls:
         """Of a coroutine function."""
         loan = await self._awaited(arguments)
         try:
-            return loan.clean(await self._function(*args, **arguments, **loan.given))
+            with context(tool=self._name):
+                return loan.clean(await self._function(*args, **arguments, **loan.given))
         except BaseException as error:
             failure = self._safe(loan, error)
             if failure is error:
@@ -200,11 +203,12 @@ class _Loan:
         self._stack = ExitStack()
         values: dict[str, Any] = {}
         try:
-            for own, reference in needs.items():
-                if reference.startswith("/"):
-                    values[own] = dict(self._stack.enter_context(source.lease_for(reference)).fields())
-                else:
-                    values[own] = _read(source, name, reference)
+            with context(tool=name):
+                for own, reference in needs.items():
+                    if reference.startswith("/"):
+                        values[own] = dict(self._stack.enter_context(source.lease_for(reference)).fields())
+                    else:
+                        values[own] = _read(source, name, reference)
         except BaseException:
             self._stack.close()
             raise

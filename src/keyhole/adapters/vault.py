@@ -19,7 +19,7 @@ _EARLY = 300.0  # seconds before its end that a token is replaced
 class ToolVault:
     """See ``tool.Source``.
 
-    A caller that may not make tokens reads with its own; its records then name no tool.
+    A caller that may not make tokens reads with its own; its records then name the tool as said by the caller.
 
     Args:
         client: of the caller.

@@ -55,6 +55,7 @@ from keyhole.net.guard import Guard
 from keyhole.net.tls import client_context
 from keyhole.scrub import Scrubber
 from keyhole.vault.alarms import to_the_end
+from keyhole.vault.callers import working
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.node import Node
@@ -161,6 +162,8 @@ class Broker:
         leaks = shows_token(call)
         data = _summary(call, authority, target=not leaks)
         request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
+        if call.stated is not None:
+            request = replace(request, stated=call.stated)
         try:
             if self._captures is not None:
                 make = partial(self._handle, call=call, authority=authority, request=request, leaks=leaks)
@@ -173,6 +176,8 @@ class Broker:
     async def _handle(self, vault: Vault, call: Call, authority: Authority, request: Request, *, leaks: bool) -> Answer:
         state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
         try:
+            if call.stated is not None:
+                caller = working(caller, call.stated)
             if leaks:
                 raise PolicyDenied(
                     "the request carries the token of its own caller, which no upstream may see",

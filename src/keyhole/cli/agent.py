@@ -89,6 +89,7 @@ def show(session: Session, /, *, name: str) -> None:
 @click.option("--step", metavar="ID", help="Step of the run.")
 @click.option("--tool", metavar="NAME", help="The consumer that acts.")
 @click.option("--on-behalf-of", metavar="WHO", help="The person for whom it acts.")
+@click.option("--traceparent", metavar="TEXT", help="The W3C trace of its requests, unless they say another one.")
 @pass_session
 def token(session: Session, /, *, name: str, **fields: Any) -> None:
     """Make a token for an agent, and print it once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -83,19 +84,20 @@ def call_command(
     The secret is named, not shown: the call goes through a service that binds this secret to this destination in this
     way. The answer comes back with the secret masked.
     """
-    answer = session.client.call(
-        method.upper() or ("POST" if data is not None or body_fields or form_fields else "GET"),
-        url,
-        bearer=bearer,
-        basic=basic,
-        header=dict(_pair(text, "=", "--header X-Api-Key=example/key") for text in headers),
-        query=dict(_pair(text, "=", "--query key=example/key") for text in query),
-        body_field=dict(_pair(text, "=", "--body-field auth.key=example/key") for text in body_fields),
-        form_field=dict(_pair(text, "=", "--form-field client_secret=example/key") for text in form_fields),
-        service=service,
-        headers=dict(_pair(text, ":", "-H 'Accept: application/json'") for text in plain),
-        body=_body(data),
-    )
+    with session.client.context(tool=os.environ.get("KEYHOLE_TOOL") or "keyhole call"):
+        answer = session.client.call(
+            method.upper() or ("POST" if data is not None or body_fields or form_fields else "GET"),
+            url,
+            bearer=bearer,
+            basic=basic,
+            header=dict(_pair(text, "=", "--header X-Api-Key=example/key") for text in headers),
+            query=dict(_pair(text, "=", "--query key=example/key") for text in query),
+            body_field=dict(_pair(text, "=", "--body-field auth.key=example/key") for text in body_fields),
+            form_field=dict(_pair(text, "=", "--form-field client_secret=example/key") for text in form_fields),
+            service=service,
+            headers=dict(_pair(text, ":", "-H 'Accept: application/json'") for text in plain),
+            body=_body(data),
+        )
     if session.out.json:
         known = {"status": answer.status, "headers": [list(pair) for pair in answer.headers], "body": answer.text}
         session.out.result({**known, "service": answer.service})

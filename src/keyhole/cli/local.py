@@ -11,6 +11,7 @@ from keyhole import process
 from keyhole.config import Config, load
 from keyhole.core.errors import IntegrityError, InternalError, KeyholeError, NotFound, Sealed
 from keyhole.core.request import LocalOwner, Operation, Reply, Request
+from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
 from keyhole.seals import asks_for, open_seal, quorum
 from keyhole.stores import open_store
@@ -60,7 +61,16 @@ class LocalVault:
         self._entered: Secret | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def ask(self, operation: str, path: str, data: Mapping[str, Any], *, token: str, org: str) -> Reply:
+    async def ask(
+        self,
+        operation: str,
+        path: str,
+        data: Mapping[str, Any],
+        *,
+        token: str,
+        org: str,
+        stated: Stated | None = None,
+    ) -> Reply:
         """Ask the door; without a token as the vault's owner.
 
         Raises:
@@ -72,7 +82,7 @@ class LocalVault:
             return Reply(await (await self._closed_node()).status(), bare=True)
         node = await self._open_node(road=path.startswith(_OF_THE_ROAD))
         credential = token.encode() if token else LocalOwner()
-        return await node.handle(Request(credential, Operation(operation), path, data, org))
+        return await node.handle(Request(credential, Operation(operation), path, data, org, stated=stated))
 
     async def start_proxy(self) -> tuple[str, str]:
         """Listen for calls on a free port of loopback; the proxy's URL and the PEM of its CA."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.path import parse_secret_ref
 from keyhole.core.service import Service
 from keyhole.core.sql import SQL
+from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
 from keyhole.faces.run.child import run_child
 from keyhole.faces.run.plan import OWN_FAILURE, Database, RunPlan, SandboxReport, SandboxWish
@@ -113,7 +115,7 @@ def run_command(
         session.client.read("sys/keyhole")  # opens a local vault with its road at once, which spares a second opening
         gets = granted(session.client, agent)
         values = _revealed(session, gets, reveal)
-        with _token(session, agent, ttl) as made, closing(session.client.party()) as party:
+        with _token(session, agent, ttl, argv[0]) as made, closing(session.client.party()) as party:
             own = made.get("placeholders") or {}
             gets = gets.for_session(own)
             road = session.client.road(str(made["token"]))
@@ -213,9 +215,9 @@ def _tell(session: Session, report: SandboxReport) -> None:
 
 
 @contextmanager
-def _token(session: Session, agent: str, ttl: str) -> Iterator[Mapping[str, Any]]:
+def _token(session: Session, agent: str, ttl: str, program: str) -> Iterator[Mapping[str, Any]]:
     """A token that can do nothing but calls, with placeholders of its own, as long as the command runs."""
-    wanted = {"scope": "proxy", "ttl": ttl, "placeholders": True}
+    wanted = {"scope": "proxy", "ttl": ttl, "placeholders": True, **_work(program)}
     made = session.client.write(f"agents/{agent}/token", wanted).data
     try:
         yield made
@@ -224,6 +226,16 @@ def _token(session: Session, agent: str, ttl: str) -> Iterator[Mapping[str, Any]
             session.client.write("auth/token/revoke-accessor", {"accessor": made["accessor"]})
         except KeyholeError as error:
             session.out.warn(f"the command's token could not be revoked, it ends at {made['expires_at']}: {error}")
+
+
+def _work(program: str) -> dict[str, str]:
+    """The run context of a command: what the environment says, else a run of its own and the name of its program."""
+    from keyhole.client.context import of_environment  # noqa: PLC0415  # --help needs none
+
+    said = of_environment(os.environ) or Stated()
+    name = "".join(char for char in Path(program).name if char.isprintable())[:100]
+    work = {"run": f"run-{secrets.token_hex(6)}", "tool": name, **said.claims}
+    return work | ({"traceparent": str(said.trace)} if said.trace is not None else {})
 
 
 def _revealed(session: Session, gets: Granted, wanted: tuple[str, ...]) -> dict[str, Secret]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 
+from keyhole.client.context import context
 from keyhole.client.core import Result
 from keyhole.client.discover import Where, discover
 from keyhole.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from keyhole.client.leasing import AsyncLease, Lease, Leased
@@ -169,6 +171,17 @@ class Client:
 
         return Lease(self._transport.another(), source, grace=grace, on_change=on_change, revoke=revoke)
 
+    def context(self, **fields: str) -> AbstractContextManager[None]:
+        """Say, for a ``with`` block, which work its requests belong to: see ``client.context.context``.
+
+        Args:
+            fields: ``workflow``, ``run``, ``step``, ``tool``, ``on_behalf_of``, ``traceparent``.
+
+        Raises:
+            InvalidRequest: a text is unprintable or has more than 200 characters.
+        """
+        return context(**fields)
+
     def requests_session(self) -> Any:
         """A session of the library ``requests`` that is wired to the broker, until this client is closed.
 
@@ -236,6 +249,10 @@ class AsyncClient:
     async def call(self, method: str, url: str, **options: Any) -> Answered:
         """See ``Client.call``."""
         return await self._wait(self._client.call, method, url, **options)
+
+    def context(self, **fields: str) -> AbstractContextManager[None]:
+        """See ``Client.context``; for ``with``, also around what is awaited."""
+        return context(**fields)
 
     def lease(self, source: str, **options: Any) -> AsyncLease:
         """See ``Client.lease``; for ``async with``."""

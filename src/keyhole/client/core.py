@@ -66,7 +66,15 @@ class Result:
     renewable: bool = False
 
 
-def build(operation: str, path: str, data: Mapping[str, Any], *, token: str = "", org: str = "") -> Wire:
+def build(
+    operation: str,
+    path: str,
+    data: Mapping[str, Any],
+    *,
+    token: str = "",
+    org: str = "",
+    stated: Mapping[str, str] | None = None,
+) -> Wire:
     """A request to the HTTP API.
 
     Args:
@@ -75,8 +83,9 @@ def build(operation: str, path: str, data: Mapping[str, Any], *, token: str = ""
         data: the body of ``update`` and ``patch``, else the query.
         token: the caller's token.
         org: sent as ``X-Vault-Namespace``.
+        stated: headers that say what work it belongs to.
     """
-    headers = {"X-Vault-Request": "true", "Accept": "application/json"}
+    headers = {"X-Vault-Request": "true", "Accept": "application/json", **(stated or {})}
     if token:
         headers["X-Vault-Token"] = token
     if org:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from keyhole.client import context
 from keyhole.client.core import Result, build, parse
 from keyhole.client.road import Road
 from keyhole.core.errors import InvalidRequest, Unreachable
@@ -79,7 +80,7 @@ class HttpTransport:
 
     def ask(self, operation: str, path: str, data: Mapping[str, Any]) -> Result:
         """Send one request. Raises ``Unreachable``, or what the server refuses with."""
-        wire = build(operation, path, data, token=self._token, org=self._org)
+        wire = build(operation, path, data, token=self._token, org=self._org, stated=context.headers(context.current()))
         connection = self._connected()
         watchdog = self._watchdog(connection)
         try:

@@ -12,10 +12,12 @@ import threading
 from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
+from keyhole.client import context
 from keyhole.client.core import Result
 from keyhole.client.road import Road
 from keyhole.core.errors import KeyholeError
 from keyhole.core.request import Reply
+from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
 
 T = TypeVar("T")
@@ -25,7 +27,16 @@ PROXY_TTL = "12h"
 class Answers(Protocol):
     """Something that asks a door."""
 
-    async def ask(self, operation: str, path: str, data: Mapping[str, Any], *, token: str, org: str) -> Reply:
+    async def ask(
+        self,
+        operation: str,
+        path: str,
+        data: Mapping[str, Any],
+        *,
+        token: str,
+        org: str,
+        stated: Stated | None = None,
+    ) -> Reply:
         """Ask the door; without a token as the vault's owner."""
 
 
@@ -84,7 +95,10 @@ class LocalTransport:
 
     def ask_as(self, token: str, operation: str, path: str, data: Mapping[str, Any]) -> Result:
         """Ask as the holder of a token; as ``ask`` where it is empty."""
-        return self.run(ask(self._opened, operation, path, data, token=token or self._token, org=self._org))
+        said = context.current()
+        return self.run(
+            ask(self._opened, operation, path, data, token=token or self._token, org=self._org, stated=said)
+        )
 
     def _proxy_token(self) -> str:
         """The owner of a vault has no token; for the proxy it makes itself one that can do nothing else."""
@@ -145,10 +159,21 @@ class Borrowed:
 
 
 async def ask(
-    opened: Answers, operation: str, path: str, data: Mapping[str, Any], *, token: str = "", org: str = ""
+    opened: Answers,
+    operation: str,
+    path: str,
+    data: Mapping[str, Any],
+    *,
+    token: str = "",
+    org: str = "",
+    stated: Stated | None = None,
 ) -> Result:
     """Ask an opened vault, and give what a server would have sent."""
-    reply = await opened.ask(operation, path.strip("/"), data, token=token, org=org)
+    path = path.strip("/")
+    if stated is None:  # who opens a vault and knows nothing of this is asked as before
+        reply = await opened.ask(operation, path, data, token=token, org=org)
+    else:
+        reply = await opened.ask(operation, path, data, token=token, org=org, stated=stated)
     fields = {name: _plain(value) for name, value in (reply.data or {}).items()}
     result = Result(fields, reply.auth, list(reply.warnings), reply.found, reply.request_id)
     result.lease_duration = reply.duration

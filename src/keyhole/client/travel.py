@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from keyhole.client import context
 from keyhole.client.core import Result, refusal
 from keyhole.client.http import unreachable
 from keyhole.client.road import Road
 from keyhole.core.errors import AmbiguousService, InvalidRequest, KeyholeError, NoService, Unreachable, by_code
+from keyhole.core.stated import Stated
 
 Ask = Callable[[str, str, Mapping[str, Any]], Result]
 _PORTS = {"http": 80, "https": 443}
@@ -152,8 +154,14 @@ def _full(reference: str) -> str:
     return reference if not reference or "#" in reference else f"{reference}#value"
 
 
-def send(road: Road, trip: Trip, service: str = "") -> Answered:
+def send(road: Road, trip: Trip, service: str = "", *, stated: Stated | None = None) -> Answered:
     """Send a call through the proxy, and give the whole answer. No redirect is followed.
+
+    Args:
+        road: the way there.
+        trip: the call.
+        service: that it needs.
+        stated: of the work that it belongs to; that of this program unless given.
 
     Raises:
         KeyholeError: what the broker refused.
@@ -169,6 +177,7 @@ def send(road: Road, trip: Trip, service: str = "") -> Answered:
     headers = {"Host": authority if port == _PORTS[parts.scheme] else f"{authority}:{port}", **trip.headers}
     if service:
         headers["X-Keyhole-Service"] = service
+    headers |= context.headers(context.current() if stated is None else stated)
     connection = _through(road, parts.scheme, authority, port, trip.timeout)
     if parts.scheme == "http":
         headers["Proxy-Authorization"] = _authorization(road)
@@ -257,7 +266,16 @@ def requests_session(road: Road, ca: Path) -> Any:
         import requests  # noqa: PLC0415  # the library is the caller's, not a dependency of ours
     except ImportError:
         raise InvalidRequest("the library requests is not installed", "pip install requests") from None
-    session = requests.Session()
+
+    class Wired(requests.Session):
+        """Says with each request what work it belongs to; the header goes no further than the broker."""
+
+        def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+            prepared = super().prepare_request(request)
+            prepared.headers.update(context.headers(context.current()))
+            return prepared
+
+    session = Wired()
     session.trust_env = False
     session.proxies = {"http": road.url, "https": road.url}
     session.verify = str(ca)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.policy import Acl, Decision
 from keyhole.core.record import IntentForm
+from keyhole.core.trace import parse_traceparent
 
 Scope = Literal["full", "proxy"]
 TokenType = Literal["service", "batch"]
@@ -28,6 +29,9 @@ class RunContext:
         step: id of the step within the run.
         tool: the consumer that acts.
         on_behalf_of: the person for whom it acts.
+        claimed: which of these a request said of itself; names with commas. Empty in a token.
+        trace: id of the W3C trace that it belongs to, see ``core.stated``.
+        span: id of the span in it that asks.
     """
 
     workflow: str = ""
@@ -35,6 +39,9 @@ class RunContext:
     step: str = ""
     tool: str = ""
     on_behalf_of: str = ""
+    claimed: str = ""
+    trace: str = ""
+    span: str = ""
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> RunContext:
@@ -50,8 +57,12 @@ class RunContext:
     def extended(self, data: Mapping[str, Any]) -> RunContext:
         """The context of a token that is made by one with this context: what is set stays, the rest is picked.
 
+        What the request that makes it says of itself is not set: it is said again in the data, or by who uses the
+        token. The trace is that of ``traceparent`` in the data.
+
         Raises:
-            InvalidRequest: as ``from_data``, and for a person whom only a login method can name.
+            InvalidRequest: as ``from_data``, for a person whom only a login method can name, and for a ``traceparent``
+                that is none.
         """
         person = data.get("on_behalf_of")
         if not self.on_behalf_of and isinstance(person, str) and person.strip().lower().startswith(PROVED):
@@ -59,7 +70,15 @@ class RunContext:
                 f"on_behalf_of begins with {PROVED}, and nothing here proves who that is",
                 "show the person's own token: auth/token/exchange",
             )
-        return self.from_data({**data, **self.as_data()})
+        claimed = self.claimed.split(",")
+        own = {name: text for name, text in self.as_data().items() if name not in claimed}
+        made, parent = self.from_data({**data, **own}), data.get("traceparent")
+        if not parent:
+            return made
+        trace = parse_traceparent(str(parent))
+        if trace is None:
+            raise InvalidRequest("traceparent is none by W3C Trace Context", "such as 00-(32 digits)-(16 digits)-01")
+        return replace(made, trace=trace.trace, span=trace.span)
 
     def as_data(self) -> dict[str, str]:
         """The fields that are set."""
@@ -69,6 +88,9 @@ class RunContext:
             "step": self.step,
             "tool": self.tool,
             "on_behalf_of": self.on_behalf_of,
+            "claimed": self.claimed,
+            "trace": self.trace,
+            "span": self.span,
         }
         return {name: text for name, text in fields.items() if text}
 

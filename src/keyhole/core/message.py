@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from keyhole.core.stated import Stated
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -42,6 +45,7 @@ class Call:
         service: name of the service that the caller chose, or ``""``.
         upgrade: protocol that the connection is to change to (RFC 9110 section 7.8), of those that can be looked into:
             ``websocket``; else ``""``.
+        stated: what the caller says of the work that it belongs to; ``None`` for nothing.
     """
 
     token: bytes = field(repr=False)
@@ -55,6 +59,7 @@ class Call:
     remote: str = ""
     service: str = ""
     upgrade: str = ""
+    stated: Stated | None = None
 
 
 class Stream(Protocol):

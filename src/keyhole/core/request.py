@@ -9,6 +9,7 @@ from typing import Any
 
 from keyhole.core.identity import Caller, Login
 from keyhole.core.lease import Lease
+from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
 
 
@@ -56,6 +57,7 @@ class Request:
         id: request id; the door makes one when it is empty.
         wrap_ttl: seconds for which the answer is to be wrapped; 0 for an answer as it is.
         headers: of HTTP, by lower-case name, for who audits them; empty where there are none.
+        stated: what the request says of the work that it belongs to; ``None`` for nothing.
         peer_certificate: what the asker proved in the TLS handshake to hold the key of, as DER; empty for nothing.
     """
 
@@ -68,6 +70,7 @@ class Request:
     id: str = ""
     wrap_ttl: int = 0
     peer_certificate: bytes = b""
+    stated: Stated | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

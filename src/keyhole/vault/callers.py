@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyhole.core.cidr import within
-from keyhole.core.errors import Unauthenticated
+from keyhole.core.errors import PolicyDenied, Unauthenticated
 from keyhole.core.identity import ROOT_ORG, Caller
 from keyhole.core.policy import ROOT
-from keyhole.core.request import Anonymous, Credential, LocalOwner
+from keyhole.core.request import Anonymous, Credential, LocalOwner, Request
+from keyhole.core.stated import Stated
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity import standing
 from keyhole.vault.tokens import MOUNT, Token, org_of
@@ -44,6 +46,20 @@ async def authenticate(
     if not here:
         raise Unauthenticated("permission denied", f"the token does not belong to the org {org!r}")
     return state, caller
+
+
+def working(caller: Caller, stated: Stated) -> Caller:
+    """A caller in the work that its request says it does. Raises ``PolicyDenied`` for work that is not the token's."""
+    return replace(caller, run=stated.joined(caller.run, vouched=caller.name == OWNER), forms={})
+
+
+async def at_work(vault: Vault, state: OrgState, caller: Caller, request: Request) -> tuple[OrgState, Caller]:
+    """As ``working``, for a request that may say something; a refusal is recorded."""
+    try:
+        return state, caller if request.stated is None else working(caller, request.stated)
+    except PolicyDenied as error:
+        await vault.record_refusal(state, caller, request, error)
+        raise
 
 
 async def _owner(vault: Vault, org: str) -> tuple[OrgState, Caller]:

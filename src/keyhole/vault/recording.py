@@ -71,6 +71,8 @@ def refusal_of(
 ) -> Record:
     """The one record of a request that was refused; without a caller of one who is unknown."""
     fields: dict[str, Any] = {} if caller is None else _identity(caller)
+    if request.stated is not None and request.stated.trace is not None:
+        fields |= {"trace": request.stated.trace.trace, "span": request.stated.trace.span}
     if caller is not None and request.operation is Operation.USE:
         fields |= {name: request.data[name] for name in _CALL_FIELDS if name in request.data}
         fields["service"] = str(request.data.get("service", ""))

@@ -193,7 +193,7 @@ def _intent(
     approval: str,
 ) -> Intent:
     names = tuple(clip(str(name)) for name in list(arguments)[:_NAMES])
-    run: dict[str, Any] = {"tool": path.removeprefix(PREFIX), **caller.run.as_data()}
+    run: dict[str, Any] = {**caller.run.as_data(), "tool": path.removeprefix(PREFIX)}
     return Intent.of(
         Record(
             phase=Phase.INTENT,

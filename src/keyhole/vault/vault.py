@@ -35,7 +35,7 @@ from keyhole.stores import Store
 from keyhole.vault import policies, wrapping
 from keyhole.vault.asked import Asked, decide, intent_for
 from keyhole.vault.audit import Journal
-from keyhole.vault.callers import authenticate
+from keyhole.vault.callers import at_work, authenticate
 from keyhole.vault.clock import Clock
 from keyhole.vault.compiled import Compiled, OrgState
 from keyhole.vault.devices import Devices
@@ -169,7 +169,7 @@ class Vault:
                 known = await self.authenticate(request.credential, request.org, remote=request.remote)
             except Unauthenticated as error:
                 return await answer_stranger(self, request, error)
-        state, caller = known
+        state, caller = known if request.stated is None else await at_work(self, *known, request)
         if request.operation is Operation.USE:
             return await used(self, state, caller, request)
         if self.quotas.concern(state):

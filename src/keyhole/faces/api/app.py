@@ -144,6 +144,7 @@ class Api:
             wrap_ttl=reading.wrap_ttl_of(headers) if "x-vault-wrap-ttl" in headers else 0,
             peer_certificate=scope.get("peer_certificate", b""),
             headers=headers,
+            stated=asker.stated,
         )
         vault = self._node.open_vault()
         if namespaces.may_be_named(request):

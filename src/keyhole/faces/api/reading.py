@@ -12,6 +12,7 @@ from keyhole.core.cidr import within
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.lease import parse_duration
 from keyhole.core.request import Anonymous, Credential, Operation
+from keyhole.core.stated import Stated
 from keyhole.core.strict_json import check_value, parse_object
 
 Scope = MutableMapping[str, Any]
@@ -51,6 +52,7 @@ class Asker(NamedTuple):
         remote: address.
         credential: the token.
         org: where it is asked; empty for the token's own.
+        stated: of the work that it belongs to; ``None`` for nothing.
     """
 
     source: object
@@ -58,6 +60,7 @@ class Asker(NamedTuple):
     remote: str
     credential: Credential
     org: str
+    stated: Stated | None = None
 
 
 class UnsupportedMediaType(InvalidRequest):
@@ -86,7 +89,9 @@ def headers_of(scope: Scope) -> dict[str, str]:
 def asker_of(scope: Scope, headers: dict[str, str], remote: str) -> Asker:
     """Who asks, by the headers of a request; nobody may change them."""
     org = headers.get("x-vault-namespace", "").strip("/")
-    return Asker(scope["headers"], headers, remote, credential_of(headers), org)
+    said = "traceparent" in headers or "x-keyhole-context" in headers
+    stated = Stated.of_headers(scope["headers"]) if said else None
+    return Asker(scope["headers"], headers, remote, credential_of(headers), org, stated)
 
 
 def path_of(raw: bytes) -> str:

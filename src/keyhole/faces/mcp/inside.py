@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from keyhole.client import local, travel
+from keyhole.client import context, local, travel
 from keyhole.client.core import Result
 from keyhole.client.road import Road
 from keyhole.core.request import Operation, Reply, Request
+from keyhole.core.stated import Stated
 from keyhole.faces.mcp.beside import Application, Beside, Known
 from keyhole.faces.mcp.tools import Asker
 from keyhole.vault.node import Node
@@ -44,10 +45,18 @@ class Door:
         self.loop = asyncio.get_running_loop()
 
     async def ask(
-        self, operation: str, path: str, data: Mapping[str, Any], *, token: str, org: str, remote: str = ""
+        self,
+        operation: str,
+        path: str,
+        data: Mapping[str, Any],
+        *,
+        token: str,
+        org: str,
+        remote: str = "",
+        stated: Stated | None = None,
     ) -> Reply:
         """Ask the door."""
-        asked = Request(token.encode(), Operation(operation), path, dict(data), org, remote=remote)
+        asked = Request(token.encode(), Operation(operation), path, dict(data), org, remote=remote, stated=stated)
         return await self._node.handle(asked)
 
     async def road(self, token: str) -> Road:
@@ -82,14 +91,14 @@ class Inside:
 
     def ask(self, operation: str, path: str, data: Mapping[str, Any] | None = None) -> Result:
         """Ask from another thread than the vault's, and wait. Raises what the vault refuses."""
-        work = local.ask(self._door, operation, path, data or {}, token=self._token)
+        work = local.ask(self._door, operation, path, data or {}, token=self._token, stated=context.said())
         return asyncio.run_coroutine_threadsafe(work, self._door.loop).result()
 
     def call(self, trip: travel.Trip) -> travel.Answered:
         """Make a call through the broker. Raises what the broker refuses."""
         service = travel.resolve(self.ask, trip)
         road = asyncio.run_coroutine_threadsafe(self._door.road(self._token), self._door.loop).result()
-        return travel.send(road, trip, service)
+        return travel.send(road, trip, service, stated=context.said() or Stated())
 
 
 def beside(other: Application, node: Node, hosts: frozenset[str], listen: Listen) -> Beside:

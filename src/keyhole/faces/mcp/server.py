@@ -12,7 +12,9 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 
 from keyhole import __version__
-from keyhole.faces.mcp.tools import Asker, Outcome, Shelf
+from keyhole.core.errors import InvalidRequest
+from keyhole.faces.mcp.said import at_work
+from keyhole.faces.mcp.tools import Asker, Outcome, Shelf, refused
 
 _INSTRUCTIONS = (
     "Keyhole attaches credentials to your requests on the way, so that you never hold one. list_services shows what "
@@ -49,7 +51,11 @@ def build(shelf: Shelf, asker_of: AskerOf) -> Server[Any]:
         context: ServerRequestContext[Any, Any], params: types.CallToolRequestParams
     ) -> types.CallToolResult:
         asker = asker_of(context)
-        return _result(await asyncio.to_thread(shelf.use, asker, params.name, params.arguments or {}))
+        try:
+            with at_work(context.meta, f"mcp/{params.name[:60]}"):
+                return _result(await asyncio.to_thread(shelf.use, asker, params.name, params.arguments or {}))
+        except InvalidRequest as error:
+            return _result(refused(error))
 
     return Server(
         "keyhole",

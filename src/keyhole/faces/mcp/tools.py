@@ -227,9 +227,14 @@ class Shelf:
                 raise InvalidRequest(f"there is no tool {name[:60]!r}", f"there are {', '.join(self.tools)}")
             return tool.run(asker, tool.checked(arguments))
         except KeyholeError as error:
-            detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": error.request_id}
-            text = f"{error.code}: {error.reason}" + (f"\nnext: {error.hint}" if error.hint else "")
-            return Outcome({"error": detail}, text, failed=True)
+            return refused(error)
+
+
+def refused(error: KeyholeError) -> Outcome:
+    """What a tool gives back that did not do it."""
+    detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": error.request_id}
+    text = f"{error.code}: {error.reason}" + (f"\nnext: {error.hint}" if error.hint else "")
+    return Outcome({"error": detail}, text, failed=True)
 
 
 def _described(text: str, **more: Any) -> dict[str, Any]:

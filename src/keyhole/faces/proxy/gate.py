@@ -21,6 +21,7 @@ from typing import NamedTuple
 from keyhole.core.errors import BadRequestFraming, InvalidRequest, LoopDetected
 from keyhole.core.host import DEFAULT_PORTS, Authority, parse_authority
 from keyhole.core.message import Call, Headers
+from keyhole.core.stated import Stated
 from keyhole.core.url import split_url
 from keyhole.net.http1.grammar import RequestHead, list_tokens
 from keyhole.net.http1.serialise import HOP_BY_HOP
@@ -132,6 +133,8 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
     headers.append((b"via", via))
     service = fields.get(b"x-keyhole-service", b"").decode("latin-1")
     call = Call(credential, scheme, host, port, head.method, target, headers, None, remote, service, upgrade)
+    if b"traceparent" in fields or b"x-keyhole-context" in fields:
+        call.stated = Stated.of_headers(head.headers)
     return Admitted(call, persistent, expects)
 
 

@@ -346,6 +346,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
                 Field("services", "list of the only services that it may use"),
                 Field("bound_cidrs", "addresses from which it counts"),
                 Field("workflow", "run context, as are run, step, tool and on_behalf_of"),
+                Field("traceparent", "the W3C trace that its requests belong to, unless they say"),
             ),
             help="A new token for the agent.",
         ),

@@ -13,6 +13,7 @@ from mcp.shared.exceptions import MCPError
 from keyhole import __version__
 from keyhole.core.errors import KeyholeError
 from keyhole.faces.mcp.gateway.gateway import Asks, Gateway
+from keyhole.faces.mcp.said import at_work
 
 Context = ServerRequestContext[Any, Any]
 Paging = types.PaginatedRequestParams | None
@@ -35,7 +36,8 @@ def build(gateway: Gateway, agent_of: Callable[[Context], Asks]) -> Server[Any]:
     async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         report = context.session.report_progress
         try:
-            return await gateway.call(agent_of(context), params.name, params.arguments or {}, report)
+            with at_work(context.meta):
+                return await gateway.call(agent_of(context), params.name, params.arguments or {}, report)
         except KeyholeError as error:
             raise MCPError(code=types.INTERNAL_ERROR, message=str(error)) from None
 
@@ -47,7 +49,8 @@ def build(gateway: Gateway, agent_of: Callable[[Context], Asks]) -> Server[Any]:
 
     async def read_resource(context: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         try:
-            return await gateway.read(agent_of(context), str(params.uri))
+            with at_work(context.meta):
+                return await gateway.read(agent_of(context), str(params.uri))
         except KeyholeError as error:
             raise MCPError(code=types.INTERNAL_ERROR, message=str(error)) from None
 
