@@ -9,6 +9,8 @@ In a page's Markdown:
 - ```` ```text ```` and others: not run.
 - an HTML comment `<!-- run … -->` runs unseen, for what a page takes for granted.
 
+The first page that shows a command starts it as a user does, the later ones by `nursery`, for speed.
+
 All blocks of a page share one shell. `key.txt` with something like a Stripe key lies in the working directory, and the
 vault is sealed with a key file, so that nobody is asked for a passphrase.
 """
@@ -18,14 +20,20 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import click
 import pytest
+
+import nursery
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$|^<!-- run\n(.*?)^-->$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"(?<![\w/.-])keyhole ([a-z-]+)(?: ([a-z][a-z-]*))?")
 _SECONDS = 90
 
 
@@ -65,6 +73,26 @@ def _typed(content: str, line: int) -> list[Step]:
     return found
 
 
+@cache
+def first_shown() -> dict[Path, set[str]]:
+    """The commands that no page before shows."""
+    known: set[str] = set()
+    found: dict[Path, set[str]] = {}
+    for page in PAGES:
+        found[page] = set(_commands(page)) - known
+        known |= found[page]
+    return found
+
+
+def _commands(page: Path) -> Iterator[str]:
+    from keyhole.cli.root import root
+
+    for step in steps(page.read_text()):
+        for name, verb in _COMMAND.findall(step.command):
+            noun = isinstance(root.get_command(click.Context(root), name), click.Group)
+            yield f"{name} {verb}" if noun else name
+
+
 def same_ports(text: str) -> str:
     """Ports are free ones, in a transcript as in a run."""
     return re.sub(r"(?<=:)\d{5}\b", "PORT.", text)
@@ -89,13 +117,14 @@ def script(todo: list[Step], folder: Path) -> str:
 def test_the_commands_of_a_page_do_what_it_says(page, tmp_path):
     todo = steps(page.read_text())
     work, said = tmp_path / "work", tmp_path / "said"
-    for folder in (work, said, tmp_path / "home", tmp_path / "tmp"):
+    for folder in (work, said, tmp_path / "home", tmp_path / "tmp", tmp_path / "bin"):
         folder.mkdir(mode=0o700)
+    nursery.program(tmp_path / "bin", real=first_shown()[page])
     (work / "key.txt").write_text("sk_test_51ExampleExampleExample00\n")
     (tmp_path / "unseal.key").write_bytes(os.urandom(32))
     (tmp_path / "unseal.key").chmod(0o600)
     env = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(tmp_path / "home"),
         "TMPDIR": str(tmp_path / "tmp"),
         "KEYHOLE_SEAL": f"keyfile:{tmp_path / 'unseal.key'}",

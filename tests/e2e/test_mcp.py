@@ -31,7 +31,8 @@ TOOLS = [
 
 
 def tools_of(world, *options):
-    return StdioServerParameters(command=KEYHOLE, args=["mcp", "serve", "--agent", "coder", *options], env=world.env)
+    words = ["mcp", "serve", "--agent", "coder", *options]
+    return StdioServerParameters(command=world.program, args=words, env=world.env)
 
 
 async def asked(client, name, **arguments):

@@ -16,6 +16,8 @@ from urllib.parse import quote, urlsplit
 
 import trustme
 
+import nursery
+
 ROOT = Path(__file__).parents[2]
 KEYHOLE = str(Path(sys.executable).with_name("keyhole"))
 API = "api.example.test"
@@ -206,6 +208,7 @@ class World:
     upstream: Upstream
     stranger: Upstream
     authority: trustme.CA
+    program: str  # what a test that is not about processes starts
     names: dict[str, str] = field(default_factory=dict)
     values: list[str] = field(default_factory=lambda: [KEY, TOKEN])
 
@@ -215,7 +218,7 @@ class World:
 
     def keyhole(self, *words: str, given: bytes | None = None, code: int | None = 0, **env: str):
         done = subprocess.run(
-            [KEYHOLE, *words],
+            [KEYHOLE if words[0] == "run" else self.program, *words],
             input=given or b"",
             env=self.env | env,
             cwd=self.folder / "work",
@@ -237,7 +240,7 @@ class World:
 
 def make_world(folder: Path, *, furnished: bool = True) -> World:
     good, bad = trustme.CA(), trustme.CA()
-    for name in ("home", "work", "vault", "runtime", "repositories"):
+    for name in ("home", "work", "vault", "runtime", "repositories", "bin"):
         (folder / name).mkdir(mode=0o700)
     (folder / "upstream-ca.pem").write_bytes(good.cert_pem.bytes())
     (folder / "unseal.key").write_bytes(os.urandom(32))
@@ -255,7 +258,7 @@ def make_world(folder: Path, *, furnished: bool = True) -> World:
         "KEYHOLE_RESOLVE": f"{API}:127.0.0.1,{GIT}:127.0.0.1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    world = World(folder, env, upstream, stranger, good)
+    world = World(folder, env, upstream, stranger, good, str(nursery.program(folder / "bin")))
     world.keyhole("init", "--seal", env["KEYHOLE_SEAL"])
     if furnished:
         _furnish(world)
