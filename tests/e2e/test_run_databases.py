@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import mariadb_server
+import nursery
 import sql_postgres
 from sql_postgres import APP_PASSWORD, HOST
 
@@ -33,7 +34,7 @@ class Local:
     """A vault on this machine whose agent ``default`` has a database."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.program = folder, nursery.program(folder)
         (folder / "key").write_bytes(os.urandom(32))
         (folder / "key").chmod(0o600)
         (folder / "ca.pem").write_bytes(sql_postgres.ca_pem() + mariadb_server.authority().cert_pem.bytes())
@@ -57,7 +58,7 @@ class Local:
 
     def __call__(self, *words, code=0, env=None, **more):
         done = subprocess.run(
-            [KEYHOLE, *words],
+            [KEYHOLE if words[0] == "run" else self.program, *words],
             env=self.env | (env or {}),
             capture_output=True,
             text=True,

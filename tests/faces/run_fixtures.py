@@ -69,7 +69,7 @@ def runner_for(*, nobody: bool) -> Iterator[Runner]:
     with tempfile.TemporaryDirectory(prefix="kh-") as name:
         root = Path(name)
         source, place = root / "source", root / "place"
-        ignored = shutil.ignore_patterns("__pycache__")
+        ignored = shutil.ignore_patterns("*.pyc.*")  # half written ones, of another process
         shutil.copytree(_SOURCE / "keyhole", source / "keyhole", ignore=ignored)  # a checkout may be private
         shutil.copy(_HERE / "run_driver.py", source)
         place.mkdir()
