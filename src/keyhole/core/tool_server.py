@@ -29,6 +29,7 @@ PROMPTS = "@prompts"
 SIDES = frozenset({RESOURCES, PROMPTS})
 
 SEPARATOR = "__"
+_ALIKE = str.maketrans("1i0", "llo")
 _SERVER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
 _TOOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
@@ -40,6 +41,7 @@ _MOST_TEXT = 64 * 1024  # bytes of all rules together
 _OF_A_RULE = frozenset({"schema", "arguments", "conditions", "hours", "until", "limits", "approval"})
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 TRANSPORTS = ("stdio", "http")
+ASKS = ("sampling", "elicitation")
 FIELDS = {
     "transport": "stdio or http; what the other fields say unless it is said",
     "command": "the program, for stdio; it takes sudo to name one",
@@ -54,6 +56,7 @@ FIELDS = {
     "rules": 'object: glob of tools to {"schema": JSON Schema, "arguments": {name: glob}, "conditions": [tests], '
     '"hours": [windows], "until": time, "limits": {…}, "approval": {…}}; all that are for a tool hold',
     "allow_addresses": "list of networks that may be dialled although they are private; they take sudo",
+    "asks": "list of what it may ask the agent's client while it is called: sampling, elicitation; none unless said",
     "timeout": "duration that a call may take; 60 s unless said",
 }
 
@@ -134,6 +137,7 @@ class ToolServer:
     deny: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     allow_addresses: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
     timeout: int = _TIMEOUT
 
     @classmethod
@@ -155,6 +159,7 @@ class ToolServer:
             deny=tuple(parse_texts(data.get("deny") or [], "deny")),
             rules=_rules(data.get("rules") or {}),
             allow_addresses=tuple(parse_texts(data.get("allow_addresses") or [], "allow_addresses")),
+            asks=tuple(parse_texts(data.get("asks") or [], "asks")),
             timeout=parse_duration(data.get("timeout") or _TIMEOUT, name="timeout"),
         )
         made._require_whole()
@@ -176,6 +181,8 @@ class ToolServer:
             raise InvalidRequest("oauth is the path of a connection, for a server with a url", "such as /oauth/notes")
         if self.oauth and any(name.lower() == "authorization" for name in self.headers):
             raise InvalidRequest("a server with oauth has no header Authorization besides", "keep one of them")
+        if set(self.asks) - set(ASKS):
+            raise InvalidRequest("a server may ask for sampling and elicitation", "name these, or none")
         for both in self.env.keys() & self.settings.keys():
             raise InvalidRequest(f"{both} is a secret and a setting", "keep one of them")
         for name in self.headers:
@@ -198,6 +205,7 @@ class ToolServer:
             "deny": list(self.deny),
             "rules": {rule.tools: rule.as_data() for rule in self.rules},
             "allow_addresses": list(self.allow_addresses),
+            "asks": list(self.asks),
             "timeout": self.timeout,
         }
 
@@ -284,10 +292,10 @@ def is_digest(text: object) -> bool:
 
 
 def look_alikes(names: Iterable[str]) -> frozenset[str]:
-    """Those of several tool names that differ by case, dots and dashes only: neither of them can be told apart."""
+    """Those of several tool names that differ by case, dots, dashes and such signs as ``1`` and ``l`` only."""
     seen: dict[str, list[str]] = {}
     for name in names:
-        seen.setdefault(re.sub(r"[_.-]+", "", name.casefold()), []).append(name)
+        seen.setdefault(re.sub(r"[_.-]+", "", name.casefold()).translate(_ALIKE), []).append(name)
     return frozenset(name for same in seen.values() if len(same) > 1 for name in same)
 
 

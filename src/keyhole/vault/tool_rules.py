@@ -10,6 +10,7 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.tool_server import Rule
 
+_FEW = 2
 _STEPS = 10_000_000  # of matching one text
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
 _CLASS = re.compile(r"\[\^?\]?[^\]]*\]")
@@ -61,6 +62,14 @@ def _validator(schema: Mapping[str, Any]) -> Any:
     from jsonschema import Draft202012Validator  # noqa: PLC0415  # as above
 
     return Draft202012Validator(dict(schema))
+
+
+def is_bounded(schema: Any) -> bool:
+    """Whether the patterns of a schema can be tried on any text of some length in bounded time."""
+    try:
+        return all(repetitions(text) <= _FEW for text in _patterns(schema))
+    except (InvalidRequest, RecursionError):
+        return False
 
 
 def _longest(schema: Mapping[str, Any]) -> int:

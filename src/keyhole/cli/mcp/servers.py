@@ -58,6 +58,7 @@ def server() -> None:
 @click.option("--approval-wait", metavar="TIME", default="", help="Hold such calls so long instead of refusing them.")
 @click.option("--rule", "rules", multiple=True, metavar="GLOB=JSON", help="All of it as JSON, and JSON Schema.")
 @click.option("--allow-address", "addresses", multiple=True, metavar="CIDR", help="A private network, for --url.")
+@click.option("--ask", "asks", multiple=True, metavar="KIND", help="sampling, elicitation: what it may ask the client.")
 @click.option("--timeout", default="", help="That a call may take; 60s unless said.")
 @pass_session
 def add(session: Session, /, *, name: str, command: tuple[str, ...], **options: Any) -> None:
@@ -73,6 +74,7 @@ def add(session: Session, /, *, name: str, command: tuple[str, ...], **options: 
         "allow": list(options["allow"]),
         "deny": list(options["deny"]),
         "rules": _rules(options),
+        "asks": list(options["asks"]),
         "allow_addresses": list(options["addresses"]),
     }
     if options["url"]:

@@ -22,7 +22,7 @@ from keyhole.core.request import Operation, Reply, Request
 from keyhole.core.times import format_time
 from keyhole.core.tool_server import (
     FIELDS,
-    RESOURCES,
+    SIDES,
     ToolServer,
     capability_path,
     is_digest,
@@ -168,14 +168,14 @@ class _Handlers:
             allowed = [
                 tool
                 for tool in tools
-                if (tool == RESOURCES or is_tool_name(tool))
+                if (tool in SIDES or is_tool_name(tool))
                 and server.offers(tool)
                 and context.caller.acl.decide("use", tool_path(name, tool))
             ]
             for tool in allowed:
                 if tool in pins and pins[tool]["digest"] != tools[tool]:
                     await self._tell(state, context, name, tool, str(tools[tool]), pins[tool])
-            found[name] = [tool for tool in allowed if tool == RESOURCES or _same(pins.get(tool), tools[tool])]
+            found[name] = [tool for tool in allowed if tool in SIDES or _same(pins.get(tool), tools[tool])]
         return Reply({"servers": found})
 
     async def _tell(

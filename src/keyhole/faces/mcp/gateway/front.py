@@ -2,21 +2,199 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import mcp_types as types
+from mcp.server.connection import allowed_log_levels
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
+from mcp.server.lowlevel.server import NotificationOptions
+from mcp.server.models import InitializationOptions
+from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from keyhole import __version__
 from keyhole.core.errors import KeyholeError
+from keyhole.faces.mcp.gateway import changes
+from keyhole.faces.mcp.gateway.changes import Change
 from keyhole.faces.mcp.gateway.gateway import Asks, Gateway
+from keyhole.faces.mcp.gateway.sides import Sides
+from keyhole.faces.mcp.gateway.streams import Streams
 from keyhole.faces.mcp.said import at_work
 
 Context = ServerRequestContext[Any, Any]
 Paging = types.PaginatedRequestParams | None
+Answer = TypeVar("Answer")
+_LEVELS: tuple[types.LoggingLevel, ...] = (
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+)
+_MOST_WATCHED = 256
+_REFUSED = types.ErrorData(code=types.INVALID_REQUEST, message="the client cannot be asked")
+
+
+class GatewayServer(Server[Any]):
+    """A server whose lists change."""
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        """Say that they do, unless the caller says otherwise."""
+        said = notification_options or NotificationOptions(
+            prompts_changed=True, resources_changed=True, tools_changed=True
+        )
+        return super().create_initialization_options(said, experimental_capabilities, extensions)
+
+
+class Client:
+    """The client of one call, for the server that is called.
+
+    Args:
+        context: of the call.
+        level: from which on it hears what is logged.
+    """
+
+    def __init__(self, context: Context, level: types.LoggingLevel) -> None:
+        self._context = context
+        self._levels = allowed_log_levels(context.protocol_version, context.meta)
+        if context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            self._levels = frozenset(_LEVELS[_LEVELS.index(level) :])
+
+    async def log(self, level: types.LoggingLevel, logger: str, data: Any) -> None:
+        """See ``Listens``."""
+        if level in self._levels:
+            params = types.LoggingMessageNotificationParams(level=level, logger=logger, data=data)
+            await self._context.session.send_notification(
+                types.LoggingMessageNotification(params=params), related_request_id=self._context.request_id
+            )
+
+    async def ask(self, kind: str, server: str, params: Mapping[str, Any]) -> Any:
+        """See ``Listens``. What is asked says which server asks it."""
+        session, has = self._context.session, self._context.session.client_capabilities
+        if has is None or getattr(has, kind) is None or not session.can_send_request:
+            return _REFUSED
+        about = ServerMessageMetadata(related_request_id=self._context.request_id)
+        try:
+            if kind == "sampling":
+                said = f"The server of tools {server!r} asks this, and not the user. {params.get('systemPrompt', '')}"
+                asked = types.CreateMessageRequestParams.model_validate({**params, "systemPrompt": said.strip()})
+                return await session.send_request(
+                    types.CreateMessageRequest(params=asked), types.CreateMessageResult, metadata=about
+                )
+            said = f"The server of tools {server!r} asks (never give it a key or password): {params.get('message', '')}"
+            form = types.ElicitRequestFormParams.model_validate({**params, "message": said})
+            return await session.send_request(types.ElicitRequest(params=form), types.ElicitResult, metadata=about)
+        except MCPError as error:
+            return error.error
+        except ValueError:
+            return _REFUSED
+
+
+class _Front:
+    """Handlers of requests.
+
+    Args:
+        gateway: has the servers.
+        agent_of: the vault, as the agent that makes a request.
+    """
+
+    def __init__(self, gateway: Gateway, agent_of: Callable[[Context], Asks]) -> None:
+        self._gateway = gateway
+        self._sides = Sides(gateway)
+        self.streams = Streams(gateway, self._sides, agent_of)
+        self._agent_of = agent_of
+        self._level: types.LoggingLevel = "info"
+        self._session: ServerSession | None = None
+        self._watched: dict[tuple[str, str], str] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def _agent(self, context: Context) -> Asks:
+        """Who asks. The one client of stdin and stdout is remembered, so that it hears of changes."""
+        if context.request is None and context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            self._session = context.session
+        return self._agent_of(context)
+
+    async def list_tools(self, context: Context, _params: Paging) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=await _said(context, self._gateway.tools(self._agent(context))))
+
+    async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+        report, client = context.session.report_progress, Client(context, self._level)
+        return await _said(
+            context, self._gateway.call(self._agent(context), params.name, params.arguments or {}, report, client)
+        )
+
+    async def list_resources(self, context: Context, _params: Paging) -> types.ListResourcesResult:
+        return types.ListResourcesResult(resources=await _said(context, self._sides.resources(self._agent(context))))
+
+    async def list_templates(self, context: Context, _params: Paging) -> types.ListResourceTemplatesResult:
+        found = await _said(context, self._sides.templates(self._agent(context)))
+        return types.ListResourceTemplatesResult(resource_templates=found)
+
+    async def read_resource(
+        self, context: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        return await _said(context, self._sides.read(self._agent(context), str(params.uri)))
+
+    async def list_prompts(self, context: Context, _params: Paging) -> types.ListPromptsResult:
+        return types.ListPromptsResult(prompts=await _said(context, self._sides.prompts(self._agent(context))))
+
+    async def get_prompt(self, context: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+        return await _said(context, self._sides.prompt(self._agent(context), params.name, params.arguments or {}))
+
+    async def complete(self, context: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
+        return await _said(context, self._sides.complete(self._agent(context), params))
+
+    async def set_level(self, context: Context, params: types.SetLevelRequestParams) -> types.EmptyResult:
+        """Of the client of stdin and stdout; over HTTP there is no session to remember it for."""
+        if context.request is None:
+            self._level = params.level
+        return types.EmptyResult()
+
+    async def subscribe(self, context: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
+        """Over HTTP there is no session that could hear of it."""
+        agent, uri = self._agent(context), str(params.uri)
+        if context.request is not None or len(self._watched) >= _MOST_WATCHED:
+            raise MCPError(code=types.INVALID_REQUEST, message="this client cannot watch more resources")
+        if uri not in self._watched.values():
+            self._watched[await _said(context, self._sides.watch(agent, uri))] = uri
+        return types.EmptyResult()
+
+    async def unsubscribe(self, context: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
+        for key, uri in list(self._watched.items()):
+            if uri == str(params.uri) and context.request is None:
+                del self._watched[key]
+                await _said(context, self._sides.unwatch(*key))
+        return types.EmptyResult()
+
+    def heard(self, change: Change) -> None:
+        """Tell the client of stdin and stdout of a change."""
+        session, uri = self._session, self._watched.get((change.server, change.uri))
+        if session is None or (change.kind == changes.UPDATED and uri is None):
+            return
+        told = {
+            changes.TOOLS: session.send_tool_list_changed,
+            changes.PROMPTS: session.send_prompt_list_changed,
+            changes.RESOURCES: session.send_resource_list_changed,
+        }.get(change.kind)
+        work = told() if told is not None else session.send_resource_updated(uri or "")
+        task = asyncio.create_task(_quietly(work))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
 
 def build(gateway: Gateway, agent_of: Callable[[Context], Asks]) -> Server[Any]:
@@ -26,41 +204,51 @@ def build(gateway: Gateway, agent_of: Callable[[Context], Asks]) -> Server[Any]:
         gateway: has them.
         agent_of: the vault, as the agent that makes a request.
     """
+    front = _Front(gateway, agent_of)
 
-    async def list_tools(context: Context, _params: Paging) -> types.ListToolsResult:
+    @asynccontextmanager
+    async def serving(_server: Server[Any]) -> AsyncIterator[dict[str, Any]]:
+        end = gateway.changes.subscribe(front.heard)
         try:
-            return types.ListToolsResult(tools=await gateway.tools(agent_of(context)))
-        except KeyholeError as error:
-            raise MCPError(code=types.INTERNAL_ERROR, message=str(error)) from None
+            yield {}
+        finally:
+            end()
 
-    async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-        report = context.session.report_progress
-        try:
-            with at_work(context.meta):
-                return await gateway.call(agent_of(context), params.name, params.arguments or {}, report)
-        except KeyholeError as error:
-            raise MCPError(code=types.INTERNAL_ERROR, message=str(error)) from None
-
-    async def list_resources(context: Context, _params: Paging) -> types.ListResourcesResult:
-        try:
-            return types.ListResourcesResult(resources=await gateway.resources(agent_of(context)))
-        except KeyholeError as error:
-            raise MCPError(code=types.INTERNAL_ERROR, message=str(error)) from None
-
-    async def read_resource(context: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
-        try:
-            with at_work(context.meta):
-                return await gateway.read(agent_of(context), str(params.uri))
-        except KeyholeError as error:
-            raise MCPError(code=types.INTERNAL_ERROR, message=str(error)) from None
-
-    return Server(
+    server = GatewayServer(
         "keyhole-gateway",
         version=__version__,
         title="Keyhole",
         instructions="Tools of several servers, named SERVER__TOOL. Their credentials are kept from you.",
-        on_list_tools=list_tools,
-        on_call_tool=call_tool,
-        on_list_resources=list_resources,
-        on_read_resource=read_resource,
+        lifespan=serving,
+        on_list_tools=front.list_tools,
+        on_call_tool=front.call_tool,
+        on_list_resources=front.list_resources,
+        on_list_resource_templates=front.list_templates,
+        on_read_resource=front.read_resource,
+        on_subscribe_resource=front.subscribe,
+        on_unsubscribe_resource=front.unsubscribe,
+        on_subscriptions_listen=front.streams.listen,
+        on_list_prompts=front.list_prompts,
+        on_get_prompt=front.get_prompt,
+        on_completion=front.complete,
     )
+    # The constructor warns that later revisions have no such request; clients of earlier ones send it.
+    server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, front.set_level)
+    return server
+
+
+async def _said(context: Context, asking: Coroutine[Any, Any, Answer]) -> Answer:
+    """An answer, for the work that the request belongs to; a refusal of the vault as an error of the protocol."""
+    try:
+        with at_work(context.meta):
+            return await asking
+    except KeyholeError as error:
+        raise MCPError(code=types.INTERNAL_ERROR, message=str(error)) from None
+    finally:
+        asking.close()
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    """Tell somebody who may have gone."""
+    with contextlib.suppress(Exception):
+        await work

@@ -5,24 +5,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import quote, unquote
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
+from pydantic import TypeAdapter
 
 from keyhole.client.core import Result
-from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, PolicyDenied, Unauthenticated
-from keyhole.core.tool_server import RESOURCES, ToolServer, capability_path, parse_server_name, shown_name, split_shown
+from keyhole.core.errors import (
+    ApprovalRequired,
+    InvalidRequest,
+    KeyholeError,
+    NotFound,
+    PolicyDenied,
+    Unauthenticated,
+    UpstreamUnreachable,
+)
+from keyhole.core.tool_server import ToolServer, capability_path, parse_server_name, shown_name, split_shown
+from keyhole.faces.mcp.gateway.changes import Changes
 from keyhole.faces.mcp.gateway.cleaned import Cleaner
+from keyhole.faces.mcp.gateway.talk import Listens
 from keyhole.faces.mcp.gateway.upstream import Bound, Listed, Session, Upstream, Ways, faults
 from keyhole.faces.mcp.gateway.wants import Wanted
 
 Report = Callable[[float, float | None, str | None], Awaitable[None]]
 _KNOWN = 2.0  # seconds for which the names of servers are good
-_SCHEME = "mcp://"
+_LOOK = 1.0  # seconds between two looks at whether a person has decided
+_MOST_WAITING = 64
+_MOST_ROUNDS = 8  # in which a server asks before it answers
+_ANSWER = TypeAdapter[types.CallToolResult | types.InputRequiredResult](
+    types.CallToolResult | types.InputRequiredResult
+)
 _WAITING = 20.0  # seconds that a list waits for a server that is slow
 
 
@@ -43,6 +59,56 @@ class _Begun:
     at: float
 
 
+async def nothing_said(_progress: float, _total: float | None, _message: str | None) -> None:
+    """Nobody is told of progress."""
+
+
+class Hidden(Exception):  # no error: it is told as that there is nothing
+    """The agent may not know that it is there."""
+
+
+class Use:
+    """One use of a server.
+
+    Attributes:
+        result: how it ends.
+        received: bytes of its answer.
+    """
+
+    def __init__(self) -> None:
+        self.result = "aborted"
+        self.received = 0
+        self._session: Session | None = None
+        self._cleaner: Cleaner | None = None
+
+    @property
+    def session(self) -> Session:
+        """The life of the server with which it is made."""
+        if self._session is None:
+            raise UpstreamUnreachable("the server is not there yet")
+        return self._session
+
+    @session.setter
+    def session(self, session: Session) -> None:
+        self._session = session
+        self._cleaner = Cleaner(session.scrubber)
+
+    @property
+    def cleaner(self) -> Cleaner:
+        """Of that life's credentials."""
+        return self._cleaner or Cleaner(self.session.scrubber)
+
+    @property
+    def masked(self) -> int:
+        """Texts that had a credential in them."""
+        return self._cleaner.masked if self._cleaner is not None else 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a server yet."""
+        return self._session is not None
+
+
 class Gateway:
     """Servers of tools, for several agents.
 
@@ -57,6 +123,8 @@ class Gateway:
         self._ways = ways
         self._only = only
         self._upstreams: dict[str, Upstream] = {}
+        self.changes = Changes()
+        self._waiting = 0
         self._known_until = 0.0
         self._lock = asyncio.Lock()
 
@@ -66,10 +134,10 @@ class Gateway:
         Raises:
             KeyholeError: the vault refuses to say.
         """
-        upstreams = await self._servers()
+        upstreams = await self.servers()
         found = dict(zip(upstreams, await asyncio.gather(*map(self._shown, upstreams.values())), strict=True))
         asked = {name: {tool: each.digest for tool, each in tools.items()} for name, tools in found.items() if tools}
-        offered = await self._offered(agent, asked) if asked else {}
+        offered = await self.offered(agent, asked) if asked else {}
         return [
             found[name][tool].tool.model_copy(update={"name": shown_name(name, tool)})
             for name, tools in offered.items()
@@ -77,96 +145,51 @@ class Gateway:
             if tool in found.get(name, {})
         ]
 
-    async def call(self, agent: Asks, name: str, arguments: dict[str, Any], report: Report) -> types.CallToolResult:
+    async def call(
+        self,
+        agent: Asks,
+        name: str,
+        arguments: dict[str, Any],
+        report: Report,
+        client: Listens | None = None,
+    ) -> types.CallToolResult:
         """Use a tool as an agent.
+
+        Args:
+            agent: the vault as the agent.
+            name: of the tool, as it was shown.
+            arguments: of the call.
+            report: is told of progress.
+            client: hears what the server logs meanwhile, and is asked what it may ask; nobody where it is left out.
 
         Raises:
             MCPError: there is no such tool, or the agent may not know of it; or the server said so.
         """
         server, tool = split_shown(name)
-        upstream = (await self._servers()).get(server)
+        upstream = (await self.servers()).get(server)
         if upstream is None:
-            raise _unknown(name)
+            raise unknown(name)
         listed = upstream.known(tool)
         with contextlib.suppress(KeyholeError, MCPError):
             listed = (await upstream.tools()).get(tool)
         try:
-            begun = await self._begin(agent, server, tool, listed, arguments)
-        except (PolicyDenied, NotFound):
-            raise _unknown(name) from None
+            async with self.using(agent, upstream, server, tool, listed, arguments, report) as use:
+                try:
+                    found = await self._send(use, tool, arguments, report, client)
+                except Wanted as wanted:  # it was refused, so nothing has been done
+                    use.session = await upstream.again(use.session, wanted)
+                    found = await self._send(use, tool, arguments, report, client)
+                use.result, use.received = "failed" if found.is_error else "ok", len(found.model_dump_json())
+        except Hidden:
+            raise unknown(name) from None
         except KeyholeError as error:
             return _refused(error)
-        cleaner: Cleaner | None = None
-        result, received = "aborted", 0
-        try:
-            session = await upstream.session(begun.stamp)
-            cleaner = Cleaner(session.scrubber)
-            try:
-                found = await self._send(session, tool, arguments, report, cleaner)
-            except Wanted as wanted:  # it was refused, so nothing has been done
-                session = await upstream.again(session, wanted)
-                cleaner = Cleaner(session.scrubber)
-                found = await self._send(session, tool, arguments, report, cleaner)
-            result, received = "failed" if found.is_error else "ok", len(found.model_dump_json())
-        except MCPError as error:
-            result = "failed"
-            raise _cleaned(error, cleaner) from None
-        except KeyholeError as error:
-            result = error.code if error.code.startswith("upstream_") else "failed"
-            return _refused(error)
-        finally:
-            await self._end(agent, begun, result, cleaner.masked if cleaner else 0, received)
         return found
-
-    async def resources(self, agent: Asks) -> list[types.Resource]:
-        """What the servers show as resources, under URIs that say of which server each is."""
-        upstreams = await self._servers()
-        offered = await self._offered(agent, {name: {RESOURCES: ""} for name in upstreams}) if upstreams else {}
-        names = [name for name, tools in offered.items() if tools]
-        lists = await asyncio.gather(*(self._resources(upstreams[name]) for name in names))
-        return [
-            each.model_copy(update={"uri": f"{_SCHEME}{name}/{quote(str(each.uri), safe='')}"})
-            for name, found in zip(names, lists, strict=True)
-            for each in found
-        ]
-
-    async def read(self, agent: Asks, uri: str) -> types.ReadResourceResult:
-        """A resource that its server lists. Raises ``MCPError`` for any other."""
-        name, _, rest = uri.removeprefix(_SCHEME).partition("/")
-        upstream = (await self._servers()).get(name) if uri.startswith(_SCHEME) else None
-        missing = MCPError(code=types.INVALID_PARAMS, message="Resource not found")
-        if upstream is None:
-            raise missing
-        inner = unquote(rest)
-        try:
-            begun = await self._begin(agent, name, RESOURCES, None, {})
-        except KeyholeError:
-            raise missing from None
-        cleaner: Cleaner | None = None
-        result = "failed"
-        try:
-            session = await upstream.session(begun.stamp)
-            cleaner = Cleaner(session.scrubber)
-            if inner not in {str(each.uri) for each in await upstream.resources()}:
-                raise missing
-            async with session.in_use() as client, faults(session):
-                found = await client.read_resource(inner)
-            plain = cleaner.value(found.model_dump(by_alias=True, mode="json", exclude_none=True))
-            for each in plain["contents"]:
-                each["uri"] = uri
-            result = "ok"
-            return types.ReadResourceResult(contents=types.ReadResourceResult.model_validate(plain).contents)
-        except MCPError as error:
-            raise _cleaned(error, cleaner) from None
-        except KeyholeError as error:
-            raise MCPError(code=types.INTERNAL_ERROR, message=str(error)) from None
-        finally:
-            await self._end(agent, begun, result, cleaner.masked if cleaner else 0, 0)
 
     async def listing(self, name: str) -> dict[str, Listed]:
         """What a server shows now, for the person who is to approve it. Raises what using it raises."""
         self._known_until = 0.0
-        upstreams = await self._servers()
+        upstreams = await self.servers()
         if name not in upstreams:
             raise NotFound(f"there is no server {name!r}", "keyhole mcp server list")
         return await upstreams[name].tools(fresh=True)
@@ -175,14 +198,15 @@ class Gateway:
         """End all servers."""
         await asyncio.gather(*(each.close() for each in self._upstreams.values()), return_exceptions=True)
 
-    async def _servers(self) -> dict[str, Upstream]:
+    async def servers(self) -> dict[str, Upstream]:
+        """The servers that there are, by name."""
         async with self._lock:
             if time.monotonic() >= self._known_until:
                 names = await asyncio.to_thread(self._names)
                 for gone in self._upstreams.keys() - names:
                     await self._upstreams.pop(gone).close()
                 for name in names - self._upstreams.keys():
-                    self._upstreams[name] = Upstream(_Loading(self._own, name), self._ways)
+                    self._upstreams[name] = Upstream(_Loading(self._own, name), self._ways, self.changes.of(name))
                 self._known_until = time.monotonic() + _KNOWN
             return dict(sorted(self._upstreams.items()))
 
@@ -199,22 +223,86 @@ class Gateway:
             return await asyncio.wait_for(upstream.tools(fresh=True), _WAITING)
         return {}
 
-    async def _resources(self, upstream: Upstream) -> list[types.Resource]:
-        with contextlib.suppress(KeyholeError, MCPError, TimeoutError):
-            return await asyncio.wait_for(upstream.resources(), _WAITING)
-        return []
-
-    async def _offered(self, agent: Asks, servers: Mapping[str, Mapping[str, str]]) -> Mapping[str, list[str]]:
+    async def offered(self, agent: Asks, servers: Mapping[str, Mapping[str, str]]) -> Mapping[str, list[str]]:
+        """Of tools with their digests, by server, those that an agent may be shown."""
         found = await asyncio.to_thread(agent.ask, "update", "tools/own/offered", {"servers": servers})
         offered: Mapping[str, list[str]] = found.data["servers"]
         return offered
 
+    @asynccontextmanager
+    async def using(
+        self,
+        agent: Asks,
+        upstream: Upstream,
+        server: str,
+        tool: str,
+        listed: Listed | None,
+        arguments: Mapping[str, Any],
+        report: Report,
+    ) -> AsyncIterator[Use]:
+        """One use of a tool: decided first, and its outcome said at the end, whatever that is.
+
+        Raises:
+            Hidden: the agent may not know that there is such a tool.
+            MCPError: what the server says, scrubbed.
+            KeyholeError: the refusal.
+        """
+        digest = listed.digest if listed else ""
+        try:
+            begun = await self._begin(agent, server, tool, digest, arguments, report)
+        except (PolicyDenied, NotFound) as error:
+            if tool in (await self.offered(agent, {server: {tool: digest}})).get(server, ()):
+                raise
+            raise Hidden from error
+        use = Use()
+        try:
+            use.session = await upstream.session(begun.stamp)
+            yield use
+        except MCPError as error:
+            use.result = "failed"
+            raise _cleaned(error, use) from None
+        except KeyholeError as error:
+            use.result = error.code if error.code.startswith("upstream_") else "failed"
+            raise
+        finally:
+            await self._end(agent, begun, use.result, use.masked, use.received)
+
     async def _begin(
-        self, agent: Asks, server: str, tool: str, listed: Listed | None, arguments: Mapping[str, Any]
+        self, agent: Asks, server: str, tool: str, digest: str, arguments: Mapping[str, Any], report: Report
     ) -> _Begun:
-        facts = {"server": server, "tool": tool, "digest": listed.digest if listed else "", "arguments": arguments}
-        data = (await asyncio.to_thread(agent.ask, "update", "tools/own/begin", facts)).data
-        return _Begun(data["call"], data["proof"], data["stamp"], time.monotonic())
+        """Ask the door, again when a person has decided, for as long as the rules of the tool let a call wait."""
+        facts = {"server": server, "tool": tool, "digest": digest, "arguments": arguments}
+        until = 0.0
+        while True:
+            try:
+                data = (await asyncio.to_thread(agent.ask, "update", "tools/own/begin", facts)).data
+                return _Begun(data["call"], data["proof"], data["stamp"], time.monotonic())
+            except ApprovalRequired as error:
+                until = until or time.monotonic() + await self._wait(server, tool)
+                if not error.approval or not await self._decided(agent, error.approval, until, report):
+                    raise
+
+    async def _wait(self, server: str, tool: str) -> float:
+        """Seconds for which a call of a tool waits for a person."""
+        data = await asyncio.to_thread(_binding, self._own, server)
+        wanted = [each for rule in data.rules_of(tool) if rule.checks for each in rule.checks.approvals]
+        return float(min((each.wait for each in wanted), default=0))
+
+    async def _decided(self, agent: Asks, approval: str, until: float, report: Report) -> bool:
+        """Whether a person has decided within the time; at most so many calls wait at once."""
+        if time.monotonic() >= until or self._waiting >= _MOST_WAITING:
+            return False
+        self._waiting += 1
+        try:
+            await report(0.0, None, f"waits for a person: keyhole approve {approval}")
+            while (left := until - time.monotonic()) > 0:
+                await asyncio.sleep(min(_LOOK, left))
+                asked = (await asyncio.to_thread(agent.ask, "read", "sys/own/requests")).data["requests"]
+                if not any(each["id"] == approval and each["state"] == "pending" for each in asked):
+                    return True
+            return False
+        finally:
+            self._waiting -= 1
 
     async def _end(self, agent: Asks, begun: _Begun, result: str, scrubbed: int, received: int) -> None:
         """Say how a use ended, also when whoever called has gone. A token that was revoked meanwhile says nothing."""
@@ -226,16 +314,35 @@ class Gateway:
             await asyncio.shield(work)
 
     async def _send(
-        self, session: Session, tool: str, arguments: dict[str, Any], report: Report, cleaner: Cleaner
+        self, use: Use, tool: str, arguments: dict[str, Any], report: Report, listens: Listens | None
     ) -> types.CallToolResult:
         async def heard(progress: float, total: float | None, message: str | None) -> None:
-            await report(progress, total, cleaner.text(message) if message else message)
+            await report(progress, total, use.cleaner.text(message) if message else message)
 
-        async with session.in_use() as client, faults(session):
-            found = await client.call_tool(tool, arguments, progress_callback=heard)
-        plain = cleaner.value(found.model_dump(by_alias=True, mode="json", exclude_none=True))
+        session = use.session
+        async with session.in_use() as client, faults(session), session.talk.with_client(listens):
+            # The SDK's own call_tool would judge the answer by the server's schema, whose patterns may take for ever.
+            asked = types.CallToolRequestParams(name=tool, arguments=arguments)
+            for _ in range(_MOST_ROUNDS):
+                found = await client.send_request(types.CallToolRequest(params=asked), _ANSWER, progress_callback=heard)
+                if isinstance(found, types.CallToolResult):
+                    break
+                answers = await session.talk.answers(found.input_requests or {}, listens)
+                more = {"input_responses": answers or None, "request_state": found.request_state}
+                asked = asked.model_copy(update=more)
+            else:
+                raise UpstreamUnreachable("the server asks again and again, and gives no answer")
+        plain = use.cleaner.value(found.model_dump(by_alias=True, mode="json", exclude_none=True))
         plain.pop("_meta", None)
+        for each in plain.get("content", ()):
+            each.pop("_meta", None)
         return types.CallToolResult.model_validate(plain)
+
+
+def _binding(own: Asks, name: str) -> ToolServer:
+    data = dict(own.ask("read", f"tools/servers/{parse_server_name(name)}").data)
+    data.pop("approved", None)
+    return ToolServer.from_data(name, data)
 
 
 class _Loading:
@@ -248,9 +355,7 @@ class _Loading:
     def __call__(self) -> Bound:
         """As of now: the stamp first, so that a value that changes meanwhile is noticed by the next call."""
         path = f"tools/servers/{self._name}"
-        data = dict(self._own.ask("read", path).data)
-        data.pop("approved", None)
-        server = ToolServer.from_data(self._name, data)
+        server = _binding(self._own, self._name)
         stamp = str(self._own.ask("read", f"{path}/stamp").data["stamp"])
         values, read = dict[tuple[str, str], str](), dict[str, Mapping[str, Any]]()
         for secret, name in server.secret_refs():
@@ -268,15 +373,16 @@ class _Loading:
         return str(self._own.ask("update", f"tools/servers/{self._name}/refused", {"stamp": stamp}).data["stamp"])
 
 
-def _unknown(name: str) -> MCPError:
+def unknown(name: str) -> MCPError:
+    """What is said of a tool that is not there, or that the agent may not know of."""
     return MCPError(code=types.INVALID_PARAMS, message=f"Unknown tool: {name[:200]}")
 
 
-def _cleaned(error: MCPError, cleaner: Cleaner | None) -> MCPError:
+def _cleaned(error: MCPError, use: Use) -> MCPError:
     """What a server said of a failure. Its data are left out."""
-    if cleaner is None:
+    if not use.begun:
         return MCPError(code=error.error.code, message="the server failed")
-    return MCPError(code=error.error.code, message=cleaner.text(error.error.message)[:2000])
+    return MCPError(code=error.error.code, message=use.cleaner.text(error.error.message)[:2000])
 
 
 def _refused(error: KeyholeError) -> types.CallToolResult:

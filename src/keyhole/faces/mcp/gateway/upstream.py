@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -25,9 +26,11 @@ from keyhole.core.tool_server import ToolServer, digest_of, is_tool_name, look_a
 from keyhole.faces.mcp.gateway import child, remote
 from keyhole.faces.mcp.gateway.cleaned import Cleaner
 from keyhole.faces.mcp.gateway.gate import Gate, GateLimits
+from keyhole.faces.mcp.gateway.talk import Say, Talk, nobody
 from keyhole.faces.mcp.gateway.wants import Wanted, Wants
 from keyhole.net.ask import Asks
 from keyhole.scrub import Scrubber
+from keyhole.vault.tool_rules import is_bounded
 
 _START = 30.0  # seconds that a server has to be ready
 _FRESH = 30.0  # seconds for which a list of tools is good for calls
@@ -36,7 +39,6 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 _MOST_TOOLS = 2000
 _MOST_PAGES = 100
-_MOST_RESOURCES = 5000
 _DRAIN = 30.0  # seconds that calls have to end with the keys with which they began
 
 
@@ -92,10 +94,13 @@ class Session:
         bound: what it is started with.
         ways: how it is reached.
         mode: of the negotiation of the protocol's revision.
+        say: is told what changes at the server.
+        watched: URIs of its resources of which a client wants to hear.
     """
 
-    def __init__(self, bound: Bound, ways: Ways, mode: str) -> None:
+    def __init__(self, bound: Bound, ways: Ways, mode: str, say: Say = nobody, watched: Iterable[str] = ()) -> None:
         self.bound = bound
+        self.talk = Talk(self, say, watched)
         self.scrubber = Scrubber.compile(value.encode() for value in bound.values.values())
         self._calls = 0
         self._idle = asyncio.Event()
@@ -159,11 +164,14 @@ class Session:
                 cache=None,
                 read_timeout_seconds=None,  # ours ends it
                 message_handler=self._heard,
+                logging_callback=self.talk.logged,
+                sampling_callback=self.talk.sample if "sampling" in self.bound.server.asks else None,
+                elicitation_callback=self.talk.elicit if "elicitation" in self.bound.server.asks else None,
                 client_info=types.Implementation(name="keyhole-gateway", version=__version__),
             )
             async with client:
                 self._ready.set_result(client.session)
-                await self._stop.wait()
+                await self.talk.listen(client.session, self._stop)
         except Exception as error:  # noqa: BLE001  # it is said to who waits for it
             if not self._ready.done():
                 self._ready.set_exception(_first(error))
@@ -175,9 +183,20 @@ class Session:
             if not self._ready.cancelled():
                 self._ready.exception()  # nobody may have waited
 
+    @property
+    def calls(self) -> int:
+        """How many go on."""
+        return self._calls
+
+    @property
+    def server(self) -> ToolServer:
+        """Its binding."""
+        return self.bound.server
+
     async def _heard(self, message: Any) -> None:
         if isinstance(message, types.ToolListChangedNotification):
             self.stale = True
+        self.talk.heard(message)
 
     def _connect(self) -> AbstractAsyncContextManager[TransportStreams]:
         server, gate = self.bound.server, Gate(self._ways.limits)
@@ -226,9 +245,15 @@ class Upstream:
     Args:
         load: reads what it is started with.
         ways: how it is reached.
+        say: is told what changes at it.
+
+    Attributes:
+        watched: URIs of resources of which a client wants to hear, and how many do.
     """
 
-    def __init__(self, load: Loads, ways: Ways) -> None:
+    def __init__(self, load: Loads, ways: Ways, say: Say = nobody) -> None:
+        self.watched = Counter[str]()
+        self._say = say
         self._load = load
         self._ways = ways
         self._session: Session | None = None
@@ -280,27 +305,6 @@ class Upstream:
                 self._listed = time.monotonic()
         return self._tools
 
-    async def resources(self) -> list[types.Resource]:
-        """What it shows as resources; nothing from a server that has none."""
-        session = await self.session()
-        async with session.in_use() as client, faults(session):
-            capabilities = client.server_capabilities
-            if capabilities is None or capabilities.resources is None:
-                return []
-            found: list[types.Resource] = []
-            cursor, cleaner = None, Cleaner(session.scrubber)
-            for _ in range(_MOST_PAGES):
-                page = await client.list_resources(params=types.PaginatedRequestParams(cursor=cursor))
-                found += page.resources
-                cursor = page.next_cursor
-                if not cursor or len(found) > _MOST_RESOURCES:
-                    break
-            return [
-                types.Resource.model_validate(cleaner.value(_plain(each)))
-                for each in found[:_MOST_RESOURCES]
-                if not str(each.uri).lower().startswith("file:")
-            ]
-
     async def close(self) -> None:
         """End it."""
         if self._session is not None:
@@ -327,7 +331,10 @@ class Upstream:
                 plain = cleaner.value(_plain(tool))
                 for inner in ("_meta", "icons", "execution"):
                     plain.pop(inner, None)
-                shown[tool.name] = Listed(types.Tool.model_validate(plain), digest_of(plain))
+                digest = digest_of(plain)
+                if not is_bounded(plain.get("outputSchema")):  # clients try its patterns on answers
+                    del plain["outputSchema"]
+                shown[tool.name] = Listed(types.Tool.model_validate(plain), digest)
         return shown
 
     async def _begin(self) -> Session:
@@ -354,7 +361,7 @@ class Upstream:
 
     async def _begin_with(self, bound: Bound) -> Session:
         mode = "legacy" if self._failures % 2 else "auto"  # some end when they are asked what they do not know
-        self._session = session = Session(bound, self._ways, mode)
+        self._session = session = Session(bound, self._ways, mode, self._say, self.watched)
         try:
             await session.ready()
         except Wanted as wanted:
