@@ -36,6 +36,7 @@ FLOORS = {
     "repo": "core crypto keepers",  # files of a folder, and what they mean
     "client": "core crypto config net repo",
     "adapters": "core client scrub",  # functions as tools of agents
+    "logs": "core client scrub",  # filters and processors of the libraries that write logs
     "engines": "core crypto config net stores repo",
     "seals": "core crypto config net stores keepers",
     "remotes": "core crypto config net stores repo",
@@ -145,6 +146,7 @@ REVEALS = {
     "importers/agenticmail.py": 3,  # a password, to open and to seal envelopes; is what was opened text?
     "importers/bitwarden.py": 2,  # a password, to open and to seal exports
     "importers/recognise.py": 1,  # the shape of a value says whose it is
+    "logs/scrubber.py": 2,  # what is known, to be found in logs
     "net/dial.py": 1,
     "engines/repo.py": 1,  # from a vault of files into an answer, where it is one again
     "repo/into_keychain.py": 1,  # into the keychain of the system

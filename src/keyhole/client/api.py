@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 from keyhole.client.context import context
 from keyhole.client.core import Result
 from keyhole.client.discover import Where, discover
+from keyhole.client.fetched import Fetched
 from keyhole.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -99,10 +100,13 @@ class Client:
         )
         self._road: Road | None = None
         self._ca: Path | None = None
+        self.fetched = Fetched()
 
     def read(self, path: str, **query: Any) -> Result:
         """Read an API path, such as ``secret/data/stripe/api-key``. Raises ``NotFound`` and other refusals."""
-        return self._transport.ask("read", path, query)
+        found = self._transport.ask("read", path, query)
+        self.fetched.note_answer(path, found.data, leased=bool(found.lease_id))
+        return found
 
     def list(self, path: str, **query: Any) -> Result:
         """The names below a path, in ``data["keys"]``; folders end in a slash."""
@@ -110,7 +114,10 @@ class Client:
 
     def write(self, path: str, data: Mapping[str, Any] | None = None) -> Result:
         """Create or update what is at a path."""
-        return self._transport.ask("update", path, data or {})
+        found = self._transport.ask("update", path, data or {})
+        if found.auth:
+            self.fetched.note(found.auth.get("client_token"))
+        return found
 
     def patch(self, path: str, data: Mapping[str, Any]) -> Result:
         """Change some fields of what is at a path (RFC 7396)."""
@@ -169,7 +176,8 @@ class Client:
         """
         from keyhole.client.leasing import Lease  # noqa: PLC0415  # few programs lease
 
-        return Lease(self._transport.another(), source, grace=grace, on_change=on_change, revoke=revoke)
+        note = self.fetched.note
+        return Lease(self._transport.another(), source, grace=grace, on_change=on_change, revoke=revoke, note=note)
 
     def context(self, **fields: str) -> AbstractContextManager[None]:
         """Say, for a ``with`` block, which work its requests belong to: see ``client.context.context``.

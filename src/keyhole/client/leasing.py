@@ -58,15 +58,25 @@ class Leased(Mapping[str, str]):
     Fields of one credential belong together: take ``fields()`` where two of them are needed.
     """
 
-    def __init__(self, tenure: Tenure, lock: threading.Lock, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        tenure: Tenure,
+        lock: threading.Lock,
+        clock: Callable[[], float],
+        note: Callable[[Any], None] | None = None,
+    ) -> None:
         self._tenure = tenure
         self._lock = lock
         self._clock = clock
+        self._note = note
 
     def fields(self) -> dict[str, str]:
         """All of them, of one and the same credential. Raises ``Expired``."""
         with self._lock:
-            return dict(self._tenure.current(self._clock()).fields)
+            found = dict(self._tenure.current(self._clock()).fields)
+        if self._note is not None:
+            self._note(found)
+        return found
 
     @property
     def version(self) -> int:
@@ -115,6 +125,7 @@ class Lease:
         on_change: called, from another thread, with each later credential.
         revoke: take it back at the end.
         clock: elapsed seconds.
+        note: told what is given out.
     """
 
     def __init__(
@@ -126,6 +137,7 @@ class Lease:
         on_change: Callable[[Leased], object] | None = None,
         revoke: bool = True,
         clock: Callable[[], float] = uptime,
+        note: Callable[[Any], None] | None = None,
     ) -> None:
         if not 0 <= grace <= 86_400:
             raise InvalidRequest("the grace of a lease is from 0 to 86,400 seconds", "leave it out for a minute")
@@ -135,6 +147,7 @@ class Lease:
         self._on_change = on_change
         self._revokes = revoke
         self._clock = clock
+        self._note = note
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -157,7 +170,7 @@ class Lease:
                 break
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
-        return Leased(self._tenure, self._lock, self._clock)
+        return Leased(self._tenure, self._lock, self._clock, self._note)
 
     def stop(self) -> None:
         """Let it go: nothing is renewed any more, and what was leased is taken back. Never raises, never hangs."""
@@ -202,7 +215,7 @@ class Lease:
                 return
             if self._tenure.version != before and self._on_change is not None:
                 try:
-                    self._on_change(Leased(self._tenure, self._lock, self._clock))
+                    self._on_change(Leased(self._tenure, self._lock, self._clock, self._note))
                 except Exception as error:  # noqa: BLE001  # a fault of the caller's must not end the renewals
                     _log.error("what was to be done with a new credential has failed (%s)", type(error).__name__)
 
