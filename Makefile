@@ -5,6 +5,7 @@
 #   make lint    ruff and mypy; the compiler of TypeScript too once make test has got it
 #   make build   wheel, source archive and the package for Node in dist/, tried in clean environments
 #   make bench   the benchmarks of docs/benchmarks.md
+#   make crewai  the adapter for CrewAI with CrewAI itself, about 900 MB
 #   make venv    the environment for developers in .venv
 #   make lock    write requirements*.txt again from pyproject.toml
 #   make clean   away with all that these made
@@ -15,6 +16,7 @@ STAMPS := $(VENV)/.stamps
 NODE := .cache/node
 CLIENTS := .cache/clients
 SDK := .cache/sdk
+FRAMEWORKS := .cache/frameworks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
 PYTEST_ARGS ?=
@@ -22,13 +24,13 @@ PYTEST_ARGS ?=
 # Else each command that a test or the demo starts would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint build bench venv lock clean
+.PHONY: demo test lint build bench crewai venv lock clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
 	@$(BIN)/keyhole demo
 
-test: $(STAMPS)/dev $(STAMPS)/needs $(NODE)/ready $(CLIENTS)/ready $(SDK)/ready
+test: $(STAMPS)/dev $(STAMPS)/needs $(NODE)/ready $(CLIENTS)/ready $(SDK)/ready $(FRAMEWORKS)/ready
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev
@@ -46,6 +48,9 @@ build: $(STAMPS)/dev $(STAMPS)/needs
 
 bench: $(STAMPS)/dev
 	$(BIN)/python -m bench
+
+crewai: $(STAMPS)/dev .cache/crewai/ready
+	$(BIN)/python tests/campaigns/crewai_tools.py .cache/crewai/bin/python
 
 venv: $(STAMPS)/dev
 
@@ -86,4 +91,15 @@ $(CLIENTS)/ready: scripts/clients requirements-clients.txt tests/e2e/clients/pac
 $(SDK)/ready: scripts/sdk-node $(shell find sdk/node -type f -not -path '*/node_modules/*' -not -path '*/dist/*') $(STAMPS)/needs
 	scripts/sdk-node $(SDK) lint
 	scripts/sdk-node $(SDK)
+	@touch $@
+
+# Frameworks of agents that the adapters are for, with environments of their own.
+$(FRAMEWORKS)/ready: scripts/frameworks requirements-frameworks.txt requirements-build.txt \
+  tests/sdk/frameworks/package-lock.json $(CLIENTS)/ready
+	scripts/frameworks $(BIN)/python $(CLIENTS) $(FRAMEWORKS)
+	@touch $@
+
+.cache/crewai/ready: requirements-crewai.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear .cache/crewai
+	.cache/crewai/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
 	@touch $@
