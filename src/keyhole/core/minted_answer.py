@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlencode
 from xml.etree import ElementTree as ET
-from xml.sax.saxutils import escape
 
 FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 1000
@@ -139,9 +139,10 @@ class _Xml:
 
     def put(self, pointer: str, text: str) -> None:
         before = self.get(pointer) or ""
-        if escape(before) not in self._text:
+        written = html.escape(before, quote=False)
+        if written not in self._text:
             raise Unreadable("the text is escaped in a way of its own")
-        self._text = self._text.replace(escape(before), escape(text))
+        self._text = self._text.replace(written, html.escape(text, quote=False))
         self._root = self._parsed()
         if self.get(pointer) != text:
             raise Unreadable("the text is escaped in a way of its own")
