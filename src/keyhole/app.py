@@ -10,11 +10,11 @@ import shutil
 import signal
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyhole import bounds
 from keyhole.broker import capturing, explain, reach
@@ -49,8 +49,12 @@ from keyhole.vault.strangers import RefusalLimits
 from keyhole.vault.sys import sanitized
 from keyhole.vault.vault import Vault
 
+if TYPE_CHECKING:
+    from keyhole.telemetry import Spans
+
 MEMORY = "memory:"
 _TRUST_EVERY = 10.0
+_TRACED = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _log = logging.getLogger("keyhole")
 
 
@@ -91,6 +95,7 @@ class Keyhole:
         pool: its connections.
         trust: what upstreams prove themselves by.
         dialer: knows our own listeners, so that no call comes back to us.
+        spans: what is watched of it; ``None`` for nothing.
         proxy_url: where the proxy listens, once it does.
         sql_urls: where clients of databases are listened for.
         opened: set once the vault has been open.
@@ -102,6 +107,7 @@ class Keyhole:
     pool: Pool
     dialer: Dialer
     trust: Trust
+    spans: Spans | None = None
     proxy_url: str = ""
     sql_urls: list[str] = field(default_factory=list)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,6 +117,8 @@ class Keyhole:
         await self.pool.close()
         await self.broker.sessions.settle()
         await self.node.close()
+        if self.spans is not None:
+            await self.spans.close()
 
 
 def _ways_out(config: Config) -> tuple[Resolver, Authority | None, Trust]:
@@ -135,6 +143,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     """
     store = await open_store(config.vault or local_vault(), create=create)
     keyhole: Keyhole
+    spans = _spans(os.environ)
 
     def extend(vault: Vault) -> tuple[Route, ...]:
         keyhole.opened.set()
@@ -154,6 +163,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         egress=config.egress,
         refusals=refusals,
         leases=LeaseLimits(making=config.lease_making, attempt=config.lease_attempt),
+        make=spans.vault if spans is not None else Vault,
     )
     node.configured = config.seal
     resolver, via, trust = _ways_out(config)
@@ -174,10 +184,23 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     # A database that is offered HTTP in the handshake may end it.
     bare = Trust(config.upstream_ca, config.upstream_crl)
     databases = Databases(dialer, bare.context, bounds.sql(config))
-    broker = Broker(node, pool, bounds.streams(config), trust.fresh, databases=databases)
+    make = spans.broker if spans is not None else Broker
+    broker = make(node, pool, bounds.streams(config), trust.fresh, databases=databases)
     trust.changed += [pool.distrust, broker.distrust]
-    keyhole = Keyhole(config, node, broker, pool, dialer, trust)
+    keyhole = Keyhole(config, node, broker, pool, dialer, trust, spans)
     return keyhole
+
+
+def _spans(environ: Mapping[str, str]) -> Spans | None:
+    """Spans, where an environment asks for them by OpenTelemetry's own variables and the library is there."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(map(environ.get, _TRACED)):
+        return None
+    try:
+        from keyhole.telemetry import open_spans  # noqa: PLC0415  # slow to import, and few ask for it
+    except ImportError:
+        _log.warning("no spans are sent: OpenTelemetry is not installed: pip install 'keyhole[otel]'")
+        return None
+    return open_spans(environ)
 
 
 async def open_local(config: Config, passphrase: Secret | None = None, *, interactive: bool = False) -> Keyhole:

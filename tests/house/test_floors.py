@@ -47,6 +47,7 @@ FLOORS = {
     "auth": "core crypto config net stores engines seals",
     "vault": "core crypto config net stores engines seals remotes rotators notifiers importers auth",
     "broker": "core crypto config net scrub injections vault engines",  # engines: the contract of a route only
+    "telemetry": "core config vault broker",  # door and road as they are watched
     # net: the wire code of their servers; scrub: the gateway of tools, whose servers answer it and not the broker
     "faces": "core crypto config net scrub client vault broker",
 }

@@ -78,7 +78,7 @@ class Node:
         egress: setting for new orgs.
         refusals: bounds on what strangers can make the journal hold.
         leases: bounds on taking leases back.
-        monotonic: source of elapsed seconds.
+        make, monotonic: the kind of vault; source of elapsed seconds.
 
     Attributes:
         vault: the open vault; ``None`` while it is sealed.
@@ -99,6 +99,7 @@ class Node:
         egress: str = "deny",
         refusals: RefusalLimits | None = None,
         leases: LeaseLimits | None = None,
+        make: Callable[..., Vault] = Vault,
         monotonic: Callable[[], float] = elapsed,
     ) -> None:
         self.store = store
@@ -110,7 +111,7 @@ class Node:
         self._egress = egress
         self._refusals = refusals or RefusalLimits()
         self._leases = leases or LeaseLimits()
-        self._monotonic = monotonic
+        self._make, self._monotonic = make, monotonic
         self._lock = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
         self._sweeps: tuple[Vault, Sweeper] | None = None
@@ -396,7 +397,7 @@ class Node:
         except NotFound:  # a new vault, or one whose making was cut off after its keys were written
             root = await orgs.create(ROOT_ORG, egress=self._egress, now=clock.now())
         journal = Journal(self.store, keys.signing, keys.ring, clock)
-        vault = Vault(self.store, keys, journal, clock, root.id, orgs)
+        vault = self._make(self.store, keys, journal, clock, root.id, orgs)
         vault.default_egress, vault.address = self._egress, lambda: self.address
         vault.alarm = partial(raise_alarm, vault)
         vault.strangers.limits = self._refusals
