@@ -40,7 +40,7 @@ def text(*parts, **more):
 
 def listed():
     poison = Path(os.environ["POISON"]).read_text() if "POISON" in os.environ else ""
-    schema = {"type": "object", "properties": {"repo": {"type": "string"}, "a": {}, "b": {}}}
+    schema = {"type": "object", "properties": {"repo": {"type": "string"}, "type": {"type": "null"}, "a": {}, "b": {}}}
     names = [*PLAIN, *json.loads(os.environ.get("TOOLS", "[]"))]
     found = [
         {"name": name, "description": f"does {name}{poison if name == 'echo' else ''}", "inputSchema": schema}

@@ -166,6 +166,12 @@ def has_server(client: McpClient, text: str) -> bool:
 def _toml_with(client: McpClient, text: str, entry: Mapping[str, Any]) -> str:
     lines = [f"[{client.key}.{NAME}]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in entry.items() if not isinstance(value, dict)]
+    for table, values in entry.items():
+        if isinstance(values, dict):
+            lines += [
+                f"[{client.key}.{NAME}.{table}]",
+                *(f"{name} = {json.dumps(each)}" for name, each in values.items()),
+            ]
     gap = "" if not text or text.endswith("\n\n") else "\n" if text.endswith("\n") else "\n\n"
     made = text + gap + "\n".join(lines) + "\n"
     _checked_toml(client, made)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from keyhole.cli.names import agents
 from keyhole.core.errors import InvalidRequest, NotFound
 
 _KNOWN = {client.name: client for client in CLIENTS}
+_PATHS = ("KEYHOLE_HOME", "KEYHOLE_CACERT", "KEYHOLE_UPSTREAM_CA")
+_NAMES = ("KEYHOLE_RESOLVE", "KEYHOLE_RESOLVER")
 _ARGUMENT = click.argument("clients", nargs=-1, type=click.Choice(sorted(_KNOWN)), metavar="[CLIENT]…")
 
 
@@ -41,7 +43,9 @@ def install(session: Session, /, *, clients: tuple[str, ...], agent: str, show: 
     Everything else in them stays as it is, and no secret is written: the client starts this program, which opens the
     vault as you do. Start the client again afterwards.
     """
-    entry = {"command": _program(), "args": [*_vault(session), "mcp", "serve", "--agent", agent]}
+    entry: dict[str, Any] = {"command": _program(), "args": [*_vault(session), "mcp", "serve", "--agent", agent]}
+    if settings := _settings(os.environ):
+        entry["env"] = settings
     if show:
         session.out.result(entry, json.dumps({"mcpServers": {"keyhole": entry}}, indent=2))
         return
@@ -92,6 +96,16 @@ def _found(names: tuple[str, ...]) -> list[tuple[McpClient, Path]]:
 def _program() -> str:
     """This program, by its path: clients are started with other paths than shells."""
     return str(Path(shutil.which(sys.argv[0]) or shutil.which("keyhole") or sys.argv[0]).absolute())
+
+
+def _settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """What tells of this environment where the vault is and how it opens: clients pass little of theirs on."""
+    found = {name: str(Path(environ[name]).absolute()) for name in _PATHS if environ.get(name)}
+    found |= {name: environ[name] for name in _NAMES if environ.get(name)}
+    kind, sign, place = environ.get("KEYHOLE_SEAL", "").partition(":")
+    if kind and "@" not in place:
+        found["KEYHOLE_SEAL"] = f"keyfile:{Path(place).absolute()}" if kind == "keyfile" else f"{kind}{sign}{place}"
+    return found
 
 
 def _vault(session: Session) -> list[str]:

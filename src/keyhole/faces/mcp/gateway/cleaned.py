@@ -52,7 +52,7 @@ class Cleaner:
         if isinstance(value, list):
             return self._joined([self._walk(each, depth + 1) for each in value])
         if isinstance(value, dict):
-            encoded = "mimeType" in value or "uri" in value or value.get("type") in {"image", "audio"}
+            encoded = "mimeType" in value or "uri" in value or str(value.get("type")) in {"image", "audio"}
             return {
                 self.text(name): self._encoded(each)
                 if encoded and name in _ENCODED and isinstance(each, str)

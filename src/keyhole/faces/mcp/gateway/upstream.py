@@ -323,19 +323,7 @@ class Upstream:
                 cursor = page.next_cursor
                 if not cursor or len(found) > _MOST_TOOLS:
                     break
-        names = [tool.name for tool in found]
-        refused = look_alikes(names) | {name for name in names if names.count(name) > 1 or not is_tool_name(name)}
-        cleaner, shown = Cleaner(session.scrubber), dict[str, Listed]()
-        for tool in found[:_MOST_TOOLS]:
-            if tool.name not in refused:
-                plain = cleaner.value(_plain(tool))
-                for inner in ("_meta", "icons", "execution"):
-                    plain.pop(inner, None)
-                digest = digest_of(plain)
-                if not is_bounded(plain.get("outputSchema")):  # clients try its patterns on answers
-                    del plain["outputSchema"]
-                shown[tool.name] = Listed(types.Tool.model_validate(plain), digest)
-        return shown
+            return _by_name(found[:_MOST_TOOLS], Cleaner(session.scrubber))
 
     async def _begin(self) -> Session:
         if time.monotonic() < self._not_before:
@@ -405,6 +393,23 @@ async def faults(session: Session) -> AsyncIterator[None]:
         raise UpstreamUnreachable(
             f"the answer of the server {session.bound.server.name} cannot be used ({type(error).__name__})"
         ) from None
+
+
+def _by_name(found: list[types.Tool], cleaner: Cleaner) -> dict[str, Listed]:
+    """Tools by name; none of those whose names are the same, alike or odd."""
+    names = Counter(tool.name for tool in found)
+    refused = look_alikes(names) | {name for name, count in names.items() if count > 1 or not is_tool_name(name)}
+    shown = dict[str, Listed]()
+    for tool in found:
+        if tool.name not in refused:
+            plain = cleaner.value(_plain(tool))
+            for inner in ("_meta", "icons", "execution"):
+                plain.pop(inner, None)
+            digest = digest_of(plain)
+            if not is_bounded(plain.get("outputSchema")):  # clients try its patterns on answers
+                del plain["outputSchema"]
+            shown[tool.name] = Listed(types.Tool.model_validate(plain), digest)
+    return shown
 
 
 def _plain(model: Any) -> dict[str, Any]:
