@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyhole.cli.workflow import checked
+from keyhole.cli.workflow import checked, running, shown
 from keyhole.cli.workflow.noun import workflow
 
-__all__ = ["checked", "workflow"]
+__all__ = ["checked", "running", "shown", "workflow"]

@@ -12,7 +12,8 @@ from keyhole.core.errors import InvalidRequest
     "workflow",
     examples="""
     keyhole workflow lint invoice.yaml
-    keyhole workflow schema > workflow.schema.json
+    keyhole workflow run invoice.yaml --agent billing --input customer=c-17
+    keyhole workflow resume RUN
     """,
 )
 def workflow() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -58,15 +58,19 @@ class Reference:
 
     def find(self, known: Mapping[str, Any]) -> Any:
         """What it leads to; ``MISSING`` for nothing."""
-        value: Any = known.get(self.head, MISSING)
-        for part in self.path:
-            if isinstance(value, dict):
-                value = value.get(part, MISSING)
-            elif isinstance(value, list) and part.isdecimal() and part.isascii() and len(part) < 10:
-                value = next(iter(value[int(part) : int(part) + 1]), MISSING)
-            else:
-                return MISSING
-        return value
+        return descend(known.get(self.head, MISSING), self.path)
+
+
+def descend(value: Any, path: Iterable[str]) -> Any:
+    """The member of a value that a path leads to; ``MISSING`` for none."""
+    for part in path:
+        if isinstance(value, dict):
+            value = value.get(part, MISSING)
+        elif isinstance(value, list) and part.isdecimal() and part.isascii() and len(part) < 10:
+            value = next(iter(value[int(part) : int(part) + 1]), MISSING)
+        else:
+            return MISSING
+    return value
 
 
 def marks(text: str) -> Iterator[str]:
@@ -129,7 +133,7 @@ def _resolve(text: str, known: Mapping[str, Any]) -> Any:
     reference = Reference.parse(text)
     found = MISSING if reference is None else reference.find(known)
     if found is MISSING:
-        raise Unresolved(f"${{{text}}} leads to nothing", "look at what the steps before it gave")
+        raise Unresolved(f"${{{text}}} leads to nothing", "keyhole workflow show RUN shows what each step gave")
     return found
 
 

@@ -169,21 +169,51 @@ class Gateway:
         upstream = (await self.servers()).get(server)
         if upstream is None:
             raise unknown(name)
-        listed = upstream.known(tool)
-        with contextlib.suppress(KeyholeError, MCPError):
-            listed = (await upstream.tools()).get(tool)
         try:
-            async with self.using(agent, upstream, server, tool, listed, arguments, report) as use:
-                try:
-                    found = await self._send(use, tool, arguments, report, client)
-                except Wanted as wanted:  # it was refused, so nothing has been done
-                    use.session = await upstream.again(use.session, wanted)
-                    found = await self._send(use, tool, arguments, report, client)
-                use.result, use.received = "failed" if found.is_error else "ok", len(found.model_dump_json())
+            return await self._make(agent, upstream, server, tool, arguments, report, client)
         except Hidden:
             raise unknown(name) from None
         except KeyholeError as error:
             return _refused(error)
+
+    async def use(
+        self, agent: Asks, server: str, tool: str, arguments: dict[str, Any], report: Report
+    ) -> types.CallToolResult:
+        """As ``call``, for who may know why not.
+
+        Raises:
+            KeyholeError: the door refuses it, or the server cannot be used.
+            MCPError: the server said so.
+        """
+        upstream = (await self.servers()).get(server)
+        if upstream is None:
+            raise NotFound(f"there is no server {server!r}", "keyhole mcp server list")
+        try:
+            return await self._make(agent, upstream, server, tool, arguments, report, None)
+        except Hidden as hidden:
+            raise hidden.__cause__ or NotFound(f"there is no tool {server}/{tool}") from None
+
+    async def _make(
+        self,
+        agent: Asks,
+        upstream: Upstream,
+        server: str,
+        tool: str,
+        arguments: dict[str, Any],
+        report: Report,
+        client: Listens | None,
+    ) -> types.CallToolResult:
+        """Make one use, whatever becomes of it. Raises ``Hidden`` and what ``use`` raises."""
+        listed = upstream.known(tool)
+        with contextlib.suppress(KeyholeError, MCPError):
+            listed = (await upstream.tools()).get(tool)
+        async with self.using(agent, upstream, server, tool, listed, arguments, report) as use:
+            try:
+                found = await self._send(use, tool, arguments, report, client)
+            except Wanted as wanted:  # it was refused, so nothing has been done
+                use.session = await upstream.again(use.session, wanted)
+                found = await self._send(use, tool, arguments, report, client)
+            use.result, use.received = "failed" if found.is_error else "ok", len(found.model_dump_json())
         return found
 
     async def listing(self, name: str) -> dict[str, Listed]:
