@@ -22,6 +22,7 @@ from keyhole.core.url import split_url
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.sys.agents import agent_now, require_agent
+from keyhole.vault.sys.tool_grants import explain_tool
 from keyhole.vault.vault import Vault
 
 
@@ -37,6 +38,10 @@ class _Handlers:
         if not isinstance(url, str):
             raise InvalidRequest("url is missing", "keyhole why GET https://api.example.com/v1/x --agent NAME")
         caller = await self._of(context, str(call.data.get("agent") or ""))
+        if url.startswith("tools/"):
+            state, arguments = await self._vault.compiled.state(context.caller.org_id), call.data.get("arguments")
+            asked = arguments if isinstance(arguments, dict) else None
+            return Reply(await explain_tool(self._vault, state, caller, url, asked))
         answer: dict[str, Any] = {"caller": caller.name, "method": method, "url": url.partition("?")[0]}
         try:
             state = await self._vault.compiled.state(context.caller.org_id)
@@ -132,7 +137,12 @@ def routes(broker: Broker, vault: Vault, proxy_url: Callable[[], str]) -> tuple[
         Route(
             "why",
             {Operation.CREATE: handlers.why},
-            fields=(Field("method", "GET unless said"), Field("url", "absolute URL"), Field("agent", "who would call")),
+            fields=(
+                Field("method", "GET unless said"),
+                Field("url", "absolute URL, or tools/SERVER/TOOL"),
+                Field("agent", "who would call"),
+                Field("arguments", "object: of a tool"),
+            ),
             help="Which service a call would go through and what would be injected, or why not.",
         ),
         Route("keyhole", {Operation.READ: handlers.keyhole}, help="Where the proxy is, and its CA."),

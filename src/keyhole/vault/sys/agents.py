@@ -32,6 +32,7 @@ from keyhole.vault.identity.records import Entity
 from keyhole.vault.sys.token_create import asked_cidrs, services_of
 from keyhole.vault.sys.token_roles import parse_policies
 from keyhole.vault.sys.tokens import end_tokens, own_parent
+from keyhole.vault.sys.tool_grants import asked_pattern, set_grant
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.tokens import Grant
 from keyhole.vault.vault import Vault
@@ -141,15 +142,17 @@ class _Handlers:
                 "created": format_time(data["created"]),
                 "description": data["description"],
                 "policies": [policies.DEFAULT, own_policy(name)],
-                "services": await self.granted(context, name),
+                "services": await self.granted(context, name, "services/"),
+                "tools": await self.granted(context, name, "tools/"),
                 "tokens": len(live),
             }
         )
 
-    async def granted(self, context: Context, name: str) -> list[str]:
+    async def granted(self, context: Context, name: str, below: str) -> list[str]:
         stored = await policies.read(self.policy_storage(context), own_policy(name))
         rules = stored["rules"] if stored else []
-        return [r["path"].removeprefix("services/") for r in rules if "use" in r["capabilities"]]
+        used = [r["path"] for r in rules if "use" in r["capabilities"]]
+        return [path.removeprefix(below) for path in used if path.startswith(below)]
 
     def policy_storage(self, context: Context) -> Any:
         return self._vault.storage(context.caller.org_id, policies.MOUNT, configures=True)
@@ -308,6 +311,10 @@ class _Handlers:
         )
         return Reply({"agent": name, "service": service, "changed": changed})
 
+    async def tools(self, context: Context, call: Call) -> Reply:
+        name, given = await self.required(context, call), not parse_flag(call.data.get("revoke") or False, "revoke")
+        return Reply(await set_grant(self._vault, context.caller, name, asked_pattern(call.data), given=given))
+
 
 def _looks_at_itself(rule: PathRule) -> bool:
     return rule.path.startswith("identity/") and rule.capabilities <= {"read"}
@@ -355,5 +362,11 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             "{name}/services/{service}",
             {Operation.CREATE: r.grant, Operation.DELETE: r.take_back},
             help="Grant the use of a service, or take it back.",
+        ),
+        Route(
+            "{name}/tools",
+            {Operation.CREATE: r.tools},
+            fields=(Field("tool", "SERVER/TOOL, * at its end for any"), Field("revoke", "true: take it back")),
+            help="Grant the use of a tool, or take it back.",
         ),
     )

@@ -12,6 +12,7 @@ from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.identity import standing
 from keyhole.vault.sys.agents import MOUNT as AGENTS
 from keyhole.vault.sys.agents import agent_now, require_agent
+from keyhole.vault.sys.tool_grants import servers_with, usable_tools, uses_some
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
 
@@ -54,9 +55,12 @@ class _Handlers:
             path, revealing = f"/{path}", path
         services = (await self._vault.services(await self._vault.compiled.state(context.caller.org_id))).values()
         binding = [s.name for s in services if any(ref == path for ref, _ in s.secret_refs())]
+        servers = [] if path.startswith("/") else await servers_with(self._vault, context.caller.org_id, path)
         answer = []
         for name, rules in await self.agents_with_acl(context):
             used = [s for s in binding if rules.decide("use", f"services/{s}")]
+            org_id = context.caller.org_id
+            used += [f"tools/{s.name}" for s in servers if await uses_some(self._vault, org_id, s, rules)]
             direct = [op for op in _LOOKED_AT if rules.decide(op, revealing)]
             if used or direct:
                 answer.append({"agent": name, "uses_through": used, "may": direct})
@@ -75,11 +79,14 @@ class _Handlers:
         return Reply({"agent": caller.name, **found, "policies": [*caller.policies, *caller.identity_policies]})
 
     async def usable(self, context: Context, rules: Acl) -> dict[str, Any]:
-        """Names and hosts of the services whose use the rules allow, and the names of their secrets."""
+        """Services and tools whose use the rules allow, where they go, and the names of their secrets."""
         services = (await self._vault.services(await self._vault.compiled.state(context.caller.org_id))).values()
         usable = [s for s in services if rules.decide("use", f"services/{s.name}")]
         return {
-            "services": [{"name": s.name, "hosts": [str(host) for host in s.hosts], "secret": s.secret} for s in usable]
+            "services": [
+                {"name": s.name, "hosts": [str(host) for host in s.hosts], "secret": s.secret} for s in usable
+            ],
+            "tools": await usable_tools(self._vault, context.caller.org_id, rules),
         }
 
 
