@@ -95,7 +95,7 @@ $(SDK)/ready: scripts/sdk-node $(shell find sdk/node -type f -not -path '*/node_
 
 # Frameworks of agents that the adapters are for, with environments of their own.
 $(FRAMEWORKS)/ready: scripts/frameworks requirements-frameworks.txt requirements-build.txt \
-  tests/sdk/frameworks/package-lock.json $(CLIENTS)/ready
+  tests/sdk/frameworks/package-lock.json | $(CLIENTS)/ready
 	scripts/frameworks $(BIN)/python $(CLIENTS) $(FRAMEWORKS)
 	@touch $@
 

@@ -7,3 +7,6 @@ export type { Lease, LeaseOptions } from "./client/lease.js";
 export type { Answered, CallOptions } from "./client/travel.js";
 export type { Environment } from "./environment.js";
 export { RepoVault, type RepoSecret, type RepoVaultOptions } from "./repo/vault.js";
+export { ToolFailed } from "./tools/cleaned.js";
+export type { Credentials } from "./tools/credentials.js";
+export type { Given, Needs } from "./tools/tool.js";

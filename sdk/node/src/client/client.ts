@@ -10,6 +10,7 @@ import { HttpTransport, PATIENCE, TIMEOUT, type Transport } from "./http.js";
 import { Lease, type LeaseOptions } from "./lease.js";
 import { TunnelAgent, type Road } from "./road.js";
 import { call, resolve, type Answered, type CallOptions } from "./travel.js";
+import { wrap, type Given, type Needs } from "../tools/tool.js";
 
 /** How to reach a server. */
 export interface ClientOptions {
@@ -120,6 +121,21 @@ export class Client {
     } finally {
       await lease.end();
     }
+  }
+
+  /**
+   * A function for agents that is given credentials and shows none: they are read for each call, which takes `read` and
+   * is recorded, and dropped at its end; what it gives back or throws is scrubbed of them.
+   *
+   *     const send = kh.tool("slack.send", { token: "slack/bot-token" }, async ({ channel }, { credentials }) => …);
+   *
+   * `send(input, options)` is what frameworks take: `execute` of the AI SDK, the callback of `registerTool` of MCP. An
+   * `async function*` gives its pieces one by one. Throws `InvalidRequest` for a name or reference that is none.
+   */
+  tool<Input, Output, Options = Record<string, any>>(
+    name: string, needs: Needs, work: (input: Input, given: Given<Options>) => Output,
+  ): ReturnType<typeof wrap<Input, Options, Output>> {
+    return wrap({ read: (path) => this.read(path), lease: (source) => this.lease(source) }, name, needs, work);
   }
 
   /** Let connections go. The client can be used again. */

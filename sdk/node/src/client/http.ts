@@ -14,6 +14,7 @@ import * as tls from "node:tls";
 import type { Environment } from "../environment.js";
 import { InvalidRequest, Unreachable } from "../errors.js";
 import { build, parse, type Fields, type Operation, type Result } from "./core.js";
+import { stated } from "./context.js";
 import { Road } from "./road.js";
 
 /** Seconds without a byte before a server counts as unreachable. */
@@ -105,7 +106,9 @@ export class HttpTransport implements Transport {
         port: this.#url.port || (this.#url.protocol === "https:" ? 443 : 80),
         method: wire.method,
         path: wire.target,
-        headers: wire.body === null ? wire.headers : { ...wire.headers, "Content-Length": Buffer.byteLength(wire.body) },
+        headers: {
+          ...stated(), ...wire.headers, ...(wire.body === null ? {} : { "Content-Length": Buffer.byteLength(wire.body) }),
+        },
         timeout: this.#how.timeout * 1000,
       });
       let connected = false;
