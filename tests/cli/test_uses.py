@@ -10,6 +10,7 @@ RULE = 'path "secret/data/crm/*" { capabilities = ["read"] } path "secret/metada
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
+@pytest.mark.parametrize("vault", ["server"], indirect=True)
 def test_one_query_says_which_step_used_what_when_and_how_it_ended(vault, monkeypatch, tmp_path):
     ok("set", "crm/key", stdin=KEY)
     ok("set", "bank/key", stdin=KEY)

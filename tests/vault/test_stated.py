@@ -1,10 +1,13 @@
 """The door and what requests say of themselves: recorded always, believed never beyond what the token says."""
 
+import json
+
 import pytest
 
 from keyhole.core.errors import PolicyDenied, Unauthenticated
-from keyhole.core.request import LocalOwner, Operation, Request
+from keyhole.core.request import Anonymous, LocalOwner, Operation, Request
 from keyhole.core.stated import Stated
+from keyhole.core.value import Secret
 from vault.world import agent, child, journal, play, policy_token, recorded, refusal, stripe, use
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -102,6 +105,43 @@ def test_the_owner_of_a_local_vault_names_people_and_strangers_leave_a_trace():
         assert isinstance(error, Unauthenticated)
         assert [(r.on_behalf_of, r.claimed) for r in found[:2]] == [(ALICE, "on_behalf_of")] * 2
         assert (found[2].trace, found[2].run, found[2].caller) == (TRACE, "", "")
+
+    play(scenario)
+
+
+def test_a_token_that_is_called_like_the_owner_names_nobody():
+    async def scenario(vault):
+        wanted = {"policies": ["default"]}
+        made = await ask(vault, LocalOwner(), None, Operation.UPDATE, "auth/token/create", wanted)
+        assert isinstance(
+            await refusal(ask(vault, made.auth["client_token"], Stated.of({"on_behalf_of": ALICE}))), PolicyDenied
+        )
+        [record] = [each for _, each in await journal(vault) if each.result == "policy_denied"]
+        assert (record.caller, record.on_behalf_of) == ("user/owner", "")
+
+    play(scenario)
+
+
+def test_logins_and_wrapped_answers_are_of_their_trace_too():
+    async def scenario(vault):
+        said = Stated.of({"run": "1"}, PARENT)
+        await vault.ask("update", "sys/auth/approle", {"type": "approle"})
+        await vault.ask("update", "auth/approle/role/ci", {})
+        role = (await vault.ask("read", "auth/approle/role/ci/role-id")).data["role_id"]
+        made = (await vault.ask("update", "auth/approle/role/ci/secret-id")).data["secret_id"]
+        shown = json.loads(made.reveal()) if isinstance(made, Secret) else made
+        wrapped = (await vault.ask("read", "sys/what-can", token=await agent(vault), wrap_ttl=60)).wrap.token
+        async with recorded(vault) as found:
+            login = {"role_id": role, "secret_id": shown}
+            await ask(vault, Anonymous(), said, Operation.UPDATE, "auth/approle/login", login)
+            await ask(vault, wrapped, said, Operation.UPDATE, "sys/wrapping/unwrap")
+            bad = {**login, "secret_id": "x"}
+            assert await refusal(ask(vault, Anonymous(), said, Operation.UPDATE, "auth/approle/login", bad))
+        assert [(record.path, record.run, record.trace) for record in found] == [
+            *[("auth/approle/login", "1", TRACE)] * 2,
+            *[("sys/wrapping/unwrap", "1", TRACE)] * 2,
+            ("auth/approle/login", "", TRACE),
+        ]
 
     play(scenario)
 

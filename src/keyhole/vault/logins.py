@@ -20,6 +20,7 @@ from keyhole.core.request import Operation, Reply, Request
 from keyhole.engines import Call
 from keyhole.vault import wrapping
 from keyhole.vault.audit import Intended
+from keyhole.vault.callers import at_work
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity import standing
 from keyhole.vault.identity.entering import enter
@@ -103,6 +104,7 @@ async def _ask(vault: Vault, request: Request, state: OrgState, target: Target) 
 
 async def _give_token(vault: Vault, request: Request, state: OrgState, target: Target, login: Login) -> Reply:
     caller, path = await _known_as(vault, state, login.name), parse_path(request.path)
+    state, caller = await at_work(vault, state, caller, request)
     record = intent_of(caller, request, Operation.UPDATE, path, "")
     intended = Intended(vault.journal, record, state.org.id)
     result, said = "aborted", dict[str, str]()

@@ -21,6 +21,7 @@ from keyhole.core.lease import SYSTEM_MAX_TTL, Lease, LeaseState
 from keyhole.core.request import Operation, Reply, Request, WrapInfo
 from keyhole.core.times import format_time
 from keyhole.core.value import Secret
+from keyhole.vault.callers import at_work
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.policies import WRAPPING
 from keyhole.vault.recording import given_out, intent_of
@@ -79,6 +80,7 @@ async def by_holder(vault: Vault, request: Request, verb: str) -> Reply:
     caller = Caller(
         state.org.name, state.org.id, token.name, token.accessor, "full", token.policies, acl, token_id=token.id
     )
+    state, caller = await at_work(vault, state, caller, request)
     record = intent_of(caller, request, Operation.UPDATE, f"{_FOLDER}{verb}", "")
     result, said = "aborted", dict[str, str]()
     try:
