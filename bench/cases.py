@@ -15,6 +15,7 @@ from pathlib import Path
 from bench import api, leases, peers
 from bench.load import Job
 from bench.machine import cores, cpu_seconds, pinned, program, rss_bytes, sync_rate
+from bench.scrubbing import scrubbing
 from bench.subjects import Direct, Keyhole, NginxProxy, Subject
 from bench.upstream import LARGE, Upstream
 
@@ -241,6 +242,11 @@ def cli(field_: Field) -> dict[str, Numbers]:
     return found
 
 
+def scrubbed(field_: Field) -> dict[str, Numbers]:
+    """Logs through the scrubbers of known values and of shapes, as far as a tenth of the large body."""
+    return scrubbing(max(field_.large // 10, 100_000))
+
+
 CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
     "plain-1": _flood("http", 1),
     "plain-64": _flood("http", 64),
@@ -256,5 +262,6 @@ CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
     "leases-end": lease_end,
     "leases-burst": lease_burst,
     "leases-many": lease_many,
+    "scrubbing": scrubbed,
     "cli": cli,
 }

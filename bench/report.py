@@ -110,6 +110,8 @@ LINES = (
         1.1,
         less=True,
     ),
+    Line("scrubbing", "log with known values in it", lambda found: found["known"]["dirty"], 50, 200, unit=" MB/s"),
+    Line("scrubbing", "log, shapes of credentials", lambda found: found["shapes"]["dirty"], 20, 40, unit=" MB/s"),
     Line("cli", "keyhole --help to python -c pass", _between("help", "python", "seconds"), 10, 6, less=True),
     Line("cli", "keyhole list, key file, to python -c pass", _between("list", "python", "seconds"), 10, 6, less=True),
 )

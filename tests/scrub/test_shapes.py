@@ -7,10 +7,13 @@ import json
 import os
 import re
 import string
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from catalog.examples import EXAMPLES
 from keyhole.catalog import Catalog
@@ -87,6 +90,38 @@ def test_no_pattern_repeats_without_a_bound():
 )
 def test_no_text_takes_for_ever_or_reports_without_a_bound(piece):
     assert len(finder().find(piece * (40_000 // len(piece)))) <= 10_000
+
+
+_LITERALS = sorted({literal.encode("latin-1") for shape in SHAPES for literal in shape.literals})
+_JOINTS = [b"", b"-", b":", b"=", b" ", b" : ", b"\n", b"a1-", b'"', b"://a:", b"aB3", b"curl -u "]
+
+
+def calls_for(data):
+    """Calls that are made to look for shapes: what is done, whatever the machine is doing besides."""
+    count = 0
+
+    def called(_frame, event, _argument):
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(called)
+    try:
+        finder().find(data)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(_JOINTS), st.sampled_from(_LITERALS)), min_size=1, max_size=4), st.booleans())
+@example([(b"", b"pwd=")], False)
+@example([(b"\n", b"password=")], False)
+@example([(b"-", b"eyj"), (b":", b"sk-")], True)
+def test_work_grows_with_the_text_however_it_is_written(parts, upper):
+    piece = b"".join(joint + literal for joint, literal in parts)
+    piece = piece.upper() if upper else piece
+    finder().find(piece)  # patterns are compiled when they are first needed
+    assert calls_for(piece * (3000 // len(piece))) < 8 * 3000
 
 
 def test_what_stands_in_a_value_is_found_behind_one_that_counts_for_nothing():

@@ -32,7 +32,7 @@ ADDRESSES = (
         "url-password",
         "password in an address",
         ("://",),
-        r"://(?P<user>[^\s/?#@:\"'<>\\{}]{0,100}):(?P<v>[^\s/?#@\"'<>\\]{3,200})@[A-Za-z0-9.\[-]",
+        r"://(?P<user>(?>[^\s/?#@:\"'<>\\{}]{0,100})):(?P<v>(?>[^\s/?#@\"'<>\\]{3,200}))@[A-Za-z0-9.\[-]",
         (
             "postgres://app:<m12>@db.example.net:5432/app",
             "https://:<m16>@cache.example.net/",
@@ -53,7 +53,7 @@ ADDRESSES = (
         "connection-password",
         "password in a connection string",
         ("password=", "pwd="),
-        r"(?i:password|pwd)=(?P<v>[^;\"'\s&\\,]{6,128})(?=[;\"'\s&\\]|\Z)",
+        r"(?i:password|pwd)=(?P<v>(?>[^;\"'\s&\\,]{6,128}))(?=[;\"'\s&\\]|\Z)",
         ("Server=db;Database=app;User Id=app;Password=<m9>!;", "jdbc:postgresql://db/app?host=a&password=<m12>"),
         ("Server=db;Password=${DB_PASSWORD};", "Server=db;Password=changeme;", "go to ?password=<m12>"),
         edge=False,

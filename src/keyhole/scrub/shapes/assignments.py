@@ -22,6 +22,7 @@ _SEAM = re.compile(r"[.:>/_-]+")
 _CALL = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,60}[(\[]")
 _NAMES = re.compile(r"[A-Za-z0-9_$.:>/-]+")
 _SYMBOL = re.compile(r"[^A-Za-z0-9_.:/-]")
+_DIGIT, _LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"[A-Za-z$]*[0-9]{0,2}")
 _NO_VALUE = re.compile(r"(?i)(?:https?:)?//|\./|/|~/|\\\\|\$|%|\{|\[|<|@|&|arn:|file:|env\b|os\.|process\.|!|\*|==|\(")
 _COMMON = {
@@ -114,8 +115,7 @@ def is_secret(value: str, *, typed: bool, quoted: bool) -> bool:
     """
     if len(value) < _SHORT or is_common(value) or _NO_VALUE.match(value) or _is_code(value):
         return False
-    digits = any(char.isdigit() for char in value)
-    letters = any(char.isalpha() for char in value)
+    digits, letters = _DIGIT.search(value), _LETTER.search(value)
     if not (digits and letters) and not (typed and letters and _SYMBOL.search(value)):
         return False
     if typed:
@@ -171,12 +171,7 @@ def _is_bearer(match: re.Match[bytes]) -> bool:
     value = match["v"].decode("latin-1")
     if is_uuid(value):
         return True
-    return (
-        any(c.isdigit() for c in value)
-        and any(c.isalpha() for c in value)
-        and not is_common(value)
-        and value[:5] != "AWS4-"
-    )
+    return bool(_DIGIT.search(value) and _LETTER.search(value)) and not is_common(value) and value[:5] != "AWS4-"
 
 
 def _is_curl(match: re.Match[bytes]) -> bool:
@@ -208,7 +203,7 @@ _WORDS = (
     *("signingkey", "signing_key", "signing-key", "masterkey", "master_key", "master-key", "accountkey", "account_key"),
     *("storagekey", "storage_key", "license_key", "licensekey", "service_key", "app_key", "appkey", "application_key"),
 )
-_AFTER = r"(?P<name>[A-Za-z_-][A-Za-z0-9_.-]{2,40})"
+_AFTER = r"(?P<name>(?>[A-Za-z_-][A-Za-z0-9_.-]{2,40}))"
 _SIGN = r"(?:\\?[\"'\]]{0,2}\s{0,12}(?::\s{0,2}[A-Za-z][\w.\[\]| ]{0,24}\s?=|:=|=>|==?|:)|>)\s{0,12}"
 
 ASSIGNMENTS = (
@@ -284,8 +279,8 @@ ASSIGNMENTS = (
         "curl-user",
         "name and password for curl",
         (" -u", "--user"),
-        r"(?: -u|--user)[ =]{0,3}(?:[\"'][^\"'\s:]{0,80}[\"']?|[^\"'\s:]{0,80}):[\"']?"
-        r"(?P<v>[^\"'\s]{8,100})[\"']?(?:\s|\Z)",
+        r"(?: -u|--user)[ =]{0,3}(?>[\"']?[^\"'\s:]{0,80})[\"']?:[\"']?"
+        r"(?P<v>(?>[^\"'\s]{8,100}))[\"']?(?:\s|\Z)",
         ('curl -u elastic:"<m12>" https://localhost:9200', "curl -s --user 'johns:<m6>~<m4>' https://x"),
         (
             "curl -u username:password https://x",
@@ -302,7 +297,7 @@ ASSIGNMENTS = (
         "curl-user",
         "key in the place of a name for curl",
         (" -u", "--user"),
-        r"(?: -u|--user)[ =]{0,3}[\"']?(?P<v>[^\"'\s:]{8,100}):[\"']?(?:\s|\Z)",
+        r"(?: -u|--user)[ =]{0,3}[\"']?(?P<v>(?>[^\"'\s:]{8,100})):[\"']?(?:\s|\Z)",
         ('curl -u "<m4>78z<m4>:" https://localhost:9200',),
         ('curl -u "myusername:" https://x',),
         edge=False,

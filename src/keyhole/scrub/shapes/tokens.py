@@ -36,7 +36,7 @@ _GENERAL = (
         "jwt",
         "JSON Web Token",
         "eyj",
-        r"(?P<head>eyJ[A-Za-z0-9_-]{8,2048})\.[A-Za-z0-9_-]{4,8192}\.[A-Za-z0-9_-]{20,2048}",
+        r"(?P<head>(?>eyJ[A-Za-z0-9_-]{8,2048}))\.(?>[A-Za-z0-9_-]{4,8192})\.[A-Za-z0-9_-]{20,2048}",
         "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxIn0.<m43>",
         no=("eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.<m43>", "eyJ<m20>.<m20>.<m43>"),
         check=_is_jwt,
