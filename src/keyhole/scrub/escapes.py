@@ -44,7 +44,8 @@ _KINDS = {
     rb"|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[\"'/nrtbf\\])",
     b"&": rb"&(?:\#(?:[0-9]{1,10}|[xX][0-9a-fA-F]{1,8});?|[A-Za-z][A-Za-z0-9]{1,31};)",
 }
-_TOKEN = re.compile(b"(" + b"|".join(_KINDS.values()) + rb"|\]\]><!\[CDATA\[)")
+_COLOUR = rb"\x1b\[[0-9;:]{0,24}[mK]"
+_TOKEN = re.compile(b"(" + b"|".join([*_KINDS.values(), _COLOUR]) + rb"|\]\]><!\[CDATA\[)")
 _TOKEN_BY_LEAD = {lead: re.compile(b"(" + kind + b")") for lead, kind in _KINDS.items()}
 
 _PARTIAL = re.compile(
@@ -65,6 +66,13 @@ _LINE_BREAK = re.compile(
 
 SEAM = b"]]><![CDATA["
 """What ends one CDATA section and begins the next: text that stands for nothing."""
+
+
+COLOUR = b"\x1b["
+"""What begins a change of colour in a terminal (ECMA-48 section 8.3.117), which stands for nothing, too."""
+
+_COLOUR_BEGUN = re.compile(rb"\x1b(?:\[[0-9;:]{0,24})?")
+_COLOUR_REACH = 27
 
 
 class View:
@@ -190,7 +198,10 @@ def unfinished(text: bytes) -> int:
 
 
 def unfinished_seam(text: bytes) -> int:
-    """Where the seam between two CDATA sections begins that the end of the text cuts off, else ``len(text)``."""
+    """Where what stands for nothing begins that the end of the text cuts off, else ``len(text)``."""
+    at = text.rfind(b"\x1b", -_COLOUR_REACH)
+    if at >= 0 and _COLOUR_BEGUN.fullmatch(text, at):
+        return at
     tail = text[1 - len(SEAM) :]
     at = tail.find(b"]")
     while at >= 0:
@@ -232,7 +243,7 @@ def _unescape(token: bytes) -> bytes:
         if not name.startswith(b"#"):
             return _ENTITIES.get(name, token)
         return _unit(name[2:]) if name[1:2] in b"xX" else _unit(f"{int(name[1:]):x}".encode())
-    return b""  # the seam between two CDATA sections
+    return b""  # the seam between two CDATA sections, or a colour
 
 
 def _unit(digits: bytes) -> bytes:
@@ -300,9 +311,11 @@ class Gate:
 
 @lru_cache(maxsize=256)
 def _gate_patterns(codes: frozenset[int]) -> list[tuple[bytes, _Search]]:
-    every = sorted(codes | _ALNUM | _BASE64)
+    every = sorted(codes | _ALNUM | _BASE64 | {0x1B})  # an escaped colour stands for nothing a layer deeper
     text = "".join(map(chr, sorted(codes | _ALNUM)))
-    octets = sorted({byte for char in text for byte in char.encode("utf-8", "surrogatepass")} | codes & set(range(256)))
+    octets = sorted(
+        {byte for char in text for byte in char.encode("utf-8", "surrogatepass")} | codes & set(range(256)) | {0x1B}
+    )
     units = sorted({int.from_bytes(chr(code).encode("utf-16-be", "surrogatepass")[:2], "big") for code in every})
     known = {chr(code).encode("utf-8", "surrogatepass") for code in every}
     simple = "".join(re.escape(key.decode()) for key, plain in _SIMPLE.items() if plain[0] in codes)
@@ -321,7 +334,7 @@ def _gate_patterns(codes: frozenset[int]) -> list[tuple[bytes, _Search]]:
     searches: list[tuple[bytes, _Search]] = [
         (lead.encode(), re.compile(pattern.encode()).search) for lead, pattern in patterns.items()
     ]
-    return [*searches, (SEAM, re.compile(re.escape(SEAM)).search)]
+    return [*searches, (SEAM, re.compile(re.escape(SEAM)).search), (COLOUR, re.compile(_COLOUR).search)]
 
 
 class _Search(Protocol):

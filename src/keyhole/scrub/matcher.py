@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
-from .escapes import SEAM
+from .escapes import COLOUR, SEAM
 from .forms import Form
 
 _ANCHOR = 8
@@ -35,7 +35,7 @@ class Matcher:
             known = unique.get(form.data)
             if known is None or form.need < known.need:
                 unique[form.data] = form
-        owners: dict[bytes, list[tuple[Form, bytes, int]]] = {SEAM: []}
+        owners: dict[bytes, list[tuple[Form, bytes, int]]] = {SEAM: [], COLOUR: []}
         heads: dict[bytes, list[bytes]] = {}
         starts: set[bytes] = set()
         for form in unique.values():
@@ -68,7 +68,7 @@ class Matcher:
 
         Returns:
             Half-open spans, merged where they overlap; whether base64 was seen that may go on in the next line;
-            whether there is a seam of CDATA sections.
+            whether there is a seam of CDATA sections, or a colour of a terminal.
         """
         hits = self._scan(text, True)  # noqa: FBT003  # the extension takes it by position faster
         spans: list[Span] = []
