@@ -48,8 +48,9 @@ FLOORS = {
     "vault": "core crypto config net stores engines seals remotes rotators notifiers importers auth",
     "broker": "core crypto config net scrub injections vault engines",  # engines: the contract of a route only
     "telemetry": "core config vault broker",  # door and road as they are watched
+    # process: what shuts in those whom they start
     # net: the wire code of their servers; scrub: the gateway of tools, whose servers answer it and not the broker
-    "faces": "core crypto config net scrub client vault broker",
+    "faces": "core crypto config net scrub client vault broker process",
 }
 # May import everything: they put the house together.
 COMPOSITION = {"app", "bounds", "cli", "demo", "trial", "testing", "__main__"}

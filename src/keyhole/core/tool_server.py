@@ -18,7 +18,7 @@ from keyhole.core.checks.rules import Checks
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.fields import parse_map, parse_text, parse_texts
 from keyhole.core.lease import parse_duration
-from keyhole.core.path import parse_secret_ref
+from keyhole.core.path import parse_name, parse_secret_ref
 from keyhole.core.request import Limits
 from keyhole.core.url import HostPattern, parse_url
 
@@ -42,6 +42,11 @@ _OF_A_RULE = frozenset({"schema", "arguments", "conditions", "hours", "until", "
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 TRANSPORTS = ("stdio", "http")
 ASKS = ("sampling", "elicitation")
+SANDBOXES = ("auto", "require", "off")
+_MEMORY = 2 * 1024**3
+_LEAST_MEMORY, _MOST_MEMORY = 16 * 1024**2, 1024**4
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+_SIZE = re.compile(r"([0-9]{1,13})\s*([KMG]?)(?:iB|B)?\Z")
 FIELDS = {
     "transport": "stdio or http; what the other fields say unless it is said",
     "command": "the program, for stdio; it takes sudo to name one",
@@ -57,6 +62,9 @@ FIELDS = {
     '"hours": [windows], "until": time, "limits": {…}, "approval": {…}}; all that are for a tool hold',
     "allow_addresses": "list of networks that may be dialled although they are private; they take sudo",
     "asks": "list of what it may ask the agent's client while it is called: sampling, elicitation; none unless said",
+    "agent": "as whom the program reaches services, through the broker, with a token of its own; for stdio",
+    "sandbox": "auto, require or off, as of keyhole run; for stdio",
+    "memory": "bytes that the program and all that it starts may take, or text such as 512MiB; 2 GiB unless said",
     "timeout": "duration that a call may take; 60 s unless said",
 }
 
@@ -138,6 +146,9 @@ class ToolServer:
     rules: tuple[Rule, ...] = ()
     allow_addresses: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
+    agent: str = ""
+    sandbox: str = "auto"
+    memory: int = _MEMORY
     timeout: int = _TIMEOUT
 
     @classmethod
@@ -160,6 +171,9 @@ class ToolServer:
             rules=_rules(data.get("rules") or {}),
             allow_addresses=tuple(parse_texts(data.get("allow_addresses") or [], "allow_addresses")),
             asks=tuple(parse_texts(data.get("asks") or [], "asks")),
+            agent=parse_name(str(data["agent"])) if data.get("agent") else "",
+            sandbox=str(data.get("sandbox") or "auto"),
+            memory=parse_memory(data.get("memory") or _MEMORY),
             timeout=parse_duration(data.get("timeout") or _TIMEOUT, name="timeout"),
         )
         made._require_whole()
@@ -173,8 +187,12 @@ class ToolServer:
             raise InvalidRequest("a server has a command, or with transport http a url", "name one of them")
         if stdio and (self.headers or self.allow_addresses):
             raise InvalidRequest("headers and addresses are for servers with a url", "use env for a command")
-        if not stdio and (self.env or self.settings or self.args):
-            raise InvalidRequest("env, settings and args are for servers with a command", "use headers for a url")
+        if not stdio and (self.env or self.settings or self.args or self.agent):
+            raise InvalidRequest(
+                "env, settings, args and agent are for servers with a command", "use headers for a url"
+            )
+        if self.sandbox not in SANDBOXES:
+            raise InvalidRequest("sandbox is none of its words", f"one of {', '.join(SANDBOXES)}")
         if not stdio and parse_url(self.url)[0] not in {"http", "https"}:
             raise InvalidRequest("the url is not one of https or http", "write https://HOST/mcp")
         if self.oauth and (stdio or not self.oauth.startswith("/") or "#" in self.oauth):
@@ -206,6 +224,9 @@ class ToolServer:
             "rules": {rule.tools: rule.as_data() for rule in self.rules},
             "allow_addresses": list(self.allow_addresses),
             "asks": list(self.asks),
+            "agent": self.agent,
+            "sandbox": self.sandbox,
+            "memory": self.memory,
             "timeout": self.timeout,
         }
 
@@ -240,6 +261,15 @@ class ToolServer:
     def rules_of(self, tool: str) -> list[Rule]:
         """The rules for the arguments of a tool."""
         return [rule for rule in self.rules if fnmatchcase(tool, rule.tools)]
+
+
+def parse_memory(value: object) -> int:
+    """Bytes from a number or a text such as ``512MiB``. Raises ``InvalidRequest``."""
+    match = _SIZE.match(str(value)) if not isinstance(value, bool) else None
+    found = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not _LEAST_MEMORY <= found <= _MOST_MEMORY:
+        raise InvalidRequest("memory is from 16MiB to 1024GiB", "write it like 512MiB")
+    return found
 
 
 def capability_path(path: str) -> str:

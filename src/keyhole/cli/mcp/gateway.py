@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from keyhole.cli.names import agents
 from keyhole.core.errors import KeyholeError
 
 if TYPE_CHECKING:
-    from keyhole.faces.mcp.gateway.upstream import Ways
+    from keyhole.faces.mcp.gateway.reach import Ways
 
 _LONGEST = 8 * 1024 * 1024  # bytes of an answer over HTTP
 
@@ -52,7 +53,7 @@ def gateway(session: Session, /, *, agent: str, listen: str, servers: tuple[str,
     quiet()
     session.client.read("sys/keyhole")  # whatever opens a local vault is asked for now
     own = session.client.party()
-    stands = Gateway(own, ways(), frozenset(servers))
+    stands = Gateway(own, ways(session), frozenset(servers))
 
     async def over_stdio(token: str) -> None:
         party = session.client.party(token)
@@ -86,15 +87,27 @@ def quiet() -> None:
     log.propagate = False
 
 
-def ways() -> Ways:
+def ways(session: Session) -> Ways:
     """How servers are reached from here."""
     from keyhole import app  # noqa: PLC0415  # --help needs none of it
+    from keyhole.cli.mcp.through import Throughs  # noqa: PLC0415
+    from keyhole.cli.run import hidden_paths  # noqa: PLC0415
     from keyhole.config import load  # noqa: PLC0415
-    from keyhole.faces.mcp.gateway.upstream import Ways  # noqa: PLC0415
+    from keyhole.faces.mcp.gateway import child  # noqa: PLC0415
+    from keyhole.faces.mcp.gateway.reach import Ways  # noqa: PLC0415
     from keyhole.net.ask import AskLimits  # noqa: PLC0415
 
     config = load()
-    return Ways(lambda seconds: app.asker(config, AskLimits(seconds, _LONGEST)))
+
+    def tell(text: str) -> None:
+        session.out.say(f"keyhole: {text}")
+
+    return Ways(
+        lambda seconds: app.asker(config, AskLimits(seconds, _LONGEST)),
+        broker=Throughs(session, child.environment({}, os.environ), tell),
+        hidden=hidden_paths(session),
+        tell=tell,
+    )
 
 
 @contextmanager

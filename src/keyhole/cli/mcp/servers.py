@@ -14,6 +14,7 @@ from keyhole.cli.checks import body_tests
 from keyhole.cli.consent import ask_yes, has_terminal
 from keyhole.cli.mcp.gateway import quiet, ways
 from keyhole.cli.mcp.noun import mcp
+from keyhole.cli.names import agents
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.tool_server import parse_server_name
 
@@ -59,6 +60,15 @@ def server() -> None:
 @click.option("--rule", "rules", multiple=True, metavar="GLOB=JSON", help="All of it as JSON, and JSON Schema.")
 @click.option("--allow-address", "addresses", multiple=True, metavar="CIDR", help="A private network, for --url.")
 @click.option("--ask", "asks", multiple=True, metavar="KIND", help="sampling, elicitation: what it may ask the client.")
+@click.option("--agent", default="", shell_complete=agents, help="As whom the program reaches services by the broker.")
+@click.option(
+    "--sandbox",
+    type=click.Choice(["auto", "require", "off"]),
+    default="auto",
+    show_default=True,
+    help="Shut the program in where the system allows it, or not without, or not at all.",
+)
+@click.option("--memory", default="", metavar="SIZE", help="That the program may take; 2GiB unless said.")
 @click.option("--timeout", default="", help="That a call may take; 60s unless said.")
 @pass_session
 def add(session: Session, /, *, name: str, command: tuple[str, ...], **options: Any) -> None:
@@ -82,7 +92,8 @@ def add(session: Session, /, *, name: str, command: tuple[str, ...], **options: 
     if options["oauth"]:
         body["oauth"] = options["oauth"]
     if command:
-        body |= {"command": command[0], "args": list(command[1:])}
+        body |= {"command": command[0], "args": list(command[1:]), "sandbox": options["sandbox"]}
+    body |= {name: options[name] for name in ("agent", "memory") if options[name]}
     if options["timeout"]:
         body["timeout"] = options["timeout"]
     session.client.write(f"tools/servers/{name}", body)
@@ -257,7 +268,7 @@ def _listing(session: Session, name: str) -> dict[str, Listed]:
     quiet()
     session.client.read(f"tools/servers/{name}")
     own = session.client.party()
-    stands = Gateway(own, ways(), frozenset({name}))
+    stands = Gateway(own, ways(session), frozenset({name}))
 
     async def look() -> dict[str, Listed]:
         try:

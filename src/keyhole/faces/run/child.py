@@ -21,23 +21,14 @@ import keyhole
 from keyhole.core.errors import KeyholeError
 from keyhole.faces.run.databases import DatabasePort
 from keyhole.faces.run.environment import child_environment, given_values, has_java, launcher_environment
-from keyhole.faces.run.hide import Cover, cover
 from keyhole.faces.run.plan import NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, RunPlan, SandboxReport
 from keyhole.faces.run.port import SessionPort, session_port
 from keyhole.faces.run.trust import TrustFiles, trust_files
+from keyhole.process.hide import Cover, cover
 
 if TYPE_CHECKING:
     from keyhole.faces.run.output import Output
 
-_MODES = {
-    "off": ("none",),
-    "auto": ("user+pid", "user", "none"),
-    "require": ("user+pid",),
-}
-_MODES_OF_ROOT = _MODES | {
-    "auto": ("user+pid", "root+pid", "user", "root", "none"),
-    "require": ("user+pid", "root+pid"),
-}
 _WITHOUT = (
     "the command can read whatever its user can: the vault's files, the keychain, agent sockets",
     "it can see and signal this user's processes, and may leave some behind",
@@ -124,7 +115,9 @@ async def _run_on_linux(
 ) -> int:
     hidden = cover(plan.hidden, plan.base_env)
     refusals: list[str] = []
-    for mode in (_MODES_OF_ROOT if os.geteuid() == 0 else _MODES)[plan.sandbox]:
+    from keyhole.process.sandbox import modes  # noqa: PLC0415  # Linux only
+
+    for mode in modes(plan.sandbox):
         attempt = _Attempt(plan, mode, files, ports, output, hidden, on_sandbox, on_message, tuple(refusals))
         code = await attempt.run()
         if code is not None:
@@ -264,7 +257,7 @@ def _start_launcher(descriptor: int, plan: RunPlan, output: Output | None) -> su
 
 
 def _queue(launcher: subprocess.Popen[bytes], number: int) -> None:
-    from keyhole.faces.run.linux import sigqueue  # noqa: PLC0415  # Linux only
+    from keyhole.process.linux import sigqueue  # noqa: PLC0415  # Linux only
 
     if launcher.returncode is None:
         with suppress(ProcessLookupError):

@@ -30,7 +30,7 @@ import signal
 import socket
 import time
 
-from keyhole.faces.run import linux, sandbox
+from keyhole.process import linux, sandbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

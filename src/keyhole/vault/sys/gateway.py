@@ -80,6 +80,10 @@ class _Handlers:
         if (server.command or server.allow_addresses) and not context.caller.allows("update", call.path, sudo=True):
             what = "a command" if server.command else "an address that the guard refuses"
             raise PolicyDenied(f"naming {what} needs sudo on the server", "ask an administrator")
+        if server.agent and not context.caller.allows("update", f"agents/{server.agent}/token"):
+            raise PolicyDenied(
+                f"who lets a program act as {server.agent} needs update on its tokens", "ask an administrator"
+            )
         state = await self._vault.compiled.state(context.caller.org_id)
         if server.oauth:
             await self._vault.sources.require_audience(state, context.caller, server.oauth, server.url)

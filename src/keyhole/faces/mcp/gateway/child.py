@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 from mcp.client._transport import TransportStreams
 from mcp.shared.message import SessionMessage
 
 import keyhole
-from keyhole.core.errors import KeyholeError
+from keyhole.core.errors import KeyholeError, UpstreamUnreachable
 from keyhole.faces.mcp.gateway.gate import Gate
 from keyhole.faces.mcp.gateway.launcher import START
+from keyhole.process.hide import cover
 from keyhole.scrub import Scrubber
 
 PASSED = ("PATH", "HOME", "LANG", "TMPDIR")
@@ -53,9 +57,61 @@ class Said:
         return "; ".join("".join(char if char.isprintable() else "?" for char in line)[:200] for line in lines)
 
 
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """How a program is shut in.
+
+    Attributes:
+        wish: ``auto``, ``require`` or ``off``.
+        hidden: the vault's own files and folders.
+        memory: bytes that it and all that it starts may take.
+        tell: told in words when it is not shut in although it was to be.
+    """
+
+    wish: str
+    hidden: Sequence[Path]
+    memory: int
+    tell: Callable[[str], None]
+
+    def plan(self) -> dict[str, Any]:
+        """For the launcher."""
+        if sys.platform != "linux":
+            if self.wish == "require":
+                raise UpstreamUnreachable("the sandbox that was required needs Linux", "--sandbox auto")
+            return {"modes": ["none"], "vault": [], "others": [], "whole": False, "memory": 0}
+        from keyhole.process.sandbox import has_pid_namespace, modes  # noqa: PLC0415  # Linux only
+
+        covered = cover(self.hidden, os.environ)
+        whole = self.wish == "require"
+        # Programs tell others their process ids, which count nowhere else from a pid namespace: only where it is asked.
+        tried = [mode for mode in modes(self.wish) if whole or not has_pid_namespace(mode)]
+        return {
+            "modes": tried,
+            "vault": covered.vault,
+            "others": covered.others,
+            "whole": whole,
+            "memory": self.memory,
+        }
+
+    def heard(self, said: Mapping[str, Any]) -> None:
+        """Act on the launcher's answer. Raises ``UpstreamUnreachable``."""
+        if "refused" in said:
+            raise UpstreamUnreachable(
+                f"the sandbox that was required is not to be had here: {said['refused']}", "--sandbox auto"
+            )
+        if said.get("sandbox") == "none" and said.get("tried"):
+            self.tell(f"it is not shut in: {'; '.join(said['tried'])}")
+
+
 @asynccontextmanager
 async def connected(
-    argv: Sequence[str], env: Mapping[str, str], gate: Gate, said: Said, closed: Callable[[], None]
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    gate: Gate,
+    said: Said,
+    closed: Callable[[], None],
+    shut: Shut,
+    started: Callable[[int], None],
 ) -> AsyncIterator[TransportStreams]:
     """Start a program, and speak with it over its stdin and stdout.
 
@@ -65,8 +121,14 @@ async def connected(
         gate: what it may send.
         said: takes what it says on stderr.
         closed: called when it speaks no more.
+        shut: how it is shut in.
+        started: called with the process from which all of it descends.
+
+    Raises:
+        UpstreamUnreachable: it cannot be shut in as it has to be.
     """
-    process, lifeline = await _start(argv, env)
+    plan = {**shut.plan(), "argv": list(argv), "env": dict(env)}
+    process, lifeline = await _running(plan, shut, started)
     to_session, reading = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     writing, from_session = anyio.create_memory_object_stream[SessionMessage](0)
 
@@ -88,14 +150,10 @@ async def connected(
                 process.stdin.write(text.encode(errors="replace") + b"\n")
                 await process.stdin.drain()
 
-    async def listen() -> None:
-        assert process.stderr is not None  # noqa: S101  # as above
-        while data := await process.stderr.read(_PIECE):
-            said.feed(data)
-
     async with anyio.create_task_group() as group:
-        for work in (read, write, listen):
+        for work in (read, write):
             group.start_soon(work)
+        group.start_soon(_listen, process, said)
         try:
             yield reading, writing
         finally:
@@ -106,42 +164,67 @@ async def connected(
             group.cancel_scope.cancel()
 
 
-async def _start(argv: Sequence[str], env: Mapping[str, str]) -> tuple[asyncio.subprocess.Process, int]:
-    theirs, ours = os.pipe()
+async def _listen(process: asyncio.subprocess.Process, said: Said) -> None:
+    assert process.stderr is not None  # noqa: S101  # it was started with a pipe
+    while data := await process.stderr.read(_PIECE):
+        said.feed(data)
+
+
+async def _running(
+    plan: Mapping[str, Any], shut: Shut, started: Callable[[int], None]
+) -> tuple[asyncio.subprocess.Process, socket.socket]:
+    """The launcher after it has done what the plan says. Raises ``UpstreamUnreachable``."""
+    process, lifeline = await _start()
+    started(process.pid)
+    try:
+        shut.heard(await _plan(lifeline, plan))
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await _end(process, lifeline)
+        raise
+    return process, lifeline
+
+
+async def _start() -> tuple[asyncio.subprocess.Process, socket.socket]:
+    ours, theirs = socket.socketpair()
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-I", "-S", "-c", START, str(Path(keyhole.__file__).parent.parent), str(theirs)),
+            *("-I", "-S", "-c", START, str(Path(keyhole.__file__).parent.parent), str(theirs.fileno())),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            pass_fds=(theirs,),
+            pass_fds=(theirs.fileno(),),
             start_new_session=True,
             env={name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
             limit=_PIECE,
         )
     except BaseException:
-        os.close(ours)
+        ours.close()
         raise
     finally:
-        os.close(theirs)
-    plan = json.dumps({"argv": list(argv), "env": dict(env)}).encode() + b"\n"
-    await asyncio.to_thread(_send, ours, plan)
+        theirs.close()
+    ours.setblocking(False)  # noqa: FBT003  # the method takes nothing else
     return process, ours
 
 
-def _send(descriptor: int, data: bytes) -> None:
-    with suppress(BrokenPipeError):
-        while data:
-            data = data[os.write(descriptor, data) :]
+async def _plan(lifeline: socket.socket, plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Tell the launcher what to do; what it says of it, which is nothing where it has ended."""
+    loop, text = asyncio.get_running_loop(), b""
+    with suppress(OSError):
+        await loop.sock_sendall(lifeline, json.dumps(plan).encode() + b"\n")
+        while not text.endswith(b"\n") and (piece := await loop.sock_recv(lifeline, _PIECE)):
+            text += piece
+    found: dict[str, Any] = json.loads(text) if text.endswith(b"\n") else {}
+    return found
 
 
-async def _end(process: asyncio.subprocess.Process, lifeline: int) -> None:
+async def _end(process: asyncio.subprocess.Process, lifeline: socket.socket) -> None:
     """Let it end by itself when its stdin does; then take it and all that it started away."""
     if process.stdin is not None:
         process.stdin.close()
     await _gone(process, _GRACE)
-    os.close(lifeline)
+    lifeline.close()
     await _gone(process, _GRACE * 5)
     transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001  # nothing else closes its pipes
     transport.close()  # which kills a launcher that is still there, and with it the program

@@ -27,8 +27,9 @@ from keyhole.core.errors import (
 from keyhole.core.tool_server import ToolServer, capability_path, parse_server_name, shown_name, split_shown
 from keyhole.faces.mcp.gateway.changes import Changes
 from keyhole.faces.mcp.gateway.cleaned import Cleaner
+from keyhole.faces.mcp.gateway.reach import Bound, Ways
 from keyhole.faces.mcp.gateway.talk import Listens
-from keyhole.faces.mcp.gateway.upstream import Bound, Listed, Session, Upstream, Ways, faults
+from keyhole.faces.mcp.gateway.upstream import Listed, Session, Upstream, faults
 from keyhole.faces.mcp.gateway.wants import Wanted
 
 Report = Callable[[float, float | None, str | None], Awaitable[None]]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -21,14 +20,11 @@ from mcp.shared.exceptions import MCPError
 
 from keyhole import __version__
 from keyhole.core.errors import KeyholeError, UpstreamTimeout, UpstreamUnreachable
-from keyhole.core.path import parse_secret_ref
-from keyhole.core.tool_server import ToolServer, digest_of, is_tool_name, look_alikes, split_template
-from keyhole.faces.mcp.gateway import child, remote
+from keyhole.core.tool_server import ToolServer, digest_of, is_tool_name, look_alikes
 from keyhole.faces.mcp.gateway.cleaned import Cleaner
-from keyhole.faces.mcp.gateway.gate import Gate, GateLimits
+from keyhole.faces.mcp.gateway.reach import Bound, Reach, Ways
 from keyhole.faces.mcp.gateway.talk import Say, Talk, nobody
-from keyhole.faces.mcp.gateway.wants import Wanted, Wants
-from keyhole.net.ask import Asks
+from keyhole.faces.mcp.gateway.wants import Wanted
 from keyhole.scrub import Scrubber
 from keyhole.vault.tool_rules import is_bounded
 
@@ -43,25 +39,6 @@ _DRAIN = 30.0  # seconds that calls have to end with the keys with which they be
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """A server's binding, with the values of its secrets.
-
-    Attributes:
-        server: the binding.
-        stamp: another text when the binding or a value is another.
-        values: by ``(path, field)``.
-    """
-
-    server: ToolServer
-    stamp: str
-    values: Mapping[tuple[str, str], str] = field(repr=False)
-
-    def value(self, reference: str) -> str:
-        """The value of a reference."""
-        return self.values[parse_secret_ref(reference)]
-
-
-@dataclass(frozen=True, slots=True)
 class Listed:
     """A tool as its server shows it now.
 
@@ -72,19 +49,6 @@ class Listed:
 
     tool: types.Tool
     digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """How servers are reached.
-
-    Attributes:
-        asks: what asks a server over HTTP, for a time-out in seconds.
-        limits: on what one may send.
-    """
-
-    asks: Callable[[float], Asks]
-    limits: GateLimits = field(default_factory=GateLimits)
 
 
 class Session:
@@ -101,19 +65,21 @@ class Session:
     def __init__(self, bound: Bound, ways: Ways, mode: str, say: Say = nobody, watched: Iterable[str] = ()) -> None:
         self.bound = bound
         self.talk = Talk(self, say, watched)
-        self.scrubber = Scrubber.compile(value.encode() for value in bound.values.values())
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self.stale = True
         self.began = time.monotonic()
-        self._ways = ways
         self._mode = mode
-        self.wants = Wants(bound.server.name, authorized=bool(bound.server.oauth))
-        self._said = child.Said(self.scrubber)
         self._stop = asyncio.Event()
+        self.reach = Reach(bound, ways, self._stop.set)
         self._ready: asyncio.Future[ClientSession] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run())
+
+    @property
+    def scrubber(self) -> Scrubber:
+        """Of all that the server was given."""
+        return self.reach.scrubber
 
     @property
     def ended(self) -> bool:
@@ -127,10 +93,10 @@ class Session:
         except TimeoutError:
             reason = "it is not ready in time"
         except Exception as error:  # noqa: BLE001  # whatever a server does is a fault of the server
-            if (wanted := self.wants.of(error)) is not None:
+            if (wanted := self.reach.wants.of(error)) is not None:
                 raise wanted from None
             reason = Cleaner(self.scrubber).text(str(error)[:300]) or type(error).__name__
-        said = f"; it says: {self._said.text}" if self._said.text else ""
+        said = f"; it says: {self.reach.said.text}" if self.reach.said.text else ""
         self._stop.set()
         raise UpstreamUnreachable(
             f"the server {self.bound.server.name} cannot be used: {reason}{said}", "keyhole mcp server tools NAME"
@@ -156,10 +122,14 @@ class Session:
         with contextlib.suppress(Exception):
             await self._task
 
+    def hurry(self) -> None:
+        """Wait no longer for the calls that go on."""
+        self._idle.set()
+
     async def _run(self) -> None:
         try:
             client = Client(
-                _Once(self._connect()),
+                _Once(self.reach.connected()),
                 mode=self._mode,
                 cache=None,
                 read_timeout_seconds=None,  # ours ends it
@@ -197,21 +167,6 @@ class Session:
         if isinstance(message, types.ToolListChangedNotification):
             self.stale = True
         self.talk.heard(message)
-
-    def _connect(self) -> AbstractAsyncContextManager[TransportStreams]:
-        server, gate = self.bound.server, Gate(self._ways.limits)
-        if server.transport == "stdio":
-            given = {**server.settings, **{name: self.bound.value(ref) for name, ref in server.env.items()}}
-            env = child.environment(given, os.environ)
-            return child.connected([server.command, *server.args], env, gate, self._said, self._stop.set)
-        headers = []
-        for name, text in server.headers.items():
-            before, ref, after = split_template(text)
-            headers.append((name, f"{before}{self.bound.value(ref)}{after}"))
-        if server.oauth:
-            headers.append(("Authorization", f"Bearer {self.bound.value(server.oauth)}"))
-        asks = self._ways.asks(float(server.timeout))
-        return remote.connected(asks, server.url, headers, server.allow_addresses, gate, self._stop.set, self.wants)
 
 
 class _Once:
@@ -263,7 +218,7 @@ class Upstream:
         self._tools: dict[str, Listed] = {}
         self._listed = 0.0
         self._wanted: Wanted | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Session] = {}
 
     async def session(self, stamp: str = "") -> Session:
         """Its life of now, begun where there is none, or where the one there is has other keys than ``stamp`` says.
@@ -273,7 +228,9 @@ class Upstream:
         """
         async with self._lock:
             session = self._session
-            if session is not None and (session.ended or (stamp and session.bound.stamp != stamp)):
+            if session is not None and (
+                session.ended or session.reach.worn or (stamp and session.bound.stamp != stamp)
+            ):
                 await self._leave(session)
                 session = None
             if session is None:
@@ -309,8 +266,8 @@ class Upstream:
         """End it."""
         if self._session is not None:
             await self._session.close()
-        for task in self._leaving:
-            task.cancel()
+        for session in self._leaving.values():
+            session.hurry()
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def _list(self, session: Session, client: ClientSession) -> dict[str, Listed]:
@@ -373,8 +330,8 @@ class Upstream:
             pause = 0.0 if self._failures < 2 else min(_FIRST_PAUSE * 2 ** (self._failures - 2), _LONGEST_PAUSE)
             self._not_before = time.monotonic() + pause
         task = asyncio.create_task(session.close(drain=_DRAIN))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._leaving[task] = session
+        task.add_done_callback(self._leaving.pop)
 
 
 @asynccontextmanager
@@ -386,7 +343,7 @@ async def faults(session: Session) -> AsyncIterator[None]:
     except TimeoutError:
         raise UpstreamTimeout("the server did not answer in time", "try again later") from None
     except MCPError as error:
-        raise session.wants.of(error) or error from None
+        raise session.reach.wants.of(error) or error from None
     except (KeyholeError, asyncio.CancelledError):
         raise
     except Exception as error:  # noqa: BLE001  # as above

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import stat
 
-from keyhole.faces.run import linux, seccomp
+from keyhole.process import linux, seccomp
 
 USER_PID, USER, ROOT_PID, ROOT, NONE = "user+pid", "user", "root+pid", "root", "none"
 
@@ -32,6 +32,15 @@ _ROOT_KEEPS = sum(
 )
 
 _EMPTY = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+
+
+_MODES = {"off": (NONE,), "auto": (USER_PID, USER, NONE), "require": (USER_PID,)}
+_MODES_OF_ROOT = _MODES | {"auto": (USER_PID, ROOT_PID, USER, ROOT, NONE), "require": (USER_PID, ROOT_PID)}
+
+
+def modes(wish: str) -> tuple[str, ...]:
+    """What is tried for this user, in order: ``off``, ``auto`` or ``require``."""
+    return (_MODES_OF_ROOT if os.geteuid() == 0 else _MODES)[wish]
 
 
 class Unavailable(Exception):

@@ -1,4 +1,8 @@
-"""What a process that holds keys does to itself before it opens a vault."""
+"""What a process that holds keys does to itself before it opens a vault, and what shuts in those that it starts.
+
+``hide`` says which files a sandbox covers, ``sandbox`` makes one out of namespaces, with ``seccomp`` and the system
+calls of ``linux``. They import little: launchers, which are fresh interpreters, wait for them.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import ctypes
 import struct
 import sys
 
-from keyhole.faces.run import linux
+from keyhole.process import linux
 
 _TIOCSTI = 0x5412
 _TIOCLINUX = 0x541C
