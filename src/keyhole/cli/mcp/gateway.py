@@ -7,7 +7,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,27 +89,27 @@ def quiet() -> None:
     log.propagate = False
 
 
-def ways(session: Session) -> Ways:
-    """How servers are reached from here."""
+def ways(session: Session | None = None) -> Ways:
+    """How servers are reached from here; without a session, none of them through the broker."""
     from keyhole import app  # noqa: PLC0415  # --help needs none of it
-    from keyhole.cli.mcp.through import Throughs  # noqa: PLC0415
-    from keyhole.cli.run import hidden_paths  # noqa: PLC0415
-    from keyhole.config import load  # noqa: PLC0415
-    from keyhole.faces.mcp.gateway import child  # noqa: PLC0415
+    from keyhole.config import home, load  # noqa: PLC0415
     from keyhole.faces.mcp.gateway.reach import Ways  # noqa: PLC0415
     from keyhole.net.ask import AskLimits  # noqa: PLC0415
 
     config = load()
+    found = Ways(lambda seconds: app.asker(config, AskLimits(seconds, _LONGEST)), hidden=[home()])
+    if session is None:
+        return found
+    from keyhole.cli.mcp.through import Throughs  # noqa: PLC0415
+    from keyhole.cli.run import hidden_paths  # noqa: PLC0415
+    from keyhole.faces.mcp.gateway.child import environment  # noqa: PLC0415
 
     def tell(text: str) -> None:
         session.out.say(f"keyhole: {text}")
 
-    return Ways(
-        lambda seconds: app.asker(config, AskLimits(seconds, _LONGEST)),
-        broker=Throughs(session, child.environment({}, os.environ), tell),
-        hidden=hidden_paths(session),
-        tell=tell,
-    )
+    with ThreadPoolExecutor(1) as thread:  # it looks into the store with a loop of its own, and there may be one here
+        hidden = thread.submit(hidden_paths, session).result()
+    return replace(found, broker=Throughs(session, environment({}, os.environ), tell), hidden=hidden, tell=tell)
 
 
 @contextmanager

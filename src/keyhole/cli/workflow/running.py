@@ -162,7 +162,7 @@ async def _run(
     state = file.state
     own = session.client.party()
     servers = frozenset(step.act.server for step in found.steps() if isinstance(step.act, Use))
-    tools = GatewayTools(own, servers) if servers else None
+    tools = GatewayTools(own, servers, session) if servers else None
     context = RunContext.from_data({"workflow": found.name, "run": state.run, "on_behalf_of": state.on_behalf_of})
     actor = Actor(own, session.client.party, state.agent, context, tools)
     runner = Runner(found, file, actor, lambda *told: _progress(session, *told), verdicts)

@@ -11,6 +11,7 @@ from keyhole.faces.workflow.acting import Party, ToolAnswer
 if TYPE_CHECKING:
     import mcp_types as types
 
+    from keyhole.cli.base import Session
     from keyhole.faces.mcp.gateway.gateway import Asks, Gateway
 
 
@@ -20,10 +21,12 @@ class GatewayTools:
     Args:
         own: the vault as whoever runs the workflow, who may read the bindings of servers and their secrets.
         servers: the only ones that steps name.
+        session: of the command.
     """
 
-    def __init__(self, own: Asks, servers: frozenset[str]) -> None:
+    def __init__(self, own: Asks, servers: frozenset[str], session: Session) -> None:
         self._own = own
+        self._session = session
         self._servers = servers
         self._gateway: Gateway | None = None
 
@@ -47,7 +50,7 @@ class GatewayTools:
             from keyhole.faces.mcp.gateway.gateway import Gateway  # noqa: PLC0415  # as above
 
             quiet()
-            self._gateway = Gateway(self._own, ways(), self._servers)
+            self._gateway = Gateway(self._own, ways(self._session), self._servers)
         return self._gateway
 
 
