@@ -557,6 +557,55 @@ for number, data in enumerate(
     CASES[f"bytes {number} for a document"] = of_bytes(data)
 
 
+def joining(world, previous, joins=("1:" + "a" * 64,), **more):
+    """Let the document of a secret be one that brings lines together, which the owner signs."""
+    file = world.path(".x/secrets/a/one.json")
+    content = json.loads(file.read_text())["content"] | {"previous": previous, "joins": list(joins), **more}
+    file.write_bytes(signed.write("secret", content, [(content["signer"], world.owner.signing)]))
+    return signed.read("secret", file.read_bytes(), "").digest
+
+
+def said_twice(world, *, lower_is_seen):
+    """Two documents of one version that bring the same lines together; one is seen, the other one lies there."""
+    digests = {joining(world, each * 64): each for each in "ab"}
+    lower, higher = sorted(digests)
+    seen, there = (lower, higher) if lower_is_seen else (higher, lower)
+    joining(world, digests[seen] * 64)
+    world.open()
+    joining(world, digests[there] * 64)
+    return owned(world)
+
+
+@case
+def another_version_that_says_the_same_with_a_lower_digest(world):
+    return said_twice(world, lower_is_seen=False)
+
+
+@case
+def another_version_that_says_the_same_with_a_higher_digest(world):
+    return said_twice(world, lower_is_seen=True)
+
+
+@case
+def another_version_that_says_something_else(world):
+    joining(world, "a" * 64)
+    world.open()
+    joining(world, "a" * 64, due="because")
+    return owned(world)
+
+
+@case
+def a_version_that_joins_no_event(world):
+    joining(world, "a" * 64, joins=["x"])
+    return owned(world)
+
+
+@case
+def a_version_that_was_chosen_less_than_never(world):
+    joining(world, "a" * 64, chosen=-1)
+    return owned(world)
+
+
 @case
 def a_seen_file_that_cannot_be_read(world):
     world.open()
@@ -639,6 +688,28 @@ def outcomes(tmp_path_factory):
             asked.append({"root": str(each.root), "env": env, "key": each.key, "names": each.names})
     said = built.answer("parity.js", given=asked)
     return dict(zip(CASES, zip(python, map(comparable, said, homes), strict=True), strict=True))
+
+
+def test_of_versions_that_say_the_same_both_take_the_later_one_and_keep_the_same_of_it(tmp_path, monkeypatch):
+    made = Folder.create(tmp_path / "one")
+    made.set("a/one")
+    digests = {joining(made, each * 64): each for each in "ab"}
+    kept = []
+    for home in ("python", "node"):
+        world = Folder(made.root, tmp_path / home, made.owner, made.now)
+        asked = {"root": str(world.root), "key": world.owner.to_text(), "names": ["a/one"]}
+        asked["env"] = environment(owned(world), world.home)
+        for digest in sorted(digests, reverse=True):
+            joining(world, digests[digest] * 64)
+            if home == "python":
+                said = said_by_python(owned(world), world.home, monkeypatch)
+            else:
+                [said] = built.answer("parity.js", given=[asked])
+            assert said["signed"] is True, said
+        [file] = (world.home / "repos").glob("*.json")
+        kept.append(json.loads(file.read_text())["secrets"]["a/one"])
+    assert kept[0] == kept[1]
+    assert (kept[0][1], len(kept[0][2])) == (min(digests), 64)
 
 
 @pytest.mark.parametrize("name", CASES)

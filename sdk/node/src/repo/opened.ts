@@ -15,7 +15,7 @@ import { chain, leads, SIGNED_MEMBERS } from "./joining.js";
 import { isByAnOwner, KIND as MEMBERS, readMembers, requireFollows, type Members } from "./members.js";
 import { isSecret, parseSecret } from "./names.js";
 import type { Seen, State } from "./seen.js";
-import { KIND as SECRET, metaOf, readSidecar, requireGenuine, type Sidecar } from "./sidecar.js";
+import { alike, KIND as SECRET, metaOf, readSidecar, requireGenuine, type Sidecar } from "./sidecar.js";
 import { readSigned, type Signed } from "./signed.js";
 import { VAULT, type Tree } from "./tree.js";
 
@@ -56,7 +56,7 @@ export class Opened {
     this.members = members;
     this.#secrets = verifiedSecrets(tree, seen, members);
     const states = [...this.#secrets].map(([name, [document, each]]): [string, State] => [
-      name, [each.version, document.digest],
+      name, [each.version, document.digest, alike(document, each)],
     ]);
     this.remember = (): void => seen.remember(members.vault, [members.version, digest], new Map(states));
   }
@@ -209,7 +209,7 @@ function verifiedSecrets(tree: Tree, seen: Seen, members: Members): Map<string, 
     const document = readSigned(SECRET, tree.require(path), path);
     const each = readSidecar(document, parseSecret(name));
     requireGenuine(document, each, members, null);
-    seen.judge(`the secret ${name}`, seen.secrets.get(name), each.version, document.digest);
+    seen.judgeSecret(name, [each.version, document.digest, alike(document, each)]);
     secrets.set(name, [document, each]);
   }
   for (const name of seen.secrets.keys()) {

@@ -12,8 +12,7 @@ import { IntegrityError, StoreUnavailable } from "../errors.js";
 
 const FOLDER = "repos";
 
-/** Version and digest of a document; of a secret also what others of that version have in common with it, as Python
- * keeps it. Where two of one version differ it is refused here, also where Python would know which is later. */
+/** Version and digest of a document; of a secret also what others of that version have in common with it, or empty. */
 export type State = readonly [number, string, ...string[]];
 
 /** The last state of one vault that was found genuine here. */
@@ -72,6 +71,18 @@ export class Seen {
     }
   }
 
+  /**
+   * Judge a secret. Of two documents that say the same of one version the one with the lower digest is later.
+   *
+   * Throws `IntegrityError`: see `judge`.
+   */
+  judgeSecret(name: string, found: State): void {
+    const seen = this.secrets.get(name);
+    if (seen === undefined || !isLater(found, seen)) {
+      this.judge(`the secret ${name}`, seen, found[0], found[1]);
+    }
+  }
+
   /** Throws `IntegrityError` for what is older than what was seen, or another document of the same version. */
   judge(what: string, seen: State | undefined, version: number, digest: string): void {
     if (seen === undefined) {
@@ -105,7 +116,7 @@ export class Seen {
     let changed = now.vault !== vault || later;
     for (const [name, each] of secrets) {
       const known = merged.get(name);
-      if (known === undefined || known[0] < each[0]) {
+      if (known === undefined || known[0] < each[0] || isLater(each, known)) {
         merged.set(name, each);
         changed = true;
       }
@@ -117,6 +128,11 @@ export class Seen {
     const data = { ...now.#data, vault, members: newest, secrets: Object.fromEntries(merged) };
     keep(this.#path, JSON.stringify(data));
   }
+}
+
+/** Whether one document takes the place of another that says the same of that version. */
+function isLater([version, digest, alike]: State, than: State): boolean {
+  return version === than[0] && !!alike && alike === than[2] && digest < than[1];
 }
 
 /** Keep what is known of a vault. Throws `StoreUnavailable`. */

@@ -11,9 +11,11 @@ import { instant, type Meta } from "./documents.js";
 import { integerOf, textOf, textsOf } from "./fields.js";
 import { type Members, writes } from "./members.js";
 import { groupOf, parseLine, parsePart, parseSecret } from "./names.js";
-import type { Signed } from "./signed.js";
+import { Signed } from "./signed.js";
 
 export const KIND = "secret";
+const EVENT = /^[1-9][0-9]{0,8}:[0-9a-f]{64}$/;
+const MOST_JOINED = 256;
 
 /** One version of one secret. */
 export interface Sidecar {
@@ -31,6 +33,8 @@ export interface Sidecar {
   readonly due: string;
   readonly signer: string;
   readonly removed: boolean;
+  /** Whether it only brings lines together, and is no event of its own. */
+  readonly joins: boolean;
 }
 
 /** What a document says of a secret, without a look at who signed it. Throws `IntegrityError`. */
@@ -39,6 +43,11 @@ export function readSidecar(document: Signed, secret: string): Sidecar {
   let found: Sidecar;
   try {
     const expires = textOf(content, "expires");
+    const chosen = content.get("chosen") ?? 0;
+    if (typeof chosen !== "number" || chosen < 0) {
+      throw new SyntaxError("chosen is no number");
+    }
+    events(document, "after");
     found = {
       secret: parseSecret(textOf(content, "secret")),
       version: integerOf(content, "version"),
@@ -52,6 +61,7 @@ export function readSidecar(document: Signed, secret: string): Sidecar {
       due: parseLine(textOf(content, "due")),
       signer: textOf(content, "signer"),
       removed: content.get("removed") === true,
+      joins: events(document, "joins") > 0,
     };
   } catch (error) {
     if (error instanceof SyntaxError || error instanceof InvalidRequest) {
@@ -63,6 +73,18 @@ export function readSidecar(document: Signed, secret: string): Sidecar {
     throw new IntegrityError(`${document.where} is of ${found.secret}`, "somebody put it there: restore it");
   }
   return found;
+}
+
+/**
+ * What two documents have in common that bring the same lines together with the same result; empty for a version that is
+ * an event. They differ in who did that, in the file, which is sealed with other random bytes, and in the side before.
+ */
+export function alike(document: Signed, sidecar: Sidecar): string {
+  if (!sidecar.joins) {
+    return "";
+  }
+  const own = [...document.content].filter(([name]) => !["signer", "digest", "previous"].includes(name));
+  return new Signed(KIND, new Map(own), new Map(), document.where).digest;
 }
 
 /** See that a member who may write it made this version, and that it is this ciphertext. Throws `IntegrityError`. */
@@ -96,6 +118,18 @@ export function metaOf(sidecar: Sidecar, members: Members): Meta {
     expires: sidecar.expires,
     agents: listed.map((each) => each.name),
   };
+}
+
+/** How many events a list of a document names. */
+function events(document: Signed, name: string): number {
+  if (!document.content.has(name)) {
+    return 0;
+  }
+  const found = textsOf(document.content, name);
+  if (found.length > MOST_JOINED || !found.every((each) => EVENT.test(each))) {
+    throw new SyntaxError("no event, or too many");
+  }
+  return found.length;
 }
 
 function moment(text: string): Date {
