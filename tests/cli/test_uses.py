@@ -1,5 +1,7 @@
 """One query: which credential was used by which step, when, and with what result."""
 
+import json
+
 import pytest
 
 from cli_driver import ok, run
@@ -42,6 +44,9 @@ def test_one_query_says_which_step_used_what_when_and_how_it_ended(vault, monkey
     assert ok("audit", "uses", "--run", "4712").out == ""
     assert {r["step"] for r in ok("audit", "query", "--workflow", "nightly", "--json").json} == {"fetch", "store"}
     assert run("audit", "query", "--limit", "0").code == 3
+    tailed = [json.loads(line) for line in ok("tail", "--no-follow", "--run", "4711", "--json").out.splitlines()]
+    assert {(line["run"], line["agent"]) for line in tailed} == {("4711", "agent/coder")}
+    assert ok("tail", "--no-follow", "--run", "4712", "--json").out == ""
 
 
 def record(phase, **fields):

@@ -33,6 +33,7 @@ _MASKED, _FAINT, _BOLD, _PLAIN = "\x1b[35m", "\x1b[2m", "\x1b[1m", "\x1b[0m"
 )
 @click.option("--agent", shell_complete=agents, metavar="NAME", help="Calls of this agent, or of user/NAME.")
 @click.option("--service", shell_complete=services, metavar="NAME", help="Calls through this service.")
+@click.option("--run", metavar="ID", help="Calls of this run.")
 @click.option("--refused", is_flag=True, help="Only what was refused, failed, waits for approval, or is an alarm.")
 @click.option(
     "-n",
@@ -58,7 +59,7 @@ def tail_command(session: Session, /, **wanted: Any) -> None:
 def _follow(session: Session, wanted: Mapping[str, Any], keep: Callable[[Sequence[Line]], None]) -> None:
     out = _Printer(session, refused=wanted["refused"])
     calls = Calls()
-    asked = {"agent": wanted["agent"], "service": wanted["service"]}
+    asked = {"agent": wanted["agent"], "service": wanted["service"], "run": wanted["run"]}
     asked["limit"] = max(1, wanted["lines"] * _RECORDS)
     first = True
     for records in followed(session, asked, lambda: calls.patience(time.monotonic(), WAIT)):
