@@ -1,11 +1,13 @@
 """``kh.context``: what a program says of its work, in tasks and threads, and what the environment says for it."""
 
 import asyncio
+import threading
 
 import pytest
 
 from keyhole.client.context import context, current, of_environment, said
-from keyhole.client.core import build
+from keyhole.client.core import Result, build
+from keyhole.client.leasing import Lease
 from keyhole.core.errors import InvalidRequest
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -46,6 +48,28 @@ def test_tasks_do_not_see_one_another_and_threads_see_who_started_them():
 
     found = asyncio.run(main())
     assert found == [({"run": "1", "step": name},) * 2 for name in "ab"]
+
+
+def test_what_is_renewed_in_the_background_is_for_the_work_that_leased_it():
+    renewed = threading.Event()
+    heard = []
+
+    class Transport:
+        def ask(self, operation, path, data):
+            heard.append((operation, claims()))
+            if operation == "update":
+                renewed.set()
+            return Result({"password": "x"}, lease_id="database/creds/a/1", lease_duration=1, renewable=True)
+
+        def close(self):
+            pass
+
+    with context(run="4711"):
+        lease = Lease(Transport(), "/database/creds/a", grace=0.0)
+        lease.start()
+    assert renewed.wait(30)
+    lease.stop()
+    assert heard[:2] == [("read", {"run": "4711"}), ("update", {"run": "4711"})]
 
 
 def test_the_environment_speaks_where_the_program_does_not(monkeypatch):

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import copy_context
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +169,8 @@ class Lease:
                 raise
             else:
                 break
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        # What it renews is for the work that leased it, see ``client.context``.
+        self._thread = threading.Thread(target=copy_context().run, args=(self._keep,), name="lease", daemon=True)
         self._thread.start()
         return Leased(self._tenure, self._lock, self._clock, self._note)
 
