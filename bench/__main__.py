@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tunnels", type=int, default=1000, help="idle tunnels")
     parser.add_argument("--leases", type=int, default=1000, help="leases that end at the same time")
     parser.add_argument("--many", type=int, default=100_000, help="leases in the store of a server that starts")
+    parser.add_argument("--tools", type=int, default=500, help="of one server of tools, in a list")
+    parser.add_argument("--servers", type=int, default=50, help="of tools, at once")
     parser.add_argument("--folder", help="a directory on the disk that is to be measured")
     parser.add_argument("--peers", action="store_true", help="measure the programs of scripts/peers too")
     parser.add_argument("--json", type=Path, help="write everything to this file")
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     before = machine.describe()
     rounds: Rounds = {}
     settings = {"large": options.large, "tunnels": options.tunnels, "folder": options.folder}
-    settings |= {"leases": options.leases, "many": options.many}
+    settings |= {"leases": options.leases, "many": options.many, "tools": options.tools, "servers": options.servers}
     with playing(options.seconds, **settings, with_peers=installed() if options.peers else ()) as field:
         for number in range(options.rounds):
             for name in cases:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import api, leases, peers
+from bench import api, leases, peers, tools
 from bench.load import Job
 from bench.machine import cores, cpu_seconds, pinned, program, rss_bytes, sync_rate
 from bench.scrubbing import scrubbing
@@ -34,6 +34,8 @@ class Field:
         tunnels: idle ones.
         leases: of databases that end within two seconds; ten times as many one-time passwords within one.
         many: leases in a store that a server starts on.
+        tools: of one server, in a list.
+        servers: of tools, at once.
         peers: other programs that take part, by name.
     """
 
@@ -43,6 +45,8 @@ class Field:
     tunnels: int
     leases: int = 1000
     many: int = 100_000
+    tools: int = 500
+    servers: int = 50
     upstream: Upstream = field(init=False)
     direct: Direct = field(init=False)
     nginx: NginxProxy = field(init=False)
@@ -64,6 +68,8 @@ def playing(
     tunnels: int = 1000,
     leases: int = 1000,
     many: int = 100_000,
+    tools: int = 500,
+    servers: int = 50,
     folder: str | None = None,
     with_peers: Sequence[str] = (),
 ) -> Iterator[Field]:
@@ -72,7 +78,7 @@ def playing(
     with contextlib.ExitStack() as stack:
         where = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyhole-bench-", dir=folder)))
         where.chmod(0o755)  # workers of nginx may run as another user
-        field_ = Field(where, seconds, large, tunnels, leases, many)
+        field_ = Field(where, seconds, large, tunnels, leases, many, tools, servers)
         field_.upstream = Upstream(where / "upstream", other, large)
         stack.callback(field_.upstream.close)
         field_.direct = Direct(field_.upstream)
@@ -223,6 +229,21 @@ def lease_many(field_: Field) -> dict[str, Numbers]:
     return _in_a_folder(lambda folder: leases.many(folder, field_.many), field_)
 
 
+def mcp_call(field_: Field) -> dict[str, Numbers]:
+    """A call of a tool, bare and through the gateway in turn."""
+    return _in_a_folder(lambda folder: tools.one(folder, field_.seconds), field_)
+
+
+def mcp_list(field_: Field) -> dict[str, Numbers]:
+    """A list of very many tools, the same."""
+    return _in_a_folder(lambda folder: tools.listed(folder, field_.seconds, field_.tools), field_)
+
+
+def mcp_many(field_: Field) -> dict[str, Numbers]:
+    """Very many servers behind one gateway, beside one."""
+    return _in_a_folder(lambda folder: tools.many(folder, field_.seconds, field_.servers), field_)
+
+
 def cli(field_: Field) -> dict[str, Numbers]:
     """Start-up: seconds that a command takes, beside an empty Python program."""
     subject, _ = cores()
@@ -263,5 +284,8 @@ CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
     "leases-burst": lease_burst,
     "leases-many": lease_many,
     "scrubbing": scrubbed,
+    "mcp-call": mcp_call,
+    "mcp-list": mcp_list,
+    "mcp-many": mcp_many,
     "cli": cli,
 }

@@ -23,7 +23,7 @@ def run(tmp_path, *cases):
         pytest.skip("nginx or taskset is not installed, and the benchmark measures against nginx")
     result = tmp_path / "result.json"
     moment = ["--rounds", "1", "--seconds", "0.05", "--large", "300000", "--tunnels", "3"]
-    moment += ["--leases", "9", "--many", "50"]
+    moment += ["--leases", "9", "--many", "50", "--tools", "5", "--servers", "2"]
     command = [sys.executable, "-m", "bench", *cases, *moment, "--folder", str(tmp_path), "--json", str(result)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
@@ -54,3 +54,9 @@ def test_leases_are_made_taken_back_and_end(tmp_path):
     found = run(tmp_path, "leases-issue", "leases-end")["medians"]
     assert found["leases-issue"]["keyhole"]["count"] >= 8
     assert found["leases-end"]["keyhole"]["count"] == 9
+
+
+def test_calls_of_tools_are_measured_bare_and_through_the_gateway(tmp_path):
+    found = run(tmp_path, "mcp-call", "mcp-many")["medians"]
+    assert found["mcp-call"]["keyhole"]["count"] == found["mcp-call"]["bare"]["count"] >= 20
+    assert found["mcp-many"]["keyhole"]["start"] > 0

@@ -234,3 +234,22 @@ def test_a_person_denies_a_call_or_lets_it_through_for_some_time():
         assert isinstance(await scene.refused({"a": 3}), ApprovalRequired)
 
     play(scenario)
+
+
+def test_a_use_is_one_intent_and_one_outcome_and_what_is_no_use_is_refused_on_record():
+    async def scenario(scene):
+        def own(records):
+            return sorted((each["phase"], each["path"]) for each in records if each.get("caller") == "agent/coder")
+
+        begun = await scene.begin({"branch": "main"})
+        assert own(await scene.records()) == [("intent", "tools/git/push")]  # before anybody has sent anything
+        ended = {"call": begun["call"], "proof": begun["proof"], "result": "ok"}
+        await scene.opened.ask("update", "tools/own/end", ended, token=scene.token)
+        assert own(await scene.records()) == [("intent", "tools/git/push"), ("outcome", "tools/git/push")]
+        for path, body in (("end", {**ended, "proof": "0" * 64}), ("end", ended), ("begin", {"arguments": []})):
+            with pytest.raises(KeyholeError):
+                await scene.opened.ask("update", f"tools/own/{path}", body, token=scene.token)
+        refused = [each for each in await scene.records() if each["phase"] == "refused"]
+        assert sorted(each["path"] for each in refused) == ["tools//", "tools/own/end", "tools/own/end"]
+
+    play(scenario)

@@ -302,6 +302,7 @@ class Route:
         fields: what the body may have.
         help: one sentence.
         bare: its answers stand alone, without the usual envelope, or are no JSON.
+        recorded: its handlers record what they do before they do it; what they refuse is recorded by the door.
         source: services may name what its READ answers as the source of what they lend; the field that is meant when
             none is named, or empty where one has to be named. ``None`` for what can be no source.
     """
@@ -315,6 +316,7 @@ class Route:
     fields: tuple[Field, ...] = ()
     help: str = ""
     bare: bool = False
+    recorded: bool = False
     source: str | None = None
 
     def compiled(self) -> re.Pattern[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from keyhole.core.errors import Conflict, InternalError, PolicyDenied
+from keyhole.core.errors import Conflict, InternalError, KeyholeError, PolicyDenied, fault_place
 from keyhole.core.identity import Caller
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context
@@ -35,6 +35,24 @@ async def dispatch(vault: Vault, state: OrgState, caller: Caller, asked: Asked) 
         context = vault.context(state, caller, target.mount)
         call = replace(call, operation=await _still_allowed(caller, asked, target, context))
     raise InternalError("unreachable")
+
+
+async def recorded_by_itself(vault: Vault, state: OrgState, caller: Caller, asked: Asked) -> Reply:
+    """The reply of a route that records what it does before it does it, so that one use is one intent and not two.
+
+    Raises:
+        KeyholeError: the refusal, which is recorded.
+    """
+    try:
+        if vault.devices.concern(state.generation):
+            await vault.devices.asked(state, caller, asked)
+        return await dispatch(vault, state, caller, asked)
+    except KeyholeError as error:
+        if not error.request_id:  # else it names the record of the refusal
+            await vault.record_refusal(state, caller, asked.request, error, path=asked.path)
+        raise
+    except Exception as error:
+        raise fault(error) from error
 
 
 async def answer(vault: Vault, state: OrgState, caller: Caller, target: Target, call: Call) -> Reply:
@@ -67,3 +85,11 @@ async def _still_allowed(caller: Caller, asked: Asked, target: Target, context: 
         if not decision:
             raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
     return operation
+
+
+def fault(error: Exception) -> InternalError:
+    """What is said of a mistake of ours; where it was goes to the log."""
+    import logging  # noqa: PLC0415 - a command on a local vault starts without it
+
+    logging.getLogger("keyhole.vault").error("internal error: %s", fault_place(error))
+    return InternalError("the request failed inside Keyhole", "see the server's log")

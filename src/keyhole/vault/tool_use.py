@@ -180,6 +180,7 @@ async def _refuse(
     facts: Mapping[str, Any],
 ) -> None:
     asked = Request(caller, Operation.USE, path, facts, remote=request.remote, id=request.id)
+    error.request_id = request.id
     await vault.record_refusal(state, caller, asked, error, path=clip(path), rule=decision.rule)
 
 

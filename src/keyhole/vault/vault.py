@@ -20,7 +20,6 @@ from keyhole.core.errors import (
     NotFound,
     PolicyDenied,
     Unauthenticated,
-    fault_place,
 )
 from keyhole.core.identity import Caller
 from keyhole.core.path import parse_path
@@ -39,7 +38,7 @@ from keyhole.vault.callers import at_work, authenticate
 from keyhole.vault.clock import Clock
 from keyhole.vault.compiled import Compiled, OrgState
 from keyhole.vault.devices import Devices
-from keyhole.vault.dispatch import WRITES, dispatch
+from keyhole.vault.dispatch import WRITES, dispatch, fault, recorded_by_itself
 from keyhole.vault.expiry import Expiry
 from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.leases import Leases
@@ -141,7 +140,7 @@ class Vault:
         try:
             reply = await self._handle(request)
         except KeyholeError as error:
-            error.request_id = request.id
+            error.request_id = error.request_id or request.id
             if self.quotas.told:
                 self.quotas.mark(request, error)
             if self.devices.concern():
@@ -184,6 +183,8 @@ class Vault:
             refusal = PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
             await self.record_refusal(state, caller, request, refusal, path=asked.path, rule=decision.rule)
             raise refusal
+        if asked.target.route.recorded and not request.wrap_ttl:
+            return await recorded_by_itself(self, state, caller, asked)
         record = intent_for(caller, asked, decision)
         await self._durable(state, record, self.journal.intend(record, state.org.id))
         if asked.operation is Operation.READ and asked.target.mount.path == _SECRETS and state.honey != NONE:
@@ -200,7 +201,7 @@ class Vault:
         except BaseException as error:  # also when whoever waited has gone: an intent never stays without an outcome
             self.conclude(state, record, InternalError.code if isinstance(error, Exception) else "aborted")
             if isinstance(error, Exception):
-                raise _fault(error) from error
+                raise fault(error) from error
             raise
         self.conclude(state, record, "ok", **given_out(reply))
         return reply
@@ -441,10 +442,3 @@ class Vault:
 
     async def _policy(self, org_id: str, name: str) -> list[PathRule]:
         return await policies.load(self.storage(org_id, policies.MOUNT, configures=True), name)
-
-
-def _fault(error: Exception) -> InternalError:
-    import logging  # noqa: PLC0415 - a command on a local vault starts without it
-
-    logging.getLogger("keyhole.vault").error("internal error: %s", fault_place(error))
-    return InternalError("the request failed inside Keyhole", "see the server's log")

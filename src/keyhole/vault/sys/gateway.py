@@ -284,6 +284,7 @@ def routes(vault: Vault) -> tuple[Route, ...]:
                 Field("arguments", "object; never recorded, but for the names"),
             ),
             help="Use of a tool by the caller: decided and recorded.",
+            recorded=True,
         ),
         Route(
             "own/end",
@@ -297,5 +298,6 @@ def routes(vault: Vault) -> tuple[Route, ...]:
                 Field("milliseconds", "that it took"),
             ),
             help="How a use ended.",
+            recorded=True,
         ),
     )
