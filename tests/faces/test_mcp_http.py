@@ -34,7 +34,8 @@ async def post(app, body=PING, *, method="POST", path="/mcp", **headers):
         answer.append(message)
 
     await app(scope, receive, send)
-    return answer[0]["status"], json.loads(answer[1]["body"])
+    assert not [name for name, _ in answer[0]["headers"] if name.lower().startswith(b"access-control")]
+    return answer[0]["status"], json.loads(answer[1]["body"] or "{}")
 
 
 def test_strangers_pages_and_strange_names_are_refused_and_each_is_in_the_journal():

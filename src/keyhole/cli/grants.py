@@ -11,6 +11,7 @@ from keyhole.cli.names import agents, secrets, services
 from keyhole.core.path import parse_name, parse_secret_ref
 
 _TOOLS = "tools/"
+_SHOWN = 8  # tools of a server, in a table
 
 
 @command(
@@ -78,6 +79,11 @@ def what_can_command(session: Session, /, *, agent: str | None) -> None:
         session.client.read(f"agents/{name}")
     data = session.client.read(f"sys/what-can/{name}".rstrip("/")).data
     rows = [[s["name"], " ".join(s["hosts"]), s["secret"]] for s in data["services"]]
-    tools = [[f"tools/{each['server']}", " ".join(each["tools"]), " ".join(each["secrets"])] for each in data["tools"]]
+    tools = [[f"tools/{each['server']}", _some(each["tools"]), " ".join(each["secrets"])] for each in data["tools"]]
     head = ["service", "hosts, or tools" if tools else "hosts", "secret"]
     session.out.table(data, head, rows + tools, empty=f"{data['agent']} can use nothing")
+
+
+def _some(names: list[str]) -> str:
+    more = f" … {len(names)} in all" if len(names) > _SHOWN else ""
+    return " ".join(names[:_SHOWN]) + more
