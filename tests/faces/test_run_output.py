@@ -105,6 +105,13 @@ def test_nothing_is_lost_and_nothing_changes_when_much_is_printed_at_the_end(run
     assert done.stdout == bytes(range(256)) * 8192
 
 
+def test_a_command_with_a_value_leaves_no_core_behind(runner):
+    code = "import os, resource; print(resource.getrlimit(resource.RLIMIT_CORE), flush=True); os.abort()"
+    done = runner.run(python(code), **GIVEN)
+    assert done.out == "(0, 0)\n"
+    assert done.code == 128 + signal.SIGABRT
+
+
 def test_two_streams_that_are_one_keep_their_order(runner):
     script = "for i in 1 2 3 4 5 6 7 8 9; do echo out $i; echo err $i >&2; done"
     command = runner.command(["sh", "-c", script], **GIVEN)
