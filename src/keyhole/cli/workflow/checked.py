@@ -19,8 +19,9 @@ FOUND = 1
 
 @workflow.command("lint", examples="keyhole workflow lint invoice.yaml\nkeyhole workflow lint *.json --json")
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.option("--compare", is_flag=True, help="Compare with the secrets that you may read; each read is recorded.")
 @pass_session
-def lint_command(session: Session, /, *, files: tuple[str, ...]) -> int:
+def lint_command(session: Session, /, *, files: tuple[str, ...], compare: bool) -> int:
     """Check documents, and refuse any credential in them. Exit code 1 when something is wrong.
 
     Refused are texts that have the shape of a credential, plain or encoded, also in names, defaults and comments; what
@@ -28,9 +29,15 @@ def lint_command(session: Session, /, *, files: tuple[str, ...]) -> int:
     """
     from keyhole.faces.workflow.lint import lint  # noqa: PLC0415  # --help needs none of it
 
+    known = None
+    if compare:
+        from keyhole.cli.scan_known import read_values  # noqa: PLC0415  # the same
+        from keyhole.scrub import Scrubber  # noqa: PLC0415  # the same
+
+        known = Scrubber.compile(read_values(session))
     data, lines = [], []
     for path in files:
-        found = lint(content_of(path)).problems
+        found = lint(content_of(path), known=known).problems
         data += [{"file": path, **problem.as_data()} for problem in found]
         lines += told(path, found)
     session.out.result({"problems": data}, lines)

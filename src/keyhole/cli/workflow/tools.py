@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from keyhole.cli.base import Session
     from keyhole.faces.mcp.gateway.gateway import Asks, Gateway
 
+_LONGEST = 200  # characters of a message
+
 
 class GatewayTools:
     """See ``faces.workflow.acting.Tools``.
@@ -21,7 +23,7 @@ class GatewayTools:
     Args:
         own: the vault as whoever runs the workflow, who may read the bindings of servers and their secrets.
         servers: the only ones that steps name.
-        session: of the command.
+        session: of the command; it says what a tool tells of its progress, such as that a person is waited for.
     """
 
     def __init__(self, own: Asks, servers: frozenset[str], session: Session) -> None:
@@ -34,8 +36,12 @@ class GatewayTools:
         """Use a tool as an agent. Raises ``KeyholeError``."""
         from mcp.shared.exceptions import MCPError  # noqa: PLC0415  # the SDK is slow to import
 
+        async def report(_progress: float, _total: float | None, message: str | None) -> None:
+            if message:
+                self._session.out.say(f"  {server}/{tool}: {message[:_LONGEST]}")
+
         try:
-            return _read(await self._made().use(party, server, tool, dict(arguments), _silent))
+            return _read(await self._made().use(party, server, tool, dict(arguments), report))
         except MCPError as error:
             return ToolAnswer(failed=True, body=error.error.message)
 
@@ -52,10 +58,6 @@ class GatewayTools:
             quiet()
             self._gateway = Gateway(self._own, ways(self._session), self._servers)
         return self._gateway
-
-
-async def _silent(_progress: float, _total: float | None, _message: str | None) -> None:
-    """Progress within a tool is not shown."""
 
 
 def _read(found: types.CallToolResult) -> ToolAnswer:

@@ -27,6 +27,7 @@ from keyhole.faces.workflow.results import Outcome, kept, read_body, read_header
 _MARGIN = 60  # seconds for which a token outlives its attempt, for what is recorded at the end
 # After these something may have been done: the request was on its way, or its answer was not understood.
 _UNSURE = (errors.UpstreamTimeout, errors.UpstreamUnreachable, errors.ScrubFailedClosed, errors.Unreachable)
+_TOLD = 64 * 1024  # bytes of an error's body that are kept
 _UNSURE_STATUS = frozenset({408, 425})
 
 
@@ -204,9 +205,11 @@ class Actor:
             raise errors.InternalError("the step has no gateway")
         answer = await self._tools.use(grip.party, step.act.server, step.act.tool, arguments)
         if answer.failed:
-            body = kept(answer.body, None)
+            body = None
+            with contextlib.suppress(KeyholeError):
+                body = kept(answer.body, None)
             return Outcome("failed", "failed", "the tool says that it has failed", body=body, doubt=True)
-        return _done(step, answer.body, Outcome("ok"))
+        return _done(step, Outcome("ok"), lambda: answer.body)
 
     async def recorded(self, step: Step, accessor: str) -> list[Mapping[str, Any]]:
         """What the journal has of an attempt, which is ended first. Raises ``KeyholeError`` if it cannot be read."""
@@ -229,10 +232,14 @@ def _of_call(step: Step, answered: Answered) -> Outcome:
     act = step.act
     headers = read_headers(answered.headers)
     right = answered.status in act.expect if isinstance(act, Call) and act.expect else answered.status < 400
-    body = read_body(answered.body, headers.get("content-type", ""))
+    kind = headers.get("content-type", "")
     if right:
-        return _done(step, body, Outcome("ok", status=answered.status, headers=headers))
-    wait = headers.get("retry-after", "")
+        outcome = Outcome("ok", status=answered.status, headers=headers)
+        return _done(step, outcome, lambda: read_body(answered.body, kind))
+    wait, body = headers.get("retry-after", ""), None
+    if len(answered.body) <= _TOLD:
+        with contextlib.suppress(KeyholeError):
+            body = kept(read_body(answered.body, kind), None)
     return Outcome(
         "failed",
         "failed",
@@ -240,15 +247,15 @@ def _of_call(step: Step, answered: Answered) -> Outcome:
         "keyhole workflow show RUN --json shows what it said",
         answered.status,
         headers,
-        kept(body, None) if len(answered.body) <= 64 * 1024 else None,
+        body,
         doubt=answered.status >= 500 or answered.status in _UNSURE_STATUS,
         after=float(wait) if wait.isdecimal() and len(wait) < 6 else 0.0,
     )
 
 
-def _done(step: Step, body: Any, outcome: Outcome) -> Outcome:
-    """With what is kept. It was done, so what is too large is no reason to do it again."""
+def _done(step: Step, outcome: Outcome, body: Callable[[], Any]) -> Outcome:
+    """With what is kept of its body. It was done, so what is too large is no reason to do it again."""
     try:
-        return replace(outcome, body=kept(body, step.keep))
+        return replace(outcome, body=kept(body(), step.keep))
     except KeyholeError as error:
         return replace(outcome, result="failed", error=error.code, reason=error.reason, hint=error.hint, doubt=True)

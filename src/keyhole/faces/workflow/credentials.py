@@ -13,6 +13,7 @@ import hashlib
 import html
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -21,6 +22,7 @@ from keyhole.core.looks import ABOUT_WORDS, PUBLIC_WORDS, entropy, is_random, is
 from keyhole.faces.workflow.problem import Problem
 from keyhole.faces.workflow.reading import Node
 from keyhole.faces.workflow.reference import Reference, marks
+from keyhole.scrub import Scrubber
 from keyhole.scrub.shapes import finder
 
 _ENVIRONMENT = (
@@ -45,7 +47,12 @@ _PARTS = re.compile(r"[\s/?&=#,;:|<>()\[\]{}\"'`]+")
 _SEAMS = re.compile(r"[-_.~]+")
 _MARK = re.compile(r"\$\{[^{}]*\}")
 _NEVER = frozenset({"env", "secret", "secrets", "vault"})  # heads of references that other systems know
+_ASSIGNED = re.compile(
+    r"([A-Za-z][A-Za-z0-9_.-]{1,40})=[^\s&;,=\"'<>]|\\?[\"']([A-Za-z][A-Za-z0-9_.-]{1,40})\\?[\"']\s?:\s?\\?[\"'0-9][^\"'\\]"
+)
+_SPACED = re.compile(r"(?:[!-~] ){11,}[!-~]")
 _DEEPEST = 3
+_EACH, _MOST = 200, 2_000_000  # what a part costs besides its size, and how much is looked at in one text
 _DRAWN = 16  # characters of a part that was drawn
 # The last word of a name that is a credential's, whatever stands there.
 _NAMES = {"PASSWORD", "PASSWD", "PASSPHRASE", "PWD", "PASS", "SECRET", "CREDENTIAL", "CREDENTIALS", "CREDS", "APIKEY"}
@@ -54,6 +61,7 @@ _KEYS = {"API", "ACCESS", "PRIVATE", "SECRET", "AUTH", "SIGNING", "ENCRYPTION", 
 _HARMLESS = {"PAGE", "NEXT", "CONTINUATION", "SYNC", "CSRF", "XSRF", "IDEMPOTENCY", "CANCEL", "CURSOR"} | PUBLIC_WORDS
 _SERVICE = "take it out: keep it in the vault, and let a service or a tool's server attach it (keyhole service add)"
 _HINTS = {
+    "known": _SERVICE,
     "shape": _SERVICE,
     "name": _SERVICE,
     "address": _SERVICE,
@@ -84,7 +92,9 @@ def find_in(text: str, accepted: frozenset[str] = frozenset()) -> Iterator[tuple
         yield "environment", "it refers to the environment"
     if _ELSEWHERE.search(text):
         yield "elsewhere", "it refers to a secret, which a workflow does not"
-    if reason := _encoded(text, 0):
+    if _assigned(text):
+        yield "name", "it gives a text to something that is called after a credential"
+    if reason := _encoded(text):
         yield "encoded", reason
     for part in _drawn(text):
         if fingerprint(part) not in accepted:
@@ -115,6 +125,30 @@ def problems(root: Node, text: str, inputs: Mapping[str, Any]) -> list[Problem]:
     lines = {problem.line for problem in found}
     found |= {problem for problem in _in_text(text) if problem.line not in lines}
     return sorted(found)
+
+
+def known_in(root: Node, text: str, known: Scrubber) -> Iterator[Problem]:
+    """Where a value that is known stands, in any form.
+
+    Args:
+        root: the tree of a document.
+        text: of it.
+        known: finds the values.
+    """
+
+    def has(value: str) -> bool:
+        raw = value.encode(errors="replace")
+        return known.text(raw) != raw
+
+    found = [(node, where) for where, node in root.walk() if isinstance(node.value, str) and has(node.value)]
+    places = [(node.line, node.column, where) for node, where in found]
+    for where, node in root.walk():
+        if isinstance(node.value, dict):
+            places += [(*node.keys[name], where) for name in node.value if has(name)]
+    if not places and has(text):
+        places = [(1, 1, "")]
+    for line, column, where in places:
+        yield from _at(line, column, where, [("known", "it has the value of a secret of the vault in it")])
 
 
 def _accepted(root: Node) -> Iterator[str]:
@@ -194,6 +228,12 @@ def _shape(text: str) -> str:
     return matches[0].shape.title if matches else ""
 
 
+def _assigned(text: str) -> bool:
+    """Whether a part of the text is ``password=…``, as in queries and connection strings, or the same in JSON."""
+    plain = _MARK.sub("", text)
+    return any(names_credential(match[1] or match[2]) for match in _ASSIGNED.finditer(plain))
+
+
 def _odd_mark(text: str) -> bool:
     found = [Reference.parse(mark) for mark in marks(text)]
     return any(each is None or each.head in _NEVER for each in found)
@@ -212,24 +252,36 @@ def _joined(text: str, inputs: Mapping[str, Any]) -> str:
     return _MARK.sub(known, text)
 
 
-def _encoded(text: str, depth: int) -> str:
+def _encoded(text: str) -> str:
     """Why an encoded part of the text is a credential; empty when none is."""
-    if depth >= _DEEPEST:
-        return ""
-    for how, plain in _views(text):
-        if found := _shape(plain):
-            return f"it has a {found} in it, encoded as {how}"
-        if _USERINFO.search(plain):
-            return f"it has a URL with a user or a password in it, encoded as {how}"
-        if (how in {"base64", "hex"} and _is_login(plain)) or set(_drawn(plain)) - set(_drawn(text)):
-            return f"it has a name and password or a drawn text in it, encoded as {how}"
-        if further := _encoded(plain, depth + 1):
-            return further
+    waiting, looked = [(text, 0)], 0
+    while waiting:
+        now, depth = waiting.pop()
+        drawn: set[str] | None = None
+        for how, plain in _views(now):
+            looked += len(plain) + _EACH
+            if looked > _MOST:
+                return "it has more encoded parts than can be looked at"
+            if found := _shape(plain):
+                return f"it has a {found} in it, encoded as {how}"
+            if _USERINFO.search(plain) or _assigned(plain) or (how in {"base64", "hex"} and _is_login(plain)):
+                return f"it has a name and a password in it, encoded as {how}"
+            if fresh := set(_drawn(plain)):
+                drawn = set(_drawn(now)) if drawn is None else drawn
+                if fresh - drawn:
+                    return f"it has a text in it that looks drawn, encoded as {how}"
+            if depth + 1 < _DEEPEST:
+                waiting.append((plain, depth + 1))
     return ""
 
 
 def _views(text: str) -> Iterator[tuple[str, str]]:
     """What the text says when parts of it are decoded."""
+    if not text.isascii() or _SPACED.search(text):
+        plain = "".join(char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
+        plain = _SPACED.sub(lambda match: match[0].replace(" ", ""), plain)
+        if plain != text:
+            yield "other characters", plain
     if "%" in text and (plain := unquote(text)) != text:
         yield "percent", plain
     if "&" in text and (plain := html.unescape(text)) != text:

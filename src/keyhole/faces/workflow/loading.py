@@ -227,7 +227,7 @@ class _Loader:
         text = self.fields.text(node, where, 4096)
         if node is None or not text:
             return ""
-        if not _URL.fullmatch(text) or not urlsplit(text).hostname:
+        if not _URL.fullmatch(text) or not _has_host(text):
             hint = "https://HOST/PATH, with references in the path and the query only"
             self.fields.wrong(node, where, "the URL is not absolute, or its host is not written out", hint)
         return text
@@ -357,6 +357,14 @@ class _Loader:
             self.fields.wrong(node, where, f"no step {found.head!r} ends before this one", hint, rule)
         elif found.path[0] not in RESULT:
             self.fields.wrong(node, where, "a step gives nothing of that name", f"STEP/{' STEP/'.join(RESULT)}", rule)
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, or brackets
+        return False
 
 
 def _is_flat(node: Node) -> bool:
