@@ -43,6 +43,7 @@ def test_a_server_is_logged_in_to_in_a_browser_and_its_tools_are_looked_at(vault
     assert run("mcp", "server", "login", "nobody").code == 5
 
 
+@pytest.mark.parametrize("vault", ["local"], indirect=True)  # what is refused is the same at a server
 def test_what_cannot_be_logged_in_to_is_refused_with_the_way_out(vault, far):
     ok("mcp", "server", "add", "near", "--", "cat")
     said = run("mcp", "server", "login", "near")
