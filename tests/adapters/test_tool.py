@@ -175,6 +175,16 @@ def test_each_use_is_recorded_with_the_tool_and_its_token_ends_with_the_client(s
         assert len(accessors) == 1
 
 
+def test_a_tool_whose_token_was_ended_gets_another_one(server):
+    with Client(server, token="root") as kh, Client(server, token="root") as other:
+        send = send_tool(kh)
+        before = set(other.list("auth/token/accessors").data["keys"])
+        send("general")
+        for accessor in set(other.list("auth/token/accessors").data["keys"]) - before:
+            other.write("auth/token/revoke-accessor", {"accessor": accessor})
+        assert send("general")["channel"] == "general"
+
+
 def test_who_may_not_read_gets_nothing_and_who_may_not_make_tokens_reads_with_its_own(server):
     with Client(server, token="root") as root:
         root.write("sys/policies/acl/reader", {"policy": 'path "secret/data/slack/*" { capabilities = ["read"] }'})

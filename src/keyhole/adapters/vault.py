@@ -11,7 +11,7 @@ from typing import Any
 from keyhole.client import Client
 from keyhole.client.fetched import is_heard
 from keyhole.client.party import Party
-from keyhole.core.errors import KeyholeError, PolicyDenied
+from keyhole.core.errors import KeyholeError, PolicyDenied, Unauthenticated
 
 _TTL = 3600.0  # seconds
 _EARLY = 300.0  # seconds before its end that a token is replaced
@@ -33,7 +33,11 @@ class ToolVault:
 
     def read_as(self, tool: str, path: str) -> Mapping[str, Any]:
         """The fields at a path, read on behalf of a tool."""
-        found = self._party(tool).ask("read", path)
+        try:
+            found = self._party(tool).ask("read", path)
+        except Unauthenticated:  # the tool's token was ended by somebody else, or with the server
+            self._forget(tool)
+            found = self._party(tool).ask("read", path)
         if is_heard():  # logs are kept clean also of what is written after the end of the call
             self._client.fetched.note_answer(path, found.data, leased=bool(found.lease_id))
         return found.data
@@ -57,10 +61,11 @@ class ToolVault:
                 return party
             try:
                 auth = self._client.write("auth/token/create", {"ttl": f"{_TTL:.0f}s", "tool": tool}).auth or {}
+                lives = float(auth.get("lease_duration") or _TTL)  # not longer than what it was made with
                 made = (
                     self._client.party(str(auth["client_token"])),
                     str(auth["accessor"]),
-                    time.monotonic() + _TTL - _EARLY,
+                    time.monotonic() + lives - min(_EARLY, lives / 10),
                 )
             except PolicyDenied:
                 made = self._client.party(), "", time.monotonic() + _TTL
@@ -69,6 +74,13 @@ class ToolVault:
             party.close()
             self._end(accessor)
         return made[0]
+
+    def _forget(self, tool: str) -> None:
+        with self._lock:
+            party, accessor, _ = self._known.pop(tool, (None, "", 0.0))
+        if party is not None:
+            party.close()
+            self._end(accessor)
 
     def _end(self, accessor: str) -> None:
         if accessor:
