@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from keyhole.core.audience import covers
+from keyhole.core.audience import covers, host_of
 from keyhole.core.challenge import Challenge, parse_challenge, parse_scopes
 from keyhole.core.errors import InvalidRequest, PolicyDenied, TargetFailed
 from keyhole.core.fields import parse_text, parse_texts
@@ -86,6 +86,7 @@ async def connect(context: Context, call: Call) -> Reply:
     before = connections.read(name, item) if item.data is not None else None
     if before is not None and not before["resource"]:
         raise InvalidRequest("the connection of this name is for no resource", "choose another name")
+    host_of(url)
     asking = _Asking(context, parse_text(call.data.get("ca_pem"), "ca_pem"), allow)
     challenge = await _asked(asking, url)
     described = await _described(asking, url, challenge)
