@@ -151,6 +151,7 @@ def test_an_entry_of_ones_own_leads_an_unchanged_client_to_the_api(world):
     assert b'"ok": true' in done.stdout
     assert b" sk_e2e_keyhole" in done.stdout
     world.keyhole("service", "rm", "acme")
+    world.keyhole("catalog", "rm", "acme")
 
 
 def test_service_test_says_whether_the_api_takes_the_key(world):
