@@ -101,7 +101,7 @@ class Place:
         key = folder / "unseal.key"
         key.write_bytes(os.urandom(32))
         key.chmod(0o600)
-        self.env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        self.env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
         self.env |= {"KEYHOLE_HOME": str(folder / "vault"), "KEYHOLE_SEAL": f"keyfile:{key}"}
         subprocess.run([program(), "init", "--seal", f"keyfile:{key}"], env=self.env, check=True, capture_output=True)
         given = json.dumps({"python": sys.executable, "script": str(self.script), "tools": tools, "value": VALUE})
