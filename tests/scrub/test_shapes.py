@@ -112,7 +112,7 @@ def calls_for(data):
     return count
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(_JOINTS), st.sampled_from(_LITERALS)), min_size=1, max_size=4), st.booleans())
 @example([(b"", b"pwd=")], False)
 @example([(b"\n", b"password=")], False)
