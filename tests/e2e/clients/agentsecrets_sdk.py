@@ -31,6 +31,8 @@ def failed(name, work):
 async def later():
     async with httpx.AsyncClient() as client:
         note("async", await client.get(f"{base}/as/bearer", headers=bearer, follow_redirects=True))
+        note("async gzip", await client.get(f"{base}/as/gzip", headers=bearer))
+        note("async error", await client.get(f"{base}/as/error", headers=bearer))
     answer = await AsyncAgentSecrets().async_call(f"{base}/as/query?q=1", query={"api_key": "STRIPE_KEY"})
     note("async call", answer)
 
@@ -50,6 +52,8 @@ with requests.Session() as session:
     said["large"] = [upload.status_code, len(upload.content)]
 with httpx.Client() as client:
     note("httpx", client.get(f"{base}/as/bearer", headers=bearer))
+    note("httpx gzip", client.get(f"{base}/as/gzip", headers=bearer))
+    note("httpx moved", client.get(f"{base}/as/moved", headers=bearer))
 asyncio.run(later())
 
 kh = AgentSecrets()
