@@ -173,7 +173,6 @@ def gateway(world):
     assert not [value for value in TOKENS.values() if held(value, said)], said
 
 
-@pytest.mark.client("MCP Inspector")
 def test_the_inspector_uses_a_tool_of_a_published_server_and_no_frame_has_its_token(world, gateway):
     config = over_http(world.folder / "work" / "inspector.json", gateway["url"], gateway["token"])
     found = json.dumps(call(world, config, "gitlab__search_repositories", {"search": "keys"}, era="modern"))
@@ -184,7 +183,6 @@ def test_the_inspector_uses_a_tool_of_a_published_server_and_no_frame_has_its_to
     assert not held(GITLAB, b"".join(gateway["frames"]))
 
 
-@pytest.mark.client("MCP Inspector")
 def test_the_inspector_starts_the_server_that_install_wrote_into_a_project(world):
     config = world.folder / "work" / ".mcp.json"
     world.keyhole("mcp", "install", "project", "--agent", "coder")

@@ -143,7 +143,7 @@ def test_what_a_user_owns_makes_its_lease_irrevocable_with_an_alarm_and_is_tried
         with postgres_server.superuser() as session:
             session.execute(f'REASSIGN OWNED BY "{name}" TO postgres')
             session.execute("DROP TABLE kept")
-        world.clock.advance(86_400)
+        world.clock.advance(2 * 86_400)
         await world.sweep()
         assert name not in users()
 
