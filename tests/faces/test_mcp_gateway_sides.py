@@ -39,7 +39,7 @@ async def until(ready):
 
 def test_an_echo_comes_back_from_no_corner_of_an_answer():
     async def scenario(stage):
-        await stage.add()
+        await stage.add(timeout="5s")
         await stage.grant("tools/evil/*")
         async with stage.client() as client:
             found = await client.call_tool("evil__corners", {})

@@ -45,6 +45,10 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     except (KeyboardInterrupt, click.Abort):
+        import warnings  # noqa: PLC0415  # few commands are interrupted
+
+        # What was cut between being asked and being begun is no mistake of anybody's.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         return INTERRUPTED
 
 
