@@ -397,6 +397,16 @@ def hooks_are_kept(world):
     assert (hooks / "pre-commit").read_text().startswith("#!/usr/bin/python3")
 
 
+def before_uninstall(world):
+    before_guard(world)
+    must(world, "repo", "guard", "install")
+
+
+def project_is_kept(world):
+    must(world, "repo", "project", "shop")
+    assert "shop" in must(world, "repo", "project")
+
+
 ACCEPTED = "1f0e4d7c9a2b3c4d"
 
 
@@ -485,6 +495,8 @@ VERBS = {
         then=key_opens,
     ),
     "guard-install": Verb(("repo", "guard", "install"), before=before_guard, then=hooks_are_kept),
+    "guard-uninstall": Verb(("repo", "guard", "uninstall"), before=before_uninstall, then=hooks_are_kept),
+    "project": Verb(("repo", "project", "shop"), then=project_is_kept),
     "guard-allow": Verb(
         ("repo", "guard", "allow", ACCEPTED, "--why", "second"), before=before_allow, then=still_accepted
     ),
