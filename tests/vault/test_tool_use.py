@@ -155,7 +155,7 @@ def test_patterns_are_tried_on_texts_of_bounded_length():
 def test_a_rate_is_for_each_tool_and_agent_and_a_count_outlives_the_binding():
     async def scenario(scene):
         other = await scene.agent("other")
-        await scene.bind({"*": {"limits": {"rate": "2/m", "count": "3/d"}}})
+        await scene.bind({"*": {"limits": {"rate": "2/m", "count": "3/9999w"}}})
         for _ in range(2):
             await scene.begin()
         error = await scene.refused()
@@ -166,8 +166,8 @@ def test_a_rate_is_for_each_tool_and_agent_and_a_count_outlives_the_binding():
         scene.clock.advance(61)
         await scene.begin()
         scene.clock.advance(61)
-        await scene.bind({"*": {"limits": {"rate": "2/m", "count": "3/d"}}})
-        assert "3/d" in (await scene.refused()).reason
+        await scene.bind({"*": {"limits": {"rate": "2/m", "count": "3/9999w"}}})
+        assert "3/9999w" in (await scene.refused()).reason
         assert [r["result"] for r in await scene.records() if r["phase"] == "refused"] == ["rate_limited"] * 2
 
     play(scenario)
