@@ -61,6 +61,7 @@ class Received:
 
     head: bytes
     body: bytes = b""
+    trailers: bytes = b""
 
     @property
     def method(self) -> str:
@@ -177,11 +178,16 @@ async def _body(reader: asyncio.StreamReader, request: Received, raw: bytearray)
     if fields.get(b"transfer-encoding") == b"chunked":
         while True:
             line = await reader.readuntil(b"\r\n")
+            if int(line, 16) == 0:
+                break
             piece = await reader.readexactly(int(line, 16) + 2)
             raw += line + piece
-            if len(piece) == 2:
-                return
             yield piece[:-2]
+        raw += line
+        while line != b"\r\n":
+            line = await reader.readuntil(b"\r\n")
+            raw += line
+            request.trailers += line
 
 
 @dataclass

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from keyhole.broker.exchange import OwnAnswer
 from keyhole.broker.live import Ended, Flow
+from keyhole.broker.loan import without_stale
 from keyhole.broker.upstream import UpstreamAnswer
 from keyhole.core.errors import KeyholeError
+from keyhole.core.message import Headers
 from keyhole.scrub import BodyScrubber
 
 
@@ -19,12 +22,18 @@ class AnswerBody:
         ended: called once at the end.
         upstream: where the bytes come from.
         scrubber: what they go through, if anything was lent.
+        trailing: gives what may be seen of the trailers.
     """
 
-    __slots__ = ("_done", "_ended", "_flow", "_received", "_scrubber", "_upstream", "length")
+    __slots__ = ("_done", "_ended", "_flow", "_received", "_scrubber", "_trailing", "_upstream", "length", "trailers")
 
     def __init__(
-        self, flow: Flow, ended: Ended, upstream: UpstreamAnswer | OwnAnswer, scrubber: BodyScrubber | None
+        self,
+        flow: Flow,
+        ended: Ended,
+        upstream: UpstreamAnswer | OwnAnswer,
+        scrubber: BodyScrubber | None,
+        trailing: Callable[[Headers], Headers] | None,
     ) -> None:
         self._flow = flow
         self._ended = ended
@@ -32,6 +41,8 @@ class AnswerBody:
         self._scrubber = scrubber
         self._received = 0
         self._done = False
+        self._trailing = trailing
+        self.trailers: Headers = []
         self.length = None if scrubber is not None and scrubber.recoded else upstream.length
 
     async def read(self) -> bytes:
@@ -78,6 +89,10 @@ class AnswerBody:
 
     async def _finish(self, error: BaseException | None) -> None:
         self._done = True
+        trailers = self._upstream.trailers if error is None else []
+        if self._scrubber is not None and self._scrubber.recoded:
+            trailers = without_stale(trailers)
+        self.trailers = trailers if self._trailing is None else self._trailing(trailers)
         masked = self._scrubber is not None and self._scrubber.masked
         status = self._upstream.status
         self._ended(error, status=status, received=self._received, masked=masked)

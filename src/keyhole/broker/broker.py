@@ -214,6 +214,7 @@ class Broker:
             await vault.record_refusal(state, caller, request, error)
             raise
         message = Message(call.method, call.scheme, call.host, call.port, target, list(call.headers))
+        message.trailers = call.trailers
         if call.upgrade:
             prepare(message, call.upgrade)
         if match.service is None:

@@ -126,6 +126,10 @@ class _CountedBody:
         self._trace = trace
         self.length = body.length
 
+    @property
+    def trailers(self) -> Headers:
+        return self._body.trailers
+
     async def read(self) -> bytes:
         chunk = await self._body.read()
         self._trace.size += len(chunk)

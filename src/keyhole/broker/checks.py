@@ -82,7 +82,7 @@ class Gate:
             content = await _held(
                 vault, caller, service, call.body, min([*limits, *[APPROVABLE] * len(wanted_approvals)])
             )
-            call = replace(call, body=HeldBody(content))
+            call = replace(call, body=HeldBody(content, call.body.trailers))
         for condition in judged:
             condition.judge_body(asked, content)
         if not wanted_approvals:

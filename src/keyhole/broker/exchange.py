@@ -15,7 +15,7 @@ from keyhole.broker.kept import Room
 from keyhole.broker.loan import Loan
 from keyhole.broker.upstream import Lease, UpstreamAnswer
 from keyhole.core.errors import InternalError, KeyholeError
-from keyhole.core.message import Body, Heard, Message
+from keyhole.core.message import Body, Headers, Heard, Message
 from keyhole.injections import Steps
 
 _STEPS = 8
@@ -38,6 +38,11 @@ class OwnAnswer:
         """All of it, then ``b""``."""
         content, self._content = self._content, b""
         return content
+
+    @property
+    def trailers(self) -> Headers:
+        """None."""
+        return []
 
     @property
     def ended(self) -> bool:
@@ -166,7 +171,7 @@ class Exchange:
 
 def _sent(message: Message, body: Body | None) -> Body | None:
     if message.content is not None:
-        return HeldBody(message.content)
+        return HeldBody(message.content, None if body is None else body.trailers)
     return RecodedBody(body, message.recode) if body is not None and message.recode is not None else body
 
 

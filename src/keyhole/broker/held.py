@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from keyhole.core.errors import BodyTooLarge
-from keyhole.core.message import Body, Recoder
+from keyhole.core.message import Body, Headers, Recoder
 
 LIMIT = 1024 * 1024  # bytes
 _HINT = "send less at once, or bind the secret in another way, such as a header"
 
 
 class HeldBody:
-    """A body that is all there. It can be read once."""
+    """A body that is all there, with what followed it. It can be read once."""
 
-    __slots__ = ("_content", "length")
+    __slots__ = ("_content", "length", "trailers")
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, trailers: Headers | None = None) -> None:
         self._content = content
-        self.length: int | None = len(content)
+        self.trailers = trailers or []
+        # With a declared length HTTP/1.1 has no place for trailers.
+        self.length: int | None = None if trailers else len(content)
 
     async def read(self) -> bytes:
         """All of it, then ``b""``."""
@@ -27,19 +29,25 @@ class HeldBody:
 class RecodedBody:
     """A body that is changed while it streams."""
 
-    __slots__ = ("_body", "_recode", "length")
+    __slots__ = ("_body", "_ended", "_recode", "length")
 
     def __init__(self, body: Body, recode: Recoder) -> None:
-        self._body: Body | None = body
+        self._body = body
+        self._ended = False
         self._recode = recode
         self.length = recode.length(body.length)
 
+    @property
+    def trailers(self) -> Headers:
+        """Those of the body."""
+        return self._body.trailers
+
     async def read(self) -> bytes:
         """The next changed bytes; ``b""`` at the end. Raises what the body or the recoder raises."""
-        while self._body is not None:
+        while not self._ended:
             chunk = await self._body.read()
             if not chunk:
-                self._body = None
+                self._ended = True
                 return self._recode.finish()
             if changed := self._recode.feed(chunk):
                 return changed

@@ -113,7 +113,9 @@ class Journey(Flow):
         if upstream.body is None:
             self.end(status=upstream.status)
             return Answer(upstream.status, reason, headers, None)
-        body = self.flowing = AnswerBody(self, self.end, upstream, scrubber)
+        body = self.flowing = AnswerBody(
+            self, self.end, upstream, scrubber, self._loan.trailers if self._loan is not None else None
+        )
         self.given = Answer(upstream.status, reason, headers, body)
         return self.given
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from keyhole.core.errors import PolicyDenied
 from keyhole.core.identity import Caller
-from keyhole.core.message import Body
+from keyhole.core.message import Body, Headers
 from keyhole.core.service import Service
 from keyhole.vault.identity import standing
 from keyhole.vault.tokens import MOUNT
@@ -34,6 +34,11 @@ class LateBody:
         self._body = body
         self._judge: Callable[[], Awaitable[object]] | None = judge
         self.length = body.length
+
+    @property
+    def trailers(self) -> Headers:
+        """Those of the body."""
+        return self._body.trailers
 
     async def read(self) -> bytes:
         """The next chunk; ``b""`` at the end. Raises what the body or the judge raises."""

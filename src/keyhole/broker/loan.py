@@ -162,6 +162,15 @@ class Loan:
         self.masked = self.masked or len(clean) < len(headers)
         return self._text(scrubber, reason), [(name, self._text(scrubber, value)) for name, value in clean]
 
+    def trailers(self, trailers: Headers) -> Headers:
+        """The trailers of an answer without those that hold a secret: every recipient does without them."""
+        scrubber = self.scrubber
+        if scrubber is None or not trailers:
+            return trailers
+        clean = [pair for pair in trailers if scrubber.text(b"\n".join(pair)) == b"\n".join(pair)]
+        self.masked = self.masked or len(clean) < len(trailers)
+        return clean
+
     def _text(self, scrubber: scrub.Scrubber, text: bytes) -> bytes:
         clean = scrubber.text(text)
         if clean is not text:

@@ -83,7 +83,7 @@ async def _shown(
     place = "header"
     if call.body is not None and not call.upgrade and (call.body.length or LIMIT + 1) <= LIMIT:
         content = await hold(call.body)
-        call.body = HeldBody(content)
+        call.body = HeldBody(content, call.body.trailers)
         text, place = b"\n".join([text, content]), "body"
     if MARK not in text:
         return None

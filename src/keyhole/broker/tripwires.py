@@ -17,6 +17,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from keyhole.broker.loan import Loan
 from keyhole.broker.watch import FrameWatch, Tripped, Watch, WatchedBody, foreign
@@ -133,7 +134,8 @@ class Tripwires:
         if call.body is not None:
             coding = b", ".join(value for name, value in call.headers if name == b"content-encoding")
             watch = Watch(wires.values, key, own if "body" in places else frozenset(), coding=coding)
-            call.body = WatchedBody(call.body, watch, alarm)
+            trailing = partial(Watch, wires.values, key, frozenset[bytes](), place="trailers")
+            call.body = WatchedBody(call.body, watch, trailing, alarm)
         if not call.upgrade:
             return None
         mine = own if "frame" in places else frozenset[bytes]()

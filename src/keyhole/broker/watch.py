@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from keyhole.core.errors import PolicyDenied, ScrubFailedClosed
-from keyhole.core.message import Body
+from keyhole.core.message import Body, Headers
 from keyhole.core.placeholder import MARK, marked
 from keyhole.core.record import clip
 from keyhole.scrub import BodyScrubber, Scrubber
@@ -117,16 +117,29 @@ class FrameWatch:
 
 
 class WatchedBody:
-    """A body that is looked at while it is sent."""
+    """A body that is looked at while it is sent, and what follows it.
 
-    __slots__ = ("_alarm", "_body", "_ended", "_watch", "length")
+    Args:
+        body: what the client sends.
+        watch: looks at it.
+        trailing: makes what looks at its trailers.
+        alarm: awaited when one trips.
+    """
 
-    def __init__(self, body: Body, watch: Watch, alarm: Alarm) -> None:
+    __slots__ = ("_alarm", "_body", "_ended", "_trailing", "_watch", "length")
+
+    def __init__(self, body: Body, watch: Watch, trailing: Callable[[], Watch], alarm: Alarm) -> None:
         self._body = body
         self._watch = watch
+        self._trailing = trailing
         self._alarm = alarm
         self._ended = False
         self.length = body.length
+
+    @property
+    def trailers(self) -> Headers:
+        """Those of the body, which have been looked at when it has ended."""
+        return self._body.trailers
 
     async def read(self) -> bytes:
         """The next chunk; ``b""`` at the end. Raises ``Tripped``, and what the body raises."""
@@ -134,6 +147,10 @@ class WatchedBody:
             while not self._ended:
                 chunk = await self._body.read()
                 self._ended = not chunk
+                if not chunk and (trailers := self._body.trailers):
+                    watch = self._trailing()
+                    watch.feed(b"\n".join(part for pair in trailers for part in pair))
+                    watch.finish()
                 if clean := self._watch.feed(chunk) if chunk else self._watch.finish():
                     return clean
         except Tripped as error:

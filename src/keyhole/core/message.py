@@ -24,6 +24,10 @@ class Body(Protocol):
     def length(self) -> int | None:
         """Bytes in the whole body where the sender declared it, ``None`` for chunked or until-close bodies."""
 
+    @property
+    def trailers(self) -> Headers:
+        """Fields after the body (RFC 9110 section 6.5), names lower-cased; empty until ``read`` gave ``b""``."""
+
     async def read(self) -> bytes:
         """The next chunk; ``b""`` once at the end. Raises ``BadRequestFraming`` when the peer broke off before it."""
 
@@ -46,6 +50,8 @@ class Call:
         upgrade: protocol that the connection is to change to (RFC 9110 section 7.8), of those that can be looked into:
             ``websocket``; else ``""``.
         stated: what the caller says of the work that it belongs to; ``None`` for nothing.
+        http2: it came by HTTP/2.
+        trailers: the client takes fields that follow the body of the answer (``TE: trailers``).
     """
 
     token: bytes = field(repr=False)
@@ -60,6 +66,8 @@ class Call:
     service: str = ""
     upgrade: str = ""
     stated: Stated | None = None
+    http2: bool = False
+    trailers: bool = False
 
 
 class Stream(Protocol):
@@ -131,6 +139,7 @@ class Message:
         errand: a request of the injection's own to some other place, such as one for a token. It has no part of the
             client's request in it, and its answer is read for the injection alone.
         upgrade: as of the call.
+        trailers: as of the call.
         answered: what the injection answers by itself; then nothing is sent.
     """
 
@@ -147,6 +156,7 @@ class Message:
     length: int | None = None
     errand: bool = False
     upgrade: str = ""
+    trailers: bool = False
     answered: Heard | None = None
 
     def get(self, name: bytes) -> bytes | None:

@@ -38,7 +38,7 @@ from keyhole.net.http1.grammar import (
 )
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.pace import Pace, window_for
-from keyhole.net.http1.serialise import serialise_answer
+from keyhole.net.http1.serialise import serialise_answer, serialise_trailers
 from keyhole.net.http1.server import ServerWire
 from keyhole.net.http1.tls import TlsChannel
 from keyhole.net.http1.wire import NEVER, Wire, WireGroup
@@ -114,6 +114,7 @@ class ProxyConnection(ServerWire):
         "_head_unsent",
         "_owner",
         "_remote",
+        "_trailers",
         "_tunnel",
         "serving",
         "stream",
@@ -128,7 +129,7 @@ class ProxyConnection(ServerWire):
         self._tunnel: Tunnel | None = None
         self._remote = ""
         self._fields = LastFields()
-        self._head_unsent = False
+        self._head_unsent = self._trailers = False
         self._grace: asyncio.TimerHandle | None = None
         self.serving = False
         self.stream: Stream | None = None
@@ -223,6 +224,7 @@ class ProxyConnection(ServerWire):
         except Exception as error:  # noqa: BLE001 - a fault of ours is a 500, logged without values
             _log.error("internal error: %s", fault_place(error))
             return self._refuse(InternalError("the broker failed", "see the server's log"), head, body, persistent)
+        self._trailers = call.trailers
         return await self._answer(answer, head, body, persistent)
 
     def _body(self, head: RequestHead, decoder: Decoder, *, expects: bool) -> RequestBody:
@@ -376,7 +378,7 @@ class ProxyConnection(ServerWire):
             await _give_up(body)
             raise
         if chunked:
-            self.write(b"0\r\n\r\n")
+            self.write(serialise_trailers(body.trailers if self._trailers else []))
         return persistent
 
     def _break_off(

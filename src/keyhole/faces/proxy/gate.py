@@ -135,6 +135,7 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
     call = Call(credential, scheme, host, port, head.method, target, headers, None, remote, service, upgrade)
     if b"traceparent" in fields or b"x-keyhole-context" in fields:
         call.stated = Stated.of_headers(head.headers)
+    call.trailers = b"te" in fields and _takes_trailers(head.headers)
     return Admitted(call, persistent, expects)
 
 
@@ -198,6 +199,12 @@ def _authority(value: bytes, default_port: int) -> tuple[str, int]:
 def _require_same(said: tuple[str, int], host: str, port: int) -> None:
     if said != (host, port):
         raise BadRequestFraming("Host differs from the destination of the request", "send one and the same authority")
+
+
+def _takes_trailers(headers: Headers) -> bool:
+    """Does the client take trailers (RFC 9110 section 10.1.4)?"""
+    members = b",".join(value for name, value in headers if name == b"te").lower().split(b",")
+    return any(member.partition(b";")[0].strip(b" \t") == b"trailers" for member in members)
 
 
 def _extend_via(headers: Headers, pseudonym: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keyhole.core.errors import BadRequestFraming
+from keyhole.core.message import Headers
 from keyhole.net.http1.framing import Decoder
 from keyhole.net.http1.pace import Pace, TooSlow
 from keyhole.net.http1.wire import NEVER, Wire
@@ -93,6 +94,11 @@ class RequestBody:
         finally:
             if waiting and not self._settled:
                 wire.read_deadline = NEVER
+
+    @property
+    def trailers(self) -> Headers:
+        """As the client sent them."""
+        return self._decoder.trailers if self.ended else []
 
     @property
     def ended(self) -> bool:

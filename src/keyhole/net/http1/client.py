@@ -14,12 +14,13 @@ from typing import Protocol
 
 from keyhole.core.errors import InvalidRequest, KeyholeError, UpstreamTimeout, UpstreamUnreachable
 from keyhole.core.message import Body, Headers, Message
+from keyhole.core.trailers import of_answer, of_request
 from keyhole.net.http1.framing import CloseDecoder, Decoder, answer_decoder
 from keyhole.net.http1.grammar import AnswerHead, Malformed, check_partial_head, parse_answer_head
 from keyhole.net.http1.hops import end_to_end, require_agreed
 from keyhole.net.http1.limits import WireLimits
 from keyhole.net.http1.pace import Pace, TooSlow, window_for
-from keyhole.net.http1.serialise import serialise_request
+from keyhole.net.http1.serialise import serialise_request, serialise_trailers
 from keyhole.net.http1.wire import NEVER, Wire, WireGroup
 
 _EXPECTS_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -187,11 +188,11 @@ class ClientConnection(Wire):
             self.write(head + first)
             if len(first) == length:
                 return None
-            return self.loop.create_task(self._pump(body, length - len(first), timeouts))
+            return self.loop.create_task(self._pump(message, body, length - len(first), timeouts))
         self.write(b"%b%x\r\n%b\r\n" % (head, len(first), first))
-        return self.loop.create_task(self._pump(body, None, timeouts))
+        return self.loop.create_task(self._pump(message, body, None, timeouts))
 
-    async def _pump(self, body: Body, left: int | None, timeouts: Timeouts) -> None:
+    async def _pump(self, message: Message, body: Body, left: int | None, timeouts: Timeouts) -> None:
         """Send the rest of a body while the answer is awaited."""
         try:
             while chunk := await body.read():
@@ -211,7 +212,8 @@ class ClientConnection(Wire):
             if left:
                 raise InvalidRequest("the request body is shorter than was declared")  # noqa: TRY301
             if left is None:
-                self.write(b"0\r\n\r\n")
+                trailers = body.trailers
+                self.write(serialise_trailers(of_request(trailers, message.headers) if trailers else []))
         except ConnectionResetError:
             return  # whoever reads the answer sees it too, after what the peer still had to say
         except Exception as error:  # noqa: BLE001 - handed to the task that waits for the answer
@@ -393,6 +395,12 @@ class ClientAnswer:
         timeouts = self._timeouts
         window = window_for(dict(self.headers), timeouts.window, declared=self.length is not None)
         return Pace(timeouts.rate, window, self._received)
+
+    @property
+    def trailers(self) -> Headers:
+        """What followed the body, as far as a client may get it."""
+        decoder = self._decoder
+        return of_answer(decoder.trailers) if decoder is not None and decoder.trailers else []
 
     @property
     def ended(self) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from keyhole.net.http1.grammar import AnswerHead, Malformed, RequestHead, check_partial_head, check_trailers
+from keyhole.core.message import Headers
+from keyhole.net.http1.grammar import AnswerHead, Malformed, RequestHead, check_partial_head, parse_trailers
 from keyhole.net.http1.limits import WireLimits
 
 _MAX_LENGTH_DIGITS = 15  # a petabyte; larger numbers are attacks on somebody's integer type
@@ -21,10 +22,12 @@ class Decoder(Protocol):
     Attributes:
         done: the body has ended.
         surplus: what arrived after the end of the body; belongs to the next message.
+        trailers: the fields between the two.
     """
 
     done: bool
     surplus: bytes
+    trailers: Headers
 
     @property
     def length(self) -> int | None:
@@ -40,9 +43,10 @@ class Decoder(Protocol):
 class LengthDecoder:
     """A body of a declared length."""
 
-    __slots__ = ("_left", "done", "length", "surplus")
+    __slots__ = ("_left", "done", "length", "surplus", "trailers")
 
     def __init__(self, length: int) -> None:
+        self.trailers: Headers = []
         self.length: int | None = length
         self._left = length
         self.done = length == 0
@@ -68,10 +72,20 @@ class LengthDecoder:
 class ChunkedDecoder:
     """The chunked transfer coding (RFC 9112 section 7.1), without its leniencies.
 
-    Extensions and trailers are checked and dropped.
+    Extensions are checked and dropped.
     """
 
-    __slots__ = ("_checked", "_chunk_left", "_extensions", "_limits", "_pending", "_state", "done", "surplus")
+    __slots__ = (
+        "_checked",
+        "_chunk_left",
+        "_extensions",
+        "_limits",
+        "_pending",
+        "_state",
+        "done",
+        "surplus",
+        "trailers",
+    )
     length: int | None = None
 
     _SIZE, _DATA, _DATA_END, _TRAILERS = range(4)
@@ -83,6 +97,7 @@ class ChunkedDecoder:
         self._pending = b""
         self._extensions = 0  # bytes of extensions that no payload made up for
         self._checked = 0  # how much of a pending trailer section was looked at, so that dripping it stays linear
+        self.trailers: Headers = []
         self.done = False
         self.surplus = b""
 
@@ -160,7 +175,7 @@ class ChunkedDecoder:
             check_partial_head(rest, self._checked)
             self._checked = len(rest)
             return 0
-        check_trailers(data[position : end + 4])
+        self.trailers = parse_trailers(data[position : end + 4], self._limits)
         self.done = True
         return end + 4 - position
 
@@ -172,10 +187,11 @@ class ChunkedDecoder:
 class CloseDecoder:
     """An answer's body that ends where the connection does (RFC 9112 section 6.3, last case)."""
 
-    __slots__ = ("done", "surplus")
+    __slots__ = ("done", "surplus", "trailers")
     length: int | None = None
 
     def __init__(self) -> None:
+        self.trailers: Headers = []
         self.done = False
         self.surplus = b""
 

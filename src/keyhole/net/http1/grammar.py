@@ -194,14 +194,16 @@ def check_request_line(buffer: bytes) -> None:
         raise Malformed("the request line is malformed", "send METHOD SP target SP HTTP/1.1 CRLF")
 
 
-def check_trailers(section: bytes) -> None:
-    """Refuse a trailer section (with its empty line) that is not a header section.
+def parse_trailers(section: bytes, limits: WireLimits) -> Headers:
+    """The fields of a trailer section (with its empty line); they are judged elsewhere.
 
     Raises:
-        Malformed: when a line is malformed.
+        Malformed: when a line is malformed, or a limit excludes it.
     """
     if _FIELDS.fullmatch(section) is None:
         raise Malformed("a trailer line is malformed")
+    headers, _ = _parse_fields(section, 0, limits)
+    return headers
 
 
 def is_token(value: bytes) -> bool:

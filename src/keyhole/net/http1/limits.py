@@ -16,7 +16,7 @@ class WireLimits:
         value_bytes: one header value.
         chunk_extension_bytes: everything between a chunk size and its line end.
         extensions_bytes: chunk extensions of one body together, beyond the bytes of its payload.
-        trailer_bytes: the trailer section; trailers are checked and dropped.
+        trailer_bytes: the trailer section.
         informational: 1xx answers before the final one.
     """
 

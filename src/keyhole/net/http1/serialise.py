@@ -96,6 +96,15 @@ def serialise_request(method: str, target: bytes, host: bytes, headers: Headers,
     return _join([start, b"Host: " + host], headers, _REQUEST_DROPPED, framing)
 
 
+def serialise_trailers(trailers: Headers) -> bytes:
+    """The end of a chunked body (RFC 9112 section 7.1): its last chunk, and fields after it that were judged.
+
+    Raises:
+        InvalidRequest: a field would change the message's structure.
+    """
+    return _join([b"0"], trailers, HOP_BY_HOP, b"") if trailers else b"0\r\n\r\n"
+
+
 def serialise_answer(status: int, reason: bytes, headers: Headers, extra: bytes, *, own: bool = False) -> bytes:
     """An answer's head for HTTP/1.1.
 
