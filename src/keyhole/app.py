@@ -23,7 +23,6 @@ from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.upstream import Origin, Pool, UpstreamLimits, UpstreamTimeouts
 from keyhole.config import Config, home, is_loopback, local_vault, split_address, sql_address
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
-from keyhole.core.host import Authority, parse_authority
 from keyhole.core.request import LocalOwner
 from keyhole.core.value import Secret
 from keyhole.crypto.aead import AeadKey
@@ -40,6 +39,7 @@ from keyhole.net.dial import Dialer
 from keyhole.net.resolve import Resolver
 from keyhole.net.served import ServedTls
 from keyhole.net.trust import Trust
+from keyhole.net.via import Via
 from keyhole.process import harden_process
 from keyhole.seals import asks_for
 from keyhole.stores import open_store
@@ -121,9 +121,9 @@ class Keyhole:
             await self.spans.close()
 
 
-def _ways_out(config: Config) -> tuple[Resolver, Authority | None, Trust]:
+def _ways_out(config: Config) -> tuple[Resolver, Via | None, Trust]:
     """How names are resolved, the proxy of the company, and what servers prove themselves by."""
-    via = parse_authority(config.upstream_proxy, 8080) if config.upstream_proxy else None
+    via = Via.of(config)
     trust = Trust(config.upstream_ca, config.upstream_crl, ["http/1.1"])
     return Resolver(config.resolver, config.resolve), via, trust
 

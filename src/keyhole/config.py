@@ -54,7 +54,11 @@ class Config:
         egress: for new orgs: ``deny``, ``allow`` or ``log`` calls to hosts without a service.
         upstream_ca: PEM file of CAs that upstreams may use besides the system's.
         upstream_crl: PEM file of revocation lists, which then must cover all upstreams; empty for no check.
-        upstream_proxy: ``HOST:PORT`` of a corporate HTTP proxy through which upstreams are reached.
+        upstream_proxy: ``HOST:PORT`` of a corporate HTTP proxy through which upstreams are reached, or
+            ``socks5://HOST:PORT``.
+        upstream_proxy_names: let that proxy resolve names, also those that do not resolve here. What resolves here is
+            judged all the same.
+        upstream_proxy_credentials: file with ``USER:PASSWORD`` for that proxy.
         resolver: ``HOST:PORT`` of a DNS server; empty for the system's resolver.
         resolve: ``HOST:ADDRESS`` entries that answer before any resolver.
         tls_cert, tls_key: PEM files; with them both listeners speak TLS.
@@ -100,6 +104,8 @@ class Config:
     upstream_ca: str = ""
     upstream_crl: str = ""
     upstream_proxy: str = ""
+    upstream_proxy_names: bool = False
+    upstream_proxy_credentials: str = ""
     resolver: str = ""
     resolve: tuple[str, ...] = ()
     tls_cert: str = ""

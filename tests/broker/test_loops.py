@@ -9,6 +9,7 @@ import pytest
 
 from broker.stack import HOST, LOOPBACK, Stack
 from keyhole.config import Config
+from keyhole.net.via import Via
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_two_proxies_in_a_ring_end_at_the_first_hop(runner, run) -> None:
 
     async def ask() -> tuple[int, list[int]]:
         async with Stack() as first, Stack(Config(upstream_proxy=f"127.0.0.1:{first.address[1]}")) as second:
-            first.keyhole.dialer._via = type(second.keyhole.dialer._via)("127.0.0.1", second.address[1])
+            first.keyhole.dialer._via = Via.parse(f"127.0.0.1:{second.address[1]}")
             await first.secret("stripe/key")
             await first.service("ours")
             token = await first.agent("coder", "ours")

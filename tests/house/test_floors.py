@@ -149,7 +149,7 @@ REVEALS = {
     "importers/bitwarden.py": 2,  # a password, to open and to seal exports
     "importers/recognise.py": 1,  # the shape of a value says whose it is
     "logs/scrubber.py": 2,  # what is known, to be found in logs
-    "net/dial.py": 1,
+    "net/via.py": 2,
     "engines/repo.py": 1,  # from a vault of files into an answer, where it is one again
     "repo/into_keychain.py": 1,  # into the keychain of the system
     "repo/changes.py": 1,  # a value, to be sealed for its readers

@@ -8,12 +8,13 @@ import socket
 
 import pytest
 
-from keyhole.core.errors import AddressDenied, LoopDetected, UpstreamTimeout, UpstreamUnreachable
+from keyhole.core.errors import AddressDenied, InvalidRequest, LoopDetected, UpstreamTimeout, UpstreamUnreachable
 from keyhole.core.url import Authority
 from keyhole.core.value import Secret
 from keyhole.net.dial import Dialer, _is_local, _plain
 from keyhole.net.guard import Guard
 from keyhole.net.resolve import Resolver
+from keyhole.net.via import Via
 
 LOOPBACK = Guard(allow=["127.0.0.0/8", "::1/128"])
 
@@ -181,10 +182,11 @@ class CorporateProxy:
         await reader.read()
 
 
-def via(proxy, host, guard, *, static=(), **options):
+def via(proxy, host, guard, *, static=(), scheme="http", names=False, credentials=None):
     async def main():
         async with listener(proxy) as (port, _):
-            dialer = Dialer(Resolver("127.0.0.1:1", static, timeout=0.2), via=Authority("127.0.0.1", port), **options)
+            there = Via(scheme, Authority("127.0.0.1", port), names, credentials)
+            dialer = Dialer(Resolver("127.0.0.1:1", static, timeout=0.2), via=there)
             (await dialer.dial(host, 443, guard, timeout=5)).close()
 
     asyncio.run(main())
@@ -192,16 +194,16 @@ def via(proxy, host, guard, *, static=(), **options):
 
 def test_a_corporate_proxy_is_asked_for_the_judged_address():
     proxy = CorporateProxy()
-    via(proxy, "api.test", Guard(), static=["api.test:93.184.215.14"], via_credentials=Secret("user:pass"))
+    via(proxy, "api.test", Guard(), static=["api.test:93.184.215.14"], credentials=Secret("user:pass"))
     request = b"CONNECT 93.184.215.14:443 HTTP/1.1\r\nHost: 93.184.215.14:443\r\n"
     assert proxy.asked == [request + b"Proxy-Authorization: Basic dXNlcjpwYXNz\r\n\r\n"]
 
 
-@pytest.mark.parametrize("via_names", [False, True])
-def test_the_guard_holds_behind_a_corporate_proxy(via_names):
+@pytest.mark.parametrize("names", [False, True])
+def test_the_guard_holds_behind_a_corporate_proxy(names):
     proxy = CorporateProxy()
     with pytest.raises(AddressDenied):
-        via(proxy, "rebind.test", Guard(), static=["rebind.test:10.0.0.1"], via_names=via_names)
+        via(proxy, "rebind.test", Guard(), static=["rebind.test:10.0.0.1"], names=names)
     assert proxy.asked == []
 
 
@@ -210,7 +212,7 @@ def test_a_name_that_only_the_corporate_proxy_knows_needs_the_setting():
     with pytest.raises(UpstreamUnreachable):
         via(proxy, "unknown.test", Guard())
     assert proxy.asked == []
-    via(proxy, "unknown.test", Guard(), via_names=True)
+    via(proxy, "unknown.test", Guard(), names=True)
     assert proxy.asked == [b"CONNECT unknown.test:443 HTTP/1.1\r\nHost: unknown.test:443\r\n\r\n"]
 
 
@@ -227,5 +229,94 @@ def test_a_corporate_proxy_that_does_not_tunnel_is_an_unreachable_upstream(answe
         writer.write(answer)
 
     with pytest.raises(UpstreamUnreachable) as caught:
-        via(close_early, "93.184.215.14", Guard(), via_credentials=Secret("user:pass"))
+        via(close_early, "93.184.215.14", Guard(), credentials=Secret("user:pass"))
     assert "pass" not in str(caught.value).replace("bypass", "")
+
+
+class SocksProxy:
+    """A SOCKS 5 server (RFC 1928) of these tests, which notes what it is asked and connects nowhere."""
+
+    def __init__(self, *, login=None, answer=b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50", method=None):
+        self.login, self.answer, self.method = login, answer, method
+        self.asked = []
+
+    async def __call__(self, reader, writer):
+        _, number = await reader.readexactly(2)
+        offered = await reader.readexactly(number)
+        method = (2 if self.login else 0) if self.method is None else self.method
+        writer.write(bytes((5, method)))
+        if method == 2 and 2 in offered:
+            _, size = await reader.readexactly(2)
+            user = await reader.readexactly(size)
+            password = await reader.readexactly((await reader.readexactly(1))[0])
+            writer.write(b"\x01\x00" if user + b":" + password == self.login else b"\x01\x01")
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = await reader.readexactly(4)
+            size = {1: 4, 4: 16}.get(head[3]) or (await reader.readexactly(1))[0]
+            self.asked.append((head[1], head[3], await reader.readexactly(size), await reader.readexactly(2)))
+            writer.write(self.answer)
+            await writer.drain()
+            await reader.read()
+
+
+def test_a_socks_proxy_is_asked_for_the_judged_address_and_logged_in_to():
+    proxy = SocksProxy(login=b"user:pass")
+    via(proxy, "api.test", Guard(), static=["api.test:93.184.215.14"], scheme="socks5", credentials=Secret("user:pass"))
+    assert proxy.asked == [(1, 1, bytes((93, 184, 215, 14)), b"\x01\xbb")]
+    proxy = SocksProxy()
+    via(proxy, "2606:2800:21f::1", Guard(), scheme="socks5")
+    assert proxy.asked == [(1, 4, socket.inet_pton(socket.AF_INET6, "2606:2800:21f::1"), b"\x01\xbb")]
+    proxy = SocksProxy(answer=b"\x05\x00\x00\x03\x04host\x00\x50")
+    via(proxy, "unknown.test", Guard(), scheme="socks5", names=True)
+    assert proxy.asked == [(1, 3, b"unknown.test", b"\x01\xbb")]
+    with pytest.raises(AddressDenied):
+        via(proxy, "rebind.test", Guard(), static=["rebind.test:10.0.0.1"], scheme="socks5", names=True)
+    assert len(proxy.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        SocksProxy(login=b"user:other"),
+        SocksProxy(method=0xFF),
+        SocksProxy(method=1),
+        SocksProxy(answer=b"\x05\x02\x00\x01\0\0\0\0\0\0"),
+        SocksProxy(answer=b"\x05\x63\x00\x01\0\0\0\0\0\0"),
+        SocksProxy(answer=b"\x05\x00\x00\x02\0\0\0\0\0\0"),
+        SocksProxy(answer=b"\x04\x00\x00\x01\0\0\0\0\0\0"),
+    ],
+)
+def test_a_socks_proxy_that_does_not_connect_is_an_unreachable_upstream(proxy):
+    with pytest.raises(UpstreamUnreachable) as caught:
+        via(proxy, "93.184.215.14", Guard(), scheme="socks5", credentials=Secret("user:pass"))
+    assert "user:pass" not in str(caught.value)
+
+
+def test_a_proxy_that_breaks_off_is_an_unreachable_upstream():
+    async def silent(reader, _writer):
+        await reader.read(1)
+
+    for scheme in ("http", "socks5"):
+        with pytest.raises(UpstreamUnreachable):
+            via(silent, "93.184.215.14", Guard(), scheme=scheme)
+
+
+def test_the_address_of_a_proxy_is_read_or_refused(tmp_path):
+    assert Via.parse("proxy.corp.example:3128") == Via("http", Authority("proxy.corp.example", 3128))
+    assert Via.parse("http://proxy.corp.example/") == Via("http", Authority("proxy.corp.example", 8080))
+    assert Via.parse("socks5://[::1]", names=True) == Via("socks5", Authority("::1", 1080), names=True)
+    file = tmp_path / "login"
+    file.write_text("user:pa:ss\n")
+    found = Via.parse("socks5://a.test", credentials_file=str(file))
+    assert found.credentials == Secret("user:pa:ss")
+    assert "pa:ss" not in repr(found)
+    for wrong in ("https://a.test", "socks4://a.test", "socks5://u:p@a.test", "u:p@a.test:1", "http://a.test/x", "://"):
+        with pytest.raises(InvalidRequest) as caught:
+            Via.parse(wrong)
+        assert "u:p" not in str(caught.value)
+    for content in ("", "user", ":x", "user:", "a:b\nc:d", "a:" + "x" * 256):
+        file.write_text(content)
+        with pytest.raises(InvalidRequest):
+            Via.parse("socks5://a.test", credentials_file=str(file))
+    with pytest.raises(InvalidRequest):
+        Via.parse("socks5://a.test", credentials_file=str(tmp_path / "none"))

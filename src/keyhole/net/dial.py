@@ -6,22 +6,18 @@ It works on plain sockets, so proxy variables, ``~/.netrc`` and whatever else th
 from __future__ import annotations
 
 import asyncio
-import base64
 import ipaddress
 import os
-import re
 import socket
 from collections.abc import Sequence
 
 from keyhole.core.errors import KeyholeError, LoopDetected, UpstreamTimeout, UpstreamUnreachable
 from keyhole.core.host import Authority
-from keyhole.core.value import Secret
 from keyhole.net.guard import Guard
 from keyhole.net.resolve import Resolver
+from keyhole.net.via import Via
 
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried as well (RFC 8305, section 5)
-_MAX_CONNECT_ANSWER = 8192
-_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: |\r\n)")
 
 
 class Dialer:
@@ -29,11 +25,9 @@ class Dialer:
 
     Args:
         resolver: where names are looked up.
-        via: a corporate HTTP proxy that every connection goes through with ``CONNECT``. The guard judges the target
-            first, and the proxy is asked for the address that was judged.
-        via_names: ask that proxy for the name instead, and also for names that do not resolve here. What resolves here
-            is still judged, but what the proxy then dials is the proxy's decision.
-        via_credentials: ``user:password`` for that proxy.
+        via: a corporate proxy that every connection goes through. The guard judges the target first, and the proxy is
+            asked for the address that was judged. Where it resolves names, what resolves here is still judged, but
+            what the proxy then dials is the proxy's decision.
 
     Attributes:
         own: address and port of every listener of this process, which are never dialled. A listener on all addresses
@@ -44,15 +38,11 @@ class Dialer:
         self,
         resolver: Resolver,
         *,
-        via: Authority | None = None,
-        via_names: bool = False,
-        via_credentials: Secret | None = None,
+        via: Via | None = None,
     ) -> None:
         self.own: set[tuple[str, int]] = set()
         self._resolver = resolver
         self._via = via
-        self._via_names = via_names
-        self._via_credentials = via_credentials
 
     async def dial(self, host: str, port: int, guard: Guard, *, timeout: float) -> socket.socket:  # noqa: ASYNC109 - named in the contract
         """Connect to a canonical host. The socket is not blocking and sends small writes at once.
@@ -97,7 +87,7 @@ class Dialer:
         try:
             addresses = await self._resolver.resolve(host)
         except UpstreamUnreachable:
-            if self._via is None or not self._via_names:
+            if self._via is None or not self._via.names:
                 raise
             return []
         for address in addresses:
@@ -117,14 +107,14 @@ class Dialer:
                 return True
         return False
 
-    async def _tunnel(self, via: Authority, host: str, port: int, addresses: Sequence[str]) -> socket.socket:
+    async def _tunnel(self, via: Via, host: str, port: int, addresses: Sequence[str]) -> socket.socket:
         """Connect through the corporate proxy, address by address until one is taken."""
-        targets = [host] if self._via_names else addresses
+        targets = [host] if via.names else addresses
         last: KeyholeError | None = None
         for target in targets:
-            sock = await _connect_any(await self._resolver.resolve(via.host), via.port)
+            sock = await _connect_any(await self._resolver.resolve(via.address.host), via.address.port)
             try:
-                await self._ask_tunnel(sock, Authority(target, port))
+                await via.ask(sock, Authority(target, port))
             except UpstreamUnreachable as error:
                 sock.close()
                 last = error
@@ -134,31 +124,6 @@ class Dialer:
             else:
                 return sock
         raise last or UpstreamUnreachable(f"the name {host} has no address")
-
-    async def _ask_tunnel(self, sock: socket.socket, target: Authority) -> None:
-        loop = asyncio.get_running_loop()
-        lines = [b"CONNECT %s HTTP/1.1" % str(target).encode(), b"Host: %s" % str(target).encode()]
-        if self._via_credentials is not None:
-            lines.append(b"Proxy-Authorization: Basic " + base64.b64encode(self._via_credentials.reveal()))
-        answer = b""
-        try:
-            await loop.sock_sendall(sock, b"\r\n".join(lines) + b"\r\n\r\n")
-            while b"\r\n\r\n" not in answer and len(answer) < _MAX_CONNECT_ANSWER:
-                chunk = await loop.sock_recv(sock, _MAX_CONNECT_ANSWER - len(answer))
-                if not chunk:
-                    break
-                answer += chunk
-        except OSError:
-            answer = b""
-        status = _STATUS.match(answer)
-        # The target waits for us to speak first, so bytes after the answer are not the target's.
-        if not status or not answer.endswith(b"\r\n\r\n") or answer.count(b"\r\n\r\n") != 1:
-            raise UpstreamUnreachable("the corporate proxy did not answer CONNECT as a proxy does", "check its address")
-        if not status[1].startswith(b"2"):
-            raise UpstreamUnreachable(
-                f"the corporate proxy refused the connection with status {status[1].decode()}",
-                "check its credentials" if status[1] == b"407" else "ask its operator to allow the destination",
-            )
 
 
 def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
