@@ -187,8 +187,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     make = spans.broker if spans is not None else Broker
     broker = make(node, pool, bounds.streams(config), trust.fresh, databases=databases)
     trust.changed += [pool.distrust, broker.distrust]
-    keyhole = Keyhole(config, node, broker, pool, dialer, trust, spans)
-    return keyhole
+    return (keyhole := Keyhole(config, node, broker, pool, dialer, trust, spans))
 
 
 def _spans(environ: Mapping[str, str]) -> Spans | None:
@@ -235,8 +234,8 @@ async def listen_for_calls(
     # Nodes over one store answer for one another, so they know each other's requests by one name.
     header = await keyhole.node.header()
     limits = bounds.listener(keyhole.config, keyhole.config.connections)
-    instance = header.vault_id if header else ""
-    server = ProxyServer(keyhole.broker, limits, instance=instance, databases=sql_face(keyhole))
+    name = header.vault_id if header else ""
+    server = ProxyServer(keyhole.broker, limits, instance=name, databases=sql_face(keyhole))
     try:
         bound = await server.listen(host, port, tls=tls)
     except OSError as error:
@@ -322,6 +321,8 @@ async def serve(
         tls = ServedTls(config.tls_cert, config.tls_key) if config.tls_cert else None
         proxy = await start_proxy(keyhole, config.proxy_listen, tls=tls.context() if tls else None)
         stack.push_async_callback(proxy.close, config.drain)
+        if config.proxy_socket:
+            await proxy.listen_at(Path(config.proxy_socket))
         for listener in config.sql_listen:
             sql = await start_sql(keyhole, listener, tls=tls.context() if tls else None)
             stack.push_async_callback(sql.close, config.drain)

@@ -49,6 +49,7 @@ class Config:
         seal: how the vault is opened: ``passphrase``, ``keychain``, ``keyfile:PATH``; empty for what the vault says.
         listen: ``HOST:PORT`` of the API.
         proxy_listen: ``HOST:PORT`` of the proxy.
+        proxy_socket: path of a Unix socket where the proxy listens too, for its owner alone; empty for none.
         sql_listen: ``SCHEME://HOST:PORT`` of listeners for clients of databases, who show their token as the password.
         data: directory of files that are not secret (the CA's certificate); empty for the home.
         egress: for new orgs: ``deny``, ``allow`` or ``log`` calls to hosts without a service.
@@ -98,6 +99,7 @@ class Config:
     seal: str = ""
     listen: str = "127.0.0.1:8200"
     proxy_listen: str = "127.0.0.1:8210"
+    proxy_socket: str = ""
     sql_listen: tuple[str, ...] = ()
     data: str = ""
     egress: str = "deny"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--await-init", is_flag=True, help="Without a vault in the store, wait for PUT /v1/sys/init to make one.")
 @click.option("--listen", metavar="HOST:PORT", help="The API; 127.0.0.1:8200 unless said. Port 0 picks a free one.")
 @click.option("--proxy-listen", metavar="HOST:PORT", help="The proxy; 127.0.0.1:8210 unless said.")
+@click.option("--proxy-socket", metavar="PATH", help="A Unix socket on which the proxy listens too.")
 @click.option(
     "--sql-listen",
     metavar="SCHEME://HOST:PORT",

@@ -7,11 +7,15 @@ import re
 import secrets
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.faces.proxy.connection import Broker, Databases, ProxyConnection
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.wire import WireGroup
+from keyhole.net.sockets import bind_path
 
 _BACKLOG = 1024
 _PSEUDONYM = re.compile(r"[A-Za-z0-9.-]{1,64}")
@@ -48,6 +52,7 @@ class ProxyServer:
         self.group: WireGroup
         self._connections: set[ProxyConnection] = set()
         self._servers: list[asyncio.Server] = []
+        self._paths: list[Path] = []
 
     async def listen(
         self,
@@ -67,13 +72,7 @@ class ProxyServer:
             tls: for a listener that itself speaks TLS (``https://`` proxies).
             reuse_port: let other processes share the port.
         """
-        loop = asyncio.get_running_loop()
-        if not self._servers:
-            self.group = WireGroup(loop, self.limits.tick)
-
-        def make() -> ProxyConnection:
-            return ProxyConnection(self)
-
+        loop, make = asyncio.get_running_loop(), self._made()
         if sock is not None:
             server = await loop.create_server(make, sock=sock, backlog=_BACKLOG, ssl=tls)
         else:
@@ -83,6 +82,23 @@ class ProxyServer:
         self._servers.append(server)
         address = server.sockets[0].getsockname()
         return str(address[0]), int(address[1])
+
+    async def listen_at(self, path: Path) -> None:
+        """Listen on a Unix socket that only its owner may connect to, and that goes with this server.
+
+        Raises:
+            InvalidRequest: it cannot be made, or somebody has it.
+        """
+        sock = bind_path(path)
+        self._paths.append(path)
+        server = await asyncio.get_running_loop().create_unix_server(self._made(), sock=sock, backlog=_BACKLOG)
+        self._servers.append(server)
+
+    def _made(self) -> Callable[[], ProxyConnection]:
+        """What makes a connection of each client."""
+        if not self._servers:
+            self.group = WireGroup(asyncio.get_running_loop(), self.limits.tick)
+        return partial(ProxyConnection, self)
 
     @property
     def connections(self) -> int:
@@ -94,6 +110,8 @@ class ProxyServer:
         self.draining = True
         for server in self._servers:
             server.close()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
         for connection in list(self._connections):
             if not connection.serving:
                 connection.close()
