@@ -86,6 +86,35 @@ def test_a_pull_killed_between_the_index_and_the_branch_loses_no_file(team, tmp_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")
+@pytest.mark.parametrize("verb", ["install", "remove"])
+def test_a_driver_of_diff_goes_in_and_out_past_what_a_killed_git_left(team, verb):
+    ok("repo", "diff-driver", "install")
+    lock, half = team / ".git" / "config.lock", team / ".git" / "info" / "attributes.keyhole"
+    lock.write_text("half")
+    half.write_text("half")
+    ok("repo", "diff-driver", verb)
+    lock.touch()
+    assert str(lock) in ok("operator", "fsck", team).out
+    ok("repo", "diff-driver", "remove")
+    assert not lock.exists()
+    assert not half.exists()
+    assert "keyhole" not in (team / ".git" / "config").read_text()
+    assert "keyhole" not in (team / ".git" / "info" / "attributes").read_text()
+
+
+def test_attributes_that_are_a_link_are_not_copied(team, tmp_path):
+    path = team / ".git" / "info" / "attributes"
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    (tmp_path / "notes").write_text("private")
+    path.symlink_to(tmp_path / "notes")
+    refused = run("repo", "diff-driver", "install")
+    assert refused.code == 3
+    assert "is a link" in refused.err
+    assert path.is_symlink()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")
 def test_the_lock_of_a_git_that_works_is_left_alone(team, monkeypatch):
     monkeypatch.setattr(git_locks.clear, "__defaults__", (0.2,))
     lock = team / ".git" / "index.lock"

@@ -38,6 +38,7 @@ def stale(git: Runs) -> list[Path]:
         "packed-refs.lock",
         "shallow.lock",
         "FETCH_HEAD.lock",
+        "config.lock",
     ]
     words = [word for name in names for word in ("--git-path", name)]
     paths = git.run("rev-parse", *words).decode(errors="surrogateescape").splitlines()

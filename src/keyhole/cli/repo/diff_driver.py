@@ -1,15 +1,18 @@
 """``repo diff-driver``: ``git diff`` and ``git log -p`` that show what the files of a vault say.
 
 The driver's name is random and stands in this clone's own configuration and attributes, so that attributes that come
-with a repository can neither turn it on nor point it at other files.
+with a repository can neither turn it on nor point it at other files. Both are written under the lock of the vault, and
+a lock that a killed git has left is taken away first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -46,14 +49,15 @@ def _directory(function: click.decorators.FC) -> click.decorators.FC:
 @pass_session
 def install(session: Session, /, *, directory: str) -> None:
     """Set it up in this clone. Nothing of it is committed."""
-    git = _git(session, directory)
-    _clear(git)
     name = f"{_PREFIX}{secrets.token_hex(8)}"
     # -P: the working directory is the repository, and no module of Python is taken from there
     command = shlex.join([sys.executable, "-P", "-m", "keyhole", "repo", "diff-driver", "show"])
-    git.run("config", "--local", f"diff.{name}.textconv", command)
     lines = [_BEGIN, *(f"**/{VAULT}/{pattern} diff={name}" for pattern in _PATTERNS), _END]
-    _write(git, [*_others(git), *lines])
+    with _changing(session, directory) as git:
+        others = _others(git)
+        _clear(git)
+        git.run("config", "--local", f"diff.{name}.textconv", command)
+        _write(git, [*others, *lines])
     session.out.done(
         {"driver": name, "installed": True}, "git diff shows what the files of the vault say, in this clone"
     )
@@ -64,9 +68,10 @@ def install(session: Session, /, *, directory: str) -> None:
 @pass_session
 def remove(session: Session, /, *, directory: str) -> None:
     """Take it out of this clone again."""
-    git = _git(session, directory)
-    _clear(git)
-    _write(git, _others(git))
+    with _changing(session, directory) as git:
+        others = _others(git)
+        _clear(git)
+        _write(git, others)
     session.out.done({"installed": False}, "git diff shows the files of the vault as they are")
 
 
@@ -89,11 +94,20 @@ def show(session: Session, /, *, file: str) -> None:
     session.out.result({"lines": lines}, (printable(line.replace("\t", " ")) for line in lines))
 
 
-def _git(session: Session, directory: str) -> Git:
-    git = Place(session, directory).git
-    if git is None:
+@contextlib.contextmanager
+def _changing(session: Session, directory: str) -> Iterator[Git]:
+    """The repository, with nobody else of ours at work in it.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: another command, or another git, works there.
+    """
+    place = Place(session, directory)
+    if place.git is None:
         raise NotFound("this vault lies in no git repository", "git init")
-    return git
+    with place.tree.lock():
+        place.git.clear_locks()
+        yield place.git
 
 
 def _attributes(git: Git) -> Path:
@@ -102,11 +116,16 @@ def _attributes(git: Git) -> Path:
 
 
 def _others(git: Git) -> list[str]:
-    """Lines that are not ours."""
+    """Lines that are not ours. Raises ``InvalidRequest`` where they stand in no plain file."""
+    path = _attributes(git)
+    if path.is_symlink():
+        raise InvalidRequest(f"{path} is a link", "put a plain file in its place")
     try:
-        lines = _attributes(git).read_text(errors="surrogateescape").splitlines()
+        lines = path.read_text(errors="surrogateescape").splitlines()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}", "put a plain file in its place") from None
     kept, ours = [], False
     for line in lines:
         ours = ours or line == _BEGIN
@@ -119,12 +138,15 @@ def _others(git: Git) -> list[str]:
 def _write(git: Git, lines: list[str]) -> None:
     path = _attributes(git)
     path.parent.mkdir(exist_ok=True)
-    fresh = path.with_name(f"attributes.{os.getpid()}")
-    fresh.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
+    fresh = path.with_name("attributes.keyhole")  # one name, so that what a kill leaves is written over
+    fresh.unlink(missing_ok=True)
+    with fresh.open("x", errors="surrogateescape") as file:
+        file.writelines(f"{line}\n" for line in lines)
     fresh.replace(path)
 
 
 def _clear(git: Git) -> None:
+    """Take every driver of ours out of the configuration."""
     try:
         listed = git.run("config", "--local", "--name-only", "-z", "--get-regexp", rf"^diff\.{_PREFIX}[0-9a-f]+\.")
     except KeyholeError:
