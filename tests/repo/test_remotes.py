@@ -234,6 +234,36 @@ def test_a_pull_that_ends_in_the_middle_is_finished_by_the_next(shared, step):
     ok("repo", "check")
 
 
+def test_what_a_cut_push_has_sent_is_this_clones_own(shared, monkeypatch):
+    """Also when another has pushed on top of it, and this clone has changed something since."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    ok("repo", "set", "a/two", stdin="two")
+    with monkeypatch.context() as patch:
+        patch.setattr("keyhole.cli.repo.peers.ObjectPeer.note", killed)
+        assert run("repo", "push").code != 0
+    ok("repo", "set", "a/three", stdin="three")
+    ok("repo", "push")
+    with monkeypatch.context() as patch:
+        ok("repo", "set", "a/four", stdin="four")
+        patch.setattr("keyhole.cli.repo.peers.ObjectPeer.note", killed)
+        assert run("repo", "push").code != 0
+    ok("repo", "set", "a/five", stdin="five")
+    shared.as_("owner")
+    ok("repo", "pull")
+    ok("repo", "set", "a/six", stdin="six")
+    ok("repo", "push")
+    shared.as_("ann")
+    refused = run("repo", "push")
+    assert refused.code == 2
+    assert "keyhole repo pull" in refused.err
+    ok("repo", "pull")
+    ok("repo", "push")
+    assert [get(f"a/{name}") for name in ("three", "four", "five", "six")] == ["three", "four", "five", "six"]
+
+
 def test_of_two_pushes_at_once_one_is_told_to_pull(shared):
     ok("repo", "set", "a/ann", stdin="1")
     shared.as_("owner")

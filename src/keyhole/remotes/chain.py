@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,13 +134,28 @@ class Chain:
         if digest != older:
             raise self._rewritten()
 
-    def add(self, entries: Entries, read: Mapping[str, bytes], head: Head) -> str:
+    def has(self, older: str, newer: str) -> bool:
+        """Whether a snapshot is another one, or below it."""
+        try:
+            self.require_follows(older, newer)
+        except IntegrityError:
+            return False
+        return True
+
+    def add(
+        self,
+        entries: Entries,
+        read: Mapping[str, bytes],
+        head: Head,
+        note: Callable[[str], object] = lambda digest: digest,
+    ) -> str:
         """Put a snapshot on top of the head; returns its digest.
 
         Args:
             entries: its files.
             read: the bytes of those that the remote may lack, by digest.
             head: on which it is put.
+            note: is told its digest just before it counts.
 
         Raises:
             Conflict: somebody else was faster.
@@ -150,6 +165,7 @@ class Chain:
         digest = digest_of(data)
         put_all(self._remote, {**read, **listings})
         put_all(self._remote, {digest: data})
+        note(digest)
         try:
             self._remote.put(HEAD, write_head(digest), head.tag)
         except Conflict:

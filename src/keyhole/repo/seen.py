@@ -69,6 +69,7 @@ class Seen:
         secrets: secret to version and digest.
         remotes: name of a remote to what is known of it.
         begun: a pull that was not finished.
+        sent: name of a remote to the snapshot that a push was about to make its head: where it counts, it is ours.
         path: where this is kept.
     """
 
@@ -77,6 +78,7 @@ class Seen:
     secrets: dict[str, Known] = field(default_factory=dict)
     remotes: dict[str, Met] = field(default_factory=dict)
     begun: Begun | None = None
+    sent: dict[str, str] = field(default_factory=dict)
     path: Path | None = None
 
     @classmethod
@@ -90,7 +92,10 @@ class Seen:
             data = json.loads(path.read_bytes())
             remotes = {str(name): _met(each) for name, each in data.get("remotes", {}).items()}
             begun = None if data.get("begun") is None else _begun(data["begun"])
-            return cls(str(data["vault"]), _state(data["members"]), _states(data["secrets"]), remotes, begun, path)
+            sent = {str(name): str(each) for name, each in data.get("sent", {}).items()}
+            return cls(
+                str(data["vault"]), _state(data["members"]), _states(data["secrets"]), remotes, begun, sent, path
+            )
         except FileNotFoundError:
             return cls(path=path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -108,7 +113,7 @@ class Seen:
         """By what the folder is judged too: a pull that was cut may have put other members in place of those here."""
         if self.begun is None:
             return None
-        return Seen(self.vault, self.begun.members, self.secrets, self.remotes, self.begun, self.path)
+        return replace(self, members=self.begun.members)
 
     def saw(self, remote: str, members: State, secrets: Mapping[str, Known]) -> None:
         """Keep what a remote was found to have, so that it serves nothing older later. ``store`` makes it last."""
@@ -119,6 +124,12 @@ class Seen:
         """This clone goes on from this version of the remote. ``store`` makes it last."""
         self.remotes[remote] = replace(self.remotes.get(remote, Met()), version=version, at=at)
         self.begun = None
+        self.sent.pop(remote, None)
+
+    def send(self, remote: str, version: str) -> None:
+        """A push is about to make this what counts in the remote. Lasts at once."""
+        self.sent[remote] = version
+        self.store()
 
     def require_vault(self, vault: str) -> None:
         """Raises ``IntegrityError`` when another vault lies in the place of the one that was seen."""
@@ -167,7 +178,7 @@ class Seen:
             self.vault, self.members, self.secrets = vault, members, merged
             if self.path is not None:  # who only reads the vault undoes nothing of what a pull has noted meanwhile
                 now = Seen._read(self.path)
-                self.remotes, self.begun = now.remotes, now.begun
+                self.remotes, self.begun, self.sent = now.remotes, now.begun, now.sent
             self.store()
 
     def store(self) -> None:
@@ -180,6 +191,7 @@ class Seen:
             "secrets": self.secrets,
             "remotes": {name: asdict(met) for name, met in self.remotes.items()},
             "begun": None if self.begun is None else asdict(self.begun),
+            "sent": self.sent,
         }
         write_private(self.path, json.dumps(data).encode())
 

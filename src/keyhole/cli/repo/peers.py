@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -200,8 +200,7 @@ class ObjectPeer(Peer):
         ours = self.place.open()
         ours.require_members()
         local = collect(self.place.tree)
-        met = self._settled(ours, local)
-        head = self._head(met)
+        met, head = self._settled(ours, local)
         if not head.snapshot:
             return Look(Relation.EMPTY, "", ours, ours, None)
         files = self._chain.files(head.snapshot)
@@ -243,9 +242,8 @@ class ObjectPeer(Peer):
         """See ``Peer.push``."""
         opened.require_members()
         local = collect(self.place.tree)
-        met = self._settled(opened, local)
         with self._recording():
-            head = self._head(met)
+            met, head = self._settled(opened, local)
         there = self._chain.entries(head.snapshot) if head.snapshot else {}
         if head.snapshot != met.version and there != local:
             raise Conflict(f"{self.name} has more than this clone", f"keyhole repo pull {self.name}, then push again")
@@ -255,7 +253,7 @@ class ObjectPeer(Peer):
                 opened.ciphertext(name)  # others would refuse what is not genuine
         version = head.snapshot
         if there != local:
-            version = self._chain.add(local, self._bytes(local, there), head)
+            version = self._chain.add(local, self._bytes(local, there), head, self._noting(opened))
         opened.seen.saw(self.name, *opened.state())
         return version
 
@@ -265,22 +263,29 @@ class ObjectPeer(Peer):
         with contextlib.suppress(KeyholeError):  # it is kept to save time
             self._chain.keep([version])
 
-    def _head(self, met: Met) -> Head:
-        head = self._chain.head()
+    def _noting(self, opened: Opened) -> Callable[[str], None]:
+        return lambda snapshot: opened.seen.send(self.name, snapshot)
+
+    def _settled(self, opened: Opened, local: Entries) -> tuple[Met, Head]:
+        """What is known of the remote, and its head.
+
+        What was cut after its work was done, and before that was noted, counts as done: a pull where the files here are
+        as it meant them, a push where the head has what it sent.
+        """
+        seen, begun, head = opened.seen, opened.seen.begun, self._chain.head()
+        if begun is not None and begun.remote == self.name and begun.mark == mark_of(local):
+            self.note(opened, begun.version)
+        met = seen.remotes.get(self.name, Met())
         if met.version and not head.snapshot:
             raise IntegrityError(
                 f"{self.name} has lost its head: this clone has synced with it, and it is empty now",
                 f"if that is meant: keyhole repo remote rm {self.name}, add it again, and push",
             )
         self._chain.require_follows(met.version, head.snapshot)
-        return head
-
-    def _settled(self, opened: Opened, local: Entries) -> Met:
-        """What is known of the remote; a pull that was cut after its work was done counts as done."""
-        begun = opened.seen.begun
-        if begun is not None and begun.remote == self.name and begun.mark == mark_of(local):
-            self.note(opened, begun.version)
-        return opened.seen.remotes.get(self.name, Met())
+        sent = seen.sent.get(self.name, "")
+        if sent and head.snapshot and self._chain.has(sent, head.snapshot):
+            self.note(opened, sent)
+        return seen.remotes.get(self.name, Met()), head
 
     def _base(self, met: Met) -> tuple[Opened | None, Entries | None]:
         with contextlib.suppress(KeyholeError):

@@ -74,6 +74,7 @@ def remove(session: Session, /, *, name: str, directory: str, key_file: str) -> 
         opened = place.open()
         Settings(home(), place.tree.root).remove(name)
         opened.seen.remotes.pop(name, None)
+        opened.seen.sent.pop(name, None)
         opened.seen.store()
     session.out.done({"name": name, "removed": True}, f"forgot {name}; what lies there stays")
 
