@@ -7,6 +7,7 @@ byte, and never written over.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import json
 import os
@@ -43,6 +44,8 @@ _TEXTS = {
     "1password": "CSV that 1Password imports. In clear, so it takes --plain.",
     "doppler": "JSON for doppler secrets upload. In clear, so it takes --plain.",
 }
+_HAS_NONE = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
+"""What file systems and kernels say that have no files without a name."""
 _PASSWORDS = {"agenticmail", "bitwarden"}
 _ALWAYS_PLAIN = {"1password", "doppler"}
 _MAY_BE_PLAIN = {*_ALWAYS_PLAIN, "bitwarden"}
@@ -107,19 +110,51 @@ def consent(count: int | None, to: str, *, reveal: bool) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """A new file, 0600 from its first byte, gone again where it cannot be written whole.
+    """A new file, 0600 from its first byte, which is there whole or not at all.
+
+    Where the system has files without a name (Linux), not even ``kill -9`` leaves a part of it.
 
     Raises:
         Conflict: something is there.
         InvalidRequest: it cannot be made.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
-        descriptor = os.open(path, flags, 0o600)
+        if not _write_unnamed(path, content):
+            _write_named(path, content)
     except FileExistsError:
         raise Conflict(f"{path} is there already, and is not written over", "name another file") from None
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be made: {error.strerror}", "name another place") from None
+
+
+def _write_unnamed(path: Path, content: bytes) -> bool:
+    """Write it without a name, and give it that at the end; false where that cannot be. Raises ``OSError``."""
+    flag = getattr(os, "O_TMPFILE", 0)
+    if not flag or not Path("/proc/self/fd").is_dir():
+        return False
+    try:
+        descriptor = os.open(path.parent, os.O_WRONLY | os.O_CLOEXEC | flag, 0o600)
+    except OSError as error:
+        if error.errno in _HAS_NONE:
+            return False
+        raise
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+        try:  # with a folder's descriptor, which an absolute path does not need, the link of /proc is followed
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+        except FileExistsError:
+            raise
+        except OSError:
+            return False
+    return True
+
+
+def _write_named(path: Path, content: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(path, flags, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             if os.name == "posix":
