@@ -31,7 +31,7 @@ _SEEN = frozenset({"read", "list"})
 _CHECKPOINT = b"keyhole checkpoint 1\0"
 CONTEXT = ("workflow", "run", "step", "tool", "on_behalf_of", "trace", "span")
 """Fields of a record that say for what work something was asked."""
-_EXACT = ("agent", "service", "result", "id", "operation", *CONTEXT)
+_EXACT = ("agent", "accessor", "service", "result", "id", "operation", *CONTEXT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,3 +149,10 @@ def test_the_token_of_what_was_cut_off_is_ended_before_the_journal_is_asked():
     assert asyncio.run(actor.recorded(made, "acc")) == [{"phase": "intent", "accessor": "acc"}]
     paths = [path for _, path, _ in vault.asked]
     assert paths.index("auth/token/revoke-accessor") < paths.index("sys/own/audit-log")
+
+
+def test_the_journal_is_asked_for_the_attempt_and_not_for_what_others_say_of_themselves():
+    vault = Vault()
+    asyncio.run(Actor(vault, lambda _token: vault, "coder", CONTEXT, None).recorded(step(call={"url": URL}), "acc"))
+    [asked] = [data for _, path, data in vault.asked if path == "sys/own/audit-log"]
+    assert (asked["accessor"], asked["run"], asked["step"]) == ("acc", "r1", "a")

@@ -465,3 +465,91 @@ def test_most_of_what_a_generator_draws_is_seen():
             text = "".join(draw.choices(alphabet, k=32))
             missed += not list(find_in(text))
     assert missed <= 3
+
+
+def spelled(value):
+    """Ways of writing a text down that nobody uses but to hide it."""
+    raw = value.encode()
+    yield "groups", " ".join(base64.b64encode(raw).decode()[at : at + 8] for at in range(0, len(raw) * 4 // 3, 8))
+    yield "hex with 0x", ", ".join(f"0x{byte:02x}" for byte in raw)
+    yield "hex of UTF-16", value.encode("utf-16le").hex()
+    yield "base64 of UTF-16", base64.b64encode(value.encode("utf-16le")).decode()
+    yield "quoted-printable", "".join(f"={byte:02X}" for byte in raw)
+    yield "with dashes", "-".join(value)
+    yield "in lines", "\n".join(value)
+    yield "with accents", "\u0301".join(value)
+    yield "codes", list(raw)
+
+
+@pytest.mark.parametrize("how", [name for name, _ in spelled("x")])
+def test_a_credential_that_is_spelled_out_is_refused(how):
+    [value] = [value for name, value in spelled(KEY) if name == how]
+    assert rules(changed(("steps", 2, "arguments", "text"), value)), how
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"headers": [{"name": "X-Api-Key", "value": "hunter2"}]},
+        {"field": "password", "value": "hunter2"},
+        {"password": {"value": "hunter2"}},
+        {"args": ["login", "--password", "hunter2"]},
+        {"command": "login --password hunter2"},
+        {"dsn": "host=db user=app password = hunter2"},
+        {"text": "Authorization: Bearer hunter2"},
+        {"text": "Bearer hunter2"},
+        {"text": '{\\"password\\":\\"hunter2\\"}'},
+        {"passwort": "hunter2"},
+        {"a": "{{ CRM_TOKEN }}", "b": "x"},
+        {"a": "<API_KEY>", "b": "x"},
+        {"a": "$crm_token", "b": "x"},
+        {"a": "see file:///etc/keys/crm", "b": "x"},
+    ],
+)
+def test_a_text_in_a_place_that_is_called_after_a_credential_is_refused_however_the_place_is_said(arguments):
+    assert rules(changed(("steps", 2, "arguments"), arguments))
+
+
+def test_no_default_and_no_input_becomes_a_credential():
+    document = changed(("inputs", "customer", "default"), "hunter2")
+    document["steps"][2]["arguments"] = {"password": "${input/customer}"}
+    assert "credential-name" in rules(document)
+    del document["inputs"]["customer"]["default"]
+    assert "credential-name" in rules(document)
+    document["steps"][2]["arguments"] = {"list": [{"name": "token", "value": "${input/customer}"}]}
+    assert "credential-name" in rules(document)
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "# see https://app:hunter2@db.example/",
+        f"# {base64.b64encode(KEY.encode()).decode()}",
+        f"# {KEY[:12]}\n# {KEY[12:]}",
+        "# password: hunter2",
+        f"# {DRAWN}",
+    ],
+)
+def test_comments_are_no_place_for_a_credential(comment):
+    document = f"workflow: w\n{comment}\nsteps: [{{id: a, tool: a/b}}] # with $HOME and #4711\n".encode()
+    problems = lint(document).problems
+    assert {problem.line for problem in problems} <= {2, 3}
+    assert problems
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Token economics, and a basic overview",
+        "Basic information",
+        "a token is a thing",
+        "Hello {{name}}, your order <order_id> of $amount is there",
+        "one two six ten",
+        "----------------------------",
+        "1, 2, 3",
+    ],
+)
+def test_prose_and_templates_of_others_are_taken(text):
+    assert (
+        rules(changed(("steps", 2, "arguments"), {"text": text, "codes": [101, 102, 103, 99, 98, 97, 96, 95]})) == set()
+    )

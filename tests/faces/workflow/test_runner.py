@@ -5,12 +5,16 @@ import itertools
 import json
 import os
 import stat
+import threading
 from collections import Counter
 
 import pytest
 
-from keyhole.core.errors import Conflict, InvalidRequest, NotFound, PolicyDenied, StoreUnavailable
-from keyhole.faces.workflow.acting import Grip, render
+from keyhole.client.core import Result
+from keyhole.client.travel import Answered
+from keyhole.core.errors import Conflict, InvalidRequest, KeyholeError, NotFound, PolicyDenied, StoreUnavailable
+from keyhole.core.identity import RunContext
+from keyhole.faces.workflow.acting import Actor, Grip, render
 from keyhole.faces.workflow.inputs import take_inputs
 from keyhole.faces.workflow.lint import lint
 from keyhole.faces.workflow.results import Outcome, kept, read_body, read_headers, scrubbed
@@ -391,3 +395,71 @@ def test_inputs_are_of_their_type_and_no_credentials():
         with pytest.raises(InvalidRequest) as caught:
             take_inputs(found, ["n=1", "b=true", f"t={secret}"])
         assert secret not in str(caught.value)
+
+
+def test_what_is_picked_out_is_masked_by_the_name_under_which_it_stood():
+    body = {"login": {"password": "open sesame", "user": "anna"}, "api_key": {"value": "open sesame", "id": "k-1"}}
+    picked = {"a": ("login", "password"), "b": ("login", "user"), "c": ("api_key",), "d": ("api_key", "value")}
+    found = kept(body, picked)
+    assert found["b"] == "anna"
+    assert found["c"]["id"] == "k-1"
+    assert "sesame" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"access_token=opensesame&scope=repo", "application/x-www-form-urlencoded"),
+        (b'{"access_token": "opensesame"}', "text/plain"),
+        (b'{"password": ["opensesame"], "scope": 1}', "application/json"),
+        (b'{"secret": {"value": "opensesame"}}', "application/json"),
+        (b'{"login": "{\\"password\\": \\"opensesame\\"}"}', "application/json"),
+    ],
+)
+def test_a_text_that_is_called_after_a_credential_is_masked_in_every_kind_of_body(content, kind):
+    assert "opensesame" not in json.dumps(kept(read_body(content, kind), None))
+    assert "opensesame" not in json.dumps(read_headers([("Location", "https://a.example/?token=opensesame")]))
+    assert kept({"token": 12345678, "pages": 12345678}, None) == {"token": "********", "pages": 12345678}
+
+
+@pytest.mark.parametrize(
+    "value", ["\ud800", float("nan"), float("inf"), 1 << 20_000, {"\udfff": 1}, [[1e400]]], ids=range(6)
+)
+def test_what_json_has_not_is_not_kept(value):
+    with pytest.raises(KeyholeError):
+        kept({"x": value}, None)
+
+
+def test_attempts_that_are_left_are_made_after_a_crash_also_of_a_step_that_may_fail(tmp_path):
+    found = workflow(get("a", retry={"attempts": 3, "wait": 0}, on_failure="continue"))
+    busy = Outcome("failed", "failed", status=503)
+    dying = World({"a": [busy, busy]}, dies=5)  # before the second attempt
+    with pytest.raises(Killed):
+        begin(tmp_path, found, dying)
+    world = World()
+    assert again(tmp_path, found, world) == ("done", {})
+    assert world.order == ["a"]
+
+
+def test_all_branches_are_under_way_at_once(tmp_path):
+    width = 24  # more than the threads that asyncio has by itself on a small machine
+    meeting = threading.Barrier(width)
+
+    class Vault:
+        def ask(self, operation, path, data=None):
+            return Result({"token": "t", "accessor": "a", "records": []})
+
+        def call(self, trip):
+            meeting.wait(30)
+            return Answered(200, (), b"")
+
+        def close(self):
+            pass
+
+    half = {f"l{n}": [get(f"l{n}")] for n in range(12)}
+    other = {f"r{n}": [get(f"r{n}")] for n in range(12)}
+    found = workflow({"parallel": {"left": [{"parallel": half}], "right": [{"parallel": other}, get("z")]}})
+    assert found.width == width
+    found = workflow({"parallel": {"left": [{"parallel": half}], "right": [{"parallel": other}]}})
+    actor = Actor(Vault(), lambda _token: Vault(), "coder", RunContext(run="r1"), None)
+    assert begin(tmp_path, found, actor) == ("done", {})

@@ -50,7 +50,8 @@ def run_command(session: Session, /, *, file: str, agent: str, inputs: tuple[str
 
     Exit code 1 when the document is refused, 2 when a step has failed or is in doubt, 4 when one waits for an approval.
     """
-    from keyhole.faces.workflow.inputs import take_inputs  # noqa: PLC0415  # --help needs none of it
+    from keyhole.core.identity import RunContext  # noqa: PLC0415  # --help needs none of it
+    from keyhole.faces.workflow.inputs import take_inputs  # noqa: PLC0415  # the same
     from keyhole.faces.workflow.lint import lint  # noqa: PLC0415  # the same
     from keyhole.faces.workflow.state import RunState, StateFile  # noqa: PLC0415  # the same
 
@@ -66,6 +67,7 @@ def run_command(session: Session, /, *, file: str, agent: str, inputs: tuple[str
         raise InvalidRequest(f"with these inputs {problems[0].reason}", problems[0].hint)
     with contextlib.suppress(PolicyDenied):  # whoever may make its tokens need not see it
         session.client.read(f"agents/{agent}")
+    RunContext.from_data({"on_behalf_of": on_behalf_of})
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     document, name = loaded.root.plain(), loaded.workflow.name
     state = RunState(run, name, agent, session.where.location, document, given, on_behalf_of, round(time.time(), 3))
@@ -109,12 +111,15 @@ def resume_command(session: Session, /, *, run: str, done: tuple[str, ...], repe
 def _resumable(session: Session, state: RunState) -> Workflow:
     """The workflow of a run that can go on here. Raises ``Conflict`` or ``InvalidRequest``."""
     from keyhole.faces.workflow.loading import load  # noqa: PLC0415  # as above
+    from keyhole.faces.workflow.reading import LIMITS, ReadingLimits  # noqa: PLC0415  # the same
 
     if state.vault != session.where.location:
         raise Conflict("the run was begun with another vault", f"--vault {state.vault}")
     if state.ending == "done":
         raise Conflict(f"the run {state.run} is done", f"keyhole workflow show {state.run}")
-    found = load(json.dumps(state.document).encode()).workflow
+    # It was read already, perhaps from YAML, which says the same in fewer bytes and counts otherwise.
+    roomy = ReadingLimits(size=8 * LIMITS.size, depth=LIMITS.depth, nodes=4 * LIMITS.nodes)
+    found = load(json.dumps(state.document, ensure_ascii=False).encode(), roomy).workflow
     if found is None:
         raise InvalidRequest(f"the file of the run {state.run} is damaged", "start a new run")
     return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.strict_json import JsonBounds, parse_json
 from keyhole.faces.workflow.acting import Party, ToolAnswer
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from keyhole.faces.mcp.gateway.gateway import Asks, Gateway
 
 _LONGEST = 200  # characters of a message
+_BOUNDS = JsonBounds(items=200_000)
 
 
 class GatewayTools:
@@ -68,7 +70,7 @@ def _read(found: types.CallToolResult) -> ToolAnswer:
     text = "\n".join(texts)
     if text.lstrip().startswith(("{", "[")):
         try:
-            return ToolAnswer(bool(found.is_error), json.loads(text))
-        except (ValueError, RecursionError):
+            return ToolAnswer(bool(found.is_error), parse_json(text.encode(), _BOUNDS))
+        except (InvalidRequest, UnicodeEncodeError):
             pass
     return ToolAnswer(bool(found.is_error), text)

@@ -218,7 +218,8 @@ class Actor:
         made = await self._ask("update", f"agents/{self._agent}/token", {"ttl": "60s", "services": []})
         grip = Grip(self._party_of(str(made["token"])), str(made["accessor"]))
         try:
-            wanted = {"run": self._context.run, "step": step.id, "limit": "1000"}
+            # By run and step alone, what others claim of themselves could push these out of the answer.
+            wanted = {"run": self._context.run, "step": step.id, "accessor": accessor, "limit": "1000"}
             found = await asyncio.to_thread(grip.party.ask, "read", "sys/own/audit-log", wanted)
         finally:
             await self.close(grip)

@@ -7,21 +7,18 @@ that nobody types, a reference to the environment or to another manager. A value
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import html
 import itertools
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
 from keyhole.core.looks import ABOUT_WORDS, PUBLIC_WORDS, entropy, is_random, is_uuid, words
+from keyhole.faces.workflow.decoding import of_numbers, views
 from keyhole.faces.workflow.problem import Problem
 from keyhole.faces.workflow.reading import Node
-from keyhole.faces.workflow.reference import Reference, marks
+from keyhole.faces.workflow.reference import INPUT, Reference, marks
 from keyhole.scrub import Scrubber
 from keyhole.scrub.shapes import finder
 
@@ -32,31 +29,46 @@ _ENVIRONMENT = (
     re.compile(r"\b(?:process\.env|os\.environ|os\.getenv|getenv\(|System\.getenv)"),
     re.compile(r"^(?:env|environment)(?:://|:)[A-Za-z_]", re.IGNORECASE),
 )
+# Forms in which other systems write variables; too common in texts to be refused whatever the name is.
+_VARIABLES = re.compile(
+    r"\{\{-?\s*\.?([A-Za-z_]\w{1,60})\s*-?\}\}|<([A-Za-z_]\w{1,60})>|\b(?:env|ENV)\.([A-Za-z_]\w{1,60})|(?<![\w$\\])\$([a-z_]\w{1,60})"
+)
 _ELSEWHERE = re.compile(
     r"(?:^|[\s\"'=(])(?:op|bws?|secret|secrets|vault|keychain|keyring|doppler|infisical|gcpsm|awssm|awsssm|azkv|sops|pass)://"
-    r"|\bref\+[a-z]+://|\barn:aws[a-z-]*:(?:secretsmanager|ssm):|/var/run/secrets/|/run/secrets/"
+    r"|\bfile://|\bref\+[a-z]+://|\barn:aws[a-z-]*:(?:secretsmanager|ssm):|/var/run/secrets/|/run/secrets/"
     r"|^(?:secret|vault|keyhole|file|fd):[^\s]"
     r"|\bprojects/[^/\s]+/secrets/|\.vault\.azure\.net/",
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s/?#@]{1,400}@")
-_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{12,8192}={0,2}")
-_HEX = re.compile(r"(?:[0-9a-fA-F]{2}[:\s]?){8,4096}")
-_ESCAPES = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
 _PARTS = re.compile(r"[\s/?&=#,;:|<>()\[\]{}\"'`]+")
 _SEAMS = re.compile(r"[-_.~]+")
 _MARK = re.compile(r"\$\{[^{}]*\}")
 _NEVER = frozenset({"env", "secret", "secrets", "vault"})  # heads of references that other systems know
+_NAME = r"[A-Za-z][A-Za-z0-9_.-]{1,80}"
+_QUOTE = r"\\{0,4}[\"']"
 _ASSIGNED = re.compile(
-    r"([A-Za-z][A-Za-z0-9_.-]{1,40})=[^\s&;,=\"'<>]|\\?[\"']([A-Za-z][A-Za-z0-9_.-]{1,40})\\?[\"']\s?:\s?\\?[\"'0-9][^\"'\\]"
+    rf"(?<![A-Za-z0-9_.-])(?:({_NAME})\s{{0,3}}=\s{{0,3}}|--({_NAME})\s{{1,3}}(?!-)|{_QUOTE}({_NAME}){_QUOTE}\s{{0,3}}:\s{{0,3}}"
+    rf"(?:{_QUOTE})?)(?!null\b|true\b|false\b)([^\s&;,\"'<>\\={{\[][^\s&;,\"'<>\\]{{0,4095}})"
 )
-_SPACED = re.compile(r"(?:[!-~] ){11,}[!-~]")
+_TOKEN68 = r"[A-Za-z0-9._~+/-]{6,4096}={0,2}"  # RFC 9110, section 11.2
+_SCHEME = re.compile(
+    rf"^(?:Bearer|ApiKey)\s{{1,3}}{_TOKEN68}$|^(?:Basic|Token)\s{{1,3}}(?=\S*[0-9]){_TOKEN68}$"
+    rf"|authorization[\"']?\s{{0,3}}[:=]\s{{0,3}}[\"']?[A-Za-z]{{3,20}}\s{{1,3}}{_TOKEN68}",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(rf"--?({_NAME})")
+_COMMENT = re.compile(r"(?:^|\s)#(.*)")
+_OF_COMMENTS = frozenset({"address", "name", "encoded", "random"})  # a comment may tell of the environment
 _DEEPEST = 3
 _EACH, _MOST = 200, 2_000_000  # what a part costs besides its size, and how much is looked at in one text
 _DRAWN = 16  # characters of a part that was drawn
 # The last word of a name that is a credential's, whatever stands there.
 _NAMES = {"PASSWORD", "PASSWD", "PASSPHRASE", "PWD", "PASS", "SECRET", "CREDENTIAL", "CREDENTIALS", "CREDS", "APIKEY"}
-_NAMES |= {"AUTHORIZATION", "BEARER", "TOKEN", "JWT", "COOKIE", "PAT"}
+_NAMES |= {"AUTHORIZATION", "BEARER", "TOKEN", "JWT", "COOKIE", "PAT", "PASSCODE", "PASSWORT", "KENNWORT"}
+# Members that say how another member of the same object is called, and members that have its value.
+_CALLED = frozenset({"name", "key", "header", "field", "param", "parameter", "variable", "option"})
+_HOLDERS = frozenset({"value", "val", "text", "default", "content", "data", "plain", "plaintext", "raw"})
 _KEYS = {"API", "ACCESS", "PRIVATE", "SECRET", "AUTH", "SIGNING", "ENCRYPTION", "MASTER", "ACCOUNT", "APP", "SERVICE"}
 _HARMLESS = {"PAGE", "NEXT", "CONTINUATION", "SYNC", "CSRF", "XSRF", "IDEMPOTENCY", "CANCEL", "CURSOR"} | PUBLIC_WORDS
 _SERVICE = "take it out: keep it in the vault, and let a service or a tool's server attach it (keyhole service add)"
@@ -88,11 +100,11 @@ def find_in(text: str, accepted: frozenset[str] = frozenset()) -> Iterator[tuple
         yield "shape", f"it has a {found} in it"
     if _USERINFO.search(text):
         yield "address", "it has a URL with a user or a password in it"
-    if any(pattern.search(text) for pattern in _ENVIRONMENT) or _odd_mark(text):
+    if any(pattern.search(text) for pattern in _ENVIRONMENT) or _odd_mark(text) or _variable(text):
         yield "environment", "it refers to the environment"
     if _ELSEWHERE.search(text):
         yield "elsewhere", "it refers to a secret, which a workflow does not"
-    if _assigned(text):
+    if _assigned(text) or _SCHEME.search(_MARK.sub("", text)):
         yield "name", "it gives a text to something that is called after a credential"
     if reason := _encoded(text):
         yield "encoded", reason
@@ -112,6 +124,11 @@ def names_credential(name: str) -> bool:
     return found[-1] == "KEY" and len(found) > 1 and found[-2] in _KEYS
 
 
+def holds_value(name: str) -> bool:
+    """Whether a member of this name has the value of what its object is about."""
+    return name.lower() in _HOLDERS
+
+
 def problems(root: Node, text: str, inputs: Mapping[str, Any]) -> list[Problem]:
     """All that a document has of credentials.
 
@@ -123,7 +140,7 @@ def problems(root: Node, text: str, inputs: Mapping[str, Any]) -> list[Problem]:
     accepted = frozenset(_accepted(root))
     found = set(_in_tree(root, accepted, inputs))
     lines = {problem.line for problem in found}
-    found |= {problem for problem in _in_text(text) if problem.line not in lines}
+    found |= {problem for problem in _in_text(text, accepted) if problem.line not in lines}
     return sorted(found)
 
 
@@ -160,18 +177,20 @@ def _accepted(root: Node) -> Iterator[str]:
 
 def _in_tree(root: Node, accepted: frozenset[str], inputs: Mapping[str, Any]) -> Iterator[Problem]:
     for where, node in root.walk():
-        if where.startswith("/harmless") or where == "/$schema":
+        if where.startswith("/harmless"):
             continue
         value = node.value
+        if where == "/$schema" and isinstance(value, str):  # of an address that somebody else has chosen
+            found = ((rule, reason) for rule, reason in find_in(value, accepted) if rule != "random")
+            yield from _at(node.line, node.column, where, found)
+            continue
         if isinstance(value, str):
             yield from _at(node.line, node.column, where, find_in(value, accepted))
             whole = _joined(value, inputs)
             if whole != value:
                 yield from _at(node.line, node.column, where, find_in(whole, accepted))
         elif isinstance(value, list):
-            texts = [each.value for each in value if isinstance(each.value, str)]
-            if len(texts) > 1:
-                yield from _at(node.line, node.column, where, _only_sure("".join(texts)))
+            yield from _at(node.line, node.column, where, _in_list(value, accepted))
         elif isinstance(value, dict):
             yield from _in_object(where, node, value, accepted)
 
@@ -181,16 +200,40 @@ def _in_object(where: str, node: Node, value: dict[str, Node], accepted: frozens
     for name, each in value.items():
         line, column = node.keys[name]
         yield from _at(line, column, where, find_in(name, accepted))
-        if not names_credential(name):
+        if not names_credential(name) and not (where.endswith("/call/headers") and words(name)[-1:] == ["AUTH"]):
             continue
         if declares:
             yield from _at(line, column, f"{where}/{name}", [("name", "an input is called after a credential")])
-        elif _is_literal(each):
+        elif _is_literal(each) or _holds_literal(each):
             reason = "a member that is called after a credential has a text of its own"
+            yield from _at(each.line, each.column, f"{where}/{name}", [("name", reason)])
+    called = [each.value for name, each in value.items() if name.lower() in _CALLED and isinstance(each.value, str)]
+    for name, each in value.items():
+        if holds_value(name) and _is_literal(each) and any(map(names_credential, called)):
+            reason = "what is called after a credential has a text of its own"
             yield from _at(each.line, each.column, f"{where}/{name}", [("name", reason)])
     texts = [each.value for each in value.values() if isinstance(each.value, str)]
     if len(texts) > 1:
         yield from _at(node.line, node.column, where, _only_sure("".join(texts)))
+
+
+def _in_list(value: list[Node], accepted: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """What the elements of a list are together."""
+    texts = [each.value for each in value if isinstance(each.value, str)]
+    if len(texts) > 1:
+        yield from _only_sure("".join(texts))
+    if plain := of_numbers([each.value for each in value]):
+        yield from find_in(plain, accepted)
+    for option, following in itertools.pairwise(value):
+        match = _OPTION.fullmatch(option.value) if isinstance(option.value, str) else None
+        if match is not None and names_credential(match[1]) and _is_literal(following):
+            yield "name", "an option that is called after a credential has a text of its own"
+
+
+def _holds_literal(node: Node) -> bool:
+    return isinstance(node.value, dict) and any(
+        holds_value(name) and (_is_literal(each) or _holds_literal(each)) for name, each in node.value.items()
+    )
 
 
 def _is_literal(node: Node) -> bool:
@@ -199,17 +242,34 @@ def _is_literal(node: Node) -> bool:
         return any(map(_is_literal, value))
     if isinstance(value, bool) or value is None or isinstance(value, dict) or value == "":
         return False
-    return not (isinstance(value, str) and _MARK.fullmatch(value))
+    if isinstance(value, str) and _MARK.fullmatch(value):  # an input is a text of whoever writes, or starts, it
+        reference = Reference.parse(value[2:-1])
+        return reference is not None and reference.head == INPUT
+    return True
 
 
-def _in_text(text: str) -> Iterator[Problem]:
-    """Shapes in the document as it lies there: those in comments are in no value."""
-    raw = text.encode()
+def _in_text(text: str, accepted: frozenset[str]) -> Iterator[Problem]:
+    """What the document has as it lies there: comments are in no value."""
+    raw, shaped = text.encode(), set()
     for match in finder().find(raw):
         before = raw[: match.start]
         line = before.count(b"\n") + 1
         column = len(before[before.rfind(b"\n") + 1 :].decode(errors="replace")) + 1
+        shaped.add(line)
         yield from _at(line, column, "", [("shape", f"it has a {match.shape.title} in it")])
+    whole, begin = "", 0
+    for number, line_text in enumerate([*text.split("\n"), ""], 1):
+        comment = _COMMENT.search(line_text)
+        if comment is None:
+            if number - begin > 1 and shaped.isdisjoint(range(begin, number)):
+                yield from _at(begin, 1, "", _only_sure(whole))
+            whole = ""
+            continue
+        begin = begin if whole else number
+        whole += comment[1].strip()
+        if number not in shaped:
+            found = ((rule, why) for rule, why in find_in(comment[1], accepted) if rule in _OF_COMMENTS)
+            yield from _at(number, comment.start() + 1, "", found)
 
 
 def _at(line: int, column: int, where: str, found: Iterable[tuple[str, str]]) -> Iterator[Problem]:
@@ -230,8 +290,24 @@ def _shape(text: str) -> str:
 
 def _assigned(text: str) -> bool:
     """Whether a part of the text is ``password=…``, as in queries and connection strings, or the same in JSON."""
-    plain = _MARK.sub("", text)
-    return any(names_credential(match[1] or match[2]) for match in _ASSIGNED.finditer(plain))
+    return next(_assignments(_MARK.sub("", text)), None) is not None
+
+
+def _assignments(text: str) -> Iterator[tuple[int, int]]:
+    """Where texts stand that are given to something which is called after a credential."""
+    for match in _ASSIGNED.finditer(text):
+        if names_credential(match[1] or match[2] or match[3]):
+            yield match.span(4)
+
+
+def assigned_in(raw: bytes) -> list[tuple[int, int]]:
+    """Where in a text values stand that are given to something which is called after a credential, as bytes."""
+    return list(_assignments(raw.decode("latin-1")))
+
+
+def _variable(text: str) -> bool:
+    """Whether it names a variable, in a form of other systems, that is called after a credential."""
+    return any(names_credential(next(filter(None, match.groups()))) for match in _VARIABLES.finditer(text))
 
 
 def _odd_mark(text: str) -> bool:
@@ -244,7 +320,7 @@ def _joined(text: str, inputs: Mapping[str, Any]) -> str:
 
     def known(match: re.Match[str]) -> str:
         reference = Reference.parse(match[0][2:-1])
-        if reference is None or reference.head != "input":
+        if reference is None or reference.head != INPUT:
             return ""
         found = inputs.get(reference.path[0])
         return str(found) if isinstance(found, str | int | float) else ""
@@ -258,7 +334,7 @@ def _encoded(text: str) -> str:
     while waiting:
         now, depth = waiting.pop()
         drawn: set[str] | None = None
-        for how, plain in _views(now):
+        for how, plain in views(now):
             looked += len(plain) + _EACH
             if looked > _MOST:
                 return "it has more encoded parts than can be looked at"
@@ -273,37 +349,6 @@ def _encoded(text: str) -> str:
             if depth + 1 < _DEEPEST:
                 waiting.append((plain, depth + 1))
     return ""
-
-
-def _views(text: str) -> Iterator[tuple[str, str]]:
-    """What the text says when parts of it are decoded."""
-    if not text.isascii() or _SPACED.search(text):
-        plain = "".join(char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
-        plain = _SPACED.sub(lambda match: match[0].replace(" ", ""), plain)
-        if plain != text:
-            yield "other characters", plain
-    if "%" in text and (plain := unquote(text)) != text:
-        yield "percent", plain
-    if "&" in text and (plain := html.unescape(text)) != text:
-        yield "HTML", plain
-    if "\\" in text and (plain := _ESCAPES.sub(lambda m: chr(int(m[1] or m[2], 16)), text)) != text:
-        yield "escapes", plain
-    for match in _ENCODED.finditer(re.sub(r"[\r\n]+\s*", "", text)):
-        word = match[0].rstrip("=").replace("-", "+").replace("_", "/")
-        with_end = word + "=" * (-len(word) % 4)
-        try:
-            plain = base64.b64decode(with_end, validate=True).decode()
-        except (binascii.Error, ValueError):
-            continue
-        if len(plain) >= 6 and plain.isprintable():
-            yield "base64", plain
-    for match in _HEX.finditer(text):
-        try:
-            plain = bytes.fromhex(re.sub(r"[:\s]", "", match[0])).decode()
-        except ValueError:
-            continue
-        if plain.isprintable():
-            yield "hex", plain
 
 
 def _is_login(plain: str) -> bool:

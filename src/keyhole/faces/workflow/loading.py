@@ -184,7 +184,7 @@ class _Loader:
             act,
             self._when(it.get("when"), f"{where}/when", visible),
             self._retry(it.get("retry"), f"{where}/retry"),
-            f.seconds(it.get("timeout"), f"{where}/timeout", LONGEST_TIMEOUT, 60.0) or 60.0,
+            self._timeout(it.get("timeout"), f"{where}/timeout"),
             f.flag(it.get("idempotent"), f"{where}/idempotent", safe),
             self._key(it.get("idempotency_key"), f"{where}/idempotency_key", act),
             f.choice(it.get("on_failure"), f"{where}/on_failure", ("stop", "continue"), "stop") == "continue",
@@ -195,6 +195,12 @@ class _Loader:
             hint = "say idempotent: true if doing it twice is as doing it once, or name idempotency_key"
             f.wrong(it["retry"], f"{where}/retry", "a step that is retried must be one that can be repeated", hint)
         return step
+
+    def _timeout(self, node: Node | None, where: str) -> float:
+        found = self.fields.seconds(node, where, LONGEST_TIMEOUT, 60.0)
+        if node is not None and found == 0:
+            self.fields.wrong(node, where, "in no time nothing is done", "30s, 5m, or a number of seconds")
+        return found
 
     def _call(self, node: Node, where: str, visible: set[str]) -> Call:
         f = self.fields

@@ -6,13 +6,15 @@ What is kept is what counts: a run that goes on after a crash sees what it would
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from keyhole.core.errors import BodyTooLarge, InvalidRequest
 from keyhole.core.strict_json import JsonBounds, parse_json
-from keyhole.faces.workflow.credentials import names_credential
+from keyhole.faces.workflow.credentials import assigned_in, holds_value, names_credential
 from keyhole.faces.workflow.reference import MISSING, descend
 from keyhole.scrub.shapes import finder
 
@@ -23,6 +25,8 @@ _HEADERS = ("content-type", "etag", "last-modified", "link", "location", "retry-
 _HEADER = 2000  # characters
 _REASON = 500
 _DEEPEST = 64
+_BITS = 512  # of an integer
+_UNSAFE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +108,18 @@ def read_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 def kept(body: Any, keep: Mapping[str, tuple[str, ...]] | None) -> Any:
     """What is kept of a body, scrubbed. Raises ``BodyTooLarge``."""
     if keep is not None:
-        picked = {name: descend(body, path) for name, path in keep.items()}
-        body = {name: value for name, value in picked.items() if value is not MISSING}
-    clean = scrubbed(body)
-    if len(json.dumps(clean, ensure_ascii=False)) > _LARGEST:
+        picked = {name: (path, descend(body, path)) for name, path in keep.items()}
+        picked = {name: (path, value) for name, (path, value) in picked.items() if value is not MISSING}
+        body = {name: value for name, (_, value) in picked.items()}
+    if not _is_plain(body):
+        raise BodyTooLarge("the step gave what JSON has not, or is nested too deep", "say with keep what is needed")
+    if len(json.dumps(body, ensure_ascii=False)) > _LARGEST:
         raise BodyTooLarge(
             f"the step gave more than {_LARGEST} bytes", "say what is needed: keep: {NAME: /JSON/POINTER}"
         )
-    return clean
+    if keep is None:
+        return scrubbed(body)
+    return {name: _scrubbed_at(path, value) for name, (path, value) in picked.items()}
 
 
 def scrubbed(value: Any, depth: int = 0) -> Any:
@@ -122,22 +130,58 @@ def scrubbed(value: Any, depth: int = 0) -> Any:
         raise BodyTooLarge("the step gave something that is nested too deep", "say with keep what is needed")
     if isinstance(value, dict):
         return {
-            _masked(name): "*" * min(len(each), 64)
-            if isinstance(each, str) and each and names_credential(name)
-            else scrubbed(each, depth + 1)
+            _masked(name): _hidden(each, depth + 1) if names_credential(name) else scrubbed(each, depth + 1)
             for name, each in value.items()
         }
     return [scrubbed(each, depth + 1) for each in value] if isinstance(value, list) else value
+
+
+def _scrubbed_at(path: tuple[str, ...], value: Any) -> Any:
+    """What is picked out loses the name under which it stood, and not what that name says of it."""
+    return _hidden(value) if any(map(names_credential, path)) else scrubbed(value)
+
+
+def _hidden(value: Any, depth: int = 0) -> Any:
+    """What stands in a place that is called after a credential. Of an object the names of its members say which."""
+    if isinstance(value, bool) or value is None or value == "":
+        return value
+    if depth > _DEEPEST:
+        raise BodyTooLarge("the step gave something that is nested too deep", "say with keep what is needed")
+    if isinstance(value, dict):
+        return {
+            _masked(name): (_hidden if names_credential(name) or holds_value(name) else scrubbed)(each, depth + 1)
+            for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_hidden(each, depth + 1) for each in value]
+    return "*" * min(len(value), 64) if isinstance(value, str) else "*" * 8
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether every JSON reader takes it (RFC 7493): a tool's answer need not have been JSON."""
+    if depth > _DEEPEST:
+        return False
+    if isinstance(value, str):
+        return _UNSAFE.search(value) is None
+    if isinstance(value, dict):
+        return all(_is_plain(name) and _is_plain(each, depth + 1) for name, each in value.items())
+    if isinstance(value, list):
+        return all(_is_plain(each, depth + 1) for each in value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value.bit_length() <= _BITS
+    return math.isfinite(value) if isinstance(value, float) else value is None or isinstance(value, bool)
 
 
 def _masked(text: str) -> str:
     if len(text) < 8:
         return text
     raw = text.encode(errors="replace")
-    matches = finder().find(raw)
-    if not matches:
+    spans = [(match.start, match.end) for match in finder().find(raw)]
+    if "=" in text or ":" in text:
+        spans += assigned_in(raw)
+    if not spans:
         return text
     clean = bytearray(raw)
-    for match in matches:
-        clean[match.start : match.end] = b"*" * (match.end - match.start)
+    for start, end in spans:
+        clean[start:end] = b"*" * (end - start)
     return clean.decode(errors="replace")

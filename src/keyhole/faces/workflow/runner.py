@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Literal
@@ -75,6 +76,10 @@ class Runner:
         open_steps = {name for name, step in self._file.state.steps.items() if _in_doubt(step)}
         if strange := self._verdicts.keys() - open_steps:
             raise InvalidRequest(f"the step {min(strange)!r} is not in doubt", "keyhole workflow show RUN")
+        # Calls wait in threads. With as few as there are by default, branches would wait for one another, within
+        # their own time; and an attempt that was given up keeps its thread for a while.
+        threads = ThreadPoolExecutor(2 * self._workflow.width + 4, "workflow")
+        asyncio.get_running_loop().set_default_executor(threads)
         await self._parts(self._workflow.parts)
         ending = self._stopped or "done"
         self._file.over(ending)
@@ -110,7 +115,8 @@ class Runner:
     async def _step(self, step: Step) -> None:
         state = self._file.state.steps.get(step.id) or StepState()
         if state.ended is not None and (
-            state.ended["result"] in {"ok", "skipped"} or (step.go_on and not _stops(state))
+            state.ended["result"] in {"ok", "skipped"}
+            or (step.go_on and not _stops(state) and not state.ended.get("again"))
         ):
             self._known[step.id] = state.ended
             self._tell(step.id, "kept", state.ended)
@@ -153,7 +159,7 @@ class Runner:
             if not again:
                 self._conclude(step, outcome, ms)
                 return
-            self._end(step, outcome.as_data(), ms)
+            self._end(step, outcome.as_data() | {"again": True}, ms)
             pause = min(max(step.retry.pause(number), outcome.after), step.retry.most)
             self._tell(step.id, "again", {**outcome.as_data(), "attempt": number + 1, "pause": pause, "ms": ms})
             await asyncio.sleep(pause)

@@ -19,7 +19,7 @@ LONGEST = 30  # seconds for which a request waits
 _LOOK = 0.25  # seconds between two looks; other processes write too, and only the store knows of them
 _WAITING = 256  # requests that wait at once
 _PATH = "sys/audit-log"
-_FIELDS = ("secret", "agent", "service", *CONTEXT, "result", "after", "before", "limit")
+_FIELDS = ("secret", "agent", "service", "accessor", *CONTEXT, "result", "after", "before", "limit")
 
 
 class _Handlers:

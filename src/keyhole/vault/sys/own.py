@@ -22,7 +22,7 @@ from keyhole.vault.vault import Vault
 
 _MOST = 1000  # records of one answer
 _TTL = 7 * 86_400  # seconds for which a wish for access waits
-_FIELDS = ("secret", "service", *CONTEXT, "result", "after", "before", "limit")
+_FIELDS = ("secret", "service", "accessor", *CONTEXT, "result", "after", "before", "limit")
 _REASON = 500  # characters
 
 
