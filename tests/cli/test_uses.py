@@ -86,3 +86,10 @@ def test_a_call_is_one_line_from_its_beginning_to_its_end():
 )
 def test_what_counts_as_a_use(fields, counts):
     assert bool(uses([record("outcome", **fields)])) is counts
+
+
+def test_what_only_the_caller_said_is_marked():
+    forged = record("intent", **CALL, claimed="run,step")
+    half = record("intent", **CALL, claimed="step")
+    assert cells(uses([forged])[0])[1:3] == ["1 (said)", "pay (said)"]
+    assert cells(uses([half])[0])[1:3] == ["1", "pay (said)"]

@@ -11,12 +11,15 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from faces.run_fixtures import runner_for
+from keyhole.faces.run.output import Output
+from keyhole.scrub import Scrubber
 
 VALUE = "sk_live_Zm9vYmFyQ7xW2pLk"
 PRIVATE = "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END KEY-----\n"
@@ -273,3 +276,21 @@ def test_only_the_output_is_a_terminal(runner):
     os.close(ours)
     assert done.returncode == 0, done.stderr
     assert seen == b"False True os.terminal_size(columns=70, lines=50)\r\n" + b"*" * len(VALUE) + b"\r\n"
+
+
+def test_what_was_given_to_a_command_that_runs_already_is_found_as_well():
+    source, target = os.pipe(), os.pipe()
+    with Output(Scrubber.compile([b"the first value"]), session=False) as output:
+        copy = threading.Thread(target=output._copy, args=(source[0], target[1]))
+        copy.start()
+        os.write(source[1], b"a the first value ")
+        seen = os.read(target[0], 100)
+        output.know(Scrubber.compile([b"the first value", b"the second one"]))
+        os.write(source[1], b"b the second one, the first value.")
+        os.close(source[1])
+        copy.join()
+    os.close(target[1])
+    with os.fdopen(target[0], "rb") as rest:
+        seen += rest.read()
+    os.close(source[0])
+    assert seen == b"a *************** b **************, ***************."

@@ -118,3 +118,18 @@ def test_an_agent_learns_which_of_its_services_cannot_lend_what_they_name():
         assert (await vault.ask("read", "sys/own/drift", token=other)).data == {"drift": []}
 
     play(scenario)
+
+
+def test_the_records_of_one_token_are_found_among_any_number_of_others():
+    async def scenario(vault):
+        await stripe(vault)
+        mine, loud = await agent(vault, "coder"), await agent(vault, "coder")
+        accessor = (await vault.ask("read", "auth/token/lookup-self", token=mine)).data["accessor"]
+        for _ in range(5):
+            await vault.ask("read", "auth/token/lookup-self", token=loud)
+        asked = {"limit": 3, "accessor": accessor}
+        found = (await vault.ask("read", "sys/own/audit-log", asked, token=loud)).data["records"]
+        assert {record["accessor"] for record in found} == {accessor}
+        assert (await vault.ask("read", "sys/own/audit-log", {"accessor": "x"}, token=loud)).data["records"] == []
+
+    play(scenario)

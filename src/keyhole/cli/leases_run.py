@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from keyhole.faces.run.plan import OWN_FAILURE
 
 if TYPE_CHECKING:
     from keyhole.client.leasing import Leased
+    from keyhole.faces.run.output import Output
+    from keyhole.scrub import Scrubber
 
 _NOT_EXECUTABLE, _NOT_THERE = 126, 127
 _LOOK = 0.5  # seconds between looks at a command that runs
@@ -31,6 +34,7 @@ _PASSED = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 _PLACE = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LARGEST = 1024 * 1024
+_SHOWN = frozenset({"username"})  # names an account, and opens none
 
 
 @dataclass(slots=True)
@@ -85,6 +89,7 @@ class _Rendered:
     type=click.Choice(["end", "restart", "hup"]),
     help="What becomes of the command when another credential takes the place; end, or hup where only files have it.",
 )
+@click.option("--no-scrub", is_flag=True, help="Let the command print what it was given.")
 @click.option("--grace", default="1m", show_default=True, help="How long it may go on while no server answers.")
 @pass_session
 def run_leased(
@@ -96,12 +101,14 @@ def run_leased(
     variables: tuple[str, ...],
     files: tuple[str, ...],
     on_change: str | None,
+    no_scrub: bool,
     grace: str,
 ) -> int:
     """Run a command that holds a credential made for it, which is renewed meanwhile and taken back when it ends.
 
-    The command has the real value, so this takes read on the source; run is the way without. The exit code is the
-    command's own; 125 when we failed or the credential ended, 126 when it cannot be executed, 127 when it is not there.
+    The command has the real value, so this takes read on the source; run is the way without. What it prints is scrubbed
+    of what it was given, but for user names. The exit code is the command's own; 125 when we failed or the credential
+    ended, 126 when it cannot be executed, 127 when it is not there.
     """
     try:
         named = _variables(variables)
@@ -111,7 +118,7 @@ def run_leased(
         how = on_change or ("end" if named else "hup")
         with session.client.lease(source, grace=parse_duration(grace, name="--grace")) as creds:
             try:
-                return _run(session, argv, creds, named, rendered, how)
+                return _run(session, argv, creds, named, rendered, how, _Clean(enabled=not no_scrub))
             finally:
                 rendered.remove()
     except KeyholeError as error:
@@ -119,26 +126,81 @@ def run_leased(
         return OWN_FAILURE
 
 
+class _Clean:
+    """Takes what the command was given out of what it prints, also what was given before.
+
+    Args:
+        enabled: else it may print everything.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled and sys.platform != "win32"
+        self._known: set[bytes] = set()
+        self._output: Output | None = None
+
+    @contextlib.contextmanager
+    def output(self) -> Iterator[tuple[int | None, int | None]]:
+        """Where the command's stdout and stderr lead; ``None`` for where ours do."""
+        if not self._enabled:
+            yield None, None
+            return
+        from keyhole.faces.run.output import Output  # noqa: PLC0415  # POSIX only
+
+        with Output(self._scrubber(), session=False) as output:
+            self._output = output
+            before = signal.signal(signal.SIGWINCH, lambda *_: output.resize())
+            try:
+                yield output.stdout, output.stderr
+            finally:
+                signal.signal(signal.SIGWINCH, before)
+                self._output = None
+
+    def add(self, values: Mapping[str, str]) -> None:
+        """The command is about to be given these."""
+        self._known |= {value.encode() for name, value in values.items() if name not in _SHOWN}
+        if self._output is not None:
+            self._output.know(self._scrubber())
+
+    def _scrubber(self) -> Scrubber:
+        from keyhole.scrub import Scrubber  # noqa: PLC0415  # slow to load
+
+        return Scrubber.compile(self._known)
+
+
 def _run(
-    session: Session, argv: tuple[str, ...], creds: Leased, named: Mapping[str, str], files: _Rendered, how: str
+    session: Session,
+    argv: tuple[str, ...],
+    creds: Leased,
+    named: Mapping[str, str],
+    files: _Rendered,
+    how: str,
+    clean: _Clean,
 ) -> int:
     while True:
         version, values = creds.version, creds.fields()
         environment = {variable: _value(values, name) for variable, name in named.items()}
+        clean.add(values)
         files.write(values)
-        try:
-            child = subprocess.Popen(argv, env={**_own(), **environment})  # noqa: S603  # that is what it is for
-        except OSError as error:
-            session.out.error(InvalidRequest(f"{argv[0]} cannot be executed: {error.strerror}", "check its name"))
-            return _NOT_THERE if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
-        with _signals_to(child):
-            code = _watch(session, child, creds, version, files, how)
+        with clean.output() as (stdout, stderr):
+            try:
+                child = subprocess.Popen(argv, env=_own() | environment, stdout=stdout, stderr=stderr)  # noqa: S603  # so asked
+            except OSError as error:
+                session.out.error(InvalidRequest(f"{argv[0]} cannot be executed: {error.strerror}", "check its name"))
+                return _NOT_THERE if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
+            with _signals_to(child):
+                code = _watch(session, child, creds, version, files, how, clean)
         if code is not None:
             return code
 
 
 def _watch(
-    session: Session, child: subprocess.Popen[bytes], creds: Leased, version: int, files: _Rendered, how: str
+    session: Session,
+    child: subprocess.Popen[bytes],
+    creds: Leased,
+    version: int,
+    files: _Rendered,
+    how: str,
+    clean: _Clean,
 ) -> int | None:
     """The exit code once the command has ended; ``None`` when it is to be started again."""
     while True:
@@ -154,8 +216,9 @@ def _watch(
         if creds.version == version:
             continue
         if how == "hup":
-            version = creds.version
-            files.write(creds.fields())
+            version, values = creds.version, creds.fields()
+            clean.add(values)
+            files.write(values)
             child.send_signal(getattr(signal, "SIGHUP", signal.SIGTERM))
             continue
         becomes = "started again" if how == "restart" else "ended"

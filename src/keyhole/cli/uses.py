@@ -36,12 +36,14 @@ def uses(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def cells(use: Mapping[str, Any]) -> list[str]:
-    """What a person sees of one, in the order of ``HEAD``."""
+    """What a person sees of one, in the order of ``HEAD``. Run and step are marked where only the caller said so."""
     result = use["result"] or _UNENDED
+    claimed = use.get("claimed", "").split(",")
+    said = {name: f"{use[name]} (said)" if name in claimed else use[name] for name in ("run", "step") if use.get(name)}
     return [
         use["time"],
-        use.get("run", ""),
-        use.get("step", ""),
+        said.get("run", ""),
+        said.get("step", ""),
         use["agent"].removeprefix("agent/"),
         ",".join(use["secrets"]) or use["path"],
         _purpose(use),

@@ -298,7 +298,13 @@ _TOOLS = (
     Tool(
         "my_audit",
         "Your own records in the audit trail.",
-        {"service": _NAME, "result": _NAME, "secret": _NAME, "limit": {"type": "integer"}},
+        {
+            **dict.fromkeys(("service", "result", "secret"), _NAME),
+            **{name: _described(f"of this {name} only") for name in ("workflow", "run", "step", "tool")},
+            "after": _described("a time, such as 2027-01-31T12:00:00Z"),
+            "before": _described("a time"),
+            "limit": {"type": "integer"},
+        },
         _my_audit,
     ),
 )

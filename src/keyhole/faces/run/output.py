@@ -96,6 +96,10 @@ class Output:
             self.resume()
             self._start(self._type)
 
+    def know(self, scrubber: Scrubber) -> None:
+        """From now on these are the values; also what was given to the command after it had started is one."""
+        self._scrubber = scrubber
+
     def pause(self) -> None:
         """Our terminal is our caller's for a while."""
         if self._before is not None:
@@ -147,7 +151,8 @@ class Output:
 
     def _copy(self, source: int, target: int) -> None:
         """Pass on what comes until all copies of the command's end are closed, or the command has ended."""
-        stream = self._scrubber.stream()
+        scrubber = self._scrubber
+        stream = scrubber.stream()
         wait: float | None = None
         left = -1  # bytes that are still passed on, once the command has ended
         while left:
@@ -157,7 +162,11 @@ class Output:
                 data = _read(source)
                 if data is None:
                     break
-                out = stream.feed(data)
+                before = b""
+                if scrubber is not self._scrubber:
+                    scrubber, before = self._scrubber, stream.finish()
+                    stream = scrubber.stream()
+                out = before + stream.feed(data)
                 wait = _SOON if stream.held else None
                 left = max(left - len(data), 0) if left >= 0 else left
             elif self._ended in ready:
