@@ -23,26 +23,32 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import click
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import keyhole.cli.operator
 import keyhole.cli.repo.mending  # noqa: F401 - once, and not in each process that is killed
+from campaigns import kill_repo_doubles as doubles
 from keyhole.cli import main
 from keyhole.cli.repo import repo
 from keyhole.config import home
 from keyhole.core.errors import KeyholeError
 from keyhole.crypto import age, age_scrypt
+from keyhole.keepers.keychain import Keychain
 from keyhole.repo import kept, keys
 from keyhole.repo.checking import check
 from keyhole.repo.opened import open_vault
 
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x")
-CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "subprocess.Popen"}
+CHANGES = {
+    *("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "subprocess.Popen"),
+    "keyhole.remote",
+}
 CALLS = "openat,rename,renameat2,unlink,unlinkat,link,linkat,write,pwrite64,mkdir,close,fsync,ftruncate"
 STRACE = shutil.which("strace")
 MEMBER = age.generate()
@@ -57,9 +63,10 @@ def git(folder, *words):
 
 @dataclass
 class World:
-    """The places of one round."""
+    """The places of one round; ``kept``: what stands for remotes that are no folder here, for verbs that need it."""
 
     root: Path
+    kept: object = None
 
     @property
     def team(self):
@@ -70,7 +77,13 @@ class World:
             "HOME": str(self.root / "home"),
             "KEYHOLE_HOME": str(self.root / "keyhole"),
             "TMPDIR": str(self.root / "tmp"),
+            **(self.kept.environ if self.kept else {}),
         }
+
+    @property
+    def stick(self):
+        """The address of the remote that is not git's."""
+        return self.kept.url.format(self.kept.rounds) if self.kept else self.root / "stick"
 
     def run(self, words, stdin=b"", *, killer=None, folder="team"):
         """One command in a forked process; its exit code, negative for a signal, and what it said."""
@@ -92,10 +105,15 @@ class World:
         os.setpgid(0, 0)
         os.environ.update(self.environ())
         tempfile.tempdir = None
+        keychain = self.root / "keychain.json"
+        Keychain._backend = lambda _: doubles.FileEntries(keychain)
+        Keychain._refuse_locked = lambda *_: None
         os.chdir(self.root / folder)
         file = out.open("w", buffering=1)
         sys.stdin = _Input(io.BytesIO(stdin), "utf-8")
         with contextlib.redirect_stdout(_Both(file)), contextlib.redirect_stderr(_Both(file)):
+            if self.kept:
+                self.kept.count_calls()
             if killer is not None:
                 killer.arm()
             code = main([str(word) for word in words])
@@ -216,9 +234,9 @@ def must(world, *words, stdin=b"", folder="team"):
     return said
 
 
-def template(folder):
+def template(folder, kept=None, opaque=()):
     """A clone with a vault of two groups and an agent, a second clone of the same owner, and a remote."""
-    world = World(folder)
+    world = World(folder, kept)
     for name in ("home", "keyhole", "tmp"):
         (folder / name).mkdir(parents=True)
     hookless = ("-c", "init.templateDir=", "init", "-q", "-b", "main")
@@ -227,7 +245,7 @@ def template(folder):
     (world.team / "code.py").write_text("code\n" * 50)
     git(world.team, "add", "code.py")
     git(world.team, "commit", "-qm", "code")
-    must(world, "repo", "init")
+    must(world, "repo", "init", *opaque)
     for name in ("a/one", "a/two", "b/one"):
         must(world, "repo", "set", name, stdin=f"value of {name}".encode())
     must(world, "repo", "add-agent", "coder", "--group", "a", "--group", "b")
@@ -242,7 +260,12 @@ def fresh(made):
     folder = made.root.with_name("world")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(made.root, folder, symlinks=True)
-    return World(folder)
+    world = World(folder, made.kept)
+    if made.kept:
+        made.kept.rounds += 1
+        made.kept.copy(made.kept.rounds)
+        made.kept.move(folder / "keyhole", made.kept.rounds)
+    return world
 
 
 def of_another(world, name="a/three"):
@@ -295,7 +318,7 @@ def with_ann(role):
 def with_stick(world):
     """Both clones know a folder as a remote, and it has what they have."""
     for folder in ("team", "other"):
-        must(world, "repo", "remote", "add", "stick", world.root / "stick", folder=folder)
+        must(world, "repo", "remote", "add", "stick", world.stick, folder=folder)
         must(world, "repo", "push" if folder == "team" else "pull", "stick", folder=folder)
 
 
@@ -318,7 +341,7 @@ def before_merge_of_stick(world):
 
 def whole_at_the_stick(world):
     """Who clones the folder just then gets a whole vault."""
-    must(world, "repo", "clone", world.root / "stick", world.root / "third")
+    must(world, "repo", "clone", world.stick, world.root / "third")
 
 
 def clones(world):
@@ -327,6 +350,48 @@ def clones(world):
         must(world, "repo", "clone", world.root / "remote.git", world.root / "third")
     assert "b/one" in must(world, "repo", "list", folder="third")
     assert git(world.root / "third", "status", "--porcelain") == ""
+
+
+def before_keychain(world):
+    """The keychain has an older value of one, another that is gone by now, and lacks the third."""
+    must(world, "repo", "into-keychain", "a")
+    must(world, "repo", "set", "a/one", stdin=b"newer")
+    must(world, "repo", "rm", "a/two")
+
+
+def keychain_is_right(world):
+    """It is after the next one, and nothing else is left in it."""
+    must(world, "repo", "into-keychain")
+    entries = doubles.FileEntries(world.root / "keychain.json").all()
+    found = {name.partition("/")[2].partition("/")[2]: value for name, value in entries.items()}
+    listed = json.loads(found.pop(""))
+    assert found == {"a/one": "newer", "b/one": "value of b/one"}, sorted(found)
+    assert sorted(listed) == sorted(found)
+
+
+def exported(*options):
+    """The file is there whole, or not at all, and nothing beside it; then it can be written."""
+
+    def then(world):
+        out = world.root / "out-of-it"
+        if not list(out.iterdir()):
+            must(world, "repo", "export", *(str(each).format(root=world.root) for each in options), "--reveal")
+        [path] = out.iterdir()
+        assert path.stat().st_mode & 0o777 == 0o600
+        if path.suffix == ".csv":
+            assert all(f"value of {name}" in path.read_text() for name in ("a/one", "a/two", "b/one"))
+        else:
+            key = world.root / "home/member.key"
+            key.write_text(MEMBER.to_text())
+            key.chmod(0o600)
+            told = must(world, "repo", "import", "sops", path, "--identity", key, "--under", "again", "--dry-run")
+            assert told.count("again/") == 3, told
+
+    return then
+
+
+def before_export(world):
+    (world.root / "out-of-it").mkdir()
 
 
 def before_import(world):
@@ -457,6 +522,8 @@ class Verb:
         before: makes the world ready.
         then: looks, before the next verb, at what only this verb is about.
         again: the verb itself has to work afterwards, as well as the next one, and only then is everything as it was.
+        remote: the kind of the remote that is not git's: ``bucket``, ``server``, or a folder.
+        opaque: in a vault that hides its names.
     """
 
     words: tuple
@@ -464,7 +531,15 @@ class Verb:
     before: object = None
     then: object = None
     again: bool = False
+    remote: str = ""
+    opaque: bool = False
 
+
+_PUSH = Verb(("repo", "push", "stick"), before=before_push_to_stick, then=whole_at_the_stick, again=True)
+_PULL = Verb(("repo", "pull", "stick"), before=before_pull_of_stick, again=True)
+_MERGE = Verb(("repo", "pull", "stick"), before=before_merge_of_stick, again=True)
+_SOPS = ("sops", "--to", "{root}/out-of-it/team.yaml", "--recipient", MEMBER.recipient.text)
+_PLAIN = ("1password", "--to", "{root}/out-of-it/team.csv", "--plain")
 
 VERBS = {
     "init": Verb(("repo", "init"), before=before_init),
@@ -496,9 +571,17 @@ VERBS = {
     "clone": Verb(("repo", "clone", "{root}/remote.git", "{root}/third"), then=clones),
     "remote-add": Verb(("repo", "remote", "add", "stick", "{root}/stick"), then=stick_is_known),
     "remote-rm": Verb(("repo", "remote", "rm", "stick"), before=with_stick, then=stick_is_forgotten),
-    "push-object": Verb(("repo", "push", "stick"), before=before_push_to_stick, then=whole_at_the_stick, again=True),
-    "pull-object-ff": Verb(("repo", "pull", "stick"), before=before_pull_of_stick, again=True),
-    "pull-object-merge": Verb(("repo", "pull", "stick"), before=before_merge_of_stick, again=True),
+    "push-object": _PUSH,
+    "pull-object-ff": _PULL,
+    "pull-object-merge": _MERGE,
+    **{
+        f"{name}-{remote}": replace(verb, remote=remote)
+        for remote in ("bucket", "server")
+        for name, verb in (("push", _PUSH), ("pull-ff", _PULL), ("pull-merge", _MERGE))
+    },
+    "export": Verb(("repo", "export", *_SOPS, "--reveal"), before=before_export, then=exported(*_SOPS)),
+    "export-plain": Verb(("repo", "export", *_PLAIN, "--reveal"), before=before_export, then=exported(*_PLAIN)),
+    "into-keychain": Verb(("repo", "into-keychain"), before=before_keychain, then=keychain_is_right),
     "key-new": Verb(("repo", "key", "new", "--to", "{root}/home/new.key"), then=new_key_moves),
     "key-move": Verb(
         ("repo", "key", "move", "--in", "passphrase", "--new-passphrase-file", "{root}/home/phrase"),
@@ -520,6 +603,12 @@ VERBS = {
 }
 
 
+HIDDEN = ("init", "set-new", "set", "rm", "get", "grant", "revoke", "add-agent", "remove-agent", "role-down")
+HIDDEN += ("pull-ff", "pull-merge", "push-object", "pull-object-merge", "rollback", "import", "into-keychain")
+VERBS |= {f"{name}-opaque": replace(VERBS[name], opaque=True) for name in HIDDEN}
+VERBS["init-opaque"] = replace(VERBS["init-opaque"], words=("repo", "init", "--opaque-names"))
+
+
 # What is held against it.
 
 
@@ -536,12 +625,15 @@ def state(world):
     with environment(world):
         opened = open_vault(world.team, home())
         owner = keys.find(os.environ)
-        values = tuple((name, opened.get(name, [owner]).reveal()) for name in opened.names() if name != "z/next")
+        opened.unlock(owner)
+        names = sorted(opened.shown(stem) for stem in opened.names())
+        values = tuple((name, opened.get(name, [owner]).reveal()) for name in names if name != "z/next")
         everybody = opened.require_members().members.values()
         hosts = opened.require_members().hosts
+        groups = {each.name: tuple(sorted(map(opened.shown, each.groups))) for each in everybody}
         members = (
-            *sorted((each.name, each.role.value, tuple(sorted(each.groups))) for each in everybody),
-            *sorted(hosts.items()),
+            *sorted((opened.shown(each.name), each.role.value, groups[each.name]) for each in everybody),
+            *sorted((opened.shown(group), each) for group, each in hosts.items()),
         )
         return State(values, members, frozenset(check(opened, datetime.now(UTC), owner).errors))
 
@@ -588,7 +680,7 @@ def one(name, made, verb, killer, before, after):
     words = [str(word).format(root=world.root) for word in verb.words]
     code, said = world.run(words, verb.stdin, killer=killer)
     assert code in {0, -9}, (code, said)
-    if name == "init":
+    if verb.words[1] == "init":
         again, told = world.run(words, verb.stdin)
         assert again == 0 or "already initialized" in told, told
     if verb.then is not None:
@@ -598,7 +690,7 @@ def one(name, made, verb, killer, before, after):
         again, told = world.run(words, verb.stdin)
         assert again == 0 or "already" in told, told
     now = held(world, before or after, after)
-    if (code == 0 and verb.words[1] != "push") or (verb.again and name != "adopt"):
+    if (code == 0 and verb.words[1] != "push") or (verb.again and verb.words[1] != "adopt"):
         assert now.values == after.values, "acknowledged and gone"
     return code == -9, itself
 
@@ -650,12 +742,18 @@ def points(rng, rounds, changes, gits, took):
 
 def campaign(name, rounds, seed, folder, report=print):
     """Kill a verb so many times. Returns in how many rounds, and how many of the kills needed ``operator fsck``."""
-    rng, verb = random.Random(f"{seed}/{name}"), VERBS[name]
-    made = template(folder / "world")
+    verb = VERBS[name]
+    with doubles.remote(verb.remote, folder / "elsewhere") as kept:
+        return _campaign(name, verb, rounds, seed, folder, kept, report)
+
+
+def _campaign(name, verb, rounds, seed, folder, kept, report):
+    rng = random.Random(f"{seed}/{name}")
+    made = template(folder / "world", kept, ("--opaque-names",) if verb.opaque else ())
     if verb.before is not None:
         verb.before(made)
-    before = None if name in {"init", "adopt"} else state(made)
-    made = World(made.root.rename(folder / "template"))
+    before = None if verb.words[1] in {"init", "adopt"} else state(made)
+    made = World(made.root.rename(folder / "template"), kept)
     changes, gits, took, after = measured(made, verb)
     killed, helped = 0, Counter()
     number = 0
