@@ -28,13 +28,15 @@ from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.minting import Minting, answered, minting_of
 from keyhole.broker.own_token import shows_token
 from keyhole.broker.renewed import with_renewed
+from keyhole.broker.said import summary
 from keyhole.broker.sql.sessions import Sessions
 from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.tripwires import RULE as TRIPWIRE
 from keyhole.broker.tripwires import Tripwires
+from keyhole.broker.tunnel import beginning
 from keyhole.broker.upstream import Lease, Pool
 from keyhole.broker.watch import FrameWatch, Tripped
-from keyhole.broker.websocket import prepare
+from keyhole.broker.websocket import WEBSOCKET, prepare
 from keyhole.core.errors import (
     AuditUnavailable,
     Conflict,
@@ -47,7 +49,8 @@ from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.inject import KINDS
 from keyhole.core.message import Answer, Body, Call, Message
-from keyhole.core.record import Intent, Phase, Record, clip, parameter_names
+from keyhole.core.passthrough import PASSTHROUGH
+from keyhole.core.record import Intent, Phase, Record
 from keyhole.core.request import Operation, Request
 from keyhole.core.service import SCHEMES, Service
 from keyhole.core.target import canonical_target, readings
@@ -111,7 +114,8 @@ class Broker:
         """Judge a CONNECT: who asks, and whether there can be anything for this caller at this host.
 
         Returns:
-            The server's side of TLS for the host, or the scheme of the database that is there.
+            The server's side of TLS for the host, or the scheme of the database that is there, or of a tunnel that is
+            passed on and then opened by ``handle``.
         """
         vault = self._node.open_vault()
         authority = Authority(host, port)
@@ -123,6 +127,9 @@ class Broker:
         database = directory.database_at(authority, service)
         if database:  # judged when the session is opened, and refused in words that its client understands
             return database
+        passed = directory.passed_at(authority)
+        if passed:  # judged and recorded when it is opened
+            return passed
         match = self._match_tunnel(directory, state, caller, authority)
         refusal = match.refusal
         if refusal is not None:
@@ -160,7 +167,7 @@ class Broker:
         vault = self._node.open_vault()
         authority = Authority(call.host, call.port)
         leaks = shows_token(call)
-        data = _summary(call, authority, target=not leaks)
+        data = summary(call, authority, target=not leaks)
         request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
         if call.stated is not None:
             request = replace(request, stated=call.stated)
@@ -199,7 +206,7 @@ class Broker:
             if match.refusal is not None:
                 request = _about(request, match)
                 raise match.refusal
-            if match.service is None and state.org.egress == "deny":
+            if match.service is None and (state.org.egress == "deny" or call.upgrade == PASSTHROUGH):
                 raise no_service(authority)
             watch = self._tripwires.watch(vault, state, caller, call, service, request.id)
             passed = None
@@ -215,7 +222,7 @@ class Broker:
             raise
         message = Message(call.method, call.scheme, call.host, call.port, target, list(call.headers))
         message.trailers = call.trailers
-        if call.upgrade:
+        if call.upgrade == WEBSOCKET:
             prepare(message, call.upgrade)
         if match.service is None:
             return await self._pass(vault, state, caller, request, call, message, watch)
@@ -271,6 +278,8 @@ class Broker:
             changed = Conflict(f"the service {service.name!r} was changed meanwhile", "send the request again")
             journey.end(changed)
             raise changed
+        if call.upgrade == PASSTHROUGH and lease is not None:
+            return await journey.tunnel(lease.connect(), beginning(call.scheme, call.host))
         exchange = Exchange(
             loan,
             lambda: self._reserve(state, service, loan, call, guard),
@@ -431,16 +440,3 @@ async def _tripped(vault: Vault, state: OrgState, caller: Caller, request: Reque
 def _about(request: Request, match: Match) -> Request:
     """The request as the record of its refusal shows it: with the service that the refusal is about."""
     return replace(request, data={**request.data, "service": match.about})
-
-
-def _summary(call: Call, authority: Authority, *, target: bool) -> dict[str, object]:
-    """What the audit record says of a call: of a query only the parameter names, without ``target`` neither."""
-    if not target:
-        return {"host": str(authority), "method": clip(call.method)}
-    path, _, query = call.target.decode("latin-1").partition("?")
-    return {
-        "host": str(authority),
-        "method": clip(call.method),
-        "target": clip(path),
-        "parameters": parameter_names(query),
-    }

@@ -11,7 +11,8 @@ from keyhole.core.errors import AmbiguousService, KeyholeError, NoService, Polic
 from keyhole.core.host import Authority, HostPattern
 from keyhole.core.identity import Caller
 from keyhole.core.message import Headers
-from keyhole.core.service import Service
+from keyhole.core.passthrough import SCHEMES as PASSED
+from keyhole.core.service import SCHEMES, Service
 from keyhole.core.sql import SCHEMES as DATABASES
 from keyhole.injections.placeholder import shows, shows_in_target
 
@@ -94,11 +95,11 @@ class Directory:
         return [s for s in dict.fromkeys(found) if scheme in s.schemes] if found else found
 
     def session(self, caller: Caller, scheme: str, name: str, authority: Authority | None) -> Match:
-        """Which service a session with a database goes through, or why it may not be opened.
+        """Which service a session goes through that is one use, whatever is said in it, or why it may not be opened.
 
         Args:
             caller: who opens it.
-            scheme: of the database.
+            scheme: of a database, or of a tunnel that is passed on.
             name: of the service; empty for the one at ``authority``.
             authority: where the caller's tunnel leads; ``None`` without one.
         """
@@ -106,7 +107,7 @@ class Directory:
         if not found:
             what = f"the service {name!r} is" if name else "no service is"
             where = f" at {authority}" if authority is not None else ""
-            return Match(refusal=NoService(f"{what} a database of {scheme}{where}", "keyhole service list"))
+            return Match(refusal=NoService(f"{what} for {scheme}{where}", "keyhole service list"))
         granted = [service for service in found if caller.acl.decide("use", f"services/{service.name}")]
         if not granted:
             first = min(found, key=lambda service: service.name)
@@ -134,6 +135,12 @@ class Directory:
             if any(service.name == name for service in found) if name else found:
                 return scheme
         return ""
+
+    def passed_at(self, authority: Authority) -> str:
+        """The scheme of a tunnel to here that is passed on; empty where it is looked into, which any service wins."""
+        if any(self.at(scheme, authority) for scheme in SCHEMES):
+            return ""
+        return next((scheme for scheme in PASSED if self.at(scheme, authority)), "")
 
     def elsewhere(self, authority: Authority) -> str:
         """Where services mean this host, on whatever port and scheme, for the reader of a refusal; empty if none."""

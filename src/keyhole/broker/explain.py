@@ -8,14 +8,15 @@ from typing import Any
 from keyhole import __version__
 from keyhole.broker.broker import Broker
 from keyhole.broker.checks import foresee
-from keyhole.broker.directory import Wanted
+from keyhole.broker.directory import Match, Wanted
 from keyhole.broker.nearly import nearly
-from keyhole.core.errors import Expired, InvalidRequest, KeyholeError, NotFound, PolicyDenied
+from keyhole.core.errors import Expired, InvalidRequest, KeyholeError, NoService, NotFound, PolicyDenied
 from keyhole.core.host import parse_authority
 from keyhole.core.identity import Caller
 from keyhole.core.minted import MINTED
+from keyhole.core.passthrough import SCHEMES as PASSED
 from keyhole.core.request import Operation, Reply
-from keyhole.core.sql import PORTS
+from keyhole.core.service import PORTS
 from keyhole.core.sql import SCHEMES as DATABASES
 from keyhole.core.target import canonical_target, readings
 from keyhole.core.url import split_url
@@ -24,6 +25,8 @@ from keyhole.vault.compiled import OrgState
 from keyhole.vault.sys.agents import agent_now, require_agent
 from keyhole.vault.sys.tool_grants import explain_tool
 from keyhole.vault.vault import Vault
+
+SESSIONS = (*DATABASES, *PASSED)
 
 
 class _Handlers:
@@ -45,7 +48,7 @@ class _Handlers:
         answer: dict[str, Any] = {"caller": caller.name, "method": method, "url": url.partition("?")[0]}
         try:
             state = await self._vault.compiled.state(context.caller.org_id)
-            if url.partition("://")[0] in DATABASES:
+            if url.partition("://")[0] in SESSIONS:
                 return await self._why_session(state, caller, answer, url, str(call.data.get("service") or ""))
             scheme, authority, written = split_url(url)
             target = canonical_target(written)
@@ -81,13 +84,17 @@ class _Handlers:
         )
 
     async def _why_session(self, state: OrgState, caller: Caller, answer: dict[str, Any], url: str, name: str) -> Reply:
-        """The same of a session with a database."""
+        """The same of a session with a database, or of a tunnel that is passed on."""
         scheme, _, rest = url.partition("://")
         authority = parse_authority(rest.partition("/")[0].rpartition("@")[2], PORTS[scheme])
         answer["url"] = f"{scheme}://{authority}"  # a connection string may have a password in it
         directory = await self._broker.directory(self._vault, state)
         match = directory.session(caller, scheme, name, authority)
         service = match.service
+        if scheme in PASSED and service is not None and directory.passed_at(authority) != scheme:
+            match = Match(
+                refusal=NoService(f"a service of https means {authority} too", "so the tunnel is looked into")
+            )
         if match.refusal is not None or service is None:
             return Reply({**answer, "allowed": False, **(_refusal(match.refusal) if match.refusal is not None else {})})
         answer |= {"service": service.name, "secret": service.secret}

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from keyhole.broker.answer_body import AnswerBody
 from keyhole.broker.exchange import OwnAnswer
 from keyhole.broker.live import Flow, Live
 from keyhole.broker.loan import Loan, without_stale
+from keyhole.broker.tunnel import TunnelStream
 from keyhole.broker.upstream import UpstreamAnswer
 from keyhole.broker.watch import FrameWatch
 from keyhole.broker.websocket import WEBSOCKET, WebSocketStream
 from keyhole.core.errors import InternalError, KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.message import Answer
+from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.record import Intent
 from keyhole.core.service import Service
+from keyhole.net.http1.client import ClientConnection
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.vault import Vault
+
+T = TypeVar("T")
 
 
 class Journey(Flow):
@@ -49,10 +55,27 @@ class Journey(Flow):
 
     async def answer(self, sending: Awaitable[UpstreamAnswer | OwnAnswer]) -> Answer:
         """Send, and give back the answer as the caller may see it."""
+        upstream = await self._awaited(sending)
+        try:
+            return self._answer(upstream)
+        except BaseException as error:
+            self.end(error, status=upstream.status)
+            await upstream.close()
+            raise
+
+    async def tunnel(self, opening: Awaitable[ClientConnection], begins: Callable[[bytes], bool | None]) -> Answer:
+        """Connect, and give back a stream that is not looked into once it has begun rightly."""
+        connection = await self._awaited(opening)
+        stream = self.flowing = TunnelStream(connection, begins, self._live.limits, self.end)
+        self.given = Answer(200, b"Connection Established", [], None, stream, PASSTHROUGH)
+        return self.given
+
+    async def _awaited(self, opening: Awaitable[T]) -> T:
+        """What is being opened; the call may be cut meanwhile, and ends when that fails."""
         self._live.add(self)
         task = self.task = asyncio.current_task()
         try:
-            upstream = await sending
+            return await opening
         except BaseException as error:
             self.end(error)
             if self.reason is not None and task is not None and not task.uncancel():
@@ -60,12 +83,6 @@ class Journey(Flow):
             raise
         finally:
             self.task = None
-        try:
-            return self._answer(upstream)
-        except BaseException as error:
-            self.end(error, status=upstream.status)
-            await upstream.close()
-            raise
 
     def end(
         self,

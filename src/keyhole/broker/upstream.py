@@ -166,6 +166,14 @@ class Lease:
         connection = await self._pool.dial(self._origin, self._guard, self._context)
         return await connection.exchange(message, None, b"", timeouts)
 
+    async def connect(self) -> ClientConnection:
+        """The connection itself, for a tunnel; reserve it ``fresh``. Raises as ``send``."""
+        try:
+            return await self._obtain()
+        except BaseException:
+            self.cancel()
+            raise
+
     async def _obtain(self) -> _Connection:
         connection, self._connection = self._connection, None
         while connection is not None:

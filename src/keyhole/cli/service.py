@@ -68,7 +68,7 @@ def service() -> None:
     "schemes",
     multiple=True,
     metavar="SCHEME",
-    help="https unless said, http; postgres or mysql with --sql.",
+    help="https unless said, http; postgres or mysql with --sql; tls or ssh pass a tunnel on as it is.",
 )
 @click.option("--method", "methods", multiple=True, metavar="M", help="All unless said; may be repeated.")
 @click.option("--path", "paths", multiple=True, metavar="GLOB", help="* within a segment, ** across; all unless said.")

@@ -24,6 +24,8 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.core.host import Authority, HostPattern
 from keyhole.core.inject import KINDS, Inject
 from keyhole.core.minted import ENDPOINTS
+from keyhole.core.passthrough import PORTS as TUNNEL_PORTS
+from keyhole.core.passthrough import check_service as check_tunnel
 from keyhole.core.path import DEFAULT_FIELD, parse_field, parse_secret_ref
 from keyhole.core.probe import Probe
 from keyhole.core.request import Limits
@@ -34,8 +36,8 @@ from keyhole.core.url import parse_url
 
 MTLS = "mtls"
 CERTIFICATE = "certificate:"  # begins the names under which the fields of a client's certificate are lent
-SCHEMES = ("https", "http")  # of requests; those of databases are never among them
-PORTS = {"https": 443, "http": 80, **SQL_PORTS}
+SCHEMES = ("https", "http")  # of requests; those of databases and of tunnels are never among them
+PORTS = {"https": 443, "http": 80, **SQL_PORTS, **TUNNEL_PORTS}
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
 _LIMIT = 64
 
@@ -47,7 +49,8 @@ class Service:
     Attributes:
         name: of the service.
         hosts: patterns with their ports.
-        schemes: ``https``, and ``http`` only when it was asked for; or the one of a database (``core.sql``).
+        schemes: ``https``, and ``http`` only when it was asked for; or the one of a database (``core.sql``) or of
+            tunnels that are passed on (``core.passthrough``).
         methods: upper case; empty for any.
         paths: globs of which one must match; empty for any.
         deny_paths: globs of which none may match.
@@ -108,6 +111,7 @@ class Service:
         # A host without a port is meant on the usual port of every scheme.
         patterns = tuple(dict.fromkeys(HostPattern.parse(host, PORTS[s]) for s in schemes for host in hosts))
         check_service(data, schemes, patterns, inject.kind)
+        check_tunnel(data, schemes, inject.kind)
         addresses = _texts(data, "allow_addresses")
         for address in addresses:
             _network(address)

@@ -23,8 +23,9 @@ from keyhole.core.errors import (
 )
 from keyhole.core.host import parse_host
 from keyhole.core.message import Answer, Body, Call, Stream
+from keyhole.core.passthrough import SCHEMES as PASSED
 from keyhole.core.sql import SqlCall
-from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, read_credential
+from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, passing, read_credential
 from keyhole.faces.proxy.refusal import ESTABLISHED, render_refusal
 from keyhole.faces.proxy.relay import switching
 from keyhole.net.carry import carry
@@ -65,7 +66,8 @@ class Broker(Protocol):
 
         Returns:
             The server's side of TLS for this host; the same object for the same host while its certificate lives.
-            ``None`` when only plain HTTP may be spoken inside; the scheme of a database that is spoken inside.
+            ``None`` when only plain HTTP may be spoken inside; the scheme of a database that is spoken inside, or of a
+            tunnel that is passed on, which ``handle`` opens.
         """
 
     async def handle(self, call: Call) -> Answer:
@@ -252,6 +254,8 @@ class ProxyConnection(ServerWire):
             context = await self._owner.broker.open_tunnel(
                 self._credential, authority.host, authority.port, self._remote, service
             )
+            if context in PASSED:
+                return await self._pass_on(passing(self._credential, str(context), authority, self._remote, service))
         except KeyholeError as error:
             self.write(render_refusal(error, close=True))
             return False
@@ -274,6 +278,21 @@ class ProxyConnection(ServerWire):
             await self._accept_tls(context, authority.host)
         self.read_deadline = NEVER
         return True
+
+    async def _pass_on(self, call: Call) -> bool:
+        """A tunnel that is not looked into. Raises what refuses it, before the client is told that it is there."""
+        self.serving = True
+        answer = await self._owner.broker.handle(call)
+        stream = answer.stream
+        if stream is None:
+            raise InternalError("the broker opened no tunnel", "see the server's log")
+        self.write(ESTABLISHED)
+        self.stream = stream
+        answer.on_cut = self.abort
+        if self._owner.draining:
+            stream.leave()
+        await carry(self, stream, self._owner.limits.write_timeout)
+        return False
 
     async def _serve_database(self, call: SqlCall) -> None:
         def begun(stream: Stream) -> None:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from keyhole.core.errors import BadRequestFraming, InvalidRequest, LoopDetected
 from keyhole.core.host import DEFAULT_PORTS, Authority, parse_authority
 from keyhole.core.message import Call, Headers
+from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.stated import Stated
 from keyhole.core.url import split_url
 from keyhole.net.http1.grammar import RequestHead, list_tokens
@@ -161,6 +162,12 @@ def connect_authority(head: RequestHead) -> Authority:
         raise BadRequestFraming("the request has no Host header", "send exactly one")
     # HTTP/1.0 knows no Host (RFC 9112 section 3.2), and http.client of Python 3.11 opens its tunnels with that.
     return authority
+
+
+def passing(credential: bytes, scheme: str, authority: Authority, remote: str, service: str) -> Call:
+    """The call that a tunnel is which is passed on (``core.passthrough``)."""
+    host, port = authority
+    return Call(credential, scheme, host, port, "CONNECT", b"/", [], None, remote, service, PASSTHROUGH)
 
 
 def _absolute_form(target: bytes, host_header: bytes) -> tuple[str, str, int, bytes]:
