@@ -10,6 +10,8 @@ import time
 import pytest
 
 from cli_driver import environment, run
+from keyhole.scrub import Scrubber
+from keyhole.scrub.lines import JsonLines
 from keyhole.scrub.shaped import ShapeStream
 
 KEY = "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc"
@@ -66,6 +68,54 @@ def test_what_waits_leaves_when_nothing_comes_but_not_half_a_key():
     assert stream.feed(b"Password for me: sk_live_4eC39HqLy") == b""
     assert stream.idle() == b"Password for me: "
     assert stream.feed(b"jWDarjtT1zdp7dc\n") == b"*" * len(KEY) + b"\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"msg": "-----BEGIN RSA PRIVATE KEY-----\\nMIIEpAIBAAKCAQEA7Zq2XkbQ9vR3sT\\ncut off", "level": "info"}',
+        '{"a": "-----BEGIN PRIVATE KEY-----\\nMIIEpAIBAAKCAQEA7Zq2XkbQ9vR3sT", "next": "word"}',
+        '["-----BEGIN PRIVATE KEY-----", "MIIEpAIBAAKCAQEA7Zq2XkbQ9vR3sT", "MIIEpAIBAAKCAQEA"]',
+    ],
+)
+def test_a_private_key_that_was_cut_off_takes_no_other_line_along(line):
+    out, _ = scrubbed(f"{line}\n" + '{"n": 1}\nplain - text\n', [])
+    first, *rest = out.splitlines()
+    assert "MIIE" not in first
+    assert json.loads(first).keys() == json.loads(line).keys() if line[0] == "{" else json.loads(first)
+    assert rest == ['{"n": 1}', "plain - text"]
+
+
+NUMBERS = [
+    ('{"pin": 8675309420017, "n": 1, "t": "8675309420017"}', '{"pin": "***********", "n": 1, "t": "*************"}'),
+    ('  "pin": 8675309420017,', '  "pin": "***********",'),
+    ("[8675309420017, -8675309420017.5, 2]", '["***********", "**************", 2]'),
+    ("[info] pin=8675309420017 ok", "[info] pin=************* ok"),
+    ('{"a": 1} 8675309420017', '{"a": 1} *************'),
+    ('"said": 8675309420017 and more', '"said": ************* and more'),
+    ("pin 8675309420017", "pin *************"),
+]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_number_that_is_masked_in_a_line_of_json_becomes_a_text(size):
+    text = "".join(f"{given}\n" for given, _ in NUMBERS) + NUMBERS[0][0]
+    known, lines, out = Scrubber.compile([b"8675309420017"]).stream(), JsonLines(), b""
+    for at in range(0, len(text), size):
+        out += lines.feed(known.feed(text[at : at + size].encode()))
+    out += lines.feed(known.finish()) + lines.finish()
+    assert out.decode().splitlines() == [*(wanted for _, wanted in NUMBERS), NUMBERS[0][1]]
+    for line in out.splitlines()[:3:2]:
+        json.loads(line)
+
+
+def test_a_question_leaves_and_an_object_of_json_waits_for_its_end():
+    lines = JsonLines()
+    assert lines.feed(b"[y/N] ") + lines.idle() == b"[y/N] "
+    assert lines.feed(b"*** ") == b"*** "
+    assert lines.feed(b'y\n{"pin": ***') + lines.idle() == b"y\n"
+    assert lines.feed(b"*****}\nx") == b'{"pin": "******"}\nx'
+    assert lines.feed(b"[" * (2 << 20)) == b"[" * (2 << 20)
 
 
 def test_the_command_copies_a_stream_and_says_what_it_masked():

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from catalog.examples import EXAMPLES
 from keyhole.catalog import Catalog
 from keyhole.importers.recognise import _telling
-from keyhole.scrub.shapes import SHAPES, finder
+from keyhole.scrub.shapes import SHAPES, Finder, finder
 
 _LETTERS = {
     "m": string.ascii_letters + string.digits,
@@ -122,6 +122,35 @@ def test_work_grows_with_the_text_however_it_is_written(parts, upper):
     piece = piece.upper() if upper else piece
     finder().find(piece)  # patterns are compiled when they are first needed
     assert calls_for(piece * (3000 // len(piece))) < 8 * 3000
+
+
+def test_the_end_of_a_run_is_looked_for_once_and_not_for_each_beginning_in_it():
+    jwt = next(shape for shape in SHAPES if shape.name == "jwt")
+    patterns = 0
+
+    def called(_frame, event, argument):
+        nonlocal patterns
+        patterns += event == "c_call" and argument.__qualname__ == "Pattern.match"
+
+    for piece in (b"-eyJ", b"-eyJ" * 500 + b".", b"-eyJ" * 500 + b"." + b"a-" * 4000):
+        data = piece * (40_000 // len(piece))
+        Finder([jwt]).find(piece)
+        sys.setprofile(called)
+        try:
+            assert Finder([jwt]).find(data) == []
+        finally:
+            sys.setprofile(None)
+    assert patterns < 500
+    token = filled(jwt.examples[0])
+    for before in (b"", b"x." * 5, b"-eyJ" * 500 + b".", token + b" ", b"a-"):
+        found = Finder([jwt]).find(before + token)
+        assert before + token == before + (before + token)[found[-1].start :], before
+
+
+def test_who_takes_credentials_out_gets_all_of_them_however_many_there_are():
+    text = filled("ghp_<m36>") + b" "
+    assert len(finder().find(text * 10_050)) == 10_000
+    assert len(finder().find(text * 10_050, None)) == 10_050
 
 
 def test_what_stands_in_a_value_is_found_behind_one_that_counts_for_nothing():

@@ -34,6 +34,7 @@ def scrub_command(session: Session, /, *, compare: bool, no_shapes: bool) -> Non
     --compare values of the vault are, in every form that answers are scrubbed of. Lines leave when they are whole.
     """
     from keyhole.scrub import Scrubber  # noqa: PLC0415  # --help needs none of it
+    from keyhole.scrub.lines import JsonLines  # noqa: PLC0415
     from keyhole.scrub.shaped import ShapeStream  # noqa: PLC0415
 
     if no_shapes and not compare:
@@ -43,7 +44,7 @@ def scrub_command(session: Session, /, *, compare: bool, no_shapes: bool) -> Non
         from keyhole.cli.scan_known import read_values  # noqa: PLC0415
 
         values = list(read_values(session))
-    known = Scrubber.compile(values).stream()
+    known, lines = Scrubber.compile(values).stream(), JsonLines()
     shapes = None if no_shapes else ShapeStream()
     while True:
         ready = bool(select.select([0], [], [], _IDLE)[0])
@@ -51,12 +52,13 @@ def scrub_command(session: Session, /, *, compare: bool, no_shapes: bool) -> Non
         if ready and not piece:
             break
         if not ready:
-            _write(shapes.idle() if shapes is not None else b"")
+            _write(lines.feed(shapes.idle() if shapes is not None else b"") + lines.idle())
             continue
         piece = known.feed(piece)
-        _write(shapes.feed(piece) if shapes is not None else piece)
+        _write(lines.feed(shapes.feed(piece) if shapes is not None else piece))
     rest = known.finish()
-    _write(shapes.feed(rest) + shapes.finish() if shapes is not None else rest)
+    rest = shapes.feed(rest) + shapes.finish() if shapes is not None else rest
+    _write(lines.feed(rest) + lines.finish())
     if shapes is not None and shapes.found:
         kinds = ", ".join(f"{name} {count}" for name, count in sorted(shapes.found.items()))
         session.out.say(f"masked what looks like a credential: {kinds}")

@@ -166,7 +166,9 @@ class LogScrubber:
             before = name + b'="' if name else b""
             shift = len(before)
             text = before + raw + b'"' if name else raw
-            spans += [(max(each.start - shift, 0), each.end - shift) for each in self._find(text) if each.end > shift]
+            spans += [
+                (max(each.start - shift, 0), each.end - shift) for each in self._find(text, None) if each.end > shift
+            ]
         if not spans:
             return raw
         masked = bytearray(raw)

@@ -61,7 +61,7 @@ class ShapeStream:
         offset = len(self._before)
         end = cut + offset
         masked = bytearray(text)
-        for match in self._find(text):
+        for match in self._find(text, None):
             if match.start < offset:
                 continue
             if not whole and match.start < end < match.end:

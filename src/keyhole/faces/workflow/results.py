@@ -176,7 +176,7 @@ def _masked(text: str) -> str:
     if len(text) < 8:
         return text
     raw = text.encode(errors="replace")
-    spans = [(match.start, match.end) for match in finder().find(raw)]
+    spans = [(match.start, match.end) for match in finder().find(raw, None)]
     if "=" in text or ":" in text:
         spans += assigned_in(raw)
     if not spans:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 
+from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
+
 from .assignments import is_common, is_secret
 from .shape import Shape
 
 _NEAR = 300  # bytes of a connection string before or after its password
-_PARTS = (b"server", b"data source", b"host", b"endpoint", b"catalog", b"database", b"uid", b"user id", b"driver")
+_NAMES = (b"server", b"data source", b"host", b"endpoint", b"catalog", b"database", b"uid", b"user id", b"driver")
+_PARTS = BytesAhoCorasick(list(_NAMES), MatchKind.Standard, Implementation.DFA).find_matches_as_indexes
 _SHORT = 6
 
 
@@ -23,8 +26,10 @@ def _is_password(match: re.Match[bytes]) -> bool:
 
 def _is_connection(match: re.Match[bytes]) -> bool:
     value = match["v"].decode("latin-1")
+    if not is_secret(value, typed=True, quoted=False):
+        return False
     near = match.string[max(match.start() - _NEAR, 0) : match.end() + _NEAR].lower()
-    return is_secret(value, typed=True, quoted=False) and any(f in near for f in _PARTS)
+    return bool(_PARTS(near))
 
 
 ADDRESSES = (
@@ -57,7 +62,7 @@ ADDRESSES = (
         ("Server=db;Database=app;User Id=app;Password=<m9>!;", "jdbc:postgresql://db/app?host=a&password=<m12>"),
         ("Server=db;Password=${DB_PASSWORD};", "Server=db;Password=changeme;", "go to ?password=<m12>"),
         edge=False,
-        bits=2.0,
+        bits=0,
         check=_is_connection,
     ),
     Shape(

@@ -24,6 +24,7 @@ _NAMES = re.compile(r"[A-Za-z0-9_$.:>/-]+")
 _SYMBOL = re.compile(r"[^A-Za-z0-9_.:/-]")
 _DIGIT, _LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"[A-Za-z$]*[0-9]{0,2}")
+_JOINED_WORDS = re.compile(r"(?:[A-Za-z$]*[0-9]{0,2}[.:>/_-]+)*+[A-Za-z$]*[0-9]{0,2}")
 _NO_VALUE = re.compile(r"(?i)(?:https?:)?//|\./|/|~/|\\\\|\$|%|\{|\[|<|@|&|arn:|file:|env\b|os\.|process\.|!|\*|==|\(")
 _COMMON = {
     *(
@@ -127,16 +128,15 @@ def is_secret(value: str, *, typed: bool, quoted: bool) -> bool:
 
 def _is_code(value: str) -> bool:
     """A word, or words joined as programs join them, none of which was drawn."""
-    parts = _SEAM.split(value)
-    if len(parts) == 1:
+    if _SEAM.search(value) is None:
         return value.isalpha() or bool(_CALL.match(value))
     if _CALL.match(value):
         return True
-    return (
-        bool(_NAMES.fullmatch(value))
-        and all(_WORD.fullmatch(part) or not _is_drawn(part) for part in parts)
-        and not value[0].isdigit()
-    )
+    if value[0].isdigit() or not _NAMES.fullmatch(value):
+        return False
+    if _JOINED_WORDS.fullmatch(value):
+        return True
+    return all(_WORD.fullmatch(part) or not _is_drawn(part) for part in _SEAM.split(value))
 
 
 def _is_drawn(part: str) -> bool:

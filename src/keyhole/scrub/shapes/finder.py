@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
 from .published import is_published
-from .shape import Shape
+from .shape import Shape, joined
 
 _MOST = 10_000
 _AGAIN = 2  # looks at one byte, besides the first: a name in a value may be assigned something itself
+_WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,63 +47,96 @@ class Finder:
         shapes: what to find.
     """
 
-    __slots__ = ("_owners", "_scan")
+    __slots__ = ("_count", "_owners", "_scan")
 
     def __init__(self, shapes: Iterable[Shape]) -> None:
-        owners: dict[bytes, list[Shape]] = {}
+        owners: dict[bytes, list[_Rule]] = {}
+        self._count = 0
         for shape in shapes:
+            rule = _Rule(shape, self._count)
+            self._count += 1
             for literal in shape.literals:
-                owners.setdefault(literal.encode("latin-1").lower(), []).append(shape)
+                owners.setdefault(literal.encode("latin-1").lower(), []).append(rule)
         self._owners = list(owners.values())
         automaton = BytesAhoCorasick(list(owners), MatchKind.Standard, Implementation.DFA)
         self._scan = automaton.find_matches_as_indexes
 
-    def find(self, data: bytes) -> list[Match]:
+    def find(self, data: bytes, most: int | None = _MOST) -> list[Match]:
         """The credentials in a text, in their order; of two that overlap the one with the better name.
 
-        At most 10,000, so that a hostile text costs bounded memory.
+        Args:
+            data: the text.
+            most: how many are looked for, so that reports of a hostile text cost bounded memory. ``None`` for all, for
+                who takes them out: none may be left because there were others.
         """
         specific: list[Match] = []
         generic: list[Match] = []
-        seen: dict[Shape, _Seen] = {}
-        for index, literal, _ in self._scan(data.lower(), True):  # noqa: FBT003  # by position, as in the matcher
-            for shape in self._owners[index]:
-                before = seen.get(shape)
-                if before is not None and literal < before.end and before.enough():
+        hits = self._scan(data.lower(), True)  # noqa: FBT003  # by position, as in the matcher
+        if not hits:
+            return []
+        ends, times = [0] * self._count, [0] * self._count
+        runs: dict[int, tuple[int, bool]] = {}
+        for index, literal, _ in hits:
+            for rule in self._owners[index]:
+                number = rule.number
+                if literal < ends[number]:
+                    times[number] += 1
+                    if times[number] > _AGAIN:
+                        continue
+                start = literal - rule.before
+                if start < 0 or (rule.edge and start and data[start - 1] in _WORD and joined(data, start)):
                     continue
-                found = shape.match(data, literal)
-                if found is None:
+                if rule.runs is not None and not _goes_on(data, literal, rule, runs):
                     continue
-                start, end, counts = found
-                if before is None:
-                    before = seen[shape] = _Seen()
-                before.until(literal, end, done=counts)
-                if counts and not is_published(data[start:end]):
-                    (generic if shape.generic else specific).append(Match(shape, start, end))
-            if len(specific) + len(generic) >= _MOST:
+                match = rule.match(data, start)
+                if match is None:
+                    continue
+                start, end = match.span(rule.group)
+                counts = rule.shape.counts(match, start, end)
+                if literal >= ends[number]:
+                    times[number] = 0
+                ends[number] = max(ends[number], end)
+                if counts:
+                    times[number] = _AGAIN
+                    if not is_published(data[start:end]):
+                        (generic if rule.generic else specific).append(Match(rule.shape, start, end))
+            if most is not None and len(specific) + len(generic) >= most:
                 break
         return _without_overlaps([*specific, *generic])
 
 
-class _Seen:
-    """How far the values of a shape were looked at, so that the same bytes are not looked at again and again."""
+class _Rule:
+    """A shape as the loop needs it; its pattern is compiled when it is first tried, for most texts need few."""
 
-    __slots__ = ("end", "times")
+    __slots__ = ("before", "edge", "generic", "group", "match", "number", "runs", "shape")
 
-    def __init__(self) -> None:
-        self.end = 0
-        self.times = 0
+    def __init__(self, shape: Shape, number: int) -> None:
+        self.shape = shape
+        self.number = number
+        self.before = shape.before
+        self.edge = shape.edge
+        self.generic = shape.generic
+        self.runs = shape.runs
+        self.group: str | int = 0
+        self.match: Callable[[bytes, int], re.Match[bytes] | None] = self._first
 
-    def enough(self) -> bool:
-        self.times += 1
-        return self.times > _AGAIN
+    def _first(self, data: bytes, start: int) -> re.Match[bytes] | None:
+        regex = self.shape.regex
+        self.group = "v" if "v" in regex.groupindex else 0
+        self.match = regex.match
+        return regex.match(data, start)
 
-    def until(self, literal: int, end: int, *, done: bool) -> None:
-        if literal >= self.end:
-            self.times = 0
-        self.end = max(self.end, end)
-        if done:
-            self.times = _AGAIN
+
+def _goes_on(data: bytes, literal: int, rule: _Rule, known: dict[int, tuple[int, bool]]) -> bool:
+    """Does what must follow stand behind the run that a literal is in? Known for the whole run after the first time."""
+    end, follows = known.get(rule.number, (0, False))
+    if literal >= end and rule.runs is not None:
+        run, then = rule.runs
+        found = run.match(data, literal)
+        end = found.end() if found is not None else literal
+        follows = then.match(data, end) is not None
+        known[rule.number] = end, follows
+    return follows
 
 
 def _without_overlaps(matches: list[Match]) -> list[Match]:

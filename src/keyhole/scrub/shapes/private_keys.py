@@ -23,10 +23,13 @@ def _is_jwk(match: re.Match[bytes]) -> bool:
     return b'"kty"' in match.string[max(match.start() - _JWK, 0) : match.end() + _JWK]
 
 
-# To the footer, if there is one near enough; else the lines that can belong to it.
+# To the footer, if there is one near enough; else what can belong to it. A text of JSON that was cut off ends with its
+# quote, unless the next one is a line of the same key, as in lists and in texts that a program puts together.
+_QUOTE = r"\"(?=[\s+.,\\]{0,80}\"[A-Za-z0-9+/=]{1,76}(?:\\|\"(?!\s?:))|[A-Za-z0-9+/=]{1,76}(?:\\|\"(?!\s?:)))"
 _ARMOUR = (
     r"(?P<head>-----BEGIN (?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----)"
-    r"[^-]{0,16384}(?:-(?!----)[^-]{0,256}){0,64}"
+    r"(?:[^-]{0,16384}(?:-(?!----)[^-]{0,256}){0,64}(?=-----END)"
+    rf"|(?:(?>[^-\"{{}}]{{1,4096}})|-(?!----)|{_QUOTE}){{0,128}})"
 )
 
 PRIVATE_KEYS = (

@@ -195,7 +195,7 @@ _CHAT = (
         "discord-bot-token",
         "bot token of Discord",
         ("discord", "bot "),
-        r"(?i:discord|bot)[A-Za-z0-9_ .-]{0,24}[\"' ]{0,2}\s{0,3}[:= ]\s{0,3}[\"']?"
+        r"(?i:discord|bot)[A-Za-z0-9_ .:=\s\"'-]{1,32}?(?<![A-Za-z0-9_.-])"
         r"(?P<v>[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38})",
         ("DISCORD_TOKEN=M<m23>.<m6>.<m27>", "Authorization: Bot M<m25>.<m6>.<m38>"),
         ("discord.gateway.events",),

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
+
 from keyhole.core.looks import entropy
 
 Check = Callable[["re.Match[bytes]"], bool]
@@ -17,8 +19,7 @@ _STANDS_FOR = (
     *(b"your-", b"your_", b"_here", b"-here", b"xxxxx", b"####", b"****", b"...", b"000000000000", b"aaaaaaaaaa"),
     *(b"abcdefghij", b"1234567890", b"0123456789", b"<", b">", b"$(", b"${", b"{{"),
 )
-_STANDS = re.compile(b"|".join(re.escape(mark) for mark in _STANDS_FOR))
-_SHORT = 64  # bytes up to which one search is quicker than one for each
+_STANDS = BytesAhoCorasick(list(_STANDS_FOR), MatchKind.Standard, Implementation.DFA).find_matches_as_indexes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +42,8 @@ class Shape:
         entry: of the catalog, by which it is moved in.
         check: says whether a match of the pattern counts; what can be said by the pattern is said there.
         generic: what any other shape finds in the same place is the better name.
+        run: a class of characters, of which everything is between the literal and what must follow; and what that is.
+            It is looked for once for all literals in a run, and not again for each.
     """
 
     name: str
@@ -55,28 +58,24 @@ class Shape:
     entry: str = ""
     check: Check | None = None
     generic: bool = False
+    run: tuple[str, str] | None = None
 
     @property
     def regex(self) -> re.Pattern[bytes]:
         """The pattern, made when it is first needed: most texts need few of them."""
         return _compiled(self.pattern + ("(?![A-Za-z0-9_])" if self.edge else ""))
 
-    def match(self, data: bytes, literal: int) -> tuple[int, int, bool] | None:
-        """What stands there, with the literal at that offset: where it begins and ends, and whether it is one.
+    @property
+    def runs(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]] | None:
+        """What stands in a run, and what must follow."""
+        return (_compiled(f"{self.run[0]}*"), _compiled(self.run[1])) if self.run else None
 
-        ``None`` where the pattern does not match.
-        """
-        start = literal - self.before
-        if start < 0 or (self.edge and start and _joined(data, start)):
-            return None
-        regex = self.regex
-        match = regex.match(data, start)
-        if match is None:
-            return None
-        begin, end = match.span("v") if "v" in regex.groupindex else match.span()
-        value = data[begin:end]
-        counts = not (self.bits and entropy(value) < self.bits) and not stands_for(value)
-        return begin, end, counts and (self.check is None or self.check(match))
+    def counts(self, match: re.Match[bytes], begin: int, end: int) -> bool:
+        """Whether a match of the pattern, whose value stands there, is one."""
+        value = match.string[begin:end]
+        if stands_for(value) or (self.bits and entropy(value) < self.bits):
+            return False
+        return self.check is None or self.check(match)
 
 
 @functools.cache
@@ -86,13 +85,10 @@ def _compiled(source: str) -> re.Pattern[bytes]:
 
 def stands_for(value: bytes) -> bool:
     """Is it a placeholder, ours or another's, and no key?"""
-    lower = value.lower()
-    if len(lower) <= _SHORT:
-        return _STANDS.search(lower) is not None
-    return any(mark in lower for mark in _STANDS_FOR)
+    return bool(_STANDS(value.lower()))
 
 
-def _joined(data: bytes, at: int) -> bool:
+def joined(data: bytes, at: int) -> bool:
     """Does a word go on here? The letter that ends an escape (a backslash and ``n``, or ``%3D``) is no word."""
     byte = data[at - 1]
     if not (byte == 0x5F or 0x30 <= byte <= 0x39 or 0x41 <= byte <= 0x5A or 0x61 <= byte <= 0x7A):

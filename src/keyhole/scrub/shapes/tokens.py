@@ -40,6 +40,7 @@ _GENERAL = (
         "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxIn0.<m43>",
         no=("eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.<m43>", "eyJ<m20>.<m20>.<m43>"),
         check=_is_jwt,
+        run=("[A-Za-z0-9_-]", r"\.(?>[A-Za-z0-9_-]{4,8192})\.[A-Za-z0-9_-]{20,2048}(?![A-Za-z0-9_])"),
     ),
 )
 
