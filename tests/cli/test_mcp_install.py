@@ -1,6 +1,7 @@
 """``mcp install``: our server gets into what clients keep, everything else stays, and it comes out again."""
 
 import json
+import re
 import tomllib
 
 import pytest
@@ -126,3 +127,61 @@ def test_no_credential_gets_into_a_configuration(home, monkeypatch):
     assert refused.code == 3
     assert "secret" not in refused.err
     assert run("mcp", "install", "zed").code == 3
+
+
+PLACES = {
+    "claude-desktop": ".config/Claude/claude_desktop_config.json",
+    "claude-code": ".claude.json",
+    "cursor": ".cursor/mcp.json",
+    "vscode": ".config/Code/User/mcp.json",
+    "codex": ".codex/config.toml",
+}
+OWN = {
+    "claude-code": '{"numStartups": 3, "mcpServers": {"mine": {"command": "x"}}, "projects": {"/a": {"b": {}}}}',
+    "vscode": '{\n\t// mine\n\t"inputs": [],\n\t"servers": {\n\t\t"mine": {"type": "http", "url": "https://x"},\n\t}\n}\n',
+    "codex": 'model = "o"\n\n[mcp_servers.mine]\ncommand = "x"\n[mcp_servers.mine.env]\nA = "1"\n\n[tui]\nb = 1\n',
+}
+
+
+@pytest.mark.parametrize("client", PLACES)
+def test_the_gateway_is_installed_beside_what_is_there_and_taken_out_alone_or_with_it(home, monkeypatch, client):
+    monkeypatch.setenv("KEYHOLE_TOKEN", "hvs.secret")
+    path = home / PLACES[client]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = OWN.get(client, COMMENTED)
+    path.write_text(before)
+    assert run("mcp", "install", client, "--agent", "coder").code == 0
+    with_serve = path.read_text()
+    for _ in range(2):  # again is the same
+        assert run("mcp", "install", client, "--gateway", "--agent", "coder").code == 0
+    text = path.read_text()
+    assert "hvs.secret" not in text
+    form, key = BY_NAME[client].form, BY_NAME[client].key
+    if form == "toml":
+        servers = tomllib.loads(text)[key]
+    else:
+        plain = re.sub(r"//[^\n\"]*\n|/\*.*?\*/", "", text) if "//" in before else text
+        servers = json.loads(re.sub(r",(\s*[}\]])", r"\1", plain))[key]
+    assert set(servers) == {"keyhole", "keyhole-gateway", "mine" if client in OWN else "other"}
+    assert servers["keyhole"]["args"] == ["mcp", "serve", "--agent", "coder"]
+    assert servers["keyhole-gateway"]["args"] == ["mcp", "gateway", "--agent", "coder"]
+    assert ("type" in servers["keyhole-gateway"]) == (client == "vscode")
+    assert run("mcp", "uninstall", client, "--gateway").code == 0
+    assert path.read_text().rstrip() == with_serve.rstrip()
+    assert run("mcp", "install", client, "--gateway").code == 0
+    assert run("mcp", "uninstall", client).code == 0
+    assert path.read_text().rstrip() == before.rstrip()
+
+
+@pytest.mark.usefixtures("local")
+def test_the_gateway_is_installed_for_servers_that_there_are(home):
+    (home / ".cursor").mkdir()
+    refused = run("mcp", "install", "cursor", "--server", "git")
+    assert (refused.code, "--gateway" in refused.err) == (3, True)
+    missing = run("mcp", "install", "cursor", "--gateway", "--server", "git")
+    assert (missing.code, "no server 'git'" in missing.err) == (5, True)
+    assert not (home / ".cursor/mcp.json").exists()
+    assert run("mcp", "server", "add", "git", "--url", "https://git.example/mcp").code == 0
+    assert run("mcp", "install", "cursor", "--gateway", "--server", "git").code == 0
+    [(name, entry)] = json.loads((home / ".cursor/mcp.json").read_text())["mcpServers"].items()
+    assert (name, entry["args"][-2:]) == ("keyhole-gateway", ["--server", "git"])

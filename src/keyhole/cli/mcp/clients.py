@@ -17,7 +17,7 @@ from typing import Any
 
 from keyhole.core.errors import InvalidRequest
 
-NAME = "keyhole"
+NAME, GATEWAY = "keyhole", "keyhole-gateway"  # of our two servers
 _MOST = 8 * 1024 * 1024  # bytes
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|[{}\[\],:]|[^\s"{}\[\],:/]+|\s+', re.DOTALL)
 
@@ -123,20 +123,20 @@ def write(path: Path, text: str) -> None:
         raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from None
 
 
-def with_server(client: McpClient, text: str, entry: Mapping[str, Any]) -> str:
-    """A configuration with our server in it, in the place of one of its name.
+def with_server(client: McpClient, text: str, entry: Mapping[str, Any], name: str = NAME) -> str:
+    """A configuration with a server of ours in it, in the place of one of its name.
 
     Raises:
         InvalidRequest: it is not the configuration of this client.
     """
-    text = without_server(client, text)
+    text = without_server(client, text, name)
     if client.form == "toml":
-        return _toml_with(client, text, entry)
+        return _toml_with(client, text, entry, name)
     value = {**dict(client.extra), **entry}
     if not text.strip():
-        return json.dumps({client.key: {NAME: value}}, indent=2) + "\n"
+        return json.dumps({client.key: {name: value}}, indent=2) + "\n"
     servers = _find(text, (client.key,))
-    member = f"{json.dumps(NAME)}: {json.dumps(value)}"
+    member = f"{json.dumps(name)}: {json.dumps(value)}"
     if servers is None:
         whole = _find(text, ())
         if whole is None or any(member.path == (client.key,) for member in _members(text)[0]):
@@ -145,31 +145,31 @@ def with_server(client: McpClient, text: str, entry: Mapping[str, Any]) -> str:
     return _inserted(text, servers, member)
 
 
-def without_server(client: McpClient, text: str) -> str:
-    """A configuration without our server. Raises ``InvalidRequest`` when it cannot be read."""
+def without_server(client: McpClient, text: str, name: str = NAME) -> str:
+    """A configuration without a server of ours. Raises ``InvalidRequest`` when it cannot be read."""
     if client.form == "toml":
         _checked_toml(client, text)
-        block = re.compile(rf"(?m)^\[{client.key}\.{NAME}(?:\.[^\]\n]*)?\][^\n]*\n(?:(?!\[)[^\n]*(?:\n|\Z))*")
+        block = re.compile(rf"(?m)^\[{client.key}\.{name}(?:\.[^\]\n]*)?\][^\n]*\n(?:(?!\[)[^\n]*(?:\n|\Z))*")
         return block.sub("", text)
     if not text.strip():
         return text
     if _find(text, ()) is None:
         raise _unreadable(client)
-    return _cut(text, (client.key, NAME))
+    return _cut(text, (client.key, name))
 
 
-def has_server(client: McpClient, text: str) -> bool:
-    """Whether our server is in a configuration. Raises ``InvalidRequest`` when it cannot be read."""
-    return without_server(client, text) != text
+def has_server(client: McpClient, text: str, name: str = NAME) -> bool:
+    """Whether a server of ours is in a configuration. Raises ``InvalidRequest`` when it cannot be read."""
+    return without_server(client, text, name) != text
 
 
-def _toml_with(client: McpClient, text: str, entry: Mapping[str, Any]) -> str:
-    lines = [f"[{client.key}.{NAME}]"]
+def _toml_with(client: McpClient, text: str, entry: Mapping[str, Any], server: str) -> str:
+    lines = [f"[{client.key}.{server}]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in entry.items() if not isinstance(value, dict)]
     for table, values in entry.items():
         if isinstance(values, dict):
             lines += [
-                f"[{client.key}.{NAME}.{table}]",
+                f"[{client.key}.{server}.{table}]",
                 *(f"{name} = {json.dumps(each)}" for name, each in values.items()),
             ]
     gap = "" if not text or text.endswith("\n\n") else "\n" if text.endswith("\n") else "\n\n"

@@ -1,4 +1,4 @@
-"""``mcp install`` and ``mcp uninstall``: our server in the configurations of clients, and out of them again."""
+"""``mcp install`` and ``mcp uninstall``: our servers in the configurations of clients, and out of them again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,21 @@ import click
 
 from keyhole.cli.base import Session, pass_session
 from keyhole.cli.granted import DEFAULT_AGENT
-from keyhole.cli.mcp.clients import CLIENTS, McpClient, has_server, read, with_server, without_server, write
+from keyhole.cli.mcp.clients import (
+    CLIENTS,
+    GATEWAY,
+    NAME,
+    McpClient,
+    has_server,
+    read,
+    with_server,
+    without_server,
+    write,
+)
 from keyhole.cli.mcp.noun import mcp
 from keyhole.cli.names import agents
 from keyhole.core.errors import InvalidRequest, NotFound
+from keyhole.core.tool_server import parse_server_name
 
 _KNOWN = {client.name: client for client in CLIENTS}
 _PATHS = ("KEYHOLE_HOME", "KEYHOLE_CACERT", "KEYHOLE_UPSTREAM_CA")
@@ -30,34 +41,53 @@ _ARGUMENT = click.argument("clients", nargs=-1, type=click.Choice(sorted(_KNOWN)
     examples="""
     keyhole mcp install
     keyhole mcp install claude-desktop cursor --agent coder
-    keyhole mcp install --print
+    keyhole mcp install --gateway --agent coder
+    keyhole mcp install --gateway --server github --print
     """,
 )
 @_ARGUMENT
 @click.option("--agent", shell_complete=agents, default=DEFAULT_AGENT, show_default=True, help="Whose tools to serve.")
+@click.option("--gateway", is_flag=True, help="The servers of keyhole mcp server, by the gateway, under its own name.")
+@click.option("--server", "servers", multiple=True, metavar="NAME", help="With --gateway: these servers only.")
 @click.option("--print", "show", is_flag=True, help="Show what would be written, and write nothing.")
 @pass_session
-def install(session: Session, /, *, clients: tuple[str, ...], agent: str, show: bool) -> None:
-    """Add our server to the configurations of MCP clients; of all that are here, unless named.
+def install(
+    session: Session, /, *, clients: tuple[str, ...], agent: str, gateway: bool, servers: tuple[str, ...], show: bool
+) -> None:
+    """Add our server, or the gateway, to the configurations of MCP clients; of all that are here, unless named.
 
     Everything else in them stays as it is, and no secret is written: the client starts this program, which opens the
     vault as you do. Start the client again afterwards.
     """
-    entry: dict[str, Any] = {"command": _program(), "args": [*_vault(session), "mcp", "serve", "--agent", agent]}
+    if servers and not gateway:
+        raise InvalidRequest("servers stand behind the gateway", "say --gateway --server NAME")
+    for server in servers:
+        session.client.read(f"tools/servers/{parse_server_name(server)}")
+    name, face = (GATEWAY, "gateway") if gateway else (NAME, "serve")
+    only = [word for server in servers for word in ("--server", server)]
+    entry: dict[str, Any] = {"command": _program(), "args": [*_vault(session), "mcp", face, "--agent", agent, *only]}
     if settings := _settings(os.environ):
         entry["env"] = settings
     if show:
-        session.out.result(entry, json.dumps({"mcpServers": {"keyhole": entry}}, indent=2))
+        session.out.result(entry, json.dumps({"mcpServers": {name: entry}}, indent=2))
         return
-    _change(session, clients, lambda client, text: with_server(client, text, entry), "added to")
+    _change(session, clients, lambda client, text: with_server(client, text, entry, name), "added to")
 
 
-@mcp.command("uninstall", examples="keyhole mcp uninstall\nkeyhole mcp uninstall cursor")
+@mcp.command("uninstall", examples="keyhole mcp uninstall\nkeyhole mcp uninstall cursor --gateway")
 @_ARGUMENT
+@click.option("--gateway", is_flag=True, help="The gateway only, and not keyhole mcp serve.")
 @pass_session
-def uninstall(session: Session, /, *, clients: tuple[str, ...]) -> None:
-    """Take our server out of the configurations of MCP clients again; of all that have it, unless named."""
-    _change(session, clients, without_server, "taken out of", there=True)
+def uninstall(session: Session, /, *, clients: tuple[str, ...], gateway: bool) -> None:
+    """Take our server and the gateway out of the configurations of MCP clients again; of all, unless named."""
+    names = (GATEWAY,) if gateway else (NAME, GATEWAY)
+
+    def without(client: McpClient, text: str) -> str:
+        for name in names:
+            text = without_server(client, text, name)
+        return text
+
+    _change(session, clients, without, "taken out of", there=names)
 
 
 def _change(
@@ -66,12 +96,12 @@ def _change(
     make: Callable[[McpClient, str], str],
     what: str,
     *,
-    there: bool = False,
+    there: Sequence[str] = (),
 ) -> None:
     done: list[dict[str, Any]] = []
     for client, path in _found(names):
         text = read(path)
-        if there and not has_server(client, text):
+        if there and not any(has_server(client, text, name) for name in there):
             continue
         after = make(client, text)
         if after != text:
