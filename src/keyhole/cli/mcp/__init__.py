@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyhole.cli.mcp import gateway, install, login, serve, servers
+from keyhole.cli.mcp import approve, gateway, install, login, serve, servers
 from keyhole.cli.mcp.noun import mcp
 
-__all__ = ["gateway", "install", "login", "mcp", "serve", "servers"]
+__all__ = ["approve", "gateway", "install", "login", "mcp", "serve", "servers"]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from keyhole.cli.granted import DEFAULT_AGENT
 from keyhole.cli.mcp.noun import mcp
 from keyhole.cli.mcp.serve import serve_http
 from keyhole.cli.names import agents
-from keyhole.core.errors import KeyholeError
+from keyhole.core.errors import KeyholeError, NotFound
 
 if TYPE_CHECKING:
     from keyhole.faces.mcp.gateway.reach import Ways
@@ -54,6 +55,9 @@ def gateway(session: Session, /, *, agent: str, listen: str, servers: tuple[str,
 
     quiet()
     session.client.read("sys/keyhole")  # whatever opens a local vault is asked for now
+    _require_servers(session, servers)
+    if not listen and sys.stdin.isatty():
+        session.out.say("waits for a client of MCP on stdin; clients start it: keyhole mcp install --gateway")
     own = session.client.party()
     stands = Gateway(own, ways(session), frozenset(servers))
 
@@ -80,6 +84,15 @@ def gateway(session: Session, /, *, agent: str, listen: str, servers: tuple[str,
             asyncio.run(over_stdio(token))
     finally:
         own.close()
+
+
+def _require_servers(session: Session, wanted: tuple[str, ...]) -> None:
+    """Raises ``NotFound`` for a server that is named and not there; says so where there is none at all."""
+    there = session.names("tools/servers")
+    if missing := [name for name in wanted if name not in there]:
+        raise NotFound(f"there is no server {missing[0]!r}", "keyhole mcp server list")
+    if not there:
+        session.out.warn("there are no servers yet: keyhole mcp server add NAME …")
 
 
 def quiet() -> None:

@@ -49,7 +49,9 @@ def login(session: Session, /, *, name: str, **said: Any) -> None:
     seconds = parse_duration(said["timeout"], name="--timeout")
     bound = dict(session.client.read(f"tools/servers/{name}").data)
     if bound["transport"] != "http":
-        raise InvalidRequest(f"the server {name} is a program, which gets its credentials with --env", "")
+        raise InvalidRequest(
+            f"the server {name} is a program, which gets its credentials with --env", f"keyhole mcp server show {name}"
+        )
     mount, connection = _connection(bound, said["connection"] or name)
     path, callback = f"{mount}/connections/{connection}", f"{mount}/callback"
     wanted: dict[str, Any] = {"url": bound["url"], "server": name, "allow_addresses": bound["allow_addresses"]}

@@ -1,27 +1,21 @@
-"""``mcp server``: the servers that stand behind the gateway, and what is approved of them."""
+"""``mcp server``: the servers that stand behind the gateway."""
 
 from __future__ import annotations
 
-import asyncio
 import json
+import shutil
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from keyhole.cli.base import Group, Session, pass_session
 from keyhole.cli.checks import body_tests
-from keyhole.cli.consent import ask_yes, has_terminal
-from keyhole.cli.mcp.gateway import quiet, ways
 from keyhole.cli.mcp.noun import mcp
 from keyhole.cli.names import agents
-from keyhole.core.errors import InvalidRequest, NotFound
-from keyhole.core.tool_server import parse_server_name
-
-if TYPE_CHECKING:
-    from keyhole.faces.mcp.gateway.upstream import Listed
-
-_NEW, _CHANGED, _APPROVED = "new", "changed", "approved"
+from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
+from keyhole.core.tool_server import ToolServer, parse_server_name
 
 
 @mcp.group(
@@ -77,10 +71,15 @@ def add(session: Session, /, *, name: str, command: tuple[str, ...], **options: 
     Needs read on the secrets, and sudo for a program. Its tools are offered once they are approved.
     """
     name = parse_server_name(name)
+    if bool(command) == bool(options["url"]):
+        raise InvalidRequest(
+            "a server is either a program, which stands last, after --, or a --url",
+            "keyhole mcp server add NAME --env VAR=SECRET -- PROGRAM …",
+        )
     body: dict[str, Any] = {
-        "env": _pairs(options["envs"], "--env"),
-        "settings": _pairs(options["settings"], "--set"),
-        "headers": _pairs(options["headers"], "--header"),
+        "env": _pairs(options["envs"], "--env", "VAR=SECRET"),
+        "settings": _pairs(options["settings"], "--set", "VAR=TEXT"),
+        "headers": _pairs(options["headers"], "--header", "HEADER=SECRET"),
         "allow": list(options["allow"]),
         "deny": list(options["deny"]),
         "rules": _rules(options),
@@ -98,24 +97,62 @@ def add(session: Session, /, *, name: str, command: tuple[str, ...], **options: 
         body["timeout"] = options["timeout"]
     session.client.write(f"tools/servers/{name}", body)
     stored = session.client.read(f"tools/servers/{name}").data
+    for warning in _missing(session, name, stored):
+        session.out.warn(warning)
     session.out.done(
         stored, f"server {name} added; look at its tools and approve them: keyhole mcp server approve {name}"
     )
 
 
-def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+def _missing(session: Session, name: str, stored: Mapping[str, Any]) -> Iterator[str]:
+    """What the server will miss when it is started, as far as it can be seen from here."""
+    bound = ToolServer.from_data(name, {key: value for key, value in stored.items() if key != "approved"})
+    fields: dict[str, frozenset[str] | None] = {}
+    for path, field in bound.secret_refs():
+        if path.startswith("/"):
+            continue
+        if path not in fields:
+            fields[path] = _fields(session, path)
+            if fields[path] is None:
+                yield f"there is no secret {path!r} yet: keyhole set {path}"
+        there = fields[path]
+        if there and field not in there:
+            yield f"the secret {path!r} has no field {field!r}; it has {', '.join(sorted(there))}"
+    if not bound.command:
+        return
+    if shutil.which(bound.command) is None:
+        yield f"there is no program {bound.command!r} here"
+    for word in (bound.command, *bound.args):
+        file = Path(word)
+        if not file.is_absolute() and ("/" in word or word != bound.command) and file.is_file():
+            yield f"{word} is found in this folder only, and clients are started in others: {file.absolute()}"
+
+
+def _fields(session: Session, path: str) -> frozenset[str] | None:
+    """The names of the fields of a secret; empty where they may not be known, ``None`` where it is not there."""
+    try:
+        return frozenset(session.client.read(f"secret/subkeys/{path}").data["subkeys"])
+    except NotFound:
+        return None
+    except KeyholeError:
+        return frozenset()
+
+
+def _pairs(texts: tuple[str, ...], option: str, form: str) -> dict[str, str]:
     found = {}
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name or not value:
-            raise InvalidRequest(f"{option} takes NAME=…", "see keyhole mcp server add --help")
+            raise InvalidRequest(f"{option} takes {form}", "see keyhole mcp server add --help")
         found[name] = value
     return found
 
 
 def _rules(options: Mapping[str, Any]) -> dict[str, Any]:
     """What holds for calls, by glob of tools."""
-    found: dict[str, Any] = {glob: _rule(text) for glob, text in _pairs(options["rules"], "--rule").items()}
+    found: dict[str, Any] = {
+        glob: _rule(text) for glob, text in _pairs(options["rules"], "--rule", "GLOB=JSON").items()
+    }
     for glob, text in _about(options["conditions"], "--condition", "TEST"):
         tests = body_tests([text])
         found.setdefault(glob, {}).setdefault("conditions", []).extend(tests)
@@ -185,98 +222,3 @@ def remove(session: Session, /, *, name: str) -> None:
     session.client.read(f"tools/servers/{name}")
     session.client.delete(f"tools/servers/{name}")
     session.out.done({"name": name}, f"server {name} removed")
-
-
-@server.command("tools", examples="keyhole mcp server tools github")
-@click.argument("name")
-@pass_session
-def tools(session: Session, /, *, name: str) -> None:
-    """What a server offers now, and what of it is approved. The server is started for it."""
-    name = parse_server_name(name)
-    found, pins = _listing(session, name), _pins(session, name)
-    data = [_described(tool, each, pins) for tool, each in found.items()]
-    data += [{"tool": tool, "state": "gone", "description": ""} for tool in pins if tool not in found]
-    rows = [[each["tool"], each["state"], _line(each["description"])] for each in data]
-    session.out.table(data, ["tool", "", "says"], rows, empty="it offers no tools")
-
-
-@server.command(
-    "approve",
-    examples="""
-    keyhole mcp server approve github
-    keyhole mcp server approve github create_issue --yes
-    keyhole mcp server approve github delete_repo --forget
-    """,
-)
-@click.argument("name")
-@click.argument("chosen", nargs=-1, metavar="[TOOL]…")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--forget", is_flag=True, help="Take the approval back.")
-@pass_session
-def approve(session: Session, /, *, name: str, chosen: tuple[str, ...], yes: bool, forget: bool) -> None:
-    """Look at the tools of a server that are new or have changed, and approve them as they are now.
-
-    An agent's model reads these descriptions, so read them first. A tool that is another one later is hidden and
-    refused until it is approved again.
-    """
-    name = parse_server_name(name)
-    if forget:
-        session.client.write(f"tools/servers/{name}/pins", {"forget": list(chosen)})
-        session.out.done({"forgotten": list(chosen)}, f"not approved any more: {', '.join(chosen) or 'nothing'}")
-        return
-    found, pins = _listing(session, name), _pins(session, name)
-    if missing := [tool for tool in chosen if tool not in found]:
-        raise NotFound(f"the server {name} offers no {missing[0]!r}", f"keyhole mcp server tools {name}")
-    waiting = [_described(tool, each, pins) for tool, each in found.items() if not chosen or tool in chosen]
-    waiting = [each for each in waiting if each["state"] != _APPROVED]
-    if not waiting:
-        session.out.done({"approved": []}, "nothing is new")
-        return
-    if not session.out.json:
-        session.out.say("\n".join(f"{each['tool']} ({each['state']}): {each['description']}" for each in waiting))
-    if not yes and not (has_terminal() and ask_yes(f"Approve these {len(waiting)} as they are?")):
-        raise InvalidRequest("nothing was approved", "say --yes once you have read them")
-    digests = {each["tool"]: each["digest"] for each in waiting}
-    session.client.write(f"tools/servers/{name}/pins", {"approve": digests})
-    session.out.done({"approved": sorted(digests)}, f"approved: {', '.join(digests)}")
-
-
-def _described(tool: str, listed: Listed, pins: dict[str, Any]) -> dict[str, Any]:
-    state = _NEW if tool not in pins else _APPROVED if pins[tool]["digest"] == listed.digest else _CHANGED
-    shown = listed.tool.model_dump(by_alias=True, mode="json", exclude_none=True)
-    return {"tool": tool, "state": state, "description": "", "digest": listed.digest, **_without(shown, "name")}
-
-
-def _without(data: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if key != name}
-
-
-def _line(text: str) -> str:
-    first = text.strip().partition("\n")[0]
-    return first if len(first) <= 80 else first[:79] + "…"
-
-
-def _pins(session: Session, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = session.client.read(f"tools/servers/{name}/pins").data["tools"]
-    return found
-
-
-def _listing(session: Session, name: str) -> dict[str, Listed]:
-    """Start the server, and ask what it offers."""
-    from keyhole.faces.mcp.gateway.gateway import Gateway  # noqa: PLC0415  # the SDK is slow to import
-
-    quiet()
-    session.client.read(f"tools/servers/{name}")
-    own = session.client.party()
-    stands = Gateway(own, ways(session), frozenset({name}))
-
-    async def look() -> dict[str, Listed]:
-        try:
-            return await stands.listing(name)
-        finally:
-            await stands.close()
-
-    try:
-        return asyncio.run(look())
-    finally:
-        own.close()

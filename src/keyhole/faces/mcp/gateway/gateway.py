@@ -225,6 +225,11 @@ class Gateway:
             raise NotFound(f"there is no server {name!r}", "keyhole mcp server list")
         return await upstreams[name].tools(fresh=True)
 
+    async def refused(self, name: str) -> tuple[str, ...]:
+        """Names of tools that a server showed when it was last asked, and that are not offered for their names."""
+        upstream = (await self.servers()).get(name)
+        return upstream.refused if upstream is not None else ()
+
     async def close(self) -> None:
         """End all servers."""
         await asyncio.gather(*(each.close() for each in self._upstreams.values()), return_exceptions=True)

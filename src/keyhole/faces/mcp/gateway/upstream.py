@@ -95,11 +95,12 @@ class Session:
         except Exception as error:  # noqa: BLE001  # whatever a server does is a fault of the server
             if (wanted := self.reach.wants.of(error)) is not None:
                 raise wanted from None
-            reason = Cleaner(self.scrubber).text(str(error)[:300]) or type(error).__name__
+            reason = Cleaner(self.scrubber).text(str(error))[:300] or type(error).__name__
         said = f"; it says: {self.reach.said.text}" if self.reach.said.text else ""
         self._stop.set()
+        name = self.bound.server.name
         raise UpstreamUnreachable(
-            f"the server {self.bound.server.name} cannot be used: {reason}{said}", "keyhole mcp server tools NAME"
+            f"the server {name} cannot be used: {reason}{said}", f"how it is bound: keyhole mcp server show {name}"
         )
 
     @asynccontextmanager
@@ -204,10 +205,12 @@ class Upstream:
 
     Attributes:
         watched: URIs of resources of which a client wants to hear, and how many do.
+        refused: names of its tools that are not offered, because they are the same, alike or odd.
     """
 
     def __init__(self, load: Loads, ways: Ways, say: Say = nobody) -> None:
         self.watched = Counter[str]()
+        self.refused: tuple[str, ...] = ()
         self._say = say
         self._load = load
         self._ways = ways
@@ -258,7 +261,7 @@ class Upstream:
             age = time.monotonic() - self._listed
             if session.stale or age > (1.0 if fresh else _FRESH):
                 session.stale = False
-                self._tools = await self._list(session, client)
+                self._tools, self.refused = await self._list(session, client)
                 self._listed = time.monotonic()
         return self._tools
 
@@ -270,7 +273,7 @@ class Upstream:
             session.hurry()
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
-    async def _list(self, session: Session, client: ClientSession) -> dict[str, Listed]:
+    async def _list(self, session: Session, client: ClientSession) -> tuple[dict[str, Listed], tuple[str, ...]]:
         found: list[types.Tool] = []
         cursor = None
         async with faults(session):
@@ -352,8 +355,8 @@ async def faults(session: Session) -> AsyncIterator[None]:
         ) from None
 
 
-def _by_name(found: list[types.Tool], cleaner: Cleaner) -> dict[str, Listed]:
-    """Tools by name; none of those whose names are the same, alike or odd."""
+def _by_name(found: list[types.Tool], cleaner: Cleaner) -> tuple[dict[str, Listed], tuple[str, ...]]:
+    """Tools by name, and the names of those that are the same, alike or odd, none of which is shown."""
     names = Counter(tool.name for tool in found)
     refused = look_alikes(names) | {name for name, count in names.items() if count > 1 or not is_tool_name(name)}
     shown = dict[str, Listed]()
@@ -366,7 +369,7 @@ def _by_name(found: list[types.Tool], cleaner: Cleaner) -> dict[str, Listed]:
             if not is_bounded(plain.get("outputSchema")):  # clients try its patterns on answers
                 del plain["outputSchema"]
             shown[tool.name] = Listed(types.Tool.model_validate(plain), digest)
-    return shown
+    return shown, tuple(cleaner.text(name)[:200] for name in sorted(refused))
 
 
 def _plain(model: Any) -> dict[str, Any]:
