@@ -26,10 +26,14 @@ def main() -> None:
         given["env"],
         given.get("sandbox", "auto"),
         scrub=given.get("scrub", False),
+        network=given.get("network", "auto"),
+        transparent=given.get("transparent", False),
+        local=given.get("local", ()),
+        sockets=[Path(path) for path in given.get("sockets", ())],
     )
 
     def report(sandbox) -> None:
-        told["level"], told["missing"] = sandbox.level, sandbox.missing
+        told["level"], told["missing"], told["network"] = sandbox.level, sandbox.missing, sandbox.network
 
     told["code"] = asyncio.run(run_child(plan, on_sandbox=report, on_message=told["messages"].append))
     if "told" in given:

@@ -33,6 +33,7 @@ class Outcome:
     level: str = ""
     missing: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    network: str = ""
 
 
 @dataclass
@@ -61,7 +62,8 @@ class Runner:
         assert told.exists(), done.stderr
         said = json.loads(told.read_text())
         assert said["code"] == done.returncode
-        return Outcome(done.returncode, done.stdout, done.stderr, said["level"], said["missing"], said["messages"])
+        words = (said.get("level", ""), said.get("missing", []), said["messages"], said.get("network", ""))
+        return Outcome(done.returncode, done.stdout, done.stderr, *words)
 
 
 @contextmanager

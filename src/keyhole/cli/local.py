@@ -20,6 +20,8 @@ from keyhole.vault.node import Node
 from keyhole.vault.sealing import NO_RECOVERY, HandOut
 
 if TYPE_CHECKING:
+    import socket
+
     from keyhole.app import Keyhole
     from keyhole.engines import NetView, Route
     from keyhole.faces.proxy import ProxyServer
@@ -95,6 +97,12 @@ class LocalVault:
             self._proxy = await app.start_proxy(self._keyhole, _FREE_PORT)
         reply = await self.ask("read", "sys/keyhole", {}, token="", org="")
         return self._keyhole.proxy_url, str((reply.data or {})["ca"])
+
+    async def adopt(self, sock: socket.socket) -> None:
+        """Serve a socket that listens already, as the proxy."""
+        await self.start_proxy()
+        if self._proxy is not None:
+            await self._proxy.listen(sock=sock)
 
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         """Record what a listener of this process has refused before the vault was asked; from any thread."""

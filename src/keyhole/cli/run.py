@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +23,7 @@ from keyhole.core.sql import SQL
 from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
 from keyhole.faces.run.child import run_child
-from keyhole.faces.run.plan import OWN_FAILURE, Database, RunPlan, SandboxReport, SandboxWish
+from keyhole.faces.run.plan import OWN_FAILURE, Database, RunPlan, SandboxReport
 
 if TYPE_CHECKING:
     from keyhole.faces.run.agentsecrets.names import Wish
@@ -58,6 +58,7 @@ class ChildCommand(Command):
     examples="""
     keyhole run -- claude
     keyhole run --agent coder --sandbox require -- npm test
+    keyhole run --allow-local 5432 -- ./manage.py test         # a server of this machine stays within reach
     keyhole run --env PGPASSWORD=db/prod#password -- psql      # this one gets the real value: needs read
     """,
     context_settings={"allow_interspersed_args": False},
@@ -75,6 +76,22 @@ class ChildCommand(Command):
     default="auto",
     show_default=True,
     help="Shut the command in where the system allows it, or not without, or not at all.",
+)
+@click.option(
+    "--network",
+    type=click.Choice(["auto", "broker", "host"]),
+    default="auto",
+    show_default=True,
+    help="Leave it nothing but the broker where the system allows that, or always, or leave it the machine's network.",
+)
+@click.option(
+    "--allow-local",
+    multiple=True,
+    metavar="PORT|SOCKET",
+    help="A server of this machine that it may reach: a port of loopback, or the path of a Unix socket.",
+)
+@click.option(
+    "--transparent", is_flag=True, help="Serve its clients that know nothing of a proxy too, by the names they ask for."
 )
 @click.option("--capture", metavar="FILE", help="Write what its calls look like to a HAR file, without any value.")
 @click.option(
@@ -94,6 +111,9 @@ def run_command(
     agent: str,
     reveal: tuple[str, ...],
     sandbox: str,
+    network: str,
+    allow_local: tuple[str, ...],
+    transparent: bool,
     capture: str | None,
     agentsecrets_port: int | None,
     no_scrub: bool,
@@ -104,6 +124,9 @@ def run_command(
     It finds placeholders in its environment, and the broker as its proxy: there a placeholder's place is taken by the
     key, for the hosts that the agent's services name and for no others. Its token can do nothing else and ends with it.
 
+    Where the system allows it, it lives in a network of its own, in which only the broker is to be reached, and the
+    servers of this machine that --allow-local names.
+
     What --env gives it is masked in what it prints.
 
     The exit code is the command's own; 125 when we failed, 126 when it cannot be executed, 127 when it is not there.
@@ -111,6 +134,7 @@ def run_command(
     from keyhole.process import harden_process  # noqa: PLC0415  # --help needs no ctypes
 
     try:
+        wishes = _wishes(sandbox, network, allow_local, transparent=transparent)
         harden_process()
         session.client.read("sys/keyhole")  # opens a local vault with its road at once, which spares a second opening
         gets = granted(session.client, agent)
@@ -126,12 +150,12 @@ def run_command(
                 gets.placeholders,
                 values,
                 hidden_paths(session),
-                sandbox=cast("SandboxWish", sandbox),
-                files=_files(gets),
                 withheld=tuple(_OPENING) if _in_database(session) else (),
-                databases=_databases(gets),
                 agentsecrets=_agentsecrets(gets, own, FromThread(party), agentsecrets_port or 0),
                 scrub=not no_scrub,
+                adopt=road.adopt,
+                **wishes,
+                **_of_services(gets),
             )
             _introduce(session, gets, values, scrub=plan.scrub)
             with _captured(session, capture, str(made["accessor"])):
@@ -139,6 +163,11 @@ def run_command(
     except KeyholeError as error:
         session.out.error(error)
         return OWN_FAILURE
+
+
+def _of_services(gets: Granted) -> dict[str, Any]:
+    """What the agent's services bring into the plan of a command."""
+    return {"files": _files(gets), "databases": _databases(gets), "served": _served(gets)}
 
 
 def _files(gets: Granted) -> dict[str, bytes]:
@@ -208,8 +237,38 @@ def _introduce(session: Session, gets: Granted, values: dict[str, Secret], *, sc
             session.out.warn(f"too short to be found in what the command prints: {', '.join(short)}")
 
 
+def _wishes(sandbox: str, network: str, named: tuple[str, ...], *, transparent: bool) -> dict[str, Any]:
+    """How the command is to be shut in, as its plan says it."""
+    if network == "broker" and sandbox == "off":
+        raise InvalidRequest("without a sandbox there is no network of its own", "leave --sandbox off away")
+    if network == "host" and (transparent or named):
+        raise InvalidRequest("the machine's network needs neither --transparent nor --allow-local")
+    for text in named:
+        right = 0 < int(text) < 1 << 16 if text.isdecimal() else text.startswith("/")
+        if not right:
+            raise InvalidRequest(f"{text!r} is neither a port nor the whole path of a socket", "--allow-local 5432")
+    local = tuple(int(text) for text in named if text.isdecimal())
+    sockets = tuple(Path(text) for text in named if not text.isdecimal())
+    return {
+        "sandbox": sandbox,
+        "network": network,
+        "transparent": transparent,
+        "local": local,
+        "sockets": sockets,
+    }
+
+
+def _served(gets: Granted) -> tuple[str, ...]:
+    """Where the agent's services of HTTP are."""
+    kinds = ("http", "https")
+    return tuple(
+        str(host) for data in gets.services.values() if set(kinds) & set(data["schemes"]) for host in data["hosts"]
+    )
+
+
 def _tell(session: Session, report: SandboxReport) -> None:
-    session.out.say(f"keyhole: sandbox {report.level}")
+    network = "the broker alone" if report.network == "broker" else "open"
+    session.out.say(f"keyhole: sandbox {report.level}, network: {network}")
     for line in report.missing:
         session.out.say(f"keyhole: not in the sandbox: {line}")
 

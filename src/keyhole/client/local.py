@@ -10,7 +10,8 @@ import contextlib
 import json
 import threading
 from collections.abc import Coroutine, Mapping
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from keyhole.client import context
 from keyhole.client.core import Result
@@ -19,6 +20,9 @@ from keyhole.core.errors import KeyholeError
 from keyhole.core.request import Reply
 from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
+
+if TYPE_CHECKING:
+    import socket
 
 T = TypeVar("T")
 PROXY_TTL = "12h"
@@ -45,6 +49,9 @@ class Opened(Answers, Protocol):
 
     async def start_proxy(self) -> tuple[str, str]:
         """Listen for calls on a free port of loopback; the proxy's URL and the PEM of its CA."""
+
+    async def adopt(self, sock: socket.socket) -> None:
+        """Serve a socket that listens already, as the proxy."""
 
     async def close(self) -> None:
         """Finish what was accepted and let the vault go."""
@@ -84,7 +91,7 @@ class LocalTransport:
         url, ca = self.run(self._opened.start_proxy())
         token = token or self._token or self._proxy_token()
         self._to_background()
-        return Road.at(url, ca, token)
+        return replace(Road.at(url, ca, token), adopt=lambda sock: self.run(self._opened.adopt(sock)))
 
     def another(self, token: str = "") -> Borrowed:
         """This vault, to be asked from another thread; as the holder of ``token`` where there is one."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlsplit
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
 
 _UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - what a listener on every address calls itself
 
@@ -18,6 +22,7 @@ class Road:
         host, port: of the proxy.
         ca: PEM of the CA whose certificates the proxy shows inside a tunnel.
         token: the credential for the proxy; not in ``repr``.
+        adopt: has the proxy serve a socket that listens already; ``None`` where it is in another process.
     """
 
     scheme: str
@@ -25,6 +30,7 @@ class Road:
     port: int
     ca: str
     token: str
+    adopt: Callable[[socket.socket], None] | None = field(default=None, compare=False)
 
     @classmethod
     def at(cls, url: str, ca: str, token: str, *, reached_as: str = "") -> Self:

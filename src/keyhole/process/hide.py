@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ _RUNTIME = (
     "systemd",
 )
 _SYSTEM = ("/run/docker.sock", "/run/podman", "/run/containerd", "/run/pcscd")
+_LISTENS = 1 << 16  # __SO_ACCEPTCON in the flags of /proc/net/unix (net/unix/af_unix.c)
 _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")  # https://sqlite.org/tempfiles.html
 
 
@@ -39,15 +41,28 @@ class Cover:
     missing: tuple[str, ...] = ()
 
 
-def cover(hidden: Sequence[Path], environ: Mapping[str, str]) -> Cover:
-    """The paths to cover for a command of this user, of those that exist now."""
+def cover(
+    hidden: Sequence[Path], environ: Mapping[str, str], *, shut: bool = False, allowed: Sequence[Path] = ()
+) -> Cover:
+    """The paths to cover for a command of this user, of those that exist now.
+
+    Args:
+        hidden: the vault's own.
+        environ: the command's.
+        shut: the command lives in a network namespace, where abstract sockets are not to be seen, and where every
+            socket of a server outside is a way out.
+        allowed: sockets that stay.
+    """
     vault = [path for given in hidden for path in (given, *_companions(given))]
     missing = []
     address = environ.get("DBUS_SESSION_BUS_ADDRESS", "")
-    if "unix:abstract=" in address:
+    if "unix:abstract=" in address and not shut:
         missing.append("the session bus is an abstract socket, which only a network namespace would hide")
     vault_paths = _outermost(vault)
-    others = [path for path in _outermost(_others(environ, address)) if not _inside(path, vault_paths)]
+    kept = {os.path.realpath(path) for path in allowed}
+    candidates = [*_others(environ, address), *(_servers() if shut else ())]
+    found = _outermost(path for path in candidates if os.path.realpath(path) not in kept)
+    others = [path for path in found if not _inside(path, vault_paths)]
     return Cover(vault_paths, tuple(others), tuple(missing))
 
 
@@ -78,6 +93,37 @@ def _others(environ: Mapping[str, str], bus_address: str) -> Iterator[Path]:
         yield Path(home, ".ssh/agent")
         yield from Path(home, ".agent-vault").glob("*.key")  # an owner's; an agent that has a key of its own may use it
         yield from Path(home, ".gnupg").glob("S.*")
+
+
+def _servers() -> Iterator[Path]:
+    """The socket files on which some process of this machine listens now, but for those of this process."""
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:  # noqa: PTH123  # as below
+            lines = [line.rstrip("\n").split(None, 7) for line in table]
+        own = {os.readlink(f"/proc/self/fd/{name}") for name in _descriptors()}  # noqa: PTH115  # there may be many
+    except OSError:
+        return
+    for fields in lines[1:]:
+        if len(fields) == 8 and int(fields[3], 16) & _LISTENS and fields[7].startswith("/"):
+            path = Path(fields[7])
+            if f"socket:[{fields[6]}]" not in own and _is_socket(path):
+                yield path
+
+
+def _descriptors() -> list[str]:
+    return [name for name in os.listdir("/proc/self/fd") if _is_open(name)]  # noqa: PTH208  # as above
+
+
+def _is_open(name: str) -> bool:
+    """Whether it is not the one with which the directory was read."""
+    return os.path.lexists(f"/proc/self/fd/{name}")
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _bus_paths(address: str) -> Iterator[Path]:

@@ -8,6 +8,7 @@ import os
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -105,3 +106,8 @@ def limit_capabilities(keep: int) -> None:
         data[half].effective = data[half].permitted
         data[half].inheritable = 0
     _check(_libc.capset(ctypes.byref(header), data), "capset")
+
+
+def address_of(buffer: bytearray) -> int:
+    """Where its bytes are, for a structure that the kernel follows; it must outlive the call."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))

@@ -31,6 +31,7 @@ _ROOT_KEEPS = sum(
     for capability in (_CHOWN, _DAC_OVERRIDE, _FOWNER, _FSETID, _KILL, _SETGID, _SETUID, _NET_BIND, _SETFCAP)
 )
 
+_RESOLVER = "/etc/resolv.conf"  # without it, names are asked of this machine (resolv.conf(5))
 _EMPTY = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 
 
@@ -118,13 +119,14 @@ def _own_ranges(path: str) -> str:
     return "".join(lines)
 
 
-def furnish(mode: str, vault: list[str], others: list[str]) -> list[str]:
+def furnish(mode: str, vault: list[str], others: list[str], resolver: str = "") -> list[str]:
     """Mount what hides; runs as process 1 of the pid namespace where there is one.
 
     Args:
         mode: the mode that was entered.
         vault: the vault's own files and directories, absolute and free of symbolic links.
         others: sockets and directories of keychains and agents, the same.
+        resolver: a file that stands in the place of ``/etc/resolv.conf``; empty for the system's own.
 
     Returns:
         The protections that do not hold in this mode, in words.
@@ -140,6 +142,8 @@ def furnish(mode: str, vault: list[str], others: list[str]) -> list[str]:
             linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
         for path in vault:
             _cover(path)
+        if resolver and os.path.exists(_RESOLVER):  # noqa: PTH110  # no pathlib on this path
+            linux.mount(resolver, os.path.realpath(_RESOLVER), None, linux.MS_BIND)
     except OSError as error:
         raise Unavailable(error.strerror or str(error)) from error
     missing = []
@@ -190,14 +194,20 @@ def _take_roots_back_doors() -> list[str]:
     return missing
 
 
-def lock(mode: str) -> None:
-    """Give up, in the process that will become the command, whatever could undo the sandbox."""
+def lock(mode: str, *, shut: bool = False) -> None:
+    """Give up, in the process that will become the command, whatever could undo the sandbox.
+
+    Args:
+        mode: that was entered.
+        shut: it lives in a network namespace, so sockets that lead past one are to be refused.
+    """
     if mode == NONE:
         return
     linux.limit_capabilities(_ROOT_KEEPS if os.geteuid() == 0 else 0)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-    if seccomp.needed():
-        seccomp.forbid_typing(os.uname().machine)
+    typing = seccomp.typing_allowed()
+    if typing or shut:
+        seccomp.restrict(os.uname().machine, typing=typing, families=shut)
 
 
 def die_with_parent() -> None:

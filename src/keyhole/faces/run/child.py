@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import keyhole
 from keyhole.core.errors import KeyholeError
 from keyhole.faces.run.databases import DatabasePort
 from keyhole.faces.run.environment import child_environment, given_values, has_java, launcher_environment
+from keyhole.faces.run.inside import Inside
 from keyhole.faces.run.plan import NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, RunPlan, SandboxReport
 from keyhole.faces.run.port import SessionPort, session_port
 from keyhole.faces.run.trust import TrustFiles, trust_files
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _WITHOUT = (
     "the command can read whatever its user can: the vault's files, the keychain, agent sockets",
     "it can see and signal this user's processes, and may leave some behind",
+    "it can connect past the broker, without any key",
 )
 _GRACE = 3.0  # seconds between SIGTERM and SIGKILL when our own caller gives up
 
@@ -113,19 +115,40 @@ async def _run_on_linux(
     on_sandbox: Callable[[SandboxReport], None],
     on_message: Callable[[str], None],
 ) -> int:
-    hidden = cover(plan.hidden, plan.base_env)
     refusals: list[str] = []
-    from keyhole.process.sandbox import modes  # noqa: PLC0415  # Linux only
-
-    for mode in modes(plan.sandbox):
-        attempt = _Attempt(plan, mode, files, ports, output, hidden, on_sandbox, on_message, tuple(refusals))
-        code = await attempt.run()
+    unavailable: list[str] = []  # modes
+    for mode, shut in _ways(plan):
+        if mode in unavailable:
+            continue
+        hidden = cover(plan.hidden, plan.base_env, shut=shut, allowed=plan.sockets)
+        async with AsyncExitStack() as stack:
+            inside = Inside(plan, ports, on_message, files.combined.parent) if shut else None
+            if inside is not None:
+                await stack.enter_async_context(inside)
+            attempt = _Attempt(
+                plan, mode, files, ports, inside, output, hidden, on_sandbox, on_message, tuple(refusals)
+            )
+            code = await attempt.run()
         if code is not None:
             return code
         if attempt.refusal not in refusals:
             refusals.append(attempt.refusal)
-    on_message(f"the sandbox that was required is not to be had here: {'; '.join(refusals)}")
+        if not attempt.network_refused:
+            unavailable.append(mode)
+    what = "sandbox" if plan.sandbox == "require" else "network of its own"
+    on_message(f"the {what} that was required is not to be had here: {'; '.join(refusals) or 'there is no sandbox'}")
     return OWN_FAILURE
+
+
+def _ways(plan: RunPlan) -> Iterator[tuple[str, bool]]:
+    """What is tried: a mode of the sandbox, and whether the network is shut."""
+    from keyhole.process.sandbox import NONE, modes  # noqa: PLC0415  # Linux only
+
+    for mode in modes(plan.sandbox):
+        if plan.network != "host" and mode != NONE:
+            yield mode, True
+        if plan.network != "broker":
+            yield mode, False
 
 
 @dataclass
@@ -136,27 +159,31 @@ class _Attempt:
     mode: str
     files: TrustFiles
     ports: Sequence[SessionPort]
+    inside: Inside | None
     output: Output | None
     hidden: Cover
     on_sandbox: Callable[[SandboxReport], None]
     on_message: Callable[[str], None]
     refusals: tuple[str, ...]
     refusal: str = ""
+    network_refused: bool = False
     code: int | None = field(default=None, init=False)
     message: bytes = field(default=b"", init=False, repr=False)
 
     async def run(self) -> int | None:
         self.message = self._message()  # before anything is started, because it may be refused
         ours, theirs = socket.socketpair()
-        with ours:
-            with theirs, _held_back():
-                launcher = _start_launcher(theirs.fileno(), self.plan, self.output)
+        handover, sent = socket.socketpair()
+        with ours, handover:
+            with theirs, sent, _held_back():
+                given = (theirs.fileno(), sent.fileno()) if self.inside is not None else (theirs.fileno(),)
+                launcher = _start_launcher(given, self.plan, self.output)
             for port in self.ports:
                 port.root = launcher.pid
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 with _forwarding(lambda number: self._forward(launcher, number)):
-                    await self._converse(reader, writer)
+                    await self._converse(reader, writer, handover)
             except asyncio.CancelledError:
                 await _end(launcher)
                 raise
@@ -180,10 +207,14 @@ class _Attempt:
                 return  # the command has it from its terminal
         _queue(launcher, number)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handover: socket.socket
+    ) -> None:
         writer.write(self.message)
         while line := await reader.readline():
             said = json.loads(line)
+            if "sandbox" in said and self.inside is not None:
+                await self.inside.take(handover)
             if not self._hear(said):
                 return
             if "sandbox" in said:
@@ -191,12 +222,15 @@ class _Attempt:
 
     def _message(self) -> bytes:
         sandboxed = self.mode != "none"
-        env = child_environment(self.plan, self.files, sandboxed=sandboxed, ports=[port.address for port in self.ports])
+        plan = self.inside.plan if self.inside is not None else self.plan
+        env = child_environment(plan, self.files, sandboxed=sandboxed, ports=[port.address for port in self.ports])
         content = {
             "parent": os.getpid(),
             "mode": self.mode,
             "vault": self.hidden.vault,
             "others": self.hidden.others,
+            "network": self.inside.wanted if self.inside is not None else None,
+            "resolver": self.inside.resolver if self.inside is not None else "",
             "cwd": _latin(os.fsencode(self.plan.cwd or Path.cwd())),
             "apart": self.output is not None and self.output.apart,
             "argv": [_latin(os.fsencode(word)) for word in self.plan.argv],
@@ -220,6 +254,7 @@ class _Attempt:
                     self.output.begin()
             case {"unavailable": str(why)}:
                 self.refusal = why
+                self.network_refused = "network" in said
                 return False
             case {"stopped": int()}:
                 if self.output is not None:
@@ -233,23 +268,30 @@ class _Attempt:
         return True
 
     def _report(self, missing: tuple[str, ...]) -> SandboxReport:
+        from keyhole.process.seccomp import known  # noqa: PLC0415  # Linux only
+
         if self.plan.sandbox == "off":
             return SandboxReport("none", _WITHOUT)
         because = tuple(f"tried without success: {why}" for why in self.refusals)
         if self.mode == "none":
             return SandboxReport("none", (*_WITHOUT, *because))
         missing = (*missing, *self.hidden.missing)
-        return SandboxReport("partial", (*missing, *because)) if missing else SandboxReport("full")
+        if self.inside is not None and not known(os.uname().machine):
+            missing += ("sockets that no network namespace holds, such as AF_VSOCK, are not known for this machine",)
+        if self.inside is None and self.plan.network != "host":
+            missing += ("the network is not shut in: it can connect past the broker, without any key",)
+        network: Literal["broker", "open"] = "open" if self.inside is None else "broker"
+        return SandboxReport("partial" if missing else "full", (*missing, *because) if missing else (), network)
 
 
-def _start_launcher(descriptor: int, plan: RunPlan, output: Output | None) -> subprocess.Popen[bytes]:
+def _start_launcher(descriptors: tuple[int, ...], plan: RunPlan, output: Output | None) -> subprocess.Popen[bytes]:
     from keyhole.faces.run.launcher import START  # noqa: PLC0415  # Linux only
 
     package = Path(keyhole.__file__).parent.parent
     return subprocess.Popen(  # noqa: S603  # our own interpreter
-        [sys.executable, "-I", "-S", "-c", START, str(package), str(descriptor)],
+        [sys.executable, "-I", "-S", "-c", START, str(package), *map(str, descriptors)],
         env=launcher_environment(plan.base_env),
-        pass_fds=(descriptor,),
+        pass_fds=descriptors,
         stdin=output.stdin if output is not None else None,
         stdout=output.stdout if output is not None else None,
         stderr=output.stderr if output is not None else None,
@@ -328,7 +370,7 @@ async def _run_plainly(
     on_message: Callable[[str], None],
 ) -> int:
     """Without Linux: no sandbox, the command is our direct child; the terminal's signals reach it by themselves."""
-    if plan.sandbox == "require":
+    if plan.sandbox == "require" or plan.network == "broker":
         on_message("the sandbox that was required needs Linux")
         return OWN_FAILURE
     env = child_environment(plan, files, sandboxed=False)

@@ -3,7 +3,8 @@
 Run as ``python -I -S -c START`` with a socket whose other end is ``child``; every message is a line of JSON.
 
 1. ``child`` sends the plan.
-2. We answer ``{"unavailable": why}`` and end, or ``{"sandbox": [missing, …]}``.
+2. We answer ``{"unavailable": why}`` and end, with ``"network": true`` where that alone cannot be shut, or
+   ``{"sandbox": [missing, …]}``. Sockets of a network that was shut have gone through a second socket before.
 3. ``child`` sends ``{"go": true}``, or closes.
 4. ``{"stopped": signal}`` each time the command was stopped; at the end ``{"exit": code}``, or ``{"error": errno}``
    when the command could not be executed.
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-START = "import sys; sys.path.insert(0, sys.argv[1]); from keyhole.faces.run.launcher import main; main(sys.argv[2])"
+START = "import sys; sys.path.insert(0, sys.argv[1]); from keyhole.faces.run.launcher import main; main(*sys.argv[2:])"
 
 FORWARDED = tuple(
     getattr(signal, name)
@@ -58,18 +59,23 @@ FORWARDED = tuple(
 _SAME_EVENT = 1.0  # seconds in which the group's copy and the one passed on are taken for one
 
 
-def main(descriptor: str) -> NoReturn:
-    """Serve the plan that comes through the socket with this number; ends the process."""
+def main(descriptor: str, handover: str = "") -> NoReturn:
+    """Serve the plan that comes through the socket with this number; ends the process.
+
+    Args:
+        descriptor: of the socket for messages.
+        handover: of the socket through which those of a network that was shut are handed over.
+    """
     code = 125
     try:
-        code = _launch(socket.socket(fileno=int(descriptor)))
+        code = _launch(socket.socket(fileno=int(descriptor)), socket.socket(fileno=int(handover)) if handover else None)
     except (BrokenPipeError, ConnectionResetError, EOFError):
         pass  # keyhole run is gone, so nobody is waiting for the command
     finally:
         os._exit(code)
 
 
-def _launch(channel: socket.socket) -> int:
+def _launch(channel: socket.socket, handover: socket.socket | None) -> int:
     channel.set_inheritable(False)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would reap before we could
     signal.pthread_sigmask(signal.SIG_BLOCK, {*FORWARDED, signal.SIGCHLD})
@@ -84,6 +90,13 @@ def _launch(channel: socket.socket) -> int:
     except sandbox.Unavailable as refusal:
         _send(channel, {"unavailable": str(refusal)})
         return 125
+    if handover is not None:
+        try:
+            _shut(plan["network"], handover)
+        except OSError as error:
+            why = f"network namespaces are not allowed ({error.strerror or error})"
+            _send(channel, {"unavailable": why, "network": True})
+            return 125
     sandbox.close_to_debuggers()
     if not sandbox.has_pid_namespace(mode):
         code = _serve(channel, lines, plan)
@@ -97,6 +110,15 @@ def _launch(channel: socket.socket) -> int:
     return code
 
 
+def _shut(wanted: dict[str, Any], handover: socket.socket) -> None:
+    from keyhole.faces.run.shut import shut  # noqa: PLC0415  # some commands keep the network
+
+    sockets = shut(wanted)
+    socket.send_fds(handover, [b"."], [each.fileno() for each in sockets])
+    for each in (*sockets, handover):
+        each.close()  # neither process 1 nor the command is to have them
+
+
 def _guarded(channel: socket.socket, lines: Any, plan: dict[str, Any]) -> int:
     try:
         return _serve(channel, lines, plan)
@@ -107,7 +129,7 @@ def _guarded(channel: socket.socket, lines: Any, plan: dict[str, Any]) -> int:
 def _serve(channel: socket.socket, lines: Any, plan: dict[str, Any]) -> int:
     """Furnish the sandbox, wait for the word, run the command; its exit code."""
     try:
-        missing = sandbox.furnish(plan["mode"], plan["vault"], plan["others"])
+        missing = sandbox.furnish(plan["mode"], plan["vault"], plan["others"], plan["resolver"])
     except sandbox.Unavailable as refusal:
         _send(channel, {"unavailable": str(refusal)})
         return 125
@@ -157,7 +179,7 @@ def _become(plan: dict[str, Any], parent: int, failed: int) -> NoReturn:
         # By its path and only now: the old reference would lead below the mounts.
         os.chdir(_bytes(plan["cwd"]))
         step = "lock"
-        sandbox.lock(plan["mode"])
+        sandbox.lock(plan["mode"], shut=plan["network"] is not None)
         sandbox.die_with_parent()  # after the capabilities: a change of credentials clears it
         if os.getppid() != parent:
             os._exit(125)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +20,7 @@ NOT_FOUND = 127
 
 SandboxWish = Literal["auto", "require", "off"]
 SandboxLevel = Literal["full", "partial", "none"]
+NetworkWish = Literal["auto", "broker", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,13 @@ class RunPlan:
         cwd: working directory of the child; ours when ``None``.
         base_env: the caller's environment.
         scrub: take the values in ``reveal`` out of what the command prints.
+        network: ``broker``: the command's own, out of which only the broker is to be reached; ``auto``: that, where the
+            system allows it; ``host``: the machine's.
+        transparent: in a network of its own, a client that knows nothing of a proxy reaches the broker too.
+        local: ports of this machine's loopback that stay within reach in a network of the command's own.
+        sockets: Unix sockets that stay within reach there.
+        served: ``HOST:PORT`` of services, for ports on which ``transparent`` is to serve besides 80 and 443.
+        adopt: given a listening socket, has the broker itself serve it; ``None`` where it is in another process.
         sandbox: ``require`` refuses to run without the full sandbox, ``auto`` says what is missing.
     """
 
@@ -74,6 +83,12 @@ class RunPlan:
     databases: Sequence[Database] = ()
     agentsecrets: Wish | None = None
     scrub: bool = False
+    network: NetworkWish = "auto"
+    transparent: bool = False
+    local: Sequence[int] = ()
+    sockets: Sequence[Path] = ()
+    served: Sequence[str] = ()
+    adopt: Callable[[socket.socket], None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +99,9 @@ class SandboxReport:
         level: ``full``: it sees neither the vault's files, the keychain and agent sockets, nor other processes;
             ``partial``: some of that is missing; ``none``: it can do what its user can do.
         missing: each protection that does not hold, and why, in words for the user.
+        network: ``broker`` where only that is to be reached, ``open`` where the command has the machine's network.
     """
 
     level: SandboxLevel
     missing: tuple[str, ...] = ()
+    network: Literal["broker", "open"] = "open"

@@ -1,9 +1,10 @@
 """A port of the command's own, for clients that can use a proxy and cannot show it a token (every JVM, browsers).
 
-1. It listens on loopback in this process, as long as the command runs.
-2. A connection is served when a process of the command holds its other end. Linux says whose a socket is: a line of
-   ``/proc/net/tcp`` names it, ``/proc/PID/fd`` who has it open, and all that the command started descends from its
-   launcher. That it is the same user is necessary and not enough: agents of one user, each in its sandbox, are kept
+1. It listens on loopback in this process, as long as the command runs: on that of the command's own network where it
+   has one (see ``inside``), and nobody else can connect.
+2. Otherwise a connection is served when a process of the command holds its other end. Linux says whose a socket is: a
+   line of ``/proc/net/tcp`` names it, ``/proc/PID/fd`` who has it open, and all that the command started descends from
+   its launcher. That it is the same user is necessary and not enough: agents of one user, each in its sandbox, are kept
    apart.
 3. The head that comes first gets the token and goes to the broker's proxy. A tunnel is opaque from there on. Any other
    request is the last of its connection, so that each one is looked at here.
@@ -20,10 +21,10 @@ import os
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from keyhole.net.http1.limits import ListenerLimits
@@ -78,6 +79,8 @@ class SessionPort:
         self._told = False
         self._open = 0
         self._looking = asyncio.Semaphore(_LOOKS)
+        self._listens: asyncio.Server | None = None
+        self._inside = False
         self.root = 0
         self.wanted = 0
         self.beside: Beside | None = None
@@ -87,13 +90,24 @@ class SessionPort:
         """Serve one connection, or turn it away."""
         self._open += 1
         try:
-            if self._open <= _MOST and await self._is_of_the_command(writer):
+            if self._open <= _MOST and (self._inside or await self._is_of_the_command(writer)):
                 await self._forward(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # one of the two has gone, or never spoke; the other sees its connection end
         finally:
             self._open -= 1
             writer.close()
+
+    def only_inside(self) -> None:
+        """From now on what comes is from the command's own network, so that nobody has to be asked who it is."""
+        self._inside = True
+        if self._listens is not None:
+            self._listens.close()
+
+    def begin(self, server: asyncio.Server) -> None:
+        """Listen on loopback of this machine."""
+        self._listens = server
+        self.address = server.sockets[0].getsockname()[:2]
 
     async def _is_of_the_command(self, writer: asyncio.StreamWriter) -> bool:
         peer = writer.get_extra_info("peername")
@@ -144,17 +158,39 @@ class SessionPort:
 @asynccontextmanager
 async def session_port(port: SessionPort) -> AsyncIterator[SessionPort]:
     """Listen on loopback, and close it with all its connections at the end."""
+    async with serving(port.serve, wanted=port.wanted) as server:
+        port.begin(server)
+        yield port
+
+
+@asynccontextmanager
+async def serving(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
+    *,
+    wanted: int = 0,
+    sock: socket.socket | None = None,
+) -> AsyncIterator[asyncio.Server]:
+    """Serve whoever connects, and end with all connections.
+
+    Args:
+        serve: serves one connection.
+        wanted: the port on loopback; 0 for a free one.
+        sock: that listens already, instead.
+    """
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(port.serve(reader, writer))
+        task = asyncio.ensure_future(serve(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port.wanted, limit=_LIMITS.wire.head_bytes)
-    port.address = server.sockets[0].getsockname()[:2]
+    limit = _LIMITS.wire.head_bytes
+    if sock is None:
+        server = await asyncio.start_server(accept, "127.0.0.1", wanted, limit=limit)
+    else:
+        server = await asyncio.start_server(accept, sock=sock, limit=limit)
     try:
-        yield port
+        yield server
     finally:
         server.close()
         for task in list(tasks):

@@ -1,0 +1,207 @@
+"""What a hostile command reaches from inside the network that it is given."""
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from faces.run_fixtures import SYSTEM_PYTHON, namespaces_allowed, runner_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the network is shut by a Linux namespace")
+
+HOSTILE = Path(__file__).parent / "hostile_child.py"
+NOWHERE = {errno.ENETUNREACH, errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH}
+
+
+@pytest.fixture(scope="module", params=["this user", "ordinary user"])
+def runner(request):
+    nobody = request.param == "ordinary user"
+    if nobody and os.geteuid() != 0:
+        pytest.skip("this user is an ordinary user already")
+    if not namespaces_allowed(nobody=nobody):
+        pytest.skip("this system forbids user namespaces, so the sandbox itself was not tested")
+    with runner_for(nobody=nobody) as found:
+        yield found
+
+
+class World:
+    """Servers outside, each of which a command could want to reach."""
+
+    def __init__(self, place: Path) -> None:
+        self.stack = ExitStack()
+        self.tcp = self.listen(socket.AF_INET, ("127.0.0.1", 0))
+        self.everywhere = self.listen(socket.AF_INET, ("", 0))
+        self.local = self.listen(socket.AF_INET, ("127.0.0.1", 0))
+        self.udp = self.bind(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))
+        self.abstract = self.listen(socket.AF_UNIX, f"\0keyhole-test-{os.getpid()}-{place.parent.name}")
+        self.file = self.listen(socket.AF_UNIX, str(place / "outside.sock"))
+        self.allowed = self.listen(socket.AF_UNIX, str(place / "allowed.sock"))
+        for each in (self.file, self.allowed):
+            Path(each.getsockname()).chmod(0o777)
+
+    def bind(self, family, kind, address):
+        found = self.stack.enter_context(socket.socket(family, kind))
+        found.bind(address)
+        found.settimeout(0)
+        return found
+
+    def listen(self, family, address):
+        found = self.bind(family, socket.SOCK_STREAM, address)
+        found.listen()
+        return found
+
+    @property
+    def aims(self) -> dict:
+        return {
+            "tcp": self.tcp.getsockname()[1],
+            "local": self.local.getsockname()[1],
+            "udp": self.udp.getsockname()[1],
+            "abstract": self.abstract.getsockname()[1:].decode(),
+            "file": self.file.getsockname(),
+            "allowed": self.allowed.getsockname(),
+            "address": machine_address(),
+        }
+
+
+def machine_address() -> str:
+    """An address of this machine other than loopback, as far as it has one; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        try:
+            handle.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.2"
+        return handle.getsockname()[0]
+
+
+@pytest.fixture(scope="module")
+def tried(runner):
+    """What the hostile command found, and the world that it tried."""
+    world = World(runner.place)
+    with world.stack:
+        script = runner.place / "hostile.py"
+        script.write_text(HOSTILE.read_text())
+        outcome = runner.run(
+            [SYSTEM_PYTHON, str(script), json.dumps(world.aims)],
+            local=[world.aims["local"]],
+            sockets=[world.aims["allowed"]],
+            network="broker",
+            env={"KEYHOLE_CANARY": "1"},
+        )
+        assert (outcome.code, outcome.network) == (0, "broker"), outcome
+        found = json.loads(outcome.out)
+        found["reached by datagrams"] = received(world.udp)
+        yield found
+
+
+def received(handle) -> bool:
+    try:
+        return bool(handle.recv(100))
+    except BlockingIOError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "TCP to loopback outside",
+        "TCP to loopback outside, version 6",
+        "TCP to the machine's address",
+        "TCP to the internet",
+        "TCP to the internet, version 6",
+        "metadata of a cloud",
+        "UDP to the internet",
+    ],
+)
+def test_no_address_outside_is_reached(tried, what):
+    assert tried[what] in NOWHERE
+
+
+def test_no_name_is_looked_up(tried):
+    assert tried["names"] == "no answer"
+    assert not tried["reached by datagrams"]
+
+
+def test_sockets_of_servers_outside_are_not_there_unless_they_were_allowed(tried):
+    assert tried["an abstract socket outside"] == errno.ECONNREFUSED
+    assert tried["a socket file outside"] == errno.ECONNREFUSED
+    assert tried["a socket file that was allowed"] == "reached"
+    assert tried["a mount taken off"] is False
+
+
+def test_a_local_port_that_was_allowed_is_reached(tried):
+    assert tried["a port that was allowed"] == "reached"
+
+
+@pytest.mark.parametrize(
+    ("what", "refusals"),
+    [
+        ("the host of a virtual machine", {errno.EAFNOSUPPORT}),
+        ("raw sockets", {errno.EPERM}),
+        ("packets", {errno.EAFNOSUPPORT, errno.EPERM}),
+        ("io_uring", {errno.ENOSYS}),
+        ("a route", {errno.EPERM}),
+    ],
+)
+def test_nothing_lets_it_past_the_namespace(tried, what, refusals):
+    assert tried[what] in refusals
+
+
+def test_what_is_beside_it_cannot_be_entered_traced_or_ended(tried):
+    assert tried["ptrace of what is beside it"] == errno.EPERM
+    assert set(tried["descriptors of what is beside it"]) <= {errno.EPERM, errno.EBADF}
+    assert tried["namespaces of what is beside it"] == errno.EACCES
+    assert tried["a kill of what is beside it"] == "alive"
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["a namespace of its own", "the network of process 1", "the network of process 1, as root of a namespace"],
+)
+def test_no_other_namespace_leads_out(tried, what):
+    assert tried[what] is False
+
+
+def test_nothing_is_inherited_but_the_three_streams(tried):
+    assert tried["inherited descriptors"] == []
+    assert tried["environments with the canary"] == []
+
+
+def test_the_machines_network_is_left_to_who_asks_for_it(runner):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        reach = (
+            f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5); print('reached')"
+        )
+        outcome = runner.run([SYSTEM_PYTHON, "-c", reach], network="host")
+    assert (outcome.level, outcome.network, outcome.out) == ("full", "open", "reached\n")
+
+
+FORBID = 'echo 0 > /proc/sys/user/max_net_namespaces; exec "$@"'
+
+
+@pytest.mark.parametrize("wish", ["broker", "auto"])
+def test_a_system_without_network_namespaces_is_said_to_be_one(runner, wish):
+    told = runner.place / "told"
+    told.unlink(missing_ok=True)
+    command = runner.command(["echo", "ran"], network=wish, told=str(told))
+    command["args"] = ["unshare", "-Ur", "sh", "-c", FORBID, "sh", *command["args"]]
+    done = subprocess.run(**command, capture_output=True, text=True, timeout=60, check=False)
+    said = json.loads(told.read_text())
+    if wish == "broker":
+        assert (done.returncode, done.stdout) == (125, "")
+        assert "network namespaces are not allowed" in said["messages"][0]
+    else:
+        assert (done.returncode, done.stdout) == (0, "ran\n")
+        assert (said["level"], said["network"]) == ("partial", "open")
+        assert any("past the broker" in line for line in said["missing"])
+
+
+def test_without_a_sandbox_a_network_of_its_own_is_refused(runner):
+    outcome = runner.run(["true"], sandbox="off", network="broker")
+    assert outcome.code == 125
+    assert "network of its own" in outcome.messages[0]
