@@ -11,6 +11,7 @@ import io
 import sys
 import threading
 import traceback
+import types
 import typing
 
 import pytest
@@ -18,6 +19,7 @@ from pydantic import BaseModel, PrivateAttr
 
 from keyhole.adapters.cleaned import ToolFailed
 from keyhole.adapters.tool import wrap
+from keyhole.client.context import current
 from keyhole.core.errors import KeyholeError
 
 VALUE = "xoxb-kept-0123456789-secret"
@@ -404,3 +406,145 @@ def test_a_refusal_of_the_vault_is_told_as_it_is(lent):
     lent.read_as = lambda tool, path: {"data": {}}
     with pytest.raises(KeyholeError, match="has no field"):
         tool(lent, lambda *, credentials: None)()
+
+
+def reachable(error):
+    """All texts that a reporter of errors finds in the variables of all functions, and in what they hold."""
+    seen, waiting = {}, [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen or isinstance(each, type | types.ModuleType | Lent):
+            continue
+        seen[id(each)] = each
+        if isinstance(each, str | bytes):
+            yield each if isinstance(each, str) else each.decode("latin-1")
+        elif isinstance(each, dict | list | tuple | set):
+            waiting += [*each, *(each.values() if isinstance(each, dict) else ())]
+        elif not isinstance(each, types.FrameType | types.FunctionType):
+            waiting += list(getattr(each, "__dict__", {}).values())
+            slots = [name for kind in type(each).__mro__ for name in getattr(kind, "__slots__", ())]
+            waiting += [getattr(each, name, None) for name in slots if name.startswith("_")]
+
+
+async def all_of(items):
+    return [item async for item in items]
+
+
+def failing(*, credentials):
+    raise ZeroDivisionError(len(credentials.token))
+
+
+def yielding(*, credentials):
+    yield f"with {credentials.token}"
+    yield {"held": credentials.token}
+    raise ZeroDivisionError
+
+
+async def awaiting(*, credentials):
+    raise ZeroDivisionError(len(credentials.token))
+
+
+async def streaming(*, credentials):
+    yield credentials.token[:9]
+    yield {"held": credentials.token}
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("function", [failing, yielding, awaiting, streaming])
+def test_no_variable_on_the_way_of_an_error_leads_to_a_value(lent, function):
+    made = tool(lent, function)
+    run = {"failing": made, "yielding": lambda: list(made()), "awaiting": lambda: asyncio.run(made())}
+    with pytest.raises(ZeroDivisionError) as caught:
+        run.get(function.__name__, lambda: asyncio.run(all_of(made())))()
+    assert not [text for text in reachable(caught.value) if VALUE in text or VALUE[:9] in text]
+
+
+def test_what_was_read_before_a_refusal_is_forgotten(lent):
+    with pytest.raises(KeyholeError) as caught:
+        tool(lent, failing, token="slack/bot-token", other="slack/bot-token#nothing")()
+    assert not [text for text in reachable(caught.value) if VALUE in text]
+
+
+DERIVED = [type(f"Own{kind.__name__}", (kind,), {}) for kind in (str, list, dict, int)]
+
+
+@pytest.mark.parametrize("kind", DERIVED)
+def test_what_a_derived_kind_holds_besides_its_items_is_found(lent, kind):
+    def give(*, credentials):
+        made = kind()
+        made.request = {"headers": [credentials.token]}
+        return made
+
+    found = tool(lent, give)()
+    assert found == kind()
+    assert not hasattr(found, "request")
+    clean = kind()
+    clean.request = "nothing"
+    assert tool(lent, lambda *, credentials: clean)() is clean
+
+
+def closure(token):
+    return lambda: token
+
+
+def default(token):
+    def give(it=token):
+        return it
+
+    return give
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        closure,
+        default,
+        lambda token: Held(token).__repr__,
+        lambda token: token.upper,
+        lambda token: {"callback": functools.partial(closure(token))},
+    ],
+)
+def test_a_function_that_brings_a_value_with_it_is_not_given_back(lent, make):
+    with pytest.raises(ToolFailed):
+        tool(lent, lambda *, credentials: make(credentials.token))()
+    assert tool(lent, lambda *, credentials: closure("other"))()() == "other"
+
+
+def test_a_traceback_that_an_error_carries_tells_no_variables(lent):
+    def inner(token):
+        raise LookupError(len(token))
+
+    def outer(*, credentials):
+        try:
+            inner(credentials.token)
+        except LookupError as error:
+            failed = ZeroDivisionError()
+            failed.before = error.__traceback__
+        raise failed
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        tool(lent, outer)()
+    assert all(not frame.f_locals for frame, _ in traceback.walk_tb(caught.value.before))
+
+
+def test_what_a_generator_does_is_done_by_the_tool(lent):
+    said = []
+
+    def flow(*, credentials):
+        try:
+            said.append(current().claims["tool"])
+            yield 1
+            said.append(current().claims["tool"])
+        finally:
+            said.append(current().claims["tool"])
+
+    async def stream(*, credentials):
+        for each in flow(credentials=credentials):
+            yield each
+
+    items = tool(lent, flow)()
+    assert next(items) == 1
+    assert current() is None
+    items.close()
+    assert asyncio.run(all_of(tool(lent, stream)())) == [1]
+    assert said == ["test.tool"] * 5

@@ -6,10 +6,10 @@ import codecs
 import copy
 import dataclasses
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from keyhole.adapters.looked import TooMuch, has_value
+from keyhole.adapters.looked import EXACT, TooMuch, attributes, has_value
 from keyhole.core.errors import KeyholeError
 from keyhole.scrub import Scrubber
 
@@ -38,27 +38,40 @@ def cleaned(scrubber: Scrubber, value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         raw = value.encode(errors="surrogatepass")
         found = scrubber.text(raw)
-        return value if found == raw else found.decode(errors="replace")
+        return _itself(scrubber, value, "".join) if found == raw else found.decode(errors="replace")
     if isinstance(value, bytes | bytearray | memoryview):
         raw = bytes(value)
         found = scrubber.text(raw)
-        return value if found == raw else found
+        return _itself(scrubber, value, bytes) if found == raw else found
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
-        return scrubber.text(str(value).encode()).decode() if has_value(scrubber, value) else value
+        if has_value(scrubber, value + 0):
+            return scrubber.text(str(value + 0).encode()).decode()
+        return _itself(scrubber, value, lambda plain: plain + 0)
     if isinstance(value, Mapping):
         made = {cleaned(scrubber, k, depth + 1): cleaned(scrubber, v, depth + 1) for k, v in value.items()}
         same = all(a is b for a, b in zip(made, value, strict=False)) and all(
             made[k] is value[k] for k in value if k in made
         )
-        return value if same and len(made) == len(value) else made
+        return _itself(scrubber, value, lambda _: made) if same and len(made) == len(value) else made
     if isinstance(value, list | tuple | set | frozenset):
         items = [cleaned(scrubber, item, depth + 1) for item in value]
         if all(a is b for a, b in zip(items, value, strict=True)):
-            return value
+            return _itself(scrubber, value, lambda _: items)
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return _object(scrubber, value, depth)
+
+
+def _itself(scrubber: Scrubber, value: Any, plain: Callable[[Any], Any]) -> Any:
+    """A value in whose items nothing was found; without what it holds besides, where something is in that."""
+    if type(value) in EXACT:
+        return value
+    try:
+        found = has_value(scrubber, list(attributes(value)))
+    except TooMuch:
+        found = True
+    return plain(value) if found else value
 
 
 def _object(scrubber: Scrubber, value: Any, depth: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 import types
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
@@ -12,7 +13,10 @@ from keyhole.adapters.credentials import Credentials
 from keyhole.scrub import Scrubber
 
 _MOST = 5_000  # objects that are looked at for one result or error
-_LEAVES = (bool, type(None), type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+_LEAVES = (bool, type(None), type, types.ModuleType)
+_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
+EXACT = frozenset({str, bytes, bytearray, memoryview, int, float, dict, list, tuple, set, frozenset})
+"""Kinds that have no attributes of their own; one that is derived from them may."""
 _FRAMES = (types.TracebackType, types.FrameType, types.CodeType)
 _PENDING = (Iterator, AsyncIterator, Awaitable)  # what is not there yet, so that nobody can look at it
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)  # their items are looked at one by one
@@ -30,7 +34,8 @@ def has_value(scrubber: Scrubber, thing: Any, *, pending: bool = False) -> bool:
     Args:
         scrubber: of the values.
         thing: the object.
-        pending: whether iterators and awaitables may be in it; of them only the attributes are looked at.
+        pending: whether iterators and awaitables may be in it; of them only the attributes are looked at. The variables
+            of functions that tracebacks in it lead to are forgotten.
 
     Raises:
         TooMuch: it holds too much, or an iterator or an awaitable, and nothing was found before.
@@ -41,6 +46,8 @@ def has_value(scrubber: Scrubber, thing: Any, *, pending: bool = False) -> bool:
     while waiting:
         each = waiting.popleft()
         if isinstance(each, (*_LEAVES, *_FRAMES, Credentials)) or id(each) in seen:
+            if pending and isinstance(each, types.TracebackType):
+                traceback.clear_frames(each)
             continue
         seen.add(id(each))
         keep.append(each)
@@ -49,6 +56,10 @@ def has_value(scrubber: Scrubber, thing: Any, *, pending: bool = False) -> bool:
         if isinstance(each, str | bytes | bytearray | memoryview | int | float):
             if _found(scrubber, each):
                 return True
+            waiting.extend(attributes(each))
+            continue
+        if isinstance(each, _CODE):
+            waiting.extend(_closed_over(each))
             continue
         if not pending and isinstance(each, _PENDING):
             raise TooMuch
@@ -87,6 +98,15 @@ def _held(each: Any) -> Iterator[Any]:
             yield from list(each.values())
     elif isinstance(each, _CONTAINERS):
         yield from list(each)
+    yield from attributes(each)
+    if isinstance(each, BaseExceptionGroup):
+        yield each.exceptions
+
+
+def attributes(each: Any) -> Iterator[Any]:
+    """What an object holds besides its items."""
+    if type(each) in EXACT:
+        return
     with contextlib.suppress(Exception):
         yield from list(object.__getattribute__(each, "__dict__").values())
     error = isinstance(each, BaseException)
@@ -96,5 +116,16 @@ def _held(each: Any) -> Iterator[Any]:
             if slot or (error and isinstance(member, types.GetSetDescriptorType) and name != "__dict__"):
                 with contextlib.suppress(Exception):
                     yield member.__get__(each, kind)
-    if isinstance(each, BaseExceptionGroup):
-        yield each.exceptions
+
+
+def _closed_over(code: Any) -> Iterator[Any]:
+    """What a function brings with it."""
+    own = getattr(code, "__self__", None)
+    if not isinstance(own, types.ModuleType):
+        yield own
+    for cell in getattr(code, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # it is empty
+            yield cell.cell_contents
+    yield from getattr(code, "__defaults__", None) or ()
+    yield from (getattr(code, "__kwdefaults__", None) or {}).values()
+    yield from getattr(code, "__dict__", {}).values()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import ExitStack, aclosing, closing
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, Protocol, TypeVar
 
 from keyhole.adapters.cleaned import Pieces, cleaned, safe_error
@@ -20,6 +21,9 @@ from keyhole.scrub import Scrubber
 F = TypeVar("F", bound=Callable[..., Any])
 GIVEN = "credentials"
 """The parameter in which a tool gets them. It is for keywords, and nobody but us fills it in."""
+
+
+_END: Any = object()
 
 
 class Source(Protocol):
@@ -107,11 +111,8 @@ class _Calls:
         """Of a generator."""
         loan = self._loan(arguments)
         try:
-            pieces = loan.pieces()
-            with closing(self._function(*args, **arguments, **loan.given)) as items:
-                for item in items:
-                    yield from pieces.feed(item)
-            yield from pieces.finish()
+            with loan.closing(self._function(*args, **arguments, **loan.given)) as items:
+                yield from loan.through(items)
         except BaseException as error:
             failure = self._safe(loan, error)
             if failure is error:
@@ -140,13 +141,9 @@ class _Calls:
         """Of an asynchronous generator."""
         loan = await self._awaited(arguments)
         try:
-            pieces = loan.pieces()
-            async with aclosing(self._function(*args, **arguments, **loan.given)) as items:
-                async for item in items:
-                    for piece in pieces.feed(item):
-                        yield piece
-            for piece in pieces.finish():
-                yield piece
+            async with loan.aclosing(self._function(*args, **arguments, **loan.given)) as items:
+                async for piece in loan.flowing(items):
+                    yield piece
         except BaseException as error:
             failure = self._safe(loan, error)
             if failure is error:
@@ -161,7 +158,11 @@ class _Calls:
         return loan.safe(error, tuple(self.kept))
 
     def _loan(self, arguments: Mapping[str, Any]) -> _Loan:
-        return _Loan(self._source, self._name, self._needs, arguments)
+        try:
+            return _Loan(self._source, self._name, self._needs, arguments)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # one secret may have been read before another was refused
+            raise
 
     async def _awaited(self, arguments: Mapping[str, Any]) -> _Loan:
         """The loan, fetched in a thread. One that comes when nobody waits for it any more is ended at once."""
@@ -200,6 +201,7 @@ class _Loan:
     def __init__(self, source: Source, name: str, needs: Mapping[str, str], arguments: Mapping[str, Any]) -> None:
         if GIVEN in arguments:
             raise InvalidRequest(f"{GIVEN} are not given by who calls the tool {name}")
+        self._name = name
         self._stack = ExitStack()
         values: dict[str, Any] = {}
         try:
@@ -224,9 +226,47 @@ class _Loan:
         """A result without the values."""
         return cleaned(self._scrubber, result)
 
-    def pieces(self) -> Pieces:
-        """For results that come one after the other."""
-        return Pieces(self._scrubber)
+    def through(self, items: Iterator[Any]) -> Iterator[Any]:
+        """What comes one after the other. Not a part of what calls it, whose variables nobody can clear on an error."""
+        pieces = Pieces(self._scrubber)
+        while True:
+            with context(tool=self._name):
+                item = next(items, _END)
+            if item is _END:
+                break
+            yield from pieces.feed(item)
+        yield from pieces.finish()
+
+    async def flowing(self, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """As ``through``."""
+        pieces = Pieces(self._scrubber)
+        while True:
+            with context(tool=self._name):
+                item = await anext(items, _END)
+            if item is _END:
+                break
+            for piece in pieces.feed(item):
+                yield piece
+        for piece in pieces.finish():
+            yield piece
+
+    @contextmanager
+    def closing(self, items: Any) -> Iterator[Any]:
+        """Close a generator at the end; what it does then is done by the tool as well."""
+        try:
+            yield items
+        finally:
+            with context(tool=self._name):
+                items.close()
+
+    @asynccontextmanager
+    async def aclosing(self, items: Any) -> AsyncIterator[Any]:
+        """As ``closing``."""
+        try:
+            yield items
+        finally:
+            with context(tool=self._name):
+                await items.aclose()
 
     def safe(self, error: BaseException, kept: tuple[type[BaseException], ...]) -> BaseException:
         """An error without the values: the very one where there are none in it."""
@@ -235,6 +275,7 @@ class _Loan:
     def end(self) -> None:
         """Drop the values, and take back what was leased."""
         self._credentials.drop()
+        self._scrubber = Scrubber.compile(())  # it holds the values, and this object stands in tracebacks
         self._stack.close()
 
 
