@@ -20,7 +20,7 @@ from pydantic import BaseModel, PrivateAttr
 from keyhole.adapters.cleaned import ToolFailed
 from keyhole.adapters.tool import wrap
 from keyhole.client.context import current
-from keyhole.core.errors import KeyholeError
+from keyhole.core.errors import InvalidRequest, KeyholeError
 
 VALUE = "xoxb-kept-0123456789-secret"
 
@@ -548,3 +548,12 @@ def test_what_a_generator_does_is_done_by_the_tool(lent):
     items.close()
     assert asyncio.run(all_of(tool(lent, stream)())) == [1]
     assert said == ["test.tool"] * 5
+
+
+@pytest.mark.parametrize(
+    "needs",
+    ["slack/bot-token", None, ["a/b"], {"token": None}, {1: "a/b"}, {"to ken": "a/b"}, {"get": "a/b"}, {"_x": "a/b"}],
+)
+def test_needs_that_are_none_are_said_when_the_tool_is_made(lent, needs):
+    with pytest.raises(InvalidRequest):
+        wrap(lent, "test.tool", needs)

@@ -48,11 +48,13 @@ def wrap(source: Source, name: str, needs: Mapping[str, str]) -> Callable[[F], F
     Raises:
         InvalidRequest: a name or a reference is none, or the function has no keyword parameter ``credentials``.
     """
+    if not isinstance(name, str):
+        raise InvalidRequest(
+            "the name of a tool is a text", '@kh.tool("slack.send", needs={"token": "slack/bot-token"})'
+        )
     for part in name.split("."):
         parse_name(part)
-    for reference in needs.values():
-        if not reference.startswith("/"):
-            parse_secret_ref(reference)
+    _check(needs)
 
     def decorate(function: F) -> F:
         given = inspect.signature(function).parameters.get(GIVEN)
@@ -68,6 +70,18 @@ def wrap(source: Source, name: str, needs: Mapping[str, str]) -> Callable[[F], F
         return found
 
     return decorate
+
+
+def _check(needs: Any) -> None:
+    if not isinstance(needs, Mapping) or not all(isinstance(text, str) for pair in needs.items() for text in pair):
+        raise InvalidRequest("needs are names with the secrets for them", 'needs={"token": "slack/bot-token"}')
+    for own, reference in needs.items():
+        if not own.isidentifier() or own.startswith("_") or hasattr(Credentials, own):
+            raise InvalidRequest(
+                f"{GIVEN}.{own[:40]} could not be written for a need of that name", "choose another name"
+            )
+        if not reference.startswith("/"):
+            parse_secret_ref(reference)
 
 
 class _Calls:
