@@ -105,3 +105,8 @@ def test_frameworks_know_the_types_of_a_tool(project):
     command = [built.BUILT / "node_modules/.bin/tsc", *options.split(), "types.ts"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_text_in_pieces_is_scrubbed_as_the_whole_is():
+    pairs = [(value, f"it is {shape}, {value[:9]} {shape}") for value in VALUES[:1] for shape in shapes(value)]
+    assert built.answer("pieced.js", given=pairs) == [0] * len(pairs)

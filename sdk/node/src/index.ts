@@ -2,6 +2,7 @@
 
 export * from "./errors.js";
 export { Client, type ClientOptions } from "./client/client.js";
+export type { Work } from "./client/context.js";
 export type { Result } from "./client/core.js";
 export type { Lease, LeaseOptions } from "./client/lease.js";
 export type { Answered, CallOptions } from "./client/travel.js";

@@ -181,3 +181,79 @@ test("what is none is said, and a refusal is told as it is", async () => {
   }
   assert(await thrown(() => none({})) instanceof NotFound);
 });
+
+test("what an async function* gives in pieces has no value in it either", async () => {
+  const cut = kh.tool("slack.cut", needs, async function* (_input, { credentials }) {
+    yield* ["it is ", VALUE.slice(0, 7), VALUE.slice(7), ", and ", "\ud83d", "\ude00"];
+    yield { whole: credentials.token };
+    yield Buffer.from(VALUE.slice(0, 5));
+    yield Buffer.from(VALUE.slice(5));
+  });
+  const given = [];
+  for await (const piece of cut({})) {
+    given.push(piece);
+  }
+  const split = given.findIndex((piece) => typeof piece === "object");
+  assert.equal(given.slice(0, split).join(""), `it is ${MASK}, and \u{1f600}`);
+  assert.deepEqual(given[split], { whole: MASK });
+  assert.equal(Buffer.concat(given.slice(split + 1)).toString(), MASK);
+});
+
+test("a stream that is left early ends what it holds", async () => {
+  let ended = 0;
+  const flow = kh.tool("slack.early", needs, async function* () {
+    try {
+      yield { n: 1 };
+      yield { n: 2 };
+    } finally {
+      ended += 1;
+    }
+  });
+  for await (const piece of flow({})) {
+    assert.deepEqual(piece, { n: 1 });
+    break;
+  }
+  assert.equal(ended, 1);
+});
+
+test("neither memory nor functions carry a value out", async () => {
+  const bytes = () => new TextEncoder().encode(`${VALUE} `);
+  for (const make of [
+    () => bytes().buffer, () => new DataView(bytes().buffer), () => new Uint16Array(bytes().buffer),
+    () => ({ deep: [bytes().buffer] }), () => () => VALUE, () => ({ then: 1, get: () => VALUE }),
+  ]) {
+    const give = kh.tool("slack.give", needs, async () => make());
+    assert(await thrown(() => give({})) instanceof ToolFailed, make.toString());
+  }
+  const clean = new Uint16Array(4);
+  assert.equal(await kh.tool("slack.clean", needs, async () => clean)({}), clean);
+});
+
+test("what is done is recorded with its run and step, and with the tool that does it", async () => {
+  const read = () => kh.read("secret/data/slack/bot-token");
+  const flow = kh.tool("slack.flow", needs, async function* () {
+    await read();
+    yield 1;
+  });
+  await kh.context({ workflow: "nightly", run: "sdk-1" }, async () => {
+    await read();
+    await kh.context({ step: "a b;=\u00e9", tool: "own" }, read);
+    for await (const _ of flow({}));
+  });
+  const { data } = await kh.read("sys/audit-log", { run: "sdk-1", limit: 100 });
+  const seen = new Set(data.records.map((each) => `${each.workflow} ${each.step ?? ""} ${each.tool ?? ""}`));
+  assert.deepEqual([...seen].sort(), ["nightly  ", "nightly  slack.flow", "nightly a b;=\u00e9 own"]);
+  assert(data.records.every((each) => each.claimed.includes("run")));
+  for (const wrong of [{ run: "a\nb" }, { run: "x".repeat(201) }, { runs: "1" }, { step: 4 }, { step: "\ud800" }]) {
+    assert.throws(() => kh.context(wrong, () => assert.fail("it is not called")), InvalidRequest);
+  }
+  const env = new Client("", { environ: { ...process.env, KEYHOLE_RUN: "sdk-2", TRACEPARENT: "none" } });
+  await env.read("secret/data/slack/bot-token");
+  assert.notEqual((await kh.read("sys/audit-log", { run: "sdk-2" })).data.records.length, 0);
+});
+
+test("a need that is none is said when the tool is made", () => {
+  for (const wrong of [{ token: undefined }, { token: 3 }, null, "slack/bot-token"]) {
+    assert.throws(() => kh.tool("slack.none", wrong, async () => 1), InvalidRequest);
+  }
+});

@@ -2,6 +2,7 @@ import type * as https from "node:https";
 import { inspect } from "node:util";
 
 import type { Environment } from "../environment.js";
+import { stated, within, type Work } from "./context.js";
 import type { Fields, Result } from "./core.js";
 import { discover } from "./discover.js";
 import { Failover } from "./failover.js";
@@ -36,6 +37,7 @@ export interface ClientOptions {
 export class Client {
   readonly #servers: readonly string[];
   readonly #transport: Transport;
+  readonly #environ: Environment;
   #road: Promise<Road> | null = null;
   #agent: TunnelAgent | null = null;
 
@@ -47,6 +49,7 @@ export class Client {
     const how = { token, org: options.org ?? "", environ, timeout, deadline: 0 };
     const transports = servers.map((server) => new HttpTransport(server, how));
     this.#servers = servers;
+    this.#environ = environ;
     this.#transport = transports.length === 1 && transports[0] ? transports[0] : new Failover(transports);
   }
 
@@ -82,7 +85,7 @@ export class Client {
    */
   async call(method: string, url: string, options: CallOptions = {}): Promise<Answered> {
     const service = await resolve((...asked) => this.#transport.ask(...asked), method, url, options);
-    return call(await this.#way(), method, url, options, service);
+    return call(await this.#way(), method, url, options, service, stated(this.#environ));
   }
 
   /**
@@ -90,7 +93,7 @@ export class Client {
    * hand it to any library that takes a `fetch`.
    */
   readonly fetch = async (input: string | URL | Request, init?: RequestInit): Promise<Response> =>
-    brokered(await this.#way(), this.#tunnels(), input, init);
+    brokered(await this.#way(), this.#tunnels(), stated(this.#environ), input, init);
 
   /** For libraries that take an agent of `node:https`: each connection is a tunnel through the broker. */
   httpsAgent(): https.Agent {
@@ -121,6 +124,18 @@ export class Client {
     } finally {
       await lease.end();
     }
+  }
+
+  /**
+   * Say which work the requests of a function belong to, and of all that it starts: its calls, reads, leases and tools.
+   *
+   *     await kh.context({ workflow: "billing", run: "4711", step: "charge" }, () => kh.call("POST", …));
+   *
+   * Within another one it adds to what that says. Outside of any it is what `KEYHOLE_WORKFLOW`, `KEYHOLE_RUN`,
+   * `KEYHOLE_STEP`, `KEYHOLE_TOOL` and `TRACEPARENT` say. Throws `InvalidRequest` for what no record could hold.
+   */
+  context<T>(work: Work, action: () => T): T {
+    return within(work, action);
   }
 
   /**

@@ -21,7 +21,7 @@ const CODINGS = { gzip: createGunzip, "x-gzip": createGunzip, deflate: createInf
  * for example, with the header `X-Keyhole-Error`.
  */
 export async function brokered(
-  road: Road, agent: TunnelAgent, input: string | URL | Request, init?: RequestInit,
+  road: Road, agent: TunnelAgent, said: Readonly<Record<string, string>>, input: string | URL | Request, init?: RequestInit,
 ): Promise<Response> {
   const request = new Request(input, init);
   const streamed = init?.body instanceof globalThis.ReadableStream;
@@ -32,6 +32,9 @@ export async function brokered(
   const headers = new Headers(request.headers);
   if (!headers.has("accept-encoding")) {
     headers.set("accept-encoding", "identity"); // what is not packed is scrubbed as it comes
+  }
+  for (const [name, text] of Object.entries(said)) {
+    headers.set(name, text); // it goes no further than the broker
   }
   for (let redirects = 0; ; redirects += 1) {
     const message = { method, url, headers: Object.fromEntries(headers), body, timeout: 0, signal: request.signal, agent };

@@ -107,7 +107,7 @@ export class HttpTransport implements Transport {
         method: wire.method,
         path: wire.target,
         headers: {
-          ...stated(), ...wire.headers, ...(wire.body === null ? {} : { "Content-Length": Buffer.byteLength(wire.body) }),
+          ...stated(this.#how.environ), ...wire.headers, ...(wire.body === null ? {} : { "Content-Length": Buffer.byteLength(wire.body) }),
         },
         timeout: this.#how.timeout * 1000,
       });

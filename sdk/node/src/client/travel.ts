@@ -207,8 +207,10 @@ export function parseUrl(text: string): URL {
 }
 
 /** Make a call, and give the whole answer. Throws what the broker refused, or `Unreachable`. */
-export async function call(road: Road, method: string, address: string, options: CallOptions, service: string): Promise<Answered> {
-  const headers: http.OutgoingHttpHeaders = { ...options.headers };
+export async function call(
+  road: Road, method: string, address: string, options: CallOptions, service: string, said: Named = {},
+): Promise<Answered> {
+  const headers: http.OutgoingHttpHeaders = { ...options.headers, ...said };
   if (service !== "") {
     headers["X-Keyhole-Service"] = service;
   }

@@ -29,6 +29,9 @@ export function cleaned(scrubber: Scrubber, value: unknown, depth = 0): unknown 
     const clean = scrubber.text(text);
     return clean === text ? value : clean;
   }
+  if (typeof value === "function") {
+    throw new ToolFailed("the tool's result cannot be looked through: nobody sees what a function brings with it", "give back its result");
+  }
   if (typeof value !== "object" || value === null) {
     return value;
   }
@@ -128,8 +131,9 @@ function hasValue(scrubber: Scrubber, thing: unknown, strict: boolean): boolean 
     if (seen.size > MOST || (strict && isPending(each))) {
       return "pending";
     }
-    if (each instanceof Uint8Array) {
-      if (scrubber.bytes(each) !== each) {
+    const bytes = bytesOf(each);
+    if (bytes !== null) {
+      if (scrubber.bytes(bytes) !== bytes) {
         return true;
       }
       continue;
@@ -137,6 +141,14 @@ function hasValue(scrubber: Scrubber, thing: unknown, strict: boolean): boolean 
     waiting.push(...shown(each), ...held(each));
   }
   return false;
+}
+
+/** The bytes of a buffer or of any view of one; `null` for another object. */
+function bytesOf(each: object): Uint8Array | null {
+  if (ArrayBuffer.isView(each)) {
+    return new Uint8Array(each.buffer, each.byteOffset, each.byteLength);
+  }
+  return each instanceof ArrayBuffer || each instanceof SharedArrayBuffer ? new Uint8Array(each) : null;
 }
 
 /** What an object shows of itself. */

@@ -6,6 +6,10 @@ const SHORTEST = 8; // bytes; a shorter value would be found by chance
 const PREFIX = 12; // bytes that a beginning must show before it is masked
 const EXOTIC = 512; // bytes; nobody prints longer values as lists of bytes
 
+// An escape that is not at its end yet.
+const CUT_OFF = /(?:%u?[0-9a-fA-F]{0,3}|\\{1,4}(?:u\{?[0-9a-fA-F]{0,6}|x[0-9a-fA-F]?|[0-7]{0,2})|&#?[xX]?[0-9A-Za-z]{0,10}|\]\]?|\]\]>(?:<(?:!(?:\[C?D?A?T?A?)?)?)?)$/;
+const LONGEST_ESCAPE = 16;
+
 /** What to find, as bytes in Latin-1; `need` of its beginning must be there. */
 interface Form {
   readonly data: string;
@@ -45,6 +49,44 @@ export class Scrubber {
     const raw = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
     const clean = this.#masked(raw);
     return clean === raw ? bytes : Buffer.from(clean, "latin1");
+  }
+
+  /**
+   * What of a text can be passed on, scrubbed, and how much that is; in the rest a value may go on. Bytes as Latin-1, of
+   * which the first `past` were passed on before: lines of base64 are known by what stands before their end.
+   */
+  settled(raw: string, past: number): [string, number] {
+    if (this.#forms.length === 0) {
+      return [raw.slice(past), raw.length];
+    }
+    const whole = raw.slice(0, raw.length - (CUT_OFF.exec(raw.slice(-LONGEST_ESCAPE))?.[0].length ?? 0));
+    let cut = whole.length;
+    const lines = joined(whole);
+    for (const view of [{ text: whole, from: null }, ...(lines === null ? [] : [lines])]) {
+      cut = Math.min(cut, this.#begins(view, PASSES));
+    }
+    const clean = this.#masked(raw);
+    cut = Math.max(cut, past);
+    while (cut > past && clean[cut] !== raw[cut] && clean[cut - 1] !== raw[cut - 1]) {
+      cut -= 1; // one that was found lies across
+    }
+    return [clean.slice(past, cut), cut];
+  }
+
+  /** Where in the source a value may begin that is not at its end yet; its length where none may. */
+  #begins(view: View, passes: number): number {
+    const { text, from } = view;
+    let longest = 0;
+    for (const { data } of this.#forms) {
+      for (let size = Math.min(data.length - 1, text.length); size > longest; size -= 1) {
+        if (text.endsWith(data.slice(0, size))) {
+          longest = size;
+        }
+      }
+    }
+    const at = text.length - longest;
+    const inner = passes > 0 ? decoded(view).map((each) => this.#begins(each, passes - 1)) : [];
+    return Math.min(from === null || longest === 0 ? (from === null ? at : Infinity) : (from[at]?.[0] ?? 0), ...inner);
   }
 
   #masked(text: string): string {

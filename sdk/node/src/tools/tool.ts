@@ -1,11 +1,12 @@
 /** `Client.tool`: a function that is given its credentials for each call and shows none of them. */
 
-import { asTool } from "../client/context.js";
+import { within } from "../client/context.js";
 import { trimmed, type Result } from "../client/core.js";
 import type { Lease } from "../client/lease.js";
 import { InvalidRequest, NotFound } from "../errors.js";
 import { cleaned, safeError } from "./cleaned.js";
 import { Credentials, texts } from "./credentials.js";
+import { Pieces } from "./pieces.js";
 import { Scrubber } from "./scrubber.js";
 
 /** What a tool needs: a name of its own to a secret, or, with a slash before it, to what is leased for the call. */
@@ -29,15 +30,18 @@ export function wrap<Input, Options, Output>(
   source: Source, name: string, needs: Needs, work: Work<Input, Options, Output>,
 ): (input: Input, options?: Options) => Shown<Output> {
   check(name, needs);
-  const fetched = (): Promise<Loan> => asTool(name, () => Loan.fetch(source, needs));
+  const fetched = (): Promise<Loan> => within({ tool: name }, () => Loan.fetch(source, needs));
   const asked = (loan: Loan, input: Input, options?: Options): Output =>
-    asTool(name, () => work(input, { ...(options as Options), credentials: loan.credentials }));
+    within({ tool: name }, () => work(input, { ...(options as Options), credentials: loan.credentials }));
   if (isGenerator(work)) {
     const flow = async function* (input: Input, options?: Options): AsyncGenerator<unknown> {
       const loan = await fetched();
       try {
-        for await (const item of asked(loan, input, options) as AsyncIterable<unknown>) {
-          yield loan.clean(item);
+        const items = (asked(loan, input, options) as AsyncIterable<unknown>)[Symbol.asyncIterator]();
+        try {
+          yield* loan.through(() => within({ tool: name }, () => items.next()));
+        } finally {
+          await within({ tool: name }, () => items.return?.());
         }
       } catch (error) {
         throw loan.safe(error);
@@ -68,8 +72,8 @@ function check(name: string, needs: Needs): void {
   if (!/^[A-Za-z0-9._-]{1,200}$/.test(name)) {
     throw new InvalidRequest("the name of a tool is made of letters, digits, dots, hyphens and underscores", "such as slack.send");
   }
-  for (const reference of Object.values(needs)) {
-    if (!/^\/?[^/#]+(?:\/[^/#]+)*(?:#[^#]+)?$/.test(reference)) {
+  for (const reference of Object.values(needs ?? { none: undefined })) {
+    if (typeof reference !== "string" || !/^\/?[^/#]+(?:\/[^/#]+)*(?:#[^#]+)?$/.test(reference)) {
       throw new InvalidRequest("a tool needs a secret by its name", "such as slack/bot-token, or db/prod#password");
     }
   }
@@ -109,6 +113,15 @@ class Loan {
 
   clean(result: unknown): unknown {
     return cleaned(this.#scrubber, result);
+  }
+
+  /** What comes piece by piece; a value is found also where it goes over from one text to the next. */
+  async *through(next: () => Promise<IteratorResult<unknown>>): AsyncGenerator<unknown> {
+    const pieces = new Pieces(this.#scrubber);
+    for (let item = await next(); item.done !== true; item = await next()) {
+      yield* pieces.feed(item.value);
+    }
+    yield* pieces.finish();
   }
 
   safe(error: unknown): unknown {
