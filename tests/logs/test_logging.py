@@ -128,6 +128,61 @@ def test_exceptions_stacks_and_extra_attributes_are_clean(log):
     assert "Traceback" in record[0].getMessage()
 
 
+class Own(logging.LogRecord):
+    def getMessage(self):  # noqa: N802  # the name of the base class
+        return f"own {VALUE}"
+
+
+class Word(str):
+    __slots__ = ()
+
+    def __str__(self):
+        return VALUE
+
+
+class Rows(list):
+    def __repr__(self):
+        return VALUE
+
+
+class Row(dict):
+    __repr__ = Rows.__repr__
+
+
+@dataclass
+class Titled:
+    name: str
+    __str__ = Rows.__repr__
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [Word("a"), Rows(), Row(), Titled("a"), bytearray(VALUE.encode()), memoryview(VALUE.encode()), {"a": Word("b")}],
+    ids=lambda thing: type(thing).__name__,
+)
+def test_what_shows_more_than_it_holds_is_clean(scrubber, thing):
+    class Shown(logging.Formatter):
+        def format(self, record):
+            shown = bytes(record.thing) if isinstance(record.thing, memoryview | bytearray) else record.thing
+            return f"{shown} {record.thing!s} {record.thing!r}"
+
+    logger, out = logger_with(ScrubFilter(scrubber), formatter=Shown())
+    logger.error("x", extra={"thing": thing})
+    assert "w0rd-7Kq2" not in out.getvalue()
+
+
+def test_a_record_that_makes_its_own_message_and_names_of_attributes_are_clean(scrubber):
+    record = Own("app", logging.ERROR, "path", 1, "x", (), None)
+    record.levelname = VALUE
+    record.__dict__[VALUE] = 1
+    ScrubFilter(scrubber).filter(record)
+    assert record.getMessage() == f"own {MASK}"
+    assert "w0rd-7Kq2" not in str(record.__dict__)
+    plain = Own("app", logging.ERROR, "path", 1, "x", (), None)
+    ScrubFilter(LogScrubber(["another-value"], shapes=False)).filter(plain)
+    assert type(plain) is Own
+
+
 @pytest.mark.parametrize(
     ("message", "given"),
     [

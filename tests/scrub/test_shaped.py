@@ -126,6 +126,13 @@ def test_the_command_copies_a_stream_and_says_what_it_masked():
     assert KEY.encode() not in done.stderr
 
 
+def test_a_compressed_stream_passes_and_the_command_says_so():
+    data = b"\x1f\x8b\x08" + KEY.encode()
+    command = [sys.executable, "-m", "keyhole", "scrub"]
+    done = subprocess.run(command, input=data, env=environment(), capture_output=True, timeout=60, check=True)
+    assert b"decompress it" in done.stderr
+
+
 def test_lines_leave_at_once_and_prompts_soon():
     with subprocess.Popen(
         [sys.executable, "-m", "keyhole", "scrub"], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -58,6 +58,7 @@ FORMS = {
     "html-names": lambda value: value.replace(b"+", b"&plus;").replace(b"/", b"&sol;").replace(b"!", b"&excl;"),
     "utf-16-le": lambda value: value.decode().encode("utf-16-le"),
     "utf-16-be": lambda value: value.decode().encode("utf-16-be"),
+    "base64-utf-16": lambda value: base64.b64encode(value.decode().encode("utf-16-le")),
 }
 VALUES = {"token": TOKEN, "odd": ODD, "short": b"s3cr3t/+"}
 
@@ -76,6 +77,26 @@ def test_secret_is_caught_wherever_the_chunks_are_cut(form, name):
         assert got.count(b"*") >= len(value) - 2
     assert _feed(scrubber, [sent[at : at + 1] for at in range(len(sent))]) == got
     assert not shows(got, value)
+
+
+ESCAPES = {name: FORMS[name] for name in ("percent", "percent-all", "html", "html-hex")} | {
+    "json": lambda value: json.dumps(value.decode())[1:-1].encode(),
+    "json-u": lambda value: b"".join(b"\\u%04x" % byte for byte in value),
+    "json-x": lambda value: b"".join(b"\\x%02X" % byte for byte in value),
+    "colours": lambda value: b"\x1b[0;1m".join((value[:3], value[3:7], value[7:])),
+}
+
+
+@pytest.mark.parametrize("outer", ESCAPES)
+@pytest.mark.parametrize("inner", [*ESCAPES, "utf-16-le"])
+def test_what_was_escaped_twice_is_caught_byte_by_byte(inner, outer):
+    value = b'&k"3<r/t\\+'
+    sent = b"{begin " + ESCAPES[outer]({**FORMS, **ESCAPES}[inner](value)) + b" end}"
+    scrubber = Scrubber.compile([value])
+    got = _feed(scrubber, [sent[at : at + 1] for at in range(len(sent))])
+    assert got == scrubber.text(sent)
+    assert len(got) == len(sent)
+    assert got.replace(b"*", b"") == b"{begin  end}"
 
 
 @pytest.mark.parametrize("width", [60, 64, 76])

@@ -11,6 +11,7 @@ from keyhole.cli.base import Session, command, pass_session
 from keyhole.core.errors import InvalidRequest
 
 _PIECE = 1 << 16
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0", b"PK\x03\x04")
 _IDLE = 0.2  # seconds without input after which a line leaves that is not ended
 
 
@@ -44,6 +45,7 @@ def scrub_command(session: Session, /, *, compare: bool, no_shapes: bool) -> Non
         from keyhole.cli.scan_known import read_values  # noqa: PLC0415
 
         values = list(read_values(session))
+    begun = False
     known, lines = Scrubber.compile(values).stream(), JsonLines()
     shapes = None if no_shapes else ShapeStream()
     while True:
@@ -54,6 +56,9 @@ def scrub_command(session: Session, /, *, compare: bool, no_shapes: bool) -> Non
         if not ready:
             _write(lines.feed(shapes.idle() if shapes is not None else b"") + lines.idle())
             continue
+        if not begun and piece.startswith(_COMPRESSED):
+            session.out.warn("the stream is compressed and passes as it is: decompress it before")
+        begun = True
         piece = known.feed(piece)
         _write(lines.feed(shapes.feed(piece) if shapes is not None else piece))
     rest = known.finish()

@@ -46,12 +46,24 @@ class ScrubFilter(logging.Filter):
         for name in _TEXTS:
             if isinstance(fields.get(name), str):
                 fields[name] = text(fields[name])
+        if self._scrubber.is_known(record.levelname):
+            record.levelname = text(record.levelname)
         for name in [each for each in fields if each not in _STANDARD]:
+            safe = text(name) if self._scrubber.is_known(name) else name
             clean = self._scrubber.value(fields[name], name)
-            if clean is not fields[name]:
-                fields[name] = clean
+            if safe != name:
+                del fields[name]
+            if safe != name or clean is not fields[name]:
+                fields[safe] = clean
 
     def _clean_message(self, record: logging.LogRecord) -> None:
+        if type(record).getMessage is not logging.LogRecord.getMessage:
+            said = record.getMessage()
+            clean_said = self._scrubber.text(said)
+            if clean_said != said:  # one that makes its message itself would make it again
+                record.__class__ = logging.LogRecord
+                record.msg, record.args = clean_said, None
+                return
         text = _message(record)
         clean_text = self._scrubber.text(text) if text is not None else None
         message, given = self._scrubber.value(record.msg), self._scrubber.value(record.args)

@@ -21,6 +21,7 @@ WITHHELD = "[withheld: it could not be looked through for credentials]"
 _DEEPEST = 32
 _MOST = 1024  # fetched values of one client that stay compiled, after which the forgotten ones go
 _PLAIN = (bool, type(None))
+_SHOWN = frozenset((str, bytes, bytearray, memoryview, int, float, dict, list, tuple, set, frozenset))
 
 Values = Secret | str | bytes
 
@@ -120,12 +121,22 @@ class LogScrubber:
     def _value(self, value: Any, name: str, depth: int) -> Any:
         if isinstance(value, _PLAIN) or depth > _DEEPEST:
             return value if depth <= _DEEPEST else WITHHELD
+        if not _is_plain(value):  # its own text need not be what is in it
+            found = self._contained(value, name, depth)
+            return self._shown(value) if found is value else found
+        return self._contained(value, name, depth)
+
+    def _contained(self, value: Any, name: str, depth: int) -> Any:
         if isinstance(value, str):
             raw = value.encode(errors="surrogatepass")
             clean = self._masked(raw, name.encode(errors="surrogatepass"))
             return value if clean is raw else _decoded(clean)
         if isinstance(value, bytes):
             return self._masked(value, b"")
+        if isinstance(value, memoryview | bytearray):
+            data = bytes(value)
+            clean = self._masked(data, b"")
+            return value if clean is data else clean
         if isinstance(value, int | float):
             text = repr(value)
             found = self.text(text)
@@ -137,7 +148,7 @@ class LogScrubber:
             if all(a is b for a, b in zip(items, value, strict=True)):
                 return value
             return items if type(value) not in {tuple, set, frozenset} else type(value)(items)
-        return self._object(value, depth)
+        return self._fields(value, depth)
 
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
         made = {
@@ -149,12 +160,15 @@ class LogScrubber:
         )
         return value if same else made
 
-    def _object(self, value: Any, depth: int) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-            if self._mapping(fields, depth + 1) is fields:
-                return value
-            return self._mapping(fields, depth + 1)
+    def _fields(self, value: Any, depth: int) -> Any:
+        if not dataclasses.is_dataclass(value) or isinstance(value, type):
+            return value
+        fields = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+        found = self._mapping(fields, depth + 1)
+        return value if found is fields else found
+
+    def _shown(self, value: Any) -> Any:
+        """The very same, unless its text or what programmers see of it has something."""
         text = str(value)
         shown = f"{text}\n{value!r}"
         return value if self.text(shown) == shown else self.text(text)
@@ -201,6 +215,11 @@ class LogScrubber:
                     growing = known[1] if known is not None and len(known[1]) < _MOST else Growing()
                     growing.add(secret.reveal() for secret in holder.values())
                     self._of_clients[holder] = version, growing
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether its text is made of what is in it, by Python itself."""
+    return type(value) in _SHOWN
 
 
 def _listen(scrubber: LogScrubber) -> None:

@@ -18,6 +18,9 @@ from typing import Protocol
 PASSES = 4
 """Layers of escaping that are undone."""
 
+_END = 1024
+"""Bytes at the end of a text in which a character may be unfinished that is escaped layer upon layer."""
+
 PARTIAL_REACH = 64
 """Bytes at the end of a text in which an unfinished escape is looked for."""
 
@@ -279,12 +282,20 @@ class Gate:
         self._reach = 2 * longest + 32
         self._patterns = _gate_patterns(frozenset(codes))
 
-    def regions(self, text: bytes) -> list[tuple[int, int]]:
-        """Half-open regions in ascending order, each with room for an occurrence around every escape in it."""
+    def regions(self, text: bytes, *, final: bool) -> list[tuple[int, int]]:
+        """Half-open regions in ascending order, each with room for an occurrence around every escape in it.
+
+        Of a text that goes on the end is one: the escape there may be that of a character that begins another escape.
+        """
         found: list[tuple[int, int]] = []
         for lead, search in self._patterns:
             if lead in text:
                 found += self._around(search, text)
+        if not final:
+            begin = max(len(text) - self._reach - _END, 0)
+            last = text[-_END:]
+            if b"\\" in last or b"%" in last or b"&" in last or COLOUR in last:
+                found.append((begin, len(text)))
         if len(found) < 2:
             return found
         found.sort()
@@ -311,10 +322,13 @@ class Gate:
 
 @lru_cache(maxsize=256)
 def _gate_patterns(codes: frozenset[int]) -> list[tuple[bytes, _Search]]:
-    every = sorted(codes | _ALNUM | _BASE64 | {0x1B})  # an escaped colour stands for nothing a layer deeper
+    # An escaped colour stands for nothing a layer deeper, what begins an escape begins one there, and in UTF-16 every
+    # other byte of most values is zero. An escaped & is so common that it counts where it begins one only.
+    besides = {0, 0x1B, 0x25, 0x5C}
+    every = sorted(codes | _ALNUM | _BASE64 | besides)
     text = "".join(map(chr, sorted(codes | _ALNUM)))
     octets = sorted(
-        {byte for char in text for byte in char.encode("utf-8", "surrogatepass")} | codes & set(range(256)) | {0x1B}
+        {byte for char in text for byte in char.encode("utf-8", "surrogatepass")} | codes & set(range(256)) | besides
     )
     units = sorted({int.from_bytes(chr(code).encode("utf-16-be", "surrogatepass")[:2], "big") for code in every})
     known = {chr(code).encode("utf-8", "surrogatepass") for code in every}

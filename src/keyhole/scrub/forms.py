@@ -87,6 +87,7 @@ def _encodings(value: bytes) -> Iterator[tuple[bytes, bool]]:
         yield from ((data, False) for data in _byte_lists(value))
         for inner, _ in _base64_std(value):
             yield from _base64_std(inner)
+        yield from _base64_std(next(iter(_wide(value))))  # as PowerShell's -EncodedCommand
 
 
 def _plain(value: bytes) -> Iterator[tuple[bytes, bool]]:

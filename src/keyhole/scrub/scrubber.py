@@ -109,7 +109,7 @@ class Scrubber:
         gate = self._gate
         if gate is None:
             gate = self._gate = escapes.Gate(self._values)
-        regions = gate.regions(text)
+        regions = gate.regions(text, final=final)
         whole = len(text) if final or not regions else escapes.unfinished(text)
         for begin, end in regions:
             views = escapes.decoded(text[begin : min(end, whole)], begin, parent)
@@ -129,15 +129,23 @@ class Scrubber:
         return min(hold, max(view.start(held), 0)) if held < len(view.text) else hold
 
     def _hold(self, text: bytes) -> int:
+        """Where what must be held back begins; behind something unfinished there may stand another that is.
+
+        An unfinished colour or seam stands for nothing, so that only a beginning before it matters.
+        """
         tail = self._matcher_or_fail.tail
-        hold = tail(text)
-        cut = escapes.unfinished(text)
-        if cut < len(text):
-            hold = min(hold, cut, tail(text[:cut]))
-        seam = escapes.unfinished_seam(text)
-        if seam < len(text):  # it stands for nothing, so only a beginning before it matters
-            before = tail(text[:seam])
-            hold = min(hold, before) if before < seam else hold
+        hold, left = tail(text), text
+        for _ in range(escapes.PASSES):
+            cut = escapes.unfinished(left)
+            if cut < len(left):
+                hold = min(hold, cut, tail(left[:cut]))
+            else:
+                cut = escapes.unfinished_seam(left)
+                if cut == len(left):
+                    break
+                before = tail(left[:cut])
+                hold = min(hold, before) if before < cut else hold
+            left = left[:cut]
         return hold
 
     def _joined(self, text: bytes, context: bytes, *, whole: bool) -> escapes.View | None:
