@@ -20,7 +20,7 @@ from keyhole import bounds
 from keyhole.broker import capturing, explain, reach
 from keyhole.broker.broker import Broker
 from keyhole.broker.sql.upstream import Databases
-from keyhole.broker.upstream import Origin, Pool, UpstreamLimits, UpstreamTimeouts
+from keyhole.broker.upstream import Pool, UpstreamLimits, UpstreamTimeouts
 from keyhole.config import Config, home, is_loopback, local_vault, split_address, sql_address
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.request import LocalOwner
@@ -169,9 +169,6 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     resolver, via, trust = _ways_out(config)
     dialer = Dialer(resolver, via=via)
 
-    def tls_context(_origin: Origin) -> ssl.SSLContext:
-        return trust.context()
-
     timeouts = UpstreamTimeouts(
         connect=config.connect_timeout,
         answer=config.answer_timeout,
@@ -180,7 +177,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         rate=config.stream_rate,
         window=config.rate_window,
     )
-    pool = Pool(dialer, tls_context, UpstreamLimits(timeouts=timeouts))
+    pool = Pool(dialer, lambda _: trust.context(), UpstreamLimits(timeouts=timeouts))
     # A database that is offered HTTP in the handshake may end it.
     bare = Trust(config.upstream_ca, config.upstream_crl)
     databases = Databases(dialer, bare.context, bounds.sql(config))

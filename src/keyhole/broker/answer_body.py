@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from keyhole.broker.connections import UpstreamAnswer
 from keyhole.broker.exchange import OwnAnswer
 from keyhole.broker.live import Ended, Flow
 from keyhole.broker.loan import without_stale
-from keyhole.broker.upstream import UpstreamAnswer
 from keyhole.core.errors import KeyholeError
 from keyhole.core.message import Headers
-from keyhole.scrub import BodyScrubber
+from keyhole.scrub import BodyScrubber, GrpcScrubber
 
 
 class AnswerBody:
@@ -23,17 +23,30 @@ class AnswerBody:
         upstream: where the bytes come from.
         scrubber: what they go through, if anything was lent.
         trailing: gives what may be seen of the trailers.
+        refusal: says in trailers why a body broke off, where the client expects to be told so.
     """
 
-    __slots__ = ("_done", "_ended", "_flow", "_received", "_scrubber", "_trailing", "_upstream", "length", "trailers")
+    __slots__ = (
+        "_done",
+        "_ended",
+        "_flow",
+        "_received",
+        "_refusal",
+        "_scrubber",
+        "_trailing",
+        "_upstream",
+        "length",
+        "trailers",
+    )
 
     def __init__(
         self,
         flow: Flow,
         ended: Ended,
         upstream: UpstreamAnswer | OwnAnswer,
-        scrubber: BodyScrubber | None,
+        scrubber: BodyScrubber | GrpcScrubber | None,
         trailing: Callable[[Headers], Headers] | None,
+        refusal: Callable[[KeyholeError], Headers] | None = None,
     ) -> None:
         self._flow = flow
         self._ended = ended
@@ -42,6 +55,7 @@ class AnswerBody:
         self._received = 0
         self._done = False
         self._trailing = trailing
+        self._refusal = refusal
         self.trailers: Headers = []
         self.length = None if scrubber is not None and scrubber.recoded else upstream.length
 
@@ -70,8 +84,12 @@ class AnswerBody:
             rest = b"" if scrubber is None else scrubber.finish()
         except BaseException as error:
             await self._finish(error)
-            self._flow.require_uncut()
-            raise
+            reason = self._flow.reason or error
+            if self._refusal is None or not isinstance(reason, KeyholeError):
+                self._flow.require_uncut()
+                raise
+            self.trailers = self._refusal(reason)
+            return b""
         await self._finish(None)
         return rest
 

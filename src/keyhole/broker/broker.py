@@ -17,12 +17,14 @@ from keyhole.broker.ca import Authorities
 from keyhole.broker.capture import Captures
 from keyhole.broker.certified import client_identity
 from keyhole.broker.checks import Gate
+from keyhole.broker.connections import spoken
 from keyhole.broker.directory import Directory, Match, Wanted, no_service
 from keyhole.broker.errand import run_errand
 from keyhole.broker.exchange import Exchange
 from keyhole.broker.journey import Journey
 from keyhole.broker.kept import Kept
 from keyhole.broker.late import LateBody, require_still
+from keyhole.broker.lease import Lease
 from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.minting import Minting, answered, minting_of
@@ -34,7 +36,7 @@ from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.tripwires import RULE as TRIPWIRE
 from keyhole.broker.tripwires import Tripwires
 from keyhole.broker.tunnel import beginning
-from keyhole.broker.upstream import Lease, Pool
+from keyhole.broker.upstream import Pool
 from keyhole.broker.watch import FrameWatch, Tripped
 from keyhole.broker.websocket import WEBSOCKET, prepare
 from keyhole.core.errors import (
@@ -221,7 +223,7 @@ class Broker:
             await vault.record_refusal(state, caller, request, error)
             raise
         message = Message(call.method, call.scheme, call.host, call.port, target, list(call.headers))
-        message.trailers = call.trailers
+        message.http2, message.trailers = call.http2, call.trailers
         if call.upgrade == WEBSOCKET:
             prepare(message, call.upgrade)
         if match.service is None:
@@ -254,10 +256,9 @@ class Broker:
         key = (state.org.id, service.name, service.allow_addresses)
         lending = service if minting is None else minting.service(service)
         kind = KINDS[lending.inject.kind]
-        fresh = bool(call.upgrade)
         lease = None
         if not (service.certified or kind.answers):  # the connection is made while the intent is being committed
-            lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard, fresh=fresh)
+            lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard, speaks=spoken(call))
         try:
             lent = await vault.use(
                 state, caller, request, f"services/{service.name}", kept=minting.kept if minting is not None else None
@@ -290,18 +291,18 @@ class Broker:
         )
         sending = exchange.run(lease, message, _judged(vault, caller, service, call.body))
         sending = with_renewed(vault, state, service, loan, sending)
-        return await journey.answer(answered(vault, state, caller, service, minting, loan, sending))
+        return await journey.answer(answered(vault, state, caller, service, minting, loan, sending), call)
 
     async def _reserve(self, state: OrgState, service: Service, loan: Loan, call: Call, guard: Guard) -> Lease:
         """A connection for a loan that is not reserved before its secrets are there."""
         key = (state.org.id, service.name, service.allow_addresses)
         if not service.certified:
-            return self._pool.reserve(key, call.scheme, call.host, call.port, guard, fresh=bool(call.upgrade))
+            return self._pool.reserve(key, call.scheme, call.host, call.port, guard, speaks=spoken(call))
         room = self._kept.room(state.org.id, service, loan.certificate)
         identity = await client_identity(loan.certificate, room.kept, self._client_context)
         whose = (*key, identity.digest)
         return self._pool.reserve(
-            whose, call.scheme, call.host, call.port, guard, identity.context, fresh=bool(call.upgrade)
+            whose, call.scheme, call.host, call.port, guard, identity.context, speaks=spoken(call)
         )
 
     async def _pass(
@@ -327,8 +328,7 @@ class Broker:
             remote=request.remote,
             **fields,
         )
-        fresh = bool(call.upgrade)
-        lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN, fresh=fresh)
+        lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN, speaks=spoken(call))
         intent = Intent.of(record)
         journey = Journey(vault, state, caller, None, intent, None, self._live, watch=watch)
         try:
@@ -338,7 +338,7 @@ class Broker:
             if not isinstance(error, AuditUnavailable):  # then there is no intent to conclude
                 journey.end(error)
             raise
-        return await journey.answer(lease.send(message, _judged(vault, caller, None, call.body)))
+        return await journey.answer(lease.send(message, _judged(vault, caller, None, call.body)), call)
 
     async def directory(self, vault: Vault, state: OrgState) -> Directory:
         """The compiled services of an org."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from keyhole.broker.errand import OPERATION as MINT
-from keyhole.broker.upstream import Lease
+from keyhole.broker.lease import Lease
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.identity import Caller
 from keyhole.core.message import Answer, Body, Call, Headers

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from keyhole.broker.connections import UpstreamAnswer
 from keyhole.broker.held import HeldBody, hold
-from keyhole.broker.upstream import Pool, UpstreamAnswer
+from keyhole.broker.upstream import Pool
 from keyhole.core.errors import BodyTooLarge, InternalError, KeyholeError, UpstreamUnreachable
 from keyhole.core.host import Authority
 from keyhole.core.message import Heard, Message

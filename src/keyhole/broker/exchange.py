@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from keyhole.broker.connections import UpstreamAnswer
 from keyhole.broker.held import HeldBody, RecodedBody, hold
 from keyhole.broker.kept import Room
+from keyhole.broker.lease import Lease
 from keyhole.broker.loan import Loan
-from keyhole.broker.upstream import Lease, UpstreamAnswer
 from keyhole.core.errors import InternalError, KeyholeError
 from keyhole.core.message import Body, Headers, Heard, Message
 from keyhole.injections import Steps

@@ -7,20 +7,21 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from keyhole.broker.answer_body import AnswerBody
+from keyhole.broker.connections import UpstreamAnswer
 from keyhole.broker.exchange import OwnAnswer
 from keyhole.broker.live import Flow, Live
 from keyhole.broker.loan import Loan, without_stale
 from keyhole.broker.tunnel import TunnelStream
-from keyhole.broker.upstream import UpstreamAnswer
 from keyhole.broker.watch import FrameWatch
 from keyhole.broker.websocket import WEBSOCKET, WebSocketStream
+from keyhole.core import grpc
 from keyhole.core.errors import InternalError, KeyholeError
 from keyhole.core.identity import Caller
-from keyhole.core.message import Answer
+from keyhole.core.message import Answer, Call, Headers
 from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.record import Intent
 from keyhole.core.service import Service
-from keyhole.net.http1.client import ClientConnection
+from keyhole.net.http1.client import ClientAnswer, ClientConnection
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.vault import Vault
 
@@ -30,7 +31,7 @@ T = TypeVar("T")
 class Journey(Flow):
     """One call from its durable intent to its outcome. Ends exactly once."""
 
-    __slots__ = ("_done", "_ended", "_intent", "_live", "_loan", "_state", "_watch")
+    __slots__ = ("_done", "_ended", "_intent", "_live", "_loan", "_refusal", "_state", "_watch")
 
     def __init__(
         self,
@@ -52,9 +53,12 @@ class Journey(Flow):
         self._loan = loan
         self._live = live
         self._ended = False
+        self._refusal: Callable[[KeyholeError], Headers] | None = None
 
-    async def answer(self, sending: Awaitable[UpstreamAnswer | OwnAnswer]) -> Answer:
+    async def answer(self, sending: Awaitable[UpstreamAnswer | OwnAnswer], call: Call) -> Answer:
         """Send, and give back the answer as the caller may see it."""
+        if call.http2 and grpc.is_grpc(call.headers):
+            self._refusal = grpc.refusal
         upstream = await self._awaited(sending)
         try:
             return self._answer(upstream)
@@ -121,7 +125,7 @@ class Journey(Flow):
             reason, headers = self._loan.head(reason, headers)
         if scrubber is not None and scrubber.recoded:
             headers = without_stale(headers)
-        if isinstance(upstream, UpstreamAnswer) and upstream.status == 101:
+        if isinstance(upstream, ClientAnswer) and upstream.status == 101:
             stream = self.flowing = WebSocketStream(
                 upstream.take_over(), self._loan, self._live.limits, self.end, self._watch
             )
@@ -130,9 +134,8 @@ class Journey(Flow):
         if upstream.body is None:
             self.end(status=upstream.status)
             return Answer(upstream.status, reason, headers, None)
-        body = self.flowing = AnswerBody(
-            self, self.end, upstream, scrubber, self._loan.trailers if self._loan is not None else None
-        )
+        trailing = self._loan.trailers if self._loan is not None else None
+        body = self.flowing = AnswerBody(self, self.end, upstream, scrubber, trailing, self._refusal)
         self.given = Answer(upstream.status, reason, headers, body)
         return self.given
 

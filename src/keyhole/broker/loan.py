@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from keyhole import scrub
+from keyhole.core import grpc
 from keyhole.core.inject import KINDS
 from keyhole.core.message import Headers, Message
 from keyhole.core.record import Intent
@@ -17,6 +18,7 @@ from keyhole.core.service import CERTIFICATE, Service
 from keyhole.core.value import Secret
 from keyhole.injections import Steps, Terms, inject, needs_content
 from keyhole.injections.placeholder import in_frames, take_out
+from keyhole.scrub.grpc import metadata
 
 # Parts of an answer are asked for piecewise by a range, and could be put together behind the scrubber's back.
 _RANGE = frozenset({b"range", b"if-range"})
@@ -66,7 +68,18 @@ class Loan:
         certificate: the fields of the client's certificate.
     """
 
-    __slots__ = ("_former", "_forms", "_scrubbers", "certificate", "intent", "masked", "scrubber", "service", "values")
+    __slots__ = (
+        "_former",
+        "_forms",
+        "_grpc",
+        "_scrubbers",
+        "certificate",
+        "intent",
+        "masked",
+        "scrubber",
+        "service",
+        "values",
+    )
 
     def __init__(
         self,
@@ -78,7 +91,7 @@ class Loan:
     ) -> None:
         self.service = service
         self.intent = intent
-        self.masked = False
+        self.masked = self._grpc = False
         self.scrubber: scrub.Scrubber | None = None
         self.values = {field: secret.reveal() for field, secret in lent.items()}
         self.certificate: dict[str, bytes] = {}
@@ -123,6 +136,9 @@ class Loan:
         accepted = message.get(b"accept-encoding")
         if accepted is not None:
             message.set(b"accept-encoding", scrub.accept_encoding(accepted))
+        accepted = message.get(b"grpc-accept-encoding")
+        if accepted is not None:
+            message.set(b"grpc-accept-encoding", grpc.accept_encoding(accepted))
         return inject(message, self.service.inject, Terms(self.values, now, kept, token_bytes(_NONCE)))
 
     def injected(self, message: Message) -> None:
@@ -156,20 +172,33 @@ class Loan:
         scrubber = self.scrubber
         if scrubber is None or scrubber.empty:
             return reason, headers
-        if scrubber.is_clean(b"\n".join([reason, *itertools.chain.from_iterable(headers)])):
+        self._grpc = grpc.has_messages(headers)
+        if not self._grpc and scrubber.is_clean(b"\n".join([reason, *itertools.chain.from_iterable(headers)])):
             return reason, headers
-        clean = [pair for pair in headers if scrubber.text(pair[0]) == pair[0]]
-        self.masked = self.masked or len(clean) < len(headers)
-        return self._text(scrubber, reason), [(name, self._text(scrubber, value)) for name, value in clean]
+        return self._text(scrubber, reason), self._fields(scrubber, headers)
 
     def trailers(self, trailers: Headers) -> Headers:
-        """The trailers of an answer without those that hold a secret: every recipient does without them."""
+        """The trailers of an answer without those that hold a secret: every recipient does without them.
+
+        Those of gRPC are as good as headers, and are scrubbed like them.
+        """
         scrubber = self.scrubber
-        if scrubber is None or not trailers:
+        if scrubber is None or scrubber.empty or not trailers:
             return trailers
-        clean = [pair for pair in trailers if scrubber.text(b"\n".join(pair)) == b"\n".join(pair)]
+        if self._grpc:
+            return self._fields(scrubber, trailers)
+        clean = [pair for pair in trailers if scrubber.is_clean(b"\n".join(pair))]
         self.masked = self.masked or len(clean) < len(trailers)
         return clean
+
+    def _fields(self, scrubber: scrub.Scrubber, headers: Headers) -> Headers:
+        clean = [pair for pair in headers if scrubber.text(pair[0]) == pair[0]]
+        self.masked = self.masked or len(clean) < len(headers)
+        if not self._grpc:
+            return [(name, self._text(scrubber, value)) for name, value in clean]
+        scrubbed = [(name, metadata(scrubber, name, value)) for name, value in clean]
+        self.masked = self.masked or scrubbed != clean
+        return scrubbed
 
     def _text(self, scrubber: scrub.Scrubber, text: bytes) -> bytes:
         clean = scrubber.text(text)
@@ -177,11 +206,13 @@ class Loan:
             self.masked = True
         return clean
 
-    def body(self, headers: Headers) -> scrub.BodyScrubber | None:
+    def body(self, headers: Headers) -> scrub.BodyScrubber | scrub.GrpcScrubber | None:
         """The scrubber for an answer's body. Raises ``ScrubFailedClosed`` for a coding that cannot be inspected."""
         if self.scrubber is None or self.scrubber.empty:
             return None
         coding = b", ".join(value for name, value in headers if name == b"content-encoding")
+        if grpc.has_messages(headers) and not coding:
+            return scrub.GrpcScrubber(self.scrubber, next((v for name, v in headers if name == b"grpc-encoding"), b""))
         return scrub.body(self.scrubber, coding)
 
     def __reduce__(self) -> NoReturn:

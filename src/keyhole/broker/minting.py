@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
+from keyhole.broker.connections import UpstreamAnswer
 from keyhole.broker.exchange import OwnAnswer
 from keyhole.broker.held import LIMIT, HeldBody, hold
 from keyhole.broker.loan import Loan, without_stale
-from keyhole.broker.upstream import UpstreamAnswer
 from keyhole.broker.watch import foreign
 from keyhole.core import minted_answer
 from keyhole.core.capture import CaptureRule, rule_for

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from keyhole.broker.upstream import Origin, Pool
+from keyhole.broker.connections import Origin
+from keyhole.broker.upstream import Pool
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, PolicyDenied
 from keyhole.core.request import Operation, Reply
 from keyhole.core.service import Service

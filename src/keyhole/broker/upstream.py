@@ -10,28 +10,47 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import NamedTuple
+from contextlib import suppress
+from dataclasses import dataclass, field
 
-from keyhole.core.errors import UpstreamTimeout, UpstreamUnreachable
-from keyhole.core.host import Authority
+from keyhole.broker.connections import Connection, Multiple, Origin, Single, Speaks, UpstreamAnswer
+from keyhole.broker.lease import Lease
+from keyhole.core.errors import KeyholeError, UpstreamTimeout, UpstreamTls, UpstreamUnreachable
 from keyhole.core.message import Body, Message
 from keyhole.net.dial import Dialer
 from keyhole.net.guard import Guard
-from keyhole.net.http1.client import ClientAnswer, ClientConnection, Stale
+from keyhole.net.http1.client import ClientConnection
 from keyhole.net.http1.limits import ANSWER_LIMITS, WireLimits
 from keyhole.net.http1.tls import TlsChannel
 from keyhole.net.http1.wire import NEVER, WireGroup
-from keyhole.net.tls import upstream_error
+from keyhole.net.http2.client import Http2Connection
+from keyhole.net.http2.limits import Http2Limits
+from keyhole.net.tls import nothing_in_common, upstream_error
 
-UpstreamAnswer = ClientAnswer
+_H2, _HTTP1 = "h2", "http/1.1"
 
-_REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # TRACE is never sent
+
+class _NothingInCommon(UpstreamTls):
+    """The upstream speaks none of the protocols that were offered (RFC 7301 section 3.2)."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is remembered of an upstream.
+
+    Attributes:
+        http2: it chose HTTP/2 when it was offered, or had nothing else.
+        only_http2: it has nothing else.
+        session: of TLS, with its context, to be resumed.
+    """
+
+    http2: bool = False
+    only_http2: bool = False
+    session: tuple[ssl.SSLContext, ssl.SSLSession] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +80,7 @@ class UpstreamLimits:
 
     Attributes:
         wire: bounds on answers.
+        http2: bounds on an upstream of HTTP/2.
         timeouts: used where a call brings none of its own.
         idle: idle connections in all.
         idle_per_origin: idle connections for one key and origin.
@@ -70,136 +90,13 @@ class UpstreamLimits:
     """
 
     wire: WireLimits = ANSWER_LIMITS
+    http2: Http2Limits = field(default_factory=Http2Limits)
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
     idle: int = 1024
     idle_per_origin: int = 128
     idle_seconds: float = 55.0
     age_seconds: float = 3600.0
     sessions: int = 1024
-
-
-class Origin(NamedTuple):
-    """What pooled connections have in common.
-
-    Attributes:
-        key: whose they are: org, credential identity, and whatever else must not be mixed (such as the exceptions to
-            the address guard and a client certificate).
-    """
-
-    key: Hashable
-    scheme: str
-    host: str
-    port: int
-
-
-class _Connection(ClientConnection):
-    """A connection that knows where it belongs and can be asked whether anything waits in its socket."""
-
-    __slots__ = ("_poll", "context", "origin")
-
-    def __init__(self, pool: Pool, origin: Origin, sock: socket.socket) -> None:
-        super().__init__(
-            pool.group(),
-            Authority(origin.host, origin.port).header(origin.scheme),
-            pool.limits.wire,
-            on_free=pool.put,
-            on_lost=pool.forget,
-        )
-        self.origin = origin
-        self.context: ssl.SSLContext | None = None
-        self._poll = None
-        if hasattr(select, "poll"):  # not on Windows, where the event loop alone notices
-            self._poll = select.poll()
-            self._poll.register(sock.fileno(), select.POLLIN)
-
-    def silent(self) -> bool:
-        """Whether the connection is open and not one byte waits, in our buffer or in the kernel's."""
-        if self.lost or self.eof or self.buffer or self.transport.is_closing():
-            return False
-        return self._poll is None or not self._poll.poll(0)
-
-
-class Lease:
-    """A connection reserved for one request, perhaps still being made.
-
-    Exactly one of ``send`` and ``cancel`` is called; ``cancel`` after ``send`` does nothing.
-    """
-
-    __slots__ = ("_connection", "_context", "_dialling", "_guard", "_origin", "_pool")
-
-    def __init__(
-        self, pool: Pool, origin: Origin, guard: Guard, context: ssl.SSLContext | None, *, fresh: bool
-    ) -> None:
-        self._pool = pool
-        self._origin = origin
-        self._guard = guard
-        self._context = context
-        self._connection = None if fresh else pool.take(origin)
-        self._dialling: asyncio.Task[_Connection] | None = None
-        if self._connection is None:
-            self._dialling = asyncio.get_running_loop().create_task(pool.dial(origin, guard, context))
-
-    async def send(
-        self, message: Message, body: Body | None, timeouts: UpstreamTimeouts | None = None
-    ) -> UpstreamAnswer:
-        """Send the request and wait for the head of its final answer.
-
-        Nothing is sent before the first chunk of the body is there, so that a body that begins wrongly sends nothing.
-
-        Raises:
-            AddressDenied, UpstreamTls, UpstreamUnreachable, UpstreamTimeout: no answer came that can be used.
-            InvalidRequest: a header or the body would break the message's framing.
-            KeyholeError: whatever reading ``body`` raised.
-        """
-        timeouts = timeouts or self._pool.limits.timeouts
-        try:
-            first = b"" if body is None else await body.read()
-            connection = await self._obtain()
-        except BaseException:
-            self.cancel()
-            raise
-        try:
-            return await connection.exchange(message, body, first, timeouts)
-        except Stale:
-            if body is not None or message.method not in _REPEATABLE:
-                raise
-        connection = await self._pool.dial(self._origin, self._guard, self._context)
-        return await connection.exchange(message, None, b"", timeouts)
-
-    async def connect(self) -> ClientConnection:
-        """The connection itself, for a tunnel; reserve it ``fresh``. Raises as ``send``."""
-        try:
-            return await self._obtain()
-        except BaseException:
-            self.cancel()
-            raise
-
-    async def _obtain(self) -> _Connection:
-        connection, self._connection = self._connection, None
-        while connection is not None:
-            if connection.silent():
-                return connection
-            connection.abort()
-            connection = self._pool.take(self._origin)
-        if self._dialling is None:
-            return await self._pool.dial(self._origin, self._guard, self._context)
-        connection = await self._dialling
-        self._dialling = None
-        return connection
-
-    def cancel(self) -> None:
-        """Nothing will be sent: give the connection back, or stop making it."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._pool.put(connection)
-        dialling, self._dialling = self._dialling, None
-        if dialling is not None:
-            dialling.add_done_callback(self._discard)
-            dialling.cancel()
-
-    def _discard(self, dialling: asyncio.Task[_Connection]) -> None:
-        if not dialling.cancelled() and dialling.exception() is None:
-            self._pool.put(dialling.result())
 
 
 class Pool:
@@ -222,9 +119,11 @@ class Pool:
         self.lease: type[Lease] = Lease
         self._dialer = dialer
         self._tls_context = tls_context
-        self._idle: dict[Origin, list[_Connection]] = {}
+        self._idle: dict[Origin, list[Single]] = {}
         self._idle_count = 0
-        self._sessions: OrderedDict[Origin, tuple[ssl.SSLContext, ssl.SSLSession]] = OrderedDict()
+        self._multiple: dict[Origin, list[Multiple]] = {}
+        self._opening: dict[Origin, asyncio.Task[Connection]] = {}
+        self._known: OrderedDict[Origin, _Known] = OrderedDict()
         self._group: WireGroup | None = None
         self._closed = False
         self._trusted_since = 0.0
@@ -232,7 +131,7 @@ class Pool:
     @property
     def idle(self) -> int:
         """Idle connections now."""
-        return self._idle_count
+        return self._idle_count + sum(not each.open for them in self._multiple.values() for each in them)
 
     def reserve(
         self,
@@ -243,9 +142,9 @@ class Pool:
         guard: Guard,
         context: ssl.SSLContext | None = None,
         *,
-        fresh: bool = False,
+        speaks: Speaks = Speaks.HTTP1,
     ) -> Lease:
-        """Take an idle connection or begin to make one, without sending anything but the TLS handshake.
+        """Take a connection or begin to make one, without sending anything but the TLS handshake.
 
         Args:
             key: see ``Origin``; names the ``context`` where there is one.
@@ -254,9 +153,9 @@ class Pool:
             port: of the origin.
             guard: judges the address.
             context: of TLS, when it is not the usual one, such as one with a client's certificate.
-            fresh: take none that was used before, for what will change its protocol.
+            speaks: what may be spoken on it.
         """
-        return self.lease(self, Origin(key, scheme, host, port), guard, context, fresh=fresh)
+        return self.lease(self, Origin(key, scheme, host, port), guard, context, speaks=speaks)
 
     async def send(
         self,
@@ -274,20 +173,25 @@ class Pool:
     async def close(self) -> None:
         """Close idle connections now, and others when their exchange ends."""
         self._closed = True
-        for connections in list(self._idle.values()):
-            for connection in list(connections):
-                connection.close()
+        self._end()
 
     def distrust(self) -> None:
         """What upstreams are trusted by has changed: nobody is believed for what it proved before.
 
         Idle connections end now, others with their exchange; no TLS session is resumed.
         """
-        self._sessions.clear()
+        for known in self._known.values():
+            known.session = None
         self._trusted_since = asyncio.get_running_loop().time()
+        self._end()
+
+    def _end(self) -> None:
         for connections in list(self._idle.values()):
             for connection in list(connections):
                 connection.close()
+        for several in list(self._multiple.values()):
+            for multiple in list(several):
+                multiple.leave()
 
     # What leases and connections call.
 
@@ -297,8 +201,22 @@ class Pool:
             self._group = WireGroup(asyncio.get_running_loop(), _tick(self.limits))
         return self._group
 
-    def take(self, origin: Origin) -> _Connection | None:
-        """The idle connection that was used last; whoever sends on it looks first whether it is ``silent``."""
+    def take(self, origin: Origin, speaks: Speaks) -> Connection | None:
+        """A connection that is there already, reserved for one request; whoever sends on it asks whether it is sound.
+
+        Of those of HTTP/1.1 it is the one that was used last. They serve a caller who would rather speak HTTP/2 where
+        the upstream does not.
+        """
+        if speaks is Speaks.UPGRADE:
+            return None
+        known = self._known.get(origin)
+        if speaks is not Speaks.HTTP1 or (known is not None and known.only_http2):
+            for multiple in self._multiple.get(origin, ()):
+                if multiple.usable:
+                    multiple.reserved += 1
+                    return multiple
+            if known is None or known.http2 or origin.scheme == "http":
+                return None
         connections = self._idle.get(origin)
         if not connections:
             return None
@@ -308,34 +226,87 @@ class Pool:
         connection.busy = True
         return connection
 
+    async def open(self, origin: Origin, guard: Guard, context: ssl.SSLContext | None, speaks: Speaks) -> Connection:
+        """Make a connection for one request. Several that would make one of HTTP/2 at once share it."""
+        known = self._known.get(origin)
+        if (
+            known is None
+            or not known.http2
+            or speaks is Speaks.UPGRADE
+            or (speaks is Speaks.HTTP1 and not known.only_http2)
+        ):
+            return _reserved(await self.dial(origin, guard, context, speaks))
+        while (opening := self._opening.get(origin)) is not None:
+            with suppress(KeyholeError):
+                await asyncio.shield(opening)
+            if (found := self.take(origin, speaks)) is not None:
+                return found
+        opening = asyncio.get_running_loop().create_task(self.dial(origin, guard, context, speaks))
+        self._opening[origin] = opening
+        opening.add_done_callback(lambda _: self._opening.pop(origin, None))
+        try:
+            connection = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._unwanted)
+            raise
+        if isinstance(connection, Multiple) and not connection.usable:
+            raise UpstreamUnreachable("the upstream takes no requests on a new connection", "try again later")
+        return _reserved(connection)
+
+    def _unwanted(self, opening: asyncio.Task[Connection]) -> None:
+        """Whoever wanted a connection went away before it was there."""
+        if not opening.cancelled() and opening.exception() is None and isinstance(opening.result(), Single):
+            self.give_back(opening.result())
+
+    def give_back(self, connection: Connection) -> None:
+        """A connection that was reserved is not used."""
+        if isinstance(connection, Single):
+            self.put(connection)
+        else:
+            connection.release()
+
     def put(self, connection: ClientConnection) -> None:
         """Keep a connection for the next request of its key, unless there are enough or it is old."""
-        assert isinstance(connection, _Connection)  # noqa: S101 - the pool makes no others
+        assert isinstance(connection, Single)  # noqa: S101 - the pool makes no others
         limits = self.limits
-        now = connection.loop.time()
         connections = self._idle.setdefault(connection.origin, [])
-        if (
-            self._closed
-            or len(connections) >= limits.idle_per_origin
-            or self._idle_count >= limits.idle
-            or now - connection.born > limits.age_seconds
-            or connection.born < self._trusted_since
-            or connection.eof
-        ):
+        if self._old(connection) or len(connections) >= limits.idle_per_origin or self._idle_count >= limits.idle:
             connection.close()
             return
         if connection.used <= 1:
             self._remember(connection)
         connection.busy = False
-        connection.read_deadline = now + limits.idle_seconds
+        connection.read_deadline = connection.loop.time() + limits.idle_seconds
         connections.append(connection)
         self._idle_count += 1
 
-    def forget(self, connection: ClientConnection) -> None:
+    def rest(self, connection: Http2Connection) -> None:
+        """A connection of HTTP/2 has nothing to do: it stays for a while, unless there are enough or it is old."""
+        assert isinstance(connection, Multiple)  # noqa: S101 - the pool makes no others
+        if self._old(connection) or self.idle > self.limits.idle:
+            connection.leave()
+            return
+        if connection.used <= 1:
+            self._remember(connection)
+        connection.read_deadline = connection.loop.time() + self.limits.idle_seconds
+
+    def _old(self, connection: Connection) -> bool:
+        age = connection.loop.time() - connection.born
+        untrusted = connection.born < self._trusted_since
+        return self._closed or age > self.limits.age_seconds or untrusted or connection.eof
+
+    def forget(self, connection: ClientConnection | Http2Connection) -> None:
         """A connection is gone."""
-        assert isinstance(connection, _Connection)  # noqa: S101 - the pool makes no others
+        assert isinstance(connection, Single | Multiple)  # noqa: S101 - the pool makes no others
         if self._group is not None:
             self._group.discard(connection)
+        if isinstance(connection, Multiple):
+            several = self._multiple.get(connection.origin, [])
+            if connection in several:
+                several.remove(connection)
+            if not several:
+                self._multiple.pop(connection.origin, None)
+            return
         connections = self._idle.get(connection.origin)
         if connections is None:
             return
@@ -345,24 +316,72 @@ class Pool:
         if not connections:
             del self._idle[connection.origin]
 
-    async def dial(self, origin: Origin, guard: Guard, context: ssl.SSLContext | None = None) -> _Connection:
-        """Make a connection: resolve, judge, connect, verify the certificate."""
+    async def dial(
+        self,
+        origin: Origin,
+        guard: Guard,
+        context: ssl.SSLContext | None = None,
+        speaks: Speaks = Speaks.HTTP1,
+    ) -> Connection:
+        """Make a connection: resolve, judge, connect, verify the certificate, agree on a protocol."""
+        known = self._known.get(origin)
+        only = known is not None and known.only_http2
+        try:
+            return await self._dial(origin, guard, context, speaks, alpn=_offers(speaks, only=only))
+        except _NothingInCommon:
+            if speaks is not Speaks.HTTP1 or only:
+                raise
+        connection = await self._dial(origin, guard, context, speaks, alpn=(_H2,))
+        self._know(origin).only_http2 = True
+        return connection
+
+    async def _dial(
+        self,
+        origin: Origin,
+        guard: Guard,
+        context: ssl.SSLContext | None,
+        speaks: Speaks,
+        *,
+        alpn: tuple[str, ...],
+    ) -> Connection:
         timeout = self.limits.timeouts.connect
         sock = await self._dialer.dial(origin.host, origin.port, guard, timeout=timeout)
         try:
             connection = await self._adopt(origin, sock)
             if origin.scheme == "https":
-                await self._secure(origin, connection, context or self._tls_context(origin), timeout)
+                await self._secure(origin, connection, context or self._tls_context(origin), timeout, alpn)
+            elif speaks is Speaks.HTTP2:
+                return self._several(connection)
         except TimeoutError:
             raise UpstreamTimeout("the TLS handshake with the upstream took too long", "try again later") from None
         except ssl.SSLError as error:
+            if nothing_in_common(error):
+                raise _NothingInCommon(
+                    "the upstream does not speak HTTP/1.1", "call it by HTTP/2, and without an upgrade"
+                ) from None
             raise upstream_error(error) from None
         except OSError:
             raise UpstreamUnreachable("the upstream closed the connection before it was used", "try again") from None
+        if connection.tls is not None and connection.tls.alpn == _H2:
+            return self._several(connection)
+        if speaks is Speaks.EITHER:
+            self._know(origin).http2 = False
         return connection
 
-    async def _adopt(self, origin: Origin, sock: socket.socket) -> _Connection:
-        connection = _Connection(self, origin, sock)
+    def _several(self, connection: Single) -> Multiple:
+        """Speak HTTP/2 on a connection that nothing was sent on."""
+        origin, group = connection.origin, self.group()
+        multiple = Multiple(self, connection)
+        group.discard(connection)
+        group.add(multiple)
+        multiple.begin(connection)
+        self._multiple.setdefault(origin, []).append(multiple)
+        self._know(origin).http2 = True
+        multiple.read_deadline = multiple.loop.time() + self.limits.idle_seconds
+        return multiple
+
+    async def _adopt(self, origin: Origin, sock: socket.socket) -> Single:
+        connection = Single(self, origin, sock)
         try:
             await connection.loop.create_connection(lambda: connection, sock=sock)
         except BaseException:
@@ -374,15 +393,16 @@ class Pool:
     async def _secure(
         self,
         origin: Origin,
-        connection: _Connection,
+        connection: Single,
         context: ssl.SSLContext,
         timeout: float,  # noqa: ASYNC109 - the wire keeps time
+        alpn: tuple[str, ...],
     ) -> None:
-        known = self._sessions.get(origin)
-        session = known[1] if known is not None and known[0] is context else None
+        known = self._known.get(origin)
+        session = known.session[1] if known is not None and known.session and known.session[0] is context else None
         connection.context = context
         try:
-            channel = TlsChannel(context, server_side=False, server_hostname=origin.host, session=session)
+            channel = TlsChannel(context, server_side=False, server_hostname=origin.host, session=session, alpn=alpn)
             connection.start_tls(channel, client=True)
             connection.read_deadline = connection.loop.time() + timeout
             await connection.handshake()
@@ -391,15 +411,35 @@ class Pool:
             connection.abort()
             raise
 
-    def _remember(self, connection: _Connection) -> None:
+    def _remember(self, connection: Connection) -> None:
         if connection.tls is None or connection.context is None:
             return
         session = connection.tls.session
         if session is not None and session.has_ticket:
-            self._sessions[connection.origin] = (connection.context, session)
-            self._sessions.move_to_end(connection.origin)
-            while len(self._sessions) > self.limits.sessions:
-                self._sessions.popitem(last=False)
+            self._know(connection.origin).session = (connection.context, session)
+
+    def _know(self, origin: Origin) -> _Known:
+        known = self._known.get(origin)
+        if known is None:
+            known = self._known[origin] = _Known()
+            while len(self._known) > self.limits.sessions:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(origin)
+        return known
+
+
+def _reserved(connection: Connection) -> Connection:
+    if isinstance(connection, Multiple):
+        connection.reserved += 1
+    return connection
+
+
+def _offers(speaks: Speaks, *, only: bool) -> tuple[str, ...]:
+    """The protocols that a handshake offers (RFC 7301)."""
+    if speaks is Speaks.UPGRADE or (speaks is Speaks.HTTP1 and not only):
+        return (_HTTP1,)
+    return (_H2, _HTTP1) if not only else (_H2,)
 
 
 def _tick(limits: UpstreamLimits) -> float:

@@ -138,8 +138,7 @@ class Message:
         length: bytes of the body that the client declared; ``None`` where it did not, or there is none.
         errand: a request of the injection's own to some other place, such as one for a token. It has no part of the
             client's request in it, and its answer is read for the injection alone.
-        upgrade: as of the call.
-        trailers: as of the call.
+        upgrade, http2, trailers: as of the call.
         answered: what the injection answers by itself; then nothing is sent.
     """
 
@@ -156,6 +155,7 @@ class Message:
     length: int | None = None
     errand: bool = False
     upgrade: str = ""
+    http2: bool = False
     trailers: bool = False
     answered: Heard | None = None
 

@@ -207,6 +207,11 @@ def _feed(path: Path, data: bytes) -> None:
         pipe.write(data)
 
 
+def nothing_in_common(error: ssl.SSLError) -> bool:
+    """Whether a handshake failed for the peer speaks none of the protocols that were offered (RFC 7301 section 3.2)."""
+    return "no application protocol" in str(error).replace("_", " ").lower()  # older versions of Python give no reason
+
+
 def upstream_error(error: ssl.SSLError | ssl.CertificateError | OSError) -> UpstreamTls:
     """What went wrong in a handshake with an upstream, in words that name neither certificate nor peer."""
     if isinstance(error, ssl.SSLCertVerificationError):

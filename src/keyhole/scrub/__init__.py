@@ -19,6 +19,17 @@ found is listed in ``docs/scrubbing.md``: this is no guarantee against a host th
 from .body import BodyScrubber, Limits, body
 from .codings import accept_encoding
 from .forms import MIN_SECRET, too_short
+from .grpc import GrpcScrubber
 from .scrubber import Scrubber, Stream
 
-__all__ = ["MIN_SECRET", "BodyScrubber", "Limits", "Scrubber", "Stream", "accept_encoding", "body", "too_short"]
+__all__ = [
+    "MIN_SECRET",
+    "BodyScrubber",
+    "GrpcScrubber",
+    "Limits",
+    "Scrubber",
+    "Stream",
+    "accept_encoding",
+    "body",
+    "too_short",
+]

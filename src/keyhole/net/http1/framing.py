@@ -204,7 +204,8 @@ class CloseDecoder:
         self.done = True
 
 
-def _declared_length(value: bytes) -> int:
+def declared_length(value: bytes) -> int:
+    """What a ``Content-Length`` says. Raises ``Malformed``."""
     if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
         raise Malformed("Content-Length is not a decimal number in range")
     return int(value)
@@ -232,7 +233,7 @@ def request_decoder(head: RequestHead, limits: WireLimits) -> Decoder | None:
     if _is_chunked(head):
         return ChunkedDecoder(limits)
     declared = head.fields.get(b"content-length")
-    return None if declared is None else LengthDecoder(_declared_length(declared))
+    return None if declared is None else LengthDecoder(declared_length(declared))
 
 
 def answer_decoder(head: AnswerHead, method: str, limits: WireLimits) -> Decoder | None:
@@ -243,7 +244,7 @@ def answer_decoder(head: AnswerHead, method: str, limits: WireLimits) -> Decoder
     """
     chunked = _is_chunked(head)
     declared = head.fields.get(b"content-length")
-    length = None if declared is None else _declared_length(declared)
+    length = None if declared is None else declared_length(declared)
     if method == "HEAD" or head.status in {204, 304}:
         return None
     if chunked:

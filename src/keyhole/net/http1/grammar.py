@@ -59,6 +59,7 @@ class RequestHead(NamedTuple):
         minor: 0 or 1, the minor version.
         headers: in wire order, names lower-cased, values without surrounding blanks.
         fields: the same by name; of a repeated name the last value.
+        major: 1, or 2 for what came by HTTP/2 and has the form of HTTP/1.1 here.
     """
 
     method: str
@@ -66,6 +67,7 @@ class RequestHead(NamedTuple):
     minor: int
     headers: Headers
     fields: dict[bytes, bytes]
+    major: int = 1
 
 
 class AnswerHead(NamedTuple):
@@ -150,16 +152,29 @@ def _parse_fields(head: bytes, start: int, limits: WireLimits) -> tuple[Headers,
         return [], {}
     parts = map(bytes.partition, head[start:end].split(b"\r\n"), _COLONS)
     headers: Headers = [(name.lower(), value.strip()) for name, _, value in parts]  # HTAB is the only other white space
+    return headers, judged_fields(headers, limits)
+
+
+def judged_fields(headers: Headers, limits: WireLimits) -> dict[bytes, bytes]:
+    """The fields by name, of a repeated name the last value, when together they have one meaning.
+
+    Args:
+        headers: well-formed each, names in lower case.
+        limits: bounds on them.
+
+    Raises:
+        Malformed: too many, too long, one repeated that may not be, or one that imitates another.
+    """
     if len(headers) > limits.headers:
         raise Malformed(f"the message has more than {limits.headers} header lines")
     fields = dict(headers)
     if len(fields) != len(headers):
         _refuse_repeated(headers)
-    if b"_" in head and any(b"_" in name and name.replace(b"_", b"-") in _ALIASED for name in fields):
+    if any(b"_" in name and name.replace(b"_", b"-") in _ALIASED for name in fields):
         raise Malformed("a header name imitates another with an underscore", "use the name with hyphens")
-    if len(head) > limits.value_bytes and max(len(value) for _, value in headers) > limits.value_bytes:
+    if headers and max(len(value) for _, value in headers) > limits.value_bytes:
         raise Malformed(f"a header value is longer than {limits.value_bytes} bytes")
-    return headers, fields
+    return fields
 
 
 def _refuse_repeated(headers: Headers) -> None:

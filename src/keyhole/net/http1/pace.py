@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from keyhole.core.message import Headers
+
 # Bodies that are open for as long as somebody listens, and have nothing to say for most of it.
 _OPEN_ENDED = frozenset({
     b"text/event-stream",
@@ -25,6 +27,12 @@ _OPEN_ENDED = frozenset({
 })  # fmt: skip
 _OPEN_ENDED_PREFIXES = (b"application/grpc", b"application/connect+")
 _PATIENCE = 5  # windows for a body that is made while it is sent
+
+
+def is_conversation(headers: Headers) -> bool:
+    """Does a request with these headers begin a talk of which either side may say the first word?"""
+    kind = next((value for name, value in headers if name == b"content-type"), b"")
+    return kind.strip().lower().startswith(_OPEN_ENDED_PREFIXES)
 
 
 class TooSlow(TimeoutError):

@@ -26,7 +26,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 # Framing and routing are written from what is known about the message, never copied.
-_REQUEST_DROPPED = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+REQUEST_DROPPED = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 # An alternative service (RFC 7838) would lead around us.
 _OWN_ANSWER_DROPPED = HOP_BY_HOP | {b"content-length", b"alt-svc"}
 # Only our own refusals may call themselves so.
@@ -93,7 +93,7 @@ def serialise_request(method: str, target: bytes, host: bytes, headers: Headers,
     if _TARGET.fullmatch(target) is None:
         raise InvalidRequest("the request target has bytes that no request line may have", "percent-encode them")
     start = b"%b %b HTTP/1.1" % (method.encode("ascii"), target)
-    return _join([start, b"Host: " + host], headers, _REQUEST_DROPPED, framing)
+    return _join([start, b"Host: " + host], headers, REQUEST_DROPPED, framing)
 
 
 def serialise_trailers(trailers: Headers) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from collections.abc import Sequence
 
 _RECORD = 16 * 1024  # the largest TLS record (RFC 8446 section 5.1)
 
@@ -27,6 +28,7 @@ class TlsChannel:
         server_side: whether this side answers the handshake.
         server_hostname: for a client, the name that is sent as SNI and verified.
         session: for a client, a session of the same context to resume.
+        alpn: for a client, protocols to offer (RFC 7301), the preferred one first; else those of the context.
     """
 
     __slots__ = ("_incoming", "_object", "_outgoing", "closed", "established", "patient")
@@ -38,7 +40,10 @@ class TlsChannel:
         server_side: bool,
         server_hostname: str | None = None,
         session: ssl.SSLSession | None = None,
+        alpn: Sequence[str] = (),
     ) -> None:
+        if alpn:
+            context.set_alpn_protocols(list(alpn))  # a connection copies what its context says when it is made
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(

@@ -1,0 +1,123 @@
+"""A connection reserved for one request, perhaps still being made, and the one way to send on it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING
+
+from keyhole.broker.connections import Connection, Multiple, Origin, Single, Speaks, UpstreamAnswer
+from keyhole.core.message import Body, Message
+from keyhole.net.guard import Guard
+from keyhole.net.http1.client import ClientConnection, Stale
+from keyhole.net.http1.pace import is_conversation
+
+if TYPE_CHECKING:
+    from keyhole.broker.upstream import Pool, UpstreamTimeouts
+
+_REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # TRACE is never sent
+
+
+class Lease:
+    """A connection reserved for one request, perhaps still being made.
+
+    Exactly one of ``send`` and ``cancel`` is called; ``cancel`` after ``send`` does nothing.
+    """
+
+    __slots__ = ("_connection", "_context", "_dialling", "_guard", "_origin", "_pool", "_speaks")
+
+    def __init__(
+        self, pool: Pool, origin: Origin, guard: Guard, context: ssl.SSLContext | None, *, speaks: Speaks
+    ) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._guard = guard
+        self._context = context
+        self._speaks = speaks
+        self._connection = pool.take(origin, speaks)
+        self._dialling: asyncio.Task[Connection] | None = None
+        if self._connection is None:
+            self._dialling = asyncio.get_running_loop().create_task(self._open())
+
+    async def send(
+        self, message: Message, body: Body | None, timeouts: UpstreamTimeouts | None = None
+    ) -> UpstreamAnswer:
+        """Send the request and wait for the head of its final answer.
+
+        Nothing is sent before the first chunk of the body is there, so that a body that begins wrongly sends nothing;
+        but where both sides talk as they like, the upstream may be the one that begins.
+
+        Raises:
+            AddressDenied, UpstreamTls, UpstreamUnreachable, UpstreamTimeout: no answer came that can be used.
+            InvalidRequest: a header or the body would break the message's framing.
+            KeyholeError: whatever reading ``body`` raised.
+        """
+        timeouts = timeouts or self._pool.limits.timeouts
+        try:
+            first = None
+            if body is None or not (message.http2 and is_conversation(message.headers)):
+                first = b"" if body is None else await body.read()
+            connection = await self._obtain()
+            if first is None and isinstance(connection, Single) and body is not None:
+                first = await body.read()
+        except BaseException:
+            self.cancel()
+            raise
+        try:
+            return await _exchange(connection, message, body, first, timeouts)
+        except Stale:
+            if body is not None or message.method not in _REPEATABLE:
+                raise
+        connection = await self._open()
+        return await _exchange(connection, message, None, b"", timeouts)
+
+    async def connect(self) -> ClientConnection:
+        """The connection itself, for a tunnel; reserve it for an ``UPGRADE``. Raises as ``send``."""
+        try:
+            connection = await self._obtain()
+        except BaseException:
+            self.cancel()
+            raise
+        assert isinstance(connection, Single)  # noqa: S101 - what an upgrade is made on
+        return connection
+
+    async def _obtain(self) -> Connection:
+        connection, self._connection = self._connection, None
+        while connection is not None:
+            if await connection.sound():
+                return connection
+            if isinstance(connection, Single):
+                connection.abort()
+            else:
+                connection.release()
+            connection = self._pool.take(self._origin, self._speaks)
+        if self._dialling is None:
+            return await self._open()
+        connection = await self._dialling
+        self._dialling = None
+        return connection
+
+    async def _open(self) -> Connection:
+        return await self._pool.open(self._origin, self._guard, self._context, self._speaks)
+
+    def cancel(self) -> None:
+        """Nothing will be sent: give the connection back, or stop making it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.give_back(connection)
+        dialling, self._dialling = self._dialling, None
+        if dialling is not None:
+            dialling.add_done_callback(self._discard)
+            dialling.cancel()
+
+    def _discard(self, dialling: asyncio.Task[Connection]) -> None:
+        if not dialling.cancelled() and dialling.exception() is None:
+            self._pool.give_back(dialling.result())
+
+
+async def _exchange(
+    connection: Connection, message: Message, body: Body | None, first: bytes | None, timeouts: UpstreamTimeouts
+) -> UpstreamAnswer:
+    if isinstance(connection, Multiple):
+        return await connection.exchange(message, body, first, timeouts)
+    return await connection.exchange(message, body, first or b"", timeouts)

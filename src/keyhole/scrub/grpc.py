@@ -1,0 +1,150 @@
+"""Scrubbing what gRPC carries: messages with a length before each, and binary metadata.
+
+Masks keep lengths, so that a message that is not compressed streams through with the length that it came with. One that
+is compressed is held whole, and passes byte for byte when nothing is found in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from keyhole.core.errors import ScrubFailedClosed
+from keyhole.core.grpc import CODINGS
+
+from .body import BodyScrubber, Limits
+from .scrubber import Scrubber
+
+LONGEST = 4 * 1024 * 1024
+"""Bytes of a compressed message; what gRPC's own clients take unless told otherwise."""
+_PREFIX = 5
+_PLAIN, _COMPRESSED, _TRAILERS = 0x00, 0x01, 0x80  # the last one in gRPC-Web
+_HINT = "the answer is withheld; ask the upstream for uncompressed messages"
+
+
+class GrpcScrubber:
+    """An answer's body of gRPC on its way to the client; like a ``BodyScrubber``.
+
+    Args:
+        scrubber: what to remove.
+        coding: of compressed messages, from the header ``grpc-encoding``.
+        limits: against hostile messages.
+
+    Attributes:
+        recoded: lengths may change, since messages are compressed.
+        masked: whether anything was masked.
+
+    Raises:
+        ScrubFailedClosed: messages in this coding cannot be inspected.
+    """
+
+    __slots__ = ("_coding", "_head", "_held", "_left", "_limits", "_message", "_scrubber", "masked", "recoded")
+
+    def __init__(self, scrubber: Scrubber, coding: bytes, limits: Limits | None = None) -> None:
+        coding = coding.strip().lower() or CODINGS[0]
+        if coding not in CODINGS:
+            raise ScrubFailedClosed("The upstream's messages are compressed in a way that cannot be inspected", _HINT)
+        self._scrubber = scrubber
+        self._coding = coding
+        self._limits = limits or Limits()
+        self._head = b""
+        self._left = 0
+        self._held: bytearray | None = None
+        self._message: BodyScrubber | None = None
+        self.recoded = coding != CODINGS[0]
+        self.masked = False
+
+    def whole(self, data: bytes) -> bytes:
+        """Take a whole body; in place of ``feed`` and ``finish``."""
+        return self.feed(data) + self.finish()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes from the upstream and give what can go to the client.
+
+        Raises:
+            ScrubFailedClosed: a message cannot be inspected; nothing more may be sent.
+        """
+        out: list[bytes] = []
+        position = 0
+        while position < len(data):
+            if not self._left:
+                step = _PREFIX - len(self._head)
+                self._head += data[position : position + step]
+                position += step
+                if len(self._head) == _PREFIX:
+                    out.append(self._begin())
+                continue
+            piece = data[position : position + self._left]
+            position += len(piece)
+            self._left -= len(piece)
+            out.append(self._take(piece))
+        return b"".join(out)
+
+    def finish(self) -> bytes:
+        """Say that the body has ended and get the rest. A message that was cut stays cut."""
+        message, self._message = self._message, None
+        if self._held is not None:
+            raise ScrubFailedClosed("The upstream's answer ends within a compressed message", "call it again")
+        if message is None:
+            return self._head
+        rest = message.finish()
+        self.masked = self.masked or message.masked
+        return rest
+
+    def _begin(self) -> bytes:
+        """A message begins; what goes out at once."""
+        head = self._head
+        flag, self._left = head[0], int.from_bytes(head[1:], "big")
+        if flag == _COMPRESSED and self._coding != CODINGS[0]:
+            if self._left > LONGEST:
+                raise ScrubFailedClosed(f"The upstream's compressed message is longer than {LONGEST} bytes", _HINT)
+            if self._left:
+                self._held = bytearray()
+                return b""
+        elif flag not in {_PLAIN, _TRAILERS}:
+            raise ScrubFailedClosed("The upstream's messages are compressed in a way that cannot be inspected", _HINT)
+        self._head = b""
+        return head
+
+    def _take(self, piece: bytes) -> bytes:
+        if self._held is not None:
+            self._held += piece
+            return b"" if self._left else self._end_compressed(bytes(self._held))
+        message = self._message
+        if message is None:
+            message = BodyScrubber(self._scrubber, b"", self._limits)
+            if not self._left:
+                clean = message.whole(piece)
+                self.masked = self.masked or message.masked
+                return clean
+            self._message = message
+        clean = message.feed(piece)
+        if not self._left:
+            clean += self.finish()
+        return clean
+
+    def _end_compressed(self, message: bytes) -> bytes:
+        head, self._head, self._held = self._head, b"", None
+        inside = BodyScrubber(self._scrubber, self._coding, self._limits)
+        again = inside.feed(message) + inside.finish()
+        if not inside.masked:
+            return head + message
+        self.masked = True
+        return bytes((_COMPRESSED,)) + len(again).to_bytes(4, "big") + again
+
+
+def metadata(scrubber: Scrubber, name: bytes, value: bytes) -> bytes:
+    """The value of a header or trailer, scrubbed; where its name says that it is base64, what it stands for."""
+    if name.endswith(b"-bin"):
+        value = b",".join(_binary(scrubber, part) for part in value.split(b","))
+    return scrubber.text(value)
+
+
+def _binary(scrubber: Scrubber, part: bytes) -> bytes:
+    text = part.strip().rstrip(b"=")
+    try:
+        raw = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return part
+    clean = scrubber.text(raw)
+    return part if clean == raw else base64.b64encode(clean).rstrip(b"=")
