@@ -177,6 +177,7 @@ class _Stage:
             f"{proxy.scheme}://agent:{minted['token']}@{proxy.netloc}",
             self.ca.encode(),
             {VARIABLE: PLACEHOLDER},
+            local=(urlsplit(self.vault_url).port or 0,),  # within reach, so that it is the door that refuses
         )
         await run_child(plan, on_sandbox=self._sandbox)
         saw = out.read_text(errors="replace").replace("\r\n", "\n").strip()

@@ -90,9 +90,9 @@ class _Command:
         return self.process.communicate(b"\n", timeout=60)[1]
 
 
-@pytest.mark.parametrize("sandbox", ["auto", "off"])
-def test_a_process_of_the_same_user_outside_the_command_is_refused(world, sandbox):
-    command = _Command(world, "--sandbox", sandbox)
+@pytest.mark.parametrize("options", [("--network", "host"), ("--sandbox", "off")])
+def test_a_process_of_the_same_user_outside_the_command_is_refused(world, options):
+    command = _Command(world, *options)
     before = len(world.upstream.seen)
     try:
         host = world.base.partition("//")[2]
@@ -105,11 +105,21 @@ def test_a_process_of_the_same_user_outside_the_command_is_refused(world, sandbo
     assert len(world.upstream.seen) == before
 
 
-def test_another_command_in_its_own_sandbox_is_refused(world):
+def test_outside_a_network_of_the_commands_own_there_is_no_port(world):
     command = _Command(world)
     try:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", command.port))
+    finally:
+        command.end()
+
+
+def test_another_command_in_its_own_sandbox_is_refused(world):
+    command = _Command(world, "--network", "host")
+    try:
         script = f"curl -sS -o /dev/null -w '%{{http_connect}}' --proxy http://127.0.0.1:{command.port} $1"
-        done = world.run("sh", "-c", script, "sh", f"{world.base}/v1/other", code=56)
+        options = ("--network", "host")
+        done = world.run("sh", "-c", script, "sh", f"{world.base}/v1/other", code=56, options=options)
         assert done.stdout == b"403"
     finally:
         command.end()

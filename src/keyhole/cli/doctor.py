@@ -30,6 +30,7 @@ _AGENTS = ("claude", "codex", "cursor-agent", "gemini", "opencode")  # programs 
 _NOWHERE = "https://doctor.invalid/"  # a name that never exists (RFC 6761, section 6.4)
 _MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 _VIOLATION = 1
+_ESCAPES = "-"  # no agent's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,17 @@ _Check = Callable[[Session], Iterator[Finding]]
     keyhole doctor
     keyhole doctor --client node --client curl
     keyhole doctor --service stripe --agent coder --json
+    keyhole run -- keyhole doctor --agent                      # from inside: which ways out are open?
     """,
 )
 @click.option(
     "--agent",
     shell_complete=agents,
-    metavar="NAME",
+    metavar="[NAME]",
+    is_flag=False,
+    flag_value=_ESCAPES,
     default="",
-    help=f"Whose services are meant; {DEFAULT_AGENT} unless said.",
+    help=f"Whose services are meant; {DEFAULT_AGENT} unless said. Without a name: try the ways out, as an agent would.",
 )
 @click.option(
     "--client",
@@ -86,8 +90,12 @@ def doctor_command(session: Session, /, *, agent: str, clients: tuple[str, ...],
     trust the CA, and get in with a key that it does not have? Nothing goes to the internet, and nothing is left behind.
     With --service the hosts of a service are connected to, without sending a credential or a request.
 
-    Ends with 1 when something does not work.
+    With --agent and no name it tries the ways out of a sandbox, from where it is: as a command of run, or without one.
+
+    Ends with 1 when something does not work, or a way is open.
     """
+    if agent == _ESCAPES:
+        return _escapes(session)
     known = _known(clients)
     checks: list[_Check] = []
     if not (clients or service):
@@ -102,6 +110,18 @@ def doctor_command(session: Session, /, *, agent: str, clients: tuple[str, ...],
     data = [{name: value for name, value in asdict(finding).items() if value is not None} for finding in findings]
     session.out.result(data, [f"{_MARKS[f.state]} {f.name:<9} {f.detail}" for f in findings])
     return _VIOLATION if any(finding.state == "bad" for finding in findings) else 0
+
+
+def _escapes(session: Session) -> int:
+    """Try the ways out. The vault takes no part: it is one of the things that are not to be reached."""
+    from keyhole.trial.escapes import tries  # noqa: PLC0415  # --help needs none
+
+    found = list(tries())
+    width = max(len(escape.name) for escape in found)
+    marks = {"held": "held", "open": "OPEN", "not tried": "----"}
+    lines = [f"{marks[escape.state]} {escape.name:<{width}}  {escape.detail}" for escape in found]
+    session.out.result([asdict(escape) for escape in found], lines)
+    return _VIOLATION if any(escape.state == "open" for escape in found) else 0
 
 
 def _known(names: tuple[str, ...]) -> list[KnownClient]:

@@ -78,7 +78,7 @@ def client_hello(data: bytes) -> bytes | None:
             raise Nameless("this is not how TLS begins")
         message += data[at + 5 : at + 5 + length]
         at += 5 + length
-        if message[0] != _CLIENT_HELLO:
+        if message and message[0] != _CLIENT_HELLO:
             raise Nameless("this is not how TLS begins")
         if len(message) >= 4 and len(message) >= 4 + (wanted := int.from_bytes(message[1:4])):
             return message[4 : 4 + wanted]

@@ -1,0 +1,105 @@
+"""Ways to values: files, sockets that answer with keys or start programs, and the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from keyhole.config import home
+from keyhole.process.hide import cover
+from keyhole.trial.escapes import Escape, Try
+
+_DISPLAYS = ("/tmp/.X11-unix", "/run/user/{user}")  # noqa: S108  # where others put theirs
+_STARTERS = ("/run/docker.sock", "/var/run/docker.sock", "/run/dbus/system_bus_socket", "/run/systemd/private")
+_KEYS = (
+    ".aws/credentials", ".azure/msal_token_cache.json", ".config/gcloud/application_default_credentials.json",
+    ".config/gh/hosts.yml", ".docker/config.json", ".git-credentials", ".kube/config", ".netrc", ".npmrc", ".pgpass",
+    ".pypirc", ".vault-token",
+)  # fmt: skip
+_SECRET_NAME = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PAT|CREDENTIALS?)$", re.IGNORECASE)
+_SHORTEST = 8
+_PATIENCE = 1.0
+
+
+def _vault() -> Iterator[Escape]:
+    places = [home(), Path.home() / ".agent-vault"]
+    readable = [path for folder in places for path in _inside(folder) if _reads(path)]
+    if readable:
+        yield Escape("vault", "open", f"{len(readable)} of its files can be read, such as {readable[0]}")
+    else:
+        yield Escape("vault", "held", "no file of a vault or of its owner's keys is in the usual places")
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        yield from (path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size)
+
+
+def _sockets() -> Iterator[Escape]:
+    """Keychains, agents and programs that start others: what the sandbox covers, and what leads outside besides."""
+    found = [Path(path) for path in cover((), os.environ).others]
+    found += [Path(path) for path in _STARTERS]
+    for folder in _DISPLAYS:
+        with suppress(OSError):
+            found += sorted(Path(folder.format(user=os.getuid())).iterdir())
+    own = Path(os.environ.get("SSL_CERT_FILE", "/nonexistent")).parent  # where the files of this command are
+    reached = [str(path) for path in dict.fromkeys(found) if own not in path.parents and _connects(path)]
+    if reached:
+        yield Escape("agents, keychains, Docker, displays", "open", f"these answer: {', '.join(reached[:5])}")
+    else:
+        yield Escape("agents, keychains, Docker, displays", "held", "none of their sockets answers")
+
+
+def _connects(path: Path) -> bool:
+    with suppress(OSError):
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX) as handle:
+                handle.settimeout(_PATIENCE)
+                handle.connect(str(path))
+                return True
+    return False
+
+
+def _credentials() -> Iterator[Escape]:
+    """Keys that other programs keep in files of the user's."""
+    people = Path.home()
+    keys = [people / name for name in _KEYS]
+    with suppress(OSError):
+        keys += [path for path in sorted((people / ".ssh").glob("id_*")) if path.suffix != ".pub"]
+    readable = [f"~/{path.relative_to(people)}" for path in keys if _reads(path)]
+    if readable:
+        detail = f"{', '.join(readable[:6])}: move what is in them into the vault with keyhole import"
+        yield Escape("keys of other programs", "open", detail)
+    else:
+        yield Escape("keys of other programs", "held", "none lies in the usual files")
+
+
+def _reads(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False
+
+
+def _environment() -> Iterator[Escape]:
+    """Variables that look as if they had a real value: placeholders have our name in them."""
+    real = sorted(
+        name
+        for name, value in os.environ.items()
+        if _SECRET_NAME.search(name)
+        and len(value) >= _SHORTEST
+        and "keyhole" not in value.lower()
+        and "/" not in value[:1]
+    )
+    if real:
+        yield Escape("environment", "open", f"these look as if they had a real value: {', '.join(real[:6])}")
+    else:
+        yield Escape("environment", "held", "no variable looks as if it had a real value")
+
+
+TRIES: tuple[Try, ...] = (_vault, _sockets, _credentials, _environment) if os.name == "posix" else (_environment,)

@@ -1,0 +1,177 @@
+"""Ways out over other processes and the kernel's own doors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from keyhole.trial.escapes import Escape, Try
+
+_OURS = b"keyhole.faces.run.launcher"
+_SEIZE = 0x4206  # ptrace(2): attaches without a stop, and ends with the tracer
+_NEWUSER, _NEWNS, _NEWNET = 0x10000000, 0x00020000, 0x40000000
+_DETACH = 2  # umount2(2)
+_CAPABILITIES = {
+    2: "DAC_READ_SEARCH", 12: "NET_ADMIN", 13: "NET_RAW", 16: "SYS_MODULE", 17: "SYS_RAWIO", 18: "SYS_CHROOT",
+    19: "SYS_PTRACE", 21: "SYS_ADMIN", 27: "MKNOD", 38: "PERFMON", 39: "BPF",
+}  # fmt: skip
+
+
+def _others() -> Iterator[Escape]:
+    """Environment, memory and files of processes that are not this command's."""
+    if not sys.platform.startswith("linux"):
+        yield Escape("other processes", "not tried", "there is no /proc")
+        return
+    targets = _targets()
+    readable = sorted({number for number in targets if any(_opens(number, name) for name in ("environ", "mem", "fd"))})
+    if readable:
+        detail = f"environment, memory or files of {len(readable)} can be read, such as {_name(readable[0])}"
+        yield Escape("other processes", "open", detail)
+    elif _inside():
+        yield Escape("other processes", "held", "none is to be seen; the launcher beside this command is closed")
+    else:
+        yield Escape("other processes", "held", f"{len(targets)} are to be seen, and none can be read")
+    target = 1 if _inside() else os.getppid()
+    seized = _in_child(lambda: ctypes.CDLL(None).ptrace(_SEIZE, target, None, None) == 0)
+    detail = f"{_name(target)} can be attached to" if seized else f"{_name(target)} is closed to it"
+    yield Escape("ptrace", "open" if seized else "held", detail)
+
+
+def _inside() -> bool:
+    """Whether process 1 is the launcher of keyhole run, so that all others are the command's own."""
+    try:
+        return _OURS in Path("/proc/1/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _targets() -> list[int]:
+    """Processes that are not this command's: the launcher inside; outside all but those that we descend from."""
+    if _inside():
+        return [1]
+    line, number = set(), os.getpid()
+    while number > 0 and number not in line:
+        line.add(number)
+        with suppress(OSError, ValueError, IndexError):
+            number = int(Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    parent = os.getppid()
+    line.discard(parent)  # its environment is what keyhole run keeps to itself
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if int(path.name) not in line]
+
+
+def _opens(number: int, name: str) -> bool:
+    path = f"/proc/{number}/{name}"
+    try:
+        if name == "fd":  # root may see which there are, which says nothing
+            return any(entry.readlink() for entry in Path(path).iterdir())
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
+
+
+def _name(number: int) -> str:
+    try:
+        return f"process {number} ({Path(f'/proc/{number}/comm').read_text('utf-8', 'replace').strip()})"
+    except OSError:
+        return f"process {number}"
+
+
+def _rights() -> Iterator[Escape]:
+    status = _text("/proc/self/status")
+    found = re.search(r"CapEff:\s*([0-9a-f]+)", status)
+    if found is None:
+        yield Escape("capabilities", "not tried", "this system has none")
+        return
+    had = [name for bit, name in _CAPABILITIES.items() if int(found[1], 16) >> bit & 1]
+    detail = f"it has {', '.join(had)}" if had else "it has none that undoes a sandbox"
+    yield Escape("capabilities", "open" if had else "held", detail)
+    locked = re.search(r"NoNewPrivs:\s*1", status)
+    detail = "no program gives it more rights" if locked else "programs such as sudo may give it more rights"
+    yield Escape("set-user-id programs", "held" if locked else "open", detail)
+
+
+def _namespaces() -> Iterator[Escape]:
+    """Entering those of process 1, and taking covers off in new ones of its own."""
+    if not sys.platform.startswith("linux"):
+        return
+    entered = _in_child(lambda: _enter("/proc/1/ns/net"))
+    detail = "the network of process 1 can be entered" if entered else "those of process 1 cannot be entered"
+    yield Escape("other namespaces", "open" if entered else "held", detail)
+    covers = re.findall(r"(?m)^\S+ \S+ \S+ \S+ (\S+) .* - tmpfs keyhole ", _text("/proc/self/mountinfo"))
+    if not covers:
+        yield Escape("covers", "not tried", "nothing is covered here: the vault's files are as everybody's")
+        return
+    bare = _in_child(lambda: _take_off(covers[0], new=False)) or _in_child(lambda: _take_off(covers[0], new=True))
+    detail = f"what hides {covers[0]} can be taken off" if bare else f"{len(covers)} places are covered, and stay so"
+    yield Escape("covers", "open" if bare else "held", detail)
+
+
+def _enter(path: str) -> bool:
+    descriptor = os.open(path, os.O_RDONLY)
+    return bool(ctypes.CDLL(None).setns(descriptor, _NEWNET) == 0)
+
+
+def _take_off(place: str, *, new: bool) -> bool:
+    libc = ctypes.CDLL(None)
+    if new and libc.unshare(_NEWUSER | _NEWNS) != 0:
+        return False
+    if not new and libc.unshare(_NEWNS) != 0:  # so that nothing is taken off for anybody else
+        return False
+    return bool(libc.umount2(place.encode(), _DETACH) == 0)
+
+
+def _in_child(work: Callable[[], bool]) -> bool:
+    """Do something that changes a process, in one that ends with it; false when it fails."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if work() else 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def _kernel() -> Iterator[Escape]:
+    """What only root could do: have the kernel start a program outside, read the disk below the files."""
+    writable = os.path.exists("/proc/sys/kernel/core_pattern") and _can("/proc/sys/kernel/core_pattern", os.O_WRONLY)  # noqa: PTH110
+    disks = [path.name for path in Path("/dev").iterdir() if path.is_block_device() and _can(str(path), os.O_RDONLY)]
+    if writable or disks:
+        what = ["kernel settings can be written"] * writable + [f"the disk {disks[0]} can be read"] * bool(disks)
+        yield Escape("kernel and disks", "open", " and ".join(what))
+    else:
+        yield Escape("kernel and disks", "held", "settings are read-only, and no disk can be opened")
+
+
+def _can(path: str, how: int) -> bool:
+    try:
+        os.close(os.open(path, how))
+    except OSError:
+        return False
+    return True
+
+
+def _dumps() -> Iterator[Escape]:
+    import resource  # noqa: PLC0415  # POSIX only
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if soft == hard == 0:
+        yield Escape("core dumps", "held", "a crash leaves no memory on the disk")
+    else:
+        yield Escape("core dumps", "open", "a crash may leave this command's memory on the disk")
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+TRIES: tuple[Try, ...] = (_others, _rights, _namespaces, _kernel, _dumps) if os.name == "posix" else ()
