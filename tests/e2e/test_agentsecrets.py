@@ -272,7 +272,20 @@ def test_the_port_can_be_named_and_belongs_to_the_command(classic):
     url = f"http://127.0.0.1:{port}/health"
     # By itself, through the proxy of the environment, and in a tunnel of that proxy.
     script = f'echo "$AGENTSECRETS_PORT"; curl -s --noproxy "*" {url}; curl -s {url}; curl -sp {url}; read line'
-    command = [KEYHOLE, "run", "--agent", "classic", "--agentsecrets-port", str(port), "--", "sh", "-c", script]
+    command = [
+        KEYHOLE,
+        "run",
+        "--agent",
+        "classic",
+        "--agentsecrets-port",
+        str(port),
+        "--network",
+        "host",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, env=classic.env, cwd=classic.folder / "work", **pipes)
     assert int(process.stdout.readline()) == port

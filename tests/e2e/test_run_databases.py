@@ -103,7 +103,7 @@ def test_sqlalchemy_takes_the_url_as_it_is(local):
 
 def test_somebody_outside_the_command_gets_no_session(local):
     program = f"{sys.executable} -c 'import os; print(os.environ[\"PGPORT\"], flush=True)'; read line"
-    command = [KEYHOLE, "run", "--", "sh", "-c", program]
+    command = [KEYHOLE, "run", "--network", "host", "--", "sh", "-c", program]
     with subprocess.Popen(
         command, env=local.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
