@@ -1,6 +1,7 @@
 """Runs of workflows with an actor that only counts: order, retries, conditions, and crashes at every point."""
 
 import asyncio
+import fcntl
 import itertools
 import json
 import os
@@ -14,6 +15,7 @@ from keyhole.client.core import Result
 from keyhole.client.travel import Answered
 from keyhole.core.errors import Conflict, InvalidRequest, KeyholeError, NotFound, PolicyDenied, StoreUnavailable
 from keyhole.core.identity import RunContext
+from keyhole.faces.workflow import state as state_module
 from keyhole.faces.workflow.acting import Actor, Grip, render
 from keyhole.faces.workflow.inputs import take_inputs
 from keyhole.faces.workflow.lint import lint
@@ -463,3 +465,37 @@ def test_all_branches_are_under_way_at_once(tmp_path):
     found = workflow({"parallel": {"left": [{"parallel": half}], "right": [{"parallel": other}]}})
     actor = Actor(Vault(), lambda _token: Vault(), "coder", RunContext(run="r1"), None)
     assert begin(tmp_path, found, actor) == ("done", {})
+
+
+def test_what_a_person_says_of_a_step_that_may_fail_counts(tmp_path):
+    found = workflow(post("a", on_failure="continue"), get("b"))
+    late = Outcome("failed", "upstream_timeout", doubt=True)
+    assert begin(tmp_path, found, World({"a": [late], "b": [Outcome("failed", "no_service")]}))[0] == "failed"
+    world = World()
+    assert again(tmp_path, found, world, a="repeat")[0] == "done"
+    assert world.order == ["a", "b"]
+
+
+def test_who_looks_at_a_run_is_not_in_the_way_of_who_goes_on_with_it(tmp_path):
+    found = workflow(get("a"))
+    assert begin(tmp_path, found, World({"a": [Outcome("failed", "no_service")]}))[0] == "failed"
+    looking = os.open(tmp_path / "workflows/r1.jsonl", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    tried = threading.Event()
+    real = fcntl.flock
+
+    def seen(descriptor, how):
+        tried.set()
+        return real(descriptor, how)
+
+    def leave():
+        tried.wait(30)
+        os.close(looking)
+
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", seen)
+        patch.setattr(state_module, "_TRIES", 1_000_000)
+        StateFile.reopen(tmp_path, "r1").close()
+    leaving.join()

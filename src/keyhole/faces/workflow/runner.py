@@ -114,10 +114,7 @@ class Runner:
 
     async def _step(self, step: Step) -> None:
         state = self._file.state.steps.get(step.id) or StepState()
-        if state.ended is not None and (
-            state.ended["result"] in {"ok", "skipped"}
-            or (step.go_on and not _stops(state) and not state.ended.get("again"))
-        ):
+        if state.ended is not None and (state.ended["result"] in {"ok", "skipped"} or self._may_stay(step, state)):
             self._known[step.id] = state.ended
             self._tell(step.id, "kept", state.ended)
             return
@@ -135,6 +132,11 @@ class Runner:
             self._conclude(step, Outcome("failed", error.code, error.reason, error.hint), 0)
             return
         await self._attempts(step, request)
+
+    def _may_stay(self, step: Step, state: StepState) -> bool:
+        """Whether its failure is the last word: it may fail, all attempts were made, and nobody says otherwise."""
+        is_last = state.ended is not None and not state.ended.get("again")
+        return step.go_on and is_last and not _stops(state) and step.id not in self._verdicts
 
     def key_of(self, step: Step) -> str:
         """By which the other side knows a repetition: the same for every attempt of a step of a run."""

@@ -26,6 +26,7 @@ _SUFFIX = ".jsonl"
 _RUN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _LARGEST = 64 * 1024 * 1024  # bytes of the file of one run
 _MOST_RUNS = 1000
+_TRIES, _LOOKED = 10, 0.02  # how often a run is tried to be taken, and seconds between, in which who looks has looked
 ENDINGS = frozenset({"done", "failed", "waiting", "doubt"})
 
 
@@ -204,7 +205,7 @@ class StateFile:
         except OSError as error:
             raise _unwritable(path, error) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
             state, whole = _read(path.read_bytes(), path)
             os.ftruncate(descriptor, whole)
             os.fsync(descriptor)
@@ -253,6 +254,19 @@ class StateFile:
             os.fsync(self._descriptor)
         except OSError as error:
             raise _unwritable(self._path, error) from None
+
+
+def _lock(descriptor: int) -> None:
+    """Take a run. Raises ``BlockingIOError`` where a process works on it, and not for one that only looks."""
+    for left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(_LOOKED)
+        else:
+            return
 
 
 def _read(content: bytes, path: Path) -> tuple[RunState, int]:
