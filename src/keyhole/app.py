@@ -31,8 +31,8 @@ from keyhole.faces.api.app import Api
 from keyhole.faces.api.server import ApiServer
 from keyhole.faces.mcp.inside import beside
 from keyhole.faces.proxy import ProxyServer
-from keyhole.faces.sql import SqlFace, SqlServer
-from keyhole.faces.sql.door import SqlListenerLimits
+from keyhole.faces.sql import SqlServer
+from keyhole.guests import sql_face, ssh_face
 from keyhole.net.ask import Asker, AskLimits
 from keyhole.net.delivery import Outgoing
 from keyhole.net.dial import Dialer
@@ -232,7 +232,7 @@ async def listen_for_calls(
     header = await keyhole.node.header()
     limits = bounds.listener(keyhole.config, keyhole.config.connections)
     name = header.vault_id if header else ""
-    server = ProxyServer(keyhole.broker, limits, instance=name, databases=sql_face(keyhole))
+    server = ProxyServer(keyhole.broker, limits, instance=name, databases=sql_face(keyhole), agents=ssh_face(keyhole))
     try:
         bound = await server.listen(host, port, tls=tls)
     except OSError as error:
@@ -253,13 +253,6 @@ async def start_sql(keyhole: Keyhole, listener: str, *, tls: ssl.SSLContext | No
     keyhole.dialer.own.add(bound)
     keyhole.sql_urls.append(f"{scheme}://{_bracketed(bound[0])}:{bound[1]}")
     return server
-
-
-def sql_face(keyhole: Keyhole) -> SqlFace:
-    """What serves clients of databases."""
-    config = keyhole.config
-    limits = SqlListenerLimits(config.sql_sessions, login=config.head_timeout, write=config.write_timeout)
-    return SqlFace(keyhole.broker.sessions, keyhole.broker.note_refusal, limits)
 
 
 @dataclass(frozen=True, slots=True)

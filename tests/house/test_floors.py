@@ -53,7 +53,7 @@ FLOORS = {
     "faces": "core crypto config net scrub client vault broker process",
 }
 # May import everything: they put the house together.
-COMPOSITION = {"app", "bounds", "cli", "demo", "trial", "testing", "__main__"}
+COMPOSITION = {"app", "bounds", "guests", "cli", "demo", "trial", "testing", "__main__"}
 
 # Shelves: the folder's own modules are the contract, the members that its MEMBERS names are loaded by name.
 SHELVES = {"stores", "seals", "engines", "auth", "injections", "remotes", "rotators", "notifiers", "importers"}
@@ -115,7 +115,7 @@ HTTP_CLIENTS_OF = {
 MAX_FILE = 450
 MAX_FUNCTION = 60
 # File -> lines that it may have all the same.
-LONG_FILES = {"faces/proxy/connection.py": 480}
+LONG_FILES = {"faces/proxy/connection.py": 495}
 
 # File -> calls of Secret.reveal(). This is the list of every place where a value leaves its container: a new line here
 # is a decision. The failure prints the table of today.

@@ -33,6 +33,7 @@ from keyhole.broker.renewed import with_renewed
 from keyhole.broker.said import summary
 from keyhole.broker.sql.sessions import Sessions
 from keyhole.broker.sql.upstream import Databases
+from keyhole.broker.ssh import SshAgents
 from keyhole.broker.tripwires import RULE as TRIPWIRE
 from keyhole.broker.tripwires import Tripwires
 from keyhole.broker.tunnel import beginning
@@ -55,6 +56,8 @@ from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.record import Intent, Phase, Record
 from keyhole.core.request import Operation, Request
 from keyhole.core.service import SCHEMES, Service
+from keyhole.core.ssh import AGENT as SSH_AGENT
+from keyhole.core.ssh import SPOKEN
 from keyhole.core.target import canonical_target, readings
 from keyhole.net.guard import Guard
 from keyhole.net.tls import client_context
@@ -83,6 +86,7 @@ class Broker:
 
     Attributes:
         sessions: with databases.
+        ssh: makes the agents of ``SSH_AUTH_SOCK``.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Broker:
         self.sessions = Sessions(
             node, databases, self._live, lambda: self._scrubbers, self.directory, self._guard, self._authenticate
         )
+        self.ssh = SshAgents(node, lambda: self._scrubbers, self.directory, self._authenticate)
         node.forgetting.append(self._forget)
 
     async def open_tunnel(
@@ -125,6 +130,8 @@ class Broker:
         request = Request(credential, Operation.USE, "services", data, "", remote, new_request_id())
         # The tunnel itself costs no use; each request in it does.
         state, caller = await self._authenticate(vault, request, spend=False)
+        if authority == SSH_AGENT:
+            return SPOKEN
         directory = await self.directory(vault, state)
         database = directory.database_at(authority, service)
         if database:  # judged when the session is opened, and refused in words that its client understands
@@ -260,9 +267,9 @@ class Broker:
         if not (service.certified or kind.answers):  # the connection is made while the intent is being committed
             lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard, speaks=spoken(call))
         try:
-            lent = await vault.use(
-                state, caller, request, f"services/{service.name}", kept=minting.kept if minting is not None else None
-            )
+            kept, passes = minting.kept if minting is not None else None, call.upgrade == PASSTHROUGH
+            path = f"services/{service.name}"
+            lent = await vault.use(state, caller, request, path, kept=kept, closed=passes)
         except BaseException:
             if lease is not None:
                 lease.cancel()
@@ -279,7 +286,7 @@ class Broker:
             changed = Conflict(f"the service {service.name!r} was changed meanwhile", "send the request again")
             journey.end(changed)
             raise changed
-        if call.upgrade == PASSTHROUGH and lease is not None:
+        if passes and lease is not None:
             return await journey.tunnel(lease.connect(), beginning(call.scheme, call.host))
         exchange = Exchange(
             loan,

@@ -14,6 +14,7 @@ from keyhole.core.message import Headers
 from keyhole.core.passthrough import SCHEMES as PASSED
 from keyhole.core.service import SCHEMES, Service
 from keyhole.core.sql import SCHEMES as DATABASES
+from keyhole.core.ssh import SSH
 from keyhole.injections.placeholder import shows, shows_in_target
 
 _GRANTED = 4096
@@ -141,6 +142,11 @@ class Directory:
         if any(self.at(scheme, authority) for scheme in SCHEMES):
             return ""
         return next((scheme for scheme in PASSED if self.at(scheme, authority)), "")
+
+    def logins(self) -> list[Service]:
+        """Services with a key for logins by SSH, whoever asks."""
+        found = {service.name: service for services in self._exact.values() for service in services}
+        return [service for _, service in sorted(found.items()) if service.inject.kind == SSH]
 
     def elsewhere(self, authority: Authority) -> str:
         """Where services mean this host, on whatever port and scheme, for the reader of a refusal; empty if none."""

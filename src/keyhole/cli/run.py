@@ -20,10 +20,11 @@ from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.path import parse_secret_ref
 from keyhole.core.service import Service
 from keyhole.core.sql import SQL
+from keyhole.core.ssh import SSH, known_hosts
 from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
 from keyhole.faces.run.child import run_child
-from keyhole.faces.run.plan import OWN_FAILURE, Database, RunPlan, SandboxReport
+from keyhole.faces.run.plan import OWN_FAILURE, Database, RunPlan, SandboxReport, SshHost
 
 if TYPE_CHECKING:
     from keyhole.faces.run.agentsecrets.names import Wish
@@ -167,7 +168,12 @@ def run_command(
 
 def _of_services(gets: Granted) -> dict[str, Any]:
     """What the agent's services bring into the plan of a command."""
-    return {"files": _files(gets), "databases": _databases(gets), "served": _served(gets)}
+    return {
+        "files": _files(gets),
+        "databases": _databases(gets),
+        "logins": _logins(gets),
+        "served": _served(gets),
+    }
 
 
 def _files(gets: Granted) -> dict[str, bytes]:
@@ -188,6 +194,17 @@ def _databases(gets: Granted) -> tuple[Database, ...]:
         Database(service.name, service.schemes[0], str(service.hosts[0]), service.inject["database"])
         for service in found
         if service.inject.kind == SQL
+    )
+
+
+def _logins(gets: Granted) -> tuple[SshHost, ...]:
+    """The hosts that the agent may log in to by SSH."""
+    found = [Service.from_data(name, data) for name, data in sorted(gets.services.items())]
+    return tuple(
+        SshHost(s.name, host.host, host.port, s.inject["user"], tuple(known_hosts(host, s.inject["host_keys"])))
+        for s in found
+        if s.inject.kind == SSH
+        for host in s.hosts
     )
 
 

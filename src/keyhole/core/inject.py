@@ -19,6 +19,7 @@ from keyhole.core.path import parse_field
 from keyhole.core.placed import PLACED
 from keyhole.core.signing import SIGNING
 from keyhole.core.sql import KIND as SQL
+from keyhole.core.ssh import KIND as SSH
 
 _ONE_PLACE = ("bearer", "header", "query", "path", "body", "form", "cookie", "placeholder")
 _MOST = 16
@@ -166,6 +167,7 @@ KINDS: dict[str, Kind] = {
     **MINTED,
     **SIGNING,
     **SQL,
+    **SSH,
 }
 
 

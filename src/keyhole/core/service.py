@@ -15,7 +15,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keyhole.core.capture import CaptureRule, rules_from
@@ -208,6 +208,10 @@ class Service:
                 if not any(each.covers(host) for each in allowed):
                     return str(host)
         return ""
+
+    def closed(self) -> Service:
+        """Itself without anything to attach."""
+        return replace(self, secret="", certificate="", inject=Inject("none"))
 
     @property
     def sourced(self) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyhole.core.errors import InternalError, NotFound
 from keyhole.core.record import Intent
 from keyhole.core.service import CERTIFICATE, Service
 from keyhole.core.value import Secret
+
+if TYPE_CHECKING:
+    from keyhole.vault.captured import Kept
 
 Lend = Callable[[str, str], Awaitable[Secret]]
 """``(path, field)`` of a reference to its value."""
@@ -59,3 +62,21 @@ async def _first_there(lend: Lend, choices: list[list[tuple[str, str]]]) -> dict
         except NotFound as error:
             missing = missing or error
     raise missing or InternalError("a service without a secret")
+
+
+def lent_by(
+    service: Service, secrets: tuple[str, ...], kept: Kept | None, *, closed: bool
+) -> tuple[Service, tuple[str, ...]]:
+    """As what a service lends in one use, and the names of the secrets that this opens.
+
+    Args:
+        service: as it is.
+        secrets: what it binds.
+        kept: the credential that is meant instead.
+        closed: nothing is opened.
+    """
+    if closed:
+        return service.closed(), ()
+    if kept is not None:
+        return kept.captured.as_service(service), (kept.captured.name,)
+    return service, secrets

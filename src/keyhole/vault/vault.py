@@ -42,7 +42,7 @@ from keyhole.vault.dispatch import WRITES, dispatch, fault, recorded_by_itself
 from keyhole.vault.expiry import Expiry
 from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.leases import Leases
-from keyhole.vault.lending import Lent, open_loan
+from keyhole.vault.lending import Lent, lent_by, open_loan
 from keyhole.vault.limiting import Limiting
 from keyhole.vault.logins import answer_stranger, log_in
 from keyhole.vault.meters import Meters
@@ -337,6 +337,7 @@ class Vault:
         *,
         own: bool = False,
         kept: Kept | None = None,
+        closed: bool = False,
     ) -> Lent:
         """Open the secrets of a service for one loan. They are released only after the intent is durable.
 
@@ -346,6 +347,7 @@ class Vault:
             request: its data say what the call is, for the record.
             path: ``services/NAME``.
             kept: the credential to be lent instead, for which the call shows a placeholder.
+            closed: nothing is opened, because the use is a way to the service's host alone.
             own: what is leased for it is for this use alone, and whoever uses it ends ``Lent.leases``.
 
         Raises:
@@ -361,9 +363,7 @@ class Vault:
             if not decision:
                 raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
             service, secrets = state.lending.get(path) or await self._find_service(state, path)
-            lending = service
-            if kept is not None:
-                lending, secrets = kept.captured.as_service(service), (kept.captured.name,)
+            lending, secrets = lent_by(service, secrets, kept, closed=closed)
         except KeyholeError as error:
             await self.record_refusal(state, caller, request, error, path=path, rule=decision.rule)
             raise

@@ -87,6 +87,12 @@ ENGINE = Engine(
             Field("key_bits", "of that type", "integer"),
             *_CERTIFICATE,
         ),
+        Route(
+            "pair/{name}",
+            {Operation.READ: signing.pair},
+            help="A new Ed25519 pair with a certificate for the role's default user, as services lend it.",
+            source="",
+        ),
         _write(
             "creds/{name}",
             otp.create,

@@ -58,6 +58,16 @@ async def issue(context: Context, call: Call) -> Reply:
     return Reply(data)
 
 
+async def pair(context: Context, call: Call) -> Reply:
+    """What a service lends for logins: a pair that was never anywhere else, with a certificate for the role's user."""
+    wish = await _wish(context, call)
+    private = ssh.generate(ssh.ED25519)
+    data = await _certified(wish, ssh.read_public(ssh.public_of(private)))
+    data["signed_key"] = data["signed_key"].strip()
+    data["private_key"] = Secret(json.dumps(private.decode()))
+    return Reply(data)
+
+
 async def _wish(context: Context, call: Call) -> _Wish:
     name = call.params["name"]
     role = await load(context, name)

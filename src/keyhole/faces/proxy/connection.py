@@ -25,6 +25,7 @@ from keyhole.core.host import parse_host
 from keyhole.core.message import Answer, Body, Call, Stream
 from keyhole.core.passthrough import SCHEMES as PASSED
 from keyhole.core.sql import SqlCall
+from keyhole.core.ssh import SPOKEN as SSH_AGENT
 from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, passing, read_credential
 from keyhole.faces.proxy.refusal import ESTABLISHED, render_refusal
 from keyhole.faces.proxy.relay import switching
@@ -67,7 +68,7 @@ class Broker(Protocol):
         Returns:
             The server's side of TLS for this host; the same object for the same host while its certificate lives.
             ``None`` when only plain HTTP may be spoken inside; the scheme of a database that is spoken inside, or of a
-            tunnel that is passed on, which ``handle`` opens.
+            tunnel that is passed on, which ``handle`` opens; ``core.ssh.SPOKEN`` for an agent of SSH.
         """
 
     async def handle(self, call: Call) -> Answer:
@@ -87,11 +88,19 @@ class Databases(Protocol):
         """Serve one to its end; ``begun`` is told when its session has begun."""
 
 
+class Agents(Protocol):
+    """What serves the clients of an SSH agent inside tunnels."""
+
+    async def serve(self, wire: Wire, credential: bytes, remote: str) -> None:
+        """Serve one to its end."""
+
+
 class Owner(Protocol):
     """What a connection needs of its listener."""
 
     broker: Broker
     databases: Databases | None
+    agents: Agents | None
     limits: ListenerLimits
     pseudonym: bytes
     via: bytes
@@ -261,6 +270,10 @@ class ProxyConnection(ServerWire):
             return False
         self.write(ESTABLISHED)
         self.flush()
+        if context == SSH_AGENT:
+            if self._owner.agents is not None:
+                await self._owner.agents.serve(self, self._credential, self._remote)
+            return False
         if isinstance(context, str):
             await self._serve_database(SqlCall(self._credential, context, service, authority, remote=self._remote))
             return False

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.faces.proxy.connection import Broker, Databases, ProxyConnection
+from keyhole.faces.proxy.connection import Agents, Broker, Databases, ProxyConnection
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.wire import WireGroup
 from keyhole.net.sockets import bind_path
@@ -28,6 +28,7 @@ class ProxyServer:
         broker: decides and acts.
         limits: bounds on clients.
         databases: serves their clients inside tunnels.
+        agents: serves the clients of SSH agents there.
         instance: names this installation in ``Via``; nodes that answer for one another have the same. Random when
             empty.
     """
@@ -39,12 +40,14 @@ class ProxyServer:
         *,
         instance: str = "",
         databases: Databases | None = None,
+        agents: Agents | None = None,
     ) -> None:
         instance = instance or secrets.token_hex(8)
         if not _PSEUDONYM.fullmatch(instance):
             raise InvalidRequest("the instance name has a character that cannot stand in Via", "use letters and digits")
         self.broker = broker
         self.databases = databases
+        self.agents = agents
         self.limits = limits or ListenerLimits()
         self.pseudonym = b"keyhole-" + instance.encode()
         self.via = b"Via: 1.1 " + self.pseudonym + b"\r\n"

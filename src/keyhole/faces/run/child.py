@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +24,7 @@ from keyhole.faces.run.environment import child_environment, given_values, has_j
 from keyhole.faces.run.inside import Inside
 from keyhole.faces.run.plan import NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, RunPlan, SandboxReport
 from keyhole.faces.run.port import SessionPort, session_port
+from keyhole.faces.run.ssh import SOCKET, AgentSocket, agent_socket, write_configuration
 from keyhole.faces.run.trust import TrustFiles, trust_files
 from keyhole.process.hide import Cover, cover
 
@@ -72,8 +73,9 @@ async def run_child(
                     wanted += [DatabasePort(plan.proxy_url, on_message, database) for database in plan.databases]
                     wanted += _agentsecrets(plan, on_message, wanted[0])
                     ports = [await stack.enter_async_context(session_port(port)) for port in wanted]
+                    trusted = await _logins(plan, files, wanted[0], on_message, stack)
                     return await _run_on_linux(
-                        plan, files, ports, output, on_sandbox or (lambda _report: None), on_message
+                        plan, trusted, ports, output, on_sandbox or (lambda _report: None), on_message
                     )
             with ExitStack() as streams:
                 output = _output(plan, streams, session=False)
@@ -93,6 +95,18 @@ def _output(plan: RunPlan, stack: AsyncExitStack | ExitStack, *, session: bool) 
     from keyhole.faces.run.output import Output  # noqa: PLC0415  # POSIX only, and few runs need it
 
     return stack.enter_context(Output(scrubber, session=session))
+
+
+async def _logins(
+    plan: RunPlan, files: TrustFiles, first: SessionPort, on_message: Callable[[str], None], stack: AsyncExitStack
+) -> TrustFiles:
+    """What SSH needs, beside the other files, where the command may log in to a host."""
+    if not plan.logins:
+        return files
+    folder = files.combined.parent
+    write_configuration(folder, plan.logins)
+    await stack.enter_async_context(agent_socket(AgentSocket(plan.proxy_url, on_message, first, folder / SOCKET)))
+    return replace(files, ssh=folder)
 
 
 def _agentsecrets(plan: RunPlan, on_message: Callable[[str], None], proxy: SessionPort) -> list[SessionPort]:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from keyhole.core.errors import InvalidRequest
 from keyhole.faces.run.databases import WITHHELD, variables
 from keyhole.faces.run.plan import RunPlan
+from keyhole.faces.run.ssh import variables as ssh_variables
 from keyhole.faces.run.trust import ADDING, REPLACING, TrustFiles
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def child_environment(
     env["NODE_USE_ENV_PROXY"] = "1"
     _add_git(env, plan.proxy_url)
     _add_java(env, ports[0] if ports else _address(plan.proxy_url), files)
+    if files.ssh is not None:
+        env |= ssh_variables(files.ssh)
     if ports:
         env["auto_proxy"] = _pac(ports[0])
         env |= variables(plan.databases, ports[1 : 1 + len(plan.databases)])

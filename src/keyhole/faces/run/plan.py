@@ -41,6 +41,25 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True)
+class SshHost:
+    """A host that the command may log in to by SSH.
+
+    Attributes:
+        service: that binds its key.
+        host: name or address.
+        port: of it.
+        users: as which.
+        known_hosts: lines with the keys that the host proves itself by.
+    """
+
+    service: str
+    host: str
+    port: int
+    users: tuple[str, ...]
+    known_hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """One command to run.
 
@@ -54,6 +73,7 @@ class RunPlan:
         hidden: the vault's files and directories, out of reach inside the sandbox. Prefer directories: a file that is
             replaced while the command runs is visible again.
         databases: that the command may open sessions with.
+        logins: hosts that the command may log in to by SSH.
         agentsecrets: for a port that the SDK of AgentSecrets knows; ``None`` for none.
         withheld: variables of the caller that open the vault's own store, and that the child does not get.
         cwd: working directory of the child; ours when ``None``.
@@ -81,6 +101,7 @@ class RunPlan:
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     withheld: Sequence[str] = ()
     databases: Sequence[Database] = ()
+    logins: Sequence[SshHost] = ()
     agentsecrets: Wish | None = None
     scrub: bool = False
     network: NetworkWish = "auto"

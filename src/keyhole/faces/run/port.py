@@ -110,15 +110,19 @@ class SessionPort:
         self.address = server.sockets[0].getsockname()[:2]
 
     async def _is_of_the_command(self, writer: asyncio.StreamWriter) -> bool:
-        peer = writer.get_extra_info("peername")
         async with self._looking:
-            if self.root and await asyncio.to_thread(holds_connection, self.root, peer[:2], self.address):
+            if await self._asked_by(writer):
                 return True
         writer.write(self.refusal)
         if not self._told:
             self._told = True
             self._on_message(f"a process outside the command tried to use its {self.what}, and was refused")
         return False
+
+    async def _asked_by(self, writer: asyncio.StreamWriter) -> bool:
+        """Whether a process of the command is at the other end."""
+        peer = writer.get_extra_info("peername")
+        return bool(self.root) and await asyncio.to_thread(holds_connection, self.root, peer[:2], self.address)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(_LIMITS.head_timeout):
@@ -169,13 +173,15 @@ async def serving(
     *,
     wanted: int = 0,
     sock: socket.socket | None = None,
+    path: bool = False,
 ) -> AsyncIterator[asyncio.Server]:
     """Serve whoever connects, and end with all connections.
 
     Args:
         serve: serves one connection.
         wanted: the port on loopback; 0 for a free one.
-        sock: that listens already, instead.
+        sock: that is bound already, instead.
+        path: it is a Unix socket.
     """
     tasks: set[asyncio.Task[None]] = set()
 
@@ -185,7 +191,9 @@ async def serving(
         task.add_done_callback(tasks.discard)
 
     limit = _LIMITS.wire.head_bytes
-    if sock is None:
+    if sock is not None and path:
+        server = await asyncio.start_unix_server(accept, sock=sock, limit=limit)
+    elif sock is None:
         server = await asyncio.start_server(accept, "127.0.0.1", wanted, limit=limit)
     else:
         server = await asyncio.start_server(accept, sock=sock, limit=limit)
@@ -219,6 +227,11 @@ def holds_connection(root: int, there: Address, here: Address) -> bool:
         return False
     wanted = f"socket:[{inode}]"
     return any(wanted in _open_files(process) for process in _descendants(root))
+
+
+def descends(root: int, process: int) -> bool:
+    """Is a process, by its id here, ``root`` or one that it started, directly or not?"""
+    return process in _descendants(root)
 
 
 def _inode(there: Address, here: Address) -> str:

@@ -59,6 +59,7 @@ class TrustFiles:
         combined: every certificate, for variables that replace a store.
         extra: ours and those the user had added for Node.
         java: a Java key store, or ``None`` where there is no Java.
+        ssh: the directory with what SSH needs, or ``None`` where the command logs in nowhere.
         others: variable to a file of the command's services.
         wget: a configuration for wget, which has no variable for certificates, or ``None`` where the user has one.
     """
@@ -68,6 +69,7 @@ class TrustFiles:
     java: Path | None
     wget: Path | None = None
     others: Mapping[str, Path] = field(default_factory=dict)
+    ssh: Path | None = None
 
 
 @contextmanager

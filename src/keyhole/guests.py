@@ -1,0 +1,24 @@
+"""What is spoken inside of tunnels besides HTTP, put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyhole.faces.sql import SqlFace
+from keyhole.faces.sql.door import SqlListenerLimits
+from keyhole.faces.ssh import SshFace
+
+if TYPE_CHECKING:
+    from keyhole.app import Keyhole
+
+
+def sql_face(keyhole: Keyhole) -> SqlFace:
+    """What serves clients of databases."""
+    config = keyhole.config
+    limits = SqlListenerLimits(config.sql_sessions, login=config.head_timeout, write=config.write_timeout)
+    return SqlFace(keyhole.broker.sessions, keyhole.broker.note_refusal, limits)
+
+
+def ssh_face(keyhole: Keyhole) -> SshFace:
+    """What serves clients of ``SSH_AUTH_SOCK``."""
+    return SshFace(keyhole.broker.ssh.open)
