@@ -10,9 +10,12 @@ import pyrage
 import pytest
 
 from cli_driver import ok, run
+from keyhole.crypto import age
+from keyhole.remotes.git import Git
 from keyhole.repo import tree
 
 VALUE = "canary-51H8xKeyhole-9Zq7"
+LONG = age.generate().recipient.text
 
 
 @pytest.fixture
@@ -218,3 +221,42 @@ def test_a_mounted_vault_lends_to_services_and_is_not_copied(team, tmp_path, mon
     ok("repo", "hosts", "stripe", "api.example.com")
     told = run("why", "GET", "https://api.stripe.com/v1/x", "--agent", "coder", "--json").json
     assert (told["allowed"], "may go to api.example.com alone" in told["error"]["reason"]) == (False, True)
+
+
+def test_a_mistake_is_answered_with_what_to_type_instead(team, tmp_path):
+    ok("repo", "init")
+    ok("repo", "set", "stripe/api-key", stdin=VALUE)
+    ok("repo", "add-agent", "coder")
+    key = tmp_path / "user" / ".agent-vault" / "agents" / "coder.key"
+    told = run("repo", "get", "stripe/api-key", "--key", key).err
+    assert "stripe/api-key" in told
+    assert "keyhole repo grant YOU stripe" in told
+    assert "with one slash" in run("repo", "set", "shop/stripe/api-key", stdin="x").err
+    assert "no URL" in run("repo", "hosts", "stripe", "https://api.stripe.com").err
+    assert (
+        "keyhole repo list"
+        in run("repo", "export", "sops", "shop", "--to", "x.yaml", "--recipient", LONG, "--reveal").err
+    )
+
+
+def test_a_group_without_secrets_is_said_when_somebody_is_let_into_it(team):
+    ok("repo", "init")
+    ok("repo", "set", "stripe/api-key", stdin=VALUE)
+    assert "stirpe" in ok("repo", "add-agent", "coder", "--group", "stirpe", "--group", "stripe").err
+    assert "stripe" not in ok("repo", "add-agent", "other", "--group", "stripe").err.replace("coder", "")
+
+
+def test_an_export_that_nobody_could_open_reads_nothing(team):
+    ok("repo", "init")
+    ok("repo", "set", "stripe/api-key", stdin=VALUE)
+    refused = run("repo", "export", "sops", "--to", "x.yaml", "--recipient", "age1x", "--reveal")
+    assert (refused.code, ok("repo", "reads", "--json").json) == (3, [])
+
+
+def test_a_folder_below_another_file_system_is_said_to_be_in_no_repository(tmp_path):
+    """Git says where it stopped to look after what is wrong."""
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'fatal: not a git repository' >&2\necho 'Stopping at it' >&2\nexit 128\n")
+    program.chmod(0o755)
+    assert Git.find(tmp_path, {"PATH": f"{program.parent}:{os.environ['PATH']}"}) is None

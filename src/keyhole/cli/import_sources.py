@@ -60,7 +60,9 @@ def read_file(path: Path) -> tuple[bytes, os.stat_result]:
                 raise InvalidRequest(f"{path} is not a regular file", "name a file")
             content = file.read(LIMITS.file + 1)
     except FileNotFoundError:
-        raise NotFound(f"there is no file {path}", "keyhole import without arguments looks for some") from None
+        raise NotFound(
+            f"there is no file {path}", "check its name; keyhole import without arguments looks for some"
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name has a NUL byte"
         raise InvalidRequest(f"{path} cannot be read: {reason}", "check its name and permissions") from None

@@ -34,6 +34,8 @@ def parse_secret(text: str) -> str:
         InvalidRequest: it has more than two parts, or one of them is not a name.
     """
     group, slash, name = text.partition("/")
+    if "/" in name:
+        raise InvalidRequest(f"{text[:80]!r} has more than a group and a name", "write GROUP/NAME, with one slash")
     if not slash:
         group, name = DEFAULT_GROUP, group
     return f"{parse_part(group, 'group')}/{parse_part(name)}"

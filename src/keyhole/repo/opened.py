@@ -20,7 +20,7 @@ from keyhole.repo.documents import Manifest, Meta, check_config, read_manifest, 
 from keyhole.repo.hidden import NAMES, Book, Kind, digest
 from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import Member, Members
-from keyhole.repo.names import parse_part, parse_secret
+from keyhole.repo.names import group_of, parse_part, parse_secret
 from keyhole.repo.refusals import recorded, recording_beside
 from keyhole.repo.seen import Known, Seen, State
 from keyhole.repo.sidecar import Sidecar
@@ -199,7 +199,11 @@ class Opened:
         meta = self.meta(name)
         if meta is not None and meta.expires is not None and meta.expires <= (now or datetime.now(UTC)):
             raise Expired(f"the secret {name!r} has expired", "store a new value: keyhole repo set NAME")
-        return Secret(age.decrypt(data, keys))
+        try:
+            return Secret(age.decrypt(data, keys))
+        except NotFound:
+            said = f"the secret {name!r} is not for this key"
+            raise NotFound(said, f"use another key, or ask an owner: keyhole repo grant YOU {group_of(name)}") from None
 
     def meta(self, name: str) -> Meta | None:
         """What is known of a secret; ``None`` where the format's own file is missing or cannot be read."""

@@ -88,5 +88,7 @@ def limit_hosts(opened: Opened, actor: Actor, group: str, hosts: Iterable[str]) 
 
 def _host(text: str) -> str:
     """In canonical form; its port only where it was said."""
+    if "/" in text:
+        raise InvalidRequest("a host is no URL", "write it like api.example.com, or api.example.com:8443")
     one, other = HostPattern.parse(text, 1), HostPattern.parse(text, 2)
     return str(one) if one.port == other.port else str(one).removesuffix(":1")

@@ -93,7 +93,10 @@ def chosen(names: list[str], wanted: Sequence[str]) -> list[str]:
     for word in wanted:
         here = [n for n in names if n == word or n.startswith(f"{word.rstrip('/')}/") or fnmatch.fnmatchcase(n, word)]
         if not here:
-            raise NotFound(f"there is no secret that {word!r} names", "keyhole list")
+            raise NotFound(
+                f"there is no secret that {word!r} names",
+                "keyhole list, or in a repo vault: keyhole repo list",
+            )
         found += here
     return list(dict.fromkeys(found))
 
@@ -230,6 +233,8 @@ def _refuse_early(kind: str, path: Path, options: Options) -> None:
     if kind == "sops":
         if not options["recipients"]:
             raise InvalidRequest("nobody could open the file", "--recipient age1…; see age-keygen -y KEYFILE")
+        for text in options["recipients"]:
+            age.parse_recipient(text)
         if path.suffix.lower() not in _SHAPES:
             raise InvalidRequest("the name of the file does not say its form", f"end it in {' '.join(_SHAPES)}")
     if path.exists() and kind != "agent-vault":

@@ -25,7 +25,7 @@ def adopt_command(session: Session, /, *, owner: str, yes: bool, directory: str,
     found = review(opened)
     data = {"agents": found.agents, "removed": found.removed, "secrets": found.secrets, "gone": found.gone}
     if found.empty and opened.signed:
-        session.out.done({**data, "adopted": False}, "nothing was changed by anything that signs nothing")
+        session.out.done({**data, "adopted": False}, "all of it is signed already")
         return
     for what, names in data.items():
         for name in names:

@@ -55,7 +55,8 @@ def clone(session: Session, /, *, url: str, directory: str, no_guard: bool) -> N
     }
     said = f"compare with a colleague's keyhole repo status: version {everybody.version}, {opened.digest[:16]}"
     guard = guard_new(root) if address.kind == GIT and not no_guard else ""
-    told = [f"cloned the vault into {root}, with {len(opened.names())} secrets", said, guard]
+    found = len(opened.names())
+    told = [f"cloned the vault into {root}, with {found} secret{'' if found == 1 else 's'}", said, guard]
     session.out.done(data | {"guard": guard}, "\n".join(filter(None, told)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,10 +13,13 @@ from keyhole.cli.repo.asking import asked_of
 from keyhole.cli.repo.keys import IN_HELP, make_key, public_of
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
-from keyhole.core.errors import InvalidRequest
+from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.crypto import age
+from keyhole.crypto.age import Recipient
 from keyhole.repo import changes, keys
 from keyhole.repo.members import WRITERS, Role
+from keyhole.repo.opened import Opened
+from keyhole.repo.sealing import Actor, require_group
 from keyhole.repo.tree import Change
 
 _JOINS = [role.value for role in Role if role is not Role.AGENT]
@@ -36,17 +40,8 @@ def add_agent(
     place = Place(session, directory, key_file)
     identity = make_key(session, path, key_in)
     with place.undoing(lambda: keys.unmake(path, asked_of(session))):  # nobody knows this key
-        place.change(
-            lambda opened, actor: changes.add(
-                opened,
-                actor,
-                name,
-                identity.recipient,
-                sign=identity.signing.public,
-                groups=groups,
-                escrow=identity,
-            )
-        )
+        sign = identity.signing.public
+        _add(session, place, name, identity.recipient, sign=sign, groups=groups, escrow=identity)
     data = {"name": name, "key_file": str(path), "recipient": identity.recipient.text, "groups": list(groups)}
     session.out.done(data, f"made the agent {name}; its key is in {path}")
 
@@ -78,10 +73,25 @@ def add_member(
         raise age.cannot_sign(found.kind)
     if wanted in WRITERS and not public:
         raise InvalidRequest(f"a {role} signs what it writes", "ask for both lines of: keyhole repo my-key")
-    Place(session, directory, key_file).change(
-        lambda opened, actor: changes.add(opened, actor, name, found, role=wanted, sign=public, groups=groups)
-    )
+    place = Place(session, directory, key_file)
+    _add(session, place, name, found, role=wanted, sign=public, groups=groups)
     session.out.done({"name": name, "role": role, "groups": list(groups)}, f"{name} is {role} now")
+
+
+def _add(
+    session: Session, place: Place, name: str, recipient: Recipient, *, groups: tuple[str, ...], **more: Any
+) -> None:
+    """Let somebody in, and say which of the groups nobody has used yet: it may be a slip."""
+
+    def make(opened: Opened, actor: Actor) -> Change:
+        for group in groups:
+            try:
+                require_group(opened, group)
+            except NotFound:
+                session.out.warn(f"there is no secret in the group {group} yet")
+        return changes.add(opened, actor, name, recipient, groups=groups, **more)
+
+    place.change(make)
 
 
 @repo.command("my-key", examples="keyhole repo my-key")
