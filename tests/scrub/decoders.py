@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import gzip
 import html
 import json
@@ -51,7 +52,8 @@ def _compressed(data):
         except (OSError, EOFError, zlib.error, brotli.error):
             continue
     if data.startswith(b"\x28\xb5\x2f\xfd"):
-        yield zstd.decompress(data)
+        with contextlib.suppress(zstd.ZstdError):
+            yield zstd.decompress(data)
 
 
 def once(data):
