@@ -5,6 +5,7 @@ round, and a keychain.
 import contextlib
 import json
 import os
+import secrets
 import sys
 from dataclasses import dataclass, field
 
@@ -102,7 +103,8 @@ def _bucket(_folder):
     import bucket_server
 
     with bucket_server.serving("team") as environ:
-        yield Kept("object", "s3://team/vault-{}", environ)
+        # moto keeps what it has for as long as the process lives
+        yield Kept("object", f"s3://team/{secrets.token_hex(8)}-{{}}", environ)
 
 
 @contextlib.contextmanager
