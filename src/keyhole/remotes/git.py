@@ -120,9 +120,7 @@ class Git:
         except subprocess.TimeoutExpired:
             raise InvalidRequest(f"git {arguments[0]} took longer than {timeout:g} s", "is the remote there?") from None
         if done.returncode:
-            lines = done.stderr.decode(errors="replace").strip().splitlines()
-            said = [line for line in lines if line.startswith("fatal:")] or lines  # what comes after it is advice
-            raise GitFailed(f"git {arguments[0]}: {said[-1][:300] if said else done.returncode}", done.stdout)
+            raise GitFailed(f"git {arguments[0]}: {git_health.reason(done.stderr) or done.returncode}", done.stdout)
         return done.stdout
 
     def head(self) -> str:

@@ -35,6 +35,12 @@ class Runs(Protocol):
         """What git prints."""
 
 
+def reason(said: bytes) -> str:
+    """Why git has failed, in its own words; advice that comes after the reason is left out."""
+    lines = said.decode(errors="replace").strip().splitlines()
+    return ([line for line in lines if line.startswith("fatal:")] or lines or [""])[-1][:300]
+
+
 def require_none(folder: Path) -> None:
     """Raises ``InvalidRequest`` where git finds no repository around a folder, and something of that kind is there."""
     for each in (folder, *folder.parents):
