@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import signal
@@ -22,7 +21,8 @@ from keyhole.core.errors import KeyholeError
 from keyhole.faces.run.databases import DatabasePort
 from keyhole.faces.run.environment import child_environment, given_values, has_java, launcher_environment
 from keyhole.faces.run.inside import Inside
-from keyhole.faces.run.plan import NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, RunPlan, SandboxReport
+from keyhole.faces.run.plainly import WITHOUT, explain, run_plainly
+from keyhole.faces.run.plan import OWN_FAILURE, RunPlan, SandboxReport
 from keyhole.faces.run.port import SessionPort, session_port
 from keyhole.faces.run.ssh import SOCKET, AgentSocket, agent_socket, write_configuration
 from keyhole.faces.run.trust import TrustFiles, trust_files
@@ -31,11 +31,6 @@ from keyhole.process.hide import Cover, cover
 if TYPE_CHECKING:
     from keyhole.faces.run.output import Output
 
-_WITHOUT = (
-    "the command can read whatever its user can: the vault's files, the keychain, agent sockets",
-    "it can see and signal this user's processes, and may leave some behind",
-    "it can connect past the broker, without any key",
-)
 _GRACE = 3.0  # seconds between SIGTERM and SIGKILL when our own caller gives up
 
 
@@ -79,7 +74,7 @@ async def run_child(
                     )
             with ExitStack() as streams:
                 output = _output(plan, streams, session=False)
-                return await _run_plainly(plan, files, output, on_sandbox or (lambda _report: None), on_message)
+                return await run_plainly(plan, files, output, on_sandbox or (lambda _report: None), on_message)
     except (KeyholeError, OSError) as error:
         on_message(str(error))
         return OWN_FAILURE
@@ -275,7 +270,7 @@ class _Attempt:
                     self.output.pause()
                 os.kill(os.getpid(), signal.SIGSTOP)  # so that the shell sees the job stop
             case {"error": int(number), "step": str(step)}:
-                self.on_message(_explain(self.plan, step, number))
+                self.on_message(explain(self.plan, step, number))
                 self.code = OWN_FAILURE if step != "exec" else None
             case {"exit": int(code)}:
                 self.code = code if self.code is None else self.code
@@ -285,10 +280,10 @@ class _Attempt:
         from keyhole.process.seccomp import known  # noqa: PLC0415  # Linux only
 
         if self.plan.sandbox == "off":
-            return SandboxReport("none", _WITHOUT)
+            return SandboxReport("none", WITHOUT)
         because = tuple(f"tried without success: {why}" for why in self.refusals)
         if self.mode == "none":
-            return SandboxReport("none", (*_WITHOUT, *because))
+            return SandboxReport("none", (*WITHOUT, *because))
         missing = (*missing, *self.hidden.missing)
         if self.inside is not None and not known(os.uname().machine):
             missing += ("sockets that no network namespace holds, such as AF_VSOCK, are not known for this machine",)
@@ -329,17 +324,6 @@ async def _end(launcher: subprocess.Popen[bytes]) -> None:
         launcher.wait()
 
 
-def _explain(plan: RunPlan, step: str, number: int) -> str:
-    reason = os.strerror(number)
-    if step == "chdir":
-        return f"the working directory is not there in the sandbox ({reason}): the vault's own folders are hidden"
-    if step == "lock":
-        return f"the sandbox could not be locked ({reason}): run without it, or ask for help with this message"
-    if number == errno.ENOENT and "/" not in plan.argv[0]:
-        return f"{plan.argv[0]}: {reason}: there is no such program in PATH; a shell's own word needs: sh -c '…'"
-    return f"{plan.argv[0]}: {reason}"
-
-
 def _latin(data: bytes) -> str:
     return data.decode("latin-1")
 
@@ -374,43 +358,3 @@ def _forwarding(send: Callable[[int], None]) -> Iterator[None]:
         for number in taken:
             loop.remove_signal_handler(number)
             signal.signal(number, before[number])
-
-
-async def _run_plainly(
-    plan: RunPlan,
-    files: TrustFiles,
-    output: Output | None,
-    on_sandbox: Callable[[SandboxReport], None],
-    on_message: Callable[[str], None],
-) -> int:
-    """Without Linux: no sandbox, the command is our direct child; the terminal's signals reach it by themselves."""
-    if plan.sandbox == "require" or plan.network == "broker":
-        on_message("the sandbox that was required needs Linux")
-        return OWN_FAILURE
-    env = child_environment(plan, files, sandboxed=False)
-    if plan.databases:
-        on_message("sessions with databases need a port of the command's own, which needs Linux")
-    if plan.agentsecrets is not None and plan.agentsecrets.port:
-        on_message("the port for AgentSecrets is the command's own, which needs Linux")
-    on_sandbox(SandboxReport("none", _WITHOUT))
-    named = {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()}
-    streams: dict[str, Any] = {}
-    if output is not None:
-        streams = {"stdout": output.stdout, "stderr": output.stderr}
-    try:
-        child = await asyncio.create_subprocess_exec(*plan.argv, env=named, cwd=plan.cwd, **streams)
-    except FileNotFoundError:
-        on_message(_explain(plan, "exec", errno.ENOENT))
-        return NOT_FOUND
-    except OSError as error:
-        on_message(f"{plan.argv[0]}: {error.strerror}")
-        return NOT_EXECUTABLE
-    loop = asyncio.get_running_loop()
-    passed = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
-    for number in passed:
-        with suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, child.send_signal, number)
-    with suppress(NotImplementedError, RuntimeError, ValueError):
-        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal sent it to the command as well
-    code = await child.wait()
-    return code if code >= 0 else 128 - code

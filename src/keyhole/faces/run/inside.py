@@ -106,7 +106,7 @@ class Inside:
             await self._stack.enter_async_context(serving(port.serve, sock=sock))
         rest = sockets[1 + len(self._ports) :]
         for number, sock in zip(self._local, rest, strict=False):
-            await self._stack.enter_async_context(serving(_carrier("localhost", number), sock=sock))
+            await self._stack.enter_async_context(serving(carrier("localhost", number), sock=sock))
         if self._transparent is not None:
             await self._stack.enter_async_context(self._transparent.serving(rest[len(self._local) :]))
 
@@ -115,7 +115,7 @@ class Inside:
             own = socket.socket(fileno=os.dup(sock.fileno()))
             await asyncio.to_thread(self._plan.adopt, own)
         else:
-            await self._stack.enter_async_context(serving(_carrier(*self._there), sock=sock))
+            await self._stack.enter_async_context(serving(carrier(*self._there), sock=sock))
 
 
 def _received(handover: socket.socket) -> list[socket.socket]:
@@ -129,8 +129,8 @@ def _received(handover: socket.socket) -> list[socket.socket]:
     return sockets
 
 
-def _carrier(host: str, port: int) -> _Serve:
-    """Carries connections to a port outside."""
+def carrier(host: str, port: int) -> _Serve:
+    """What carries connections to a port outside."""
     count = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
