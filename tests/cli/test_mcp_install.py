@@ -185,3 +185,41 @@ def test_the_gateway_is_installed_for_servers_that_there_are(home):
     assert run("mcp", "install", "cursor", "--gateway", "--server", "git").code == 0
     [(name, entry)] = json.loads((home / ".cursor/mcp.json").read_text())["mcpServers"].items()
     assert (name, entry["args"][-2:]) == ("keyhole-gateway", ["--server", "git"])
+
+
+def test_line_ends_stay_what_they_were(home):
+    (home / ".cursor").mkdir()
+    config = home / ".cursor/mcp.json"
+    config.write_bytes(COMMENTED.replace("\n", "\r\n").encode())
+    assert run("mcp", "install", "cursor").code == 0
+    assert b"// of mine\r\n" in config.read_bytes()
+    assert run("mcp", "uninstall").code == 0
+    assert config.read_bytes() == COMMENTED.replace("\n", "\r\n").encode()
+
+
+def test_a_link_stays_a_link_and_one_that_leads_nowhere_is_said(home):
+    (home / ".cursor").mkdir()
+    (home / "dotfiles").mkdir()
+    config = home / ".cursor/mcp.json"
+    config.symlink_to(home / "dotfiles/mcp.json")
+    assert run("mcp", "install", "cursor").code == 0
+    assert config.is_symlink()
+    assert "keyhole" in (home / "dotfiles/mcp.json").read_text()
+    for target in (home / "no/such/folder.json", config):
+        config.unlink()
+        config.symlink_to(target)
+        done = run("mcp", "install", "cursor")
+        assert done.code == 3, done
+        assert "cannot be" in done.err
+        assert "Traceback" not in done.err
+
+
+def test_none_is_changed_when_one_cannot_be_read(home):
+    (home / ".cursor").mkdir()
+    (home / ".codex").mkdir()
+    (home / ".cursor/mcp.json").write_text(COMMENTED)
+    (home / ".codex/config.toml").write_text("= damaged")
+    done = run("mcp", "install")
+    assert done.code == 3
+    assert "Codex" in done.err
+    assert (home / ".cursor/mcp.json").read_text() == COMMENTED

@@ -7,6 +7,8 @@ from pathlib import Path
 from e2e.internet import client
 from e2e.world import World, node
 
+_PATIENCE = 240  # seconds that it waits for a server, whatever the machine is doing besides
+
 
 def inspect(world: World, config: Path, *words: str, era: str, server: str = "keyhole"):
     """The result of one run, which connects, asks once and ends.
@@ -14,8 +16,8 @@ def inspect(world: World, config: Path, *words: str, era: str, server: str = "ke
     `era` is the protocol's revision: `legacy` begins with a handshake, `modern` is that of 2026-07-28.
     """
     command = [node(), client("mcp-inspector"), "--cli", "--config", str(config), "--server", server]
-    command += ["--protocol-era", era, "--format", "json", *words]
-    done = subprocess.run(command, env=world.env, capture_output=True, timeout=120, check=False)
+    command += ["--protocol-era", era, "--format", "json", "--connect-timeout", f"{_PATIENCE}000", *words]
+    done = subprocess.run(command, env=world.env, capture_output=True, timeout=2 * _PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)["result"]
 

@@ -15,6 +15,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
+from e2e.inspector import call
 from e2e.world import API, KEY, KEYHOLE, TOKEN, held
 
 TOOLS = [
@@ -233,6 +234,16 @@ def test_over_http_each_request_is_its_tokens(world, api):
         assert post(url, [ping] * 10_000, Authorization=bearer)[0] == 400
         world.keyhole("agent", "revoke", "coder")
         assert post(url, ping, Authorization=bearer)[0] in {401, 403}
+
+
+def test_the_inspector_finds_and_makes_a_call(world, tmp_path):
+    """One of the eight ways of `campaigns/mcp_inspector.py`: a client that is not of the SDK in Python."""
+    entry = {"command": KEYHOLE, "args": ["mcp", "serve", "--agent", "coder"], "env": world.env}
+    config = tmp_path / "mcp.json"
+    config.write_text(json.dumps({"mcpServers": {"keyhole": entry}}))
+    found = json.dumps(call(world, config, "call", {"url": f"{world.base}/echo", "service": "api"}, era="modern"))
+    assert "****" in found
+    assert not held(KEY, found.encode())
 
 
 def test_without_tls_it_listens_on_loopback_only(world):

@@ -10,7 +10,15 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import Link, StatusCode
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
 
 from keyhole.logs import LogScrubber
 from keyhole.logs.opentelemetry import ScrubLogProcessor, ScrubSpanProcessor
@@ -60,6 +68,27 @@ def test_spans_are_clean_and_the_resource_is_left_alone(scrubber):
     assert child.instrumentation_scope.name == "test"
     assert (child.context, child.parent) == (span.get_span_context(), parent.get_span_context())
     assert seen.get_finished_spans()[0].name == f"span {VALUE}", "other processors see what they always saw"
+    provider.shutdown()
+
+
+def test_what_a_peer_said_in_the_trace_state_and_the_name_of_the_scope_are_clean(scrubber):
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(resource=RESOURCE)
+    provider.add_span_processor(ScrubSpanProcessor(SimpleSpanProcessor(exporter), scrubber))
+    state = TraceState([("peer", VALUE), ("other", "kept")])
+    remote = SpanContext(1234, 99, is_remote=True, trace_flags=TraceFlags(1), trace_state=state)
+    tracer = provider.get_tracer(f"scope-{VALUE}", "1.0", attributes={"note": VALUE})
+    with tracer.start_as_current_span("x", set_span_in_context(NonRecordingSpan(remote)), links=[Link(remote)]):
+        pass
+    with provider.get_tracer("plain").start_as_current_span("y", set_span_in_context(NonRecordingSpan(remote))):
+        pass
+    span, other = exporter.get_finished_spans()
+    for context in (span.context, span.parent, span.links[0].context):
+        assert dict(context.trace_state) == {"other": "kept"}
+        assert context.trace_id == 1234
+    scope = span.instrumentation_scope
+    assert (scope.name, scope.version, dict(scope.attributes)) == (f"scope-{MASK}", "1.0", {"note": MASK})
+    assert other.instrumentation_scope.name == "plain"
     provider.shutdown()
 
 

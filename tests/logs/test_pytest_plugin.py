@@ -72,6 +72,22 @@ def test_workers_of_xdist_send_nothing_that_has_a_value(project, monkeypatch):
     done.assert_outcomes(passed=1, failed=1)
 
 
+def test_names_made_of_parameters_and_reasons_to_fail_are_seen_and_cleaned(project):
+    project.makeini("[pytest]\nkeyhole_leaks = call:secrets_of_tests:known")
+    project.makepyfile(
+        "import pytest\nfrom secrets_of_tests import known\nVALUE, = known()\n"
+        "@pytest.mark.parametrize('key', [VALUE, 'other'])\ndef test_named(key): pass\n"
+        "@pytest.mark.parametrize('key', [pytest.param(VALUE, id='the-key')])\ndef test_with_id(key): pass\n"
+        "@pytest.mark.xfail(reason=VALUE)\ndef test_reason(): assert False\n"
+    )
+    done = project.runpytest_inprocess("-p", "no:xdist", "-rA", "-vv", "--junitxml=report.xml")
+    written = [path.read_text() for path in project.path.rglob("*") if path.name in {"report.xml", "nodeids"}]
+    assert len(written) == 2
+    assert VALUE not in "".join([done.stdout.str(), *written])
+    done.assert_outcomes(passed=2, failed=2)
+    assert "give it an id" in done.stdout.str()
+
+
 def test_it_is_off_unless_it_is_wanted(project):
     project.makepyfile(f"def test_prints(): print({VALUE!r}); assert False")
     done = project.runpytest_inprocess("-p", "no:xdist")

@@ -54,6 +54,24 @@ def test_an_exception_without_a_value_goes_on_to_the_next_processor(scrubber):
     assert ScrubProcessor(scrubber)(None, "error", dict(event)) == event
 
 
+def test_an_exception_stays_as_text_where_a_local_variable_has_a_value(scrubber):
+    trace, render = structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()
+    for local, clean in ((VALUE, False), ({"k": [VALUE]}, False), ("nothing", True)):
+        log, calls = logger(ScrubProcessor(scrubber), trace, render)
+
+        def fails(shown):
+            return float("x" if shown else "y")
+
+        try:
+            fails(local)
+        except ValueError:
+            log.exception("failed")
+        found = json.loads(calls[0].args[0])
+        assert VALUE not in calls[0].args[0]
+        assert "ValueError" in str(found["exception"])
+        assert isinstance(found["exception"], list) is clean
+
+
 def test_records_of_logging_behind_it_are_clean(scrubber):
     record = logging.makeLogRecord({"msg": "a %s", "args": (VALUE,)})
     ScrubProcessor(scrubber)(None, "info", {"event": "x", "_record": record})

@@ -13,7 +13,8 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor
-from opentelemetry.trace import Link, Status
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, Status, TraceState
 
 from .scrubber import WITHHELD, LogScrubber
 
@@ -58,13 +59,40 @@ class ScrubSpanProcessor(SpanProcessor):
             Event(self._scrubber.text(each.name), self._attributes(each.attributes), each.timestamp)
             for each in span.events
         ]
-        links = [Link(each.context, self._attributes(each.attributes)) for each in span.links]
+        links = [Link(self._context(each.context), self._attributes(each.attributes)) for each in span.links]
         said = span.status.description
         status = Status(span.status.status_code, self._scrubber.text(said)) if said else span.status
-        return _Clean(span, self._scrubber.text(span.name), self._attributes(span.attributes), events, links, status)
+        clean = _Clean(span, self._scrubber.text(span.name), self._attributes(span.attributes), events, links, status)
+        clean._context = self._context(span.context)  # noqa: SLF001  # there is no other way to give it
+        clean._parent = self._context(span.parent)  # noqa: SLF001
+        clean._instrumentation_scope = _scope(self._scrubber, span.instrumentation_scope)  # noqa: SLF001
+        return clean
+
+    def _context(self, context: Any) -> Any:
+        """A context without the members of its trace state that have a credential: those came from a peer."""
+        state = context.trace_state if context is not None else None
+        kept = [(name, value) for name, value in (state or {}).items() if self._is_clean(f"{name}={value}")]
+        if not state or len(kept) == len(state):
+            return context
+        return SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags, TraceState(kept))
+
+    def _is_clean(self, text: str) -> bool:
+        return self._scrubber.text(text) == text
 
     def _attributes(self, given: Any) -> dict[str, Any]:
         return {self._scrubber.text(name): self._scrubber.value(value, name) for name, value in (given or {}).items()}
+
+
+def _scope(scrubber: LogScrubber, scope: Any) -> Any:
+    """The name, version and attributes of what instruments, which are usually those of a package."""
+    if scope is None:
+        return scope
+    text, given = scrubber.text, dict(scope.attributes or {})
+    attributes = {text(name): scrubber.value(value, name) for name, value in given.items()}
+    name, version, schema = text(scope.name), text(scope.version or ""), text(scope.schema_url or "")
+    if (name, version, schema, attributes) == (scope.name, scope.version or "", scope.schema_url or "", given):
+        return scope
+    return InstrumentationScope(name, version, schema, attributes)
 
 
 class _Clean(ReadableSpan):
@@ -128,6 +156,9 @@ class ScrubLogProcessor(LogRecordProcessor):
             self._clean(record)
         except Exception:  # noqa: BLE001  # the application is not to notice, and nobody to see it
             record.body, record.attributes = WITHHELD, {}
+        scope: Any = log_record
+        if scope.instrumentation_scope is not None:
+            scope.instrumentation_scope = _scope(self._scrubber, scope.instrumentation_scope)
         if self._processor is not None:
             self._processor.on_emit(log_record)
 

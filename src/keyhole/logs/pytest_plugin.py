@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SETTING = "keyhole_leaks"
 _PLUGIN = "keyhole-leaks"
+_NAMED = "keyhole-leaks-in-name"
 _FETCHED, _SHAPES = "fetched", "shapes"
 
 
@@ -88,11 +89,21 @@ class Leaks:
         self._failed: set[str] = set()
         self._outside = 0
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Clean the name of a test: those of parameters are made of their values, and stand everywhere."""
+        clean = self.scrubber.text(item.nodeid)
+        if clean != item.nodeid:
+            _rename(item, self.scrubber.text(item.name), clean)
+            item.keywords[_NAMED] = True
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Fail the test in the phase in which it is seen first; later reports are only cleaned."""
         report = yield
         places = self._clean(report)
+        if item.keywords.get(_NAMED) and report.when == "call":
+            places.append("its name, made of a parameter: give it an id")
         if places and item.nodeid not in self._failed:
             self._failed.add(item.nodeid)
             _fail(report, places)
@@ -140,6 +151,10 @@ class Leaks:
             if clean_repr is not report.longrepr:
                 report.longrepr = clean_repr
                 places.append("the text of its failure")
+        reason = getattr(report, "wasxfail", None)
+        if isinstance(reason, str) and (clean := self.scrubber.text(reason)) != reason:
+            report.wasxfail = clean
+            places.append("the reason why it fails")
         properties = getattr(report, "user_properties", None)
         if properties and (clean_list := self.scrubber.value(properties)) is not properties:
             properties[:] = clean_list
@@ -154,6 +169,15 @@ class Leaks:
         crash = getattr(getattr(shown, "reprcrash", None), "message", "")
         clean = self.scrubber.text(text)
         return shown if clean == text and self.scrubber.text(crash) == crash else clean
+
+
+def _rename(item: Any, name: str, node: str) -> None:
+    """Pytest has no way to do it; its newer versions keep the parts of a name apart."""
+    item.name = name
+    if hasattr(item, "_id"):
+        item._id = type(item._id).parse(node)  # noqa: SLF001
+    else:
+        item._nodeid = node  # noqa: SLF001
 
 
 def _fail(report: Any, places: list[str]) -> None:

@@ -6,6 +6,7 @@ structlog.configure(processors=[..., structlog.processors.format_exc_info, Scrub
 from __future__ import annotations
 
 import logging
+import reprlib
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -13,6 +14,11 @@ from typing import Any
 
 from .records import ScrubFilter
 from .scrubber import WITHHELD, LogScrubber
+
+_CHAIN, _FRAMES, _VARIABLES = 10, 100, 200  # errors, their frames, and variables of a frame that are looked at
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 4, 4096, 4096, 400
+_REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = _REPR.maxset = _REPR.maxfrozenset = _REPR.maxdeque = 50
 
 
 class ScrubProcessor:
@@ -47,7 +53,7 @@ class ScrubProcessor:
             given = _error(info)
             text = "".join(traceback.format_exception(*given)) if given is not None else ""
             clean = self._scrubber.text(text)
-            if clean != text:
+            if clean != text or (given is not None and self._in_locals(given[1])):
                 del event["exc_info"]
                 event["exception"] = clean.rstrip("\n")
         for name in list(event):
@@ -61,6 +67,25 @@ class ScrubProcessor:
                     del event[name]
                 if safe != name or clean is not value:
                     event[safe] = clean
+
+    def _in_locals(self, error: BaseException) -> bool:
+        """Whether a renderer would show something that shows local variables, as those of structlog itself do."""
+        chain: list[BaseException | None] = [error]
+        while len(chain) < _CHAIN and (last := chain[-1]) is not None:
+            chain.append(last.__cause__ or last.__context__)
+        frames = [frame for each in chain if each is not None for frame, _ in traceback.walk_tb(each.__traceback__)]
+        return any(
+            self._scrubber.text(shown := _shown(value)) != shown
+            for frame in frames[-_FRAMES:]
+            for value in [*frame.f_locals.values()][:_VARIABLES]
+        )
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _REPR.repr(value)
+    except Exception:  # noqa: BLE001  # then a renderer has nothing to show either
+        return ""
 
 
 def _error(info: Any) -> tuple[Any, Any, Any] | None:

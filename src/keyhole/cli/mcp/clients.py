@@ -11,6 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def read(path: Path) -> str:
     try:
         if path.stat().st_size > _MOST:
             raise InvalidRequest(f"{path} is too large for a configuration")
-        return path.read_text("utf-8")
+        return path.read_bytes().decode()  # line ends stay what they are
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
@@ -107,20 +108,31 @@ def read(path: Path) -> str:
 
 def write(path: Path, text: str) -> None:
     """Put a configuration in the place of the one that is there, whole or not at all, with the same rights."""
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    target = path.resolve()
-    fresh = target.with_name(f".{target.name}.keyhole-{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        target = path.resolve()
+        before = target.stat() if target.exists() else None
+        fresh = target.with_name(f".{target.name}.keyhole-{os.getpid()}")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except (OSError, RuntimeError) as error:  # a circle of links is the latter in older versions of Python
+        raise _unwritable(path, error) from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            os.fchmod(descriptor, mode)
+            if before is not None:
+                with suppress(PermissionError):  # of another user, whose client is to read it still
+                    os.fchown(descriptor, before.st_uid, before.st_gid)
+                os.fchmod(descriptor, before.st_mode & 0o777)
             file.write(text)
             file.flush()
             os.fsync(descriptor)
         fresh.replace(target)
     except OSError as error:
         fresh.unlink(missing_ok=True)
-        raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: Exception) -> InvalidRequest:
+    reason = getattr(error, "strerror", None) or "its links lead in a circle"
+    return InvalidRequest(f"{path} cannot be written: {reason}", "write what keyhole mcp install --print shows")
 
 
 def with_server(client: McpClient, text: str, entry: Mapping[str, Any], name: str = NAME) -> str:

@@ -98,12 +98,14 @@ def _change(
     *,
     there: Sequence[str] = (),
 ) -> None:
-    done: list[dict[str, Any]] = []
-    for client, path in _found(names):
+    made: list[tuple[McpClient, Path, str, str]] = []
+    for client, path in _found(names):  # all are understood before one is changed
         text = read(path)
         if there and not any(has_server(client, text, name) for name in there):
             continue
-        after = make(client, text)
+        made.append((client, path, text, make(client, text)))
+    done: list[dict[str, Any]] = []
+    for client, path, text, after in made:
         if after != text:
             write(path, after)
         done.append({"client": client.name, "path": str(path), "changed": after != text})
