@@ -168,6 +168,7 @@ def line(record: dict[str, Any]) -> str:
             "step",
             "tool",
             "on_behalf_of",
+            "claimed",
             "trace",
         )
         if record.get(name)
