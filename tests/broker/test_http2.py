@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from dataclasses import replace
 
 import pytest
 
 from broker.h2_upstream import GOAWAY, H2Upstream, Pieces, Strict, context, frame, ok
-from broker.stack import HOST, SECRET, Stack, until
-from keyhole.core.errors import KeyholeError
+from broker.stack import HOST, SECRET, Stack, authority, until
+from broker.test_minted import client_pem
+from keyhole.core.errors import KeyholeError, UpstreamTimeout
 from keyhole.core.message import Answer, Call
 
 BEARER = b"Bearer " + SECRET.encode()
@@ -437,3 +440,77 @@ def test_a_client_of_http1_gets_trailers_of_http2(world: World, run) -> None:
         return await reader.read()
 
     assert run(scenario()).endswith(b"0\r\nx-checksum: 12\r\n\r\n")
+
+
+@pytest.fixture
+def hurried(world: World):
+    """A pool that waits for a moment only."""
+    pool = world.stack.keyhole.pool
+    before = pool.limits
+    pool.limits = replace(before, timeouts=replace(before.timeouts, answer=0.2, body=0.2, write=0.2))
+    yield world
+    pool.limits = before
+
+
+async def silent(_talk, asked) -> None:
+    await asked.ended.wait()
+
+
+async def stalling(talk, asked) -> None:
+    talk.head(asked, [(b":status", b"200")])
+    await talk.data(asked, b"and then")
+
+
+@pytest.mark.parametrize("say", [silent, stalling])
+def test_an_upstream_that_falls_silent_is_left(hurried: World, run, say) -> None:
+    async def scenario() -> None:
+        hurried.upstream.say = say
+        with pytest.raises(UpstreamTimeout):
+            await hurried.get()
+        await until(lambda: hurried.upstream.requests[0].reset is not None)
+        hurried.upstream.say = ok
+        assert await hurried.get() == (200, b"ok")
+
+    run(scenario())
+    assert len(hurried.upstream.talks) == 2  # nobody else waits on a connection that is silent
+
+
+def test_an_upstream_that_does_not_read_a_body_is_left(hurried: World, run) -> None:
+    hurried.upstream.acknowledge = False
+    hurried.upstream.say = silent
+    pool = hurried.stack.keyhole.pool
+    pool.limits = replace(pool.limits, timeouts=replace(pool.limits.timeouts, answer=30.0))
+
+    async def scenario() -> str:
+        with pytest.raises(UpstreamTimeout) as caught:
+            await hurried.get(method="POST", body=Pieces(*[b"x" * 10_000] * 10))
+        return caught.value.reason
+
+    assert run(scenario()) == "the upstream stopped reading"
+
+
+def test_a_certificate_of_a_client_has_a_connection_of_its_own(world: World, run) -> None:
+    mutual = context("h2", "mutual")
+    authority().configure_trust(mutual)
+    mutual.verify_mode = ssl.CERT_REQUIRED
+
+    async def scenario() -> list[str]:
+        port = await world.stack.listen(world.upstream, mutual)
+        for name in ("one", "two"):
+            await world.stack.secret(f"bank/{name}", client_pem(f"{name}.bank.test"))
+            await world.stack.service(
+                f"bank-{name}",
+                hosts=[f"{HOST}:{port}"],
+                secret=f"bank/{name}",
+                inject={"kind": "mtls"},
+                paths=[f"/{name}"],
+            )
+        token = await world.stack.agent("h2-bank", "bank-one", "bank-two")
+        for name in ("one", "two", "one"):
+            call = world.call(f"/{name}", port=port)
+            call.token = token.encode()
+            assert (await world.stack.keyhole.broker.handle(call)).status == 200
+        shown = [talk.writer.get_extra_info("peercert") for talk in world.upstream.talks]
+        return [dict(each["subjectAltName"])["DNS"] for each in shown]
+
+    assert run(scenario()) == ["one.bank.test", "two.bank.test"]

@@ -125,6 +125,9 @@ class Http2Connection(Receiving):
     def input_ended(self) -> None:
         """The upstream ended its side: nothing that is missing will come."""
         super().input_ended()
+        self.loop.call_soon(self._read_out)  # what came with the end is acted on first
+
+    def _read_out(self) -> None:
         self._end_streams("the connection was closed")
         self.close()
 
