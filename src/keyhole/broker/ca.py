@@ -21,7 +21,7 @@ MOUNT = "ca"
 _ITEM = "authority"
 _LEAVES = 1024
 _LEAF_LIFE = 3 * 24 * 3600.0
-_ALPN = ("http/1.1",)
+_ALPN = ("h2", "http/1.1")
 
 
 class Authorities:

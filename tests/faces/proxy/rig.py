@@ -49,9 +49,20 @@ def server_context(host: str = HOST) -> ssl.SSLContext:
 
 
 @functools.cache
-def client_context() -> ssl.SSLContext:
+def tunnel_context(host: str = HOST) -> ssl.SSLContext:
+    """The proxy's side of TLS inside a tunnel."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert(host, key_type=trustme.KeyType.ECDSA).configure_cert(context)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+@functools.cache
+def client_context(alpn: str = "") -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority().configure_trust(context)
+    if alpn:
+        context.set_alpn_protocols([alpn])
     return context
 
 
@@ -66,6 +77,7 @@ class Received:
     head: bytes
     body: bytes
     connection: int
+    trailers: bytes = b""
 
     @property
     def line(self) -> bytes:
@@ -155,10 +167,12 @@ class Upstream:
         if fields.get(b"transfer-encoding") == b"chunked":
             while True:
                 size = int(await self._take(number, await reader.readuntil(b"\r\n")), 16)
+                if not size:
+                    while (line := await self._take(number, await reader.readuntil(b"\r\n"))) != b"\r\n":
+                        received.trailers += line
+                    return
                 piece = await self._take(number, await reader.readexactly(size))
                 await self._take(number, await reader.readexactly(2))
-                if not size:
-                    return
                 yield piece
 
     def check_differential(self) -> None:
@@ -237,7 +251,7 @@ class FakeBroker:
         self._authenticate(credential)
         if host != HOST or port not in {80, 443, 8443}:
             raise NoService("no service binds a secret to this host", "ask the administrator for a service")
-        return server_context(host)
+        return tunnel_context(host)
 
     def _authenticate(self, credential: bytes) -> None:
         if credential != TOKEN or self.revoked:
@@ -298,14 +312,16 @@ class Rig:
         self._writers.append(writer)
         return reader, writer
 
-    async def tunnel(self, host: str = HOST, port: int = 443, *, tls: bool = True, sni: str = "") -> Streams:
+    async def tunnel(
+        self, host: str = HOST, port: int = 443, *, tls: bool = True, sni: str = "", alpn: str = ""
+    ) -> Streams:
         reader, writer = await self.open()
         authority_ = f"{host}:{port}".encode()
         writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (authority_, authority_, CREDENTIAL))
         status, _, _ = await read_answer(reader, "CONNECT")
         assert status == 200
         if tls:
-            await writer.start_tls(client_context(), server_hostname=sni or host)
+            await writer.start_tls(client_context(alpn), server_hostname=sni or host)
         return reader, writer
 
 

@@ -6,7 +6,7 @@ host, port = await server.listen("127.0.0.1", 8210)
 await server.close()
 """
 
-from keyhole.faces.proxy.connection import Broker
+from keyhole.faces.proxy.owner import Broker
 from keyhole.faces.proxy.server import ProxyServer
 
 __all__ = ["Broker", "ProxyServer"]

@@ -111,7 +111,8 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
         LoopDetected: it has been here before.
     """
     fields = head.fields
-    via = _extend_via(head.headers, pseudonym) if b"via" in fields else b"1.1 " + pseudonym
+    ours = (b"2.0 " if head.major == 2 else b"1.1 ") + pseudonym
+    via = _extend_via(head.headers, pseudonym, ours) if b"via" in fields else ours
     if head.method in _REFUSED_METHODS:
         raise InvalidRequest(f"the method {head.method} is refused here", "use CONNECT on the proxy's own port only")
     host_header = fields.get(b"host")
@@ -214,7 +215,7 @@ def _takes_trailers(headers: Headers) -> bool:
     return any(member.partition(b";")[0].strip(b" \t") == b"trailers" for member in members)
 
 
-def _extend_via(headers: Headers, pseudonym: bytes) -> bytes:
+def _extend_via(headers: Headers, pseudonym: bytes, ours: bytes) -> bytes:
     """The ``Via`` to send on, unless we are in it already."""
     values = [value for name, value in headers if name == b"via"]
     known = {part.split()[1] for value in values for part in value.split(b",") if len(part.split()) > 1}
@@ -222,7 +223,7 @@ def _extend_via(headers: Headers, pseudonym: bytes) -> bytes:
         raise LoopDetected(
             "the request has been through this proxy before", "do not send it to the proxy's own address"
         )
-    return b", ".join([*values, b"1.1 " + pseudonym])
+    return b", ".join([*values, ours])
 
 
 def _connection(head: RequestHead) -> tuple[bool, frozenset[bytes]]:

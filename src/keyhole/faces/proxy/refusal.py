@@ -6,6 +6,7 @@ import json
 import uuid
 
 from keyhole.core.errors import KeyholeError, Unauthenticated
+from keyhole.core.message import Headers
 
 _REASONS = {
     400: b"Bad Request",
@@ -27,14 +28,8 @@ _REASONS = {
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 
 
-def render_refusal(error: KeyholeError, *, close: bool, head_only: bool = False) -> bytes:
-    """A whole answer for a refused request.
-
-    Args:
-        error: why. Its ``request_id`` is used when it has one.
-        close: whether the connection ends with this answer.
-        head_only: the request was a HEAD.
-    """
+def refusal(error: KeyholeError) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of a refusal. The ``request_id`` of the error is used when it has one."""
     request_id = getattr(error, "request_id", "") or uuid.uuid4().hex
     body = json.dumps(
         {
@@ -43,18 +38,31 @@ def render_refusal(error: KeyholeError, *, close: bool, head_only: bool = False)
         }
     ).encode()
     status = 407 if isinstance(error, Unauthenticated) else error.status
-    lines = [
-        b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b"Refused")),
-        b"Content-Type: application/json",
-        b"Content-Length: %d" % len(body),
-        b"Cache-Control: no-store",
-        b"X-Keyhole-Error: " + error.code.encode(),
-        b"X-Keyhole-Request-Id: " + _printable(request_id),
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        (b"x-keyhole-error", error.code.encode()),
+        (b"x-keyhole-request-id", _printable(request_id)),
     ]
     if status == 407:
-        lines.append(b'Proxy-Authenticate: Basic realm="keyhole"')
+        headers.append((b"proxy-authenticate", b'Basic realm="keyhole"'))
     if error.retry_after:
-        lines.append(b"Retry-After: %d" % error.retry_after)
+        headers.append((b"retry-after", b"%d" % error.retry_after))
+    return status, headers, body
+
+
+def render_refusal(error: KeyholeError, *, close: bool, head_only: bool = False) -> bytes:
+    """The same for HTTP/1.1, whole.
+
+    Args:
+        error: why.
+        close: whether the connection ends with this answer.
+        head_only: the request was a HEAD.
+    """
+    status, headers, body = refusal(error)
+    lines = [b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b"Refused"))]
+    lines += [b"%b: %b" % (name.title(), value) for name, value in headers]
     if close:
         lines.append(b"Connection: close")
     head = b"\r\n".join([*lines, b"", b""])

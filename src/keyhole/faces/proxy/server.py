@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.faces.proxy.connection import Agents, Broker, Databases, ProxyConnection
+from keyhole.faces.proxy.connection import ProxyConnection
+from keyhole.faces.proxy.owner import Agents, Broker, Databases
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.wire import WireGroup
 from keyhole.net.sockets import bind_path
@@ -50,10 +51,12 @@ class ProxyServer:
         self.agents = agents
         self.limits = limits or ListenerLimits()
         self.pseudonym = b"keyhole-" + instance.encode()
-        self.via = b"Via: 1.1 " + self.pseudonym + b"\r\n"
+        self.via_value = b"1.1 " + self.pseudonym
+        self.via = b"Via: %b\r\n" % self.via_value
         self.draining = False
         self.group: WireGroup
         self._connections: set[ProxyConnection] = set()
+        self._requests = 0  # of HTTP/2
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
 
@@ -116,10 +119,7 @@ class ProxyServer:
         for path in self._paths:
             path.unlink(missing_ok=True)
         for connection in list(self._connections):
-            if not connection.serving:
-                connection.close()
-            elif connection.stream is not None:
-                connection.stream.leave()
+            connection.leave()
         tasks = [connection.task for connection in self._connections if connection.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace)
@@ -142,3 +142,14 @@ class ProxyServer:
         """Forget a connection."""
         self._connections.discard(connection)
         self.group.discard(connection)
+
+    def admit_stream(self) -> bool:
+        """Count a request of HTTP/2: all of them together are as many as connections may be open."""
+        if self._requests >= self.limits.connections:
+            return False
+        self._requests += 1
+        return True
+
+    def forget_stream(self) -> None:
+        """One has ended."""
+        self._requests -= 1

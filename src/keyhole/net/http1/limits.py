@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from keyhole.net.http2.limits import Http2Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class ListenerLimits:
         write_timeout: a client that does not read its answer.
         linger: how long a refused client may go on sending, or one that ended its side may wait for its answer.
         linger_bytes: how much a refused client may go on sending.
+        http2: bounds on a connection of HTTP/2, and ``connections`` also bounds the requests of all of them together.
     """
 
     wire: WireLimits = REQUEST_LIMITS
@@ -63,6 +66,7 @@ class ListenerLimits:
     write_timeout: float = 60.0
     linger: float = 5.0
     linger_bytes: int = 8 * 1024 * 1024
+    http2: Http2Limits = field(default_factory=Http2Limits)
 
     @property
     def tick(self) -> float:

@@ -105,6 +105,23 @@ def serialise_trailers(trailers: Headers) -> bytes:
     return _join([b"0"], trailers, HOP_BY_HOP, b"") if trailers else b"0\r\n\r\n"
 
 
+def answer_fields(headers: Headers) -> Headers:
+    """The header fields of an upstream's answer as HTTP/2 has them, without framing and hop-by-hop headers.
+
+    Args:
+        headers: end-to-end headers, names lower-cased.
+
+    Raises:
+        InvalidRequest: a value has a line end or a NUL, or a name is no token.
+    """
+    fields = [pair for pair in headers if pair[0] not in _ANSWER_DROPPED]
+    for name, value in fields:
+        _field(name)
+        if b"\n" in value or b"\r" in value or b"\0" in value:
+            raise InvalidRequest("a header value has a line end or a NUL, which would change the message")
+    return fields
+
+
 def serialise_answer(status: int, reason: bytes, headers: Headers, extra: bytes, *, own: bool = False) -> bytes:
     """An answer's head for HTTP/1.1.
 

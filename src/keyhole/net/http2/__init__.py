@@ -1,5 +1,7 @@
 """HTTP/2 on the wire (RFC 9113), as strict as ``keyhole.net.http1`` and as bounded.
 
-- ``limits``: what a peer may make us hold and do.
-- ``budget``: how much of what costs us more than the peer.
+- ``limits``: what a peer may make us hold and do; ``budget``: how much of what costs us more than the peer.
+- ``frames``: frames in and out. ``fields``: header sections in and out (RFC 7541).
+- ``head``: a request's header section as the head that HTTP/1.1 would have brought, or an error.
+- ``stream``: one request and its answer. ``intake``: what a client sends. ``server``: the connection.
 """

@@ -67,6 +67,8 @@ class FieldDecoder:
             raise ConnectionFault("the header section is too large", ENHANCE_YOUR_CALM) from None
         except (HPACKError, IndexError):
             raise ConnectionFault("the header section cannot be decompressed", COMPRESSION_ERROR) from None
+        if self._decoder.header_table_size > self._decoder.max_allowed_table_size:
+            raise ConnectionFault("the table of header fields is larger than allowed", COMPRESSION_ERROR)
         if len(fields) * _OVERHEAD + sum(len(name) + len(value) for name, value in fields) > self._most:
             raise ConnectionFault("the header section is too large", ENHANCE_YOUR_CALM)
         return fields

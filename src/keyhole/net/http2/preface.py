@@ -1,0 +1,35 @@
+"""How a connection says that it speaks HTTP/2 (RFC 9113 sections 3.3 and 3.4)."""
+
+from __future__ import annotations
+
+import contextlib
+
+from keyhole.net.http1.wire import Wire
+from keyhole.net.http2.frames import HEADER, PREFACE, SETTINGS, read_header
+
+_WHOLE = len(PREFACE) + HEADER
+_MOMENT = 1.0  # seconds
+
+
+async def begins_with_preface(wire: Wire, timeout: float) -> bool:  # noqa: ASYNC109 - from the first byte on
+    """Whether the preface lies at the start of the buffer, and SETTINGS after it; nothing is taken out of it.
+
+    What looks like the preface and is not followed by SETTINGS at once is for a server of HTTP/1.1 to refuse, in words
+    that who sent it may read.
+
+    Args:
+        wire: whose ``read_deadline`` is for its first byte.
+        timeout: seconds for the others; one at most.
+    """
+    begun = False
+    with contextlib.suppress(TimeoutError):  # whoever reads next finds what there is, and judges it
+        while len(wire.buffer) < _WHOLE and _begins(wire.buffer) and not wire.eof:
+            if wire.buffer and not begun:
+                begun = True
+                wire.read_deadline = min(wire.read_deadline, wire.loop.time() + min(timeout, _MOMENT))
+            await wire.wait()
+    return len(wire.buffer) >= _WHOLE and _begins(wire.buffer) and read_header(wire.buffer, len(PREFACE))[1] == SETTINGS
+
+
+def _begins(data: bytes) -> bool:
+    return data.startswith(PREFACE) or PREFACE.startswith(data)
