@@ -12,7 +12,8 @@ import trustme
 
 import keyhole
 from cli_driver import environment, serving
-from keyhole.client.travel import Trip, resolve
+from keyhole.client.road import Road
+from keyhole.client.travel import Trip, resolve, send
 from keyhole.core.errors import InvalidRequest, KeyholeError, NoService, PolicyDenied
 
 VALUE = "sk_live_0123456789"
@@ -221,3 +222,17 @@ def test_the_client_for_asyncio_does_the_same(where):
 def test_a_call_names_one_secret():
     with pytest.raises(InvalidRequest):
         resolve(lambda *_: None, Trip("GET", "https://a.example", bearer="a", basic="b"))
+
+
+@pytest.mark.parametrize(
+    "trip",
+    [
+        Trip("GET", "https://[::1/"),
+        Trip("GET", "https://a:999999/"),
+        Trip("GET", "https://a..\u00e9/"),
+        Trip("POST", "https://a/", body="\ud800"),
+    ],
+)
+def test_what_cannot_be_sent_is_said_before_anything_is_opened(trip):
+    with pytest.raises(InvalidRequest, match="cannot be sent"):
+        send(Road.at("http://127.0.0.1:1", "", "token"), trip, "service")

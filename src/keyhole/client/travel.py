@@ -167,11 +167,18 @@ def send(road: Road, trip: Trip, service: str = "", *, stated: Stated | None = N
         KeyholeError: what the broker refused.
         Unreachable: the proxy does not answer.
     """
-    parts = urlsplit(trip.url)
-    host = (parts.hostname or "").encode("idna").decode() if not (parts.hostname or "").isascii() else parts.hostname
+    try:
+        parts = urlsplit(trip.url)
+        name = parts.hostname or ""
+        host = name if name.isascii() else name.encode("idna").decode()
+        port = parts.port or _PORTS.get(parts.scheme, 0)
+        body = trip.body.encode() if isinstance(trip.body, str) else trip.body
+    except ValueError:  # a bracket, a port, a name or a body that cannot be
+        raise InvalidRequest(
+            "the URL or the body cannot be sent", "write https://HOST/PATH, and text as Unicode"
+        ) from None
     if parts.scheme not in _PORTS or not host:
         raise InvalidRequest("the URL is not absolute", "write https://HOST/PATH")
-    port = parts.port or _PORTS[parts.scheme]
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     authority = f"[{host}]" if ":" in host else host
     headers = {"Host": authority if port == _PORTS[parts.scheme] else f"{authority}:{port}", **trip.headers}
@@ -183,7 +190,6 @@ def send(road: Road, trip: Trip, service: str = "", *, stated: Stated | None = N
         headers["Proxy-Authorization"] = _authorization(road)
         target = f"http://{headers['Host']}{target}"
     _require_sendable(trip.method, target, headers)
-    body = trip.body.encode() if isinstance(trip.body, str) else trip.body
     if body is not None and not any(name.lower() == "content-type" for name in trip.headers):
         headers |= trip.content_type()
     try:
