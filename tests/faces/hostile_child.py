@@ -88,6 +88,19 @@ def _():
         return -number or "added"
 
 
+@attempt("shared memory of others")
+def _():
+    identity = LIBC.shmget(GIVEN["memory"], 0, 0)
+    return "found" if identity >= 0 else ctypes.get_errno()
+
+
+@attempt("a key of who started it")
+def _():
+    number = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+    found = LIBC.syscall(number, 10, ctypes.c_int(-3), b"user", b"keyhole-canary", 0)  # search the session's keyring
+    return "found" if found >= 0 else ctypes.get_errno()
+
+
 @attempt("ptrace of what is beside it")
 def _():
     return call({"x86_64": 101, "aarch64": 117}[os.uname().machine], 16, 1, 0, 0)

@@ -1,5 +1,6 @@
 """What a hostile command reaches from inside the network that it is given."""
 
+import ctypes
 import errno
 import json
 import os
@@ -15,6 +16,7 @@ from faces.run_fixtures import SYSTEM_PYTHON, namespaces_allowed, runner_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the network is shut by a Linux namespace")
 
+LIBC = ctypes.CDLL(None)
 HOSTILE = Path(__file__).parent / "hostile_child.py"
 NOWHERE = {errno.ENETUNREACH, errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH}
 
@@ -44,6 +46,17 @@ class World:
         self.allowed = self.listen(socket.AF_UNIX, str(place / "allowed.sock"))
         for each in (self.file, self.allowed):
             Path(each.getsockname()).chmod(0o777)
+        self.memory = 0x4B48_0000 | os.getpid() & 0xFFFF
+        self.share()
+
+    def share(self) -> None:
+        """Put a piece of shared memory there for everybody, and a key where those who are started find it."""
+        identity = LIBC.shmget(self.memory, 4096, 0o1666)  # IPC_CREAT
+        assert identity >= 0
+        self.stack.callback(LIBC.shmctl, identity, 0, None)  # IPC_RMID
+        join, add = {"x86_64": (250, 248), "aarch64": (219, 217)}[os.uname().machine]
+        LIBC.syscall(join, 1, None)
+        LIBC.syscall(add, b"user", b"keyhole-canary", b"canary", 6, ctypes.c_int(-3))
 
     def bind(self, family, kind, address):
         found = self.stack.enter_context(socket.socket(family, kind))
@@ -66,6 +79,7 @@ class World:
             "file": self.file.getsockname(),
             "allowed": self.allowed.getsockname(),
             "address": machine_address(),
+            "memory": self.memory,
         }
 
 
@@ -132,6 +146,11 @@ def test_sockets_of_servers_outside_are_not_there_unless_they_were_allowed(tried
     assert tried["a socket file outside"] == errno.ECONNREFUSED
     assert tried["a socket file that was allowed"] == "reached"
     assert tried["a mount taken off"] is False
+
+
+def test_memory_and_keys_of_others_of_the_same_user_are_not_there(tried):
+    assert tried["shared memory of others"] == errno.ENOENT
+    assert tried["a key of who started it"] in {errno.ENOKEY, errno.EPERM, errno.ENOSYS}
 
 
 def test_a_local_port_that_was_allowed_is_reached(tried):

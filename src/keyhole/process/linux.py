@@ -9,6 +9,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_NEWIPC = 0x08000000
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -28,6 +29,7 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 SI_QUEUE = -1
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 
 _CAPABILITY_VERSION_3 = 0x20080522  # capset(2)
 _LAST_POSSIBLE_CAP = 63
@@ -111,3 +113,10 @@ def limit_capabilities(keep: int) -> None:
 def address_of(buffer: bytearray) -> int:
     """Where its bytes are, for a structure that the kernel follows; it must outlive the call."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def join_new_keyring() -> None:
+    """Leave the session keyring, with the keys that whoever started us had in it, for an empty one (keyctl(2))."""
+    number = {"x86_64": 250, "aarch64": 219}.get(os.uname().machine)
+    if number is not None:
+        _libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)  # a system that forbids it forbids its use as well

@@ -10,6 +10,8 @@ Modes, from the strongest to none; each is tried in a fresh launcher, because a 
 ``none``     nothing
 ========== ==============================================================================================
 
+All but ``none`` have an IPC namespace and a session keyring of their own as well.
+
 What covers the vault's files are mounts. They hold because the command has lost every capability that could undo
 them, and because a further user namespace of its own gets them locked (mount_namespaces(7), user_namespaces(7)).
 The user id stays what it was.
@@ -61,7 +63,8 @@ def enter(mode: str) -> None:
     """
     if mode == NONE:
         return
-    flags = linux.CLONE_NEWNS | (linux.CLONE_NEWPID if has_pid_namespace(mode) else 0)
+    # Shared memory and queues of System V are a way to others of the same user, as files of theirs are not.
+    flags = linux.CLONE_NEWNS | linux.CLONE_NEWIPC | (linux.CLONE_NEWPID if has_pid_namespace(mode) else 0)
     try:
         if mode in {ROOT, ROOT_PID}:
             linux.unshare(flags)
@@ -71,6 +74,7 @@ def enter(mode: str) -> None:
             _enter_with_own_id(flags)
     except OSError as error:
         raise Unavailable(f"namespaces are not allowed ({error.strerror})") from error
+    linux.join_new_keyring()
 
 
 def _enter_with_own_id(flags: int) -> None:

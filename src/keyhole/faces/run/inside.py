@@ -103,7 +103,7 @@ class Inside:
         await self._serve_proxy(next(left))
         for port, sock in zip(self._ports, left, strict=False):
             port.only_inside()
-            await self._stack.enter_async_context(serving(port.serve, sock=sock))
+            await self._stack.enter_async_context(serving(port.serve_inside, sock=sock))
         rest = sockets[1 + len(self._ports) :]
         for number, sock in zip(self._local, rest, strict=False):
             await self._stack.enter_async_context(serving(carrier("localhost", number), sock=sock))

@@ -80,17 +80,23 @@ class SessionPort:
         self._open = 0
         self._looking = asyncio.Semaphore(_LOOKS)
         self._listens: asyncio.Server | None = None
-        self._inside = False
         self.root = 0
         self.wanted = 0
         self.beside: Beside | None = None
         self.address: Address = ("127.0.0.1", 0)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection, or turn it away."""
+        """Serve one connection to the port on this machine's loopback, or turn it away."""
+        await self._serve(reader, writer, known=False)
+
+    async def serve_inside(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection from the command's own network, so that nobody has to be asked whose it is."""
+        await self._serve(reader, writer, known=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, known: bool) -> None:
         self._open += 1
         try:
-            if self._open <= _MOST and (self._inside or await self._is_of_the_command(writer)):
+            if self._open <= _MOST and (known or await self._is_of_the_command(writer)):
                 await self._forward(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # one of the two has gone, or never spoke; the other sees its connection end
@@ -99,8 +105,7 @@ class SessionPort:
             writer.close()
 
     def only_inside(self) -> None:
-        """From now on what comes is from the command's own network, so that nobody has to be asked who it is."""
-        self._inside = True
+        """The command has a network of its own: stop listening on this machine's loopback."""
         if self._listens is not None:
             self._listens.close()
 

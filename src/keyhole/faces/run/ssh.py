@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from keyhole.core.ssh import AGENT
 from keyhole.faces.run.plan import SshHost
 from keyhole.faces.run.port import SessionPort, descends, serving
 
@@ -62,6 +61,8 @@ class AgentSocket(SessionPort):
         return bool(root) and await asyncio.to_thread(descends, root, pid)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from keyhole.core.ssh import AGENT  # noqa: PLC0415  # few commands have it, and every run waits for its imports
+
         there = str(AGENT).encode()
         back, forth = await asyncio.open_connection(*self._there)
         try:

@@ -16,6 +16,7 @@ _OURS = b"keyhole.faces.run.launcher"
 _SEIZE = 0x4206  # ptrace(2): attaches without a stop, and ends with the tracer
 _NEWUSER, _NEWNS, _NEWNET = 0x10000000, 0x00020000, 0x40000000
 _DETACH = 2  # umount2(2)
+_KEYCTL, _READ = {"x86_64": 250, "aarch64": 219}, 11  # keyctl(2)
 _CAPABILITIES = {
     2: "DAC_READ_SEARCH", 12: "NET_ADMIN", 13: "NET_RAW", 16: "SYS_MODULE", 17: "SYS_RAWIO", 18: "SYS_CHROOT",
     19: "SYS_PTRACE", 21: "SYS_ADMIN", 27: "MKNOD", 38: "PERFMON", 39: "BPF",
@@ -157,6 +158,21 @@ def _can(path: str, how: int) -> bool:
     return True
 
 
+def _keyring() -> Iterator[Escape]:
+    """Keys in the kernel's keyrings, such as tickets of Kerberos. /proc/keys lists those that have a name for us."""
+    call = _KEYCTL.get(os.uname().machine)
+    if call is None or not sys.platform.startswith("linux"):
+        return
+    lines = [line.split(None, 8) for line in _text("/proc/keys").splitlines()]
+    keys = [fields for fields in lines if len(fields) == 9 and fields[7] != "keyring"]
+    syscall = ctypes.CDLL(None).syscall
+    read = [f[8].partition(":")[0] for f in keys if syscall(call, _READ, ctypes.c_int(int(f[0], 16)), None, 0) >= 0]
+    if read:
+        yield Escape("kernel keyrings", "open", f"{len(read)} keys can be read, such as {read[0]}")
+    else:
+        yield Escape("kernel keyrings", "held", "there is no key that it could read")
+
+
 def _dumps() -> Iterator[Escape]:
     import resource  # noqa: PLC0415  # POSIX only
 
@@ -174,4 +190,4 @@ def _text(path: str) -> str:
         return ""
 
 
-TRIES: tuple[Try, ...] = (_others, _rights, _namespaces, _kernel, _dumps) if os.name == "posix" else ()
+TRIES: tuple[Try, ...] = (_others, _rights, _namespaces, _kernel, _keyring, _dumps) if os.name == "posix" else ()
