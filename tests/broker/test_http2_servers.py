@@ -140,6 +140,20 @@ def test_nginx_serves_what_is_asked_and_goes_away_without_a_loss(stack: Stack, r
     assert 3 <= len({line[0] for line in seen}) <= 12
 
 
+def test_nginx_is_spoken_to_as_each_client_speaks(stack: Stack, run, nginx) -> None:
+    port, folder = nginx
+
+    async def scenario() -> None:
+        token = await prepared(stack, port, "nginx-both")
+        for _ in range(2):
+            assert (await stack.get(token, "/echo", port=port)).status == 200
+            assert (await ask(stack, token, port, "/echo"))[0] == 200
+
+    run(scenario())
+    seen = [line.split(b" ")[1] for line in (folder / "seen.log").read_bytes().splitlines()]
+    assert seen == [b"HTTP/1.1", b"HTTP/2.0"] * 2
+
+
 def test_nginx_compresses_and_the_value_in_it_is_found(stack: Stack, run, nginx) -> None:
     port, _ = nginx
 

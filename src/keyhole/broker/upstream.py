@@ -43,12 +43,12 @@ class _Known:
     """What is remembered of an upstream.
 
     Attributes:
-        http2: it chose HTTP/2 when it was offered, or had nothing else.
+        http2: whether it chose HTTP/2 when it was offered, or had nothing else; ``None`` while it was not offered.
         only_http2: it has nothing else.
         session: of TLS, with its context, to be resumed.
     """
 
-    http2: bool = False
+    http2: bool | None = None
     only_http2: bool = False
     session: tuple[ssl.SSLContext, ssl.SSLSession] | None = None
 
@@ -122,6 +122,7 @@ class Pool:
         self._idle: dict[Origin, list[Single]] = {}
         self._idle_count = 0
         self._multiple: dict[Origin, list[Multiple]] = {}
+        self._multiple_count = 0
         self._opening: dict[Origin, asyncio.Task[Connection]] = {}
         self._known: OrderedDict[Origin, _Known] = OrderedDict()
         self._group: WireGroup | None = None
@@ -215,7 +216,7 @@ class Pool:
                 if multiple.usable:
                     multiple.reserved += 1
                     return multiple
-            if known is None or known.http2 or origin.scheme == "http":
+            if known is None or known.http2 is not False or speaks is Speaks.HTTP2:
                 return None
         connections = self._idle.get(origin)
         if not connections:
@@ -283,7 +284,7 @@ class Pool:
     def rest(self, connection: Http2Connection) -> None:
         """A connection of HTTP/2 has nothing to do: it stays for a while, unless there are enough or it is old."""
         assert isinstance(connection, Multiple)  # noqa: S101 - the pool makes no others
-        if self._old(connection) or self.idle > self.limits.idle:
+        if self._old(connection) or self._idle_count + self._multiple_count > self.limits.idle:
             connection.leave()
             return
         if connection.used <= 1:
@@ -304,6 +305,7 @@ class Pool:
             several = self._multiple.get(connection.origin, [])
             if connection in several:
                 several.remove(connection)
+                self._multiple_count -= 1
             if not several:
                 self._multiple.pop(connection.origin, None)
             return
@@ -370,12 +372,12 @@ class Pool:
 
     def _several(self, connection: Single) -> Multiple:
         """Speak HTTP/2 on a connection that nothing was sent on."""
-        origin, group = connection.origin, self.group()
-        multiple = Multiple(self, connection)
-        group.discard(connection)
-        group.add(multiple)
+        origin, multiple = connection.origin, Multiple(self, connection)
+        self.group().discard(connection)
+        self.group().add(multiple)
         multiple.begin(connection)
         self._multiple.setdefault(origin, []).append(multiple)
+        self._multiple_count += 1
         self._know(origin).http2 = True
         multiple.read_deadline = multiple.loop.time() + self.limits.idle_seconds
         return multiple
