@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import gzip
 import itertools
 import threading
@@ -325,3 +326,98 @@ def test_a_value_among_the_messages_of_a_client_does_not_leave(world: World, run
 
     run(scenario())
     assert all(VALUE not in asked.body for asked in world.raw.requests)
+
+
+# Through the proxy, with grpcio's own client.
+
+
+@contextlib.asynccontextmanager
+async def channel(world: World, token: str, port: int = 0):
+    stack = world.stack
+    ca = (await stack.ask("read", "sys/keyhole"))["ca"].encode()
+    host, at = stack.address
+    options = [("grpc.http_proxy", f"http://agent:{token}@{host}:{at}"), ("grpc.enable_retries", 0)]
+    target = f"{HOST}:{port or world.port}"
+    made = await asyncio.to_thread(grpc.secure_channel, target, grpc.ssl_channel_credentials(ca), options)
+    try:
+        yield made
+    finally:
+        await asyncio.to_thread(made.close)
+
+
+def test_a_client_of_grpc_calls_through_the_proxy_in_every_way(world: World, run) -> None:
+    def talk(made) -> dict[str, object]:
+        echo, trailing = made.unary_unary("/test.Test/Echo").with_call(b"hi ", timeout=20)
+        counted = list(made.unary_stream("/test.Test/Count")(b"50", timeout=20))
+        talked = list(made.stream_stream("/test.Test/Talk")(iter([b"a ", b"b "]), timeout=20))
+        packed = list(made.unary_stream("/test.Test/Packed")(b"!", timeout=20))
+        return {
+            "echo": echo,
+            "more": dict(trailing.trailing_metadata())["x-more-bin"],
+            "head": dict(trailing.initial_metadata())["x-echo-bin"],
+            "counted": len(counted),
+            "talked": talked,
+            "packed": packed[1],
+        }
+
+    async def scenario() -> dict[str, object]:
+        async with channel(world, world.token) as made:
+            return await asyncio.to_thread(talk, made)
+
+    hidden = b"*" * len(VALUE)
+    assert run(scenario()) == {
+        "echo": b"hi Bearer " + hidden,
+        "more": b"\0" + hidden,
+        "head": b"<Bearer " + hidden + b">",
+        "counted": 50,
+        "talked": [b"hello", b"a Bearer " + hidden, b"b Bearer " + hidden],
+        "packed": (b"Bearer " + hidden) * 10 + b"!",
+    }
+    assert world.service.seen[-1]["authorization"] == f"Bearer {SECRET}"
+
+
+def failure(call) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value
+
+
+def test_a_client_of_grpc_is_told_in_its_own_words_why_not(world: World, run) -> None:
+    async def scenario() -> list[grpc.RpcError]:
+        await world.stack.service(
+            "grpc-narrow", hosts=[f"{HOST}:{world.port}"], paths=["/test.Test/*"], deny_paths=["/test.Test/Count"]
+        )
+        narrow = await world.stack.agent("grpc-narrow", "grpc-narrow")
+        found = []
+        async with channel(world, world.token) as made:
+            for method in ("Fail", "Nothing"):
+                call = functools.partial(made.unary_unary(f"/test.Test/{method}"), b"", timeout=20)
+                found.append(await asyncio.to_thread(failure, call))
+        async with channel(world, narrow) as made:
+            call = functools.partial(made.unary_unary("/test.Test/Count"), b"1", timeout=20)
+            found.append(await asyncio.to_thread(failure, call))
+        return found
+
+    own, unknown, denied = run(scenario())
+    assert (own.code(), own.details()) == (
+        grpc.StatusCode.NOT_FOUND,
+        f"no such thing for Bearer {'*' * len(VALUE)}",
+    )
+    assert unknown.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert denied.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert "denies" in denied.details()
+    assert dict(denied.trailing_metadata())["x-keyhole-error"] == "policy_denied"
+
+
+def test_a_client_of_grpc_that_cancels_ends_the_call_at_the_upstream(world: World, run) -> None:
+    world.service.cancelled.clear()
+
+    async def scenario() -> None:
+        async with channel(world, world.token) as made:
+            before = len(world.service.seen)
+            call = await asyncio.to_thread(made.unary_unary("/test.Test/Wait").future, b"", timeout=20)
+            await until(lambda: len(world.service.seen) > before)
+            call.cancel()
+            await until(world.service.cancelled.is_set)
+
+    run(scenario())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
+from keyhole.core import grpc
 from keyhole.core.errors import KeyholeError, Unauthenticated
 from keyhole.core.message import Headers
 
@@ -50,6 +51,13 @@ def refusal(error: KeyholeError) -> tuple[int, Headers, bytes]:
     if error.retry_after:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     return status, headers, body
+
+
+def grpc_refusal(error: KeyholeError) -> Headers:
+    """The same in the words of gRPC: the header section of an answer that ends with it, under a status of 200."""
+    known = {b"x-keyhole-error", b"x-keyhole-request-id"}
+    said = [pair for pair in refusal(error)[1] if pair[0] in known]
+    return [(b"content-type", b"application/grpc"), *grpc.refusal(error), *said]
 
 
 def render_refusal(error: KeyholeError, *, close: bool, head_only: bool = False) -> bytes:

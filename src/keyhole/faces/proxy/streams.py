@@ -15,11 +15,12 @@ from keyhole.core.errors import (
     UpstreamUnreachable,
     fault_place,
 )
+from keyhole.core.grpc import is_grpc
 from keyhole.core.message import Answer, Body, Call, Stream
 from keyhole.faces.proxy.answering import give_up
 from keyhole.faces.proxy.gate import Tunnel, admit, read_credential
 from keyhole.faces.proxy.owner import Owner
-from keyhole.faces.proxy.refusal import refusal
+from keyhole.faces.proxy.refusal import grpc_refusal, refusal
 from keyhole.net.http1.pace import Pace, window_for
 from keyhole.net.http1.serialise import answer_fields
 from keyhole.net.http1.wire import Wire
@@ -213,8 +214,11 @@ class StreamFace:
     @staticmethod
     def _refuse(stream: ServerStream, error: KeyholeError, head: Http2Head | None = None) -> None:
         """Answer with a refusal. It is sent at once: it is small, and never more than one is open for a stream."""
-        status, fields, body = refusal(error)
         head = head or stream.head
+        if head is not None and is_grpc(head.head.headers):
+            stream.begin(200, grpc_refusal(error), end=True)
+            return
+        status, fields, body = refusal(error)
         if head is not None and head.head.method == "HEAD" and not head.extended:
             stream.begin(status, fields, end=True)
         else:
