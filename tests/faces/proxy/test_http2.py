@@ -104,6 +104,19 @@ def test_a_refusal_is_an_answer_on_its_stream_and_the_others_go_on() -> None:
     asyncio.run(run())
 
 
+def test_a_refusal_without_room_for_its_words_has_its_head() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            client = await Client.tunnel(rig, first=settings(window=0))
+            rig.broker.refuse = PolicyDenied("not granted", "ask for it")
+            answer = await client.get()
+            assert (answer.status, answer.body, answer.ended) == (403, b"", True)
+            assert answer.head[b"x-keyhole-error"] == b"policy_denied"
+            assert b"content-length" not in answer.head
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("method", "status", "length"), [(b"HEAD", b"200 OK", b"10"), (b"GET", b"204 No", None), (b"GET", b"304 Not", b"7")]
 )

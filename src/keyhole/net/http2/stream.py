@@ -249,10 +249,11 @@ class ServerStream:
         session = self._session
         if self.over:
             return
-        fits = len(body) <= min(self.window, session.window, session.frame_bytes)
-        self.begin(status, fields, end=not fits)
-        if fits:
-            self._send_frame(body, end=True)
+        if len(body) > min(self.window, session.window, session.frame_bytes):
+            self.begin(status, [pair for pair in fields if pair[0] != b"content-length"], end=True)
+            return
+        self.begin(status, fields)
+        self._send_frame(body, end=True)
 
     async def send(self, data: bytes, *, end: bool = False) -> None:
         """Send a part of the answer; returns once all of it fitted into the windows.
