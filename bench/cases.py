@@ -138,6 +138,17 @@ def _flood(scheme: str, connections: int, mode: str = "keepalive") -> Callable[[
     return run
 
 
+def http2(field_: Field) -> dict[str, Numbers]:
+    """HTTP/2 of clients beside their HTTP/1.1: 64 requests at once over TLS, on few connections and on as many."""
+    keyhole, seconds = field_.keyhole, field_.seconds
+    jobs = {
+        "http1": keyhole.job("https", "/small", "keepalive", connections=64, seconds=seconds),
+        "http2": keyhole.http2_job("/small", connections=4, count=16, seconds=seconds),
+        "http2-64": keyhole.http2_job("/small", connections=64, count=1, seconds=seconds),
+    }
+    return {name: _loaded(job, keyhole.pid) for name, job in jobs.items()}
+
+
 def stream(field_: Field) -> dict[str, Numbers]:
     """Events: time to the first, and delay of each on its way."""
     found = {}
@@ -274,6 +285,7 @@ CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
     "tls-1": _flood("https", 1),
     "tls-64": _flood("https", 64),
     "connect-16": _flood("https", 16, "fresh"),
+    "http2": http2,
     "stream": stream,
     "large": large,
     "idle": idle,

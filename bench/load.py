@@ -28,7 +28,7 @@ class Job:
     """What to do.
 
     Attributes:
-        mode: ``keepalive``, ``fresh`` (a new connection for each request), ``stream``, ``download`` or ``idle``.
+        mode: ``keepalive``, ``fresh`` (a connection for each request), ``http2``, ``stream``, ``download`` or ``idle``.
         address: host and port to connect to.
         request: what is sent for each request, as text; ``NUMBER`` in it becomes two digits, the connection's own.
         connect: head of a CONNECT that is sent first; empty for none.
@@ -36,7 +36,7 @@ class Job:
         name: server name for TLS.
         connections: how many at once.
         seconds: how long.
-        count: of requests, for ``stream`` and ``download``; for ``idle`` nothing.
+        count: of requests, for ``stream`` and ``download``, and on each connection at once for ``http2``.
     """
 
     mode: str
@@ -312,12 +312,19 @@ class Generator:
             return {"megabytes": got / 1e6 / (time.perf_counter() - begin)}
 
 
+def _of_http2(job: Job) -> Generator:
+    from bench.http2 import Http2Generator  # noqa: PLC0415 - it extends what stands here
+
+    return Http2Generator(job)
+
+
 def main() -> None:
     """Run the job that stands on the first line of standard input."""
     data = json.loads(sys.stdin.readline())
     data["address"] = tuple(data["address"])
-    generator = Generator(Job(**data))
-    mode = generator.job.mode
+    job = Job(**data)
+    mode = job.mode
+    generator = _of_http2(job) if mode == "http2" else Generator(job)
     if mode == "idle":
         for state in generator.idle():
             print(json.dumps(state), flush=True)

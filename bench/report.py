@@ -73,6 +73,13 @@ LINES = (
     Line("plain-1", "plain, 1 connection: added p50 to nginx's", _added, 3, 2.2, less=True),
     Line("tls-1", "TLS, 1 connection: added p50 to nginx's", _added, 3, 2.2, less=True),
     Line("connect-16", "new CONNECT and TLS each, 16 at once: requests/s to nginx", _to_nginx("rate"), 0.8, 1),
+    Line(
+        "http2",
+        "HTTP/2 of clients, 64 at once: requests/s to our HTTP/1.1",
+        _between("http2", "http1", "rate"),
+        0.2,
+        0.5,
+    ),
     Line("stream", "first byte of a stream to nginx's", _to_nginx("first"), 1.5, 1.1, less=True),
     Line("stream", "delay per event to nginx's", _to_nginx("delay"), 1.5, 1.1, less=True),
     Line("large", "100 MB body: MB/s to nginx", _to_nginx("megabytes"), 0.5, 0.9),

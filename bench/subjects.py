@@ -197,6 +197,12 @@ class Keyhole:
         request = f"GET http://{authority}{path} HTTP/1.1\r\nHost: {authority}\r\n{proof}\r\n"
         return Job(mode, self._urls.proxy, request, **settings)
 
+    def http2_job(self, path: str, **settings: Any) -> Job:
+        """Many requests at once on each connection, inside of tunnels."""
+        job = self.job("https", path, "http2", **settings)
+        job.request = f"GET https {NAME}:{self._upstream.tls} {path}"
+        return job
+
     def close(self) -> None:
         self._process.terminate()
         self._process.wait()

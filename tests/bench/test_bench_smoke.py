@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-ROAD = ["plain-1", "plain-64", "tls-1", "tls-64", "connect-16", "stream", "large", "idle", "audited", "cli"]
+ROAD = ["plain-1", "plain-64", "tls-1", "tls-64", "connect-16", "http2", "stream", "large", "idle", "audited", "cli"]
 API = {f"api-{asked}-{number}" for asked in ("read", "write", "encrypt", "login", "create") for number in (1, 8)}
 
 
@@ -36,7 +36,8 @@ def test_every_case_of_the_road_gives_a_ratio(tmp_path):
     for case in ("plain-1", "plain-64", "tls-1", "tls-64", "connect-16"):
         assert found["medians"][case]["keyhole"]["all"] > 0
         assert found["medians"][case]["keyhole"]["refused"] == 0
-    assert {line["case"] for line in found["ratios"]} >= {"stream", "large", "idle", "audited"}
+    assert found["medians"]["http2"]["http2"]["all"] >= 64
+    assert {line["case"] for line in found["ratios"]} >= {"http2", "stream", "large", "idle", "audited"}
 
 
 def test_load_on_the_api_is_answered_from_both_stores_and_gives_ratios(tmp_path):
