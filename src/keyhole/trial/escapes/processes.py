@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -129,7 +130,9 @@ def _take_off(place: str, *, new: bool) -> bool:
 
 def _in_child(work: Callable[[], bool]) -> bool:
     """Do something that changes a process, in one that ends with it; false when it fails."""
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child takes no lock, and ends
+        pid = os.fork()
     if pid == 0:
         code = 1
         try:
