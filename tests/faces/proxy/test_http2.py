@@ -314,21 +314,23 @@ def test_a_request_that_is_taken_back_ends_at_its_upstream() -> None:
 
 @either_loop
 def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
-    async def respond(received: Received, _writer: asyncio.StreamWriter) -> bytes | None:
-        _writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        await _writer.drain()
-        if b"/some" in received.line:
-            _writer.write(b"x" * 10)
-            await _writer.drain()
-            await asyncio.sleep(0.05)
-        return None
-
     async def run() -> None:
-        async with Rig(respond, LIMITS) as rig:
+        async with Rig(limits=LIMITS) as rig:
+            seen = asyncio.Event()
+
+            async def respond(_received: Received, writer: asyncio.StreamWriter) -> None:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 10)
+                await seen.wait()
+
+            rig.upstream.respond = respond
             client = await Client.tunnel(rig)
-            broken = await client.get(b"/some")
+            stream = client.ask(request())
+            await client.until(lambda: client.answers[stream].body == b"x" * 10)
+            seen.set()
+            broken = await client.answer(stream)
             assert (broken.status, broken.ended, broken.reset) == (200, False, 2)
-            assert not client.closed
+            rig.upstream.respond = echo
+            assert (await client.get()).status == 200
 
     asyncio.run(run())
 
@@ -378,7 +380,7 @@ def test_a_connection_goes_away_after_so_many_requests() -> None:
 
 def test_a_client_that_is_silent_is_told_to_go_away() -> None:
     async def run() -> None:
-        async with Rig(limits=ListenerLimits(linger=0.2, idle_timeout=0.2)) as rig:
+        async with Rig(limits=ListenerLimits(linger=0.2, idle_timeout=1.0)) as rig:
             client = await Client.tunnel(rig)
             assert (await client.get()).status == 200
             await client.end()
