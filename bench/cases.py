@@ -10,7 +10,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from bench import api, leases, peers, tools
 from bench.load import Job
@@ -21,6 +23,13 @@ from bench.upstream import LARGE, Upstream
 
 Numbers = dict[str, float]
 _DURABLE = frozenset({"write", "login", "create"})
+
+
+class _Closing(Protocol):
+    def close(self) -> None: ...
+
+
+_Started = TypeVar("_Started", bound=_Closing)
 
 
 @dataclass
@@ -47,13 +56,41 @@ class Field:
     many: int = 100_000
     tools: int = 500
     servers: int = 50
-    upstream: Upstream = field(init=False)
-    direct: Direct = field(init=False)
-    nginx: NginxProxy = field(init=False)
-    keyhole: Keyhole = field(init=False)
-    sqlite: api.Server = field(init=False)
-    memory: api.Server = field(init=False)
     peers: list[Subject] = field(default_factory=list)
+    ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @cached_property
+    def upstream(self) -> Upstream:
+        """Started when a case asks for it, as all that follow."""
+        return self._until_the_end(Upstream(self.folder / "upstream", cores()[1], self.large))
+
+    @cached_property
+    def direct(self) -> Direct:
+        return Direct(self.upstream)
+
+    @cached_property
+    def nginx(self) -> NginxProxy:
+        return self._until_the_end(NginxProxy(self.folder / "nginx", cores()[0], self.upstream))
+
+    @cached_property
+    def keyhole(self) -> Keyhole:
+        return self._until_the_end(Keyhole(self.folder / "keyhole", cores()[0], self.upstream))
+
+    @cached_property
+    def sqlite(self) -> api.Server:
+        return self._until_the_end(api.Server(self.folder / "sqlite", cores()[0]))
+
+    @cached_property
+    def memory(self) -> api.Server:
+        return self._until_the_end(api.Server(self.folder / "memory", cores()[0], memory=True))
+
+    def start_peer(self, name: str) -> None:
+        """Let another program take part."""
+        self.peers.append(self._until_the_end(peers.start(name, self.folder / name, cores()[0], self.upstream)))
+
+    def _until_the_end(self, started: _Started) -> _Started:
+        self.ending.callback(started.close)
+        return started
 
     @property
     def subjects(self) -> list[Subject]:
@@ -73,27 +110,14 @@ def playing(
     folder: str | None = None,
     with_peers: Sequence[str] = (),
 ) -> Iterator[Field]:
-    """Start everything in a directory that is removed at the end."""
-    subject, other = cores()
+    """A directory that is removed at the end; what the cases ask for is started in it."""
     with contextlib.ExitStack() as stack:
         where = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyhole-bench-", dir=folder)))
         where.chmod(0o755)  # workers of nginx may run as another user
         field_ = Field(where, seconds, large, tunnels, leases, many, tools, servers)
-        field_.upstream = Upstream(where / "upstream", other, large)
-        stack.callback(field_.upstream.close)
-        field_.direct = Direct(field_.upstream)
-        field_.nginx = NginxProxy(where / "nginx", subject, field_.upstream)
-        stack.callback(field_.nginx.close)
-        field_.keyhole = Keyhole(where / "keyhole", subject, field_.upstream)
-        stack.callback(field_.keyhole.close)
-        field_.sqlite = api.Server(where / "sqlite", subject)
-        stack.callback(field_.sqlite.close)
-        field_.memory = api.Server(where / "memory", subject, memory=True)
-        stack.callback(field_.memory.close)
+        stack.enter_context(field_.ending)
         for name in with_peers:
-            peer = peers.start(name, where / name, subject, field_.upstream)
-            stack.callback(peer.close)
-            field_.peers.append(peer)
+            field_.start_peer(name)
         yield field_
 
 
