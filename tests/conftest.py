@@ -1,6 +1,9 @@
-"""What holds for every test: how often Python looks for garbage."""
+"""What holds for every test: how often Python looks for garbage, and how many keys of RSA are made."""
 
 import gc
+import itertools
+
+import pytest
 
 
 def pytest_configure():
@@ -11,3 +14,21 @@ def pytest_configure():
 def pytest_collection_finish():
     """What was found stays to the end: never look at it again."""
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys_of_rsa_come_round_again():
+    """A key of RSA takes a tenth of a second or more: a dozen of a size are made, later ones are these again."""
+    from cryptography.hazmat.bindings._rust import openssl
+
+    make, made, numbers = openssl.rsa.generate_private_key, {}, itertools.count()
+
+    def generate(public_exponent, key_size):
+        asked = public_exponent, key_size, next(numbers) % 12
+        if asked not in made:
+            made[asked] = make(public_exponent, key_size)
+        return made[asked]
+
+    openssl.rsa.generate_private_key = generate
+    yield
+    openssl.rsa.generate_private_key = make
