@@ -1,13 +1,19 @@
 """Runs the command line: inside this process for speed, or as a real process where that is the point."""
 
+import atexit
 import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+import nursery
 from keyhole.cli import main
 
 
@@ -59,10 +65,18 @@ def environment(**more):
     return {**kept, **more}
 
 
+@cache
+def forked():
+    """The command `keyhole` as `nursery` makes it; what starts another program is left to the real one."""
+    folder = tempfile.mkdtemp(prefix="keyhole-forked-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(nursery.program(Path(folder), real=("run", "leases run")))
+
+
 def spawn(*args, stdin=b"", env, **options):
     """One command as a process of its own, without a controlling terminal."""
     done = subprocess.run(
-        [sys.executable, "-m", "keyhole", *map(str, args)],
+        [forked(), *map(str, args)],
         input=stdin,
         capture_output=True,
         env=env,
@@ -75,10 +89,10 @@ def spawn(*args, stdin=b"", env, **options):
 
 
 @contextlib.contextmanager
-def serving(*args, env):
-    """A server as a process; gives it with its first line of stdout, read."""
-    command = [sys.executable, "-m", "keyhole", "server", "--json", "--listen", "127.0.0.1:0"]
-    command += ["--proxy-listen", "127.0.0.1:0", *map(str, args)]
+def serving(*args, env, real=False):
+    """A server as a process; gives it with its first line of stdout, read. A real one is a child of this process."""
+    command = [sys.executable, "-m", "keyhole"] if real else [forked()]
+    command += ["server", "--json", "--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0", *map(str, args)]
     with subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:

@@ -37,7 +37,8 @@ _SHIM = """#!{python} -IS
 import _signal, _socket, marshal, os, sys
 words = sys.argv[1:]
 real = {real}
-if not words or words[0] in real or " ".join(words[:2]) in real or os.isatty(0) or os.isatty(1):
+asked = words or "_KEYHOLE_COMPLETE" in os.environ
+if not asked or real.intersection((*words[:1], " ".join(words[:2]))) or os.isatty(0) or os.isatty(1):
     os.execv({keyhole}, [{keyhole}, *words])
 files = []
 for number in map(int, os.listdir("/proc/self/fd")):
@@ -66,7 +67,7 @@ os._exit(code)
 def program(folder: Path, *, real: Collection[str] = ()) -> Path:
     """Make the command in a folder. What is in `real`, by its first word or two, is left to the real program."""
     made = folder / "keyhole"
-    said = {"real": set(real) or (), "keyhole": str(KEYHOLE), "address": _address()}
+    said = {"real": frozenset(real), "keyhole": str(KEYHOLE), "address": _address()}
     made.write_text(_SHIM.format(python=sys.executable, **{name: repr(value) for name, value in said.items()}))
     made.chmod(0o700)
     return made

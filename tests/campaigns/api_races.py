@@ -272,7 +272,7 @@ def server(folder):
 
     @contextlib.contextmanager
     def serve():
-        with serving(*options, env=env) as (_, started):
+        with serving(*options, env=env, real=True) as (_, started):
             yield started
 
     return serve()

@@ -4,12 +4,11 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from cli_driver import environment, ok
+from cli_driver import environment, forked, ok
 from keyhole.cli.root import root
 
 KEY = "sk_test_51ExampleExampleExample00"
@@ -43,7 +42,7 @@ def press(shell, folder, *words, timeout=30, **more):
     script = folder / f"completion.{shell}"
     script.write_text(ok("completion", shell).out)
     env = environment(**{k: v for k, v in os.environ.items() if k.startswith("KEYHOLE_")}, **more)
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    env["PATH"] = f"{Path(forked()).parent}:{env['PATH']}"
     done = subprocess.run(
         [*_COMMANDS[shell], str(script), *words],
         env=env,

@@ -87,12 +87,12 @@ def test_a_server_restarts_unsealed_and_its_root_key_lies_nowhere(name, tmp_path
         assert made.code == 0, made
         assert len(made.json["recovery_keys_base64"]) == 5
         monkeypatch.setenv("KEYHOLE_TOKEN", made.json["root_token"])
-        with serving("--vault", f"sqlite:{place}", env=env) as (process, started):
+        with serving("--vault", f"sqlite:{place}", env=env, real=True) as (process, started):
             monkeypatch.setenv("KEYHOLE_ADDR", started["api"])
             ok("set", "a", stdin="kept over restarts")
             process.send_signal(signal.SIGKILL)
             process.wait(20)
-        with serving("--vault", f"sqlite:{place}", env=env) as (process, started):
+        with serving("--vault", f"sqlite:{place}", env=env, real=True) as (process, started):
             monkeypatch.setenv("KEYHOLE_ADDR", started["api"])
             assert ok("get", "a").out == "kept over restarts\n"
             status = ok("operator", "status", "--json").json
@@ -147,7 +147,7 @@ def test_a_pin_that_a_person_enters_opens_the_server_and_no_other_does(tmp_path,
     made = spawn("--vault", location, "--passphrase-file", tmp_path / "pin", "--json", "init", "--seal", spec, env=env)
     assert made.code == 0, made
     monkeypatch.setenv("KEYHOLE_TOKEN", made.json["root_token"])
-    with serving("--vault", location, env=env) as (process, started):
+    with serving("--vault", location, env=env, real=True) as (process, started):
         monkeypatch.setenv("KEYHOLE_ADDR", started["api"])
         assert run("operator", "status").code == 6
         assert run("operator", "unseal").code == 6

@@ -27,15 +27,16 @@ ROLES = {"long": ("1h", "2h"), "brief": ("10s", "1h"), "short": ("4s", "1h"), "c
 class Server:
     url: str
     process: object
+    pid: int
 
     def freeze(self):
-        os.kill(self.process.pid, signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self):
-        os.kill(self.process.pid, signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
 
     def kill(self):
-        self.process.kill()
+        os.kill(self.pid, signal.SIGKILL)
         self.process.wait()
 
 
@@ -84,7 +85,7 @@ def cluster(folder, count=2):
         def start():
             data = ("--data", folder / f"data{next(numbers)}")
             with serving(*where, "--seal", seal, *data, env=env) as (process, started):
-                yield Server(started["api"], process)
+                yield Server(started["api"], process, started["pid"])
 
         found = Cluster(made.json["root_token"], start)
         found.servers += [stack.enter_context(start()) for _ in range(count)]

@@ -126,7 +126,7 @@ def memory(pid: int, field: str) -> int:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Iterator[World]:
     env = environment(KEYHOLE_HOME=str(tmp_path_factory.mktemp("floods")), **LIMITS)
-    with serving("--dev", "--dev-root-token-id", "root", env=env) as (_, started):
+    with serving("--dev", "--dev-root-token-id", "root", env=env, real=True) as (_, started):
         made = World(started)
         env |= {"KEYHOLE_ADDR": started["api"], "KEYHOLE_TOKEN": "root"}
         assert spawn("set", "flood/key", stdin=b"value-of-the-flood", env=env).code == 0

@@ -85,7 +85,7 @@ def options(place, *more):
 
 def test_clients_reach_a_server_with_tls_and_go_on_when_its_certificate_is_renewed(place):
     env = environment(KEYHOLE_HOME=place.path("home"), KEYHOLE_CACERT=place.path("ca.pem"))
-    with serving(*options(place), env=env) as (process, started):
+    with serving(*options(place), env=env, real=True) as (process, started):
         url = f"{started['api']}/v1/sys/health"
         assert url.startswith("https://")
         curl = ["curl", "-sS", "--cacert", place.path("ca.pem")]
