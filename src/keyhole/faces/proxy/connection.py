@@ -16,11 +16,12 @@ from keyhole.core.errors import (
     KeyholeError,
     fault_place,
 )
-from keyhole.core.host import parse_host
+from keyhole.core.host import Authority, parse_host
 from keyhole.core.message import Call, Stream
 from keyhole.core.passthrough import SCHEMES as PASSED
 from keyhole.core.sql import SqlCall
 from keyhole.core.ssh import SPOKEN as SSH_AGENT
+from keyhole.faces.proxy import socks
 from keyhole.faces.proxy.answering import AnsweringWire
 from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, passing, read_credential
 from keyhole.faces.proxy.owner import Owner
@@ -137,6 +138,10 @@ class ProxyConnection(AnsweringWire):
         if await begins_with_preface(self, limits.head_timeout):
             await self._serve_streams()
             return
+        if self.buffer[:1] == socks.VERSION and not await self._socks():
+            self.flush()
+            await self.linger(limits.linger, limits.linger_bytes)
+            return
         while True:
             try:
                 raw = await self.next_head(limits.wire, limits.head_timeout, limits.idle_timeout)
@@ -204,15 +209,40 @@ class ProxyConnection(AnsweringWire):
         self._read_credential(head)
         service = head.fields.get(b"x-keyhole-service", b"").decode("latin-1")
         try:
-            context = await self._owner.broker.open_tunnel(
-                self._credential, authority.host, authority.port, self._remote, service
-            )
-            if context in PASSED:
-                return await self._pass_on(passing(self._credential, str(context), authority, self._remote, service))
+            return await self._open(authority, service, ESTABLISHED)
         except KeyholeError as error:
             self.write(render_refusal(error, close=True))
             return False
-        self.write(ESTABLISHED)
+
+    async def _socks(self) -> bool:
+        """A tunnel for a client of SOCKS 5. Whether requests are served in it."""
+        self.read_deadline = self.loop.time() + self._owner.limits.head_timeout
+        self.serving = True
+        try:
+            asked = await socks.greet(self)
+            self.read_deadline = NEVER
+            if asked is None:
+                return False
+            self._credential = asked.credential
+            return await self._open(asked.authority, "", socks.SUCCEEDED)
+        except socks.Unspoken as error:
+            self._owner.broker.note_refusal(error, self._remote)
+            self.write(error.answer)
+        except KeyholeError as error:
+            self.write(socks.refused(error))
+        finally:
+            self.serving = False
+        return False
+
+    async def _open(self, authority: Authority, service: str, established: bytes) -> bool:
+        """Open a tunnel. Whether requests are served in it. Raises what refuses it, before the client is told of it."""
+        context = await self._owner.broker.open_tunnel(
+            self._credential, authority.host, authority.port, self._remote, service
+        )
+        if context in PASSED:
+            call = passing(self._credential, str(context), authority, self._remote, service)
+            return await self._pass_on(call, established)
+        self.write(established)
         self.flush()
         if context == SSH_AGENT:
             if self._owner.agents is not None:
@@ -253,14 +283,14 @@ class ProxyConnection(AnsweringWire):
         self.flush()
         await self.linger(owner.limits.linger, owner.limits.linger_bytes)
 
-    async def _pass_on(self, call: Call) -> bool:
+    async def _pass_on(self, call: Call, established: bytes) -> bool:
         """A tunnel that is not looked into. Raises what refuses it, before the client is told that it is there."""
         self.serving = True
         answer = await self._owner.broker.handle(call)
         stream = answer.stream
         if stream is None:
             raise InternalError("the broker opened no tunnel", "see the server's log")
-        self.write(ESTABLISHED)
+        self.write(established)
         self.stream = stream
         answer.on_cut = self.abort
         if self._owner.draining:

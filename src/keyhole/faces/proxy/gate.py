@@ -281,6 +281,11 @@ def read_credential(value: bytes | None) -> bytes:
         user, _, password = base64.b64decode(rest, validate=True).partition(b":")
     except binascii.Error:
         return b""
+    return pick_token(user, password)
+
+
+def pick_token(user: bytes, password: bytes) -> bytes:
+    """The one of the two that has a token's shape, else the password, else the user name."""
     for part in (password, user):
         if _TOKEN_SHAPE.fullmatch(part):
             return part
