@@ -15,7 +15,8 @@ from pathlib import Path
 TOKEN = os.environ.get("EVIL_TOKEN", "")
 PLAIN = ("echo", "env", "image", "error", "fail", "structured", "split", "flood", "giant", "bad_utf8", "deep", "twice",
          "ask", "progress", "number", "spawn", "slow", "newline", "add", "null_id", "corners", "log", "sample",
-         "question", "change", "redos", "bomb", "hang", "hung")  # fmt: skip
+         "question", "change", "redos", "bomb", "hang", "hung",
+         "parted", "numbers", "bits", "code", "many")  # fmt: skip
 CANCELLED = []
 
 
@@ -166,6 +167,23 @@ def call(request, name, arguments):
         for _ in range(int(arguments["depth"])):
             value = [value]
         return text("ok", structuredContent={"v": value})
+    half = len(TOKEN) // 2
+    if name == "parted":
+        inside = {"type": "resource", "resource": {"uri": "x://y", "text": TOKEN[half:], "_meta": {"k": 1}}}
+        found = text(TOKEN[:half], structuredContent={"l": [TOKEN[:half], TOKEN[half:]]})
+        return {**found, "content": [*found["content"], inside]}
+    if name == "numbers":
+        link = {"type": "resource_link", "uri": "note://a", "name": "a", "size": int(TOKEN)}
+        return {"content": [link]}
+    if name == "bits":
+        for at, piece in enumerate((TOKEN[:half], TOKEN[half:])):
+            notify("notifications/message", level="error", data=piece)
+            notify("notifications/progress", progressToken=arguments["mark"], progress=at, message=piece)
+        notify("notifications/progress", progressToken=arguments["mark"], progress=int(TOKEN), total=float(TOKEN))
+        notify("notifications/message", level="error", logger="x" * (100 - half) + TOKEN, data="cut")
+        return text("said")
+    if name == "many":
+        return text(*["z"] * 20_000)
     if name == "hang":
         notify("notifications/message", level="warning", data=f"hangs {request}")
         return None
@@ -221,10 +239,15 @@ def main():
             error = {"code": -32001, "message": f"no: {TOKEN}", "data": {"token": TOKEN}}
             send({"jsonrpc": "2.0", "id": number, "error": error})
             continue
+        elif method == "tools/call" and params["name"] == "code":
+            send({"jsonrpc": "2.0", "id": number, "error": {"code": int(TOKEN), "message": "no"}})
+            continue
         elif method == "tools/call":
             if params["name"] == "progress" and (mark := params.get("_meta", {}).get("progressToken")) is not None:
                 notify("notifications/progress", progressToken=mark, progress=1, total=2, message=f"with {TOKEN}")
-            result = call(number, params["name"], params.get("arguments") or {})
+            given = params.get("arguments") or {}
+            mark = params.get("_meta", {}).get("progressToken")
+            result = call(number, params["name"], {**given, "mark": mark} if params["name"] == "bits" else given)
         else:
             send({"jsonrpc": "2.0", "id": number, "error": {"code": -32601, "message": "no such method"}})
             continue

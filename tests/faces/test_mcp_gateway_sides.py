@@ -10,6 +10,7 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 
 from faces.test_mcp_gateway import OTHER, TOKEN, Remote, play
+from keyhole.core.errors import InvalidRequest, UpstreamUnreachable
 from keyhole.faces.mcp.gateway import front
 from keyhole.faces.mcp.inside import Inside
 
@@ -273,3 +274,85 @@ def test_a_server_over_http_has_what_it_has_and_two_agents_get_what_is_theirs():
         assert await stage.gateway.tools(other) == []
 
     play(scenario, lambda _seconds: Remote())
+
+
+def test_a_credential_comes_back_in_no_number_and_in_no_two_pieces():
+    half = len(TOKEN) // 2
+
+    async def scenario(stage):
+        heard, told = [], []
+
+        async def logged(params):
+            heard.append(params)
+
+        async def progress(*about):
+            told.append(about)
+
+        await stage.add()
+        await stage.grant("tools/evil/*")
+        async with talking(stage, logging_callback=logged) as client:
+            found = await client.call_tool("evil__parted", {})
+            assert TOKEN[:half] not in clean(found)
+            assert TOKEN[half:] not in clean(found)
+            assert found.content[1].resource.meta is None
+            assert "scrub_failed_closed" in clean(await client.call_tool("evil__numbers", {}))
+            with pytest.raises(MCPError) as caught:
+                await client.call_tool("evil__code", {})
+            assert caught.value.error.code == types.INTERNAL_ERROR
+            await client.call_tool("evil__bits", {}, progress_callback=progress)
+            await until(lambda: len(heard) == 3 and len(told) == 3)
+            # The first piece has left before anybody can know that it is one.
+            assert [each.data for each in heard] == [TOKEN[:half], "*" * (len(TOKEN) - half), "cut"]
+            assert [each[2] for each in told] == [TOKEN[:half], "*" * (len(TOKEN) - half), None]
+            assert told[2][:2] == (0.0, None)
+            assert TOKEN[:half] not in heard[2].logger
+
+    play(scenario)
+
+
+def test_numbers_that_no_schema_can_judge_are_refused_before_they_are_sent():
+    async def scenario(stage):
+        await stage.add(rules={"add": {"schema": {"properties": {"a": {"type": "number", "maximum": 5}}}}})
+        await stage.grant("tools/evil/*")
+        assert '"3"' in await stage.call("add", {"a": 1, "b": 2})
+        upstream = (await stage.gateway.servers())["evil"]
+        listed = (await upstream.tools())["add"]
+        for odd in (float("nan"), float("-inf")):
+            facts = {"server": "evil", "tool": "add", "digest": listed.digest, "arguments": {"a": odd, "b": 1}}
+            with pytest.raises(InvalidRequest):
+                await asyncio.to_thread(stage.agent.ask, "update", "tools/own/begin", facts)
+
+    play(scenario)
+
+
+def test_an_answer_of_too_many_parts_costs_nothing_and_a_server_that_answers_no_more_is_begun_anew():
+    async def scenario(stage):
+        await stage.add()
+        await stage.grant("tools/evil/*")
+        assert (await stage.refused("many")).message == "the answer of the server has too many parts"
+        session = await (await stage.gateway.servers())["evil"].session()
+        for in_time in (False, False, True, False, False):
+            session.answered(in_time=in_time)
+        assert not session.ended
+        session.answered(in_time=False)
+        assert session.ended
+        assert '"3"' in await stage.call("add", {"a": 1, "b": 2})
+        assert await (await stage.gateway.servers())["evil"].session() is not session
+
+    play(scenario)
+
+
+def test_a_list_without_end_is_given_up_and_takes_no_other_list_with_it(monkeypatch):
+    monkeypatch.setattr("keyhole.faces.mcp.gateway.sides.LARGEST_LIST", 100)
+    monkeypatch.setattr("keyhole.faces.mcp.gateway.upstream.LARGEST_LIST", 100)
+
+    async def scenario(stage):
+        await stage.add(approve=False)
+        await stage.grant("tools/evil/*")
+        with pytest.raises(UpstreamUnreachable, match="too large"):
+            await stage.gateway.listing("evil")
+        async with stage.client() as client:
+            assert (await client.list_prompts()).prompts == []
+            assert (await client.list_tools()).tools == []
+
+    play(scenario)

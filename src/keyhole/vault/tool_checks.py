@@ -70,6 +70,7 @@ class ToolCall:
 def judge(call: ToolCall, now: float) -> None:
     """Judge arguments and time. Raises ``InvalidRequest`` or ``PolicyDenied``, which name no value of an argument."""
     rules = call.rules
+    _ = call.text  # what is no plain JSON, such as NaN, would be judged as one thing and sent as another
     require_arguments(rules, call.arguments)
     conditions = [each for rule in rules if rule.checks is not None for each in rule.checks.conditions]
     document = None

@@ -27,6 +27,7 @@ from keyhole.scrub import Scrubber
 PASSED = ("PATH", "HOME", "LANG", "TMPDIR")
 _PIECE = 65536
 _TAIL = 2048  # bytes of what it says on stderr that are kept
+_BREATH = 0.01  # seconds after a piece of what is dropped anyway
 _GRACE = 1.0  # seconds between the end of its stdin and its own
 
 
@@ -134,11 +135,13 @@ async def connected(
 
     async def read() -> None:
         assert process.stdout is not None  # noqa: S101  # it was started with a pipe
+        dropped = 0
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, KeyholeError, OSError):
             while data := await process.stdout.read(_PIECE):
                 for message in gate.feed(data):
                     await to_session.send(message)
-                await asyncio.sleep(0)
+                await asyncio.sleep(_BREATH if gate.dropped > dropped else 0)  # a flood waits in its pipe
+                dropped = gate.dropped
         closed()
         to_session.close()
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from typing import Any
 
 from keyhole.core.errors import ScrubFailedClosed
 from keyhole.scrub import Scrubber
 
 _DEEPEST = 200
+_MOST = 200_000  # values in one answer that is looked through piece by piece
+_KEPT = 4096  # bytes of what was said before, for what goes on in the next piece
 _ENCODED = ("data", "blob")  # of images, sounds and contents of resources
 
 
@@ -27,6 +30,12 @@ class Cleaner:
     def __init__(self, scrubber: Scrubber) -> None:
         self._scrubber = scrubber
         self.masked = 0
+        self._seen = 0
+
+    def number(self, number: float) -> float | None:
+        """A number, unless it is a credential."""
+        shown = {json.dumps(number), str(int(number)) if math.isfinite(number) else ""}
+        return None if any(self.text(text) != text for text in shown) else number
 
     def value(self, value: Any) -> Any:
         """A JSON value. Raises ``ScrubFailedClosed`` for what cannot be looked through."""
@@ -45,8 +54,10 @@ class Cleaner:
         return clean.decode(errors="replace")
 
     def _walk(self, value: Any, depth: int) -> Any:
-        if depth > _DEEPEST:
-            raise ScrubFailedClosed("the answer of the server is nested too deep to be looked through")
+        self._seen += 1
+        if depth > _DEEPEST or self._seen > _MOST:
+            how = "nested too deep" if depth > _DEEPEST else "of too many pieces"
+            raise ScrubFailedClosed(f"the answer of the server is {how} to be looked through")
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -66,20 +77,19 @@ class Cleaner:
 
     def _joined(self, items: list[Any]) -> list[Any]:
         """Texts that stand one after the other are also looked at as one."""
-        texts = [each["text"] for each in items if isinstance(each, dict) and isinstance(each.get("text"), str)]
-        if len(texts) < 2:
+        places = [place for at, each in enumerate(items) if (place := _place(items, at, each)) is not None]
+        if len(places) < 2:
             return items
-        whole = "".join(texts).encode(errors="replace")
+        pieces = [holder[key].encode(errors="replace") for holder, key in places]
+        whole = b"".join(pieces)
         clean = self._scrubber.text(whole)
         if clean == whole:
             return items
         self.masked += 1
         at = 0
-        for each in items:
-            if isinstance(each, dict) and isinstance(each.get("text"), str):
-                size = len(each["text"].encode(errors="replace"))
-                each["text"] = clean[at : at + size].decode(errors="replace")
-                at += size
+        for (holder, key), piece in zip(places, pieces, strict=True):
+            holder[key] = clean[at : at + len(piece)].decode(errors="replace")
+            at += len(piece)
         return items
 
     def _encoded(self, text: str) -> str:
@@ -94,10 +104,44 @@ class Cleaner:
         return base64.b64encode(clean).decode()
 
 
+class Following:
+    """Takes values out of texts that come one after the other, also where one goes on in the next.
+
+    What has left cannot be taken back: of a value that is cut in two, the rest is masked.
+
+    Args:
+        scrubber: of the server's credentials.
+    """
+
+    def __init__(self, scrubber: Scrubber) -> None:
+        self._scrubber = scrubber
+        self._before = b""
+
+    def text(self, text: str) -> str:
+        """The next text, of which the length in bytes stays."""
+        raw = text.encode(errors="replace")
+        whole = self._before + raw
+        clean = self._scrubber.text(whole)[len(self._before) :]
+        self._before = whole[-_KEPT:]
+        return text if clean == raw else clean.decode(errors="replace")
+
+
+def _place(items: list[Any], at: int, item: Any) -> tuple[Any, Any] | None:
+    """Where the text of a member of a list stands: it is one, or a block, a resource or a message with one."""
+    if isinstance(item, str):
+        return items, at
+    if not isinstance(item, dict):
+        return None
+    for holder in (item, item.get("content"), item.get("resource")):
+        if isinstance(holder, dict) and isinstance(holder.get("text"), str):
+            return holder, "text"
+    return None
+
+
 def _is_hidden(value: Any) -> bool:
     """Whether a value need not be seen as it stands: in bytes in base64, or in several texts one after the other."""
     if isinstance(value, dict):
         return any(name in value for name in _ENCODED) or any(map(_is_hidden, value.values()))
     if not isinstance(value, list):
         return False
-    return sum("text" in each for each in value if isinstance(each, dict)) > 1 or any(map(_is_hidden, value))
+    return sum(_place(value, 0, each) is not None for each in value) > 1 or any(map(_is_hidden, value))

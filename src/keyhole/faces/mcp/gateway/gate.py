@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import mcp_types as types
 from mcp.shared.message import SessionMessage
@@ -20,12 +21,14 @@ class GateLimits:
         line: bytes of a message.
         rate: messages a second that nobody asked for, such as notifications; what comes on top is dropped.
         burst: of them at once.
+        parts: blocks, messages or other members of a list in one answer, each of which costs more than its bytes.
         bad: messages that are none, after which the connection is given up.
     """
 
     line: int = 8 * 1024 * 1024
     rate: float = 100.0
     burst: float = 200.0
+    parts: int = 10_000
     bad: int = 100
 
 
@@ -74,7 +77,13 @@ class Gate:
         if isinstance(message, types.JSONRPCNotification | types.JSONRPCRequest) and not self._admits():
             self.dropped += 1
             return None
+        if isinstance(message, types.JSONRPCResponse) and self._is_long(message.result):
+            said = types.ErrorData(code=types.INTERNAL_ERROR, message="the answer of the server has too many parts")
+            return SessionMessage(types.JSONRPCError(jsonrpc="2.0", id=message.id, error=said))
         return SessionMessage(message)
+
+    def _is_long(self, result: Mapping[str, Any]) -> bool:
+        return any(isinstance(each, list) and len(each) > self._limits.parts for each in result.values())
 
     def _admits(self) -> bool:
         if not self._has_budget():

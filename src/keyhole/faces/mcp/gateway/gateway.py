@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from keyhole.client.core import Result
 from keyhole.core.errors import (
@@ -21,12 +21,13 @@ from keyhole.core.errors import (
     KeyholeError,
     NotFound,
     PolicyDenied,
+    ScrubFailedClosed,
     Unauthenticated,
     UpstreamUnreachable,
 )
 from keyhole.core.tool_server import ToolServer, capability_path, parse_server_name, shown_name, split_shown
 from keyhole.faces.mcp.gateway.changes import Changes
-from keyhole.faces.mcp.gateway.cleaned import Cleaner
+from keyhole.faces.mcp.gateway.cleaned import Cleaner, Following
 from keyhole.faces.mcp.gateway.reach import Bound, Ways
 from keyhole.faces.mcp.gateway.talk import Listens
 from keyhole.faces.mcp.gateway.upstream import Listed, Session, Upstream, faults
@@ -352,10 +353,13 @@ class Gateway:
     async def _send(
         self, use: Use, tool: str, arguments: dict[str, Any], report: Report, listens: Listens | None
     ) -> types.CallToolResult:
-        async def heard(progress: float, total: float | None, message: str | None) -> None:
-            await report(progress, total, use.cleaner.text(message) if message else message)
-
         session = use.session
+        following, cleaner = Following(session.scrubber), use.cleaner
+
+        async def heard(progress: float, total: float | None, message: str | None) -> None:
+            shown = cleaner.number(progress), cleaner.number(total) if total is not None else None
+            await report(shown[0] or 0.0, shown[1], following.text(message) if message else message)
+
         async with session.in_use() as client, faults(session), session.talk.with_client(listens):
             # The SDK's own call_tool would judge the answer by the server's schema, whose patterns may take for ever.
             asked = types.CallToolRequestParams(name=tool, arguments=arguments)
@@ -368,11 +372,21 @@ class Gateway:
                 asked = asked.model_copy(update=more)
             else:
                 raise UpstreamUnreachable("the server asks again and again, and gives no answer")
-        plain = use.cleaner.value(found.model_dump(by_alias=True, mode="json", exclude_none=True))
-        plain.pop("_meta", None)
-        for each in plain.get("content", ()):
-            each.pop("_meta", None)
+        return await asyncio.to_thread(_shown, found, cleaner)  # which may take long, and others wait for nothing
+
+
+def _shown(found: types.CallToolResult, cleaner: Cleaner) -> types.CallToolResult:
+    """A result without credentials. Raises ``ScrubFailedClosed`` where nothing can be shown in place of one."""
+    plain = cleaner.value(found.model_dump(by_alias=True, mode="json", exclude_none=True))
+    plain.pop("_meta", None)
+    for each in plain.get("content", ()):
+        each.pop("_meta", None)
+        if isinstance(each.get("resource"), dict):
+            each["resource"].pop("_meta", None)
+    try:
         return types.CallToolResult.model_validate(plain)
+    except ValidationError:
+        raise ScrubFailedClosed("the answer of the server has a credential where only a number may stand") from None
 
 
 def _binding(own: Asks, name: str) -> ToolServer:
@@ -418,7 +432,8 @@ def _cleaned(error: MCPError, use: Use) -> MCPError:
     """What a server said of a failure. Its data are left out."""
     if not use.begun:
         return MCPError(code=error.error.code, message="the server failed")
-    return MCPError(code=error.error.code, message=use.cleaner.text(error.error.message)[:2000])
+    code = error.error.code if use.cleaner.number(error.error.code) is not None else types.INTERNAL_ERROR
+    return MCPError(code=code, message=use.cleaner.text(error.error.message)[:2000])
 
 
 def _refused(error: KeyholeError) -> types.CallToolResult:

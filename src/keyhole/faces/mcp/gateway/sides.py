@@ -19,12 +19,13 @@ import mcp_types as types
 from mcp.client.session import ClientSession
 from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
+from pydantic import ValidationError
 
-from keyhole.core.errors import KeyholeError
+from keyhole.core.errors import KeyholeError, UpstreamUnreachable
 from keyhole.core.tool_server import PROMPTS, RESOURCES, is_tool_name, look_alikes, shown_name, split_shown
 from keyhole.faces.mcp.gateway.cleaned import Cleaner
 from keyhole.faces.mcp.gateway.gateway import Asks, Gateway, Hidden, Use, nothing_said
-from keyhole.faces.mcp.gateway.upstream import Upstream, faults
+from keyhole.faces.mcp.gateway.upstream import LARGEST_LIST, Upstream, faults
 
 SCHEME = "mcp://"
 _WAITING = 20.0  # seconds that a list waits for a server that is slow
@@ -192,6 +193,10 @@ class Sides:
                 use.result = "ok"
         except Hidden:
             raise missing from None
+        except ValidationError:
+            raise MCPError(
+                code=types.INTERNAL_ERROR, message="the answer cannot be shown without a credential"
+            ) from None
         except KeyholeError as error:
             raise MCPError(code=types.INTERNAL_ERROR, message=str(error)) from None
         return found
@@ -200,7 +205,7 @@ class Sides:
 async def resources_of(upstream: Upstream) -> list[types.Resource]:
     """What a server shows as resources, but no files; nothing from one that has none."""
     found = await _paged(upstream, "resources", lambda client, params: client.list_resources(params=params))
-    return [types.Resource.model_validate(each) for each in found if not _is_file(each["uri"])]
+    return _read(types.Resource, [each for each in found if not _is_file(each["uri"])])
 
 
 async def templates_of(upstream: Upstream) -> list[types.ResourceTemplate]:
@@ -208,7 +213,7 @@ async def templates_of(upstream: Upstream) -> list[types.ResourceTemplate]:
     found = await _paged(
         upstream, "resource_templates", lambda client, params: client.list_resource_templates(params=params)
     )
-    return [types.ResourceTemplate.model_validate(each) for each in found if _is_safe(each["uriTemplate"])]
+    return _read(types.ResourceTemplate, [each for each in found if _is_safe(each["uriTemplate"])])
 
 
 async def prompts_of(upstream: Upstream) -> list[types.Prompt]:
@@ -216,7 +221,16 @@ async def prompts_of(upstream: Upstream) -> list[types.Prompt]:
     found = await _paged(upstream, "prompts", lambda client, params: client.list_prompts(params=params))
     names = [each["name"] for each in found]
     refused = look_alikes(names) | {name for name in names if names.count(name) > 1 or not is_tool_name(name)}
-    return [types.Prompt.model_validate(each) for each in found if each["name"] not in refused]
+    return _read(types.Prompt, [each for each in found if each["name"] not in refused])
+
+
+def _read(kind: type[Item], found: list[dict[str, Any]]) -> list[Item]:
+    """As what they are; without those of which a number was a credential, which is masked."""
+    made = []
+    for each in found:
+        with contextlib.suppress(ValidationError):
+            made.append(kind.model_validate(each))
+    return made
 
 
 def split_uri(uri: str) -> tuple[str, str, bool]:
@@ -236,11 +250,14 @@ async def _paged(
         if has is None or getattr(has, "prompts" if kind == "prompts" else "resources") is None:
             return []
         found: list[Any] = []
-        cursor, cleaner = None, Cleaner(session.scrubber)
+        cursor, size, cleaner = None, 0, Cleaner(session.scrubber)
         for _ in range(_MOST_PAGES):
             page = await ask(client, types.PaginatedRequestParams(cursor=cursor))
             found += getattr(page, kind)
             cursor = page.next_cursor
+            size += len(page.model_dump_json())
+            if size > LARGEST_LIST:
+                raise UpstreamUnreachable(f"a list of {session.bound.server.name} is too large")
             if not cursor or len(found) > _MOST:
                 break
     plain = [cleaner.value(_plain(each)) for each in found[:_MOST]]

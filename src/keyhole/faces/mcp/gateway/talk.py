@@ -22,7 +22,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from keyhole.core.errors import KeyholeError
 from keyhole.core.tool_server import ToolServer
 from keyhole.faces.mcp.gateway import changes
-from keyhole.faces.mcp.gateway.cleaned import Cleaner
+from keyhole.faces.mcp.gateway.cleaned import Cleaner, Following
 from keyhole.scrub import Scrubber
 
 Say = Callable[[str, str], None]
@@ -90,6 +90,7 @@ class Talk:
         self._watched = watched
         self._say = say
         self._clients: list[Listens | None] = []
+        self._logged: Following | None = None
         self._following: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -116,8 +117,11 @@ class Talk:
             return
         cleaner = Cleaner(self._life.scrubber)
         with contextlib.suppress(KeyholeError, TimeoutError):
-            data = cleaner.value({"logger": (params.logger or "")[:100], "data": params.data})
-            logger = f"{self._life.server.name}/{data['logger']}".rstrip("/")
+            data = cleaner.value({"logger": params.logger or "", "data": params.data})
+            logger = f"{self._life.server.name}/{data['logger'][:100]}".rstrip("/")
+            if isinstance(params.data, str):
+                self._logged = self._logged or Following(self._life.scrubber)
+                data["data"] = self._logged.text(params.data)
             await asyncio.wait_for(client.log(params.level, logger, data["data"]), _PATIENCE)
 
     async def sample(self, context: ClientRequestContext, params: types.CreateMessageRequestParams) -> Sampled:

@@ -35,6 +35,8 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 _MOST_TOOLS = 2000
 _MOST_PAGES = 100
+LARGEST_LIST = 16 * 1024 * 1024  # characters of all pages
+_MOST_LATE = 3  # calls one after the other that are not answered in time, after which it is begun anew
 _DRAIN = 30.0  # seconds that calls have to end with the keys with which they began
 
 
@@ -69,6 +71,7 @@ class Session:
         self._idle = asyncio.Event()
         self._idle.set()
         self.stale = True
+        self._late = 0
         self.began = time.monotonic()
         self._mode = mode
         self._stop = asyncio.Event()
@@ -122,6 +125,12 @@ class Session:
         self._stop.set()
         with contextlib.suppress(Exception):
             await self._task
+
+    def answered(self, *, in_time: bool) -> None:
+        """Note that it has answered, or not; one that answers nothing any more is ended."""
+        self._late = 0 if in_time else self._late + 1
+        if self._late >= _MOST_LATE:
+            self._stop.set()
 
     def hurry(self) -> None:
         """Wait no longer for the calls that go on."""
@@ -275,12 +284,15 @@ class Upstream:
 
     async def _list(self, session: Session, client: ClientSession) -> tuple[dict[str, Listed], tuple[str, ...]]:
         found: list[types.Tool] = []
-        cursor = None
+        cursor, size = None, 0
         async with faults(session):
             for _ in range(_MOST_PAGES):
                 page = await client.list_tools(params=types.PaginatedRequestParams(cursor=cursor))
                 found += page.tools
                 cursor = page.next_cursor
+                size += len(page.model_dump_json())
+                if size > LARGEST_LIST:
+                    raise UpstreamUnreachable(f"the list of tools of {session.bound.server.name} is too large")
                 if not cursor or len(found) > _MOST_TOOLS:
                     break
             return _by_name(found[:_MOST_TOOLS], Cleaner(session.scrubber))
@@ -343,9 +355,12 @@ async def faults(session: Session) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(session.bound.server.timeout):
             yield
+        session.answered(in_time=True)
     except TimeoutError:
+        session.answered(in_time=False)
         raise UpstreamTimeout("the server did not answer in time", "try again later") from None
     except MCPError as error:
+        session.answered(in_time=True)
         raise session.reach.wants.of(error) or error from None
     except (KeyholeError, asyncio.CancelledError):
         raise
