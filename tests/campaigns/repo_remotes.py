@@ -52,7 +52,11 @@ class Recorder:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                upstream = socket.create_connection(("127.0.0.1", self.port))
+                try:
+                    upstream = socket.create_connection(("127.0.0.1", self.port))
+                except OSError:  # the server has gone
+                    client.close()
+                    continue
                 threading.Thread(target=self._carry, args=(client, upstream, self.received), daemon=True).start()
                 threading.Thread(target=self._carry, args=(upstream, client, None), daemon=True).start()
 

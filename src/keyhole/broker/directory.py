@@ -108,7 +108,8 @@ class Directory:
         if not found:
             what = f"the service {name!r} is" if name else "no service is"
             where = f" at {authority}" if authority is not None else ""
-            return Match(refusal=NoService(f"{what} for {scheme}{where}", "keyhole service list"))
+            thing = "a database" if scheme in DATABASES else "a tunnel"
+            return Match(refusal=NoService(f"{what} {thing} of {scheme}{where}", "keyhole service list"))
         granted = [service for service in found if caller.acl.decide("use", f"services/{service.name}")]
         if not granted:
             first = min(found, key=lambda service: service.name)

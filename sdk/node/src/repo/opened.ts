@@ -13,7 +13,7 @@ import { checkConfig, readManifest, readMeta, type Manifest, type Meta } from ".
 import { Book, NAMES } from "./hidden.js";
 import { chain, leads, SIGNED_MEMBERS } from "./joining.js";
 import { isByAnOwner, KIND as MEMBERS, readMembers, requireFollows, type Members } from "./members.js";
-import { isSecret, parseSecret } from "./names.js";
+import { groupOf, isSecret, parseSecret } from "./names.js";
 import type { Seen, State } from "./seen.js";
 import { alike, KIND as SECRET, metaOf, readSidecar, requireGenuine, type Sidecar } from "./sidecar.js";
 import { readSigned, type Signed } from "./signed.js";
@@ -131,7 +131,15 @@ export class Opened {
     if (expires !== null && expires <= now) {
       throw new Expired(`the secret '${stem}' has expired`, "store a new value: keyhole repo set NAME");
     }
-    return identity.decrypt(data);
+    try {
+      return await identity.decrypt(data);
+    } catch (error) {
+      if (error instanceof NotFound) {
+        const hint = `use another key, or ask an owner: keyhole repo grant YOU ${groupOf(stem)}`;
+        throw new NotFound(`the secret '${stem}' is not for this key`, hint);
+      }
+      throw error;
+    }
   }
 
   /** What is known of a secret; `null` where the format's own file is missing or cannot be read. */
