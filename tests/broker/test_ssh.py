@@ -262,6 +262,34 @@ def test_nothing_but_logins_of_this_very_connection_is_signed(run, tmp_path):
     assert run(scene()).count("policy_denied") >= 8
 
 
+def test_a_sealed_vault_signs_no_more_and_keeps_no_key(run, tmp_path):
+    from keyhole.crypto.ssh_auth import sign
+
+    file, public = key_pair(tmp_path)
+    host_file, host_public = key_pair(tmp_path, "ed25519", "host")
+    host_key, key = (base64.b64decode(line.split()[1]) for line in (host_public, public))
+    session = b"s" * 32
+    bind = put(ssh_agent.BIND, host_key, session, sign(host_file.read_bytes(), session, "ssh-ed25519")) + b"\0"
+    head = put(session) + b"\x32" + put(USER.encode(), b"ssh-connection", b"publickey")
+    login = put(key, head + b"\x01" + put(b"ssh-ed25519", key)) + b"\0\0\0\0"
+
+    async def scene():
+        async with Stack() as stack:
+            await stack.secret("forge/key", file.read_text())
+            how = {"kind": "ssh", "user": USER, "host_keys": " ".join(host_public.split()[:2])}
+            fields = {"hosts": ["forge.test"], "schemes": ["ssh"], "secret": "forge/key", "inject": how}
+            await stack.ask("update", "services/forge", fields)
+            agent = stack.keyhole.broker.ssh.open((await stack.agent("coder", "forge")).encode(), "127.0.0.1")
+            for kind, content in ((ssh_agent.EXTENSION, bind), (ssh_agent.LIST, b"")):
+                await agent.answer(kind, content)
+            before = (await agent.answer(ssh_agent.SIGN, login))[4]
+            await stack.keyhole.node.seal()
+            after = (await agent.answer(ssh_agent.SIGN, login))[4]
+            return before, after, agent._held
+
+    assert run(scene()) == (ssh_agent.SIGNATURE, ssh_agent.FAILURE, {})
+
+
 def test_a_binding_names_users_and_keys_of_hosts(tmp_path):
     _, public = key_pair(tmp_path)
     line = " ".join(public.split()[:2])

@@ -383,6 +383,7 @@ class Broker:
         self._gate = Gate()
         self._tripwires = Tripwires()
         self._authorities = None
+        self.ssh.forget()
         self._live.cut(Sealed("the vault was sealed while the call was under way", "unseal it, and call again"))
 
     def distrust(self) -> None:

@@ -15,6 +15,7 @@ A client that does not say whose host key it has seen is shown nothing, and so i
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -74,10 +75,18 @@ class SshAgents:
         self.scrubbers = scrubbers
         self.directory = directory
         self.authenticate = authenticate
+        self._open: weakref.WeakSet[SshAgent] = weakref.WeakSet()
 
     def open(self, token: bytes, remote: str) -> SshAgent:
         """The agent of one connection."""
-        return SshAgent(self, token, remote)
+        agent = SshAgent(self, token, remote)
+        self._open.add(agent)
+        return agent
+
+    def forget(self) -> None:
+        """The vault was sealed: no key that came out of it stays here."""
+        for agent in list(self._open):
+            agent.close()
 
 
 class SshAgent:
@@ -141,7 +150,7 @@ class SshAgent:
             raise error
         for service in granted:
             asked = self._request(service)
-            lent = await vault.use(state, caller, asked, f"services/{service.name}", own=True)
+            lent = await vault.use(state, caller, asked, f"services/{service.name}")
             loan = Loan(service, lent.secrets, lent.intent, self._agents.scrubbers())
             try:
                 _require_same(service, lent.service)
@@ -170,6 +179,7 @@ class SshAgent:
         if why:
             await self._refuse(PolicyDenied(why, f"keyhole service show {held.service.name}"), held)
         try:
+            self._agents.node.open_vault()
             await require_still(self._vault, held.caller, held.service)
         except KeyholeError as error:
             await self._refuse(error, held)
