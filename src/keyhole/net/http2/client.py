@@ -20,7 +20,7 @@ from keyhole.net.http2 import frames
 from keyhole.net.http2.exchange import Http2Answer
 from keyhole.net.http2.frames import ConnectionFault
 from keyhole.net.http2.limits import Http2Limits
-from keyhole.net.http2.receiving import ABANDONED, Receiving
+from keyhole.net.http2.receiving import Receiving
 from keyhole.net.http2.requests import encode_request, encode_trailers
 
 _EXPECTS_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -42,8 +42,6 @@ class Http2Connection(Receiving):
         born: loop time of its making.
         reserved: requests that are about to be sent on it.
     """
-
-    __slots__ = ("_authority", "_on_free", "_on_lost", "born", "reserved")
 
     def __init__(
         self,
@@ -70,7 +68,7 @@ class Http2Connection(Receiving):
         self.tls = before.tls
         self.connection_made(transport)
         transport.set_protocol(self)
-        limits = self.http2
+        limits = self.limits
         self.write(
             frames.PREFACE
             + frames.settings_frame(
@@ -200,9 +198,9 @@ class Http2Connection(Receiving):
             raise Stale("the upstream closed the connection")
         number = self._next
         self._next += 2
-        self.leaving = number >= min(2 * self.http2.requests, _LAST_STREAM)
+        self.leaving = number >= min(2 * self.limits.requests, _LAST_STREAM)
         stream = self._streams[number] = Http2Answer(self, number, message, timeouts)
-        self._noise.earn(self.http2.noise_for_data)
+        self._noise.earn(self.limits.noise_for_data)
         try:
             stream.begin(block, body, first, length)
             await stream.head()
@@ -215,12 +213,7 @@ class Http2Connection(Receiving):
 
     def room(self, stream: Http2Answer) -> int:
         """Bytes that a stream may send now in one frame."""
-        return 0 if self._write_paused else min(stream.window, self._window, self.frame_bytes)
-
-    def sent(self, size: int) -> None:
-        """So many bytes of payload are sent."""
-        self._window -= size
-        self._noise.earn(self.http2.noise_for_data)
+        return 0 if self._write_paused else min(stream.window, self.window, self.frame_bytes)
 
     def send_end(self, number: int, trailers: Headers) -> None:
         """End a request, with what follows its body."""
@@ -236,9 +229,7 @@ class Http2Connection(Receiving):
             return
         self.write(frames.rst_stream(stream.number, code))
         if not stream.complete:
-            self._abandoned[stream.number] = None
-            if len(self._abandoned) > ABANDONED:
-                self._abandoned.popitem(last=False)
+            self._abandon(stream.number)
         self._freed()
 
     def forget(self, stream: Http2Answer) -> None:

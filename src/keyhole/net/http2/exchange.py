@@ -83,7 +83,7 @@ class Http2Answer:
         self._connection = connection
         self._message = message
         self._timeouts = timeouts
-        self._in_window = connection.http2.stream_window
+        self._in_window = connection.limits.stream_window
         self._unread = bytearray()
         self._unreturned = self._received = self._informational = 0
         self._error: Exception | None = None
@@ -416,7 +416,7 @@ class Http2Answer:
     def _return(self, size: int) -> None:
         """Bytes are no longer held: let the upstream send as many more, once that is worth a frame."""
         self._unreturned += size
-        if 2 * self._unreturned >= self._connection.http2.stream_window and not self.complete:
+        if 2 * self._unreturned >= self._connection.limits.stream_window and not self.complete:
             self._connection.write(frames.window_update(self.number, self._unreturned))
             self._in_window += self._unreturned
             self._unreturned = 0
