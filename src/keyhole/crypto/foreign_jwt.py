@@ -7,7 +7,6 @@ names is fetched or looked up but the id of a key among those given; ``crit`` is
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from keyhole.core import base64url
 from keyhole.core.errors import InvalidRequest, KeyholeError
 from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto.unreadable import UNREADABLE
@@ -123,11 +123,8 @@ def _parts(token: str) -> tuple[str, str, str]:
 
 def _object(part: str) -> dict[str, Any]:
     try:
-        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-        if base64.urlsafe_b64encode(data).decode().rstrip("=") != part:
-            raise Refused("the token is not in base64url")
-        return parse_object(data, _BOUNDS)
-    except (binascii.Error, KeyholeError):
+        return parse_object(base64url.decode(part), _BOUNDS)
+    except (ValueError, KeyholeError):
         raise Refused("the token cannot be read", "send the token alone, as it was issued") from None
 
 
@@ -184,7 +181,7 @@ def _public(data: Mapping[str, Any]) -> Any:
 def _octets(text: str) -> bytes:
     if len(text) > 4096 or not _PART.fullmatch(text):
         raise ValueError
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))  # keys of others are taken in any spelling
 
 
 def _integer(text: str) -> int:

@@ -7,13 +7,12 @@ no nonce, and is both authenticated and misuse resistant. The token's length sho
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
+from keyhole.core import base64url
 from keyhole.core.errors import InvalidRequest
 from keyhole.crypto.aead import does_not_open
 
@@ -54,7 +53,7 @@ class NameKey:
             sealed = self._cipher.encrypt(segment.encode(), [parent.encode()])
         except UnicodeEncodeError:
             raise InvalidRequest("a name holds characters that are not valid Unicode") from None
-        return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
+        return base64url.encode(sealed)
 
     def decrypt(self, token: str, parent: str) -> str:
         """The segment whose token below ``parent`` this is.
@@ -63,12 +62,11 @@ class NameKey:
             IntegrityError: wrong key or parent, or not exactly a token as ``encrypt`` writes it.
         """
         try:
-            sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-            # Unused bits of the last character are free in base64: only one spelling may stand for a name.
-            if len(sealed) <= TAG_SIZE or base64.urlsafe_b64encode(sealed).rstrip(b"=") != token.encode("ascii"):
+            sealed = base64url.decode(token)
+            if len(sealed) <= TAG_SIZE:
                 raise does_not_open()
             return self._cipher.decrypt(sealed, [parent.encode()]).decode()
-        except (InvalidTag, binascii.Error, ValueError):
+        except (InvalidTag, ValueError):
             raise does_not_open() from None
 
     def __repr__(self) -> str:

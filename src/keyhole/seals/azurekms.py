@@ -6,13 +6,13 @@ is kept with what it wrapped, so a key that was rotated there still opens what i
 
 from __future__ import annotations
 
-import base64
 import importlib
 import importlib.util
 import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from keyhole.core import base64url
 from keyhole.core.errors import InvalidRequest, KeyholeError, Sealed
 from keyhole.core.value import Secret
 from keyhole.crypto.aead import does_not_open
@@ -63,7 +63,7 @@ class AzureKmsSeal(KeptSeal):
         return decoded(self._ask("unwrapkey", wrapped[:16].hex(), wrapped[16:]).get("value"), urlsafe=True)
 
     def _ask(self, verb: str, version: str, value: bytes) -> dict[str, Any]:
-        body = {"alg": _ALGORITHM, "value": base64.urlsafe_b64encode(value).decode().rstrip("=")}
+        body = {"alg": _ALGORITHM, "value": base64url.encode(value)}
         path = f"/keys/{self._key}/{version}/{verb}" if version else f"/keys/{self._key}/{verb}"
         answer = self._endpoint.post(f"{path}?{_API}", body, {"Authorization": f"Bearer {self._token()}"})
         if answer.status == 200:

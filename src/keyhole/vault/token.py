@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import operator
 import re
@@ -11,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
+from keyhole.core import base64url
 from keyhole.core.errors import IntegrityError, InvalidRequest, Unauthenticated
 from keyhole.core.identity import RunContext, Scope, TokenType
 from keyhole.vault.storage import Storage
@@ -181,7 +180,7 @@ async def seal_batch(storage: Storage, token: Token, suffix: str) -> str:
     data = {name: asdict(value) if isinstance(value, RunContext) else value for name, value in given}
     plain = {name: value for name, value in data.items() if value != _DEFAULTS.get(name) and name not in _UNSEALED}
     blob = await storage.seal_apart(json.dumps(plain, separators=(",", ":")).encode(), _APART)
-    clear = f"hvb.{base64.urlsafe_b64encode(blob).rstrip(b'=').decode()}{suffix}"
+    clear = f"hvb.{base64url.encode(blob)}{suffix}"
     if len(clear) > _LONGEST_BATCH:
         raise InvalidRequest(
             "a batch token holds all that it is, and this is too much", "give it fewer policies or less meta"
@@ -191,10 +190,10 @@ async def seal_batch(storage: Storage, token: Token, suffix: str) -> str:
 
 def open_batch(storage: Storage, clear: bytes, token_id: str) -> Token | None:
     """What a batch token is; ``None`` for one that was not made by this org."""
-    text = clear[len(BATCH) :].partition(b".")[0]
+    text = clear[len(BATCH) :].partition(b".")[0].decode("latin-1")
     try:
-        data = storage.open_apart(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)), _APART)
-    except (IntegrityError, binascii.Error):
+        data = storage.open_apart(base64url.decode(text), _APART)
+    except (IntegrityError, ValueError):
         return None
     return replace(decode(token_id, data, 0), renewable=False)
 

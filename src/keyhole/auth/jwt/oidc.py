@@ -7,7 +7,6 @@ begins many costs memory.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -21,6 +20,7 @@ from keyhole.auth.jwt.config import Config, Issuer, load
 from keyhole.auth.jwt.roles import ROLES
 from keyhole.auth.outside import asked_host
 from keyhole.config import is_loopback
+from keyhole.core import base64url
 from keyhole.core.claims import require_audience
 from keyhole.core.errors import InvalidRequest, KeyholeError
 from keyhole.core.strict_json import JsonBounds, parse_object
@@ -65,7 +65,7 @@ async def begin(context: Context, call: Call, issuer: Issuer) -> str:
     nonce = secrets.token_urlsafe(24)
     client_nonce = str(call.data.get("client_nonce") or "")[:256]
     begun = _Begun(role["name"], redirect, nonce, verifier, client_nonce, context.now + LASTS)
-    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+    challenge = base64url.encode(hashlib.sha256(verifier.encode()).digest())
     query = {
         "client_id": config.data["oidc_client_id"],
         "code_challenge": challenge,
@@ -161,16 +161,16 @@ def _is_allowed(redirect: str, allowed: list[str]) -> bool:
 def _seal(config: Config, begun: _Begun) -> str:
     fields = [begun.role, begun.redirect_uri, begun.nonce, begun.verifier, begun.client_nonce, begun.until]
     sealed = AeadKey(bytes.fromhex(config.data["state_key"])).seal(json.dumps(fields).encode(), _ABOUT)
-    return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+    return base64url.encode(sealed)
 
 
 def _open(config: Config, state: Any, now: float) -> _Begun:
     try:
         if not isinstance(state, str) or len(state) > _LONGEST:
             raise InvalidRequest("none")
-        sealed = base64.urlsafe_b64decode(state + "=" * (-len(state) % 4))
+        sealed = base64url.decode(state)
         begun = _Begun(*json.loads(AeadKey(bytes.fromhex(config.data["state_key"])).open(sealed, _ABOUT)))
-    except (KeyholeError, binascii.Error, ValueError):
+    except (KeyholeError, ValueError):
         raise InvalidRequest("Expired or missing OAuth state.", "begin again") from None
     if begun.until <= now:
         raise InvalidRequest("Expired or missing OAuth state.", "begin again")

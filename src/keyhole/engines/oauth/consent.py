@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -18,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from keyhole.config import is_loopback
+from keyhole.core import base64url
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound, RateLimited, TargetFailed
 from keyhole.core.fields import parse_map, parse_text
 from keyhole.core.request import Reply
@@ -75,7 +75,7 @@ async def begin(context: Context, call: Call) -> Reply:
 
 def _url(connection: Connection, sent: Mapping[str, Any], redirect: str, key: str, verifier: str) -> str:
     more = {**connection["authorize_params"], **parse_map(sent.get("params"), "params", most=20)}
-    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+    challenge = base64url.encode(hashlib.sha256(verifier.encode()).digest())
     scopes = connection["scopes"]
     query = {
         **{name: value for name, value in more.items() if name not in _OWN},
