@@ -8,7 +8,7 @@ The upstream connection may be made while the intent is being committed; no byte
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,24 +18,23 @@ from keyhole.broker.capture import Captures
 from keyhole.broker.certified import client_identity
 from keyhole.broker.checks import Gate
 from keyhole.broker.connections import spoken
-from keyhole.broker.directory import Directory, Match, Wanted, no_service
+from keyhole.broker.directory import Directory, Match, Wanted
 from keyhole.broker.errand import run_errand
 from keyhole.broker.exchange import Exchange
 from keyhole.broker.journey import Journey
 from keyhole.broker.kept import Kept
-from keyhole.broker.late import LateBody, require_still
+from keyhole.broker.late import judged
 from keyhole.broker.lease import Lease
 from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.minting import Minting, answered, minting_of
 from keyhole.broker.own_token import shows_token
-from keyhole.broker.renewed import with_renewed
+from keyhole.broker.renewed import relending, with_renewed
 from keyhole.broker.said import summary
 from keyhole.broker.sql.sessions import Sessions
 from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.ssh import SshAgents
-from keyhole.broker.tripwires import RULE as TRIPWIRE
-from keyhole.broker.tripwires import Tripwires
+from keyhole.broker.tripwires import Tripwires, record_tripped
 from keyhole.broker.tunnel import beginning
 from keyhole.broker.upstream import Pool
 from keyhole.broker.watch import FrameWatch, Tripped
@@ -51,11 +50,11 @@ from keyhole.core.errors import (
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.inject import KINDS
-from keyhole.core.message import Answer, Body, Call, Message
+from keyhole.core.message import Answer, Call, Message
 from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.record import Intent, Phase, Record
 from keyhole.core.request import Operation, Request
-from keyhole.core.service import SCHEMES, Service
+from keyhole.core.service import Service
 from keyhole.core.ssh import AGENT as SSH_AGENT
 from keyhole.core.ssh import SPOKEN
 from keyhole.core.target import canonical_target, readings
@@ -139,7 +138,7 @@ class Broker:
         passed = directory.passed_at(authority)
         if passed:  # judged and recorded when it is opened
             return passed
-        match = self._match_tunnel(directory, state, caller, authority)
+        match = directory.tunnel(caller, authority, state.org.egress)
         refusal = match.refusal
         if refusal is not None:
             request = _about(request, match)
@@ -149,19 +148,6 @@ class Broker:
                 self._captures.refused_tunnel(state, caller, request, refusal)
             raise refusal
         return await self.authorities(vault).context(state, host)
-
-    @staticmethod
-    def _match_tunnel(directory: Directory, state: OrgState, caller: Caller, authority: Authority) -> Match:
-        """Why nothing in a tunnel could be allowed, if so; what is in it is judged request by request."""
-        schemes = [scheme for scheme in SCHEMES if directory.at(scheme, authority)]
-        match = Match()
-        for scheme in schemes or SCHEMES[:1]:
-            if any(caller.acl.decide("use", f"services/{s.name}") for s in directory.at(scheme, authority)):
-                return Match()
-            match = directory.match(caller, Wanted(scheme, authority, "GET", ("/",)))
-        if match.refusal is None and state.org.egress == "deny":
-            return Match(refusal=no_service(authority))
-        return match
 
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         """Record that a face refused what it could not take for a call."""
@@ -204,7 +190,7 @@ class Broker:
             wanted = Wanted(call.scheme, authority, call.method, readings(target), call.service, call.headers, target)
             if caller.bound:
                 wanted = replace(wanted, own=lambda service: self._tripwires.session(vault, caller, service))
-            match = directory.match(caller, wanted)
+            match = directory.decide(caller, wanted, state.org.egress, passed=call.upgrade == PASSTHROUGH)
             service = match.service and self._tripwires.session(vault, caller, match.service)
             minting = None
             if match.service is not None and service is not None and directory.captures:
@@ -215,8 +201,6 @@ class Broker:
             if match.refusal is not None:
                 request = _about(request, match)
                 raise match.refusal
-            if match.service is None and (state.org.egress == "deny" or call.upgrade == PASSTHROUGH):
-                raise no_service(authority)
             watch = self._tripwires.watch(vault, state, caller, call, service, request.id)
             passed = None
             if match.checks is not None:
@@ -224,7 +208,7 @@ class Broker:
                 passed = await self._gate.admit(vault, state, caller, match, wanted, call, request)
                 call, request = passed.call, passed.request
         except Tripped as error:
-            await to_the_end(_tripped(vault, state, caller, request, match.about, error))
+            await to_the_end(record_tripped(vault, state, caller, request, match.about, error))
             raise
         except KeyholeError as error:
             await vault.record_refusal(state, caller, request, error)
@@ -294,9 +278,9 @@ class Broker:
             lambda errand: run_errand(vault, state, self._pool, guard, service, loan.intent.record(), errand),
             self._kept.room(state.org.id, service, loan.values) if kind.keeps else None,
             vault.clock.now,
-            None if minting is not None or kind.keeps else _relending(vault, state, caller, service, loan),
+            None if minting is not None or kind.keeps else relending(vault, state, caller, service, loan),
         )
-        sending = exchange.run(lease, message, _judged(vault, caller, service, call.body))
+        sending = exchange.run(lease, message, judged(vault, caller, service, call.body))
         sending = with_renewed(vault, state, service, loan, sending)
         return await journey.answer(answered(vault, state, caller, service, minting, loan, sending), call)
 
@@ -345,7 +329,7 @@ class Broker:
             if not isinstance(error, AuditUnavailable):  # then there is no intent to conclude
                 journey.end(error)
             raise
-        return await journey.answer(lease.send(message, _judged(vault, caller, None, call.body)), call)
+        return await journey.answer(lease.send(message, judged(vault, caller, None, call.body)), call)
 
     async def directory(self, vault: Vault, state: OrgState) -> Directory:
         """The compiled services of an org."""
@@ -392,10 +376,7 @@ class Broker:
 
     async def explain(self, vault: Vault, state: OrgState, caller: Caller, wanted: Wanted) -> Match:
         """How a call of this caller would be matched; nothing is done and nothing is lent."""
-        match = (await self.directory(vault, state)).match(caller, wanted)
-        if match.refusal is None and match.service is None and state.org.egress == "deny":
-            return Match(refusal=no_service(wanted.authority))
-        return match
+        return (await self.directory(vault, state)).decide(caller, wanted, state.org.egress)
 
     async def _authenticate(self, vault: Vault, request: Request, *, spend: bool = True) -> tuple[OrgState, Caller]:
         try:
@@ -412,37 +393,6 @@ class Broker:
                 self._guards.clear()
             guard = self._guards[allow] = Guard(allow)
         return guard
-
-
-def _judged(vault: Vault, caller: Caller, service: Service | None, body: Body | None) -> Body | None:
-    return None if body is None else LateBody(body, lambda: require_still(vault, caller, service))
-
-
-def _relending(
-    vault: Vault, state: OrgState, caller: Caller, service: Service, loan: Loan
-) -> Callable[[], Awaitable[bool]] | None:
-    """What looks for other values when an upstream refuses those of a loan; ``None`` where there are none."""
-    if not service.sourced or not vault.sources.can_relend(state, service):
-        return None
-    return partial(_relend, vault, state, caller, service, loan)
-
-
-async def _relend(vault: Vault, state: OrgState, caller: Caller, service: Service, loan: Loan) -> bool:
-    """Take other values after an upstream refused those of a loan, if the caller still may; whether there are any."""
-    await require_still(vault, caller, service)
-    others = await vault.sources.relend(state, caller, service, loan.values)
-    if others:
-        loan.replace(others)
-    return bool(others)
-
-
-async def _tripped(vault: Vault, state: OrgState, caller: Caller, request: Request, about: str, error: Tripped) -> None:
-    """Record a refusal, without the target that a value may stand in, and raise the alarm."""
-    if error.of_value:
-        request = replace(request, data={**request.data, "target": "", "parameters": ()})
-    await vault.record_refusal(state, caller, request, error, rule=TRIPWIRE)
-    if not error.alarmed:
-        await vault.alarm(state, caller, request.id, about, error.what)
 
 
 def _about(request: Request, match: Match) -> Request:

@@ -156,6 +156,30 @@ class Directory:
             where = self._parents.get(authority.host.partition(".")[2], "")
         return where
 
+    def decide(self, caller: Caller, wanted: Wanted, egress: str, *, passed: bool = False) -> Match:
+        """What becomes of a call before its service's checks: ``match``, and the org's rule where no service is.
+
+        Args:
+            caller: who calls.
+            wanted: what is called.
+            egress: what the org lets out without a service.
+            passed: it is a tunnel that nobody looks into, which needs a service.
+        """
+        match = self.match(caller, wanted)
+        if match.refusal is None and match.service is None and (egress == "deny" or passed):
+            return Match(refusal=no_service(wanted.authority))
+        return match
+
+    def tunnel(self, caller: Caller, authority: Authority, egress: str) -> Match:
+        """Why nothing in a tunnel could be allowed, if so; what is in it is judged request by request."""
+        schemes = [scheme for scheme in SCHEMES if self.at(scheme, authority)]
+        match = Match()
+        for scheme in schemes or SCHEMES[:1]:
+            if any(caller.acl.decide("use", f"services/{s.name}") for s in self.at(scheme, authority)):
+                return Match()
+            match = self.decide(caller, Wanted(scheme, authority, "GET", ("/",)), egress)
+        return match
+
     def match(self, caller: Caller, wanted: Wanted) -> Match:
         """Which service a call goes through, or why it may not be made.
 

@@ -75,3 +75,8 @@ async def require_still(vault: Vault, caller: Caller, service: Service | None) -
             f"the service {service.name!r} was changed or taken back while the call was under way", "make it again"
         )
     return expires
+
+
+def judged(vault: Vault, caller: Caller, service: Service | None, body: Body | None) -> Body | None:
+    """The body of a call that was allowed, judged again where it begins late."""
+    return None if body is None else LateBody(body, lambda: require_still(vault, caller, service))

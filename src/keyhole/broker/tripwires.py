@@ -27,6 +27,7 @@ from keyhole.core.inject import KINDS
 from keyhole.core.message import Call, Headers
 from keyhole.core.placeholder import MARK, end_of, marked
 from keyhole.core.record import Phase, Record
+from keyhole.core.request import Request
 from keyhole.core.service import Service
 from keyhole.core.session import placeholder_key, service_of_session
 from keyhole.injections.placeholder import decode_basic
@@ -247,3 +248,14 @@ def _judge_values(wires: Wires, call: Call, service: Service | None) -> None:
             continue
         place = name.decode("latin-1")
         raise Tripped(f"value in {place}", f"the request carries the value of a secret in {place}")
+
+
+async def record_tripped(
+    vault: Vault, state: OrgState, caller: Caller, request: Request, about: str, error: Tripped
+) -> None:
+    """Record a refusal, without the target that a value may stand in, and raise the alarm."""
+    if error.of_value:
+        request = replace(request, data={**request.data, "target": "", "parameters": ()})
+    await vault.record_refusal(state, caller, request, error, rule=RULE)
+    if not error.alarmed:
+        await vault.alarm(state, caller, request.id, about, error.what)

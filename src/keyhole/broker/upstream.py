@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from keyhole.broker.connections import Connection, Multiple, Origin, Single, Speaks, UpstreamAnswer
+from keyhole.broker.known import H2, KnownUpstreams, NothingInCommon, offers
 from keyhole.broker.lease import Lease
-from keyhole.core.errors import KeyholeError, UpstreamTimeout, UpstreamTls, UpstreamUnreachable
+from keyhole.core.errors import KeyholeError, UpstreamTimeout, UpstreamUnreachable
 from keyhole.core.message import Body, Message
 from keyhole.net.dial import Dialer
 from keyhole.net.guard import Guard
@@ -30,27 +30,6 @@ from keyhole.net.http1.wire import NEVER, WireGroup
 from keyhole.net.http2.client import Http2Connection
 from keyhole.net.http2.limits import Http2Limits
 from keyhole.net.tls import nothing_in_common, upstream_error
-
-_H2, _HTTP1 = "h2", "http/1.1"
-
-
-class _NothingInCommon(UpstreamTls):
-    """The upstream speaks none of the protocols that were offered (RFC 7301 section 3.2)."""
-
-
-@dataclass(slots=True)
-class _Known:
-    """What is remembered of an upstream.
-
-    Attributes:
-        http2: whether it chose HTTP/2 when it was offered, or had nothing else; ``None`` while it was not offered.
-        only_http2: it has nothing else.
-        session: of TLS, with its context, to be resumed.
-    """
-
-    http2: bool | None = None
-    only_http2: bool = False
-    session: tuple[ssl.SSLContext, ssl.SSLSession] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +103,7 @@ class Pool:
         self._multiple: dict[Origin, list[Multiple]] = {}
         self._multiple_count = 0
         self._opening: dict[Origin, asyncio.Task[Connection]] = {}
-        self._known: OrderedDict[Origin, _Known] = OrderedDict()
+        self._known = KnownUpstreams(self.limits.sessions)
         self._group: WireGroup | None = None
         self._closed = False
         self._trusted_since = 0.0
@@ -181,8 +160,7 @@ class Pool:
 
         Idle connections end now, others with their exchange; no TLS session is resumed.
         """
-        for known in self._known.values():
-            known.session = None
+        self._known.forget_sessions()
         self._trusted_since = asyncio.get_running_loop().time()
         self._end()
 
@@ -275,7 +253,7 @@ class Pool:
             connection.close()
             return
         if connection.used <= 1:
-            self._remember(connection)
+            self._known.remember_session(connection)
         connection.busy = False
         connection.read_deadline = connection.loop.time() + limits.idle_seconds
         connections.append(connection)
@@ -288,7 +266,7 @@ class Pool:
             connection.leave()
             return
         if connection.used <= 1:
-            self._remember(connection)
+            self._known.remember_session(connection)
         connection.read_deadline = connection.loop.time() + self.limits.idle_seconds
 
     def _old(self, connection: Connection) -> bool:
@@ -329,12 +307,12 @@ class Pool:
         known = self._known.get(origin)
         only = known is not None and known.only_http2
         try:
-            return await self._dial(origin, guard, context, speaks, alpn=_offers(speaks, only=only))
-        except _NothingInCommon:
+            return await self._dial(origin, guard, context, speaks, alpn=offers(speaks, only=only))
+        except NothingInCommon:
             if speaks is not Speaks.HTTP1 or only:
                 raise
-        connection = await self._dial(origin, guard, context, speaks, alpn=(_H2,))
-        self._know(origin).only_http2 = True
+        connection = await self._dial(origin, guard, context, speaks, alpn=(H2,))
+        self._known.of(origin).only_http2 = True
         return connection
 
     async def _dial(
@@ -358,16 +336,16 @@ class Pool:
             raise UpstreamTimeout("the TLS handshake with the upstream took too long", "try again later") from None
         except ssl.SSLError as error:
             if nothing_in_common(error):
-                raise _NothingInCommon(
+                raise NothingInCommon(
                     "the upstream does not speak HTTP/1.1", "call it by HTTP/2, and without an upgrade"
                 ) from None
             raise upstream_error(error) from None
         except OSError:
             raise UpstreamUnreachable("the upstream closed the connection before it was used", "try again") from None
-        if connection.tls is not None and connection.tls.alpn == _H2:
+        if connection.tls is not None and connection.tls.alpn == H2:
             return self._several(connection)
         if speaks is Speaks.EITHER:
-            self._know(origin).http2 = False
+            self._known.of(origin).http2 = False
         return connection
 
     def _several(self, connection: Single) -> Multiple:
@@ -378,7 +356,7 @@ class Pool:
         multiple.begin(connection)
         self._multiple.setdefault(origin, []).append(multiple)
         self._multiple_count += 1
-        self._know(origin).http2 = True
+        self._known.of(origin).http2 = True
         multiple.read_deadline = multiple.loop.time() + self.limits.idle_seconds
         return multiple
 
@@ -400,8 +378,7 @@ class Pool:
         timeout: float,  # noqa: ASYNC109 - the wire keeps time
         alpn: tuple[str, ...],
     ) -> None:
-        known = self._known.get(origin)
-        session = known.session[1] if known is not None and known.session and known.session[0] is context else None
+        session = self._known.session(origin, context)
         connection.context = context
         try:
             channel = TlsChannel(context, server_side=False, server_hostname=origin.host, session=session, alpn=alpn)
@@ -413,35 +390,11 @@ class Pool:
             connection.abort()
             raise
 
-    def _remember(self, connection: Connection) -> None:
-        if connection.tls is None or connection.context is None:
-            return
-        session = connection.tls.session
-        if session is not None and session.has_ticket:
-            self._know(connection.origin).session = (connection.context, session)
-
-    def _know(self, origin: Origin) -> _Known:
-        known = self._known.get(origin)
-        if known is None:
-            known = self._known[origin] = _Known()
-            while len(self._known) > self.limits.sessions:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(origin)
-        return known
-
 
 def _reserved(connection: Connection) -> Connection:
     if isinstance(connection, Multiple):
         connection.reserved += 1
     return connection
-
-
-def _offers(speaks: Speaks, *, only: bool) -> tuple[str, ...]:
-    """The protocols that a handshake offers (RFC 7301)."""
-    if speaks is Speaks.UPGRADE or (speaks is Speaks.HTTP1 and not only):
-        return (_HTTP1,)
-    return (_H2, _HTTP1) if not only else (_H2,)
 
 
 def _tick(limits: UpstreamLimits) -> float:
