@@ -31,6 +31,8 @@ TARGETS = {
     "websocket": ("frames", "WebSocket"),
     "sql": ("frames", "Sql"),
     "h2": ("http2", "Http2"),
+    "h2-server": ("http2_frames", "Server"),
+    "h2-client": ("http2_frames", "Client"),
 }
 
 
