@@ -177,7 +177,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         rate=config.stream_rate,
         window=config.rate_window,
     )
-    pool = Pool(dialer, lambda _: trust.context(), UpstreamLimits(timeouts=timeouts))
+    pool = Pool(dialer, lambda _: trust.context(), UpstreamLimits(http2=bounds.http2(config), timeouts=timeouts))
     # A database that is offered HTTP in the handshake may end it.
     bare = Trust(config.upstream_ca, config.upstream_crl)
     databases = Databases(dialer, bare.context, bounds.sql(config))

@@ -81,11 +81,18 @@ class Config:
         write_timeout: seconds for a peer that does not read.
         tunnel_timeout: seconds from the answer to CONNECT to the end of the TLS handshake.
         websocket_idle_timeout: seconds that a WebSocket may be silent in both directions; pings count.
+        tunnel_idle_timeout: seconds that a tunnel which is passed on may be silent in both directions; nobody can ask
+            it for a sign of life, and a login by SSH is silent for long.
         websocket_frame, websocket_message: bytes of one frame and of one message of a WebSocket. Neither is held.
         sql_sessions: sessions with databases at once.
         sql_idle_timeout: seconds that a session with a database may be silent in both directions.
         sql_session_timeout: seconds that one may last; 0 for as long as its lease.
-        connections: open client connections of the proxy.
+        connections: open client connections of the proxy, and requests of HTTP/2 on all of them together.
+        http2_streams: requests at once on one connection of HTTP/2, of a client or to an upstream.
+        http2_header_bytes: a header section of HTTP/2, decoded, with 32 bytes for each field.
+        http2_ping: seconds of silence after which an upstream of HTTP/2 that owes an answer is asked for a sign of
+            life; 0 for never. Servers of gRPC end connections that are asked more often than once in 5 minutes.
+        http2_ping_timeout: seconds that it has for that sign.
         refusal_rate: refusals a second of one address without a valid token that are recorded one by one.
         refusal_burst: such refusals of one address at once; further ones are counted, and the count is recorded.
         lease_making: seconds that something leased may take to be made; what was not given out by then is taken back.
@@ -130,12 +137,17 @@ class Config:
     write_timeout: float = 60.0
     tunnel_timeout: float = 10.0
     websocket_idle_timeout: float = 900.0
+    tunnel_idle_timeout: float = 3_600.0
     websocket_frame: int = 256 * 1024 * 1024
     websocket_message: int = 1024 * 1024 * 1024
     sql_sessions: int = 1_000
     sql_idle_timeout: float = 3_600.0
     sql_session_timeout: float = 0.0
     connections: int = 10_000
+    http2_streams: int = 100
+    http2_header_bytes: int = 64 * 1024
+    http2_ping: float = 300.0
+    http2_ping_timeout: float = 20.0
     refusal_rate: float = 1.0
     refusal_burst: int = 100
     lease_making: float = 30.0
@@ -163,6 +175,13 @@ class Config:
             raise InvalidRequest("tls_client_ca needs a listener with TLS", "give --tls-cert and --tls-key too")
         if self.tls_require_client_cert and not self.tls_client_ca:
             raise InvalidRequest("tls_require_client_cert needs CAs of clients", "name them with --tls-client-ca")
+        for name, value, least, most in (
+            ("http2_ping_timeout", self.http2_ping_timeout, 1, 3600),
+            ("http2_streams", self.http2_streams, 1, 10_000),
+            ("http2_header_bytes", self.http2_header_bytes, 4096, 256 * 1024),
+        ):
+            if not least <= value <= most:
+                raise InvalidRequest(f"{name} is not from {least} to {most}", "leave it out for the usual one")
         return replace(self, trusted_proxies=tuple(parse_cidrs(list(self.trusted_proxies), "trusted_proxies")))
 
 

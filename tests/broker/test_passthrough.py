@@ -3,10 +3,14 @@
 import asyncio
 import contextlib
 import ssl
+from types import SimpleNamespace
 
 import pytest
 from tests.broker.stack import HOST, LOOPBACK, SECRET, Stack, authority, until
 
+from keyhole import bounds
+from keyhole.broker.tunnel import TunnelStream
+from keyhole.config import Config
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.service import Service
 
@@ -125,6 +129,14 @@ def test_a_tunnel_ends_with_the_token_that_opened_it(run):
             return [r["result"] for r in await stack.records() if r["phase"] == "outcome"]
 
     assert run(scene()) == ["unauthenticated"]
+
+
+def test_a_tunnel_has_a_time_of_its_own_to_be_silent():
+    limits = bounds.streams(Config(websocket_idle_timeout=60, tunnel_idle_timeout=7200))
+    connection = SimpleNamespace(loop=SimpleNamespace(time=lambda: 1000.0))
+    stream = TunnelStream(connection, lambda _data: True, limits, lambda *_, **__: None)
+    assert stream.overdue(1000.0 + 7199) is None
+    assert "tunnel_idle_timeout" in stream.overdue(1000.0 + 7201).hint
 
 
 def test_ssh_passes_where_it_is_ssh(run):

@@ -34,12 +34,14 @@ class StreamLimits:
         idle: seconds without a byte in either direction; pings count.
         write: seconds for a peer that does not read.
         farewell: seconds that an upstream gets to answer a close frame.
+        tunnel_idle: seconds without a byte in either direction of a tunnel that is passed on.
     """
 
     frames: FrameLimits = field(default_factory=FrameLimits)
     idle: float = 900.0
     write: float = 60.0
     farewell: float = 1.0
+    tunnel_idle: float = 3_600.0
 
 
 class Flowing(Protocol):

@@ -119,9 +119,9 @@ class TunnelStream:
 
     def overdue(self, now: float) -> KeyholeError | None:
         """Why it has to end although nobody ended it."""
-        if now - self.touched <= self._limits.idle:
+        if now - self.touched <= self._limits.tunnel_idle:
             return None
-        return UpstreamTimeout("the tunnel was idle for too long", "raise the setting websocket_idle_timeout")
+        return UpstreamTimeout("the tunnel was idle for too long", "raise the setting tunnel_idle_timeout")
 
     def _stop(self, error: KeyholeError | None) -> None:
         if self._error is None:

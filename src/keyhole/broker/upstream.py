@@ -399,5 +399,6 @@ def _reserved(connection: Connection) -> Connection:
 
 def _tick(limits: UpstreamLimits) -> float:
     """How often to look at deadlines: often enough for the shortest, at most once in 20 ms."""
-    times = limits.timeouts
-    return min(1.0, max(0.02, min(times.answer, times.body, times.write, limits.idle_seconds) / 5))
+    times, http2 = limits.timeouts, limits.http2
+    shortest = min(times.answer, times.body, times.write, limits.idle_seconds, http2.ping or NEVER, http2.ping_timeout)
+    return min(1.0, max(0.02, shortest / 5))

@@ -5,13 +5,15 @@
    is safe; what breaks one of the connection ends it, and with it every answer that is not complete.
 3. Nothing is read while the upstream does not read us, so that what is answered by itself (PING, SETTINGS) cannot pile
    up. Nothing is pushed.
-4. An upstream that goes away finishes what it took; what it did not take says so (``Stale``), and nothing new is sent.
+4. An upstream that is silent while it owes an answer is asked for a sign of life; one that gives none is gone.
+5. An upstream that goes away finishes what it took; what it did not take says so (``Stale``), and nothing new is sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from keyhole.core.errors import UpstreamTimeout
 from keyhole.core.message import Body, Headers, Message
 from keyhole.net.http1.client import Stale, Timeouts
 from keyhole.net.http1.limits import WireLimits
@@ -57,6 +59,7 @@ class Http2Connection(Receiving):
         self.reserved = 0
         self.born = self.loop.time()
         self._authority = authority
+        self._heard = self._asked = self.born
         self._on_free = on_free
         self._on_lost = on_lost
 
@@ -104,6 +107,7 @@ class Http2Connection(Receiving):
 
     def unawaited(self) -> None:
         """Act on what has arrived."""
+        self._heard = self.loop.time()
         try:
             self.buffer = self._read_frames(self.buffer)
         except ConnectionFault as fault:
@@ -140,10 +144,28 @@ class Http2Connection(Receiving):
         if now > self.read_deadline and not self._streams:
             self.leave()
         self.read_deadline = NEVER
+        if self._streams and self.limits.ping:
+            self._ask_for_life(now)
         for stream in list(self._streams.values()):
             stream.expire(now)
             self.read_deadline = min(self.read_deadline, stream.read_deadline, stream.write_deadline)
         super().expire(now)
+
+    def _ask_for_life(self, now: float) -> None:
+        """Ping an upstream that has been silent for long; end the connection when it does not answer."""
+        limits = self.limits
+        if self._asked <= self._heard:
+            if now < self.at(self._heard + limits.ping):
+                return
+            self._asked = now
+            self.write(frames.frame(frames.PING, 0, 0, bytes(8)))
+        if now < self.at(self._asked + limits.ping_timeout):
+            return
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.fail(UpstreamTimeout("the upstream has gone silent: it answers no ping", "try again later"))
+        self.leaving = True
+        self.abort()
 
     def leave(self) -> None:
         """Take no further requests, and close when those under way have ended."""
@@ -196,6 +218,9 @@ class Http2Connection(Receiving):
         block = encode_request(message, self._authority, length)
         if self.leaving or self.eof or self.lost:
             raise Stale("the upstream closed the connection")
+        if not self._streams:
+            self._heard = self.loop.time()  # its silence counts from here on
+            self.until(self.limits.ping or NEVER)
         number = self._next
         self._next += 2
         self.leaving = number >= min(2 * self.limits.requests, _LAST_STREAM)

@@ -31,6 +31,9 @@ class Http2Limits:
         noise_for_data: further ones for each frame with payload, in either direction: clients measure as they go.
         settings_cost: for how many such frames one SETTINGS counts; it touches every open stream.
         window_step: bytes; a smaller window update is noise.
+        ping: seconds of silence after which an upstream that owes an answer is asked for a sign of life; 0 for never.
+            Servers of gRPC take one in 5 minutes for granted, and end the connection for more.
+        ping_timeout: seconds that it has for that sign.
     """
 
     streams: int = 100
@@ -49,3 +52,5 @@ class Http2Limits:
     noise_for_data: int = 4
     settings_cost: int = 20
     window_step: int = 1024
+    ping: float = 300.0
+    ping_timeout: float = 20.0
