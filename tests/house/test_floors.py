@@ -59,10 +59,6 @@ COMPOSITION = {"app", "bounds", "guests", "cli", "demo", "trial", "testing", "__
 SHELVES = {"stores", "seals", "engines", "auth", "injections", "remotes", "rotators", "notifiers", "importers"}
 MEMBER_READERS = {"injections": {"broker"}}
 
-# (file, module) -> why this one import may break the rules above. Empty is best.
-AGREED = {
-    ("vault/vault.py", "engines.services"): "the door compiles the bindings that this engine stores",
-}
 
 THIRD_PARTY_ONLY_IN = {"cryptography": {"crypto"}, "pyrage": {"crypto"}}
 CORE_MAY_IMPORT = {"idna"}
@@ -257,7 +253,7 @@ def test_imports_only_go_down():
             continue
         allowed = {"", module.layer, *FLOORS[module.layer].split()}
         for target, line in internal_imports(module):
-            if target.partition(".")[0] not in allowed and (module.path, target) not in AGREED:
+            if target.partition(".")[0] not in allowed:
                 offences.append(f"{module.path}:{line} imports keyhole.{target}")
     report(offences)
 
@@ -278,7 +274,7 @@ def test_a_member_of_a_shelf_is_loaded_by_name_and_never_imported():
             there = member_of(target)
             if there is None or there == home or module.layer in COMPOSITION:
                 continue
-            if module.layer in MEMBER_READERS.get(there[0], ()) or (module.path, target) in AGREED:
+            if module.layer in MEMBER_READERS.get(there[0], ()):
                 continue
             offences.append(f"{module.path}:{line} imports the member keyhole.{target}")
     report(offences)
@@ -293,11 +289,6 @@ def test_a_face_never_imports_another_face():
                 if target.startswith("faces.") and target.split(".")[:2] != own:
                     offences.append(f"{module.path}:{line} imports keyhole.{target}")
     report(offences)
-
-
-def test_every_agreed_exception_is_still_needed():
-    used = {(module.path, target) for module in modules().values() for target, _ in internal_imports(module)}
-    report(f"{path} does not import {target} any more" for path, target in AGREED.keys() - used)
 
 
 def test_core_imports_the_standard_library_and_idna_only():

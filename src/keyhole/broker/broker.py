@@ -68,7 +68,6 @@ from keyhole.vault.keys import new_request_id
 from keyhole.vault.node import Node
 from keyhole.vault.vault import Vault
 
-_DIRECTORY = "directory"
 _AUTHORITIES = "authorities"
 _OPEN = Guard()
 
@@ -333,9 +332,12 @@ class Broker:
 
     async def directory(self, vault: Vault, state: OrgState) -> Directory:
         """The compiled services of an org."""
-        known = state.derived.get(_DIRECTORY)
+        known = state.bindings.derived
         if not isinstance(known, Directory):
-            known = state.derived[_DIRECTORY] = Directory((await vault.services(state)).values())
+            services = await vault.services(state)
+            known = state.bindings.derived  # many wait for the same services
+            if not isinstance(known, Directory):
+                known = state.bindings.derived = Directory(services.values())
         return known
 
     def authorities(self, vault: Vault) -> Authorities:

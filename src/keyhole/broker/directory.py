@@ -75,8 +75,8 @@ class Directory:
     def __init__(self, services: Iterable[Service]) -> None:
         self._exact: dict[tuple[str, int], list[Service]] = {}
         self._wild: dict[tuple[str, int], list[Service]] = {}
-        self._hosts: dict[str, str] = {}
-        self._parents: dict[str, str] = {}
+        self._hosts: dict[str, tuple[str, HostPattern]] = {}
+        self._parents: dict[str, tuple[str, HostPattern]] = {}
         self._granted: dict[tuple[object, ...], Match] = {}
         self.captures = False
         for service in services:
@@ -85,7 +85,7 @@ class Directory:
                 table = self._wild if host.wildcard else self._exact
                 table.setdefault((host.host, host.port), []).append(service)
                 names = self._parents if host.wildcard else self._hosts
-                names.setdefault(host.host, f"{service.schemes[0]}://{host}")
+                names.setdefault(host.host, (service.schemes[0], host))
 
     def at(self, scheme: str, authority: Authority) -> list[Service]:
         """Services that mean this destination, whoever asks."""
@@ -151,10 +151,10 @@ class Directory:
 
     def elsewhere(self, authority: Authority) -> str:
         """Where services mean this host, on whatever port and scheme, for the reader of a refusal; empty if none."""
-        where = self._hosts.get(authority.host, "")
-        if not where and not authority.is_ip:
-            where = self._parents.get(authority.host.partition(".")[2], "")
-        return where
+        where = self._hosts.get(authority.host)
+        if where is None and not authority.is_ip:
+            where = self._parents.get(authority.host.partition(".")[2])
+        return f"{where[0]}://{where[1]}" if where is not None else ""
 
     def decide(self, caller: Caller, wanted: Wanted, egress: str, *, passed: bool = False) -> Match:
         """What becomes of a call before its service's checks: ``match``, and the org's rule where no service is.

@@ -115,18 +115,6 @@ async def list_names(context: Context, _call: Call) -> Reply:
     return Reply({"keys": list(keys)})
 
 
-async def load_all(context: Context) -> list[Service]:
-    """Every service, for the directory that the broker compiles."""
-    names = list(await context.storage.list())
-    services = []
-    for start in range(0, len(names), 200):
-        part = names[start : start + 200]
-        for name, item in zip(part, await context.storage.get(*part), strict=True):
-            if item.data is not None:
-                services.append(Service.from_data(name, json.loads(item.data)))
-    return services
-
-
 ENGINE = Engine(
     "services",
     (

@@ -17,6 +17,7 @@ from keyhole.core.policy import ROOT, Acl, PathRule
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.stores import Store
+from keyhole.vault.bindings import Bindings
 from keyhole.vault.identity.known import Known
 from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import Mounts
@@ -39,13 +40,13 @@ class OrgState:
         known: its identities; replaced when they change, which happens with logins and costs nothing else.
         rules: of each policy by name, loaded when first needed.
         acls: of each set of policies, for an entity at a version of it, and for these services only.
-        services: by name; ``None`` until first needed.
+        bindings: its services; kept while other things of its configuration change.
         lending: those that were used, by path, each with the names of its secrets.
         callers: by token id, each with the generation at which its token was last read.
         logins: who is about to get a token, by name.
         honey: names of the secrets that are bait; ``None`` until first needed.
         former: both values of each field that is being rotated, by path and field; ``None`` until first needed.
-        derived: what a higher floor compiled from the services, such as the broker's directory.
+        derived: what else was compiled of its configuration.
     """
 
     org: Org
@@ -53,9 +54,9 @@ class OrgState:
     generation: int
     mounts: Mounts
     known: Known
+    bindings: Bindings
     rules: dict[str, list[PathRule]] = field(default_factory=dict)
     acls: dict[tuple[object, ...], Acl] = field(default_factory=dict)
-    services: dict[str, Service] | None = None
     lending: dict[str, tuple[Service, tuple[str, ...]]] = field(default_factory=dict)
     callers: dict[str, tuple[int, Token, Caller]] = field(default_factory=dict)
     logins: dict[str, Caller] = field(default_factory=dict)
@@ -102,7 +103,9 @@ class Compiled:
         state = self._states.get(org_id)
         if state is not None and state.generation == generation:
             return state
-        epoch, people = await self._store.get([self._orgs.epoch_key(org_id), self._orgs.people_key(org_id)])
+        epoch, people, services = await self._store.get(
+            [self._orgs.epoch_key(org_id), self._orgs.people_key(org_id), self._orgs.services_key(org_id)]
+        )
         if state is not None and state.epoch == epoch.revision:
             state.generation = generation
             if state.known.revision != people.revision:
@@ -114,7 +117,9 @@ class Compiled:
             self._states.pop(org_id, None)
             raise Unauthenticated("the token is not valid", "its org does not exist any more") from None
         mounts = await self._tables.load(org_id, state.mounts if state is not None else None)
-        state = self._states[org_id] = OrgState(org, epoch.revision, generation, mounts, Known(people.revision))
+        bindings = state.bindings.at(services.revision) if state is not None else Bindings(services.revision)
+        known = Known(people.revision)
+        state = self._states[org_id] = OrgState(org, epoch.revision, generation, mounts, known, bindings)
         return state
 
     async def settle(self) -> None:

@@ -20,6 +20,7 @@ from keyhole.core.request import Operation, Reply, Request
 from keyhole.engines import Call
 from keyhole.vault import wrapping
 from keyhole.vault.audit import Intended
+from keyhole.vault.bindings import Bindings
 from keyhole.vault.callers import at_work
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity import standing
@@ -174,7 +175,7 @@ async def _state(vault: Vault, name: str) -> OrgState:
         return vault.compiled.current(org_id) or await vault.compiled.state(org_id)
     except (NotFound, Unauthenticated):
         await vault.store.generation()  # as much work as for an org that is there
-        return OrgState(Org(NO_ORG, name, "", 0.0), 0, 0, vault.bare_mounts, Known(0))
+        return OrgState(Org(NO_ORG, name, "", 0.0), 0, 0, vault.bare_mounts, Known(0), Bindings(0))
 
 
 async def _token(vault: Vault, state: OrgState, login: Login, target: Target, intended: Intended) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ EGRESS = ("deny", "allow", "log")
 TRIPWIRE = ("stop", "revoke", "off")
 MOUNT = "orgs"
 IDENTITIES = "entities"
+SERVICES = "services"
 NO_ORG = "nobody"  # stands for the id of an org that does not exist
 _PAGE = 500
 _AT_ONCE = 1.0  # an org that is leaving is due for removal
@@ -55,7 +56,7 @@ class Orgs:
         self._keys = keys
         self._storages: dict[tuple[str, str], Storage] = {}
         self._known: dict[str, Org] = {}
-        self._directory = self._open(SYSTEM, MOUNT, self.epoch_key(SYSTEM))
+        self._directory = self._open(SYSTEM, MOUNT, [self.epoch_key(SYSTEM)])
 
     def epoch_key(self, org_id: str) -> str:
         """Store key whose revision stands for the configuration of an org."""
@@ -65,19 +66,25 @@ class Orgs:
         """Store key whose revision stands for the identities of an org. They change with logins, so they have one."""
         return f"{org_id}/people"
 
+    def services_key(self, org_id: str) -> str:
+        """Store key whose revision stands for the services of an org. They are many, and most changes are of others."""
+        return f"{org_id}/bindings"
+
     def identities(self, org_id: str) -> Storage:
         """The storage of an org's entities and groups."""
         storage = self._storages.get((org_id, IDENTITIES))
         if storage is None:
-            storage = self._storages[org_id, IDENTITIES] = self._open(org_id, IDENTITIES, self.people_key(org_id))
+            storage = self._storages[org_id, IDENTITIES] = self._open(org_id, IDENTITIES, [self.people_key(org_id)])
         return storage
 
     def storage(self, org_id: str, mount: str, *, configures: bool = False) -> Storage:
         """The storage of one mount of an org. ``configures``: a change of it changes what is compiled for the org."""
         storage = self._storages.get((org_id, mount))
         if storage is None:
-            epoch = self.epoch_key(org_id) if configures else ""
-            storage = self._storages[org_id, mount] = self._open(org_id, mount, epoch)
+            epochs = [self.epoch_key(org_id)] if configures else []
+            if mount == SERVICES:
+                epochs.append(self.services_key(org_id))
+            storage = self._storages[org_id, mount] = self._open(org_id, mount, epochs)
         return storage
 
     async def id_of(self, name: str) -> str:
@@ -168,7 +175,7 @@ class Orgs:
 
     async def touch(self, org_id: str) -> None:
         """Make every node compile the org's configuration anew."""
-        await self._open(org_id, "epoch", self.epoch_key(org_id)).commit(Change())
+        await self._open(org_id, "epoch", [self.epoch_key(org_id)]).commit(Change())
 
     async def leave(self, org: Org) -> None:
         """Begin to remove an org: its name is free, and nobody gets in. It is due for removal until ``destroy``."""
@@ -220,13 +227,13 @@ class Orgs:
         [entry] = await self._store.get([epoch])
         return await self._keys.rotate(org_id, Put(epoch, b"", entry.revision))
 
-    def _open(self, org_id: str, mount: str, epoch: str) -> Storage:
+    def _open(self, org_id: str, mount: str, epochs: Sequence[str]) -> Storage:
         async def reserve(count: int) -> None:
             await self._keys.reserve(org_id, count)
 
         if org_id == NO_ORG:
             return Nowhere(self._store, lambda: self._keys.ring(SYSTEM), org_id, mount, reserve, self._keys)
-        return Storage(self._store, lambda: self._keys.ring(org_id), org_id, mount, reserve, self._keys, epoch)
+        return Storage(self._store, lambda: self._keys.ring(org_id), org_id, mount, reserve, self._keys, epochs)
 
 
 def _encode(org: Org) -> bytes:

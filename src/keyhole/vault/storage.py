@@ -6,7 +6,7 @@ with its own data key, and the associated data binds it to org, mount, key and r
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from keyhole.stores import Batch, Check, Delete, Entry, Put, Store
 _PATH_CACHE = 4096
 _EPOCH_RETRIES = 50
 _PAGE = 1000
+_SCANNED_AT_ONCE = 200
 _AFTER_FOLDER = "\x7f"  # greater than every byte that a key may have after the folder's slash
 Paths = list[str]  # ``Storage.list`` hides the builtin inside the class body
 
@@ -43,6 +44,15 @@ class Item(NamedTuple):
 
     data: bytes | None
     revision: int
+
+
+class Scanned(NamedTuple):
+    """One entry that a scan came by: its store key, and what lies there unless it was seen at this revision before."""
+
+    key: str
+    revision: int
+    path: str = ""
+    data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ class Storage:
         mount: id of the mount; stays when the mount moves.
         reserve: awaited before sealing, with the number of values; keeps the count of uses of the current key.
         keys: say what a batch that is sealed now has to stand on.
-        epoch: key whose revision stands for the org's configuration; set on mounts that configure something.
+        epochs: keys whose revisions stand for what is compiled of this mount, such as the org's configuration.
     """
 
     def __init__(
@@ -85,7 +95,7 @@ class Storage:
         mount: str,
         reserve: Callable[[int], Awaitable[None]],
         keys: Standing,
-        epoch: str = "",
+        epochs: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._keyring = keyring
@@ -93,7 +103,7 @@ class Storage:
         self._mount = mount
         self._reserve = reserve
         self._standing = keys
-        self._epoch = epoch
+        self._epochs = epochs
         self._keys: dict[str, str] = {}
 
     async def get(self, *paths: str) -> list[Item]:
@@ -120,6 +130,22 @@ class Storage:
                 if not await self._standing.newer(self._org, keyring):
                     raise
 
+    async def _scanned(self, keys: Sequence[str], seen: Mapping[str, int]) -> Sequence[Scanned]:
+        while True:
+            keyring = self._keyring()
+            entries = await self._store.get(keys)
+            try:
+                return [
+                    Scanned(key, entry.revision)
+                    if seen.get(key) == entry.revision
+                    else Scanned(key, entry.revision, self.path(key), self._open(keyring, key, entry).data)
+                    for key, entry in zip(keys, entries, strict=True)
+                    if entry.value is not None
+                ]
+            except IntegrityError:
+                if not await self._standing.newer(self._org, keyring):
+                    raise
+
     def _open(self, keyring: Keyring, key: str, entry: Entry) -> Item:
         data = None
         if entry.value is not None:
@@ -138,6 +164,24 @@ class Storage:
                 return sorted(names)
             after = page[-1] + _AFTER_FOLDER if page[-1].endswith("/") else page[-1]
 
+    async def epochs(self) -> Sequence[int]:
+        """The revisions that stand for what is compiled of this mount."""
+        return [entry.revision for entry in await self._store.get(self._epochs)]
+
+    async def scan(self, seen: Mapping[str, int]) -> AsyncIterator[Sequence[Scanned]]:
+        """All entries, in parts that are each read in one snapshot.
+
+        Args:
+            seen: revisions by store key. An entry that is still at its revision is not opened: most of the work.
+        """
+        below, after = f"{self._org}/{self._mount}/", ""
+        while True:
+            page = await self._store.list(below, after=after, limit=_SCANNED_AT_ONCE, delimiter="")
+            yield await self._scanned(page, seen)
+            if len(page) < _SCANNED_AT_ONCE:
+                return
+            after = page[-1]
+
     def still(self, path: str, revision: int) -> Check:
         """What a change of another mount can stand on: that this path is still at a revision."""
         return Check(self.key(path), revision)
@@ -153,10 +197,8 @@ class Storage:
         """
         await self._reserve(len(change.writes))
         for _ in range(_EPOCH_RETRIES):
-            bumps = []
-            if self._epoch:
-                [before] = await self._store.get([self._epoch])
-                bumps = [Put(self._epoch, b"", before.revision)]
+            before = await self._store.get(self._epochs) if self._epochs else ()
+            bumps = [Put(key, b"", entry.revision) for key, entry in zip(self._epochs, before, strict=True)]
             # Nothing may wait between these two: what is sealed stands on the keyring that sealed it.
             ring = self._standing.stands_on(self._org)
             batch = self._batch(change, *bumps, checks=(ring, *stands_on))
@@ -170,7 +212,7 @@ class Storage:
             except Conflict:
                 if await self._standing.renew(self._org, ring):
                     continue
-                if not bumps or (await self._store.get([self._epoch]))[0].revision == bumps[0].expected:
+                if not bumps or await self.epochs() == [bump.expected for bump in bumps]:
                     raise
             else:
                 return

@@ -29,7 +29,7 @@ from keyhole.core.request import Credential, Operation, Reply, Request
 from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.crypto.passwords import PasswordRules
-from keyhole.engines import Context, Engine, NetView, services
+from keyhole.engines import Context, Engine, NetView
 from keyhole.stores import Store
 from keyhole.vault import policies, wrapping
 from keyhole.vault.asked import Asked, decide, intent_for
@@ -49,7 +49,7 @@ from keyhole.vault.meters import Meters
 from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import AUTH, Mount, Mounts
 from keyhole.vault.notices import Notices
-from keyhole.vault.orgs import NO_ORG, Orgs
+from keyhole.vault.orgs import NO_ORG, SERVICES, Orgs
 from keyhole.vault.quotas import Quotas
 from keyhole.vault.recording import given_out, intent_of, refusal_of
 from keyhole.vault.rotations import Rotations
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from keyhole.vault.captured import Kept
 
 _SECRETS = "secret/"
-_SERVICES = "services/"
 HONEY = "honey"
 NONE = frozenset[str]()
 
@@ -265,12 +264,9 @@ class Vault:
 
     async def services(self, state: OrgState) -> Mapping[str, Service]:
         """The services of an org, by name."""
-        if state.services is None:
-            mount = state.mounts.at(_SERVICES)
-            owner = Caller(state.org.name, state.org.id, "", "", "full", (), await self.compiled.acl(state, ()))
-            loaded = await services.load_all(self.context(state, owner, mount))
-            state.services = {service.name: service for service in loaded}
-        return state.services
+        if (known := state.bindings.services) is not None:
+            return known
+        return await state.bindings.read(self.storage(state.org.id, SERVICES, configures=True))
 
     def conclude(self, state: OrgState, intent: Record | Intent, result: str, **fields: int | str) -> None:
         """Record how something that was intended ended; durable within 100 ms."""
@@ -404,8 +400,8 @@ class Vault:
 
     async def _find_service(self, state: OrgState, path: str) -> tuple[Service, tuple[str, ...]]:
         """The service at a path, and the names of the secrets that it lends."""
-        name = path.removeprefix(_SERVICES)
-        service = (await self.services(state)).get(name) if path.startswith(_SERVICES) else None
+        above, _, name = path.rpartition("/")
+        service = (await self.services(state)).get(name) if above == SERVICES else None
         if service is None:
             raise NotFound(f"there is no service {name!r}", "keyhole service list")
         if state.honey is None:
