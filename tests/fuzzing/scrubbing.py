@@ -69,4 +69,8 @@ class Scrub(Target):
 
 def _resembles(text, value):
     """Whether a beginning of the value, or of a form of it, is in a text that the corpus was mixed from."""
-    return any(FORMS[name](value)[:_BEGUN] in text for name in _NAMES) or value[:_BEGUN].lower() in text.lower()
+    begun = value[:_BEGUN]
+    lists = [joint.join(map(spelled, begun)) for spelled in (str, hex) for joint in (", ", ",")]
+    if any(FORMS[name](value)[:_BEGUN] in text for name in _NAMES) or begun.lower() in text.lower():
+        return True
+    return any(each.encode() in text for each in lists)

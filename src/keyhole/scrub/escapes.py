@@ -1,9 +1,12 @@
 r"""Decoded views: percent, JSON, JavaScript and HTML escapes undone, with the way back to the source.
 
 An encoder may escape any subset of characters in either case, and one escaping may sit inside another, so the view
-decodes generously: every escape of every kind, pass after pass. References: RFC 3986 section 2.1 (percent), RFC 8259
-section 7 (JSON), ECMA-262 section 12.9.4 (``\x``, ``\u{}``, octal), the WHATWG HTML standard section 13.2.5.72
-(character references).
+decodes generously: every escape of every kind, pass after pass. What stands before a value may belong to no escape and
+make part of the value's first one; such misreadings are searched for as well (`misread`), but those behind a beginning
+that has digits of its own (``%2``), and those that more than `PASSES` doublings of a backslash hide.
+
+References: RFC 3986 section 2.1 (percent), RFC 8259 section 7 (JSON), ECMA-262 section 12.9.4 (``\x``, ``\u{}``,
+octal), the WHATWG HTML standard section 13.2.5.72 (character references).
 """
 
 from __future__ import annotations
@@ -47,6 +50,9 @@ _KINDS = {
     rb"|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[\"'/nrtbf\\])",
     b"&": rb"&(?:\#(?:[0-9]{1,10}|[xX][0-9a-fA-F]{1,8});?|[A-Za-z][A-Za-z0-9]{1,31};)",
 }
+_BEGUN = (b"\\", b"\\u", b"\\x", b"\\u{", b"%", b"%u", b"&", b"&#", b"&#x")
+"""What stands before a character that it makes part of an escape; beginnings that hold digits are too many."""
+
 _COLOUR = rb"\x1b\[[0-9;:]{0,24}[mK]"
 _TOKEN = re.compile(b"(" + b"|".join([*_KINDS.values(), _COLOUR]) + rb"|\]\]><!\[CDATA\[)")
 _TOKEN_BY_LEAD = {lead: re.compile(b"(" + kind + b")") for lead, kind in _KINDS.items()}
@@ -219,14 +225,46 @@ def _name_beginnings() -> frozenset[bytes]:
     return frozenset(name[:size] for name in _ENTITIES for size in range(1, len(name) + 1))
 
 
-def unescape_fully(value: bytes) -> bytes:
-    """A value as the last view would show it, for values that themselves look escaped."""
-    for _ in range(PASSES):
-        decoded_value = _TOKEN.sub(lambda match: _unescape(match.group()), value)
-        if decoded_value == value:
-            break
-        value = decoded_value
-    return value
+def undone(value: bytes) -> tuple[bytes, int]:
+    """A value as the last view shows it, and how many layers that took; for values that themselves look escaped."""
+    for count in range(PASSES):
+        plain = _TOKEN.sub(lambda match: _unescape(match.group()), value)
+        if plain == value:
+            return value, count
+        value = plain
+    return value, PASSES
+
+
+def misread(value: bytes) -> Iterator[bytes]:
+    r"""What a view shows of a value right behind the beginning of an escape that does not belong to it.
+
+    ``100%`` before ``41…`` is read as ``A…``, and a backslash before one that begins ``\u0025`` leaves ``\`` and these
+    five letters. Behind the first character all is as it was, so that each is one more text to search for.
+    """
+    for begun in _BEGUN:
+        token = _TOKEN.match(begun + value)
+        if token and token.end() > len(begun):
+            yield _unescape(token.group()) + value[token.end() - len(begun) :]
+    first, size = _first(value)
+    for spelled in (
+        f"u{first:04x}",
+        f"u{first:04X}",
+        f"u{{{first:x}}}",
+        f"x{first:02x}",
+        f"x{first:02X}",
+        f"{first:03o}",
+    ):
+        yield b"\\" + spelled.encode() + value[size:]
+
+
+def _first(value: bytes) -> tuple[int, int]:
+    """The first character of a value, and its bytes; a byte where it is no text."""
+    for size in range(1, 5):
+        try:
+            return ord(value[:size].decode()), size
+        except (UnicodeDecodeError, TypeError):
+            continue
+    return value[0], 1
 
 
 def _unescape(token: bytes) -> bytes:
@@ -275,10 +313,11 @@ class Gate:
         longest = 0
         for value in values:
             longest = max(longest, len(value))
+            spelled = value + undone(value)[0]  # with the characters that its own escapes stand for
             try:
-                codes.update(map(ord, value.decode()))
+                codes.update(map(ord, spelled.decode()))
             except UnicodeDecodeError:
-                codes.update(value)
+                codes.update(spelled)
         self._reach = 2 * longest + 32
         self._patterns = _gate_patterns(frozenset(codes))
 
@@ -339,11 +378,14 @@ def _gate_patterns(codes: frozenset[int]) -> list[tuple[bytes, _Search]]:
     octet = _hex_alternatives([f"{octet:02x}" for octet in octets])
     unit = _hex_alternatives([f"{unit:04x}" for unit in units])
     entity = rf"\#(?:0{{0,6}}(?:{decimals})(?![0-9])|[xX]0{{0,6}}(?:{hexes})(?![0-9a-fA-F]))|(?:{names});"
-    backslash = rf"u(?:{unit}|\{{|0026(?:\#|amp;|(?:{names});))|x(?:{octet})|[0-3][0-7]{{2}}"
+    semicolon = r"(?:;|%3[bB]|\\(?:u003[bB]|x3[bB]|073))"
+    hash_sign = r"\#|%23|\\(?:u0023|x23|043)|&\#(?:0{0,6}35|[xX]0{0,6}23);?"
+    begins = rf"(?:{hash_sign}|(?:amp|{names}){semicolon})"
+    backslash = rf"u(?:{unit}|\{{|0026{begins})|x(?:{octet}|26{begins})|[0-3][0-7]{{2}}"
     patterns = {
-        "%": rf"%(?:25){{0,3}}(?:{octet}|u(?:{unit})|5[cC])",
+        "%": rf"%(?:25){{0,3}}(?:{octet}|u(?:{unit})|5[cC]|26{begins})",
         "\\": rf"\\(?:{backslash})" if not simple else rf"\\(?:[{simple}]|{backslash})",
-        "&": rf"&(?:amp;){{0,3}}(?:{entity})",
+        "&": rf"&(?:amp;){{0,3}}(?:{entity}|\#(?:0{{0,6}}38|[xX]0{{0,6}}26);?{begins})",
     }
     searches: list[tuple[bytes, _Search]] = [
         (lead.encode(), re.compile(pattern.encode()).search) for lead, pattern in patterns.items()

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .escapes import unescape_fully
+from .escapes import misread, undone
 
 MIN_SECRET = 8
 """Bytes. A shorter value would be found by chance in unrelated data, so it is never searched for."""
@@ -22,6 +22,18 @@ _EXOTIC_MAX = 512
 """Bytes. Byte lists and twice encoded base64 of longer values are not searched: nobody prints them."""
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+class Meant(NamedTuple):
+    """What a value that itself looks escaped stands for, where that is too short to be a form.
+
+    Attributes:
+        data: the text that it stands for.
+        least: bytes that its spelling has at least: an occurrence in fewer is that text, and not the value.
+    """
+
+    data: bytes
+    least: int
 
 
 class Form(NamedTuple):
@@ -61,6 +73,13 @@ def derive(value: bytes) -> list[Form]:
     return list(forms.values())
 
 
+def meant(value: bytes) -> Meant | None:
+    """What all layers of escapes around a value leave of it, its own undone too; None where a form says it."""
+    value = value.strip()
+    data, _ = undone(value)
+    return Meant(data, len(value)) if len(value) >= MIN_SECRET and 0 < len(data) < MIN_SECRET else None
+
+
 def derive_wire(form: bytes) -> list[Form]:
     """Forms of something that an injection put on the wire, such as the base64 of Basic credentials.
 
@@ -76,6 +95,7 @@ def derive_wire(form: bytes) -> list[Form]:
 
 def _encodings(value: bytes) -> Iterator[tuple[bytes, bool]]:
     yield from _plain(value)
+    yield from ((data, False) for data in misread(value))
     yield from _base64(value)
     lower = value.hex().encode()
     yield lower, False
@@ -92,7 +112,7 @@ def _encodings(value: bytes) -> Iterator[tuple[bytes, bool]]:
 
 def _plain(value: bytes) -> Iterator[tuple[bytes, bool]]:
     yield value, False
-    decoded = unescape_fully(value)
+    decoded, _ = undone(value)
     if decoded != value:
         yield decoded, False
     if b" " in value:

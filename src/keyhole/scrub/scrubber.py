@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from . import escapes
-from .forms import derive, derive_wire
+from .forms import Meant, derive, derive_wire, meant
 from .matcher import Matcher, Span
 
 _PIECE = 512 * 1024
@@ -22,13 +22,15 @@ class Scrubber:
     Every byte of an occurrence becomes ``*``, so lengths never change. Build it with `Scrubber.compile`.
     """
 
-    __slots__ = ("_gate", "_matcher", "_values", "_wrapped_reach")
+    __slots__ = ("_gate", "_matcher", "_meant", "_passes", "_values", "_wrapped_reach")
 
     def __init__(self, matcher: Matcher | None, values: tuple[bytes, ...]) -> None:
         self._matcher = matcher
         self._values = values
         self._gate: escapes.Gate | None = None
         self._wrapped_reach = matcher.wrapped_reach if matcher else 0
+        self._meant: tuple[Meant, ...] = tuple(filter(None, map(meant, values)))
+        self._passes = escapes.PASSES + max((escapes.undone(value)[1] for value in values), default=0)
 
     @classmethod
     def compile(cls, values: Iterable[bytes], forms: Iterable[bytes] = ()) -> Scrubber:
@@ -97,9 +99,9 @@ class Scrubber:
                 hold = self._scan_view(view, spans, hold, final=final)
         if b"\\" in text or b"%" in text or b"&" in text or seams:
             if view and wraps:
-                hold = self._scan_layers(view.text, view, spans, hold, final=final, passes=escapes.PASSES)
+                hold = self._scan_layers(view.text, view, spans, hold, final=final, passes=self._passes)
             else:
-                hold = self._scan_layers(text, None, spans, hold, final=final, passes=escapes.PASSES)
+                hold = self._scan_layers(text, None, spans, hold, final=final, passes=self._passes)
         return spans, hold
 
     def _scan_layers(
@@ -123,9 +125,13 @@ class Scrubber:
     def _scan_view(self, view: escapes.View, spans: list[Span], hold: int, *, final: bool) -> int:
         found, _, _ = self._matcher_or_fail.find(view.text)
         spans += [(max(view.start(begin), 0), view.end(end)) for begin, end in found if view.end(end) > 0]
+        for each in self._meant:
+            spans += _spelled(each, view)
         if final:
             return hold
         held = self._hold(view.text)
+        for each in self._meant:
+            held = min(held, _begun(each.data, view.text))
         return min(hold, max(view.start(held), 0)) if held < len(view.text) else hold
 
     def _hold(self, text: bytes) -> int:
@@ -235,6 +241,22 @@ class Stream:
             return text[shown:] if shown else text
         self._held = original[hold:]
         return text[shown:hold]
+
+
+def _spelled(short: Meant, view: escapes.View) -> Iterator[Span]:
+    """Where a view shows a short text that takes as many bytes as the value which stands for it."""
+    at = view.text.find(short.data)
+    while at >= 0:
+        begin, end = max(view.start(at), 0), view.end(at + len(short.data))
+        if end - begin >= short.least:
+            yield begin, end
+        at = view.text.find(short.data, at + 1)
+
+
+def _begun(data: bytes, text: bytes) -> int:
+    """Where a beginning of ``data`` stands at the end of the text, else ``len(text)``."""
+    sizes = range(min(len(data) - 1, len(text)), 0, -1)
+    return next((len(text) - size for size in sizes if text.endswith(data[:size])), len(text))
 
 
 def _mask(text: bytes, spans: list[Span]) -> bytes:
