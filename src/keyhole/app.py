@@ -147,6 +147,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
 
     def extend(vault: Vault) -> tuple[Route, ...]:
         keyhole.opened.set()
+        vault.meters.readings.append(partial(keyhole.broker.readings, vault))
         vault.devices.outgoing = Outgoing(dialer, trust.context)
         vault.rotations.steps.commands = not config.forbid_commands
         # A login may believe the identity tokens of this very server, so its listeners are none of the guard's concern.
@@ -238,6 +239,7 @@ async def listen_for_calls(
     except OSError as error:
         raise InvalidRequest(f"cannot listen on {address}: {error.strerror}", "choose another --proxy-listen") from None
     keyhole.dialer.own.add(bound)
+    keyhole.broker.clients.append(lambda: server.connections)
     return server, f"{'https' if tls else 'http'}://{_bracketed(bound[0])}:{bound[1]}"
 
 

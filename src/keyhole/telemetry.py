@@ -4,7 +4,7 @@ Nothing of this is there unless the environment asks for it, by OpenTelemetry's 
 assembled; then door and road are these subclasses, which do the same and are watched. A span says what the record says
 and no more: names, never a value, and of a URL no query.
 
-    keyhole.call   a call that came to the road             SERVER
+    keyhole.call   a call, to the end of its answer         SERVER
       METHOD       its way to the upstream and the head     CLIENT, by the conventions for HTTP
         keyhole.use      decided, recorded, opened          INTERNAL
           keyhole.lend   the secrets of the service         INTERNAL
@@ -37,6 +37,7 @@ from keyhole.core.message import Answer, Call, Headers, Message
 from keyhole.core.record import clip
 from keyhole.core.request import Reply, Request
 from keyhole.core.stated import Stated
+from keyhole.core.timing import STAGES, Timing
 from keyhole.core.trace import Trace
 from keyhole.vault.asked import Asked
 from keyhole.vault.compiled import OrgState
@@ -118,8 +119,13 @@ def _span(
     attributes: Mapping[str, Any],
     kind: SpanKind = SpanKind.INTERNAL,
     parent: Trace | None = None,
+    *,
+    ends: bool = True,
 ) -> Iterator[Span]:
-    """A span that is current for the block, below the one that is current now unless a parent is said."""
+    """A span that is current for the block, below the one that is current now unless a parent is said.
+
+    It ends with the block, unless that is said not to.
+    """
     context = None
     if parent is not None:
         flags = trace.TraceFlags(int(parent.flags, 16))
@@ -127,7 +133,13 @@ def _span(
         context = trace.set_span_in_context(trace.NonRecordingSpan(known))
     # What an exception says stays here: the code of the error is enough.
     with tracer.start_as_current_span(
-        name, context, kind, attributes, record_exception=False, set_status_on_exception=False
+        name,
+        context,
+        kind,
+        attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+        end_on_exit=ends,
     ) as span:
         try:
             yield span
@@ -225,10 +237,18 @@ class TracedBroker(Broker):
         """As ``Broker.handle``."""
         parent = call.stated.trace if call.stated is not None else None
         said = {"http.request.method": clip(call.method), "server.address": call.host, "server.port": call.port}
-        with _span(self._tracer, "keyhole.call", said, SpanKind.SERVER, parent) as span:
-            answer = await super().handle(replace(call, stated=_stated(call.stated, span)))
-            span.set_attributes({"http.response.status_code": answer.status, "keyhole.outcome": "ok"})
-            return answer
+        whole: _Whole | None = None
+        try:
+            with _span(self._tracer, "keyhole.call", said, SpanKind.SERVER, parent, ends=False) as span:
+                whole = _Whole(span, call.timing)
+                answer = await super().handle(replace(call, stated=_stated(call.stated, span)))
+                span.set_attributes({"http.response.status_code": answer.status, "keyhole.outcome": "ok"})
+        except BaseException:
+            if whole is not None:
+                whole.end()
+            raise
+        whole.returned()
+        return answer
 
     async def _lend(self, *args: Any, **options: Any) -> Answer:
         with self._upstream(*args[2:6]) as span:
@@ -256,6 +276,42 @@ class TracedBroker(Broker):
         with _span(self._tracer, clip(call.method), said, SpanKind.CLIENT) as span:
             message.headers = _below(span, message.headers)
             yield span
+
+
+class _Whole:
+    """A call's own span, which ends when the head of its answer was given and the call has come to its end.
+
+    Args:
+        span: of the call.
+        timing: of the same.
+    """
+
+    def __init__(self, span: Span, timing: Timing) -> None:
+        self._span = span
+        self._timing = timing
+        self._code: str | None = None
+        self._returned = False
+        timing.then = self._ended
+
+    def _ended(self, code: str) -> None:
+        self._code = code
+        if self._returned:
+            self.end()
+
+    def returned(self) -> None:
+        """The head of the answer is there."""
+        self._returned = True
+        if self._code is not None:
+            self.end()
+
+    def end(self) -> None:
+        """Say how it went and how long each stage took."""
+        self._timing.then = None
+        seconds = {stage: getattr(self._timing, stage) for stage in STAGES}
+        self._span.set_attributes({f"keyhole.seconds.{stage}": took for stage, took in seconds.items() if took})
+        if self._returned and self._code not in {None, "ok"}:
+            _fail(self._span, str(self._code))
+        self._span.end()
 
 
 def _heard(span: Span, answer: Answer) -> Answer:

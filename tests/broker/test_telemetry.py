@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from broker.stack import HOST, SECRET, Stack
+from broker.stack import HOST, SECRET, Stack, until
 from keyhole import app, telemetry
 from keyhole.broker.broker import Broker
 from keyhole.core.errors import KeyholeError
@@ -47,6 +47,11 @@ async def furnished(stack: Stack) -> str:
 
 def said(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
+
+
+async def broken_off(_request: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+    writer.close()
 
 
 def id_of(number: int, digits: int) -> str:
@@ -121,6 +126,39 @@ def test_refusals_and_failures_say_their_code_and_a_call_without_a_trace_begins_
                 "records"
             ]
             assert {record["status"] for record in records if record["phase"] == "outcome"} == {500}
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_the_span_of_a_call_ends_with_its_answer_and_says_where_the_time_went(sent: InMemorySpanExporter) -> None:
+    async def scenario() -> None:
+        async with Stack() as stack:
+            token = await furnished(stack)
+            await stack.service("stripe", deny_paths=["/denied"])
+            spans(stack, sent)
+            go_on = asyncio.Event()
+
+            async def slowly(_request: Any, writer: asyncio.StreamWriter) -> None:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+                await go_on.wait()
+                writer.write(b"cd")
+
+            stack.upstream.say = slowly
+            asking = asyncio.create_task(stack.get(token))
+            await until(lambda: any(flow.flowing for flow in stack.keyhole.broker._live))
+            assert "keyhole.call" not in spans(stack, sent)
+            go_on.set()
+            assert (await asking).body == b"abcd"
+            call = said(spans(stack, sent)["keyhole.call"])
+            for stage in ("vault", "connect", "upstream", "scrub"):
+                assert call[f"keyhole.seconds.{stage}"] > 0
+            assert "keyhole.seconds.queue" not in call
+            assert (await stack.get(token, "/denied")).code == "policy_denied"
+            assert said(spans(stack, sent)["keyhole.call"])["keyhole.outcome"] == "policy_denied"
+            stack.upstream.say = broken_off
+            await stack.get(token)
+            call = said(spans(stack, sent)["keyhole.call"])
+            assert (call["keyhole.outcome"], call["http.response.status_code"]) == ("upstream_unreachable", 200)
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
 

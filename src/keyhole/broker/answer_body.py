@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 
 from keyhole.broker.connections import UpstreamAnswer
 from keyhole.broker.exchange import OwnAnswer
@@ -74,10 +75,10 @@ class AnswerBody:
                 first = not self._received
                 self._received += len(chunk)
                 if first and self._upstream.ended:
-                    clean = chunk if scrubber is None else scrubber.whole(chunk)
+                    clean = chunk if scrubber is None else self._timed(scrubber.whole, chunk)
                     await self._finish(None)
                     return clean
-                clean = chunk if scrubber is None else scrubber.feed(chunk)
+                clean = chunk if scrubber is None else self._timed(scrubber.feed, chunk)
                 if clean:
                     return clean
             self._flow.require_uncut()
@@ -92,6 +93,12 @@ class AnswerBody:
             return b""
         await self._finish(None)
         return rest
+
+    def _timed(self, scrub: Callable[[bytes], bytes], chunk: bytes) -> bytes:
+        begun = monotonic()
+        clean = scrub(chunk)
+        self._flow.timing.scrub += monotonic() - begun
+        return clean
 
     async def close(self) -> None:
         """The client went away: nothing more is read, and the connection is not used again."""

@@ -8,9 +8,10 @@ The upstream connection may be made while the intent is being committed; no byte
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from keyhole.broker.ca import Authorities
@@ -21,7 +22,7 @@ from keyhole.broker.connections import spoken
 from keyhole.broker.directory import Directory, Match, Wanted
 from keyhole.broker.errand import run_errand
 from keyhole.broker.exchange import Exchange
-from keyhole.broker.journey import Journey
+from keyhole.broker.journey import Journey, result_of
 from keyhole.broker.kept import Kept
 from keyhole.broker.late import judged
 from keyhole.broker.lease import Lease
@@ -29,6 +30,7 @@ from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.minting import Minting, answered, minting_of
 from keyhole.broker.own_token import shows_token
+from keyhole.broker.readings import of_flows, of_pool
 from keyhole.broker.renewed import relending, with_renewed
 from keyhole.broker.said import summary
 from keyhole.broker.sql.sessions import Sessions
@@ -64,6 +66,7 @@ from keyhole.scrub import Scrubber
 from keyhole.vault.alarms import to_the_end
 from keyhole.vault.callers import working
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.exposition import Gauge
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.node import Node
 from keyhole.vault.vault import Vault
@@ -85,6 +88,7 @@ class Broker:
     Attributes:
         sessions: with databases.
         ssh: makes the agents of ``SSH_AUTH_SOCK``.
+        clients: say how many connections of clients listeners have.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class Broker:
         self._guards: dict[tuple[str, ...], Guard] = {}
         self._authorities: tuple[Vault, Authorities] | None = None
         self._captures: Captures | None = None
+        self.clients: list[Callable[[], int]] = []
         self.sessions = Sessions(
             node, databases, self._live, lambda: self._scrubbers, self.directory, self._guard, self._authenticate
         )
@@ -140,6 +145,7 @@ class Broker:
         match = directory.tunnel(caller, authority, state.org.egress)
         refusal = match.refusal
         if refusal is not None:
+            vault.meters.calls.tunnel_refused(state.org.name, match.about, refusal.code)
             request = _about(request, match)
             await vault.record_refusal(state, caller, request, refusal)
             refusal.request_id = request.id
@@ -165,17 +171,22 @@ class Broker:
         request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
         if call.stated is not None:
             request = replace(request, stated=call.stated)
+        timing = call.timing
+        timing.begun = monotonic()
         try:
             if self._captures is not None:
                 make = partial(self._handle, call=call, authority=authority, request=request, leaks=leaks)
                 return await self._captures.watch(vault, call, make, private=leaks)
             return await self._handle(vault, call, authority, request, leaks=leaks)
-        except KeyholeError as error:
-            error.request_id = request.id
+        except BaseException as error:
+            vault.meters.calls.refused(timing, result_of(error))
+            if isinstance(error, KeyholeError):
+                error.request_id = request.id
             raise
 
     async def _handle(self, vault: Vault, call: Call, authority: Authority, request: Request, *, leaks: bool) -> Answer:
         state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
+        timing, timing.org = call.timing, state.org.name
         try:
             if call.stated is not None:
                 caller = working(caller, call.stated)
@@ -190,6 +201,7 @@ class Broker:
             if caller.bound:
                 wanted = replace(wanted, own=lambda service: self._tripwires.session(vault, caller, service))
             match = directory.decide(caller, wanted, state.org.egress, passed=call.upgrade == PASSTHROUGH)
+            timing.service = match.service.name if match.service is not None else match.about
             service = match.service and self._tripwires.session(vault, caller, match.service)
             minting = None
             if match.service is not None and service is not None and directory.captures:
@@ -204,7 +216,8 @@ class Broker:
             passed = None
             if match.checks is not None:
                 request = _about(request, match)
-                passed = await self._gate.admit(vault, state, caller, match, wanted, call, request)
+                with vault.meters.calls.queueing(timing):
+                    passed = await self._gate.admit(vault, state, caller, match, wanted, call, request)
                 call, request = passed.call, passed.request
         except Tripped as error:
             await to_the_end(record_tripped(vault, state, caller, request, match.about, error))
@@ -248,18 +261,19 @@ class Broker:
         kind = KINDS[lending.inject.kind]
         lease = None
         if not (service.certified or kind.answers):  # the connection is made while the intent is being committed
-            lease = self._pool.reserve(key, call.scheme, call.host, call.port, guard, speaks=spoken(call))
+            lease = self._reserved(key, call, guard)
         try:
             kept, passes = minting.kept if minting is not None else None, call.upgrade == PASSTHROUGH
             path = f"services/{service.name}"
             lent = await vault.use(state, caller, request, path, kept=kept, closed=passes)
+            call.timing.vault = monotonic() - call.timing.begun - call.timing.queue
         except BaseException:
             if lease is not None:
                 lease.cancel()
             raise
         shown = self._tripwires.session(vault, caller, service) if lending is service else lending
         loan = Loan(shown, lent.secrets, lent.intent, self._scrubbers, lent.former)
-        journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, done, watch)
+        journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, call.timing, done, watch)
         if lending is service:
             self._tripwires.lent(state, loan)
         if lent.service is not service and lent.service.as_data() != service.as_data():
@@ -287,12 +301,16 @@ class Broker:
         """A connection for a loan that is not reserved before its secrets are there."""
         key = (state.org.id, service.name, service.allow_addresses)
         if not service.certified:
-            return self._pool.reserve(key, call.scheme, call.host, call.port, guard, speaks=spoken(call))
+            return self._reserved(key, call, guard)
         room = self._kept.room(state.org.id, service, loan.certificate)
         identity = await client_identity(loan.certificate, room.kept, self._client_context)
-        whose = (*key, identity.digest)
+        return self._reserved((*key, identity.digest), call, guard, identity.context)
+
+    def _reserved(
+        self, key: tuple[object, ...], call: Call, guard: Guard, context: ssl.SSLContext | None = None
+    ) -> Lease:
         return self._pool.reserve(
-            whose, call.scheme, call.host, call.port, guard, identity.context, speaks=spoken(call)
+            key, call.scheme, call.host, call.port, guard, context, speaks=spoken(call), timing=call.timing
         )
 
     async def _pass(
@@ -318,9 +336,9 @@ class Broker:
             remote=request.remote,
             **fields,
         )
-        lease = self._pool.reserve((state.org.id,), call.scheme, call.host, call.port, _OPEN, speaks=spoken(call))
+        lease = self._reserved((state.org.id,), call, _OPEN)
         intent = Intent.of(record)
-        journey = Journey(vault, state, caller, None, intent, None, self._live, watch=watch)
+        journey = Journey(vault, state, caller, None, intent, None, self._live, call.timing, watch=watch)
         try:
             await vault.journal.intend(intent, state.org.id)
         except BaseException as error:
@@ -328,6 +346,7 @@ class Broker:
             if not isinstance(error, AuditUnavailable):  # then there is no intent to conclude
                 journey.end(error)
             raise
+        call.timing.vault = monotonic() - call.timing.begun - call.timing.queue
         return await journey.answer(lease.send(message, judged(vault, caller, None, call.body)), call)
 
     async def directory(self, vault: Vault, state: OrgState) -> Directory:
@@ -345,6 +364,13 @@ class Broker:
         if self._authorities is None or self._authorities[0] is not vault:
             self._authorities = (vault, Authorities(vault))
         return self._authorities[1]
+
+    def readings(self, vault: Vault) -> Iterator[Gauge]:
+        """What can be read of the broker now."""
+        yield from of_flows(self._live)
+        yield from of_pool(self._pool)
+        yield Gauge("client_connections", {}, sum(clients() for clients in self.clients))
+        yield Gauge("certificates_minted_total", {}, self.authorities(vault).minted)
 
     def watched_by(self, captures: Captures | None) -> None:
         """Let calls be noted from now on, or no longer."""

@@ -29,6 +29,9 @@ class Authorities:
 
     Args:
         vault: holds their keys.
+
+    Attributes:
+        minted: certificates made so far.
     """
 
     def __init__(self, vault: Vault) -> None:
@@ -36,6 +39,7 @@ class Authorities:
         self._known: dict[str, CertificateAuthority] = {}
         self._contexts: OrderedDict[tuple[str, str], tuple[float, ssl.SSLContext]] = OrderedDict()
         self._minting: dict[tuple[str, str], asyncio.Task[ssl.SSLContext]] = {}
+        self.minted = 0
 
     async def get(self, state: OrgState) -> CertificateAuthority:
         """The CA of an org; the first call makes it."""
@@ -58,6 +62,7 @@ class Authorities:
         if minting is None:
             authority = await self.get(state)
             minting = self._minting[name] = asyncio.create_task(asyncio.to_thread(_mint, authority, host))
+            self.minted += 1
             minting.add_done_callback(lambda _: self._minting.pop(name, None))
         context = await asyncio.shield(minting)
         self._contexts[name] = (now + _LEAF_LIFE, context)

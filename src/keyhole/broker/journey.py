@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import TypeVar
 
 from keyhole.broker.answer_body import AnswerBody
@@ -21,6 +22,7 @@ from keyhole.core.message import Answer, Call, Headers
 from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.record import Intent
 from keyhole.core.service import Service
+from keyhole.core.timing import Timing
 from keyhole.net.http1.client import ClientAnswer, ClientConnection
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.vault import Vault
@@ -42,10 +44,11 @@ class Journey(Flow):
         intent: Intent,
         loan: Loan | None,
         live: Live,
+        timing: Timing,
         done: Callable[[], None] | None = None,
         watch: FrameWatch | None = None,
     ) -> None:
-        super().__init__(vault, caller, service)
+        super().__init__(vault, caller, service, timing)
         self._watch = watch
         self._done = done
         self._state = state
@@ -106,10 +109,12 @@ class Journey(Flow):
             self.given = self.flowing = None
         if self._done is not None:
             self._done()
+        result = result_of(self.reason or error)
+        self.vault.meters.calls.ended(self.timing, result, received, sent)
         self.vault.conclude(
             self._state,
             self._intent,
-            _result(self.reason or error),
+            result,
             status=status,
             received=received,
             sent=sent,
@@ -121,8 +126,10 @@ class Journey(Flow):
         headers, reason = upstream.headers, upstream.reason
         scrubber = None
         if self._loan is not None:
+            begun = monotonic()
             scrubber = self._loan.body(headers) if upstream.body is not None else None
             reason, headers = self._loan.head(reason, headers)
+            self.timing.scrub += monotonic() - begun
         if scrubber is not None and scrubber.recoded:
             headers = without_stale(headers)
         if isinstance(upstream, ClientAnswer) and upstream.status == 101:
@@ -140,7 +147,7 @@ class Journey(Flow):
         return self.given
 
 
-def _result(error: BaseException | None) -> str:
+def result_of(error: BaseException | None) -> str:
     """How a call ended, for its record."""
     if error is None:
         return "ok"

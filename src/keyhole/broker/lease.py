@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from keyhole.broker.connections import Connection, Multiple, Origin, Single, Speaks, UpstreamAnswer
 from keyhole.core.message import Body, Message
+from keyhole.core.timing import Timing
 from keyhole.net.guard import Guard
 from keyhole.net.http1.client import ClientConnection, Stale
 from keyhole.net.http1.pace import is_conversation
@@ -24,11 +26,19 @@ class Lease:
     Exactly one of ``send`` and ``cancel`` is called; ``cancel`` after ``send`` does nothing.
     """
 
-    __slots__ = ("_connection", "_context", "_dialling", "_guard", "_origin", "_pool", "_speaks")
+    __slots__ = ("_connection", "_context", "_dialling", "_guard", "_origin", "_pool", "_speaks", "_timing")
 
     def __init__(
-        self, pool: Pool, origin: Origin, guard: Guard, context: ssl.SSLContext | None, *, speaks: Speaks
+        self,
+        pool: Pool,
+        origin: Origin,
+        guard: Guard,
+        context: ssl.SSLContext | None,
+        *,
+        speaks: Speaks,
+        timing: Timing | None = None,
     ) -> None:
+        self._timing = timing
         self._pool = pool
         self._origin = origin
         self._guard = guard
@@ -64,12 +74,12 @@ class Lease:
             self.cancel()
             raise
         try:
-            return await _exchange(connection, message, body, first, timeouts)
+            return await self._exchange(connection, message, body, first, timeouts)
         except Stale:
             if body is not None or message.method not in _REPEATABLE:
                 raise
         connection = await self._open()
-        return await _exchange(connection, message, None, b"", timeouts)
+        return await self._exchange(connection, message, None, b"", timeouts)
 
     async def connect(self) -> ClientConnection:
         """The connection itself, for a tunnel; reserve it for an ``UPGRADE``. Raises as ``send``."""
@@ -98,7 +108,29 @@ class Lease:
         return connection
 
     async def _open(self) -> Connection:
-        return await self._pool.open(self._origin, self._guard, self._context, self._speaks)
+        begun = monotonic()
+        try:
+            return await self._pool.open(self._origin, self._guard, self._context, self._speaks)
+        finally:
+            if self._timing is not None:
+                self._timing.connect += monotonic() - begun
+
+    async def _exchange(
+        self,
+        connection: Connection,
+        message: Message,
+        body: Body | None,
+        first: bytes | None,
+        timeouts: UpstreamTimeouts,
+    ) -> UpstreamAnswer:
+        begun = monotonic()
+        try:
+            if isinstance(connection, Multiple):
+                return await connection.exchange(message, body, first, timeouts)
+            return await connection.exchange(message, body, first or b"", timeouts)
+        finally:
+            if self._timing is not None:
+                self._timing.upstream += monotonic() - begun
 
     def cancel(self) -> None:
         """Nothing will be sent: give the connection back, or stop making it."""
@@ -113,11 +145,3 @@ class Lease:
     def _discard(self, dialling: asyncio.Task[Connection]) -> None:
         if not dialling.cancelled() and dialling.exception() is None:
             self._pool.give_back(dialling.result())
-
-
-async def _exchange(
-    connection: Connection, message: Message, body: Body | None, first: bytes | None, timeouts: UpstreamTimeouts
-) -> UpstreamAnswer:
-    if isinstance(connection, Multiple):
-        return await connection.exchange(message, body, first, timeouts)
-    return await connection.exchange(message, body, first or b"", timeouts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from keyhole.core.errors import KeyholeError, StoreUnavailable
 from keyhole.core.identity import Caller
 from keyhole.core.message import Answer
 from keyhole.core.service import Service
+from keyhole.core.timing import Timing
 from keyhole.net.websocket import FrameLimits
 from keyhole.vault.vault import Vault
 
@@ -75,6 +77,7 @@ class Flow:
         given: the answer, once there is one.
         flowing: its body or stream.
         reason: why it was cut, if it was.
+        timing: where its time goes.
     """
 
     __slots__ = (
@@ -88,11 +91,13 @@ class Flow:
         "service",
         "since",
         "task",
+        "timing",
         "vault",
     )
 
-    def __init__(self, vault: Vault, caller: Caller, service: Service | None) -> None:
+    def __init__(self, vault: Vault, caller: Caller, service: Service | None, timing: Timing) -> None:
         self.vault = vault
+        self.timing = timing
         self.caller = caller
         self.service = service
         self.since = vault.clock.now()
@@ -172,6 +177,9 @@ class Live:
 
     def __len__(self) -> int:
         return len(self._flows)
+
+    def __iter__(self) -> Iterator[Flow]:
+        return iter(self._flows)
 
     def add(self, flow: Flow) -> None:
         """Look after a call until ``discard``."""

@@ -21,6 +21,7 @@ from keyhole.broker.known import H2, KnownUpstreams, NothingInCommon, offers
 from keyhole.broker.lease import Lease
 from keyhole.core.errors import KeyholeError, UpstreamTimeout, UpstreamUnreachable
 from keyhole.core.message import Body, Message
+from keyhole.core.timing import Timing
 from keyhole.net.dial import Dialer
 from keyhole.net.guard import Guard
 from keyhole.net.http1.client import ClientConnection
@@ -113,6 +114,11 @@ class Pool:
         """Idle connections now."""
         return self._idle_count + sum(not each.open for them in self._multiple.values() for each in them)
 
+    @property
+    def connections(self) -> int:
+        """Connections now, idle or not."""
+        return 0 if self._group is None else len(self._group)
+
     def reserve(
         self,
         key: Hashable,
@@ -123,6 +129,7 @@ class Pool:
         context: ssl.SSLContext | None = None,
         *,
         speaks: Speaks = Speaks.HTTP1,
+        timing: Timing | None = None,
     ) -> Lease:
         """Take a connection or begin to make one, without sending anything but the TLS handshake.
 
@@ -134,8 +141,9 @@ class Pool:
             guard: judges the address.
             context: of TLS, when it is not the usual one, such as one with a client's certificate.
             speaks: what may be spoken on it.
+            timing: of the call that it is for.
         """
-        return self.lease(self, Origin(key, scheme, host, port), guard, context, speaks=speaks)
+        return self.lease(self, Origin(key, scheme, host, port), guard, context, speaks=speaks, timing=timing)
 
     async def send(
         self,

@@ -193,6 +193,34 @@ def _shown(value: Any) -> str:
     return " ".join(map(_shown, value)) if isinstance(value, list) else str(value)
 
 
+@service.command("latency", examples="keyhole service latency\nkeyhole service latency stripe --json")
+@click.argument("name", required=False, shell_complete=services)
+@pass_session
+def latency(session: Session, /, *, name: str | None) -> None:
+    """How long calls take in each stage, since the server was started.
+
+    A server counts the calls that it makes itself; a local vault that no server keeps open has none to show.
+    """
+    data = session.client.read("sys/latency").data
+    found = {each: figures for each, figures in data["services"].items() if name in {None, each}}
+    if name is not None and not found:
+        session.client.read(f"services/{parse_name(name)}")  # it may be that there is no such service
+    rows = [row for each, figures in found.items() for row in _stages(each or "-", figures)]
+    titles = ["service", "calls", "stage", "p50", "p95", "p99"]
+    session.out.table({**data, "services": found}, titles, rows, empty="this server has made no calls yet")
+
+
+def _stages(name: str, figures: dict[str, Any]) -> list[list[str]]:
+    """A row for each stage that calls came through; one for calls that came through none."""
+    came = [(stage, times) for stage, times in figures["stages"].items() if times["count"]]
+    rows = [[stage, *(_seconds(times[part]) for part in ("p50", "p95", "p99"))] for stage, times in came]
+    return [[name, str(figures["calls"]), *row] for row in rows or [["-", "-", "-", "-"]]]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.2f} ms"
+
+
 @service.command("rm", examples="keyhole service rm stripe")
 @click.argument("name", shell_complete=services)
 @pass_session

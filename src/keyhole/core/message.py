@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from keyhole.core.timing import Timing
+
 if TYPE_CHECKING:
     from keyhole.core.stated import Stated
 
@@ -52,6 +54,7 @@ class Call:
         stated: what the caller says of the work that it belongs to; ``None`` for nothing.
         http2: it came by HTTP/2.
         trailers: the client takes fields that follow the body of the answer (``TE: trailers``).
+        timing: where its time goes; the broker's own.
     """
 
     token: bytes = field(repr=False)
@@ -68,6 +71,7 @@ class Call:
     stated: Stated | None = None
     http2: bool = False
     trailers: bool = False
+    timing: Timing = field(default_factory=Timing, repr=False, compare=False)
 
 
 class Stream(Protocol):

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keyhole.core.errors import InternalError, KeyholeError
+from keyhole.core.identity import ROOT_ORG
 from keyhole.core.record import clip
 from keyhole.core.request import Reply, Request
 from keyhole.core.times import format_time
+from keyhole.vault.exposition import Reading, exposition
+from keyhole.vault.figures import CallFigures
 
 _SHOWN = 1000  # running requests that are listed
 
@@ -43,6 +46,8 @@ class Meters:
         leases: how many were taken back, could not be, and became irrevocable, as ``Expiry.counts`` has them.
         logins: by type of the login method and result, ``ok`` or ``refused``.
         due: work of engines that was due, by type of the engine and result.
+        calls: of the broker.
+        readings: give what else can be read of the process, when it is asked for.
     """
 
     started: float = field(default_factory=time.time)
@@ -50,6 +55,8 @@ class Meters:
     leases: Mapping[str, int] = field(default_factory=dict)
     logins: Counter[tuple[str, str]] = field(default_factory=Counter)
     due: Counter[tuple[str, str]] = field(default_factory=Counter)
+    calls: CallFigures = field(default_factory=CallFigures)
+    readings: list[Reading] = field(default_factory=list)
     _running: dict[int, tuple[float, Request]] = field(default_factory=dict)
     _next: int = 0
 
@@ -113,8 +120,8 @@ class Meters:
             lines[name].append(f"keyhole_{name}_total{{{shown}}} {number}")
         return [line for family in lines.values() for line in family]
 
-    def prometheus(self) -> str:
-        """The counts in the text format of Prometheus 0.0.4."""
+    def prometheus(self, org: str = ROOT_ORG) -> str:
+        """The counts in the text format of Prometheus 0.0.4, of services those of one org; of the others their sum."""
         lines = [
             "# TYPE vault_core_unsealed gauge",
             "vault_core_unsealed 1",
@@ -128,7 +135,11 @@ class Meters:
             labels = f'{{operation="{operation}",result="{result}"}}'
             lines.append(f"keyhole_request_seconds_count{labels} {count.number}")
             lines.append(f"keyhole_request_seconds_sum{labels} {count.seconds:.6f}")
-        return "\n".join([*lines, *self.totals()]) + "\n"
+        return "\n".join([*lines, *self.totals(), *exposition(self.calls, self.readings, org, others=True)]) + "\n"
+
+    def prometheus_of(self, org: str) -> str:
+        """What is of one org alone, in the same format."""
+        return "".join(f"{line}\n" for line in exposition(self.calls, self.readings, org, others=False))
 
     def summary(self, now: float) -> dict[str, Any]:
         """The counts in Vault's own form."""

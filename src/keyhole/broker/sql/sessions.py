@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 
 from keyhole.broker.directory import Directory, Match
 from keyhole.broker.live import Flow, Live
@@ -35,6 +36,7 @@ from keyhole.core.record import Intent, clip
 from keyhole.core.request import Operation, Request
 from keyhole.core.service import Service
 from keyhole.core.sql import SqlCall
+from keyhole.core.timing import Timing
 from keyhole.net.guard import Guard
 from keyhole.net.mysql import packets
 from keyhole.net.mysql.talk import MysqlTalk
@@ -63,8 +65,10 @@ class SqlSession(Flow):
         "stream",
     )
 
-    def __init__(self, sessions: Sessions, vault: Vault, state: OrgState, caller: Caller, lent: Lent) -> None:
-        super().__init__(vault, caller, lent.service)
+    def __init__(
+        self, sessions: Sessions, vault: Vault, state: OrgState, caller: Caller, lent: Lent, timing: Timing
+    ) -> None:
+        super().__init__(vault, caller, lent.service, timing)
         self._sessions = sessions
         self._state = state
         self._intent: Intent = lent.intent
@@ -106,10 +110,12 @@ class SqlSession(Flow):
         busy = self.stream is not None and self.stream.busy
         self.flowing = None
         self._sessions.over(self, busy=busy)
+        result = _result(self.reason or error)
+        self.vault.meters.calls.ended(self.timing, result, received, sent)
         self.vault.conclude(
             self._state,
             self._intent,
-            _result(self.reason or error),
+            result,
             received=received,
             sent=sent,
             statements=statements,
@@ -173,9 +179,11 @@ class Sessions:
         if call.authority is not None:
             data["host"] = str(call.authority)
         request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
+        timing = Timing()
+        timing.begun = monotonic()
         try:
             state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
-            match = Match()
+            timing.org, match = state.org.name, Match()
             try:
                 match = (await self._directory(vault, state)).session(caller, call.scheme, call.service, call.authority)
                 service = match.service
@@ -183,16 +191,19 @@ class Sessions:
                     raise match.refusal or InternalError("no service and no refusal")
                 self._admit(service, call)
             except KeyholeError as error:
-                about = match.about or (match.service.name if match.service is not None else "")
+                about = timing.service = match.about or (match.service.name if match.service is not None else "")
                 request = replace(request, data={**data, "service": about})
                 await vault.record_refusal(state, caller, request, error)
                 raise
-            opened = clip(service.inject["database"] or call.database)
+            timing.service, opened = service.name, clip(service.inject["database"] or call.database)
             request = replace(request, data={**data, "host": str(service.hosts[0]), "target": f"/{opened}"})
             lent = await vault.use(state, caller, request, f"services/{service.name}", own=True)
-            return await self._begin(SqlSession(self, vault, state, caller, lent), service, lent, call)
-        except KeyholeError as error:
-            error.request_id = request.id
+            timing.vault = monotonic() - timing.begun
+            return await self._begin(SqlSession(self, vault, state, caller, lent, timing), service, lent, call)
+        except BaseException as error:
+            vault.meters.calls.refused(timing, _result(error))
+            if isinstance(error, KeyholeError):
+                error.request_id = request.id
             raise
 
     def _admit(self, service: Service, call: SqlCall) -> None:
@@ -233,6 +244,7 @@ class Sessions:
             )
             self._live.add(session)
             session.task = asyncio.current_task()
+            begun = monotonic()
             try:
                 line = await self._connect(service, destination, account, call)
             except asyncio.CancelledError:
@@ -240,6 +252,7 @@ class Sessions:
                     raise session.reason from None
                 raise
             finally:
+                session.timing.connect += monotonic() - begun
                 session.task = None
             session.stop = partial(line.stop, destination)
             return self._flow(session, line, loan, account)

@@ -21,6 +21,7 @@ _OWN = (
     "approvals",
     "sys/audit-log",
     "sys/keyhole",
+    "sys/latency",
     "sys/reach",
     "sys/why",
     "sys/who-can",

@@ -22,6 +22,7 @@ _SYSTEM = (
     "tools",
     "quotas",
     "server",
+    "latency",
     "audit",
     "own",
     "reports",
