@@ -102,4 +102,4 @@ def serving(*args, env, real=False):
             yield process, json.loads(line)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)

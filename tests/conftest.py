@@ -3,7 +3,18 @@
 import gc
 import itertools
 
+import hypothesis
 import pytest
+
+# The same examples in every run, however busy the machine is: new ones are for the campaigns to look for.
+hypothesis.settings.register_profile(
+    "same",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_configure():

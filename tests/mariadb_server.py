@@ -15,7 +15,7 @@ import pymysql
 import trustme
 
 ADMIN, PASSWORD = "vaultroot", "first password of root"
-SECONDS = 30
+SECONDS = 60
 
 
 @functools.cache

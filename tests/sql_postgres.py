@@ -22,7 +22,7 @@ HOST = "db.test"
 ADMIN, PASSWORD = "admin", "password of the administrator"
 APP, APP_PASSWORD = "app", "kh-canary-7Qx2mV9pLz4"
 DATABASE = "shop"
-SECONDS = 30
+SECONDS = 60
 
 
 @functools.cache

@@ -111,7 +111,7 @@ class World:
 
     def records(self, service, count=0):
         """The records of the uses of a service, the oldest first; at least ``count``, as outcomes are written soon."""
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             found = self.ask("read", "sys/audit-log", {"limit": 1000, "service": service})["records"]
             uses = sorted((r for r in found if r.get("operation") == "use"), key=lambda record: record["time"])

@@ -444,7 +444,7 @@ def test_a_client_that_hangs_up_waits_no_longer_and_may_come_again(stack: Stack,
 
 
 async def _until_waiting(stack: Stack, name: str) -> list[dict[str, Any]]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             if found := await waiting(stack, name):
                 return found

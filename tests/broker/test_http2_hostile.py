@@ -153,7 +153,7 @@ def test_a_body_that_breaks_a_rule_never_looks_whole(world: World, run, name: st
 
     async def scenario() -> None:
         with pytest.raises(KeyholeError) as caught:
-            await asyncio.wait_for(world.get(), 5)
+            await asyncio.wait_for(world.get(), 20)
         assert caught.value.code == "upstream_unreachable"
 
     run(scenario())
@@ -200,7 +200,7 @@ def test_a_flood_ends_the_connection(world: World, run, name: str) -> None:
     async def scenario() -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(KeyholeError) as caught:
-            await asyncio.wait_for(world.get(), 10)
+            await asyncio.wait_for(world.get(), 20)
         assert caught.value.code == "upstream_unreachable"
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
         await until(lambda: not world.upstream.writers)
@@ -239,7 +239,7 @@ def test_an_upstream_that_allows_nothing_at_once_is_not_waited_for(world: World,
     async def scenario() -> None:
         for _ in range(3):
             with pytest.raises(KeyholeError) as caught:
-                await asyncio.wait_for(world.get("POST"), 5)
+                await asyncio.wait_for(world.get("POST"), 20)
             assert caught.value.code == "upstream_unreachable"
 
     run(scenario())

@@ -122,6 +122,13 @@ async def ask(stack: Stack, token: str, port: int, path: str, **fields) -> tuple
     return answer.status, b"".join(parts), dict(answer.headers if answer.body is None else answer.body.trailers)
 
 
+async def logged(folder: Path, count: int) -> list[list[bytes]]:
+    """The words of nginx's lines, as many as there were requests: it writes each after the answer was sent."""
+    while (text := (folder / "seen.log").read_bytes()).count(b"\n") < count:  # noqa: ASYNC110 - a file tells nobody
+        await asyncio.sleep(0.01)
+    return [line.split() for line in text.splitlines()]
+
+
 def test_nginx_serves_what_is_asked_and_goes_away_without_a_loss(stack: Stack, run, nginx) -> None:
     port, folder = nginx
 
@@ -133,7 +140,7 @@ def test_nginx_serves_what_is_asked_and_goes_away_without_a_loss(stack: Stack, r
         assert {(status, body == (folder / "large.bin").read_bytes()) for status, body, _ in found} == {(200, True)}
 
     run(scenario())
-    seen = [line.split(b" ") for line in (folder / "seen.log").read_bytes().splitlines()]
+    seen = run(logged(folder, 33))
     assert len(seen) == 33
     assert {line[1] for line in seen} == {b"HTTP/2.0"}
     assert {line[-1] for line in seen} == {SECRET.encode()}
@@ -150,7 +157,7 @@ def test_nginx_is_spoken_to_as_each_client_speaks(stack: Stack, run, nginx) -> N
             assert (await ask(stack, token, port, "/echo"))[0] == 200
 
     run(scenario())
-    seen = [line.split(b" ")[1] for line in (folder / "seen.log").read_bytes().splitlines()]
+    seen = [line[1] for line in run(logged(folder, 4))]
     assert seen == [b"HTTP/1.1", b"HTTP/2.0"] * 2
 
 

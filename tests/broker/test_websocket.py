@@ -479,14 +479,14 @@ def test_side_that_does_not_read_holds_back_the_other(stack: Stack, run, reader:
 
 def test_idle_websocket_ends_and_one_that_pings_lives(run) -> None:
     async def ask() -> tuple[int | None, bool, dict]:
-        async with Stack(Config(websocket_idle_timeout=1.0)) as stack, library(stack, ping_interval=None) as line:
-            async with line.connect(ping_interval=None) as idle, line.connect(ping_interval=0.3) as pinging:
+        async with Stack(Config(websocket_idle_timeout=2.0)) as stack, library(stack, ping_interval=None) as line:
+            async with line.connect(ping_interval=None) as idle, line.connect(ping_interval=0.1) as pinging:
                 with pytest.raises(ConnectionClosed):
                     await idle.recv()
                 await pinging.send("alive")
                 alive = await pinging.recv() == "alive"
-            records = [one for one in await stack.records(service=line.name) if one["phase"] == "outcome"]
-            return idle.close_code, alive, records[0]
+                ended = await line.outcomes(1)
+            return idle.close_code, alive, ended[0]
 
     code, alive, record = run(ask())
     assert (code, alive, record["result"]) == (1001, True, "upstream_timeout")

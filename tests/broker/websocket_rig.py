@@ -66,9 +66,18 @@ class Line:
         [*_, last] = await self.stack.records(service=self.name)
         return last
 
+    async def outcomes(self, count: int) -> list[dict[str, Any]]:
+        """Those of all its connections, once there are so many."""
+        async with asyncio.timeout(60):
+            while True:
+                records = await self.stack.records(service=self.name)
+                if len(found := [each for each in records if each["phase"] == "outcome"]) >= count:
+                    return found
+                await asyncio.sleep(0.01)
+
     async def ended(self) -> dict[str, Any]:
         """The outcome, once there is one."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (last := await self.outcome())["phase"] != "outcome":  # noqa: ASYNC110 - a record tells nobody
                 await asyncio.sleep(0.01)
         return last

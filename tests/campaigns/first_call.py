@@ -85,7 +85,7 @@ def typed(command: list[str], env: dict[str, str], answers: list[tuple[str, str]
             answered = len(seen)
             os.write(leader, f"{waiting.pop(0)[1]}\n".encode())
     os.close(leader)
-    if process.wait(10):
+    if process.wait(60):
         raise SystemExit(f"{command}: {seen}")
     return seen
 

@@ -101,7 +101,7 @@ def keyhole_server(folder):
             recorder.close()
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
             process.stdout.close()
 
 

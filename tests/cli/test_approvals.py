@@ -119,7 +119,7 @@ def test_watching_shows_what_comes_until_it_is_stopped(pay, monkeypatch, server)
         ok("approve", request)
         second = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(60)
     assert f"keyhole approve {request}" in first
     assert " approved agent/coder" in second
 

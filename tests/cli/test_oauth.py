@@ -187,7 +187,7 @@ def test_only_what_is_wanted_lands():
 
         thread = threading.Thread(target=send)
         thread.start()
-        target = here.wait(20, lambda target: "state=right" in target)
+        target = here.wait(60, lambda target: "state=right" in target)
         thread.join()
         assert target == "/callback?state=right&code=1"
         assert answers[-1] == b"200"

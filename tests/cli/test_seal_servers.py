@@ -91,7 +91,7 @@ def test_a_server_restarts_unsealed_and_its_root_key_lies_nowhere(name, tmp_path
             monkeypatch.setenv("KEYHOLE_ADDR", started["api"])
             ok("set", "a", stdin="kept over restarts")
             process.send_signal(signal.SIGKILL)
-            process.wait(20)
+            process.wait(60)
         with serving("--vault", f"sqlite:{place}", env=env, real=True) as (process, started):
             monkeypatch.setenv("KEYHOLE_ADDR", started["api"])
             assert ok("get", "a").out == "kept over restarts\n"

@@ -31,7 +31,7 @@ class Terminal:
         self.seen = ""
 
     def until(self, text):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while text not in self.seen:
             assert time.monotonic() < deadline, self.seen
             if select.select([self.leader], [], [], 1)[0]:
@@ -45,7 +45,7 @@ class Terminal:
         os.write(self.leader, text.encode())
 
     def end(self):
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         while select.select([self.leader], [], [], 0)[0]:
             try:
                 self.seen += os.read(self.leader, 4096).decode()

@@ -78,7 +78,7 @@ CURRENT = {"raise_on_deleted_version": True}
 
 def once_it_has_versions(read):
     """What is read once the mount answers again; until then it says that it is being upgraded, and nothing else."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             return read()

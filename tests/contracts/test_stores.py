@@ -419,11 +419,11 @@ class TestGeneration:
         async def scenario(store):
             changes = store.watch()
             await put(store, "p0/a")
-            assert await asyncio.wait_for(anext(changes), 20) == await store.generation()
+            assert await asyncio.wait_for(anext(changes), 60) == await store.generation()
             later = asyncio.ensure_future(anext(changes))
             await asyncio.sleep(0)
             await put(store, "p0/b")
-            assert await asyncio.wait_for(later, 20) == await store.generation()
+            assert await asyncio.wait_for(later, 60) == await store.generation()
             await changes.aclose()
 
         run(scenario)
@@ -437,7 +437,7 @@ class TestGeneration:
             await asyncio.sleep(0)
             await store.commit(Batch(appends=[row(0, 1)]))
             await store.close()
-            assert await asyncio.wait_for(task, 20) == []
+            assert await asyncio.wait_for(task, 60) == []
 
         run(scenario)
 

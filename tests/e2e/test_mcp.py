@@ -149,7 +149,7 @@ def test_the_server_ends_with_its_client_and_its_token_with_it(world):
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["id"] == 1
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert json.loads(world.keyhole("agent", "show", "coder", "--json").stdout)["tokens"] == 0
 
 
@@ -177,7 +177,7 @@ def test_a_message_that_is_none_hurts_no_other(world):
             while (said := json.loads(process.stdout.readline())).get("id") != after["id"]:
                 assert "result" not in said, (line[:60], said)
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 @contextlib.contextmanager
@@ -194,7 +194,7 @@ def http_server(world, *, api=False):
             yield f"{started['api']}/mcp" if api else started["url"]
         finally:
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
 
 
 def post(url, body, **headers):

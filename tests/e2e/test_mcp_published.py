@@ -167,7 +167,7 @@ def gateway(world):
                     yield {"url": url, "token": token, "api": api, "frames": recorder.frames, "process": p.pid}
                 finally:
                     p.terminate()
-                    assert p.wait(20) == 0
+                    assert p.wait(60) == 0
             assert not p.stdout.read()
     said = errors.read_bytes()
     assert not [value for value in TOKENS.values() if held(value, said)], said

@@ -15,17 +15,16 @@ from sql_postgres import APP_PASSWORD, HOST
 
 KEYHOLE = Path(sys.executable).with_name("keyhole")
 SHOWS = """
-import json, os, psycopg, subprocess, sys, time
+import json, os, psycopg, subprocess, sys
 with psycopg.connect("") as session:
     user = session.execute("SELECT current_user").fetchone()[0]
-    psql = subprocess.Popen(["psql", "-Atc", "SELECT 'psql', pg_sleep(0.2)"], stdout=subprocess.PIPE)
-    time.sleep(0.1)
+    psql = subprocess.Popen(["psql", "-At"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     seen = {}
     for process in ("self", str(psql.pid)):
         for name in ("environ", "cmdline"):
             with open(f"/proc/{process}/{name}", "rb") as file:
                 seen[f"{process}/{name}"] = file.read().decode("latin-1")
-    said = psql.communicate()[0].decode()
+    said = psql.communicate(b"SELECT 'psql', '';")[0].decode()
 print(json.dumps({"user": user, "seen": seen, "psql": said, "environ": dict(os.environ)}))
 """
 

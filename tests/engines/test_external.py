@@ -508,18 +508,18 @@ def test_a_command_prints_a_secret_with_its_own_environment_only(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("program", "error"),
+    ("program", "seconds", "error"),
     [
-        (f"import sys; print('{VALUE}', file=sys.stderr); sys.exit(3)", TargetFailed),
-        ("print('x' * 50_000_000)", TargetFailed),
-        ("import time; time.sleep(600)", UpstreamTimeout),
-        ("import os, time; os.close(1); time.sleep(600)", UpstreamTimeout),
-        ("pass", NotFound),
+        (f"import sys; print('{VALUE}', file=sys.stderr); sys.exit(3)", 25, TargetFailed),
+        ("print('x' * 50_000_000)", 25, TargetFailed),
+        ("import time; time.sleep(600)", 1, UpstreamTimeout),
+        ("import os, time; os.close(1); time.sleep(600)", 1, UpstreamTimeout),
+        ("pass", 25, NotFound),
     ],
 )
-def test_a_command_that_fails_floods_or_hangs_is_ended_and_quoted_nowhere(program, error):
+def test_a_command_that_fails_floods_or_hangs_is_ended_and_quoted_nowhere(program, seconds, error):
     async def scenario(vault):
-        await add(vault, **of_command(program, timeout=1))
+        await add(vault, **of_command(program, timeout=seconds))
         found = await refusal(get(vault, "x"))
         assert isinstance(found, error)
         assert VALUE not in str(found)

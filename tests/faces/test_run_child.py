@@ -31,7 +31,7 @@ def _nothing_is_ignored():
 
 
 BASE = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
-PROXY = "http://agent:tok@127.0.0.1:8210"
+PROXY = "http://agent:token-of-this-run@127.0.0.1:8210"
 
 NOT_THERE = (
     "no-such-command: No such file or directory: there is no such program in PATH; a shell's own word needs: sh -c '…'"
@@ -374,7 +374,7 @@ def test_java_can_read_its_trust_store(capfd, tmp_path):
     assert run("sh", "-c", script) == 0
     options = capfd.readouterr().out
     assert "-Dhttps.proxyHost=127.0.0.1" in options
-    assert "tok" not in options
+    assert "token-of-this-run" not in options
     listed = subprocess.run(
         [
             "keytool",

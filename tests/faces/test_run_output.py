@@ -135,7 +135,7 @@ def test_a_command_notices_that_nobody_reads(runner):
     with subprocess.Popen(**command, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(30) in {3, 128 + signal.SIGPIPE}
+        assert process.wait(60) in {3, 128 + signal.SIGPIPE}
 
 
 def test_what_was_left_behind_does_not_hold_the_end_up(runner):

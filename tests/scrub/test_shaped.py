@@ -146,7 +146,7 @@ def test_lines_leave_at_once_and_prompts_soon():
         process.stdin.write(b"me\n")
         process.stdin.close()
         assert found + process.stdout.read() == b"one\nName: me\n"
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_values_of_the_vault_are_masked_in_every_encoding(tmp_path, monkeypatch):

@@ -66,7 +66,7 @@ def _keyring_daemon(env):
 
 
 def _await_unlocked(address, daemon):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while daemon.poll() is None and time.monotonic() < deadline:
         with closing(open_dbus_connection(address)) as connection:
             try:

@@ -74,6 +74,6 @@ class Lab:
         assert ttl == lease.ttl
 
     async def until_empty(self):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.alive:  # noqa: ASYNC110 - nothing announces the end of a lease
                 await asyncio.sleep(0.01)

@@ -114,7 +114,7 @@ def test_who_waits_is_answered_as_soon_as_there_is_a_record_and_sees_no_other_re
         assert (await other)["records"] == []
         assert not waiting.done()
         await vault.ask("update", "secret/data/x", {"data": {"a": "b"}})
-        data = await asyncio.wait_for(waiting, 10)
+        data = await asyncio.wait_for(waiting, 20)
         assert {record["path"] for record in data["records"]} == {"secret/data/x"}
 
     play(scenario)
@@ -158,7 +158,7 @@ def test_who_may_no_longer_read_gets_nothing_that_came_while_waiting(how):
                 await vault.ask("delete", "sys/policies/acl/given")
             else:
                 await vault.ask("update", "auth/token/revoke", {"token": token})
-            error = await asyncio.wait_for(waiting, 10)
+            error = await asyncio.wait_for(waiting, 20)
             assert error.code == ("policy_denied" if how == "policy" else "unauthenticated")
 
     asyncio.run(main())
@@ -171,7 +171,7 @@ def test_nobody_waits_for_a_vault_that_is_sealed_or_a_server_that_ends(how):
         waiting = asyncio.create_task(follow(vault, cursor, wait="30s"))
         await start(vault)
         await vault.node.seal() if how == "seal" else vault.node.leave()
-        assert (await asyncio.wait_for(waiting, 10))["records"] == []
+        assert (await asyncio.wait_for(waiting, 20))["records"] == []
 
     play(scenario)
 

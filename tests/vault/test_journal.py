@@ -154,7 +154,7 @@ def test_an_outcome_is_durable_soon_without_being_asked_for():
 def test_closing_does_not_hang_and_leaves_nothing_running_when_the_medium_is_gone():
     async def main():
         gate = Gate(await open_store("memory:", create=True))
-        async with asyncio.timeout(10), open_vault(store=gate) as vault:
+        async with asyncio.timeout(20), open_vault(store=gate) as vault:
             await vault.ask("update", "secret/data/x", {"data": {}})
             gate.fault = StoreUnavailable("gone")
         assert len(asyncio.all_tasks()) == 1

@@ -118,10 +118,16 @@ class Upstream:
         self.accepted += 1
         self.open += 1
         self.raw.append(bytearray())
-        with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        try:
             while await self._one(reader, writer, number):
                 pass
-        self.open -= 1
+        except (OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        except RuntimeError:
+            if not writer.is_closing():  # uvloop's word for a write to a connection that was closed meanwhile
+                raise
+        finally:
+            self.open -= 1
         writer.close()
         with contextlib.suppress(OSError, ssl.SSLError):
             await writer.wait_closed()
@@ -325,7 +331,7 @@ class Rig:
         return reader, writer
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - conditions of many kinds
             await asyncio.sleep(0.005)

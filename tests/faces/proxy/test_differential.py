@@ -125,7 +125,7 @@ def _running(*command: str, env: dict[str, str] | None = None) -> Iterator[subpr
             yield process
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def test_nginx_finds_the_same_requests(sent: Sent, tmp_path: Path, unused_port: int) -> None:
@@ -158,7 +158,7 @@ def test_go_finds_the_same_requests(sent: Sent, tmp_path: Path) -> None:
 
 
 async def _listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             assert process.poll() is None, "nginx did not start"
             try:

@@ -45,7 +45,7 @@ def _drip(head: bytes, piece: bytes, pieces: int = 10_000):
 )
 def test_an_answer_that_drips_is_cut_and_never_looks_whole(head: bytes, piece: bytes) -> None:
     async def run() -> None:
-        async with Rig(_drip(head, piece), upstream=SLOW) as rig, asyncio.timeout(10):
+        async with Rig(_drip(head, piece), upstream=SLOW) as rig, asyncio.timeout(60):
             reader, writer = await rig.open()
             writer.write(get())
             reply = await read_reply(reader)
@@ -62,7 +62,7 @@ def test_an_answer_that_drips_is_cut_and_never_looks_whole(head: bytes, piece: b
 def test_an_event_stream_may_be_as_slow_as_its_events(kind: bytes) -> None:
     async def run() -> None:
         head = b"Transfer-Encoding: chunked\r\nContent-Type: " + kind + b"\r\n"
-        async with Rig(_drip(head, b"1\r\nx\r\n", 50), upstream=SLOW) as rig, asyncio.timeout(10):
+        async with Rig(_drip(head, b"1\r\nx\r\n", 50), upstream=SLOW) as rig, asyncio.timeout(60):
             reader, writer = await rig.open()
             writer.write(get())
             reply = await read_reply(reader)
@@ -82,7 +82,7 @@ def test_a_long_poll_may_be_silent_and_then_say_little() -> None:
         return b" event"
 
     async def run() -> None:
-        async with Rig(respond, upstream=SLOW) as rig, asyncio.timeout(10):
+        async with Rig(respond, upstream=SLOW) as rig, asyncio.timeout(60):
             reader, writer = await rig.open()
             writer.write(get())
             assert (await read_reply(reader)).body == b"an event"
@@ -103,7 +103,7 @@ def test_chunk_framing_is_no_progress() -> None:
 
     async def run() -> None:
         patient = UpstreamLimits(timeouts=UpstreamTimeouts(body=0.3, rate=0.0))
-        async with Rig(respond, upstream=patient) as rig, asyncio.timeout(10):
+        async with Rig(respond, upstream=patient) as rig, asyncio.timeout(60):
             reader, writer = await rig.open()
             writer.write(get())
             reply = await read_reply(reader)
@@ -119,7 +119,7 @@ def test_chunk_framing_is_no_progress() -> None:
 )
 def test_a_request_that_drips_is_refused_and_never_completed_upstream(framing: bytes, piece: bytes) -> None:
     async def run() -> None:
-        async with Rig(limits=LISTENER) as rig, asyncio.timeout(10):
+        async with Rig(limits=LISTENER) as rig, asyncio.timeout(60):
             rig.differential = False
             reader, writer = await rig.open()
             writer.write(get(method="POST", headers=framing))
@@ -138,7 +138,7 @@ def test_a_request_that_drips_is_refused_and_never_completed_upstream(framing: b
 
 def test_a_client_that_streams_events_may_be_slow() -> None:
     async def run() -> None:
-        async with Rig(limits=LISTENER) as rig, asyncio.timeout(10):
+        async with Rig(limits=LISTENER) as rig, asyncio.timeout(60):
             reader, writer = await rig.open()
             kind = b"Content-Type: application/x-ndjson\r\n"
             writer.write(get(method="POST", headers=b"Transfer-Encoding: chunked\r\n" + kind))
@@ -165,7 +165,7 @@ def test_the_api_cuts_a_body_that_drips_whatever_it_calls_itself() -> None:
             b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n"
         )
         answer = asyncio.ensure_future(read_reply(reader))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not answer.done():
                 writer.write(b"x")
                 await asyncio.sleep(EVERY)
@@ -199,7 +199,7 @@ def test_a_body_that_is_made_while_it_is_sent_has_more_time() -> None:
 def test_a_limit_of_zero_is_none() -> None:
     async def run() -> None:
         none = UpstreamLimits(timeouts=UpstreamTimeouts(rate=0.0, window=0.05))
-        async with Rig(_drip(b"Content-Length: 20\r\n", b"x", 20), upstream=none) as rig, asyncio.timeout(10):
+        async with Rig(_drip(b"Content-Length: 20\r\n", b"x", 20), upstream=none) as rig, asyncio.timeout(60):
             reader, writer = await rig.open()
             writer.write(get())
             assert (await read_reply(reader)).body == b"x" * 20

@@ -19,7 +19,7 @@ from keyhole.net.mysql import packets
 from keyhole.net.mysql.packets import packet
 from sql_postgres import APP, APP_PASSWORD, HOST
 
-SECONDS = 20
+SECONDS = 60
 GREETING = packet(0, packets.greeting(7, b"n" * 20, tls=False))
 OK = b"\0\0\0\2\0\0\0"
 

@@ -13,7 +13,7 @@ from keyhole.core.errors import KeyholeError
 from sql_postgres import ADMIN, APP, APP_PASSWORD, HOST, PASSWORD
 from sql_world import World
 
-SECONDS = 20
+SECONDS = 60
 
 
 def until(condition):
