@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyhole.client import travel
 from keyhole.client.core import Result
+from keyhole.client.holder import holder_of
 
 if TYPE_CHECKING:
     from keyhole.client.api import Transport
@@ -22,11 +23,15 @@ class Party:
     Args:
         transport: to the vault.
         token: of the caller; empty for the transport's own.
+
+    Attributes:
+        holder: the same for all that ask with this token in this process.
     """
 
     def __init__(self, transport: Transport, token: str = "") -> None:
         self._transport = transport
         self._token = token
+        self.holder = holder_of(token)
         self._free: list[Transport] = []
         self._lock = threading.Lock()
         self._road: Road | None = None

@@ -8,11 +8,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from keyhole.core.errors import InternalError, InvalidRequest, KeyholeError, NotFound, PolicyDenied
+from keyhole.core.errors import (
+    ApprovalRequired,
+    InternalError,
+    InvalidRequest,
+    KeyholeError,
+    NotFound,
+    PolicyDenied,
+)
 from keyhole.core.identity import Caller
 from keyhole.core.path import parse_path, parse_secret_ref
 from keyhole.core.policy import Decision
@@ -22,7 +30,7 @@ from keyhole.core.tool_server import SIDES, ToolServer, is_digest, is_tool_name,
 from keyhole.core.value import Secret
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.storage import Storage
-from keyhole.vault.tool_checks import ToolCall, admit
+from keyhole.vault.tool_checks import ToolCall, admit, judge
 
 if TYPE_CHECKING:
     from keyhole.vault.vault import Vault
@@ -82,30 +90,11 @@ async def use_tool(vault: Vault, state: OrgState, caller: Caller, request: Reque
     Raises:
         KeyholeError: the refusal, which is recorded.
     """
-    path, decision = request.path, Decision(allowed=False)
-    try:
-        path = parse_path(path)
-        if vault.quotas.concern(state):
-            await vault.quotas.admit(state, request, path)
-        decision = caller.acl.decide("use", path)
-        if not decision:
-            raise PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
-        name, _, tool = path.removeprefix(PREFIX).partition("/")
-        storage = vault.storage(caller.org_id, MOUNT)
-        server = await load_server(storage, name)
-        digest = str(request.data.get("digest", ""))
-        await _require_offered(storage, server, tool, digest)
-        arguments = request.data.get("arguments") or {}
-        if not isinstance(arguments, dict):
-            raise InvalidRequest("arguments are an object", "send them by name")
-        approval = await admit(vault, state, caller, request, ToolCall(server, tool, digest, arguments))
-    except ToolChanged as error:
-        await _refuse(vault, state, caller, request, error, path, decision, {"target": error.digests})
-        raise
-    except KeyholeError as error:
-        await _refuse(vault, state, caller, request, error, path, decision, {})
-        raise
-    record = _intent(caller, request, path, decision, server, arguments, approval)
+    async with _refusals(vault, state, caller, request) as asked:
+        call = await _found(vault, state, caller, request, asked)
+        approval = await admit(vault, state, caller, request, call)
+    server = call.server
+    record = _intent(caller, request, asked.path, asked.decision, server, call.arguments, approval)
     durable = vault.journal.intend(record, state.org.id)
     try:
         secrets = await opened(vault, state, caller, server)
@@ -116,6 +105,76 @@ async def use_tool(vault: Vault, state: OrgState, caller: Caller, request: Reque
         raise
     await durable
     return ToolLoan(server, record, secrets)
+
+
+async def use_goes_on(
+    vault: Vault, state: OrgState, caller: Caller, request: Request, intent: Intent
+) -> tuple[ToolServer, Mapping[tuple[str, str], Secret]]:
+    """Decide whether a use that was begun may go on with what its client says now.
+
+    It is the same use: neither counted nor approved again, and recorded only where it is refused.
+
+    Args:
+        vault: open.
+        state: of the caller's org.
+        caller: who began it.
+        request: as for ``use_tool``.
+        intent: of the use.
+
+    Returns:
+        The server as it is bound now, and its secrets.
+
+    Raises:
+        KeyholeError: the refusal, which is recorded.
+    """
+    begun = intent.record()
+    async with _refusals(vault, state, caller, request) as asked:
+        call = await _found(vault, state, caller, request, asked)
+        if asked.path != begun.path:
+            raise InvalidRequest("the call that was begun is another one", "call it anew")
+        judge(call, vault.clock.now())
+        if not begun.approval and any(rule.checks is not None and rule.checks.approvals for rule in call.rules):
+            raise ApprovalRequired("by now a person has to approve this call", "call it anew")
+        return call.server, await opened(vault, state, caller, call.server)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What a refusal is recorded with: the path that was asked for, and what the policies say."""
+
+    path: str
+    decision: Decision
+
+
+@asynccontextmanager
+async def _refusals(vault: Vault, state: OrgState, caller: Caller, request: Request) -> AsyncIterator[_Asked]:
+    """Record what is refused."""
+    asked = _Asked(request.path, Decision(allowed=False))
+    try:
+        yield asked
+    except KeyholeError as error:
+        facts = {"target": error.digests} if isinstance(error, ToolChanged) else {}
+        await _refuse(vault, state, caller, request, error, asked.path, asked.decision, facts)
+        raise
+
+
+async def _found(vault: Vault, state: OrgState, caller: Caller, request: Request, asked: _Asked) -> ToolCall:
+    """The call of a tool that the caller may use, and that is what was approved. Raises what it is refused for."""
+    asked.path = parse_path(asked.path)
+    if vault.quotas.concern(state):
+        await vault.quotas.admit(state, request, asked.path)
+    asked.decision = caller.acl.decide("use", asked.path)
+    if not asked.decision:
+        raise PolicyDenied("permission denied", f"{asked.decision.reason}; ask for a grant")
+    name, _, tool = asked.path.removeprefix(PREFIX).partition("/")
+    storage = vault.storage(caller.org_id, MOUNT)
+    server = await load_server(storage, name)
+    digest = str(request.data.get("digest", ""))
+    await _require_offered(storage, server, tool, digest)
+    arguments = request.data.get("arguments") or {}
+    if not isinstance(arguments, dict):
+        raise InvalidRequest("arguments are an object", "send them by name")
+    return ToolCall(server, tool, digest, arguments)
 
 
 async def opened(vault: Vault, state: OrgState, caller: Caller, server: ToolServer) -> dict[tuple[str, str], Secret]:

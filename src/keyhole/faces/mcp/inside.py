@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from keyhole.client import context, local, travel
 from keyhole.client.core import Result
+from keyhole.client.holder import holder_of
 from keyhole.client.road import Road
 from keyhole.core.request import Operation, Reply, Request
 from keyhole.core.stated import Stated
@@ -80,11 +81,15 @@ class Inside:
     Args:
         door: of the vault.
         token: of the caller.
+
+    Attributes:
+        holder: the same for all that ask with this token in this process.
     """
 
     def __init__(self, door: Door, token: str) -> None:
         self._door = door
         self._token = token
+        self.holder = holder_of(token)
 
     def __repr__(self) -> str:
         return "Inside()"

@@ -2,7 +2,8 @@
 
 Who may bind may leak: writing a server needs ``read`` on every secret that it names, and ``sudo`` for a command or a
 private address. A gateway asks ``tools/own/`` with the token of the agent for whom it acts: what may be shown, then for
-each call a begin, which is the decision on ``tools/SERVER/TOOL``, and an end, which is its outcome.
+each call a begin, which is the decision on ``tools/SERVER/TOOL``, and an end, which is its outcome. Where a call waits
+for something that its client says, the decision is made again with it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,18 @@ from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.storage import Storage
 from keyhole.vault.tool_rules import check_rules
-from keyhole.vault.tool_use import MOUNT, PREFIX, Stamps, changed, load_pins, load_server, opened, renewed, use_tool
+from keyhole.vault.tool_use import (
+    MOUNT,
+    PREFIX,
+    Stamps,
+    changed,
+    load_pins,
+    load_server,
+    opened,
+    renewed,
+    use_goes_on,
+    use_tool,
+)
 from keyhole.vault.vault import Vault
 
 _MOST_TOOLS = 2000  # of one server
@@ -199,12 +211,9 @@ class _Handlers:
         await self._vault.record_refusal(state, context.caller, request, error, path=path)
 
     async def begin(self, context: Context, call: Call) -> Reply:
-        server, tool = str(call.data.get("server", "")), str(call.data.get("tool", ""))
-        state = await self._vault.compiled.state(context.caller.org_id)
-        facts = {"digest": call.data.get("digest", ""), "arguments": call.data.get("arguments") or {}}
-        request = Request(
-            context.caller, Operation.USE, f"{PREFIX}{server}/{tool}", facts, remote=call.remote, id=new_request_id()
-        )
+        if call.data.get("proof"):
+            return await self._goes_on(context, call)
+        state, request = await self._vault.compiled.state(context.caller.org_id), _use(context, call)
         loan = await use_tool(self._vault, state, context.caller, request)
         ticket = self._stamps.ticket(loan.intent, context.caller.accessor)
         return Reply(
@@ -216,7 +225,17 @@ class _Handlers:
             }
         )
 
-    async def end(self, context: Context, call: Call) -> None:
+    async def _goes_on(self, context: Context, call: Call) -> Reply:
+        """Whether a use that waited for its client may go on: judged as a new one is, and not counted again."""
+        intent, proof = self._begun(context, call)
+        if proof in self._ended:
+            raise Conflict("the call has ended")
+        state, request = await self._vault.compiled.state(context.caller.org_id), _use(context, call)
+        server, secrets = await use_goes_on(self._vault, state, context.caller, request, intent)
+        return Reply({"stamp": self._stamps.of(server, secrets)})
+
+    def _begun(self, context: Context, call: Call) -> tuple[Intent, str]:
+        """The intent of a call that the caller began, and the proof of it. Raises ``InvalidRequest``."""
         try:
             intent = Intent(base64.b64decode(str(call.data.get("call", "")), validate=True))
         except (binascii.Error, ValueError):
@@ -224,6 +243,10 @@ class _Handlers:
         proof = str(call.data.get("proof", ""))
         if not hmac.compare_digest(self._stamps.ticket(intent, context.caller.accessor).encode(), proof.encode()):
             raise InvalidRequest("the call is none that was begun by you")
+        return intent, proof
+
+    async def end(self, context: Context, call: Call) -> None:
+        intent, proof = self._begun(context, call)
         if proof in self._ended:
             raise Conflict("the call has ended")
         self._ended[proof] = None
@@ -237,6 +260,13 @@ class _Handlers:
         }
         state = await self._vault.compiled.state(context.caller.org_id)
         self._vault.conclude(state, intent, result, **numbers)
+
+
+def _use(context: Context, call: Call) -> Request:
+    server, tool = str(call.data.get("server", "")), str(call.data.get("tool", ""))
+    facts = {"digest": call.data.get("digest", ""), "arguments": call.data.get("arguments") or {}}
+    path = f"{PREFIX}{server}/{tool}"
+    return Request(context.caller, Operation.USE, path, facts, remote=call.remote, id=new_request_id())
 
 
 def _same(pin: Mapping[str, Any] | None, digest: object) -> bool:
@@ -282,8 +312,10 @@ def routes(vault: Vault) -> tuple[Route, ...]:
                 Field("tool", "its name there"),
                 Field("digest", "of the tool as it is now"),
                 Field("arguments", "object; never recorded, but for the names"),
+                Field("call", "of a use that has waited for its client, and goes on now; with its proof"),
+                Field("proof", "of it"),
             ),
-            help="Use of a tool by the caller: decided and recorded.",
+            help="Use of a tool by the caller: decided and recorded; or, with a proof, whether it may go on.",
             recorded=True,
         ),
         Route(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import mcp_types as types
 from mcp.server.connection import allowed_log_levels
@@ -23,14 +23,17 @@ from keyhole import __version__
 from keyhole.core.errors import KeyholeError
 from keyhole.faces.mcp.gateway import changes
 from keyhole.faces.mcp.gateway.changes import Change
-from keyhole.faces.mcp.gateway.gateway import Asks, Gateway
-from keyhole.faces.mcp.gateway.sides import Sides
+from keyhole.faces.mcp.gateway.gateway import Asks, Gateway, Hidden, answered
+from keyhole.faces.mcp.gateway.parked import Conversation, kinds_of, stale
+from keyhole.faces.mcp.gateway.questions import SAMPLING, Check, Question, QuestionLimits
+from keyhole.faces.mcp.gateway.sides import Sides, no_prompt, no_resource
 from keyhole.faces.mcp.gateway.streams import Streams
 from keyhole.faces.mcp.said import at_work
 
 Context = ServerRequestContext[Any, Any]
 Paging = types.PaginatedRequestParams | None
 Answer = TypeVar("Answer")
+Found = TypeVar("Found", bound=types.Result)
 _LEVELS: tuple[types.LoggingLevel, ...] = (
     "debug",
     "info",
@@ -43,6 +46,17 @@ _LEVELS: tuple[types.LoggingLevel, ...] = (
 )
 _MOST_WATCHED = 256
 _REFUSED = types.ErrorData(code=types.INVALID_REQUEST, message="the client cannot be asked")
+
+
+class Agent(Asks, Protocol):
+    """The vault, asked as the agent that makes a request.
+
+    Attributes:
+        holder: the same for all requests with one token.
+    """
+
+    @property
+    def holder(self) -> bytes: ...  # noqa: D102  # as above
 
 
 class GatewayServer(Server[Any]):
@@ -62,18 +76,28 @@ class GatewayServer(Server[Any]):
 
 
 class Client:
-    """The client of one call, for the server that is called.
+    """The client of one request, for the server that is called.
 
     Args:
-        context: of the call.
+        context: of the request.
         level: from which on it hears what is logged.
+        limits: on what it is asked.
     """
 
-    def __init__(self, context: Context, level: types.LoggingLevel) -> None:
+    def __init__(self, context: Context, level: types.LoggingLevel, limits: QuestionLimits) -> None:
         self._context = context
+        self._limits = limits
+        self._rounds = 0
+        self._check: Check | None = None
         self._levels = allowed_log_levels(context.protocol_version, context.meta)
-        if context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        if not _is_modern(context):
             self._levels = frozenset(_LEVELS[_LEVELS.index(level) :])
+        self.able = kinds_of(context.session.client_capabilities)
+        self.report = context.session.report_progress
+
+    def begun(self, check: Check) -> None:
+        """See ``Listens``."""
+        self._check = check
 
     async def log(self, level: types.LoggingLevel, logger: str, data: Any) -> None:
         """See ``Listens``."""
@@ -83,25 +107,32 @@ class Client:
                 types.LoggingMessageNotification(params=params), related_request_id=self._context.request_id
             )
 
-    async def ask(self, kind: str, server: str, params: Mapping[str, Any]) -> Any:
-        """See ``Listens``. What is asked says which server asks it."""
-        session, has = self._context.session, self._context.session.client_capabilities
-        if has is None or getattr(has, kind) is None or not session.can_send_request:
+    async def ask(self, server: str, questions: Sequence[Question]) -> list[Any]:
+        """See ``Listens``."""
+        self._rounds += 1
+        if self._rounds > self._limits.rounds:
+            return [_REFUSED]
+        found = list[Any]()
+        for question in questions:
+            found.append(await self._ask(server, question))
+            if isinstance(found[-1], types.ErrorData):
+                return found
+        if self._check is not None:
+            await self._check()
+        return found
+
+    async def _ask(self, server: str, question: Question) -> Any:
+        session = self._context.session
+        if question.kind not in self.able or not session.can_send_request:
             return _REFUSED
         about = ServerMessageMetadata(related_request_id=self._context.request_id)
+        said = types.CreateMessageResult if question.kind == SAMPLING else types.ElicitResult
         try:
-            if kind == "sampling":
-                said = f"The server of tools {server!r} asks this, and not the user. {params.get('systemPrompt', '')}"
-                asked = types.CreateMessageRequestParams.model_validate({**params, "systemPrompt": said.strip()})
-                return await session.send_request(
-                    types.CreateMessageRequest(params=asked), types.CreateMessageResult, metadata=about
-                )
-            said = f"The server of tools {server!r} asks (never give it a key or password): {params.get('message', '')}"
-            form = types.ElicitRequestFormParams.model_validate({**params, "message": said})
-            return await session.send_request(types.ElicitRequest(params=form), types.ElicitResult, metadata=about)
+            async with asyncio.timeout(self._limits.wait):
+                return await session.send_request(question.request(server), said, metadata=about)
         except MCPError as error:
             return error.error
-        except ValueError:
+        except (ValueError, TimeoutError):
             return _REFUSED
 
 
@@ -113,7 +144,7 @@ class _Front:
         agent_of: the vault, as the agent that makes a request.
     """
 
-    def __init__(self, gateway: Gateway, agent_of: Callable[[Context], Asks]) -> None:
+    def __init__(self, gateway: Gateway, agent_of: Callable[[Context], Agent]) -> None:
         self._gateway = gateway
         self._sides = Sides(gateway)
         self.streams = Streams(gateway, self._sides, agent_of)
@@ -123,20 +154,25 @@ class _Front:
         self._watched: dict[tuple[str, str], str] = {}
         self._telling: set[asyncio.Task[None]] = set()
 
-    def _agent(self, context: Context) -> Asks:
+    def _agent(self, context: Context) -> Agent:
         """Who asks. The one client of stdin and stdout is remembered, so that it hears of changes."""
-        if context.request is None and context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        if context.request is None and not _is_modern(context):
             self._session = context.session
         return self._agent_of(context)
 
     async def list_tools(self, context: Context, _params: Paging) -> types.ListToolsResult:
         return types.ListToolsResult(tools=await _said(context, self._gateway.tools(self._agent(context))))
 
-    async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-        report, client = context.session.report_progress, Client(context, self._level)
-        return await _said(
-            context, self._gateway.call(self._agent(context), params.name, params.arguments or {}, report, client)
-        )
+    async def call_tool(
+        self, context: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        agent, arguments = self._agent(context), params.arguments or {}
+
+        def make(client: Client | Conversation) -> Awaitable[types.CallToolResult]:
+            return self._gateway.call(agent, params.name, arguments, client.report, client)
+
+        made = self._made(context, agent, ("tools/call", params.name, arguments), params, make)
+        return await _said(context, answered(params.name, made))
 
     async def list_resources(self, context: Context, _params: Paging) -> types.ListResourcesResult:
         return types.ListResourcesResult(resources=await _said(context, self._sides.resources(self._agent(context))))
@@ -147,14 +183,45 @@ class _Front:
 
     async def read_resource(
         self, context: Context, params: types.ReadResourceRequestParams
-    ) -> types.ReadResourceResult:
-        return await _said(context, self._sides.read(self._agent(context), str(params.uri)))
+    ) -> types.ReadResourceResult | types.InputRequiredResult:
+        agent, uri = self._agent(context), str(params.uri)
+
+        def make(client: Client | Conversation) -> Awaitable[types.ReadResourceResult]:
+            return self._sides.read(agent, uri, client)
+
+        made = self._made(context, agent, ("resources/read", uri), params, make)
+        return await _said(context, shown(no_resource(), made))
 
     async def list_prompts(self, context: Context, _params: Paging) -> types.ListPromptsResult:
         return types.ListPromptsResult(prompts=await _said(context, self._sides.prompts(self._agent(context))))
 
-    async def get_prompt(self, context: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
-        return await _said(context, self._sides.prompt(self._agent(context), params.name, params.arguments or {}))
+    async def get_prompt(
+        self, context: Context, params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult | types.InputRequiredResult:
+        agent, arguments = self._agent(context), params.arguments or {}
+
+        def make(client: Client | Conversation) -> Awaitable[types.GetPromptResult]:
+            return self._sides.prompt(agent, params.name, arguments, client)
+
+        made = self._made(context, agent, ("prompts/get", params.name, arguments), params, make)
+        return await _said(context, shown(no_prompt(params.name), made))
+
+    async def _made(
+        self,
+        context: Context,
+        agent: Agent,
+        about: Sequence[Any],
+        params: types.InputResponseRequestParams,
+        make: Callable[[Client | Conversation], Awaitable[Found]],
+    ) -> Found | types.InputRequiredResult:
+        """Make a request for its client, which is asked by a request where it can be, and else by an answer."""
+        parking = self._gateway.parking
+        client = Client(context, self._level, parking.limits)
+        if _is_modern(context):
+            return await parking.hold(agent.holder, about, client, params, make)
+        if params.request_state is not None or params.input_responses:
+            raise stale()
+        return await make(client)
 
     async def complete(self, context: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
         return await _said(context, self._sides.complete(self._agent(context), params))
@@ -197,7 +264,7 @@ class _Front:
         task.add_done_callback(self._telling.discard)
 
 
-def build(gateway: Gateway, agent_of: Callable[[Context], Asks]) -> Server[Any]:
+def build(gateway: Gateway, agent_of: Callable[[Context], Agent]) -> Server[Any]:
     """A server in front of the servers of a gateway.
 
     Args:
@@ -246,6 +313,18 @@ async def _said(context: Context, asking: Coroutine[Any, Any, Answer]) -> Answer
         raise MCPError(code=types.INTERNAL_ERROR, message=str(error)) from None
     finally:
         asking.close()
+
+
+async def shown(missing: MCPError, work: Awaitable[Answer]) -> Answer:
+    """An answer; that there is nothing where the agent may not know of it."""
+    try:
+        return await work
+    except Hidden:
+        raise missing from None
+
+
+def _is_modern(context: Context) -> bool:
+    return context.protocol_version in MODERN_PROTOCOL_VERSIONS
 
 
 async def _quietly(work: Awaitable[None]) -> None:

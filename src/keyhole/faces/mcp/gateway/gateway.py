@@ -7,8 +7,8 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
@@ -23,21 +23,22 @@ from keyhole.core.errors import (
     PolicyDenied,
     ScrubFailedClosed,
     Unauthenticated,
-    UpstreamUnreachable,
 )
-from keyhole.core.tool_server import ToolServer, capability_path, parse_server_name, shown_name, split_shown
+from keyhole.core.tool_server import SIDES, ToolServer, capability_path, parse_server_name, shown_name, split_shown
 from keyhole.faces.mcp.gateway.changes import Changes
-from keyhole.faces.mcp.gateway.cleaned import Cleaner, Following
+from keyhole.faces.mcp.gateway.cleaned import Cleaner
+from keyhole.faces.mcp.gateway.parked import Parking
+from keyhole.faces.mcp.gateway.questions import Listens
 from keyhole.faces.mcp.gateway.reach import Bound, Ways
-from keyhole.faces.mcp.gateway.talk import Listens
-from keyhole.faces.mcp.gateway.upstream import Listed, Session, Upstream, faults
-from keyhole.faces.mcp.gateway.wants import Wanted
+from keyhole.faces.mcp.gateway.rounds import exchanged
+from keyhole.faces.mcp.gateway.upstream import Listed, Upstream
+from keyhole.faces.mcp.gateway.use import Begun, Use
 
 Report = Callable[[float, float | None, str | None], Awaitable[None]]
+Answer = TypeVar("Answer")
 _KNOWN = 2.0  # seconds for which the names of servers are good
 _LOOK = 1.0  # seconds between two looks at whether a person has decided
 _MOST_WAITING = 64
-_MOST_ROUNDS = 8  # in which a server asks before it answers
 _ANSWER = TypeAdapter[types.CallToolResult | types.InputRequiredResult](
     types.CallToolResult | types.InputRequiredResult
 )
@@ -51,64 +52,12 @@ class Asks(Protocol):
         """Ask, and wait. Raises what the vault refuses."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """A use that was decided: what its end is said with, and the keys that it is made with."""
-
-    call: str
-    proof: str
-    stamp: str
-    at: float
-
-
 async def nothing_said(_progress: float, _total: float | None, _message: str | None) -> None:
     """Nobody is told of progress."""
 
 
 class Hidden(Exception):  # no error: it is told as that there is nothing
     """The agent may not know that it is there."""
-
-
-class Use:
-    """One use of a server.
-
-    Attributes:
-        result: how it ends.
-        received: bytes of its answer.
-    """
-
-    def __init__(self) -> None:
-        self.result = "aborted"
-        self.received = 0
-        self._session: Session | None = None
-        self._cleaner: Cleaner | None = None
-
-    @property
-    def session(self) -> Session:
-        """The life of the server with which it is made."""
-        if self._session is None:
-            raise UpstreamUnreachable("the server is not there yet")
-        return self._session
-
-    @session.setter
-    def session(self, session: Session) -> None:
-        self._session = session
-        self._cleaner = Cleaner(session.scrubber)
-
-    @property
-    def cleaner(self) -> Cleaner:
-        """Of that life's credentials."""
-        return self._cleaner or Cleaner(self.session.scrubber)
-
-    @property
-    def masked(self) -> int:
-        """Texts that had a credential in them."""
-        return self._cleaner.masked if self._cleaner is not None else 0
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is a server yet."""
-        return self._session is not None
 
 
 class Gateway:
@@ -118,6 +67,10 @@ class Gateway:
         own: the vault as whoever runs the gateway, who may read the bindings of servers and their secrets.
         ways: how servers are reached.
         only: names of the servers that it stands in front of; empty for all.
+
+    Attributes:
+        changes: of the servers, for who wants to hear of them.
+        parking: of calls that wait for their clients.
     """
 
     def __init__(self, own: Asks, ways: Ways, only: frozenset[str] = frozenset()) -> None:
@@ -126,6 +79,7 @@ class Gateway:
         self._only = only
         self._upstreams: dict[str, Upstream] = {}
         self.changes = Changes()
+        self.parking = Parking(ways.questions)
         self._waiting = 0
         self._known_until = 0.0
         self._lock = asyncio.Lock()
@@ -171,12 +125,7 @@ class Gateway:
         upstream = (await self.servers()).get(server)
         if upstream is None:
             raise unknown(name)
-        try:
-            return await self._make(agent, upstream, server, tool, arguments, report, client)
-        except Hidden:
-            raise unknown(name) from None
-        except KeyholeError as error:
-            return _refused(error)
+        return await answered(name, self._make(agent, upstream, server, tool, arguments, report, client))
 
     async def use(
         self, agent: Asks, server: str, tool: str, arguments: dict[str, Any], report: Report
@@ -206,15 +155,12 @@ class Gateway:
         client: Listens | None,
     ) -> types.CallToolResult:
         """Make one use, whatever becomes of it. Raises ``Hidden`` and what ``use`` raises."""
-        listed = upstream.known(tool)
-        with contextlib.suppress(KeyholeError, MCPError):
-            listed = (await upstream.tools()).get(tool)
-        async with self.using(agent, upstream, server, tool, listed, arguments, report) as use:
-            try:
-                found = await self._send(use, tool, arguments, report, client)
-            except Wanted as wanted:  # it was refused, so nothing has been done
-                use.session = await upstream.again(use.session, wanted)
-                found = await self._send(use, tool, arguments, report, client)
+        listed = await _listed(upstream, tool)
+        asked = types.CallToolRequest(params=types.CallToolRequestParams(name=tool, arguments=arguments))
+        async with self.using(agent, upstream, server, tool, listed, arguments, report, client) as use:
+            # The SDK's own call_tool would judge the answer by the server's schema, whose patterns may take for ever.
+            found = await exchanged(upstream, use, asked, _ANSWER, client, report)
+            found = await asyncio.to_thread(_shown, found, use.cleaner)  # which may take long; others wait for nothing
             use.result, use.received = "failed" if found.is_error else "ok", len(found.model_dump_json())
         return found
 
@@ -232,7 +178,8 @@ class Gateway:
         return upstream.refused if upstream is not None else ()
 
     async def close(self) -> None:
-        """End all servers."""
+        """Give up the calls that go on, and end all servers."""
+        await self.parking.close()
         await asyncio.gather(*(each.close() for each in self._upstreams.values()), return_exceptions=True)
 
     async def servers(self) -> dict[str, Upstream]:
@@ -276,8 +223,11 @@ class Gateway:
         listed: Listed | None,
         arguments: Mapping[str, Any],
         report: Report,
+        client: Listens | None = None,
     ) -> AsyncIterator[Use]:
         """One use of a tool: decided first, and its outcome said at the end, whatever that is.
+
+        Where a client is given, it is told what judges the use again before it goes on with what it is asked.
 
         Raises:
             Hidden: the agent may not know that there is such a tool.
@@ -288,10 +238,11 @@ class Gateway:
         try:
             begun = await self._begin(agent, server, tool, digest, arguments, report)
         except (PolicyDenied, NotFound) as error:
-            if tool in (await self.offered(agent, {server: {tool: digest}})).get(server, ()):
-                raise
-            raise Hidden from error
-        use = Use()
+            await self._require_known(agent, server, tool, digest, error)
+            raise
+        use = Use(begun.stamp)
+        if client is not None:
+            client.begun(partial(self._goes_on, agent, upstream, server, tool, begun, use, arguments))
         try:
             use.session = await upstream.session(begun.stamp)
             yield use
@@ -304,16 +255,46 @@ class Gateway:
         finally:
             await self._end(agent, begun, use.result, use.masked, use.received)
 
+    async def _require_known(self, agent: Asks, server: str, tool: str, digest: str, error: KeyholeError) -> None:
+        """Raises ``Hidden`` for the refusal of a tool that the agent may not even know of."""
+        if tool not in (await self.offered(agent, {server: {tool: digest}})).get(server, ()):
+            raise Hidden from error
+
+    async def _goes_on(
+        self,
+        agent: Asks,
+        upstream: Upstream,
+        server: str,
+        tool: str,
+        begun: Begun,
+        use: Use,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        """Ask the door about a use that has waited for its client. Raises what ``using`` raises."""
+        listed = None
+        if tool not in SIDES:  # a server that waits for an answer itself may not be able to say what it has
+            listed = upstream.known(tool) if use.asking else await _listed(upstream, tool)
+        digest = listed.digest if listed else ""
+        facts = {"server": server, "tool": tool, "digest": digest, "arguments": arguments}
+        facts |= {"call": begun.call, "proof": begun.proof}
+        try:
+            data = (await asyncio.to_thread(agent.ask, "update", "tools/own/begin", facts)).data
+        except (PolicyDenied, NotFound) as error:
+            await self._require_known(agent, server, tool, digest, error)
+            raise
+        use.require_bound(await asyncio.to_thread(_binding, self._own, server))
+        use.stamp = data["stamp"]
+
     async def _begin(
         self, agent: Asks, server: str, tool: str, digest: str, arguments: Mapping[str, Any], report: Report
-    ) -> _Begun:
+    ) -> Begun:
         """Ask the door, again when a person has decided, for as long as the rules of the tool let a call wait."""
         facts = {"server": server, "tool": tool, "digest": digest, "arguments": arguments}
         until = 0.0
         while True:
             try:
                 data = (await asyncio.to_thread(agent.ask, "update", "tools/own/begin", facts)).data
-                return _Begun(data["call"], data["proof"], data["stamp"], time.monotonic())
+                return Begun(data["call"], data["proof"], data["stamp"], time.monotonic())
             except ApprovalRequired as error:
                 until = until or time.monotonic() + await self._wait(server, tool)
                 if not error.approval or not await self._decided(agent, error.approval, until, report):
@@ -341,7 +322,7 @@ class Gateway:
         finally:
             self._waiting -= 1
 
-    async def _end(self, agent: Asks, begun: _Begun, result: str, scrubbed: int, received: int) -> None:
+    async def _end(self, agent: Asks, begun: Begun, result: str, scrubbed: int, received: int) -> None:
         """Say how a use ended, also when whoever called has gone. A token that was revoked meanwhile says nothing."""
         took = int((time.monotonic() - begun.at) * 1000)
         facts = {"call": begun.call, "proof": begun.proof, "result": result, "scrubbed": scrubbed}
@@ -349,30 +330,6 @@ class Gateway:
         work = asyncio.ensure_future(asyncio.to_thread(agent.ask, "update", "tools/own/end", facts))
         with contextlib.suppress(Unauthenticated, PolicyDenied):
             await asyncio.shield(work)
-
-    async def _send(
-        self, use: Use, tool: str, arguments: dict[str, Any], report: Report, listens: Listens | None
-    ) -> types.CallToolResult:
-        session = use.session
-        following, cleaner = Following(session.scrubber), use.cleaner
-
-        async def heard(progress: float, total: float | None, message: str | None) -> None:
-            shown = cleaner.number(progress), cleaner.number(total) if total is not None else None
-            await report(shown[0] or 0.0, shown[1], following.text(message) if message else message)
-
-        async with session.in_use() as client, faults(session), session.talk.with_client(listens):
-            # The SDK's own call_tool would judge the answer by the server's schema, whose patterns may take for ever.
-            asked = types.CallToolRequestParams(name=tool, arguments=arguments)
-            for _ in range(_MOST_ROUNDS):
-                found = await client.send_request(types.CallToolRequest(params=asked), _ANSWER, progress_callback=heard)
-                if isinstance(found, types.CallToolResult):
-                    break
-                answers = await session.talk.answers(found.input_requests or {}, listens)
-                more = {"input_responses": answers or None, "request_state": found.request_state}
-                asked = asked.model_copy(update=more)
-            else:
-                raise UpstreamUnreachable("the server asks again and again, and gives no answer")
-        return await asyncio.to_thread(_shown, found, cleaner)  # which may take long, and others wait for nothing
 
 
 def _shown(found: types.CallToolResult, cleaner: Cleaner) -> types.CallToolResult:
@@ -421,6 +378,23 @@ class _Loading:
     def renew(self, stamp: str) -> str:
         """See ``Loads``."""
         return str(self._own.ask("update", f"tools/servers/{self._name}/refused", {"stamp": stamp}).data["stamp"])
+
+
+async def answered(name: str, work: Awaitable[Answer]) -> Answer | types.CallToolResult:
+    """The answer to a call of a tool: a refusal is one too. Raises ``MCPError``."""
+    try:
+        return await work
+    except Hidden:
+        raise unknown(name) from None
+    except KeyholeError as error:
+        return _refused(error)
+
+
+async def _listed(upstream: Upstream, tool: str) -> Listed | None:
+    """A tool as its server shows it now; as it showed it last where it cannot say."""
+    with contextlib.suppress(KeyholeError, MCPError):
+        return (await upstream.tools()).get(tool)
+    return upstream.known(tool)
 
 
 def unknown(name: str) -> MCPError:

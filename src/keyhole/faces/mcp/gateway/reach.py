@@ -17,6 +17,7 @@ from keyhole.core.path import parse_secret_ref
 from keyhole.core.tool_server import ToolServer, split_template
 from keyhole.faces.mcp.gateway import child, remote
 from keyhole.faces.mcp.gateway.gate import Gate, GateLimits
+from keyhole.faces.mcp.gateway.questions import QuestionLimits
 from keyhole.faces.mcp.gateway.wants import Wants
 from keyhole.net.ask import Asks
 from keyhole.scrub import Scrubber
@@ -73,6 +74,7 @@ class Ways:
     Attributes:
         asks: what asks a server over HTTP, for a time-out in seconds.
         limits: on what one may send.
+        questions: on what one may ask, and on the calls that wait for it.
         broker: gives a program with an agent its way to services.
         hidden: the vault's own files and folders, out of reach for programs in a sandbox.
         tell: told in words what whoever runs the gateway should know.
@@ -80,6 +82,7 @@ class Ways:
 
     asks: Callable[[float], Asks]
     limits: GateLimits = field(default_factory=GateLimits)
+    questions: QuestionLimits = field(default_factory=QuestionLimits)
     broker: Broker = _no_broker
     hidden: Sequence[Path] = ()
     tell: Callable[[str], None] = lambda _text: None
@@ -94,7 +97,8 @@ class Reach:
         closed: called when it speaks no more.
 
     Attributes:
-        scrubber: of all that it was given.
+        known: all that it was given.
+        scrubber: of that.
         said: the end of what a program says on stderr.
         until: in the time of ``time.monotonic``; what it was given is good no longer. 0 for no such time.
     """
@@ -113,8 +117,8 @@ class Reach:
         return 0 < self.until <= time.monotonic()
 
     def _know(self, *more: str) -> None:
-        values = [*self._bound.values.values(), *more]
-        self.scrubber = Scrubber.compile(value.encode() for value in values)
+        self.known = frozenset([*self._bound.values.values(), *more])
+        self.scrubber = Scrubber.compile(value.encode() for value in self.known)
         self.said = child.Said(self.scrubber)
 
     def connected(self) -> AbstractAsyncContextManager[TransportStreams]:

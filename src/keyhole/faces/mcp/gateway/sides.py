@@ -19,13 +19,16 @@ import mcp_types as types
 from mcp.client.session import ClientSession
 from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from keyhole.core.errors import KeyholeError, UpstreamUnreachable
 from keyhole.core.tool_server import PROMPTS, RESOURCES, is_tool_name, look_alikes, shown_name, split_shown
 from keyhole.faces.mcp.gateway.cleaned import Cleaner
-from keyhole.faces.mcp.gateway.gateway import Asks, Gateway, Hidden, Use, nothing_said
+from keyhole.faces.mcp.gateway.gateway import Asks, Gateway, Hidden, nothing_said
+from keyhole.faces.mcp.gateway.questions import Listens
+from keyhole.faces.mcp.gateway.rounds import exchanged
 from keyhole.faces.mcp.gateway.upstream import LARGEST_LIST, Upstream, faults
+from keyhole.faces.mcp.gateway.use import Use
 
 SCHEME = "mcp://"
 _WAITING = 20.0  # seconds that a list waits for a server that is slow
@@ -35,6 +38,10 @@ _MOST_WATCHED = 256  # resources of one server
 _LONGEST = 8192  # characters of a URI
 _MOST_VALUES = 100  # of a completion, as the protocol says
 _NOT_SHOWN = ("_meta", "icons")
+_READ = TypeAdapter[types.ReadResourceResult | types.InputRequiredResult](
+    types.ReadResourceResult | types.InputRequiredResult
+)
+_GOT = TypeAdapter[types.GetPromptResult | types.InputRequiredResult](types.GetPromptResult | types.InputRequiredResult)
 Said = TypeVar("Said")
 Item = TypeVar("Item", types.Resource, types.ResourceTemplate, types.Prompt)
 
@@ -68,38 +75,41 @@ class Sides:
         found = await self._every(agent, PROMPTS, prompts_of)
         return [each.model_copy(update={"name": shown_name(name, each.name)}) for name, each in found]
 
-    async def read(self, agent: Asks, uri: str) -> types.ReadResourceResult:
+    async def read(self, agent: Asks, uri: str, client: Listens | None = None) -> types.ReadResourceResult:
         """A resource that its server lists, or that is of one of its templates. Raises ``MCPError`` for any other."""
         name, inner, is_made = split_uri(uri)
 
         async def reads(upstream: Upstream, use: Use) -> types.ReadResourceResult:
             await _require_shown(upstream, inner, is_made=is_made)
-            async with use.session.in_use() as client, faults(use.session):
-                found = await client.read_resource(inner)
+            asked = types.ReadResourceRequest(params=types.ReadResourceRequestParams(uri=inner))
+            found = await exchanged(upstream, use, asked, _READ, client, nothing_said)
             plain = use.cleaner.value(_plain(found))
             for each in plain["contents"]:
                 each["uri"] = uri
                 each.pop("_meta", None)
             return types.ReadResourceResult(contents=types.ReadResourceResult.model_validate(plain).contents)
 
-        return await self._used(agent, name, RESOURCES, {"uri": inner}, reads, _missing("Resource not found"))
+        return await self._used(agent, name, RESOURCES, {"uri": inner}, reads, no_resource(), client)
 
-    async def prompt(self, agent: Asks, shown: str, arguments: Mapping[str, str]) -> types.GetPromptResult:
+    async def prompt(
+        self, agent: Asks, shown: str, arguments: Mapping[str, str], client: Listens | None = None
+    ) -> types.GetPromptResult:
         """A prompt with its arguments filled in. Raises ``MCPError``."""
         name, prompt = split_shown(shown)
-        missing = _missing(f"Unknown prompt: {shown[:200]}")
+        missing = no_prompt(shown)
 
         async def gets(upstream: Upstream, use: Use) -> types.GetPromptResult:
             if prompt not in {each.name for each in await prompts_of(upstream)}:
                 raise missing
-            async with use.session.in_use() as client, faults(use.session):
-                found = await client.get_prompt(prompt, dict(arguments))
+            params = types.GetPromptRequestParams(name=prompt, arguments=dict(arguments))
+            asked = types.GetPromptRequest(params=params)
+            found = await exchanged(upstream, use, asked, _GOT, client, nothing_said)
             plain = use.cleaner.value(_plain(found))
             plain.pop("_meta", None)
             return types.GetPromptResult.model_validate(plain)
 
-        asked = {"name": prompt, "arguments": dict(arguments)}
-        return await self._used(agent, name, PROMPTS, asked, gets, missing)
+        facts = {"name": prompt, "arguments": dict(arguments)}
+        return await self._used(agent, name, PROMPTS, facts, gets, missing, client)
 
     async def complete(self, agent: Asks, params: types.CompleteRequestParams) -> types.CompleteResult:
         """Values for an argument of a prompt or a template. Raises ``MCPError``."""
@@ -134,7 +144,7 @@ class Sides:
     async def watch(self, agent: Asks, uri: str) -> tuple[str, str]:
         """Hear of changes of a resource from now on; its server and its URI there. Raises ``MCPError``."""
         name, inner, is_made = split_uri(uri)
-        missing = _missing("Resource not found")
+        missing = no_resource()
 
         async def watches(upstream: Upstream, use: Use) -> None:
             await _require_shown(upstream, inner, is_made=is_made)
@@ -183,12 +193,14 @@ class Sides:
         arguments: Mapping[str, Any],
         doing: Callable[[Upstream, Use], Awaitable[Said]],
         missing: MCPError,
+        client: Listens | None = None,
     ) -> Said:
         upstream = (await self._gateway.servers()).get(name)
         if upstream is None:
             raise missing
         try:
-            async with self._gateway.using(agent, upstream, name, side, None, arguments, nothing_said) as use:
+            using = self._gateway.using(agent, upstream, name, side, None, arguments, nothing_said, client)
+            async with using as use:
                 found = await doing(upstream, use)
                 use.result = "ok"
         except Hidden:
@@ -271,7 +283,7 @@ async def _require_shown(upstream: Upstream, uri: str, *, is_made: bool) -> None
             return
     elif uri in {str(each.uri) for each in await resources_of(upstream)}:
         return
-    raise _missing("Resource not found")
+    raise no_resource()
 
 
 def _matches(template: str, uri: str) -> bool:
@@ -288,6 +300,16 @@ def _is_safe(template: str) -> bool:
 
 def _is_file(uri: str) -> bool:
     return uri.strip().lower().startswith("file:")
+
+
+def no_resource() -> MCPError:
+    """What is said of a resource that is not there, or that the agent may not know of."""
+    return _missing("Resource not found")
+
+
+def no_prompt(name: str) -> MCPError:
+    """The same of a prompt."""
+    return _missing(f"Unknown prompt: {name[:200]}")
 
 
 def _missing(text: str) -> MCPError:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import mcp_types as types
@@ -23,14 +23,13 @@ from keyhole.core.errors import KeyholeError
 from keyhole.core.tool_server import ToolServer
 from keyhole.faces.mcp.gateway import changes
 from keyhole.faces.mcp.gateway.cleaned import Cleaner, Following
+from keyhole.faces.mcp.gateway.questions import ELICITATION, REFUSED, SAMPLING, Listens, Question, QuestionLimits
 from keyhole.scrub import Scrubber
+from keyhole.vault.tool_rules import is_bounded
 
 Say = Callable[[str, str], None]
 Sampled = types.CreateMessageResult | types.CreateMessageResultWithTools | types.ErrorData
 _PATIENCE = 1.0  # seconds that a client has to take a log message
-_LARGEST = 256 * 1024  # characters of what a server asks
-_MOST_ASKED = 8  # at once
-_REFUSED = types.ErrorData(code=types.INVALID_REQUEST, message="the gateway passes this on to nobody")
 _NOT_ASKED = ("_meta", "tools", "toolChoice", "metadata", "includeContext")
 _LISTS = {
     types.ToolListChangedNotification: changes.TOOLS,
@@ -44,14 +43,36 @@ _EVENTS = {
 }
 
 
-class Listens(Protocol):
-    """The client whose call goes on."""
+class Patience:
+    """The time that a server has for an answer, which does not pass while it waits for an answer itself.
 
-    async def log(self, level: types.LoggingLevel, logger: str, data: Any) -> None:
-        """Hear what a server logs."""
+    Args:
+        timeout: that ends it.
+    """
 
-    async def ask(self, kind: str, server: str, params: Mapping[str, Any]) -> Any:
-        """Answer what a server asks: ``sampling`` or ``elicitation``. ``ErrorData`` where it cannot be asked."""
+    def __init__(self, timeout: asyncio.Timeout) -> None:
+        self._timeout = timeout
+        self._held = 0
+        self._left = 0.0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While somebody else is waited for."""
+        now = asyncio.get_running_loop().time
+        if not self._held:
+            self._left = (self._timeout.when() or now()) - now()
+            self._set(None)
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+            if not self._held:
+                self._set(now() + self._left)
+
+    def _set(self, when: float | None) -> None:
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self._timeout.reschedule(when)
 
 
 class Life(Protocol):
@@ -83,24 +104,27 @@ class Talk:
         life: of the server.
         say: is told what changes.
         watched: URIs of resources of which a client wants to hear.
+        limits: on what it asks.
     """
 
-    def __init__(self, life: Life, say: Say, watched: Iterable[str]) -> None:
+    def __init__(self, life: Life, say: Say, watched: Iterable[str], limits: QuestionLimits) -> None:
         self._life = life
+        self._limits = limits
         self._watched = watched
         self._say = say
-        self._clients: list[Listens | None] = []
+        self._clients: list[tuple[Listens | None, Patience]] = []
         self._logged: Following | None = None
         self._following: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def with_client(self, client: Listens | None) -> AsyncIterator[None]:
+    async def with_client(self, client: Listens | None, patience: Patience) -> AsyncIterator[None]:
         """While a call goes on for a client."""
-        self._clients.append(client)
+        here = (client, patience)
+        self._clients.append(here)
         try:
             yield
         finally:
-            self._clients.remove(client)
+            self._clients.remove(here)
 
     def heard(self, message: Any) -> None:
         """A notification of the server."""
@@ -112,7 +136,7 @@ class Talk:
 
     async def logged(self, params: types.LoggingMessageNotificationParams) -> None:
         """A log message of the server."""
-        client = self._only()
+        client, _ = self._only()
         if client is None:
             return
         cleaner = Cleaner(self._life.scrubber)
@@ -127,7 +151,7 @@ class Talk:
     async def sample(self, context: ClientRequestContext, params: types.CreateMessageRequestParams) -> Sampled:
         """A request for a completion of the client's model."""
         del context
-        found: Sampled = await self._asked("sampling", params, self._only())
+        found: Sampled = await self._asked(SAMPLING, params)
         return found
 
     async def elicit(
@@ -135,22 +159,27 @@ class Talk:
     ) -> types.ElicitResult | types.ErrorData:
         """A request for something that the user says."""
         del context
-        found: types.ElicitResult | types.ErrorData = await self._asked("elicitation", params, self._only())
+        found: types.ElicitResult | types.ErrorData = await self._asked(ELICITATION, params)
         return found
 
-    async def answers(self, asked: Mapping[str, Any], client: Listens | None) -> dict[str, Any]:
-        """The client's answers to what a server wants to know before it goes on. Raises ``MCPError`` for none."""
-        found = {}
-        if len(asked) > _MOST_ASKED:
+    async def answers(self, asked: Mapping[str, types.InputRequest], client: Listens | None) -> dict[str, Any]:
+        """The client's answers to what a server of the revision 2026-07-28 wants to know before it goes on.
+
+        Raises:
+            MCPError: there are none.
+            KeyholeError: the call is refused by now, or what is asked cannot be shown.
+        """
+        if len(asked) > self._limits.at_once:
             raise MCPError(code=types.INVALID_REQUEST, message="the server asks too much at once")
-        for name, request in asked.items():
-            kind = "sampling" if isinstance(request, types.CreateMessageRequest) else ""
-            kind = "elicitation" if isinstance(request, types.ElicitRequest) else kind
-            answer = await self._asked(kind, request.params, client)
-            if isinstance(answer, types.ErrorData):
-                raise MCPError(code=answer.code, message=answer.message)
-            found[name] = answer
-        return found
+        questions = [self._question(_kind(request), request.params) for request in asked.values()]
+        wanted = [each for each in questions if each is not None]
+        if client is None or len(wanted) < len(questions):
+            raise MCPError.from_error_data(REFUSED)
+        given = await client.ask(self._life.server.name, wanted)
+        for each in given:
+            if isinstance(each, types.ErrorData):
+                raise MCPError(code=each.code, message=each.message)
+        return dict(zip(asked, given, strict=True))
 
     async def listen(self, client: ClientSession, stop: asyncio.Event) -> None:
         """Until the end, hear what a server of the revision 2026-07-28 says of its lists, if it can say it."""
@@ -200,19 +229,38 @@ class Talk:
                         self._life.stale = self._life.stale or kind == changes.TOOLS
                         self._say(kind, "")
 
-    def _only(self) -> Listens | None:
+    def _only(self) -> tuple[Listens | None, Patience | None]:
         """The client of the only call that goes on."""
-        return self._clients[0] if len(self._clients) == 1 and self._life.calls == 1 else None
+        return self._clients[0] if len(self._clients) == 1 and self._life.calls == 1 else (None, None)
 
-    async def _asked(self, kind: str, params: Any, client: Listens | None) -> Any:
-        server = self._life.server
-        if client is None or kind not in server.asks:
-            return _REFUSED
+    async def _asked(self, kind: str, params: Any) -> Any:
+        client, patience = self._only()
+        if client is None or patience is None:
+            return REFUSED
+        try:
+            question = self._question(kind, params)
+            if question is None:
+                return REFUSED
+            with patience.held():
+                (answer,) = await client.ask(self._life.server.name, [question])
+        except KeyholeError:
+            return REFUSED
+        return answer
+
+    def _question(self, kind: str, params: Any) -> Question | None:
+        """What is asked, without credentials; nothing where the server may not. Raises ``ScrubFailedClosed``."""
+        if kind not in self._life.server.asks:
+            return None
         plain = params.model_dump(by_alias=True, mode="json", exclude_none=True)
         plain = {name: value for name, value in plain.items() if name not in _NOT_ASKED}
-        if plain.get("mode", "form") != "form" or len(str(plain)) > _LARGEST:
-            return _REFUSED
-        try:
-            return await client.ask(kind, server.name, Cleaner(self._life.scrubber).value(plain))
-        except KeyholeError:
-            return _REFUSED
+        if plain.get("mode", "form") != "form" or len(str(plain)) > self._limits.question:
+            return None
+        if not is_bounded(plain.get("requestedSchema")):  # a client tries its patterns on what its user says
+            return None
+        return Question(kind, Cleaner(self._life.scrubber).value(plain))
+
+
+def _kind(request: types.InputRequest) -> str:
+    if isinstance(request, types.CreateMessageRequest):
+        return SAMPLING
+    return ELICITATION if isinstance(request, types.ElicitRequest) else ""

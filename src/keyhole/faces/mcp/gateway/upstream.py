@@ -23,7 +23,7 @@ from keyhole.core.errors import KeyholeError, UpstreamTimeout, UpstreamUnreachab
 from keyhole.core.tool_server import ToolServer, digest_of, is_tool_name, look_alikes
 from keyhole.faces.mcp.gateway.cleaned import Cleaner
 from keyhole.faces.mcp.gateway.reach import Bound, Reach, Ways
-from keyhole.faces.mcp.gateway.talk import Say, Talk, nobody
+from keyhole.faces.mcp.gateway.talk import Patience, Say, Talk, nobody
 from keyhole.faces.mcp.gateway.wants import Wanted
 from keyhole.scrub import Scrubber
 from keyhole.vault.tool_rules import is_bounded
@@ -66,7 +66,7 @@ class Session:
 
     def __init__(self, bound: Bound, ways: Ways, mode: str, say: Say = nobody, watched: Iterable[str] = ()) -> None:
         self.bound = bound
-        self.talk = Talk(self, say, watched)
+        self.talk = Talk(self, say, watched, ways.questions)
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -215,11 +215,13 @@ class Upstream:
     Attributes:
         watched: URIs of resources of which a client wants to hear, and how many do.
         refused: names of its tools that are not offered, because they are the same, alike or odd.
+        questions: bounds on what it asks.
     """
 
     def __init__(self, load: Loads, ways: Ways, say: Say = nobody) -> None:
         self.watched = Counter[str]()
         self.refused: tuple[str, ...] = ()
+        self.questions = ways.questions
         self._say = say
         self._load = load
         self._ways = ways
@@ -350,11 +352,11 @@ class Upstream:
 
 
 @asynccontextmanager
-async def faults(session: Session) -> AsyncIterator[None]:
-    """What goes wrong in a server, as errors of ours without its values."""
+async def faults(session: Session) -> AsyncIterator[Patience]:
+    """What goes wrong in a server, as errors of ours without its values. Yields the time that it has."""
     try:
-        async with asyncio.timeout(session.bound.server.timeout):
-            yield
+        async with asyncio.timeout(session.bound.server.timeout) as timeout:
+            yield Patience(timeout)
         session.answered(in_time=True)
     except TimeoutError:
         session.answered(in_time=False)
