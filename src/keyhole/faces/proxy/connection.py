@@ -9,6 +9,7 @@ import asyncio
 import logging
 import ssl
 import weakref
+from collections.abc import Callable
 
 from keyhole.core.errors import (
     InternalError,
@@ -59,6 +60,7 @@ class ProxyConnection(AnsweringWire):
         "_credential_header",
         "_fields",
         "_grace",
+        "_passing",
         "_remote",
         "_streams",
         "_tunnel",
@@ -75,6 +77,7 @@ class ProxyConnection(AnsweringWire):
         self._fields = LastFields()
         self._grace: asyncio.TimerHandle | None = None
         self._streams: StreamFace | None = None
+        self._passing = False
         self.serving = False
         self.task: asyncio.Task[None] | None = None
 
@@ -100,9 +103,12 @@ class ProxyConnection(AnsweringWire):
             self.task.cancel()
 
     def input_ended(self) -> None:
-        """A client that ended its side while it waits for an answer has gone, or has little patience left."""
+        """A client that ended its side while it waits for an answer has gone, or has little patience left.
+
+        In a tunnel that is passed on it may have said all that it has to say, and the other side not.
+        """
         super().input_ended()
-        if self.serving and self._grace is None:
+        if self.serving and self._grace is None and not self._passing:
             self._grace = self.loop.call_later(self._owner.limits.linger, self.abort)
 
     def leave(self) -> None:
@@ -135,13 +141,25 @@ class ProxyConnection(AnsweringWire):
         owner = self._owner
         limits = owner.limits
         self.read_deadline = self.loop.time() + limits.idle_timeout
-        if await begins_with_preface(self, limits.head_timeout):
+        if await self._speaks_http2():
             await self._serve_streams()
             return
         if self.buffer[:1] == socks.VERSION and not await self._socks():
             self.flush()
             await self.linger(limits.linger, limits.linger_bytes)
             return
+        await self._serve_requests()
+
+    async def _speaks_http2(self) -> bool:
+        """Whether a client of the proxy's own port speaks HTTP/2; under TLS ALPN says so (RFC 9113 section 3.3)."""
+        under_tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
+        preface = await begins_with_preface(self, self._owner.limits.head_timeout)
+        return preface if under_tls is None else under_tls.selected_alpn_protocol() == "h2"
+
+    async def _serve_requests(self) -> None:
+        """Serve requests one after the other, to the end of the connection."""
+        owner = self._owner
+        limits = owner.limits
         while True:
             try:
                 raw = await self.next_head(limits.wire, limits.head_timeout, limits.idle_timeout)
@@ -209,7 +227,7 @@ class ProxyConnection(AnsweringWire):
         self._read_credential(head)
         service = head.fields.get(b"x-keyhole-service", b"").decode("latin-1")
         try:
-            return await self._open(authority, service, ESTABLISHED)
+            return await self._open(authority, service, lambda: self.write(ESTABLISHED))
         except KeyholeError as error:
             self.write(render_refusal(error, close=True))
             return False
@@ -224,7 +242,7 @@ class ProxyConnection(AnsweringWire):
             if asked is None:
                 return False
             self._credential = asked.credential
-            return await self._open(asked.authority, "", socks.SUCCEEDED)
+            return await self._open(asked.authority, "", lambda: self.write(socks.SUCCEEDED))
         except socks.Unspoken as error:
             self._owner.broker.note_refusal(error, self._remote)
             self.write(error.answer)
@@ -234,15 +252,24 @@ class ProxyConnection(AnsweringWire):
             self.serving = False
         return False
 
-    async def _open(self, authority: Authority, service: str, established: bytes) -> bool:
-        """Open a tunnel. Whether requests are served in it. Raises what refuses it, before the client is told of it."""
+    async def _open(self, authority: Authority, service: str, established: Callable[[], None]) -> bool:
+        """Open a tunnel. Whether requests are served in it.
+
+        Args:
+            authority: where it leads.
+            service: that the client chose, or ``""``.
+            established: tells the client that it is there.
+
+        Raises:
+            KeyholeError: it is refused, and the client was told nothing yet.
+        """
         context = await self._owner.broker.open_tunnel(
             self._credential, authority.host, authority.port, self._remote, service
         )
         if context in PASSED:
             call = passing(self._credential, str(context), authority, self._remote, service)
             return await self._pass_on(call, established)
-        self.write(established)
+        established()
         self.flush()
         if context == SSH_AGENT:
             if self._owner.agents is not None:
@@ -283,15 +310,16 @@ class ProxyConnection(AnsweringWire):
         self.flush()
         await self.linger(owner.limits.linger, owner.limits.linger_bytes)
 
-    async def _pass_on(self, call: Call, established: bytes) -> bool:
+    async def _pass_on(self, call: Call, established: Callable[[], None]) -> bool:
         """A tunnel that is not looked into. Raises what refuses it, before the client is told that it is there."""
         self.serving = True
         answer = await self._owner.broker.handle(call)
         stream = answer.stream
         if stream is None:
             raise InternalError("the broker opened no tunnel", "see the server's log")
-        self.write(established)
+        established()
         self.stream = stream
+        self._passing = True
         answer.on_cut = self.abort
         if self._owner.draining:
             stream.leave()

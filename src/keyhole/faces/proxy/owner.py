@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from keyhole.core.errors import KeyholeError
+from keyhole.core.host import Authority
 from keyhole.core.message import Answer, Call, Stream
 from keyhole.core.sql import SqlCall
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.wire import Wire, WireGroup
+from keyhole.net.http2.stream import ServerStream
 
 if TYPE_CHECKING:
     from keyhole.faces.proxy.connection import ProxyConnection
@@ -75,6 +77,11 @@ class Owner(Protocol):
 
     def closed(self, connection: ProxyConnection) -> None:
         """Forget a connection."""
+
+    async def tunnel(
+        self, stream: ServerStream, authority: Authority, service: str, credential: bytes, remote: str
+    ) -> None:
+        """Carry a tunnel that was asked for on a stream to its end. Raises what refuses it, as yet unanswered."""
 
     def admit_stream(self) -> bool:
         """Count a request of HTTP/2; whether there is room for it."""

@@ -12,10 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.host import Authority
 from keyhole.faces.proxy.connection import ProxyConnection
+from keyhole.faces.proxy.inside import StreamTunnel
 from keyhole.faces.proxy.owner import Agents, Broker, Databases
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.wire import WireGroup
+from keyhole.net.http2.stream import ServerStream
 from keyhole.net.sockets import bind_path
 
 _BACKLOG = 1024
@@ -78,6 +81,8 @@ class ProxyServer:
             tls: for a listener that itself speaks TLS (``https://`` proxies).
             reuse_port: let other processes share the port.
         """
+        if tls is not None:
+            tls.set_alpn_protocols(["h2", "http/1.1"])
         loop, make = asyncio.get_running_loop(), self._made()
         if sock is not None:
             server = await loop.create_server(make, sock=sock, backlog=_BACKLOG, ssl=tls)
@@ -142,6 +147,12 @@ class ProxyServer:
         """Forget a connection."""
         self._connections.discard(connection)
         self.group.discard(connection)
+
+    async def tunnel(
+        self, stream: ServerStream, authority: Authority, service: str, credential: bytes, remote: str
+    ) -> None:
+        """Carry a tunnel that was asked for on a stream to its end. Raises what refuses it, as yet unanswered."""
+        await StreamTunnel(self, stream, authority, service, credential).last(remote)
 
     def admit_stream(self) -> bool:
         """Count a request of HTTP/2: all of them together are as many as connections may be open."""

@@ -16,11 +16,13 @@ from keyhole.core.errors import (
     fault_place,
 )
 from keyhole.core.grpc import is_grpc
+from keyhole.core.host import Authority
 from keyhole.core.message import Answer, Body, Call, Stream
 from keyhole.faces.proxy.answering import give_up
-from keyhole.faces.proxy.gate import Tunnel, admit, read_credential
+from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, read_credential
 from keyhole.faces.proxy.owner import Owner
 from keyhole.faces.proxy.refusal import grpc_refusal, refusal
+from keyhole.net.http1.grammar import RequestHead
 from keyhole.net.http1.pace import Pace, window_for
 from keyhole.net.http1.serialise import answer_fields
 from keyhole.net.http1.wire import Wire
@@ -71,12 +73,17 @@ class StreamFace:
         broker = self._owner.broker
         try:
             head = _believed(stream)
-            call = await self._call(stream, head)
+            authority = self._destination(head.head) if head.head.method == "CONNECT" else None
+            call = await self._call(stream, head) if authority is None else None
         except KeyholeError as error:
             broker.note_refusal(error, self._remote)
             self._refuse(stream, error)
             return
         try:
+            if authority is not None:
+                await self._tunnel_on(stream, head.head, authority)
+            if call is None:
+                return
             answer = await broker.handle(call)
         except KeyholeError as error:
             self._refuse(stream, error)
@@ -91,14 +98,22 @@ class StreamFace:
             await give_up(answer.body)
             raise
 
+    def _destination(self, head: RequestHead) -> Authority:
+        """Where a CONNECT is to lead."""
+        if self._tunnel is not None:
+            raise InvalidRequest("CONNECT inside a tunnel is refused", "send it to the proxy's own port")
+        return connect_authority(head)
+
+    async def _tunnel_on(self, stream: ServerStream, head: RequestHead, authority: Authority) -> None:
+        """Carry a tunnel to its end. Raises what refuses it, as yet unanswered."""
+        self._read_credential(head.fields.get(b"proxy-authorization"))
+        service = head.fields.get(b"x-keyhole-service", b"").decode("latin-1")
+        await self._owner.tunnel(stream, authority, service, self._credential, self._remote)
+
     async def _call(self, stream: ServerStream, head: Http2Head) -> Call:
         """What is asked for, as the gate admits it."""
         owner, tunnel = self._owner, self._tunnel
         judged = head.head
-        if judged.method == "CONNECT":
-            raise InvalidRequest(
-                "CONNECT on a stream is refused", "open tunnels with HTTP/1.1, at the proxy's own port"
-            )
         if tunnel is None:
             judged = judged._replace(target=b"%b://%b%b" % (head.scheme.encode(), head.authority, judged.target))
             self._read_credential(judged.fields.get(b"proxy-authorization"))
