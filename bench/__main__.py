@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from bench import machine
-from bench.cases import CASES, playing
+from bench.cases import CASES, ON_REQUEST, playing
+from bench.growth import GROWN, Size
 from bench.peers import installed
 from bench.report import Rounds, details, medians, ratios, table
 from bench.upstream import LARGE
@@ -21,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
         "cases",
         nargs="*",
         metavar="CASE",
-        help=f"of {', '.join(CASES)}; all unless named; a start such as api- names several",
+        help=f"of {', '.join(CASES)}; all but growth unless named; a start such as api- names several",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement")
@@ -31,17 +33,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--many", type=int, default=100_000, help="leases in the store of a server that starts")
     parser.add_argument("--tools", type=int, default=500, help="of one server of tools, in a list")
     parser.add_argument("--servers", type=int, default=50, help="of tools, at once")
+    for name, count in asdict(GROWN).items():
+        parser.add_argument(f"--grown-{name}", type=int, default=count, help="in the vault of the case growth")
     parser.add_argument("--folder", help="a directory on the disk that is to be measured")
     parser.add_argument("--peers", action="store_true", help="measure the programs of scripts/peers too")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     options = parser.parse_args(arguments)
-    cases = [name for name in CASES if not options.cases or any(_names(word, name) for word in options.cases)]
+    wanted = options.cases or CASES.keys() - ON_REQUEST
+    cases = [name for name in CASES if any(_names(word, name) for word in wanted)]
     if unknown := [word for word in options.cases if not any(_names(word, name) for name in CASES)]:
         parser.error(f"there is no case {unknown[0]!r}; known: {', '.join(CASES)}")
     before = machine.describe()
     rounds: Rounds = {}
     settings = {"large": options.large, "tunnels": options.tunnels, "folder": options.folder}
     settings |= {"leases": options.leases, "many": options.many, "tools": options.tools, "servers": options.servers}
+    settings["size"] = Size(**{name: getattr(options, f"grown_{name}") for name in asdict(GROWN)})
     with playing(options.seconds, **settings, with_peers=installed() if options.peers else ()) as field:
         for number in range(options.rounds):
             for name in cases:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from bench import api, leases, peers, tools
+from bench.growth import GROWN, Grown, Size
+from bench.growth import growth as grown
 from bench.load import Job
 from bench.machine import cores, cpu_seconds, pinned, program, rss_bytes, sync_rate
 from bench.scrubbing import scrubbing
@@ -45,6 +47,7 @@ class Field:
         many: leases in a store that a server starts on.
         tools: of one server, in a list.
         servers: of tools, at once.
+        size: of the vault that has grown.
         peers: other programs that take part, by name.
     """
 
@@ -56,6 +59,7 @@ class Field:
     many: int = 100_000
     tools: int = 500
     servers: int = 50
+    size: Size = GROWN
     peers: list[Subject] = field(default_factory=list)
     ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -84,6 +88,14 @@ class Field:
     def memory(self) -> api.Server:
         return self._until_the_end(api.Server(self.folder / "memory", cores()[0], memory=True))
 
+    @cached_property
+    def small(self) -> Grown:
+        return self._until_the_end(Grown(self.folder / "small", cores()[0], self.upstream, self.size.small()))
+
+    @cached_property
+    def grown(self) -> Grown:
+        return self._until_the_end(Grown(self.folder / "grown", cores()[0], self.upstream, self.size))
+
     def start_peer(self, name: str) -> None:
         """Let another program take part."""
         self.peers.append(self._until_the_end(peers.start(name, self.folder / name, cores()[0], self.upstream)))
@@ -107,6 +119,7 @@ def playing(
     many: int = 100_000,
     tools: int = 500,
     servers: int = 50,
+    size: Size = GROWN,
     folder: str | None = None,
     with_peers: Sequence[str] = (),
 ) -> Iterator[Field]:
@@ -114,7 +127,7 @@ def playing(
     with contextlib.ExitStack() as stack:
         where = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyhole-bench-", dir=folder)))
         where.chmod(0o755)  # workers of nginx may run as another user
-        field_ = Field(where, seconds, large, tunnels, leases, many, tools, servers)
+        field_ = Field(where, seconds, large, tunnels, leases, many, tools, servers, size)
         stack.enter_context(field_.ending)
         for name in with_peers:
             field_.start_peer(name)
@@ -279,6 +292,11 @@ def mcp_many(field_: Field) -> dict[str, Numbers]:
     return _in_a_folder(lambda folder: tools.many(folder, field_.seconds, field_.servers), field_)
 
 
+def growth(field_: Field) -> dict[str, Numbers]:
+    """The same requests to a vault with a hundred of each thing, and to one with very many."""
+    return grown(field_.small, field_.grown, field_.seconds, generate)
+
+
 def cli(field_: Field) -> dict[str, Numbers]:
     """Start-up: seconds that a command takes, beside an empty Python program."""
     subject, _ = cores()
@@ -324,4 +342,6 @@ CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
     "mcp-list": mcp_list,
     "mcp-many": mcp_many,
     "cli": cli,
+    "growth": growth,
 }
+ON_REQUEST = frozenset({"growth"})

@@ -18,6 +18,7 @@ from keyhole.config import Config
 from keyhole.core.lease import Lease, LeaseState
 from keyhole.vault import leases as stored
 from keyhole.vault.storage import Change, Write
+from keyhole.vault.vault import Vault
 
 _CHUNK = 200
 
@@ -26,7 +27,12 @@ async def run(folder: str, count: int, end: float, spread: float, token: bytes) 
     """As a second server on the same store."""
     keyhole = await app.assemble(Config(vault=f"sqlite:{folder}/vault.db"))
     await keyhole.node.unseal()
-    vault = keyhole.node.open_vault()
+    await fill(keyhole.node.open_vault(), token, count, end, spread)
+    await keyhole.close()
+
+
+async def fill(vault: Vault, token: bytes, count: int, end: float, spread: float) -> None:
+    """Write the leases into an open vault that has the engine."""
     state, caller = await vault.authenticate(token)
     mount = state.mounts.at("ssh/")
     storage, now = vault.storage(caller.org_id, mount.id), vault.clock.now()
@@ -56,7 +62,6 @@ async def run(folder: str, count: int, end: float, spread: float, token: bytes) 
         entry = {"role": "ops", "user": "ubuntu", "ip": "10.0.0.7", "expires": end}
         data = json.dumps(entry).encode()
         await storage.change([(f"o/{each.internal['otp']}", data, 0) for each in chunk])
-    await keyhole.close()
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def sync_rate(folder: Path, seconds: float) -> float:
     fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
     try:
         count, begin = 0, time.perf_counter()
-        while (took := time.perf_counter() - begin) < seconds:
+        while (took := time.perf_counter() - begin) < seconds or not count:
             os.write(fd, bytes(4096))
             os.fdatasync(fd)
             count += 1

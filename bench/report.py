@@ -119,6 +119,15 @@ LINES = (
     ),
     Line("scrubbing", "log with known values in it", lambda found: found["known"]["dirty"], 50, 200, unit=" MB/s"),
     Line("scrubbing", "log, shapes of credentials", lambda found: found["shapes"]["dirty"], 20, 40, unit=" MB/s"),
+    *(
+        Line("growth", f"growth, {title}", _between("keyhole", "small", what), 1.5, 1.1, less=True)
+        for what, title in (
+            ("call", "p50 of a call"),
+            ("read", "p50 of a KV v2 read"),
+            ("write", "p50 of a KV v2 write"),
+            ("first", "first call after the configuration changed"),
+        )
+    ),
     Line("cli", "keyhole --help to python -c pass", _between("help", "python", "seconds"), 10, 6, less=True),
     Line("cli", "keyhole list, key file, to python -c pass", _between("list", "python", "seconds"), 10, 6, less=True),
 )

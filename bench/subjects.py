@@ -135,7 +135,7 @@ class Keyhole:
             check=True,
             stdout=subprocess.PIPE,
         )
-        self._root_token: str = json.loads(made.stdout)["root_token"]
+        self.root_token: str = json.loads(made.stdout)["root_token"]
         listen = ["--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0", "--data", str(folder), "--json"]
         out = ["--upstream-ca", upstream.pki.ca, "--resolve", f"{NAME}:127.0.0.1"]
         self._process = subprocess.Popen(
@@ -175,9 +175,9 @@ class Keyhole:
 
     def call(self, method: str, path: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request to the API with the root token."""
-        connection = http.client.HTTPConnection(*self._urls.api)
+        connection = http.client.HTTPConnection(*self.api)
         body = None if data is None else json.dumps(data)
-        connection.request(method, f"/v1/{path}", body, {"X-Vault-Token": self._root_token})
+        connection.request(method, f"/v1/{path}", body, {"X-Vault-Token": self.root_token})
         response = connection.getresponse()
         text = response.read()
         connection.close()
@@ -186,9 +186,22 @@ class Keyhole:
         answer: dict[str, Any] = json.loads(text or b"{}")
         return answer
 
+    @property
+    def api(self) -> tuple[str, int]:
+        """Address of its API."""
+        return self._urls.api
+
+    @property
+    def proxy(self) -> tuple[str, int]:
+        """Address of its proxy."""
+        return self._urls.proxy
+
+    def authority(self, scheme: str) -> str:
+        """The upstream, as a request names it."""
+        return f"{NAME}:{self._upstream.tls if scheme == 'https' else self._upstream.plain}"
+
     def job(self, scheme: str, path: str, mode: str, **settings: Any) -> Job:
-        port = self._upstream.tls if scheme == "https" else self._upstream.plain
-        authority = f"{NAME}:{port}"
+        authority = self.authority(scheme)
         proof = f"Proxy-Authorization: Bearer {self.agent_token}\r\n"
         if scheme == "https":
             connect = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{proof}\r\n"

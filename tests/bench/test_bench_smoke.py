@@ -52,6 +52,15 @@ def test_load_on_the_api_is_answered_from_both_stores_and_gives_ratios(tmp_path)
     assert {line["case"] for line in found["ratios"]} == {case for case in API if case.endswith("-8")}
 
 
+def test_a_vault_that_has_grown_is_measured_beside_a_small_one(tmp_path):
+    sizes = ["--grown-secrets", "110", "--grown-services", "5", "--grown-agents", "4", "--grown-leases", "6"]
+    found = run(tmp_path, "growth", *sizes)
+    for subject in ("small", "keyhole"):
+        numbers = found["medians"]["growth"][subject]
+        assert min(numbers[what] for what in ("call", "read", "write", "first")) > 0
+        assert numbers["call_refused"] == numbers["read_refused"] == numbers["write_refused"] == 0
+
+
 def test_leases_are_made_taken_back_and_end(tmp_path):
     found = run(tmp_path, "leases-issue", "leases-end")["medians"]
     assert found["leases-issue"]["keyhole"]["count"] >= 8
