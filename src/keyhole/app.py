@@ -6,24 +6,21 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from keyhole import bounds
+from keyhole import bounds, upkeep
 from keyhole.broker import capturing, explain, reach
 from keyhole.broker.broker import Broker
 from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.upstream import Pool, UpstreamLimits, UpstreamTimeouts
-from keyhole.config import Config, home, is_loopback, local_vault, split_address, sql_address
-from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
-from keyhole.core.request import LocalOwner
+from keyhole.config import Config, is_loopback, local_vault, split_address, sql_address
+from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.value import Secret
 from keyhole.crypto.aead import AeadKey
 from keyhole.engines import Route
@@ -51,9 +48,9 @@ from keyhole.vault.vault import Vault
 
 if TYPE_CHECKING:
     from keyhole.telemetry import Spans
+    from keyhole.workers.crew import Crew
 
 MEMORY = "memory:"
-_TRUST_EVERY = 10.0
 _TRACED = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _log = logging.getLogger("keyhole")
 
@@ -96,6 +93,7 @@ class Keyhole:
         trust: what upstreams prove themselves by.
         dialer: knows our own listeners, so that no call comes back to us.
         spans: what is watched of it; ``None`` for nothing.
+        crew: the other workers of this server; ``None`` where one process is all of it.
         proxy_url: where the proxy listens, once it does.
         sql_urls: where clients of databases are listened for.
         opened: set once the vault has been open.
@@ -111,6 +109,7 @@ class Keyhole:
     proxy_url: str = ""
     sql_urls: list[str] = field(default_factory=list)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
+    crew: Crew | None = None
 
     async def close(self) -> None:
         """Let go of everything."""
@@ -134,8 +133,13 @@ def asker(config: Config, limits: AskLimits | None = None) -> Asker:
     return Asker(Dialer(resolver, via=via), trust.context, limits, programs=not config.forbid_commands)
 
 
-async def assemble(config: Config, *, create: bool = False) -> Keyhole:
+async def assemble(config: Config, *, create: bool = False, crew: Crew | None = None) -> Keyhole:
     """Open the store and put a node and its road over it; the vault is still sealed.
+
+    Args:
+        config: the settings.
+        create: make the store where there is none.
+        crew: the other workers of this server.
 
     Raises:
         NotFound: there is no store and ``create`` is false.
@@ -148,15 +152,18 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     def extend(vault: Vault) -> tuple[Route, ...]:
         keyhole.opened.set()
         vault.meters.readings.append(partial(keyhole.broker.readings, vault))
+        if crew is not None:
+            crew.count_together(vault)
         vault.devices.outgoing = Outgoing(dialer, trust.context)
         vault.rotations.steps.commands = not config.forbid_commands
         # A login may believe the identity tokens of this very server, so its listeners are none of the guard's concern.
         vault.net = Asker(Dialer(resolver, via=via), trust.context, programs=not config.forbid_commands)
         why = explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
-        settings = sanitized.routes(lambda: _settings(keyhole))
+        settings = sanitized.routes(lambda: upkeep.settings(keyhole))
         return (*why, *settings, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))
 
-    refusals = RefusalLimits(config.refusal_rate, config.refusal_burst)
+    share = crew.count if crew is not None else 1
+    refusals = RefusalLimits(config.refusal_rate / share, max(1, config.refusal_burst // share))
     node = Node(
         store,
         extend=extend,
@@ -167,6 +174,8 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
         make=spans.vault if spans is not None else Vault,
     )
     node.configured = config.seal
+    if crew is not None:
+        node.tell, node.close_others = crew.tell_root, crew.close_others
     resolver, via, trust = _ways_out(config)
     dialer = Dialer(resolver, via=via)
 
@@ -185,7 +194,7 @@ async def assemble(config: Config, *, create: bool = False) -> Keyhole:
     make = spans.broker if spans is not None else Broker
     broker = make(node, pool, bounds.streams(config), trust.fresh, databases=databases)
     trust.changed += [pool.distrust, broker.distrust]
-    return (keyhole := Keyhole(config, node, broker, pool, dialer, trust, spans))
+    return (keyhole := Keyhole(config, node, broker, pool, dialer, trust, spans, crew=crew))
 
 
 def _spans(environ: Mapping[str, str]) -> Spans | None:
@@ -220,14 +229,15 @@ async def open_ephemeral(config: Config, *, token: str = "") -> tuple[Keyhole, s
 
 async def start_proxy(keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | None = None) -> ProxyServer:
     """Listen for agents at ``HOST:PORT``."""
-    server, keyhole.proxy_url = await listen_for_calls(keyhole, address, tls=tls)
+    together = keyhole.crew is not None
+    server, keyhole.proxy_url = await listen_for_calls(keyhole, address, tls=tls, together=together)
     return server
 
 
 async def listen_for_calls(
-    keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | None = None
+    keyhole: Keyhole, address: str, *, tls: ssl.SSLContext | None = None, together: bool = False
 ) -> tuple[ProxyServer, str]:
-    """A proxy and its URL, which nobody is told of."""
+    """A proxy and its URL, which nobody is told of; its port may belong to all workers ``together``."""
     host, port = split_address(address, "proxy_listen")
     # Nodes over one store answer for one another, so they know each other's requests by one name.
     header = await keyhole.node.header()
@@ -235,7 +245,7 @@ async def listen_for_calls(
     name = header.vault_id if header else ""
     server = ProxyServer(keyhole.broker, limits, instance=name, databases=sql_face(keyhole), agents=ssh_face(keyhole))
     try:
-        bound = await server.listen(host, port, tls=tls)
+        bound = await server.listen(host, port, tls=tls, reuse_port=together)
     except OSError as error:
         raise InvalidRequest(f"cannot listen on {address}: {error.strerror}", "choose another --proxy-listen") from None
     keyhole.dialer.own.add(bound)
@@ -249,7 +259,7 @@ async def start_sql(keyhole: Keyhole, listener: str, *, tls: ssl.SSLContext | No
     host, port = split_address(address, "sql_listen")
     server = SqlServer(sql_face(keyhole), scheme, tls)
     try:
-        bound = await server.listen(host, port)
+        bound = await server.listen(host, port, reuse_port=keyhole.crew is not None)
     except OSError as error:
         raise InvalidRequest(f"cannot listen on {address}: {error.strerror}", "choose another --sql-listen") from None
     keyhole.dialer.own.add(bound)
@@ -309,56 +319,54 @@ async def serve(
             keyhole = await assemble(config, create=await_init)
         stack.push_async_callback(keyhole.close)
         if not dev and not (await_init and await keyhole.node.header() is None):
-            await _unseal_at_start(keyhole, passphrase)
-        tls = ServedTls(config.tls_cert, config.tls_key) if config.tls_cert else None
-        proxy = await start_proxy(keyhole, config.proxy_listen, tls=tls.context() if tls else None)
-        stack.push_async_callback(proxy.close, config.drain)
-        if config.proxy_socket:
-            await proxy.listen_at(Path(config.proxy_socket))
-        for listener in config.sql_listen:
-            sql = await start_sql(keyhole, listener, tls=tls.context() if tls else None)
-            stack.push_async_callback(sql.close, config.drain)
-        api = await stack.enter_async_context(serving_api(keyhole, config, tls))
-        keyhole.node.start_sweeper()
-        watching = asyncio.create_task(_watch(keyhole.trust, tls))
-        stack.callback(watching.cancel)
-        ca_file = _data_dir(config, stack, dev=dev) / "ca.pem"
-        written = asyncio.create_task(_write_ca(keyhole, ca_file))
-        stack.callback(written.cancel)
-        if keyhole.opened.is_set():
-            await written
+            await unseal_at_start(keyhole, passphrase)
+        started, read_again = await listening(keyhole, stack, dev=dev)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         if hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, _begin_again, keyhole, tls)
-        on_ready(Started(api, keyhole.proxy_url, str(ca_file), root_token, tuple(keyhole.sql_urls)))
+            loop.add_signal_handler(signal.SIGHUP, read_again)
+        on_ready(replace(started, root_token=root_token))
         await stop.wait()
         keyhole.node.leave()
 
 
-async def _watch(trust: Trust, tls: ServedTls | None) -> None:
-    """Notice changed files also while no connection is made."""
-    while True:
-        await asyncio.sleep(_TRUST_EVERY)
-        _read_again(trust, tls)
+async def listening(
+    keyhole: Keyhole, stack: contextlib.AsyncExitStack, *, dev: bool = False
+) -> tuple[Started, Callable[[], None]]:
+    """Open all listeners of the settings; what it says of itself, and what reads files again that have changed.
+
+    Args:
+        keyhole: the vault is open or sealed.
+        stack: takes what drains and ends all of it.
+        dev: nothing is kept, also no certificate.
+    """
+    config, crew = keyhole.config, keyhole.crew
+    tls = ServedTls(config.tls_cert, config.tls_key) if config.tls_cert else None
+    proxy = await start_proxy(keyhole, config.proxy_listen, tls=tls.context() if tls else None)
+    stack.push_async_callback(proxy.close, config.drain)
+    if config.proxy_socket:
+        await proxy.listen_at(Path(config.proxy_socket), crew.sock if crew is not None else None)
+    for listener in config.sql_listen:
+        sql = await start_sql(keyhole, listener, tls=tls.context() if tls else None)
+        stack.push_async_callback(sql.close, config.drain)
+    api = await stack.enter_async_context(serving_api(keyhole, config, tls))
+    keyhole.node.start_sweeper()
+    watching = asyncio.create_task(upkeep.watch(keyhole.trust, tls))
+    stack.callback(watching.cancel)
+    ca_file = upkeep.data_dir(config, stack, dev=dev) / "ca.pem"
+    if crew is None or not crew.index:
+        written = asyncio.create_task(upkeep.write_ca(keyhole, ca_file))
+        stack.callback(written.cancel)
+        if keyhole.opened.is_set():
+            await written
+    said = Started(api, keyhole.proxy_url, str(ca_file), sql=tuple(keyhole.sql_urls))
+    return said, partial(upkeep.begin_again, keyhole, tls)
 
 
-def _begin_again(keyhole: Keyhole, tls: ServedTls | None) -> None:
-    """At SIGHUP: read certificates again, and open audit files again, which were moved away."""
-    _read_again(keyhole.trust, tls)
-    if keyhole.node.vault is not None:
-        keyhole.node.vault.devices.reopen()
-
-
-def _read_again(trust: Trust, tls: ServedTls | None) -> None:
-    trust.context()
-    if tls is not None and tls.refresh():
-        _log.info("the TLS certificate was renewed")
-
-
-async def _unseal_at_start(keyhole: Keyhole, passphrase: Secret | None) -> None:
+async def unseal_at_start(keyhole: Keyhole, passphrase: Secret | None) -> None:
+    """Open the vault, if that needs nobody or its passphrase is given. Raises ``NotFound`` and what ``unseal`` does."""
     header = await keyhole.node.header()
     if header is None:
         raise NotFound("there is no vault in this store", "make one: keyhole init --vault … --seal …")
@@ -382,11 +390,13 @@ async def serving_api(keyhole: Keyhole, config: Config, served: ServedTls | None
         trusted=config.trusted_proxies,
         needs_header=config.require_request_header,
     )
+    if keyhole.crew is not None:
+        keyhole.crew.join(api, keyhole.node)
     limits = bounds.listener(config, config.api.concurrency)
     tools = beside(api, keyhole.node, hosts, partial(listen_for_calls, keyhole, "127.0.0.1:0"))
     server = ApiServer(tools, limits, on_refusal=keyhole.node.note_refusal)
     try:
-        bound = await server.listen(host, port, tls=tls)
+        bound = await server.listen(host, port, tls=tls, reuse_port=keyhole.crew is not None)
     except OSError as error:
         raise InvalidRequest(f"cannot listen on {config.listen}: {error.strerror}", "choose another --listen") from None
     keyhole.dialer.own.add(bound)
@@ -396,46 +406,6 @@ async def serving_api(keyhole: Keyhole, config: Config, served: ServedTls | None
     finally:
         await server.close(config.drain)
         await tools.close()
-
-
-def _settings(keyhole: Keyhole) -> dict[str, Any]:
-    """What ``sys/config/state/sanitized`` says of this server: no path, no location, no secret."""
-    config = keyhole.config
-    listen = {"address": config.listen, "tls_disable": not config.tls_cert}
-    return {
-        "api_addr": keyhole.node.address,
-        "listeners": [{"config": listen, "type": "tcp"}],
-        "seals": [{"disabled": False, "type": config.seal.partition(":")[0] or "as stored"}],
-        "storage": {"type": (config.vault or local_vault()).partition(":")[0], "disable_clustering": True},
-    }
-
-
-def _data_dir(config: Config, stack: contextlib.AsyncExitStack, *, dev: bool) -> Path:
-    if config.data:
-        return Path(config.data)
-    if dev:
-        folder = Path(tempfile.mkdtemp(prefix="keyhole-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        return folder
-    return home()
-
-
-async def _write_ca(keyhole: Keyhole, path: Path) -> None:
-    """Put the certificate of the CA of the org root where clients can be pointed at it; it is public."""
-    await keyhole.opened.wait()
-    try:
-        vault = keyhole.node.open_vault()
-        state, _ = await vault.authenticate(LocalOwner())
-        authority = await keyhole.broker.authorities(vault).get(state)
-        _write_public(path, authority.cert_pem)
-    except (KeyholeError, OSError) as error:
-        # Nothing depends on the file: clients that ask sys/keyhole get the certificate all the same.
-        _log.warning("the CA's certificate could not be written to %s: %s", path, error)
-
-
-def _write_public(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.write_bytes(content)
 
 
 def _bracketed(host: str) -> str:

@@ -19,6 +19,7 @@ from keyhole.core.lease import parse_duration
 from keyhole.core.sql import SCHEMES as DATABASES
 
 EGRESS = ("deny", "allow", "log")
+MOST_WORKERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Config:
         trusted_proxies: CIDR blocks of proxies before the API; what they say in X-Forwarded-For is believed.
         require_request_header: refuse requests to the API without ``X-Vault-Request: true``.
         insecure_listen: allow a listener off loopback without TLS.
+        workers: processes that serve together; 0, or ``auto``, for one a core.
         drain: seconds that running requests get at SIGTERM.
         connect_timeout: seconds for name resolution, TCP and TLS to an upstream.
         answer_timeout: seconds for the head of an upstream's answer; language models think for minutes.
@@ -124,6 +126,7 @@ class Config:
     trusted_proxies: tuple[str, ...] = ()
     require_request_header: bool = False
     insecure_listen: bool = False
+    workers: int = 1
     drain: float = 10.0
     connect_timeout: float = 10.0
     answer_timeout: float = 300.0
@@ -169,6 +172,8 @@ class Config:
                     f"{name}: {host} is not loopback and the listener has no TLS",
                     "give --tls-cert and --tls-key, or say --insecure-listen",
                 )
+        if not 0 <= self.workers <= MOST_WORKERS:
+            raise InvalidRequest(f"workers is a number from 1 to {MOST_WORKERS}, or auto", "auto is one a core")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise InvalidRequest("tls_cert and tls_key belong together", "give both, or neither")
         if self.tls_client_ca and not self.tls_cert:
@@ -296,6 +301,8 @@ def _read(path: str) -> dict[str, Any]:
 
 def _typed(name: str, value: Any) -> Any:
     default = next(f for f in fields(Config) if f.name == name).default
+    if name == "workers" and value == "auto":
+        return 0
     try:
         if isinstance(default, bool):
             return value if isinstance(value, bool) else {"true": True, "1": True, "false": False, "0": False}[value]

@@ -53,7 +53,7 @@ FLOORS = {
     "faces": "core crypto config net scrub client vault broker process",
 }
 # May import everything: they put the house together.
-COMPOSITION = {"app", "bounds", "guests", "cli", "demo", "trial", "testing", "__main__"}
+COMPOSITION = {"app", "bounds", "guests", "upkeep", "workers", "cli", "demo", "trial", "testing", "__main__"}
 
 # Shelves: the folder's own modules are the contract, the members that its MEMBERS names are loaded by name.
 SHELVES = {"stores", "seals", "engines", "auth", "injections", "remotes", "rotators", "notifiers", "importers"}
@@ -67,6 +67,7 @@ PURE = ("core", "crypto", "scrub", "injections", "importers")
 # app: the listening sockets; client: the way to a server and its proxy; demo, trial: the API that they play with
 MAY_OPEN_SOCKETS = {"net", "client", "faces", "stores", "engines", "remotes", "seals", "app", "demo", "trial"}
 MAY_OPEN_SOCKETS |= {"testing"}
+MAY_OPEN_SOCKETS |= {"workers"}  # the ports that they share, and the socket pairs between them and their parent
 OPENERS = {
     "socket.socket",
     "socket.create_connection",
@@ -163,6 +164,7 @@ REVEALS = {
     "keepers/token.py": 1,  # the PIN, to the token
     "seals/shares.py": 1,
     "vault/tool_use.py": 2,  # hashed, to see whether a value is another; a token that its server has refused
+    "workers/parent.py": 1,  # the passphrase, to the worker that opens the vault
     "vault/wrapping.py": 1,  # into the drawer of the wrapping token, where it is sealed again
     "vault/sealing.py": 2,  # new shares: to who made them, and to see what they are known by
 }

@@ -1,7 +1,6 @@
 """Bounds on guessing at logins: by address, and by name with a lock-out as Vault's.
 
-Counted in each process that serves the vault, for names that exist and names that do not alike, so that a lock says
-nothing about a name.
+Counted by each server, for names that exist and names that do not alike, so that a lock says nothing about a name.
 """
 
 from __future__ import annotations
@@ -11,15 +10,17 @@ import contextlib
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from keyhole.core.cidr import network
 from keyhole.core.errors import InvalidRequest, PolicyDenied, RateLimited
+from keyhole.core.tally import LocalTallies, Tallies
+
+_ADDRESSES, _NAMES = "addresses", "names"
 
 
 @dataclass(frozen=True, slots=True)
 class GuessLimits:
-    """How much may be guessed; each process counts for itself.
+    """How much may be guessed; each server counts for itself.
 
     Attributes:
         threshold: failures that lock a name.
@@ -94,12 +95,14 @@ class Guesses:
 
     A name counts at its place, which is the org as it was asked for and the path of the mount: so it does for an org or
     a mount that is not there.
+
+    Attributes:
+        tallies: where it is counted; those that processes share are set before the first login.
     """
 
     def __init__(self, limits: GuessLimits | None = None) -> None:
         self.limits = limits or GuessLimits()
-        self._names: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
-        self._addresses: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self.tallies: Tallies = LocalTallies(self.limits.kept)
         self._turns = Turns(self.limits)
 
     @contextlib.asynccontextmanager
@@ -113,7 +116,7 @@ class Guesses:
 
     def check_address(self, remote: str, now: float) -> None:
         """Raises ``RateLimited`` for an address that has failed too often; without one it is this process itself."""
-        failures, since = self._addresses.get(network(remote), (0.0, now))
+        failures, since, _ = self.tallies.read(_ADDRESSES, network(remote))
         if failures - max(0.0, now - since) * self.limits.rate > self.limits.burst - 1:
             raise RateLimited("too many failed logins came from this address", "wait a minute")
 
@@ -133,7 +136,7 @@ class Guesses:
 
     def check_name(self, place: str, name: str, now: float) -> None:
         """Raises ``PolicyDenied`` for a name that is locked."""
-        count, last = self._names.get((place, name), (0, now))
+        count, last, _ = self.tallies.read(_NAMES, f"{place}\0{name}")
         if count >= self.limits.threshold and now - last < self.limits.duration:
             minutes = int(self.limits.duration // 60)
             raise PolicyDenied("permission denied", f"too many failed logins: wait {minutes} minutes")
@@ -142,22 +145,17 @@ class Guesses:
         """One more failure of an address."""
         if not remote:
             return
-        key = network(remote)
-        failures, since = self._addresses.pop(key, (0.0, now))
-        self._addresses[key] = max(0.0, failures - max(0.0, now - since) * self.limits.rate) + 1, now
-        self._forget(self._addresses)
+        with self.tallies.held(_ADDRESSES, network(remote)) as cell:
+            failures, since, _ = cell
+            cell[:2] = max(0.0, failures - max(0.0, now - since) * self.limits.rate) + 1, now
 
     def fail_name(self, place: str, name: str, now: float) -> None:
         """One more failure at a name."""
-        count, last = self._names.pop((place, name), (0, now))
-        over = self.limits.duration if count >= self.limits.threshold else self.limits.reset
-        self._names[place, name] = (1 if now - last >= over else count + 1), now
-        self._forget(self._names)
+        with self.tallies.held(_NAMES, f"{place}\0{name}") as cell:
+            count, last, _ = cell
+            over = self.limits.duration if count >= self.limits.threshold else self.limits.reset
+            cell[:2] = (1 if now - last >= over else count + 1), now
 
     def forgive(self, place: str, name: str) -> None:
         """The name was proved, or has a new password."""
-        self._names.pop((place, name), None)
-
-    def _forget(self, counted: OrderedDict[Any, Any]) -> None:
-        if len(counted) > self.limits.kept:
-            counted.popitem(last=False)
+        self.tallies.forget(_NAMES, f"{place}\0{name}")

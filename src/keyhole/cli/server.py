@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 @click.option("--trusted-proxy", "trusted_proxies", metavar="CIDR", multiple=True, help="Believe its X-Forwarded-For.")
 @click.option("--require-request-header", is_flag=True, default=None, help="Refuse without X-Vault-Request: true.")
 @click.option("--insecure-listen", is_flag=True, default=None, help="Listen off loopback without TLS.")
+@click.option("--workers", metavar="N", help="Processes that serve together (Linux), or auto; 1 unless said.")
 @click.option("--drain", metavar="DURATION", help="What running requests get at SIGTERM; 10s unless said.")
 @pass_session
 def server_command(
@@ -71,8 +72,10 @@ def server_command(
     root_token. A vault with a passphrase starts sealed unless --passphrase-file or --passphrase-fd opens it; one with
     shares always does. With --await-init whoever reaches the API first makes the vault and gets its root token.
     """
-    from keyhole.app import serve  # noqa: PLC0415  # the whole house: help and clients do without
+    from keyhole.app import Started, serve  # noqa: PLC0415  # the whole house: help and clients do without
     from keyhole.config import load  # noqa: PLC0415
+    from keyhole.workers import parent  # noqa: PLC0415
+    from keyhole.workers.worker import loop_factory  # noqa: PLC0415
 
     if dev_root_token_id and not dev:
         raise InvalidRequest("--dev-root-token-id goes with --dev", "a real root token is made by keyhole init")
@@ -83,21 +86,27 @@ def server_command(
         raise InvalidRequest(
             "a server needs a store, not another server", "write --vault sqlite:PATH or postgres://USER@HOST/DB"
         )
+    if config.workers != 1:
+        parent.require_possible(config, dev=dev)
     passphrase = session.passphrase.get() if session.passphrase.given and not dev else None
 
     def ready(started: Started) -> None:
         _announce(session, started, dev=dev)
 
+    if parent.count(config) > 1:
+        crew = parent.Parent(config, passphrase=passphrase, await_init=await_init)
+        server = crew.run(lambda said: ready(Started(**said)))
+    else:
+        server = serve(
+            config,
+            dev=dev,
+            dev_token=dev_root_token_id,
+            passphrase=passphrase,
+            await_init=await_init,
+            on_ready=ready,
+        )
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            server = serve(
-                config,
-                dev=dev,
-                dev_token=dev_root_token_id,
-                passphrase=passphrase,
-                await_init=await_init,
-                on_ready=ready,
-            )
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(server)
     except (IntegrityError, NotFound) as error:
         # A server that cannot open its vault is as good as sealed, whatever the reason.
@@ -120,11 +129,3 @@ def _announce(session: Session, started: Started, *, dev: bool) -> None:
     session.out.result({**data, "ca_file": started.ca_file, "pid": os.getpid()}, lines)
     if dev:
         session.out.warn("development mode: everything is kept in memory and gone at the end")
-
-
-def _loop_factory() -> Any:
-    try:
-        import uvloop  # noqa: PLC0415  # not on Windows
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

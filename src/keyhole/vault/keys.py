@@ -15,6 +15,7 @@ import base64
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,10 +114,21 @@ class Keys:
         store: where the wrapped keys lie.
         root: the root key in clear, 32 bytes.
         max_uses: values that one term of a keyring may seal.
+        tell: called with the root key by ``announce``, and again with each one that replaces it.
     """
 
-    def __init__(self, store: Store, root: bytes, *, max_uses: int = MAX_USES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        root: bytes,
+        *,
+        max_uses: int = MAX_USES,
+        tell: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._store = store
+        self._tell = tell
+        self._told = b""  # the root key, where somebody is told; all that is needed of it here is made of it
+        self._announced = False
         self._take(root)
         self._rings: dict[str, tuple[Keyring, int]] = {}
         self._left: dict[str, int] = {}
@@ -126,6 +138,16 @@ class Keys:
     def _take(self, root: bytes) -> None:
         self._wrap = AeadKey(hkdf(root, b"keyhole keyring wrap 1"))
         self._handover = HANDOVER + hkdf(root, b"keyhole handover name 1")[:16].hex()
+        if self._tell is not None:
+            self._told = root
+            if self._announced:
+                self._tell(root)
+
+    def announce(self) -> None:
+        """Tell whoever is to be told: the vault is open, and may be open to them."""
+        self._announced = True
+        if self._tell is not None:
+            self._tell(self._told)
 
     async def create(self, header: Header, quorum: Quorum | None = None) -> None:
         """Write the header, the system keyring and the signing key of a new vault, all or nothing."""

@@ -1,7 +1,7 @@
-"""How often agents use services and tools, measured: rates and calls under way by each process, counts in the store.
+"""How often agents use services and tools, measured: rates and calls under way by each server, counts in the store.
 
-- A **rate** and the number of **concurrent** calls hold in one process. Several processes over one store let through as
-  much each.
+- A **rate** and the number of **concurrent** calls hold for one server, whose workers count together. Several servers
+  over one store let through as much each.
 - A **count** holds for all processes together and after a restart: it is never exceeded. A process takes calls from the
   store in blocks of a twentieth, so that not every call is a write; what it has taken and not used when it ends is lost
   until the next window, so that fewer calls than counted may be let through. Counts below 40 are taken one by one.
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from keyhole.core.checks.limits import Bucket, Limits, Quota
 from keyhole.core.errors import Conflict, RateLimited
 from keyhole.core.identity import Caller
+from keyhole.core.tally import Tallies
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.storage import Change, Storage, Write
 
@@ -32,14 +33,31 @@ _KEPT = 20_000  # meters; those that are under way stay
 _RETRIES = 50
 _BLOCKS = 20
 _LARGEST_BLOCK = 1000
+_ANY = 10**9
 _KEEP = 3600.0  # seconds for which a count is kept after its window
 
 
 @dataclass(slots=True)
 class UnderWay:
-    """Calls under way. It outlives a change of limits, because the calls do."""
+    """Calls under way in this process. It outlives a change of limits, because the calls do."""
 
     calls: int = 0
+
+    def enter(self, most: int, tallies: Tallies | None, key: str) -> bool:
+        """One more, if there may be; ``most`` is 0 for any number."""
+        if tallies is not None:
+            if not tallies.enter(key, most or _ANY):
+                return False
+        elif most and self.calls >= most:
+            return False
+        self.calls += 1
+        return True
+
+    def leave(self, tallies: Tallies | None, key: str) -> None:
+        """One less."""
+        self.calls -= 1
+        if tallies is not None:
+            tallies.leave(key)
 
 
 @dataclass(slots=True)
@@ -48,6 +66,8 @@ class Meter:
 
     Attributes:
         name: what it uses, in words, such as ``the service 'pay'``.
+        tallies: where it is counted, if processes share that.
+        key: there.
     """
 
     limits: Limits
@@ -57,6 +77,8 @@ class Meter:
     now: Callable[[], float]
     bucket: Bucket
     under_way: UnderWay
+    tallies: Tallies | None
+    key: str
     window: int = -1
     left: int = 0
     taking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -66,7 +88,7 @@ class Meter:
         rate = self.limits.rate
         if rate is None:
             return
-        wait = self.bucket.take(rate, self.limits.burst, self.now())
+        wait = self._take_one(rate)
         if wait:
             raise RateLimited(
                 f"{self.name} lets each agent through at {rate.text}",
@@ -74,10 +96,19 @@ class Meter:
                 retry_after=wait,
             )
 
+    def _take_one(self, rate: Quota) -> int:
+        if self.tallies is None:
+            return self.bucket.take(rate, self.limits.burst, self.now())
+        with self.tallies.held("rates", f"{self.key}\0{rate.text}\0{self.limits.burst}") as cell:
+            bucket = Bucket(cell[0], cell[1])  # one that was never used has filled since long
+            wait = bucket.take(rate, self.limits.burst, self.now())
+            cell[:2] = bucket.left, bucket.at
+            return wait
+
     async def begin(self) -> Turn:
         """Count a call that is about to be made. Raises ``RateLimited``."""
         limits = self.limits
-        if limits.concurrent and self.under_way.calls >= limits.concurrent:
+        if not self.under_way.enter(limits.concurrent, self.tallies, self.key):
             raise RateLimited(
                 f"{self.name} lets each agent make {limits.concurrent} calls at once",
                 "wait for one to end",
@@ -124,7 +155,7 @@ class Meter:
 
 
 class Turn:
-    """One call under way."""
+    """One call under way, which was counted."""
 
     __slots__ = ("_ended", "_meter", "window")
 
@@ -132,13 +163,12 @@ class Turn:
         self._meter = meter
         self._ended = False
         self.window = -1
-        meter.under_way.calls += 1
 
     def end(self) -> None:
         """It has ended; said again, nothing happens."""
         if not self._ended:
             self._ended = True
-            self._meter.under_way.calls -= 1
+            self._meter.under_way.leave(self._meter.tallies, self._meter.key)
 
     def undo(self) -> None:
         """It was not made after all, and does not count."""
@@ -149,9 +179,14 @@ class Turn:
 
 
 class Limiting:
-    """All meters of this process."""
+    """All meters of this process.
+
+    Attributes:
+        tallies: where rates and calls under way are counted, if processes share that.
+    """
 
     def __init__(self) -> None:
+        self.tallies: Tallies | None = None
         self._meters: OrderedDict[tuple[str, str, str], Meter] = OrderedDict()
 
     def at(
@@ -173,7 +208,9 @@ class Limiting:
         meter = self._meters.get(kept)
         storage = vault.storage(state.org.id, MOUNT)
         if meter is None or meter.limits != limits or meter.storage is not storage:
-            meter = self._meters[kept] = self._new(vault, storage, (key, name), caller.name, limits, meter)
+            meter = self._meters[kept] = self._new(
+                vault, storage, (state.org.id, key, name), caller.name, limits, meter
+            )
         self._meters.move_to_end(kept)
         if len(self._meters) > _KEPT:
             self._drop()
@@ -181,13 +218,15 @@ class Limiting:
 
     @staticmethod
     def _new(
-        vault: Vault, storage: Storage, names: tuple[str, str], agent: str, limits: Limits, old: Meter | None
+        vault: Vault, storage: Storage, names: tuple[str, str, str], agent: str, limits: Limits, old: Meter | None
     ) -> Meter:
-        key, name = names
+        org_id, key, name = names
         path = f"{key}/{hashlib.sha256(agent.encode()).hexdigest()[:32]}"
         now = vault.clock.now
         bucket = Bucket(float(limits.burst), now())
-        return Meter(limits, name, storage, path, now, bucket, old.under_way if old is not None else UnderWay())
+        under_way = old.under_way if old is not None else UnderWay()
+        whole = f"{org_id}/{path}"
+        return Meter(limits, name, storage, path, now, bucket, under_way, vault.limiting.tallies, whole)
 
     def _drop(self) -> None:
         for key, meter in self._meters.items():

@@ -80,6 +80,16 @@ class Migration:
         """Do the settings name another kind of seal than the vault has?"""
         return bool(self._node.configured) and type_of(self._node.configured) != type_of(header.seal)
 
+    def enter(self, entered: bytes, header: Header) -> tuple[Attempt | None, Secret] | None:
+        """Take what opens the old seal, or a share towards it; the shares and what they give, once there are enough.
+
+        Raises as ``enter_share``.
+        """
+        if not header.recovery[0] and type_of(header.seal) != SHAMIR:
+            return None, Secret(entered)
+        shares = self.enter_share(entered, header)
+        return None if shares is None else (shares, shares.joined())
+
     def enter_share(self, share: bytes, header: Header) -> Attempt | None:
         """Take one share of the old seal, or one recovery share; all of them once there are enough.
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -23,13 +21,11 @@ from keyhole.core.errors import (
     NotFound,
     Sealed,
 )
-from keyhole.core.identity import ROOT_ORG
 from keyhole.core.policy import ROOT
-from keyhole.core.record import Phase, Record
 from keyhole.core.request import Credential, Reply, Request
 from keyhole.core.value import Secret
 from keyhole.engines import Route
-from keyhole.seals import Renewing, Seal, open_seal, quorum
+from keyhole.seals import Seal, open_seal, quorum
 from keyhole.stores import Batch, Put, Store
 from keyhole.vault.alarms import raise_alarm
 from keyhole.vault.attempt import Attempt
@@ -45,27 +41,25 @@ from keyhole.vault.reported import REPORTED_VERSION
 from keyhole.vault.root_generation import RootGeneration
 from keyhole.vault.sealing import (
     NO_RECOVERY,
-    SHAMIR,
     HandOut,
     deal,
+    record_clock,
     record_unsealed,
     require_sealer,
     status_of,
-    type_of,
+    strengthen,
     unwrap,
     wrap_proven,
 )
 from keyhole.vault.strangers import RefusalLimits
+from keyhole.vault.sweeping import Sweeping
 from keyhole.vault.sys import tables
-from keyhole.vault.sys.sweep import Sweeper
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.tokens import Grant
 from keyhole.vault.vault import Vault
 
 _SWEEP_EVERY = 1.0  # how late a lease may be taken back; what is due is found by index
-_CLOCK_NOISE = 1.0  # seconds by which the clocks of two processes may differ without meaning anything
 _READY = "sys/ready"
-_log = logging.getLogger("keyhole")
 
 
 class Node:
@@ -88,6 +82,8 @@ class Node:
         opener: the seal that opened the vault, if that needs nobody; it stays when the vault is sealed.
         rekey, recovery_rekey, root_generation: what takes several people.
         migration: to the seal that the settings name, where that is another one.
+        tell: told the root key of the open vault, for the other processes of this server; ``None`` without any.
+        close_others: seals those.
     """
 
     def __init__(
@@ -114,13 +110,15 @@ class Node:
         self._make, self._monotonic = make, monotonic
         self._lock = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
-        self._sweeps: tuple[Vault, Sweeper] | None = None
+        self._sweeping = Sweeping(self)
         self._ending: Vault | None = None  # lets nobody in any more, and is about to be closed
         self._sealing: asyncio.Task[None] | None = None
         self._attempt: Attempt | None = None
         self._failed = 0  # sets of shares that did not open it, since it was sealed
         self.opener: Seal | None = None
         self.configured = ""
+        self.tell: Callable[[bytes], None] | None = None
+        self.close_others: Callable[[], Awaitable[None]] | None = None
         self.rekey = Rekey(self)
         self.recovery_rekey = Rekey(self, recovery=True)
         self.root_generation = RootGeneration(self)
@@ -178,13 +176,14 @@ class Node:
             shares, quorum = await asyncio.to_thread(deal, seal, recovery, hand_out)
             root = os.urandom(32)
             blob = await (wrap_proven(seal, root) if seal.unattended else asyncio.to_thread(seal.wrap, root))
-            keys = Keys(self.store, root, max_uses=self._max_uses)
+            keys = self._keys(root)
             await keys.create(Header(vault_id, spec, blob, 0, recovery), quorum)
             vault = await self._open(keys, vault_id)
             self.keep(seal)
             grant = Grant(name="user/root", policies=(ROOT,), endless=True, path="auth/token/root", display="root")
             storage = vault.storage(vault.root_org, TOKENS)
             clear, _, _ = await vault.tokens.create(storage, grant, now=vault.clock.now(), clear=token)
+            keys.announce()
             if hand_out is not None and shares:
                 hand_out(shares)
             return clear
@@ -224,16 +223,14 @@ class Node:
             seal = seal or open_seal(
                 spec or header.seal, passphrase=passphrase, vault_id=header.vault_id, interactive=interactive
             )
-            keys = Keys(self.store, root := await unwrap(seal, header), max_uses=self._max_uses)
+            keys = self._keys(root := await unwrap(seal, header))
             await keys.load()
             vault = await self._open(keys, header.vault_id, credential if seal.unattended else None)
+            keys.announce()
             self.keep(seal)
             if credential is not None:
                 self._record_unsealed(vault)
-            if await asyncio.to_thread(seal.needs_rewrap, header.root):
-                stronger = replace(header, root=await asyncio.to_thread(seal.wrap, root))
-                with contextlib.suppress(KeyholeError):  # another node did it, or the store is read-only: try next time
-                    await self.store.commit(Batch(puts=[stronger.put()]))
+            await strengthen(self.store, seal, header, root)
 
     async def enter_share(self, share: bytes) -> None:
         """Take one share towards unsealing; the one that completes the threshold opens the vault.
@@ -258,13 +255,24 @@ class Node:
                     return
                 self._attempt = None
                 seal = open_seal(header.seal, passphrase=attempt.joined(), vault_id=header.vault_id)
-                keys = Keys(self.store, await unwrap(seal, header), max_uses=self._max_uses)
+                keys = self._keys(await unwrap(seal, header))
             except IntegrityError:
                 self._attempt = None
                 self._failed += 1
                 raise
             await keys.load()
             self._record_unsealed(await self._open(keys, header.vault_id))
+            keys.announce()
+
+    async def take(self, root: bytes) -> None:
+        """Open the vault with the root key that a process of the same server hands over. Raises ``IntegrityError``."""
+        async with self._lock:
+            if self.vault is None:
+                header = await self._made_header()
+                await (keys := self._keys(root)).load()
+                await self._open(keys, header.vault_id)
+                with contextlib.suppress(KeyholeError):
+                    self.keep(open_seal(self.configured or header.seal, passphrase=None, vault_id=header.vault_id))
 
     async def migrate(self, entered: bytes) -> None:
         """Take what opens the old seal, or one share towards it, and change over to the seal of the settings.
@@ -282,15 +290,11 @@ class Node:
                 return
             if not self.migration.wanted(header):
                 raise InvalidRequest("there is no seal to migrate to", "start the server with --seal and the new one")
-            shares, secret = None, Secret(entered)
-            if header.recovery[0] or type_of(header.seal) == SHAMIR:
-                shares = self.migration.enter_share(entered, header)
-                if shares is None:
-                    return
-                secret = shares.joined()
+            if (taken := self.migration.enter(entered, header)) is None:
+                return
+            shares, secret = taken
             old = open_seal(header.seal, passphrase=secret, vault_id=header.vault_id)
-            keys = Keys(self.store, await unwrap(old, header), max_uses=self._max_uses)
-            await keys.load()
+            await (keys := self._keys(await unwrap(old, header))).load()
             vault = await self._open(keys, header.vault_id)
             self.vault = None  # nobody may use it before it has its new seal
             try:
@@ -300,6 +304,7 @@ class Node:
                 raise
             self.vault = vault
             self._record_unsealed(vault)
+            keys.announce()
 
     def keep(self, seal: Seal) -> None:
         """Keep what opens without a person, to wrap a new root key with it; what a person entered is not kept."""
@@ -309,6 +314,9 @@ class Node:
         """Begin unsealing anew."""
         async with self._lock:
             self._attempt = self.migration.attempt = None
+
+    def _keys(self, root: bytes) -> Keys:
+        return Keys(self.store, root, max_uses=self._max_uses, tell=self.tell)
 
     async def _made_header(self) -> Header:
         header = await self.header()
@@ -350,7 +358,8 @@ class Node:
 
     async def _close_vault(self) -> bool:
         async with self._lock:
-            vault, self.vault, self._ending, self._sweeps = self.vault or self._ending, None, None, None
+            vault, self.vault, self._ending = self.vault or self._ending, None, None
+            self._sweeping.forget()
             if vault is not None:
                 await vault.expiry.close()
                 await vault.compiled.settle()
@@ -369,6 +378,14 @@ class Node:
         """Let nobody in any more, and seal after the running request has been answered."""
         self._ending, self.vault = self.vault or self._ending, None
         self._sealing = asyncio.get_running_loop().create_task(self.seal())
+
+    async def seal_all(self) -> None:
+        """``seal_soon``, once the other processes of this server are sealed."""
+        try:
+            if self.close_others is not None:
+                await self.close_others()
+        finally:
+            self.seal_soon()
 
     async def _end_sealing(self) -> None:
         if self._sealing is not None:
@@ -392,24 +409,18 @@ class Node:
     async def _open(self, keys: Keys, vault_id: str, credential: Credential | None = None) -> Vault:
         orgs = Orgs(self.store, keys)
         clock = Clock(await self.store.now(), await high_water(self.store, keys.ring), self._monotonic)
-        try:
-            root = await orgs.by_name(ROOT_ORG)
-        except NotFound:  # a new vault, or one whose making was cut off after its keys were written
-            root = await orgs.create(ROOT_ORG, egress=self._egress, now=clock.now())
+        root = await orgs.root(egress=self._egress, now=clock.now())
         journal = Journal(self.store, keys.signing, keys.ring, clock)
         vault = self._make(self.store, keys, journal, clock, root.id, orgs)
         vault.default_egress, vault.address = self._egress, lambda: self.address
         vault.alarm = partial(raise_alarm, vault)
-        vault.strangers.limits = self._refusals
-        vault.expiry.limits = self._leases
+        vault.strangers.limits, vault.expiry.limits = self._refusals, self._leases
         vault.expiry.background = self._sweeper is not None
         if credential is not None:
             await require_sealer(vault, credential)
         more = self._extend(vault) if self._extend is not None else ()
-        vault.fix_mounts(tables(vault, History(self.store, keys, vault_id), self.seal_soon, more))
-        if clock.anomaly > _CLOCK_NOISE:
-            record = Record(phase=Phase.EVENT, id=new_id(), operation="clock", result="the clock was set back")
-            journal.outcome(record.encode(), root.id)
+        vault.fix_mounts(tables(vault, History(self.store, keys, vault_id), self.seal_all, more))
+        record_clock(vault)
         self.vault, self._attempt = vault, None
         return vault
 
@@ -420,7 +431,7 @@ class Node:
                 continue
             await vault.expiry.rest(_SWEEP_EVERY)
             with contextlib.suppress(KeyholeError):
-                await self._sweep(vault)
+                await self._sweeping.sweep(vault)
 
     async def sweep(self) -> int:
         """Remove what is past its time: tokens that are expired, used up or half revoked (returns how many), leases.
@@ -428,23 +439,6 @@ class Node:
         When it returns, each lease that was due has been tried at its source.
         """
         vault = self.open_vault()
-        ended = await self._sweep(vault)
+        ended = await self._sweeping.sweep(vault)
         await vault.expiry.drain()
         return ended
-
-    async def _sweep(self, vault: Vault) -> int:
-        vault.clock.resynchronise(await self.store.now())
-        try:
-            await vault.keys.refresh()
-        except IntegrityError:
-            _log.error("the vault has another root key, since longer than this server can follow: it is sealed")
-            self.seal_soon()
-            raise
-        if isinstance(self.opener, Renewing):
-            try:
-                await asyncio.to_thread(self.opener.keep_alive)
-            except KeyholeError as error:
-                _log.warning("the seal %s cannot renew its token: %s", self.opener.name, error)
-        if self._sweeps is None or self._sweeps[0] is not vault:
-            self._sweeps = (vault, Sweeper(vault))
-        return await self._sweeps[1].sweep()

@@ -94,6 +94,13 @@ class Orgs:
             raise NotFound(f"there is no org {name!r}", "keyhole org list")
         return item.data.decode()
 
+    async def root(self, *, egress: str, now: float) -> Org:
+        """The org root, which is made where it is not there."""
+        try:
+            return await self.by_name(ROOT_ORG)
+        except NotFound:  # a new vault, or one whose making was cut off after its keys were written
+            return await self.create(ROOT_ORG, egress=egress, now=now)
+
     async def by_name(self, name: str) -> Org:
         """The org of this name, with its keyring loaded. Raises ``NotFound``."""
         return await self.by_id(await self.id_of(name))

@@ -1,8 +1,9 @@
 """Quotas of an org: how often one address may ask, and how many leases there may be, for all paths or some.
 
 Of several that fit a request one counts: that of the exact path, then of the longest glob, then of the mount, then of
-all paths; one for a role before one without. Counts of requests are kept in each process, as in Vault: with several
-servers each grants the rate. What was refused is counted, and the counts are records of the org's journal.
+all paths; one for a role before one without. Counts of requests are kept by each server, as in Vault: with several
+each grants the rate; the workers of one count together. What was refused is counted, and the counts are records of the
+org's journal.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import asyncio
 import hashlib
 import json
 import math
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyhole.core.cidr import network
 from keyhole.core.errors import KeyholeError, RateLimited
@@ -23,6 +23,7 @@ from keyhole.core.identity import Caller
 from keyhole.core.path import parse_path
 from keyhole.core.record import Phase, Record, clip
 from keyhole.core.request import Reply, Request
+from keyhole.core.tally import LocalTallies, Tallies
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.lease_places import Place, Places
 from keyhole.vault.mounts import AUTH
@@ -131,17 +132,16 @@ def best(quotas: tuple[Quota, ...], path: str, role: str = "") -> Quota | None:
     return found if found is not None and found.fits(path, role) else None
 
 
-@dataclass(slots=True)
-class _Window:
+class _Window(NamedTuple):
     ends: float
-    used: int = 0
-    blocked: bool = False
+    used: int
+    blocked: bool
 
 
 @dataclass(slots=True)
 class _Count:
     quota: Quota
-    windows: OrderedDict[str, _Window] = field(default_factory=OrderedDict)
+    windows: Tallies
     refused: int = 0
 
 
@@ -150,11 +150,13 @@ class Quotas:
 
     Attributes:
         told: request id to headers of its answer.
+        tallies: where requests are counted, if processes share that; each quota has its own otherwise.
     """
 
     def __init__(self, vault: Vault) -> None:
         self.told: dict[str, dict[str, str]] = {}
         self._vault = vault
+        self.tallies: Tallies | None = None
         self._counts: dict[tuple[str, str], _Count] = {}
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -275,20 +277,19 @@ class Quotas:
     def _take(self, org_id: str, quota: Quota, address: str) -> tuple[_Window, bool]:
         count = self._counts.get((org_id, quota.name))
         if count is None or count.quota != quota:
-            count = self._counts[org_id, quota.name] = _Count(quota)
+            windows = self.tallies if self.tallies is not None else LocalTallies(_ADDRESSES)
+            count = self._counts[org_id, quota.name] = _Count(quota, windows)
         now = self._vault.clock.now()
-        window = count.windows.get(address)
-        if window is None or window.ends <= now:
-            window = count.windows[address] = _Window(now + quota.interval)
-            if len(count.windows) > _ADDRESSES:
-                count.windows.popitem(last=False)
-        count.windows.move_to_end(address)
-        if window.blocked or window.used >= _whole(quota):
-            if quota.block_interval and not window.blocked:
-                window.blocked, window.ends = True, now + quota.block_interval
-            return window, False
-        window.used += 1
-        return window, True
+        with count.windows.held("quotas", f"{org_id}\0{quota}\0{address}") as cell:
+            if cell[0] <= now:
+                cell[:] = now + quota.interval, 0, 0
+            _, used, blocked = cell
+            allowed = not blocked and used < _whole(quota)
+            if allowed:
+                cell[1] += 1
+            elif quota.block_interval and not blocked:
+                cell[0], cell[2] = now + quota.block_interval, 1
+            return _Window(cell[0], int(cell[1]), bool(cell[2])), allowed
 
     def _count_refusal(self, org_id: str, quota: Quota) -> None:
         self._counts[org_id, quota.name].refused += 1

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
+import logging
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from keyhole.core.errors import IntegrityError, InvalidRequest, PolicyDenied
+from keyhole.core.errors import IntegrityError, InvalidRequest, KeyholeError, PolicyDenied
 from keyhole.core.identity import ROOT_ORG
 from keyhole.core.record import Phase, Record
 from keyhole.core.request import Credential
 from keyhole.core.value import Secret
 from keyhole.crypto.aead import KEY_SIZE
 from keyhole.crypto.shamir import Share, split
-from keyhole.seals import KEPT_ELSEWHERE, Dealing, Seal, asks_for, quorum
+from keyhole.seals import KEPT_ELSEWHERE, Dealing, Renewing, Seal, asks_for, quorum
+from keyhole.stores import Batch, Store
 from keyhole.vault.attempt import Attempt
-from keyhole.vault.keys import Header, Quorum, new_request_id
+from keyhole.vault.keys import Header, Quorum, new_id, new_request_id
 
 if TYPE_CHECKING:
     from keyhole.vault.vault import Vault
@@ -31,8 +35,10 @@ if TYPE_CHECKING:
 SHAMIR = "shamir"
 NO_RECOVERY = (0, 0)
 _RECOVERY = (5, 3)  # as of Vault
+_CLOCK_NOISE = 1.0  # seconds by which the clocks of two processes may differ without meaning anything
 HandOut = Callable[[list[Secret]], None]
 Shares = list[Secret]
+_log = logging.getLogger("keyhole")
 
 
 def type_of(spec: str) -> str:
@@ -114,6 +120,24 @@ async def unwrap(seal: Seal, header: Header) -> bytes:
         ) from None
 
 
+async def keep_alive(seal: Seal | None) -> None:
+    """Renew what a seal proves itself by, where that would end; a failure is logged."""
+    if not isinstance(seal, Renewing):
+        return
+    try:
+        await asyncio.to_thread(seal.keep_alive)
+    except KeyholeError as error:
+        _log.warning("the seal %s cannot renew its token: %s", seal.name, error)
+
+
+async def strengthen(store: Store, seal: Seal, header: Header, root: bytes) -> None:
+    """Wrap the root key anew, where it was wrapped with weaker parameters than today's."""
+    if await asyncio.to_thread(seal.needs_rewrap, header.root):
+        stronger = replace(header, root=await asyncio.to_thread(seal.wrap, root))
+        with contextlib.suppress(KeyholeError):  # another node did it, or the store is read-only: try next time
+            await store.commit(Batch(puts=[stronger.put()]))
+
+
 def in_both_forms(shares: Sequence[Secret]) -> tuple[list[str], list[str]]:
     """Shares in hexadecimal digits and in base64, for who made them."""
     texts = [share.reveal().decode() for share in shares]
@@ -162,3 +186,10 @@ def record_unsealed(vault: Vault, failed: int) -> None:
         count=failed,
     )
     vault.journal.outcome(record.encode(), vault.root_org)
+
+
+def record_clock(vault: Vault) -> None:
+    """Say in the journal that the clock was set back since the last records, if it was."""
+    if vault.clock.anomaly > _CLOCK_NOISE:
+        record = Record(phase=Phase.EVENT, id=new_id(), operation="clock", result="the clock was set back")
+        vault.journal.outcome(record.encode(), vault.root_org)

@@ -6,7 +6,8 @@ import html
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 from keyhole.config import ApiLimits
@@ -20,7 +21,7 @@ from keyhole.core.errors import (
     fault_place,
 )
 from keyhole.core.identity import ROOT_ORG
-from keyhole.core.request import Operation, Request
+from keyhole.core.request import Credential, Operation, Request
 from keyhole.faces.api import reading, status
 from keyhole.faces.api.envelope import JSON, Answer, render, render_error
 from keyhole.faces.api.reading import Asker, Scope
@@ -31,11 +32,13 @@ from keyhole.vault.node import Node
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Ceremony = Callable[[str, str, Mapping[str, Any], Mapping[str, Any], Credential], Awaitable[Answer]]
 
 _PREFIX = "/v1/"
 _READY_FOR = 2.0
 _SLASHES = re.compile(rb"/{2,}")
 _STRANGERS_BODY = 64 * 1024  # bytes that are read before it is known who sends them
+_OF_EACH = frozenset({"sys/health", "sys/leader"})  # of ``status.ROUTES``: what each worker says of itself
 _log = logging.getLogger("keyhole.api")
 
 
@@ -49,6 +52,12 @@ class Api:
             it under a name that an attacker resolves to loopback); empty for any.
         trusted: CIDR blocks of proxies that say from where a request came.
         needs_header: requests below ``/v1/`` must have ``X-Vault-Request: true``, which no forged one has.
+
+    Attributes:
+        counts: answers by their status.
+        ceremony: answers what takes several requests, such as unsealing by shares; another worker's, where there are
+            several.
+        others: adds the figures of other workers to this one's.
     """
 
     def __init__(
@@ -67,6 +76,8 @@ class Api:
         self._needs_header = needs_header
         self._ready_until = 0.0
         self.counts: dict[int, int] = {}
+        self.ceremony: Ceremony = partial(status.serve, node)
+        self.others: Callable[[str], Awaitable[str]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
@@ -122,7 +133,8 @@ class Api:
             raise InvalidRequest("operation unavailable in namespaces", "ask without X-Vault-Namespace")
         raw = await self._body(receive, min(_STRANGERS_BODY, self._limits.body))
         body = reading.body_of(raw, asker.headers.get("content-type", ""), self._limits)
-        return await status.serve(self._node, scope["method"], path, body, query, asker.credential)
+        serve = self.ceremony if path not in _OF_EACH else partial(status.serve, self._node)
+        return await serve(scope["method"], path, body, query, asker.credential)
 
     async def _request(self, scope: Scope, asker: Asker, path: str, query: dict[str, Any], receive: Receive) -> Request:
         operation = reading.operation_of(scope["method"], query)
@@ -191,7 +203,10 @@ class Api:
             await self._check_ready()
             return 200, [(b"content-type", JSON)], b'{"ready":true}'
         if path == "/metrics":
-            return 200, [(b"content-type", b"text/plain; version=0.0.4")], self._metrics().encode()
+            text = self.figures()
+            if self.others is not None:
+                text = await self.others(text)
+            return 200, [(b"content-type", b"text/plain; version=0.0.4")], text.encode()
         raise NotFound("no handler for route", "the API is below /v1/")
 
     async def _check_ready(self) -> None:
@@ -201,7 +216,8 @@ class Api:
             await self._node.check_ready()
             self._ready_until = time.monotonic() + _READY_FOR
 
-    def _metrics(self) -> str:
+    def figures(self) -> str:
+        """What this process counts, in the text format of Prometheus."""
         lines = [
             "# TYPE keyhole_sealed gauge",
             f"keyhole_sealed {int(self._node.vault is None)}",

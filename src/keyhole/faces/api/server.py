@@ -62,11 +62,15 @@ class ApiServer:
         self.connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
 
-    async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
-        """Open the listening socket; its address."""
+    async def listen(
+        self, host: str, port: int, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False
+    ) -> tuple[str, int]:
+        """Open the listening socket, of a port that other processes may share; its address."""
         loop = asyncio.get_running_loop()
         self.group = WireGroup(loop, self.limits.tick)
-        self._server = await loop.create_server(lambda: _Connection(self), host, port, backlog=_BACKLOG, ssl=tls)
+        self._server = await loop.create_server(
+            lambda: _Connection(self), host, port, backlog=_BACKLOG, ssl=tls, reuse_port=reuse_port or None
+        )
         address = self._server.sockets[0].getsockname()
         return str(address[0]), int(address[1])
 

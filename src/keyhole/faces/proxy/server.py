@@ -94,14 +94,19 @@ class ProxyServer:
         address = server.sockets[0].getsockname()
         return str(address[0]), int(address[1])
 
-    async def listen_at(self, path: Path) -> None:
+    async def listen_at(self, path: Path, sock: socket.socket | None = None) -> None:
         """Listen on a Unix socket that only its owner may connect to, and that goes with this server.
+
+        Args:
+            path: where.
+            sock: one that is bound there already, and is not this server's to remove.
 
         Raises:
             InvalidRequest: it cannot be made, or somebody has it.
         """
-        sock = bind_path(path)
-        self._paths.append(path)
+        if sock is None:
+            sock = bind_path(path)
+            self._paths.append(path)
         server = await asyncio.get_running_loop().create_unix_server(self._made(), sock=sock, backlog=_BACKLOG)
         self._servers.append(server)
 

@@ -78,9 +78,10 @@ class SqlServer:
         self._clients: set[_Client] = set()
         self._servers: list[asyncio.Server] = []
 
-    async def listen(self, host: str = "127.0.0.1", port: int = 0) -> tuple[str, int]:
-        """Open a listening socket; its address. Port 0 picks a free one."""
-        server = await asyncio.get_running_loop().create_server(lambda: _Client(self), host, port)
+    async def listen(self, host: str = "127.0.0.1", port: int = 0, *, reuse_port: bool = False) -> tuple[str, int]:
+        """Open a listening socket, of a port that other processes may share; its address. Port 0 picks a free one."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Client(self), host, port, reuse_port=reuse_port or None)
         self._servers.append(server)
         address = server.sockets[0].getsockname()
         return str(address[0]), int(address[1])

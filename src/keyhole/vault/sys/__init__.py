@@ -5,7 +5,7 @@ A table is made, and its file read, when its mount is first asked: a command on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from importlib import import_module
 
@@ -42,7 +42,7 @@ _SYSTEM = (
 )
 
 
-def tables(vault: Vault, history: History, seal: Callable[[], None], more: tuple[Route, ...]) -> list[Mount]:
+def tables(vault: Vault, history: History, seal: Callable[[], Awaitable[None]], more: tuple[Route, ...]) -> list[Mount]:
     """Mounts of everything that administers a vault.
 
     Args:

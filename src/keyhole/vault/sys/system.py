@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.identity import ROOT_ORG
@@ -17,7 +17,7 @@ TERMS = "terms"
 """Mount where it stands since when a term is used."""
 
 
-def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
+def routes(vault: Vault, seal: Callable[[], Awaitable[None]]) -> tuple[Route, ...]:
     """The table."""
 
     async def key_status(context: Context, _call: Call) -> Reply:
@@ -46,7 +46,7 @@ def routes(vault: Vault, seal: Callable[[], None]) -> tuple[Route, ...]:
     async def close(context: Context, _call: Call) -> None:
         if context.caller.org != ROOT_ORG:
             raise InvalidRequest("operation unavailable in namespaces", "seal from the org root")
-        seal()
+        await seal()
 
     return (
         Route("seal", {Operation.CREATE: close}, sudo=frozenset({Operation.UPDATE}), help="Forget the keys."),
