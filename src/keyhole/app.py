@@ -162,14 +162,12 @@ async def assemble(config: Config, *, create: bool = False, crew: Crew | None = 
         settings = sanitized.routes(lambda: upkeep.settings(keyhole))
         return (*why, *settings, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))
 
-    share = crew.count if crew is not None else 1
-    refusals = RefusalLimits(config.refusal_rate / share, max(1, config.refusal_burst // share))
     node = Node(
         store,
         extend=extend,
         max_uses=config.max_uses,
         egress=config.egress,
-        refusals=refusals,
+        refusals=_refusals(config, crew),
         leases=LeaseLimits(making=config.lease_making, attempt=config.lease_attempt),
         make=spans.vault if spans is not None else Vault,
     )
@@ -195,6 +193,12 @@ async def assemble(config: Config, *, create: bool = False, crew: Crew | None = 
     broker = make(node, pool, bounds.streams(config), trust.fresh, databases=databases)
     trust.changed += [pool.distrust, broker.distrust]
     return (keyhole := Keyhole(config, node, broker, pool, dialer, trust, spans, crew=crew))
+
+
+def _refusals(config: Config, crew: Crew | None) -> RefusalLimits:
+    """Bounds on records of strangers: this process's part of them."""
+    share = crew.count if crew is not None else 1
+    return RefusalLimits(config.refusal_rate / share, max(1, config.refusal_burst // share))
 
 
 def _spans(environ: Mapping[str, str]) -> Spans | None:

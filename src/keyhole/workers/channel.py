@@ -62,7 +62,7 @@ class Channel:
         finally:
             self._end()
 
-    async def ask(self, kind: str, **data: Any) -> Data:
+    async def ask(self, kind: str, /, **data: Any) -> Data:
         """Ask the other end, and wait.
 
         Raises:
@@ -80,7 +80,7 @@ class Channel:
         finally:
             self._waiting.pop(self._number, None)
 
-    def tell(self, kind: str, **data: Any) -> None:
+    def tell(self, kind: str, /, **data: Any) -> None:
         """Say something that needs no answer; to nobody, if the other end is gone."""
         if not self._ended and self._writer is not None:
             self._send({"ask": 0, "kind": kind, "data": data})

@@ -86,7 +86,7 @@ class Crew:
 
     async def figures(self, own: str) -> str:
         """The figures of all workers together, in the text format of Prometheus."""
-        said = await self._ask("gather", kind="figures")
+        said = await self._ask("gather", what="figures")
         return merged([own, *(each["text"] for each in said["answers"])])
 
     async def serve(self, kind: str, data: Data) -> Data:

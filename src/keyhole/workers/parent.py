@@ -235,7 +235,7 @@ class Parent:
             await asyncio.gather(*(self._seal(each) for each in others))
             return {"epoch": self._epoch}
         elif kind == "gather":
-            asked = [each.channel.ask(data["kind"]) for each in others if each.ready]
+            asked = [each.channel.ask(data["what"]) for each in others if each.ready]
             said = await asyncio.gather(*asked, return_exceptions=True)
             return {"answers": [each for each in said if not isinstance(each, BaseException)]}
         elif kind == "ceremony":
