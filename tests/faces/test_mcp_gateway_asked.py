@@ -11,10 +11,12 @@ from mcp.shared.exceptions import MCPError
 from faces.asking_mcp import Asking
 from faces.test_mcp_gateway import TOKEN, nobody, play
 from faces.test_mcp_gateway_sides import clean, until
+from faces.test_mcp_http import post
 from keyhole.faces.mcp.gateway import front
 from keyhole.faces.mcp.gateway.gateway import Gateway
 from keyhole.faces.mcp.gateway.questions import QuestionLimits
 from keyhole.faces.mcp.gateway.upstream import Ways
+from keyhole.faces.mcp.http import McpApp
 from keyhole.faces.mcp.inside import Inside
 
 ACCEPTED = types.ElicitResult(action="accept", content={"hour": "nine"})
@@ -155,8 +157,7 @@ def test_a_state_is_good_once_for_one_call_of_one_agent_and_says_nothing_of_any_
             async with visiting(stage, "legacy") as early:
                 params = types.CallToolRequestParams(name=call, arguments=arguments, **back)
                 asked = types.CallToolRequest(params=params)
-                with contextlib.suppress(MCPError):  # to which this is no part of the protocol
-                    await early.session.send_request(asked, types.CallToolResult)
+                refused.append(await refusal(early.session.send_request(asked, types.CallToolResult)))
             assert len({repr(each) for each in refused}) == 1
             assert refused[0].code == types.INVALID_PARAMS
             assert refused[0].data == {"reason": "invalid_request_state"}
@@ -176,6 +177,10 @@ def test_a_state_is_good_once_for_one_call_of_one_agent_and_says_nothing_of_any_
             assert "accept {'hour': 'nine'} fine" in clean(found)
             assert (await refusal(asks(client, call, arguments, **more))) == refused[0]
         assert (await outcomes(stage, f"tools/{server}/book")).count("ok") == 1
+        noted = [each for each in await stage.records(f"tools/{server}/book") if each["phase"] == "refused"]
+        assert len(noted) == 22
+        assert {each["result"] for each in noted} == {"invalid_request"}
+        assert state not in repr(await stage.opened.get("sys/audit-log"))
         assert not stage.gateway.parking._parked
         assert not stage.gateway.parking._places
 
@@ -257,8 +262,9 @@ def test_who_comes_back_is_judged_as_who_calls_anew_and_the_server_does_not_hear
                 except MCPError as error:
                     found = error.error.message
                 assert said in found, change.__name__
-                error = await refusal(asks(client, call, {"day": "monday"}, **back))
-                assert error.data == {"reason": "invalid_request_state"}
+                if change is not revoke:
+                    error = await refusal(asks(client, call, {"day": "monday"}, **back))
+                    assert error.data == {"reason": "invalid_request_state"}
         assert asking.heard == []
         assert set(await outcomes(stage, f"tools/{server}/book")) == {"aborted"}
         if server == "old":
@@ -426,5 +432,48 @@ def test_progress_goes_to_who_waits_and_who_leaves_gives_the_call_up(asking):
             await until(lambda: asking.gone == ["twice"])
             await until(lambda: not stage.gateway.parking._tasks)
         assert len(asking.heard) == 1
+
+    play(scenario)
+
+
+def test_over_http_a_call_goes_on_for_the_token_that_it_was_made_with(asking):
+    able = {"elicitation": {}, "sampling": {}}
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": able}
+
+    async def scenario(stage):
+        await ready(stage, "old")
+        await stage.write("agents/other", {})
+        await stage.write("sys/policies/acl/agent/other", {"policy": 'path "tools/*" { capabilities = ["use"] }'})
+        other = (await stage.write("agents/other/token", {}))["token"]
+
+        async def enter(token, remote):
+            await stage.door.ask("read", "auth/token/lookup-self", {}, token=token, org="", remote=remote)
+            return Inside(stage.door, token)  # another one for each request
+
+        app = McpApp(lambda agent_of: front.build(stage.gateway, agent_of), enter, frozenset(), print)
+
+        async def call(token, **params):
+            named = {"mcp_method": "tools/call", "mcp_name": "old__once", "mcp_protocol_version": "2026-07-28"}
+            body = {"name": "old__once", "arguments": {"day": "\U0001f511"}, "_meta": meta, **params}
+            asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": body}
+            accept = "application/json, text/event-stream"
+            _, found = await post(app, asked, authorization=f"Bearer {token}", accept=accept, **named)
+            return found.get("result", found.get("error"))
+
+        async with app.running():
+            found = await call(stage.agent._token)
+            assert (found["resultType"], list(found["inputRequests"])) == ("input_required", ["1"])
+            answer = {"action": "accept", "content": {"hour": "\u2668 \u202e"}}
+            back = {"requestState": found["requestState"], "inputResponses": {"1": answer}}
+            stolen = await call(other, **back)
+            made_up = await call(other, **{**back, "requestState": "\u00e9"})
+            assert stolen == made_up
+            assert stolen["data"] == {"reason": "invalid_request_state"}
+            assert await call(stage.agent._token, **{**back, "arguments": {"day": "x"}}) == stolen
+            found = await call(stage.agent._token, **back)
+            assert found["resultType"] == "complete"
+            assert "\U0001f511" in found["content"][0]["text"]
+            assert asking.heard[0].content == answer["content"]
+            assert await call(stage.agent._token, **back) == stolen
 
     play(scenario)

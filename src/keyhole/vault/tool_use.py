@@ -90,7 +90,7 @@ async def use_tool(vault: Vault, state: OrgState, caller: Caller, request: Reque
     Raises:
         KeyholeError: the refusal, which is recorded.
     """
-    async with _refusals(vault, state, caller, request) as asked:
+    async with refusals(vault, state, caller, request) as asked:
         call = await _found(vault, state, caller, request, asked)
         approval = await admit(vault, state, caller, request, call)
     server = call.server
@@ -128,7 +128,7 @@ async def use_goes_on(
         KeyholeError: the refusal, which is recorded.
     """
     begun = intent.record()
-    async with _refusals(vault, state, caller, request) as asked:
+    async with refusals(vault, state, caller, request) as asked:
         call = await _found(vault, state, caller, request, asked)
         if asked.path != begun.path:
             raise InvalidRequest("the call that was begun is another one", "call it anew")
@@ -139,7 +139,7 @@ async def use_goes_on(
 
 
 @dataclass(slots=True)
-class _Asked:
+class Asked:
     """What a refusal is recorded with: the path that was asked for, and what the policies say."""
 
     path: str
@@ -147,9 +147,9 @@ class _Asked:
 
 
 @asynccontextmanager
-async def _refusals(vault: Vault, state: OrgState, caller: Caller, request: Request) -> AsyncIterator[_Asked]:
-    """Record what is refused."""
-    asked = _Asked(request.path, Decision(allowed=False))
+async def refusals(vault: Vault, state: OrgState, caller: Caller, request: Request) -> AsyncIterator[Asked]:
+    """Record what is refused within the block, which may say more of it."""
+    asked = Asked(request.path, Decision(allowed=False))
     try:
         yield asked
     except KeyholeError as error:
@@ -158,7 +158,7 @@ async def _refusals(vault: Vault, state: OrgState, caller: Caller, request: Requ
         raise
 
 
-async def _found(vault: Vault, state: OrgState, caller: Caller, request: Request, asked: _Asked) -> ToolCall:
+async def _found(vault: Vault, state: OrgState, caller: Caller, request: Request, asked: Asked) -> ToolCall:
     """The call of a tool that the caller may use, and that is what was approved. Raises what it is refused for."""
     asked.path = parse_path(asked.path)
     if vault.quotas.concern(state):

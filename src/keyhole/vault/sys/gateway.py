@@ -43,6 +43,7 @@ from keyhole.vault.tool_use import (
     load_pins,
     load_server,
     opened,
+    refusals,
     renewed,
     use_goes_on,
     use_tool,
@@ -227,10 +228,11 @@ class _Handlers:
 
     async def _goes_on(self, context: Context, call: Call) -> Reply:
         """Whether a use that waited for its client may go on: judged as a new one is, and not counted again."""
-        intent, proof = self._begun(context, call)
-        if proof in self._ended:
-            raise Conflict("the call has ended")
         state, request = await self._vault.compiled.state(context.caller.org_id), _use(context, call)
+        async with refusals(self._vault, state, context.caller, request):
+            intent, proof = self._begun(context, call)
+            if proof in self._ended:
+                raise Conflict("the call has ended")
         server, secrets = await use_goes_on(self._vault, state, context.caller, request, intent)
         return Reply({"stamp": self._stamps.of(server, secrets)})
 

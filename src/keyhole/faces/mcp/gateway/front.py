@@ -21,12 +21,13 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from keyhole import __version__
 from keyhole.core.errors import KeyholeError
+from keyhole.core.tool_server import PROMPTS, RESOURCES, split_shown
 from keyhole.faces.mcp.gateway import changes
 from keyhole.faces.mcp.gateway.changes import Change
 from keyhole.faces.mcp.gateway.gateway import Asks, Gateway, Hidden, answered
-from keyhole.faces.mcp.gateway.parked import Conversation, kinds_of, stale
+from keyhole.faces.mcp.gateway.parked import Conversation, Stale, kinds_of
 from keyhole.faces.mcp.gateway.questions import SAMPLING, Check, Question, QuestionLimits
-from keyhole.faces.mcp.gateway.sides import Sides, no_prompt, no_resource
+from keyhole.faces.mcp.gateway.sides import Sides, no_prompt, no_resource, split_uri
 from keyhole.faces.mcp.gateway.streams import Streams
 from keyhole.faces.mcp.said import at_work
 
@@ -214,14 +215,19 @@ class _Front:
         params: types.InputResponseRequestParams,
         make: Callable[[Client | Conversation], Awaitable[Found]],
     ) -> Found | types.InputRequiredResult:
-        """Make a request for its client, which is asked by a request where it can be, and else by an answer."""
+        """Make a request for its client, which is asked by a request where it can be, and else by an answer.
+
+        ``about`` is the method, the name, and the arguments where it has some.
+        """
         parking = self._gateway.parking
         client = Client(context, self._level, parking.limits)
-        if _is_modern(context):
-            return await parking.hold(agent.holder, about, client, params, make)
-        if params.request_state is not None or params.input_responses:
-            raise stale()
-        return await make(client)
+        if not _is_modern(context) and params.request_state is None and not params.input_responses:
+            return await make(client)
+        try:
+            return await parking.hold(agent.holder, [_is_modern(context), *about], client, params, make)
+        except Stale:
+            await self._gateway.note_stale(agent, *_place(*about[:2]))
+            raise
 
     async def complete(self, context: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
         return await _said(context, self._sides.complete(self._agent(context), params))
@@ -321,6 +327,14 @@ async def shown(missing: MCPError, work: Awaitable[Answer]) -> Answer:
         return await work
     except Hidden:
         raise missing from None
+
+
+def _place(method: str, name: str) -> tuple[str, str]:
+    """The server of a request, and the tool that it uses there."""
+    if method == "resources/read":
+        return split_uri(name)[0], RESOURCES
+    server, inner = split_shown(name)
+    return server, inner if method == "tools/call" else PROMPTS
 
 
 def _is_modern(context: Context) -> bool:

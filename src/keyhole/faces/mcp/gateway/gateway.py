@@ -164,6 +164,12 @@ class Gateway:
             use.result, use.received = "failed" if found.is_error else "ok", len(found.model_dump_json())
         return found
 
+    async def note_stale(self, agent: Asks, server: str, tool: str) -> None:
+        """Have it recorded that an agent comes back to a call that does not wait for it. Raises ``Unauthenticated``."""
+        facts = {"server": server, "tool": tool, "proof": "none"}
+        with contextlib.suppress(InvalidRequest):
+            await asyncio.to_thread(agent.ask, "update", "tools/own/begin", facts)
+
     async def listing(self, name: str) -> dict[str, Listed]:
         """What a server shows now, for the person who is to approve it. Raises what using it raises."""
         self._known_until = 0.0

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import itertools
@@ -84,9 +83,13 @@ class Parking:
             How it ends, or what is asked.
 
         Raises:
-            MCPError: the state is none of this call's; or what ``make`` raises, and what the check of the call does.
+            Stale: the state is none of this call's.
+            MCPError: of the answers; or what ``make`` raises, and what the check of the call does.
         """
-        bound = hashlib.sha256(holder + json.dumps(about, sort_keys=True).encode()).digest()
+        try:
+            bound = hashlib.sha256(holder + json.dumps(about, sort_keys=True).encode()).digest()
+        except RecursionError:
+            raise _unfit("the arguments are nested too deep") from None
         said: Said | types.InputRequiredResult
         if params.request_state is None and not params.input_responses:
             if self._closed:
@@ -97,7 +100,7 @@ class Parking:
         else:
             found = self._parked.get(_key(params.request_state or ""))
             if not hmac.compare_digest(found.bound if found else b"\0" * 32, bound) or found is None:
-                raise stale()
+                raise Stale
             said = await found.resume(visitor, found.read(params.input_responses or {}))
         return said
 
@@ -165,16 +168,18 @@ class Conversation:
         self._rounds = 0
         self._state = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._late: MCPError | None = None
 
     def begin(self, make: Callable[[Conversation], Awaitable[Any]]) -> asyncio.Task[Any]:
         """Make the call, in a task that outlives the request."""
 
         async def run() -> Any:
-            return await make(self)
+            found = await make(self)
+            if self._visitor is None and len(found.model_dump_json()) > self._parking.limits.kept:
+                raise MCPError(code=types.INTERNAL_ERROR, message="the answer came too early and is too large")
+            return found
 
         self._task = asyncio.create_task(run())
-        self._task.add_done_callback(self._ended)
+        self._task.add_done_callback(_heard)
         return self._task
 
     def begun(self, check: Check) -> None:
@@ -230,8 +235,6 @@ class Conversation:
             self.end()
             raise
         self.end()
-        if self._late is not None:
-            raise self._late
         if self._task.cancelled():
             raise MCPError(code=types.INTERNAL_ERROR, message="the call was given up")
         return self._task.result()
@@ -288,22 +291,22 @@ class Conversation:
             self._timer = None
         self._parking.forget(self._state)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        """It has ended while its client was away: a long result is not kept."""
-        if task.cancelled() or task.exception() is not None or self._visitor is not None:
-            return
-        with contextlib.suppress(AttributeError):
-            if len(task.result().model_dump_json()) > self._parking.limits.kept:
-                self._late = MCPError(code=types.INTERNAL_ERROR, message="the answer came too early and is too large")
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Nobody may come to hear how it has ended."""
+    if not task.cancelled():
+        task.exception()
 
 
-def stale() -> MCPError:
+class Stale(MCPError):
     """What is said of a state that is not one of this call, whatever else it is."""
-    return MCPError(
-        code=types.INVALID_PARAMS,
-        message="no question of this call is open under this request state: make the call anew, without one",
-        data={"reason": "invalid_request_state"},
-    )
+
+    def __init__(self) -> None:
+        super().__init__(
+            code=types.INVALID_PARAMS,
+            message="no question of this call is open under this request state: make the call anew, without one",
+            data={"reason": "invalid_request_state"},
+        )
 
 
 def kinds_of(capabilities: types.ClientCapabilities | None) -> frozenset[str]:
