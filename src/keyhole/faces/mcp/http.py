@@ -14,8 +14,9 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
-from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied, Unauthenticated
+from keyhole.core.errors import BodyTooLarge, InvalidRequest, KeyholeError, PolicyDenied, Unauthenticated
 from keyhole.faces.mcp.beside import Enter, NoteRefusal
+from keyhole.faces.mcp.envelope import fault
 from keyhole.faces.mcp.server import AskerOf, build
 from keyhole.faces.mcp.tools import Asker, Shelf
 
@@ -25,7 +26,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 PATH = "/mcp"
 _BODY = 4 * 1024 * 1024
 _ASKER = "keyhole.asker"
-_STATUS = {Unauthenticated: 401, PolicyDenied: 403}
+_STATUS = {Unauthenticated: 401, PolicyDenied: 403, BodyTooLarge: 413}
 
 
 class McpApp:
@@ -69,12 +70,18 @@ class McpApp:
             asker = await self._enter(_token(headers), remote)
             if scope["method"] != "POST":
                 raise InvalidRequest("send a POST with one JSON-RPC message")
+            body = await _body(receive)
         except KeyholeError as error:
             if not error.request_id:  # the door would have recorded it
                 self._note_refusal(error, remote)
             await _refuse(send, error, 405 if scope["method"] != "POST" else 400)
             return
-        await self._manager.handle_request({**scope, _ASKER: asker}, receive, send)
+        if body is None:
+            return
+        if (wrong := fault(body)) is not None:
+            await _answer(send, 400, wrong.model_dump_json(exclude_unset=True).encode(), [])
+            return
+        await self._manager.handle_request({**scope, _ASKER: asker}, _again(body, receive), send)
 
     def _require_near(self, headers: dict[bytes, bytes]) -> None:
         """A page in a browser must not reach an agent's tools, whatever name it resolves to this address."""
@@ -102,14 +109,43 @@ def _token(headers: dict[bytes, bytes]) -> str:
     return token
 
 
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body; ``None`` where its sender has gone. Raises ``BodyTooLarge``."""
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > _BODY:
+            raise BodyTooLarge(f"a message has at most {_BODY} bytes", "send less at once")
+    return bytes(body)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A body that was read, and then what else comes."""
+    left = [body]
+
+    async def again() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": left.pop(), "more_body": False} if left else await receive()
+
+    return again
+
+
 async def _refuse(send: Send, error: KeyholeError, otherwise: int) -> None:
     status = _STATUS.get(type(error), otherwise)
     detail = {"code": error.code, "reason": error.reason, "hint": error.hint, "request_id": error.request_id}
     body = json.dumps({"errors": [str(error)], "error": detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = []
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="keyhole"'))
     if status == 405:
         headers.append((b"allow", b"POST"))
+    await _answer(send, status, body, headers)
+
+
+async def _answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import anyio
+import mcp_types as types
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+
+from keyhole.faces.mcp.envelope import fault
 
 LONGEST = 8 * 1024 * 1024  # bytes of a message
 _PIECE = 65536
-_TOO_LONG = "{"  # what the reader is given in place of such a line: no JSON, which is answered as such
+_TOO_LONG = b"{"  # what is judged in place of such a line: no JSON
+Answer = Callable[[types.JSONRPCError], Awaitable[None]]
 
 
 class Lines:
-    """The lines of a descriptor, of which none is kept that is longer than the bound.
+    """The messages of a descriptor, one a line; what is none is answered, and none is kept that is too long.
 
     Args:
         descriptor: to read from.
         longest: bytes.
+
+    Attributes:
+        answer: is given the answer to what is no message.
     """
 
     def __init__(self, descriptor: int, longest: int = LONGEST) -> None:
         self._descriptor = descriptor
         self._longest = longest
+        self.answer: Answer = _nobody
 
     async def __aiter__(self) -> AsyncIterator[str]:
         kept, dropping = bytearray(), False
@@ -34,10 +44,14 @@ class Lines:
             *ended, rest = piece.split(b"\n")
             for part in ended:
                 kept += part
-                line = _TOO_LONG if dropping or len(kept) > self._longest else kept.decode(errors="replace")
+                line = _TOO_LONG if dropping or len(kept) > self._longest else bytes(kept)
                 kept, dropping = bytearray(), False
-                if line.strip():
-                    yield line
+                if not line.strip():
+                    continue
+                if (wrong := fault(line)) is not None:
+                    await self.answer(wrong)
+                else:
+                    yield line.decode()
             kept += rest
             if len(kept) > self._longest:
                 kept, dropping = bytearray(), True
@@ -45,6 +59,16 @@ class Lines:
 
 async def serve(server: Server[Any]) -> None:
     """Serve until stdin ends."""
-    lines = cast("anyio.AsyncFile[str]", Lines(sys.stdin.fileno()))
-    async with stdio_server(stdin=lines) as (reading, writing):
+    lines = Lines(sys.stdin.fileno())
+    async with stdio_server(stdin=cast("anyio.AsyncFile[str]", lines)) as (reading, writing):
+
+        async def answer(wrong: types.JSONRPCError) -> None:
+            with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # it ends just now
+                await writing.send(SessionMessage(wrong))
+
+        lines.answer = answer
         await server.run(reading, writing, server.create_initialization_options())
+
+
+async def _nobody(_wrong: types.JSONRPCError) -> None:
+    """Nobody is told before there is a way to answer."""
