@@ -55,6 +55,10 @@ _BODIES = (
 )
 FORMS = ("tunnel", "absolute", "h2")
 PATIENCE = 20.0
+# White space behind the semicolon of a chunk is to be taken (RFC 9112 section 7.1.1), which llhttp does not.
+_BAD_SPACE = re.compile(rb"(?<=\n)([0-9A-Fa-f]+);[\t ]+")
+# llhttp reads nothing behind a 1xx that says `close`, which is about the final answer (RFC 9112 section 9.6).
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d(?: [^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n")
 _HOST_LINE = re.compile(rb"^Host:", re.IGNORECASE | re.MULTILINE)
 _ORIGIN_LINE = re.compile(rb"^([A-Z]+) (/[^ \r\n]*) (HTTP/1\.[01])\r\n", re.MULTILINE)
 _NGINX = """
@@ -358,13 +362,18 @@ async def converse(streams, raw):
     """Send, end our side, and take what comes."""
     reader, writer = streams
     received = b""
-    with contextlib.suppress(OSError):
+    try:
         writer.write(raw)
         writer.write_eof()
         async with asyncio.timeout(PATIENCE):
             while data := await reader.read(65536):
                 received += data
-    writer.close()
+    except TimeoutError:
+        raise Disagreement(f"it never came to an end: {raw!r} {received!r}") from None
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
     return received
 
 
@@ -389,7 +398,9 @@ class Requests:
                 async with gate:
                     await self._play(stack, token, number)
 
-            await asyncio.gather(*(one(number) for number in numbers))
+            async with asyncio.TaskGroup() as group:
+                for number in numbers:
+                    group.create_task(one(number))
             stack.keyhole.pool.distrust()  # nobody keeps a connection, so nginx has read all of each
             async with asyncio.timeout(PATIENCE):
                 while relay.open:  # noqa: ASYNC110 - sockets of many tasks
@@ -491,7 +502,9 @@ class Answers:
                 async with gate:
                     await self._play(stack, token, number)
 
-            await asyncio.gather(*(one(number) for number in numbers))
+            async with asyncio.TaskGroup() as group:
+                for number in numbers:
+                    group.create_task(one(number))
 
     def of(self, number):
         """The bytes of a round."""
@@ -530,11 +543,19 @@ _ANSWER_WORDS = (*Gate.words, b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\
 
 def first_final(raw):
     """Status, body and names of headers of the first answer that is no 1xx, as llhttp reads it; ``None`` for none."""
+    raw = _BAD_SPACE.sub(rb"\1;", raw)
+    while interim := _INTERIM.match(raw):
+        raw = raw[interim.end() :]
     for answer in Reader(raw, httptools.HttpResponseParser).found:
         if answer.status >= 200:
             ends = answer.whole or not {b"content-length", b"transfer-encoding"}.intersection(answer.names)
             return (answer.status, answer.body, answer.names) if ends else None
     return None
+
+
+def _flat(group):
+    for error in group.exceptions:
+        yield from _flat(error) if isinstance(error, BaseExceptionGroup) else (error,)
 
 
 def campaign(seed, rounds, *, start=0, batch=BATCH, node=True, report=lambda _: None):
@@ -549,9 +570,10 @@ def campaign(seed, rounds, *, start=0, batch=BATCH, node=True, report=lambda _: 
                 if program:
                     compare_node(program, streams)
                 asyncio.run(answers.batch(numbers))
-            except Disagreement as error:
-                error.add_note(f"seed {seed}, rounds {numbers.start} to {numbers.stop - 1}")
-                raise
+            except* Disagreement as errors:
+                first_error = next(iter(_flat(errors)))
+                first_error.add_note(f"seed {seed}, rounds {numbers.start} to {numbers.stop - 1}")
+                raise first_error from None
             report(f"{numbers.stop:,} rounds, {requests.read:,} requests were sent on")
     return requests, answers
 

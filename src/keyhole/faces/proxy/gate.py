@@ -24,7 +24,7 @@ from keyhole.core.message import Call, Headers
 from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.stated import Stated
 from keyhole.core.url import split_url
-from keyhole.net.http1.grammar import RequestHead, list_tokens
+from keyhole.net.http1.grammar import RequestHead, list_tokens, odd_names, plain_name
 from keyhole.net.http1.serialise import HOP_BY_HOP
 from keyhole.net.websocket import check_request
 
@@ -130,7 +130,7 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
     expects = b"expect" in fields and _expects_continue(head)
     left_out = _LEFT_OUT | named if named else _LEFT_OUT
     headers = [pair for pair in head.headers if pair[0] not in left_out and not pair[0].startswith(_LEFT_OUT_PREFIXES)]
-    if any(b"_" in name for name, _ in headers):
+    if odd_names(fields):
         headers = [pair for pair in headers if not _imitates_left_out(pair[0])]
     headers.append((b"via", via))
     service = fields.get(b"x-keyhole-service", b"").decode("latin-1")
@@ -142,8 +142,8 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
 
 
 def _imitates_left_out(name: bytes) -> bool:
-    """Would a server that takes an underscore for a hyphen (CGI, WSGI) read a header that is left out?"""
-    plain = name.replace(b"_", b"-")
+    """Would a server that takes an underscore or more for a hyphen (CGI, WSGI) read a header that is left out?"""
+    plain = plain_name(name)
     return plain != name and (plain in _LEFT_OUT or plain.startswith(_LEFT_OUT_PREFIXES))
 
 

@@ -12,7 +12,12 @@ from keyhole.net.http1.limits import WireLimits
 _MAX_LENGTH_DIGITS = 15  # a petabyte; larger numbers are attacks on somebody's integer type
 _MAX_SIZE_DIGITS = 16
 _MAX_CHUNK = 1 << 53
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*+)?\r\n")
+# Extensions are those of RFC 9112 section 7.1.1; of the white space that it calls bad only that behind a semicolon.
+_NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+_SIZE_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})(?:;[\t ]*+" + _NAME + rb"(?:=(?:" + _NAME + rb"|" + _QUOTED + rb"))?+)*+\r\n"
+)
 _PARTIAL_SIZE_LINE = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;[\t\x20-\x7e\x80-\xff]*+)?\r?)?")
 
 

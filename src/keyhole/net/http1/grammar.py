@@ -28,7 +28,8 @@ _FIELDS = re.compile(rb"(?:" + _TOKEN + rb"++:" + _TEXT + rb"*+\r\n)*+\r\n")
 _STRAY = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TOKENS = re.compile(_TOKEN + rb"++")
 
-# Names that must not be said in another way: CGI, WSGI and many frameworks take an underscore for a hyphen.
+# Names that must not be said in another way: CGI, WSGI and many frameworks take an underscore for a hyphen, and some
+# servers of CGI whatever is no letter and no digit (RFC 3875 section 4.1.18).
 _ALIASED = frozenset(
     {
         b"transfer-encoding",
@@ -43,6 +44,8 @@ _ALIASED = frozenset(
         b"x-rewrite-url",
     }
 )
+_ODD = re.compile(rb"[^a-z0-9\-]")
+_PLAIN = bytes.maketrans(b"!#$%&'*+._`|~", b"-" * 13)
 _COLONS = itertools.repeat(b":")
 _KEPT_SECTION = 4096  # bytes
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"proxy-authorization"})
@@ -170,7 +173,7 @@ def judged_fields(headers: Headers, limits: WireLimits) -> dict[bytes, bytes]:
     fields = dict(headers)
     if len(fields) != len(headers):
         _refuse_repeated(headers)
-    if any(b"_" in name and name.replace(b"_", b"-") in _ALIASED for name in fields):
+    if odd_names(fields) and any(name not in _ALIASED and plain_name(name) in _ALIASED for name in fields):
         raise Malformed("a header name imitates another with an underscore", "use the name with hyphens")
     if headers and max(len(value) for _, value in headers) > limits.value_bytes:
         raise Malformed(f"a header value is longer than {limits.value_bytes} bytes")
@@ -219,6 +222,16 @@ def parse_trailers(section: bytes, limits: WireLimits) -> Headers:
         raise Malformed("a trailer line is malformed")
     headers, _ = _parse_fields(section, 0, limits)
     return headers
+
+
+def odd_names(fields: dict[bytes, bytes]) -> bool:
+    """Whether one of the names, all in lower case, has more in it than letters, digits and hyphens."""
+    return _ODD.search(b"".join(fields)) is not None
+
+
+def plain_name(name: bytes) -> bytes:
+    """A name as a server may read it that takes other characters for hyphens."""
+    return name.translate(_PLAIN)
 
 
 def is_token(value: bytes) -> bool:
