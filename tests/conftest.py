@@ -1,10 +1,16 @@
-"""What holds for every test: how often Python looks for garbage, and how many keys of RSA are made."""
+"""What holds for every test: how often Python looks for garbage, how many keys of RSA are made, and that examples of
+hypothesis have all the time they need."""
 
 import gc
 import itertools
 
 import hypothesis
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how much else the machine does, and nothing about what is tested.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")
 
 # The same examples in every run, however busy the machine is: new ones are for the campaigns to look for.
 hypothesis.settings.register_profile(
