@@ -543,13 +543,13 @@ _ANSWER_WORDS = (*Gate.words, b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\
 
 def first_final(raw):
     """Status, body and names of headers of the first answer that is no 1xx, as llhttp reads it; ``None`` for none."""
-    raw = _BAD_SPACE.sub(rb"\1;", raw)
     while interim := _INTERIM.match(raw):
         raw = raw[interim.end() :]
-    for answer in Reader(raw, httptools.HttpResponseParser).found:
-        if answer.status >= 200:
-            ends = answer.whole or not {b"content-length", b"transfer-encoding"}.intersection(answer.names)
-            return (answer.status, answer.body, answer.names) if ends else None
+    for said in (raw, _BAD_SPACE.sub(rb"\1;", raw)):
+        for answer in Reader(said, httptools.HttpResponseParser).found:
+            framed = {b"content-length", b"transfer-encoding"}.intersection(answer.names)
+            if answer.status >= 200 and (answer.whole or not framed):
+                return answer.status, answer.body, answer.names
     return None
 
 
