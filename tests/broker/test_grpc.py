@@ -328,6 +328,73 @@ def test_a_value_among_the_messages_of_a_client_does_not_leave(world: World, run
     assert all(VALUE not in asked.body for asked in world.raw.requests)
 
 
+GZIP = (b"grpc-encoding", b"gzip")
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_value_in_a_compressed_message_of_a_client_does_not_leave(world: World, run, size: int) -> None:
+    world.raw.say = answering(framed(b"ok"))
+    world.raw.requests.clear()
+    secret = framed(gzip.compress(b"clean " * 40 + VALUE), 1)
+    data = framed(b"a") + framed(gzip.compress(b"nothing"), 1) + secret
+
+    async def scenario() -> None:
+        with pytest.raises(KeyholeError) as caught:
+            await world.ask("Any", *cut(data, size), port=world.raw_port, headers=[GZIP])
+        assert caught.value.code == "policy_denied"
+
+    run(scenario())
+    assert all(secret[5:] not in asked.body for asked in world.raw.requests)
+
+
+def test_clean_compressed_messages_of_a_client_pass_byte_for_byte(world: World, run) -> None:
+    world.raw.say = answering(framed(b"ok"))
+    world.raw.requests.clear()
+    two = gzip.compress(b"one") + gzip.compress(b"member more")
+    data = framed(gzip.compress(b"x" * 100_000), 1) + framed(b"") + framed(b"", 1) + framed(two, 1)
+
+    async def scenario() -> bytes:
+        answer = await world.ask("Any", *cut(data, 5), port=world.raw_port, headers=[GZIP])
+        return await answer.body.read()
+
+    assert run(scenario()) == framed(b"ok")
+    assert bytes(world.raw.requests[0].body) == data
+
+
+BOMB = gzip.compress(bytes(33 * 1024 * 1024))
+
+
+@pytest.mark.parametrize(
+    ("data", "coding"),
+    [
+        (framed(gzip.compress(b"abc"), 1), b"identity"),
+        (framed(b"\xff\x06\0\0sNaPpY", 1), b"snappy"),
+        (framed(b"no gzip", 1), b"gzip"),
+        (framed(gzip.compress(b"abc")[:-3], 1), b"gzip"),
+        (framed(gzip.compress(b"abc") + b"more", 1), b"gzip"),
+        (framed(gzip.compress(b"abc"), 1)[:-3], b"gzip"),
+        (b"\1\x7f\0\0\0abc", b"gzip"),
+        (framed(BOMB, 1), b"gzip"),
+        (framed(b"abc", 7), b"gzip"),
+    ],
+)
+def test_messages_of_a_client_that_cannot_be_looked_into_do_not_leave(world: World, run, data, coding) -> None:
+    world.raw.say = answering(framed(b"ok"))
+    world.raw.requests.clear()
+
+    async def scenario() -> None:
+        with pytest.raises(KeyholeError) as caught:
+            await world.ask("Any", data, port=world.raw_port, headers=[(b"grpc-encoding", coding)])
+        assert caught.value.code == "invalid_request"
+
+    run(scenario())
+    assert all(not asked.body for asked in world.raw.requests)
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
 # Through the proxy, with grpcio's own client.
 
 

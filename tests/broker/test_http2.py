@@ -317,11 +317,12 @@ def test_a_goodbye_lets_answers_end_and_new_calls_go_elsewhere(world: World, run
 
 
 @pytest.mark.parametrize("how", ["refused", "goaway", "cut"])
-def test_only_what_may_be_said_twice_is_sent_again(world: World, run, how: str) -> None:
+def test_only_what_may_be_said_twice_or_was_not_taken_is_sent_again(world: World, run, how: str) -> None:
     async def scenario() -> None:
         await world.get()
 
         async def refuse(talk, asked):
+            await asked.ended.wait()
             world.upstream.say = ok
             if how == "refused":
                 talk.h2.reset_stream(asked.stream, 7)
@@ -335,15 +336,54 @@ def test_only_what_may_be_said_twice_is_sent_again(world: World, run, how: str) 
         assert await world.get() == (200, b"ok")
         await world.get()
         world.upstream.say = refuse
-        with pytest.raises(KeyholeError) as caught:
-            await world.get(method="POST", body=Pieces(b"abc"))
-        assert caught.value.code == "upstream_unreachable"
+        if how == "cut":
+            with pytest.raises(KeyholeError) as caught:
+                await world.get(method="POST", body=Pieces(b"abc", b"def"))
+            assert caught.value.code == "upstream_unreachable"
+        else:
+            assert await world.get(method="POST", body=Pieces(b"abc", b"def")) == (200, b"ok")
 
     run(scenario())
-    assert [bytes(asked.body) for asked in world.upstream.requests if asked.headers[b":method"] == b"POST"] in (
-        [b"abc"],
-        [b""],
-    )
+    asked = [bytes(each.body) for each in world.upstream.requests if each.headers[b":method"] == b"POST"]
+    assert asked == [b"abcdef"] * (1 if how == "cut" else 2)
+
+
+def test_a_call_that_was_refused_twice_or_whose_body_is_gone_is_not_sent_again(world: World, run) -> None:
+    async def refuse(talk, asked):
+        await asked.ended.wait()
+        talk.h2.reset_stream(asked.stream, 7)
+        talk.flush()
+
+    async def scenario() -> None:
+        world.upstream.say = refuse
+        for pieces in ((b"abc",), (b"x" * 40_000, b"y" * 40_000, b"z" * 1000)):
+            with pytest.raises(KeyholeError) as caught:
+                await world.get(method="POST", body=Pieces(*pieces))
+            assert caught.value.code == "upstream_unreachable"
+
+    run(scenario())
+    assert [len(asked.body) for asked in world.upstream.requests] == [3, 3, 81_000]
+
+
+def test_a_call_of_grpc_that_was_refused_before_its_message_came_is_sent_again(world: World, run) -> None:
+    said = asyncio.Event()
+
+    async def refuse(talk, asked):
+        world.upstream.say = ok
+        talk.h2.reset_stream(asked.stream, 7)
+        talk.flush()
+        said.set()
+
+    async def scenario() -> None:
+        world.upstream.say = refuse
+        headers = [(b"content-type", b"application/grpc")]
+        body = Pieces(said.wait(), b"\0\0\0\0\3abc")
+        answer = await world.ask("/a.B/C", "POST", body=body, headers=headers)
+        assert answer.status == 200
+        await whole(answer)
+
+    run(scenario())
+    assert [bytes(asked.body)[5:] for asked in world.upstream.requests] == [b"", b"abc"]
 
 
 def test_a_revoked_token_cuts_a_stream_by_a_reset(world: World, run) -> None:

@@ -7,12 +7,14 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from keyhole.broker.again import Again
 from keyhole.broker.connections import Connection, Multiple, Origin, Single, Speaks, UpstreamAnswer
 from keyhole.core.message import Body, Message
 from keyhole.core.timing import Timing
 from keyhole.net.guard import Guard
 from keyhole.net.http1.client import ClientConnection, Stale
 from keyhole.net.http1.pace import is_conversation
+from keyhole.net.http2.requests import NotTaken
 
 if TYPE_CHECKING:
     from keyhole.broker.upstream import Pool, UpstreamTimeouts
@@ -73,13 +75,25 @@ class Lease:
         except BaseException:
             self.cancel()
             raise
+        again = None
+        if body is not None and isinstance(connection, Multiple):
+            body = again = Again(body, first)
         try:
-            return await self._exchange(connection, message, body, first, timeouts)
+            answer = await self._exchange(connection, message, body, first, timeouts)
+        except NotTaken:
+            if again is not None and not again.rewind():
+                raise
         except Stale:
             if body is not None or message.method not in _REPEATABLE:
                 raise
+        else:
+            if again is not None:
+                again.settle()
+            return answer
         connection = await self._open()
-        return await self._exchange(connection, message, None, b"", timeouts)
+        if first is None and isinstance(connection, Single) and body is not None:
+            first = await body.read()
+        return await self._exchange(connection, message, body, first, timeouts)
 
     async def connect(self) -> ClientConnection:
         """The connection itself, for a tunnel; reserve it for an ``UPGRADE``. Raises as ``send``."""

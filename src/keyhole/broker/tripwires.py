@@ -20,7 +20,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from keyhole.broker.loan import Loan
+from keyhole.broker.messages import MessagesWatch
 from keyhole.broker.watch import FrameWatch, Tripped, Watch, WatchedBody, foreign
+from keyhole.core import grpc
 from keyhole.core.errors import KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.inject import KINDS
@@ -133,8 +135,14 @@ class Tripwires:
         places = _places(service) if service is not None else frozenset()
         own = _own_ends(service) if service is not None else frozenset()
         if call.body is not None:
-            coding = b", ".join(value for name, value in call.headers if name == b"content-encoding")
-            watch = Watch(wires.values, key, own if "body" in places else frozenset(), coding=coding)
+            ends = own if "body" in places else frozenset[bytes]()
+            watch: Watch | MessagesWatch
+            if grpc.has_messages(call.headers):
+                coding = next((value for name, value in call.headers if name == b"grpc-encoding"), b"")
+                watch = MessagesWatch(partial(Watch, wires.values, key, ends), coding)
+            else:
+                coding = b", ".join(value for name, value in call.headers if name == b"content-encoding")
+                watch = Watch(wires.values, key, ends, coding=coding)
             trailing = partial(Watch, wires.values, key, frozenset[bytes](), place="trailers")
             call.body = WatchedBody(call.body, watch, trailing, alarm)
         if not call.upgrade:

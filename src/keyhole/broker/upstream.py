@@ -3,7 +3,8 @@
 1. A connection belongs to one key (org and credential identity) and one origin; nobody else's request travels on it.
 2. Before an idle connection is used, it must be open and silent: unread bytes are nobody's answer and end it.
 3. A request is sent a second time only when its connection was used before, no byte of an answer came, and sending it
-   twice means what sending it once means (RFC 9110 section 9.2.2), without a body.
+   twice means what sending it once means (RFC 9110 section 9.2.2), without a body; or when an upstream of HTTP/2 says
+   that it did not look at it, and what was read of its body is still there (RFC 9113 section 8.7).
 4. Connecting may begin before the request may be sent: ``reserve`` now, ``Lease.send`` once the intent is recorded.
 """
 

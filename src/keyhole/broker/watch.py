@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from keyhole.core.errors import PolicyDenied, ScrubFailedClosed
 from keyhole.core.message import Body, Headers
@@ -103,6 +104,16 @@ class Watch:
             raise Tripped(f"value in {self._place}", f"the request carries the value of a secret in its {self._place}")
 
 
+class Watching(Protocol):
+    """What looks at a body piece by piece, as ``Watch`` does."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next piece and give what may be sent."""
+
+    def finish(self) -> bytes:
+        """What was held back, once nothing follows."""
+
+
 @dataclass(frozen=True, slots=True)
 class FrameWatch:
     """What watches the messages that a caller sends over a WebSocket.
@@ -128,7 +139,7 @@ class WatchedBody:
 
     __slots__ = ("_alarm", "_body", "_ended", "_trailing", "_watch", "length")
 
-    def __init__(self, body: Body, watch: Watch, trailing: Callable[[], Watch], alarm: Alarm) -> None:
+    def __init__(self, body: Body, watch: Watching, trailing: Callable[[], Watch], alarm: Alarm) -> None:
         self._body = body
         self._watch = watch
         self._trailing = trailing

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from keyhole.core.errors import UpstreamTimeout
 from keyhole.core.message import Body, Headers, Message
-from keyhole.net.http1.client import Stale, Timeouts
+from keyhole.net.http1.client import Timeouts
 from keyhole.net.http1.limits import WireLimits
 from keyhole.net.http1.wire import NEVER, Wire, WireGroup
 from keyhole.net.http2 import frames
@@ -23,7 +23,7 @@ from keyhole.net.http2.exchange import Http2Answer
 from keyhole.net.http2.frames import ConnectionFault
 from keyhole.net.http2.limits import Http2Limits
 from keyhole.net.http2.receiving import Receiving
-from keyhole.net.http2.requests import encode_request, encode_trailers
+from keyhole.net.http2.requests import NotTaken, encode_request, encode_trailers
 
 _EXPECTS_BODY = frozenset({"POST", "PUT", "PATCH"})
 _LAST_STREAM = 2**31 - 1
@@ -208,7 +208,7 @@ class Http2Connection(Receiving):
             timeouts: how long to wait.
 
         Raises:
-            Stale: the upstream did not take the request.
+            NotTaken, Stale: the upstream did not take the request.
             UpstreamUnreachable: it broke off, or its answer cannot be read in exactly one way.
             UpstreamTimeout: it did not answer in time.
             KeyholeError: whatever reading ``body`` raised.
@@ -217,7 +217,7 @@ class Http2Connection(Receiving):
         length = 0 if body is None and message.method in _EXPECTS_BODY else None if body is None else body.length
         block = encode_request(message, self._authority, length)
         if self.leaving or self.eof or self.lost:
-            raise Stale("the upstream closed the connection")
+            raise NotTaken("the upstream closed the connection")
         if not self._streams:
             self._heard = self.loop.time()  # its silence counts from here on
             self.until(self.limits.ping or NEVER)
@@ -229,6 +229,10 @@ class Http2Connection(Receiving):
         try:
             stream.begin(block, body, first, length)
             await stream.head()
+        except NotTaken:
+            stream.abort()
+            await stream.stopped()  # its body may be read by another
+            raise
         except BaseException:
             stream.abort()
             raise

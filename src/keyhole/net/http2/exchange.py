@@ -16,13 +16,14 @@ from keyhole.net.http2 import frames
 from keyhole.net.http2.answers import read_answer
 from keyhole.net.http2.frames import ConnectionFault
 from keyhole.net.http2.head import check_trailers
+from keyhole.net.http2.requests import NotTaken
 
 if TYPE_CHECKING:
     from keyhole.net.http2.client import Http2Connection
 
 _LATER = "try again later; if it goes on, ask who runs the API"
 _THEIRS = "check host, port and scheme of the service, and report the fault to who runs the API"
-HTTP_1_1_REQUIRED = 0xD
+_NOT_WORKED_ON = {frames.REFUSED_STREAM: NotTaken, 0xD: Stale}  # the latter is HTTP_1_1_REQUIRED
 
 
 class Http2Answer:
@@ -271,8 +272,8 @@ class Http2Answer:
 
     def was_reset(self, code: int) -> None:
         """The upstream gave the stream up."""
-        if code == frames.REFUSED_STREAM or code == HTTP_1_1_REQUIRED:  # noqa: PLR1714 - what was not worked on
-            self.fail(Stale("the upstream did not take the request"))
+        if code in _NOT_WORKED_ON:
+            self.fail(_NOT_WORKED_ON[code]("the upstream did not take the request"))
             return
         self.fail(UpstreamUnreachable(f"the upstream gave the request up (HTTP/2 error {code})", _LATER))
 
@@ -294,6 +295,11 @@ class Http2Answer:
         if now > self.write_deadline:
             self.write_deadline = NEVER
             _expire(self._room)
+
+    async def stopped(self) -> None:
+        """Return once nothing reads the body of the request any more."""
+        if self._pump is not None and not self._pump.done():
+            await asyncio.wait([self._pump])
 
     # The answer.
 

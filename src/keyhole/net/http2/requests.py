@@ -11,6 +11,7 @@ import re
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.message import Headers, Message
+from keyhole.net.http1.client import Stale
 from keyhole.net.http1.grammar import is_token
 from keyhole.net.http1.serialise import REQUEST_DROPPED
 
@@ -46,6 +47,10 @@ _NAMES = {
     b"via": 60,
 }
 _NEVER = 0x10  # never indexed (section 6.2.3)
+
+
+class NotTaken(Stale):
+    """The upstream said that it did not look at a request, which may be sent again whatever it is (section 8.7)."""
 
 
 def encode_request(message: Message, authority: bytes, length: int | None) -> bytes:

@@ -128,7 +128,10 @@ class ServerSession(Intake):
                 wire.read_deadline = NEVER
 
     async def _rest(self) -> None:
-        """The client sends no more: what is open is answered."""
+        """The client sends no more: what it has asked is answered."""
+        for stream in self._streams.values():
+            if self._wire.eof:
+                stream.break_off()
         while tasks := [stream.task for stream in self._streams.values() if stream.task is not None]:
             await asyncio.wait(tasks)
 

@@ -116,6 +116,12 @@ class ServerStream:
         self._wake()
         self._session.blame()
 
+    def break_off(self) -> None:
+        """The client's connection has ended: what is missing of the request will not come."""
+        if not self.ended:
+            self.error = self.error or BadRequestFraming("the connection ended within the request")
+            self._wake()
+
     def cancel(self) -> None:
         """The client took its request back."""
         self.over = self.reset_by_peer = True

@@ -1,0 +1,117 @@
+"""Watches the messages that an agent sends by gRPC, those that are compressed too."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+
+from keyhole.broker.watch import Watch
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.grpc import CODINGS
+
+_PREFIX = 5
+_PLAIN, _COMPRESSED = 0, 1
+_GZIP = 31  # the window of zlib, and a header of gzip (RFC 1952)
+_PIECE = 64 * 1024
+LONGEST = 4 * 1024 * 1024
+"""Bytes of a compressed message, which is held until it was looked into; what gRPC's own servers take."""
+LONGEST_OPEN = 32 * 1024 * 1024
+"""Bytes of it once it is open."""
+_HINT = "send messages as they are, or by gzip and up to 4 MiB"
+
+
+class MessagesWatch:
+    """A body of gRPC on its way out; like a ``Watch``.
+
+    Args:
+        begin: makes what looks at plain bytes.
+        coding: of compressed messages, from the header ``grpc-encoding``.
+    """
+
+    __slots__ = ("_begin", "_coding", "_head", "_held", "_left", "_plain")
+
+    def __init__(self, begin: Callable[[], Watch], coding: bytes) -> None:
+        self._begin = begin
+        self._coding = coding.strip().lower()
+        self._plain = begin()
+        self._head = b""
+        self._left = 0
+        self._held: bytearray | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next piece and give what may be sent.
+
+        Raises:
+            Tripped: it carries what must not leave.
+            InvalidRequest: it cannot be looked into.
+        """
+        out: list[bytes] = []
+        position = 0
+        while position < len(chunk):
+            if not self._left:
+                step = _PREFIX - len(self._head)
+                self._head += chunk[position : position + step]
+                position += step
+                if len(self._head) == _PREFIX:
+                    out.append(self._begin_message())
+                continue
+            piece = chunk[position : position + self._left]
+            position += len(piece)
+            self._left -= len(piece)
+            out.append(piece if self._held is None else self._hold(self._held, piece))
+        ready = b"".join(out)
+        return self._plain.feed(ready) if ready else b""
+
+    def finish(self) -> bytes:
+        """What was held back, once nothing follows. Raises as ``feed``."""
+        if self._held is not None:
+            raise InvalidRequest("the request ends within a compressed message", _HINT)
+        rest, self._head = self._head, b""
+        return (self._plain.feed(rest) if rest else b"") + self._plain.finish()
+
+    def _begin_message(self) -> bytes:
+        """A message begins; what of it may leave at once."""
+        head, flag = self._head, self._head[0]
+        self._left = int.from_bytes(head[1:], "big")
+        if flag not in {_PLAIN, _COMPRESSED}:
+            raise InvalidRequest("a message of gRPC has an unknown flag", _HINT)
+        if flag == _COMPRESSED and self._left:
+            if self._coding not in CODINGS[1:] or self._left > LONGEST:
+                raise InvalidRequest("a message is compressed so that it cannot be looked into", _HINT)
+            self._held = bytearray(head)
+            head = b""
+        self._head = b""
+        return head
+
+    def _hold(self, held: bytearray, piece: bytes) -> bytes:
+        """More of a compressed message; all of it once it was looked into."""
+        held += piece
+        if self._left:
+            return b""
+        self._held = None
+        self._open(bytes(memoryview(held)[_PREFIX:]))
+        return bytes(held)
+
+    def _open(self, data: bytes) -> None:
+        watch = self._begin()
+        try:
+            for piece in _inflated(data):
+                watch.feed(piece)
+        except zlib.error:
+            raise InvalidRequest("a message is compressed so that it cannot be looked into", _HINT) from None
+        watch.finish()
+
+
+def _inflated(data: bytes) -> Iterator[bytes]:
+    """What is in all members of gzip, in pieces. Raises ``zlib.error`` where that cannot be known, or is too much."""
+    size = 0
+    while data:
+        inflate = zlib.decompressobj(_GZIP)
+        while not inflate.eof:
+            piece = inflate.decompress(data, _PIECE)
+            data = inflate.unconsumed_tail
+            size += len(piece)
+            if size > LONGEST_OPEN or not (piece or data or inflate.eof):
+                raise zlib.error
+            yield piece
+        data = inflate.unused_data
