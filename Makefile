@@ -18,7 +18,7 @@ CLIENTS := .cache/clients
 SDK := .cache/sdk
 FRAMEWORKS := .cache/frameworks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-WORKERS ?= 2
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST_ARGS ?=
 
 # Else each command that a test or the demo starts would compile all of it anew.

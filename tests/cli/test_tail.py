@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cli_driver import environment, ok, run
+from cli_driver import environment, ok, run, spawn
 from keyhole.cli.calls import Calls
 
 CALL = {"caller": "agent/coder", "operation": "use", "service": "pay", "host": "api.pay.test:443", "method": "GET"}
@@ -141,8 +141,7 @@ def test_it_follows_what_another_process_does_and_ends_cleanly(vault):
         own = keyhole_settings() | {"KEYHOLE_TOKEN": token}
 
         def act():
-            command = [sys.executable, "-m", "keyhole", "get", "pay/key"]
-            subprocess.run(command, env=environment(**own), capture_output=True, check=False)
+            spawn("get", "pay/key", env=environment(**own))
 
         found = read_until(process.stdout.fileno(), b"secret/data/pay/key", act)
         assert json.loads(found.splitlines()[0])["result"] == "policy_denied"
@@ -158,8 +157,7 @@ def keyhole_settings():
 @pytest.mark.parametrize("plain", [False, True])
 def test_there_is_colour_on_a_terminal_unless_nobody_wants_it(local, plain):
     token = furnish()
-    denied = [sys.executable, "-m", "keyhole", "get", "pay/key"]
-    subprocess.run(denied, env=environment(**keyhole_settings(), KEYHOLE_TOKEN=token), capture_output=True, check=False)
+    spawn("get", "pay/key", env=environment(**keyhole_settings(), KEYHOLE_TOKEN=token))
     ours, theirs = pty.openpty()
     env = environment(**keyhole_settings(), TERM="xterm")
     env.pop("NO_COLOR")
@@ -182,16 +180,7 @@ def test_calls_from_now_on_are_written_to_a_file(vault, tmp_path):
         own = keyhole_settings() | {"KEYHOLE_TOKEN": token}
 
         def act():
-            command = [
-                sys.executable,
-                "-m",
-                "keyhole",
-                "call",
-                "https://stranger.example.invalid/x",
-                "--service",
-                "pay",
-            ]
-            subprocess.run(command, env=environment(**own), capture_output=True, check=False)
+            spawn("call", "https://stranger.example.invalid/x", "--service", "pay", env=environment(**own))
 
         read_until(process.stdout.fileno(), b"no_service", act)
         # The broker notes a call a moment after its record: of the second one at the latest the first is there.

@@ -43,7 +43,7 @@ def test_the_command_finds_the_key_nowhere(world, sandbox):
     vault = world.folder / "vault"
     places = (str(vault), str(world.folder / "unseal.key"))
     options = ("--sandbox", "require")
-    done = world.run(sys.executable, "-c", SEARCH, *places, options=options)
+    done = world.run(sys.executable, "-c", SEARCH, *places, options=options, real=True)
     text = done.stdout
     assert b"HTTPS_PROXY" in text
     for value in (KEY, TOKEN, str(vault), (world.folder / "unseal.key").read_bytes().hex()):
@@ -65,9 +65,9 @@ def test_the_token_of_the_command_can_do_nothing_but_proxy_and_dies_with_it(worl
 
 
 def test_the_exit_code_is_the_commands_own(world):
-    world.run("sh", "-c", "exit 42", code=42)
-    world.run("sh", "-c", "kill -TERM $$", code=143)
-    world.run("no-such-command-anywhere", code=127)
+    world.run("sh", "-c", "exit 42", code=42, real=True)
+    world.run("sh", "-c", "kill -TERM $$", code=143, real=True)
+    world.run("no-such-command-anywhere", code=127, real=True)
     (world.folder / "work/plain").write_text("text")
     world.run("./plain", code=126)
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from cli_driver import serving
-from e2e.world import API, KEY, KEYHOLE, held
+from e2e.world import API, KEY, held
 
 CALL = """
 import sys
@@ -46,7 +46,7 @@ def served(world):
 
 
 def _keyhole(world, env, *words, given=b""):
-    command = [KEYHOLE if words[0] == "run" else world.program, *words]
+    command = [world.program, *words]
     return subprocess.run(command, input=given, env=env, cwd=world.folder / "work", capture_output=True, check=False)
 
 

@@ -208,7 +208,7 @@ class World:
     upstream: Upstream
     stranger: Upstream
     authority: trustme.CA
-    program: str  # what a test that is not about processes starts
+    program: str  # what a test that is not about the process itself starts
     names: dict[str, str] = field(default_factory=dict)
     values: list[str] = field(default_factory=lambda: [KEY, TOKEN])
 
@@ -216,9 +216,9 @@ class World:
     def base(self) -> str:
         return f"https://{API}:{self.upstream.port}"
 
-    def keyhole(self, *words: str, given: bytes | None = None, code: int | None = 0, **env: str):
+    def keyhole(self, *words: str, given: bytes | None = None, code: int | None = 0, real: bool = False, **env: str):
         done = subprocess.run(
-            [KEYHOLE if words[0] == "run" else self.program, *words],
+            [KEYHOLE if real else self.program, *words],
             input=given or b"",
             env=self.env | env,
             cwd=self.folder / "work",
@@ -230,9 +230,9 @@ class World:
             assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
         return done
 
-    def run(self, *command: str, code: int | None = 0, options: tuple[str, ...] = (), **env: str):
+    def run(self, *command: str, code: int | None = 0, options: tuple[str, ...] = (), real: bool = False, **env: str):
         """`keyhole run` for the agent `coder`; no value may ever be in what it prints."""
-        done = self.keyhole("run", "--agent", "coder", *options, "--", *command, code=code, **env)
+        done = self.keyhole("run", "--agent", "coder", *options, "--", *command, code=code, real=real, **env)
         for value in self.values:
             assert not held(value, done.stdout + done.stderr)
         return done

@@ -12,15 +12,22 @@ from keyhole.catalog.entry import CatalogEntry
 from keyhole.core.errors import InvalidRequest, NotFound
 
 LONGEST = 64 * 1024  # bytes of a file
+_OURS: dict[str, CatalogEntry] = {}  # read once in a process: they come with the program
 
 
 class Catalog:
     """Entries, each read when it is first asked for. A user's own file wins over one of ours with the same name."""
 
-    def __init__(self, sources: dict[str, Traversable], own: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        sources: dict[str, Traversable],
+        own: frozenset[str] = frozenset(),
+        ours: dict[str, CatalogEntry] | None = None,
+    ) -> None:
         self._sources = sources
         self._own = own
-        self._read: dict[str, CatalogEntry] = {}
+        self._read_own: dict[str, CatalogEntry] = {}
+        self._read_ours = {} if ours is None else ours
 
     @classmethod
     def load(cls, *folders: Path) -> Catalog:
@@ -29,7 +36,7 @@ class Catalog:
         own: dict[str, Traversable] = {}
         for folder in folders:
             own |= _entries(folder)
-        return cls(found | own, frozenset(own))
+        return cls(found | own, frozenset(own), _OURS)
 
     def names(self) -> tuple[str, ...]:
         """In alphabetical order."""
@@ -46,12 +53,13 @@ class Catalog:
             NotFound: there is none; the hint names similar ones.
             InvalidRequest: its file is wrong.
         """
-        if name not in self._read:
+        read = self._read_own if name in self._own else self._read_ours
+        if name not in read:
             source = self._sources.get(name)
             if source is None:
                 raise NotFound(f"the catalog has no entry {name!r}", self._hint(name))
-            self._read[name] = read_entry(source)
-        return self._read[name]
+            read[name] = read_entry(source)
+        return read[name]
 
     def entries(self) -> tuple[tuple[CatalogEntry, ...], tuple[InvalidRequest, ...]]:
         """All entries, and what is wrong with the files of a user's own that cannot be read."""
