@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
         "cases",
         nargs="*",
         metavar="CASE",
-        help=f"of {', '.join(CASES)}; all but growth unless named; a start such as api- names several",
+        help=f"of {', '.join(CASES)}; all but growth and workers unless named; a start such as api- names several",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement")

@@ -18,7 +18,7 @@ from bench import api, leases, peers, tools
 from bench.growth import GROWN, Grown, Size
 from bench.growth import growth as grown
 from bench.load import Job
-from bench.machine import cores, cpu_seconds, pinned, program, rss_bytes, sync_rate
+from bench.machine import cores, cpu_seconds, free_cores, pair, pinned, program, rss_bytes, sync_rate
 from bench.scrubbing import scrubbing
 from bench.subjects import Direct, Keyhole, NginxProxy, Subject
 from bench.upstream import LARGE, Upstream
@@ -79,6 +79,14 @@ class Field:
     @cached_property
     def keyhole(self) -> Keyhole:
         return self._until_the_end(Keyhole(self.folder / "keyhole", cores()[0], self.upstream))
+
+    @cached_property
+    def workers(self) -> dict[str, Keyhole]:
+        """The same server as one process and as two, on the same two cores."""
+        return {
+            name: self._until_the_end(Keyhole(self.folder / name, pair(), self.upstream, count))
+            for name, count in (("one", 1), ("keyhole", 2))
+        }
 
     @cached_property
     def sqlite(self) -> api.Server:
@@ -184,6 +192,16 @@ def http2(field_: Field) -> dict[str, Numbers]:
         "http2-64": keyhole.http2_job("/small", connections=64, count=1, seconds=seconds),
     }
     return {name: _loaded(job, keyhole.pid) for name, job in jobs.items()}
+
+
+def workers(field_: Field) -> dict[str, Numbers]:
+    """A second worker: requests over 64 connections with TLS, to one process and to two on the same two cores."""
+    free = free_cores()  # before anything runs here
+    found: dict[str, Numbers] = {"machine": {"free": free}}
+    for name, keyhole in field_.workers.items():
+        job = keyhole.job("https", "/small", "keepalive", connections=64, seconds=field_.seconds)
+        found[name] = _loaded(job, keyhole.pid)
+    return found
 
 
 def stream(field_: Field) -> dict[str, Numbers]:
@@ -328,6 +346,7 @@ CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
     "tls-64": _flood("https", 64),
     "connect-16": _flood("https", 16, "fresh"),
     "http2": http2,
+    "workers": workers,
     "stream": stream,
     "large": large,
     "idle": idle,
@@ -344,4 +363,4 @@ CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
     "cli": cli,
     "growth": growth,
 }
-ON_REQUEST = frozenset({"growth"})
+ON_REQUEST = frozenset({"growth", "workers"})

@@ -18,6 +18,17 @@ def cores() -> tuple[set[int], set[int]]:
     return {available[0]}, {available[-1]}
 
 
+def pair() -> set[int]:
+    """Two cores, for a subject of two processes; fewer where there are fewer."""
+    return set(sorted(os.sched_getaffinity(0))[:2])
+
+
+def free_cores() -> float:
+    """How many cores nobody used in the last minute."""
+    available = len(os.sched_getaffinity(0))
+    return max(0.0, available - os.getloadavg()[0])
+
+
 def pinned(core: set[int], *command: str) -> list[str]:
     """The command line of a program that runs on a core only."""
     return ["taskset", "-c", ",".join(map(str, core)), *command]

@@ -119,11 +119,18 @@ class _Urls:
 
 
 class Keyhole:
-    """A server on a SQLite store: an agent with a grant, a service for the upstream, a secret that it binds."""
+    """A server on a SQLite store: an agent with a grant, a service for the upstream, a secret that it binds.
+
+    Args:
+        folder: for its files.
+        core: where it runs.
+        upstream: what it calls.
+        workers: processes that serve.
+    """
 
     name = "keyhole"
 
-    def __init__(self, folder: Path, core: set[int], upstream: Upstream) -> None:
+    def __init__(self, folder: Path, core: set[int], upstream: Upstream, workers: int = 1) -> None:
         folder.mkdir(parents=True, mode=0o700)
         self._upstream = upstream
         self.command = ["--vault", f"sqlite:{folder}/vault.db"]
@@ -137,7 +144,7 @@ class Keyhole:
         )
         self.root_token: str = json.loads(made.stdout)["root_token"]
         listen = ["--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0", "--data", str(folder), "--json"]
-        out = ["--upstream-ca", upstream.pki.ca, "--resolve", f"{NAME}:127.0.0.1"]
+        out = ["--upstream-ca", upstream.pki.ca, "--resolve", f"{NAME}:127.0.0.1", "--workers", str(workers)]
         self._process = subprocess.Popen(
             pinned(core, program(), "server", *self.command, *seal, *listen, *out),
             env=environment,

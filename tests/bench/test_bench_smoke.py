@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 FLOODS = ["plain-1", "tls-64", "connect-16"]
-ROAD = [*FLOODS, "http2", "stream", "large", "idle", "audited", "cli"]
+ROAD = [*FLOODS, "http2", "workers", "stream", "large", "idle", "audited", "cli"]
 API = {"api-read-1", *(f"api-{asked}-8" for asked in ("read", "write", "encrypt", "login", "create"))}
 
 
@@ -38,7 +38,8 @@ def test_every_case_of_the_road_gives_a_ratio(tmp_path):
         assert found["medians"][case]["keyhole"]["all"] > 0
         assert found["medians"][case]["keyhole"]["refused"] == 0
     assert found["medians"]["http2"]["http2"]["all"] >= 64
-    assert {line["case"] for line in found["ratios"]} >= {"http2", "stream", "large", "idle", "audited"}
+    assert min(found["medians"]["workers"][name]["all"] for name in ("one", "keyhole")) > 0
+    assert {line["case"] for line in found["ratios"]} >= {"http2", "workers", "stream", "large", "idle", "audited"}
 
 
 def test_load_on_the_api_is_answered_from_both_stores_and_gives_ratios(tmp_path):

@@ -66,6 +66,7 @@ def unpack(data: Data) -> Config:
 
 class _Worker:
     def __init__(self, sock: socket.socket) -> None:
+        sock.set_inheritable(False)
         self._channel = Channel(sock, self._serve, _log.error)
         self._stack = contextlib.AsyncExitStack()
         self._stop = asyncio.Event()
@@ -116,6 +117,8 @@ class _Worker:
         from keyhole.workers.tallies import SharedTallies  # noqa: PLC0415  # the same
 
         config, index, count = unpack(data["config"]), data["index"], data["count"]
+        for descriptor in filter(None, (data["socket"], data["tallies"])):
+            os.set_inheritable(descriptor, False)  # programs that this process starts have no business there
         sock = socket.socket(fileno=data["socket"]) if data["socket"] is not None else None
         tallies = SharedTallies(data["tallies"], data["key"], index, count)
         crew = Crew(index, count, sock, tallies, self._channel.ask, data["epoch"])

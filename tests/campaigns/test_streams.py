@@ -1,0 +1,12 @@
+"""The short form of the campaign; a thousand streams for half an hour are a command."""
+
+import asyncio
+
+from campaigns import streams
+
+
+def test_events_of_many_streams_all_come_and_the_proxy_holds_no_more_in_the_end():
+    found = asyncio.run(streams.campaign(12, 1.0, gap=0.05, every=0.25, real=False, report=lambda line: None))
+    assert (found.lost, found.broken) == (0, 0)
+    assert found.events >= 12 * 2
+    assert found.grown <= streams.ROOM
