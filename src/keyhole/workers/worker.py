@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import importlib
 import logging
 import os
@@ -118,7 +119,9 @@ class _Worker:
 
         config, index, count = unpack(data["config"]), data["index"], data["count"]
         for descriptor in filter(None, (data["socket"], data["tallies"])):
-            os.set_inheritable(descriptor, False)  # programs that this process starts have no business there
+            fcntl.fcntl(
+                descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC
+            )  # programs that this process starts have no business there
         sock = socket.socket(fileno=data["socket"]) if data["socket"] is not None else None
         tallies = SharedTallies(data["tallies"], data["key"], index, count)
         crew = Crew(index, count, sock, tallies, self._channel.ask, data["epoch"])
