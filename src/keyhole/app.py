@@ -18,7 +18,7 @@ from keyhole import bounds, upkeep
 from keyhole.broker import capturing, explain, reach
 from keyhole.broker.broker import Broker
 from keyhole.broker.sql.upstream import Databases
-from keyhole.broker.upstream import Pool, UpstreamLimits, UpstreamTimeouts
+from keyhole.broker.upstream import Pool
 from keyhole.config import Config, is_loopback, local_vault, split_address, sql_address
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.value import Secret
@@ -29,7 +29,7 @@ from keyhole.faces.api.server import ApiServer
 from keyhole.faces.mcp.inside import beside
 from keyhole.faces.proxy import ProxyServer
 from keyhole.faces.sql import SqlServer
-from keyhole.guests import sql_face, ssh_face
+from keyhole.guests import proxy_face, sql_face
 from keyhole.net.ask import Asker, AskLimits
 from keyhole.net.delivery import Outgoing
 from keyhole.net.dial import Dialer
@@ -37,7 +37,8 @@ from keyhole.net.resolve import Resolver
 from keyhole.net.served import ServedTls
 from keyhole.net.trust import Trust
 from keyhole.net.via import Via
-from keyhole.process import harden_process
+from keyhole.process import harden_process, raise_file_limit
+from keyhole.process.threads import FairThreads
 from keyhole.seals import asks_for
 from keyhole.stores import open_store
 from keyhole.vault.lease_lines import LeaseLimits
@@ -155,6 +156,7 @@ async def assemble(config: Config, *, create: bool = False, crew: Crew | None = 
         if crew is not None:
             crew.count_together(vault)
         vault.devices.outgoing = Outgoing(dialer, trust.context)
+        vault.shares.limits = bounds.shares(config)
         vault.rotations.steps.commands = not config.forbid_commands
         # A login may believe the identity tokens of this very server, so its listeners are none of the guard's concern.
         vault.net = Asker(Dialer(resolver, via=via), trust.context, programs=not config.forbid_commands)
@@ -176,16 +178,7 @@ async def assemble(config: Config, *, create: bool = False, crew: Crew | None = 
         node.tell, node.close_others = crew.tell_root, crew.close_others
     resolver, via, trust = _ways_out(config)
     dialer = Dialer(resolver, via=via)
-
-    timeouts = UpstreamTimeouts(
-        connect=config.connect_timeout,
-        answer=config.answer_timeout,
-        body=config.stream_timeout,
-        write=config.write_timeout,
-        rate=config.stream_rate,
-        window=config.rate_window,
-    )
-    pool = Pool(dialer, lambda _: trust.context(), UpstreamLimits(http2=bounds.http2(config), timeouts=timeouts))
+    pool = Pool(dialer, lambda _: trust.context(), bounds.upstreams(config))
     # A database that is offered HTTP in the handshake may end it.
     bare = Trust(config.upstream_ca, config.upstream_crl)
     databases = Databases(dialer, bare.context, bounds.sql(config))
@@ -247,7 +240,7 @@ async def listen_for_calls(
     header = await keyhole.node.header()
     limits = bounds.listener(keyhole.config, keyhole.config.connections)
     name = header.vault_id if header else ""
-    server = ProxyServer(keyhole.broker, limits, instance=name, databases=sql_face(keyhole), agents=ssh_face(keyhole))
+    server = proxy_face(keyhole, limits, name)
     try:
         bound = await server.listen(host, port, tls=tls, reuse_port=together)
     except OSError as error:
@@ -346,6 +339,8 @@ async def listening(
         stack: takes what drains and ends all of it.
         dev: nothing is kept, also no certificate.
     """
+    raise_file_limit()
+    asyncio.get_running_loop().set_default_executor(FairThreads())
     config, crew = keyhole.config, keyhole.crew
     tls = ServedTls(config.tls_cert, config.tls_key) if config.tls_cert else None
     proxy = await start_proxy(keyhole, config.proxy_listen, tls=tls.context() if tls else None)
@@ -398,7 +393,7 @@ async def serving_api(keyhole: Keyhole, config: Config, served: ServedTls | None
         keyhole.crew.join(api, keyhole.node)
     limits = bounds.listener(config, config.api.concurrency)
     tools = beside(api, keyhole.node, hosts, partial(listen_for_calls, keyhole, "127.0.0.1:0"))
-    server = ApiServer(tools, limits, on_refusal=keyhole.node.note_refusal)
+    server = ApiServer(tools, limits, on_refusal=keyhole.node.note_refusal, noted=bounds.shortage(keyhole.node))
     try:
         bound = await server.listen(host, port, tls=tls, reuse_port=keyhole.crew is not None)
     except OSError as error:

@@ -95,6 +95,16 @@ class Config:
         http2_ping: seconds of silence after which an upstream of HTTP/2 that owes an answer is asked for a sign of
             life; 0 for never. Servers of gRPC end connections that are asked more often than once in 5 minutes.
         http2_ping_timeout: seconds that it has for that sign.
+        strangers: of those, and of the API's, how many of one address may have shown no valid token and send nothing;
+            the oldest makes room for a new one.
+        org_share, agent_share: part of all of this that one org, and one agent of it, may take: connections, calls
+            under way, memory for bodies, sessions with databases, new certificates.
+        org_shares: the part of single orgs, by name; in the file only.
+        calls: calls of the proxy and requests of the API under way.
+        held_bytes: bytes of bodies that are held whole because they have to be judged or signed.
+        certificates: new certificates for tunnels, a minute.
+        starting: calls and requests of one org that are judged at the same time; further ones wait in turn.
+        org_rate, agent_rate: calls and requests a second of one org, and of one agent, on average; 0 for any number.
         refusal_rate: refusals a second of one address without a valid token that are recorded one by one.
         refusal_burst: such refusals of one address at once; further ones are counted, and the count is recorded.
         lease_making: seconds that something leased may take to be made; what was not given out by then is taken back.
@@ -151,6 +161,16 @@ class Config:
     http2_header_bytes: int = 64 * 1024
     http2_ping: float = 300.0
     http2_ping_timeout: float = 20.0
+    strangers: int = 512
+    org_share: float = 0.75
+    agent_share: float = 0.5
+    org_shares: Mapping[str, float] = field(default_factory=dict)
+    calls: int = 10_000
+    held_bytes: int = 512 * 1024 * 1024
+    certificates: int = 400
+    starting: int = 64
+    org_rate: float = 0.0
+    agent_rate: float = 0.0
     refusal_rate: float = 1.0
     refusal_burst: int = 100
     lease_making: float = 30.0
@@ -187,6 +207,12 @@ class Config:
         ):
             if not least <= value <= most:
                 raise InvalidRequest(f"{name} is not from {least} to {most}", "leave it out for the usual one")
+        for name, part in (("org_share", self.org_share), ("agent_share", self.agent_share), *self.org_shares.items()):
+            if not 0 < part <= 1:
+                raise InvalidRequest(f"{name}: a share is a part of the whole: above 0, at most 1", "for example 0.25")
+        for name in ("connections", "strangers", "calls", "held_bytes", "certificates", "starting"):
+            if getattr(self, name) < 1:
+                raise InvalidRequest(f"{name} is at least 1", "there is no setting for none at all")
         return replace(self, trusted_proxies=tuple(parse_cidrs(list(self.trusted_proxies), "trusted_proxies")))
 
 
@@ -261,12 +287,14 @@ def load(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Con
     Raises:
         InvalidRequest: an unknown setting, a wrong type, or a file that cannot be read.
     """
-    known = {f.name for f in fields(Config)} - {"api"}
+    known = {f.name for f in fields(Config)} - {"api", "org_shares"}
     values: dict[str, Any] = {}
     limits: dict[str, Any] = {}
+    shares: dict[str, float] = {}
     if path:
         data = _read(path)
         limits = data.pop("api_limits", {})
+        shares = _shares(data.pop("org_shares", {}))
         unknown = data.keys() - known
         if unknown:
             raise InvalidRequest(f"{path}: unknown setting {min(unknown)!r}", f"known: {', '.join(sorted(known))}")
@@ -276,13 +304,20 @@ def load(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Con
         if text is not None:
             values[name] = text
     values.update({name: value for name, value in (flags or {}).items() if value not in (None, ())})
-    config = Config(**{name: _typed(name, value) for name, value in values.items()})
+    config = Config(**{name: _typed(name, value) for name, value in values.items()}, org_shares=shares)
     if limits:
         try:
             config = replace(config, api=ApiLimits(**{name: int(value) for name, value in limits.items()}))
         except (TypeError, ValueError):
             raise InvalidRequest("api_limits: unknown name or not a number", "see docs/server.md") from None
     return config.checked()
+
+
+def _shares(table: Any) -> dict[str, float]:
+    try:
+        return {str(name): float(part) for name, part in table.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise InvalidRequest("org_shares: each is ORG = PART", "for example acme = 0.25") from None
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -1,15 +1,30 @@
-"""What is spoken inside of tunnels besides HTTP, put together."""
+"""The proxy and what is spoken inside of its tunnels besides HTTP, put together."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from keyhole import bounds
+from keyhole.faces.proxy import ProxyServer
 from keyhole.faces.sql import SqlFace
 from keyhole.faces.sql.door import SqlListenerLimits
 from keyhole.faces.ssh import SshFace
 
 if TYPE_CHECKING:
     from keyhole.app import Keyhole
+    from keyhole.net.http1.limits import ListenerLimits
+
+
+def proxy_face(keyhole: Keyhole, limits: ListenerLimits, instance: str) -> ProxyServer:
+    """What serves agents; ``instance`` is its name in ``Via``."""
+    return ProxyServer(
+        keyhole.broker,
+        limits,
+        instance=instance,
+        databases=sql_face(keyhole),
+        agents=ssh_face(keyhole),
+        noted=bounds.shortage(keyhole.node),
+    )
 
 
 def sql_face(keyhole: Keyhole) -> SqlFace:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from keyhole.core.cidr import network
 from keyhole.core.errors import InvalidRequest, PolicyDenied, RateLimited
+from keyhole.core.fair import FairQueue
 from keyhole.core.tally import LocalTallies, Tallies
 
 _ADDRESSES, _NAMES = "addresses", "names"
@@ -44,50 +44,43 @@ class GuessLimits:
 
 
 class Turns:
-    """One at a time, so that memory stays bounded; orgs take turns, so that a flood at one is no wait for another."""
+    """One at a time, so that memory stays bounded. Orgs take turns, and of one org the addresses that ask.
+
+    So a flood at one org is no wait for another, and one that comes from an address little for others at the same org.
+    """
 
     def __init__(self, limits: GuessLimits) -> None:
-        self._limits = limits
         self._taken = False
-        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(limits.waiting, limits.waiting_all)
 
-    async def take(self, org: str) -> None:
+    async def take(self, org: str, source: str = "") -> None:
         """Wait for a turn. Raises ``RateLimited`` when too many wait."""
         if not self._taken:
             self._taken = True
             return
-        queue = self._queues.get(org, ())
-        if len(queue) >= self._limits.waiting or sum(map(len, self._queues.values())) >= self._limits.waiting_all:
-            raise RateLimited("too many logins wait for their turn", "try again in a few seconds")
-        turn = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(org, deque()).append(turn)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        out = self._queue.put(org, source, turn)
+        refusal = RateLimited("too many logins wait for their turn", "try again in a few seconds", retry_after=2)
+        if out is turn:
+            raise refusal
+        if out is not None and not out.done():
+            out.set_exception(refusal)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._leave(org, turn)
-            else:  # it had just been given
+                self._queue.remove(org, source, turn)
+            elif turn.exception() is None:  # it had just been given
                 self.give()
             raise
 
     def give(self) -> None:
-        """The turn of whoever had it has ended; the next org's first gets it."""
-        while self._queues:
-            org, queue = self._queues.popitem(last=False)
-            turn = queue.popleft()
-            if queue:
-                self._queues[org] = queue  # behind all others
-            if not turn.done():  # whoever waited may just have gone
-                turn.set_result(None)
+        """The turn of whoever had it has ended; the next one gets it."""
+        while (found := self._queue.take()) is not None:
+            if not found[1].done():  # whoever waited may just have gone
+                found[1].set_result(None)
                 return
         self._taken = False
-
-    def _leave(self, org: str, turn: asyncio.Future[None]) -> None:
-        queue = self._queues.get(org)
-        if queue is not None and turn in queue:
-            queue.remove(turn)
-            if not queue:
-                del self._queues[org]
 
 
 class Guesses:
@@ -106,9 +99,13 @@ class Guesses:
         self._turns = Turns(self.limits)
 
     @contextlib.asynccontextmanager
-    async def turn(self, org: str) -> AsyncIterator[None]:
-        """One costly proof at a time. Raises ``RateLimited`` when too many of this org wait, or of all orgs."""
-        await self._turns.take(org)
+    async def turn(self, org: str, source: str = "") -> AsyncIterator[None]:
+        """One costly proof at a time, for an address or a caller of an org.
+
+        Raises:
+            RateLimited: too many of this address or org wait, or of all orgs.
+        """
+        await self._turns.take(org, network(source))
         try:
             yield
         finally:

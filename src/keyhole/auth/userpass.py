@@ -68,7 +68,7 @@ class _Method:
         if len(password) > _LONGEST:
             raise InvalidRequest(f"a password has at most {_LONGEST} characters")
         salt = os.urandom(kdf.SALT_SIZE)
-        async with self.guesses.turn(context.caller.org):
+        async with self.guesses.turn(context.caller.org, context.caller.name):
             digest = await self.stretch(password, salt, kdf.DEFAULT)
         return {"salt": salt.hex(), "hash": digest.hex(), "profile": kdf.DEFAULT.name}
 
@@ -107,7 +107,7 @@ class _Method:
         place = _place(context)
         self.guesses.check_address(call.remote, context.now)
         self.guesses.check_name(place, name, context.now)
-        async with self.guesses.turn(context.caller.org):
+        async with self.guesses.turn(context.caller.org, call.remote):
             self.guesses.check_name(place, name, context.now)  # others may have failed while this one waited
             user = await self.prove(context, name, password)
             if user is None:

@@ -52,7 +52,7 @@ from keyhole.core.errors import (
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.inject import KINDS
-from keyhole.core.message import Answer, Call, Message
+from keyhole.core.message import Answer, Call, Message, Seat
 from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.record import Intent, Phase, Record
 from keyhole.core.request import Operation, Request
@@ -69,6 +69,7 @@ from keyhole.vault.compiled import OrgState
 from keyhole.vault.exposition import Gauge
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.node import Node
+from keyhole.vault.shares import Turn
 from keyhole.vault.vault import Vault
 
 _AUTHORITIES = "authorities"
@@ -119,7 +120,7 @@ class Broker:
         node.forgetting.append(self._forget)
 
     async def open_tunnel(
-        self, credential: bytes, host: str, port: int, remote: str = "", service: str = ""
+        self, credential: bytes, host: str, port: int, remote: str = "", service: str = "", seat: Seat | None = None
     ) -> ssl.SSLContext | str | None:
         """Judge a CONNECT: who asks, and whether there can be anything for this caller at this host.
 
@@ -133,6 +134,16 @@ class Broker:
         request = Request(credential, Operation.USE, "services", data, "", remote, new_request_id())
         # The tunnel itself costs no use; each request in it does.
         state, caller = await self._authenticate(vault, request, spend=False)
+        turn = await vault.shares.begin(state, caller)
+        try:
+            vault.shares.seat(seat, state, caller)
+            return await self._open_tunnel(vault, state, caller, request, authority, service)
+        finally:
+            turn.end()
+
+    async def _open_tunnel(
+        self, vault: Vault, state: OrgState, caller: Caller, request: Request, authority: Authority, service: str
+    ) -> ssl.SSLContext | str | None:
         if authority == SSH_AGENT:
             return SPOKEN
         directory = await self.directory(vault, state)
@@ -152,7 +163,7 @@ class Broker:
             if self._captures is not None:
                 self._captures.refused_tunnel(state, caller, request, refusal)
             raise refusal
-        return await self.authorities(vault).context(state, host)
+        return await self.authorities(vault).context(state, caller, authority.host)
 
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         """Record that a face refused what it could not take for a call."""
@@ -175,18 +186,32 @@ class Broker:
         timing.begun = monotonic()
         try:
             if self._captures is not None:
-                make = partial(self._handle, call=call, authority=authority, request=request, leaks=leaks)
+                make = partial(self._handle, call=call, request=request, leaks=leaks)
                 return await self._captures.watch(vault, call, make, private=leaks)
-            return await self._handle(vault, call, authority, request, leaks=leaks)
+            return await self._handle(vault, call, request, leaks=leaks)
         except BaseException as error:
             vault.meters.calls.refused(timing, result_of(error))
             if isinstance(error, KeyholeError):
                 error.request_id = request.id
             raise
 
-    async def _handle(self, vault: Vault, call: Call, authority: Authority, request: Request, *, leaks: bool) -> Answer:
+    async def _handle(self, vault: Vault, call: Call, request: Request, *, leaks: bool) -> Answer:
         state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
-        timing, timing.org = call.timing, state.org.name
+        call.timing.org = state.org.name
+        with vault.meters.calls.queueing(call.timing):
+            turn = await vault.shares.begin(state, caller)
+        try:
+            vault.shares.seat(call.seat, state, caller)
+            return await self._make(vault, state, caller, call, request, turn, leaks=leaks)
+        except BaseException:
+            turn.end()
+            raise
+
+    async def _make(
+        self, vault: Vault, state: OrgState, caller: Caller, call: Call, request: Request, turn: Turn, *, leaks: bool
+    ) -> Answer:
+        """Make the call of a known caller; whatever it raises, its turn is ended by who called this."""
+        timing, authority = call.timing, Authority(call.host, call.port)
         try:
             if call.stated is not None:
                 caller = working(caller, call.stated)
@@ -206,19 +231,19 @@ class Broker:
             minting = None
             if match.service is not None and service is not None and directory.captures:
                 key = self._tripwires.key(vault, state.org.id)
-                minting = await minting_of(vault, state, caller, match.service, call, key)
+                minting = await minting_of(vault, state, caller, match.service, call, key, turn)
                 service = service if minting is None else minting.service(service)
             await self._tripwires.judge(vault, state, call, service)
             if match.refusal is not None:
                 request = _about(request, match)
                 raise match.refusal
             watch = self._tripwires.watch(vault, state, caller, call, service, request.id)
-            passed = None
             if match.checks is not None:
                 request = _about(request, match)
                 with vault.meters.calls.queueing(timing):
-                    passed = await self._gate.admit(vault, state, caller, match, wanted, call, request)
+                    passed = await self._gate.admit(vault, state, caller, match, wanted, call, request, turn.take)
                 call, request = passed.call, passed.request
+                turn.then(passed.end)
         except Tripped as error:
             await to_the_end(record_tripped(vault, state, caller, request, match.about, error))
             raise
@@ -230,16 +255,8 @@ class Broker:
         if call.upgrade == WEBSOCKET:
             prepare(message, call.upgrade)
         if match.service is None:
-            return await self._pass(vault, state, caller, request, call, message, watch)
-        if passed is None:
-            return await self._lend(vault, state, caller, request, call, message, match.service, watch, minting)
-        try:
-            return await self._lend(
-                vault, state, caller, request, call, message, match.service, watch, minting, passed.end
-            )
-        except BaseException:
-            passed.end()
-            raise
+            return await self._pass(vault, state, caller, request, call, message, watch, turn)
+        return await self._lend(vault, state, caller, request, call, message, match.service, watch, minting, turn)
 
     async def _lend(
         self,
@@ -251,10 +268,10 @@ class Broker:
         message: Message,
         service: Service,
         watch: FrameWatch | None,
-        minting: Minting | None = None,
-        done: Callable[[], None] | None = None,
+        minting: Minting | None,
+        turn: Turn,
     ) -> Answer:
-        """Use, inject, send, scrub. What is ``done`` at the end is called unless this raises."""
+        """Use, inject, send, scrub."""
         guard = self._guard(service.allow_addresses)
         key = (state.org.id, service.name, service.allow_addresses)
         lending = service if minting is None else minting.service(service)
@@ -267,13 +284,14 @@ class Broker:
             path = f"services/{service.name}"
             lent = await vault.use(state, caller, request, path, kept=kept, closed=passes)
             call.timing.vault = monotonic() - call.timing.begun - call.timing.queue
+            turn.started()
         except BaseException:
             if lease is not None:
                 lease.cancel()
             raise
         shown = self._tripwires.session(vault, caller, service) if lending is service else lending
         loan = Loan(shown, lent.secrets, lent.intent, self._scrubbers, lent.former)
-        journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, call.timing, done, watch)
+        journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, call.timing, turn.end, watch)
         if lending is service:
             self._tripwires.lent(state, loan)
         if lent.service is not service and lent.service.as_data() != service.as_data():
@@ -291,6 +309,7 @@ class Broker:
             lambda errand: run_errand(vault, state, self._pool, guard, service, loan.intent.record(), errand),
             self._kept.room(state.org.id, service, loan.values) if kind.keeps else None,
             vault.clock.now,
+            turn,
             None if minting is not None or kind.keeps else relending(vault, state, caller, service, loan),
         )
         sending = exchange.run(lease, message, judged(vault, caller, service, call.body))
@@ -322,6 +341,7 @@ class Broker:
         call: Call,
         message: Message,
         watch: FrameWatch | None,
+        turn: Turn,
     ) -> Answer:
         """A host without any service, where the org's egress rule lets calls through: nothing is lent."""
         fields: dict[str, Any] = {**request.data, **caller.run.as_data()}
@@ -338,9 +358,10 @@ class Broker:
         )
         lease = self._reserved((state.org.id,), call, _OPEN)
         intent = Intent.of(record)
-        journey = Journey(vault, state, caller, None, intent, None, self._live, call.timing, watch=watch)
+        journey = Journey(vault, state, caller, None, intent, None, self._live, call.timing, turn.end, watch)
         try:
             await vault.journal.intend(intent, state.org.id)
+            turn.started()
         except BaseException as error:
             lease.cancel()
             if not isinstance(error, AuditUnavailable):  # then there is no intent to conclude

@@ -1,6 +1,7 @@
 """The certificate authority of each org: its key lies in the vault only; leaves are cached and bounded.
 
-A leaf lives days and is one per host. Minting runs in a thread, because making a TLS context takes milliseconds.
+A leaf lives days and is one per host. Who asks for many has a share of the cache and of the work, and leaves the rest
+to others. Minting runs in a thread, because making a TLS context takes milliseconds.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections import OrderedDict
 
 from keyhole.core.errors import Conflict
+from keyhole.core.fair import FairCache
+from keyhole.core.identity import Caller
 from keyhole.crypto.x509 import CertificateAuthority, create_ca
 from keyhole.net.tls import server_context
 from keyhole.vault.compiled import OrgState
@@ -37,7 +39,7 @@ class Authorities:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._known: dict[str, CertificateAuthority] = {}
-        self._contexts: OrderedDict[tuple[str, str], tuple[float, ssl.SSLContext]] = OrderedDict()
+        self._contexts: FairCache[str, tuple[float, ssl.SSLContext]] = FairCache(_LEAVES)
         self._minting: dict[tuple[str, str], asyncio.Task[ssl.SSLContext]] = {}
         self.minted = 0
 
@@ -50,24 +52,26 @@ class Authorities:
             known = self._known[org_id] = await _load(storage, state.org.name, self._vault.clock.now())
         return known
 
-    async def context(self, state: OrgState, host: str) -> ssl.SSLContext:
-        """The server side of TLS for a host, the same object while its leaf lives."""
+    async def context(self, state: OrgState, caller: Caller, host: str) -> ssl.SSLContext:
+        """The server side of TLS for a host, the same object while its leaf lives.
+
+        Raises:
+            RateLimited: the caller has had its share of new leaves.
+        """
         name = (state.org.id, host)
         now = self._vault.clock.now()
-        cached = self._contexts.get(name)
+        cached = self._contexts.get(*name)
         if cached is not None and cached[0] > now:
-            self._contexts.move_to_end(name)
             return cached[1]
         minting = self._minting.get(name)
         if minting is None:
+            self._vault.shares.take_certificate(state, caller)
             authority = await self.get(state)
             minting = self._minting[name] = asyncio.create_task(asyncio.to_thread(_mint, authority, host))
             self.minted += 1
             minting.add_done_callback(lambda _: self._minting.pop(name, None))
         context = await asyncio.shield(minting)
-        self._contexts[name] = (now + _LEAF_LIFE, context)
-        if len(self._contexts) > _LEAVES:
-            self._contexts.popitem(last=False)
+        self._contexts.put(*name, (now + _LEAF_LIFE, context))
         return context
 
 

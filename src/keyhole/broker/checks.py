@@ -61,8 +61,12 @@ class Gate:
         wanted: Wanted,
         call: Call,
         request: Request,
+        taking: Callable[[int], None] | None = None,
     ) -> Passed:
-        """Judge a call that was matched to a service with checks. Raises the refusal."""
+        """Judge a call that was matched to a service with checks. Raises the refusal.
+
+        ``taking`` counts what is held of its body.
+        """
         service, checks = match.service, match.checks
         if service is None or checks is None:
             raise InternalError("a call without checks was to be checked")
@@ -79,9 +83,8 @@ class Gate:
         content = b""
         if call.body is not None and (judged or wanted_approvals):
             limits = [each.body_limit for each in judged]
-            content = await _held(
-                vault, caller, service, call.body, min([*limits, *[APPROVABLE] * len(wanted_approvals)])
-            )
+            limit = min([*limits, *[APPROVABLE] * len(wanted_approvals)])
+            content = await _held(vault, caller, service, call.body, limit, taking)
             call = replace(call, body=HeldBody(content, call.body.trailers))
         for condition in judged:
             condition.judge_body(asked, content)
@@ -125,11 +128,13 @@ def foresee(match: Match, wanted: Wanted, target: bytes, now: float) -> list[str
     return match.checks.describe(asked.method, asked.paths)
 
 
-async def _held(vault: Vault, caller: Caller, service: Service, body: Body, limit: int) -> bytes:
+async def _held(
+    vault: Vault, caller: Caller, service: Service, body: Body, limit: int, taking: Callable[[int], None] | None
+) -> bytes:
     """The whole body. Whoever took long to send it is judged again."""
     loop = asyncio.get_running_loop()
     start = loop.time()
-    content = await hold(body, limit, _TOO_MUCH)
+    content = await hold(body, limit, _TOO_MUCH, taking=taking)
     if loop.time() - start >= PATIENCE:
         await require_still(vault, caller, service)
     return content

@@ -40,6 +40,12 @@ class Origin(NamedTuple):
         return Authority(self.host, self.port).header(self.scheme)
 
 
+def org_of(origin: Origin) -> str:
+    """The org that a connection belongs to: its key begins with it."""
+    key = origin.key
+    return str(key[0]) if isinstance(key, tuple) and key else ""
+
+
 class Speaks(Enum):
     """What may be spoken with an upstream.
 

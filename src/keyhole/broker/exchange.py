@@ -18,6 +18,7 @@ from keyhole.broker.loan import Loan
 from keyhole.core.errors import InternalError, KeyholeError
 from keyhole.core.message import Body, Headers, Heard, Message
 from keyhole.injections import Steps
+from keyhole.vault.shares import Turn
 
 _STEPS = 8
 _REPEATED = 64 * 1024  # bytes of a body that is held because it may have to be sent again
@@ -71,6 +72,7 @@ class Exchange:
         errand: sends a message elsewhere, with a record of its own, and reads its answer.
         room: what the injection keeps between calls; ``None`` for kinds that keep nothing.
         now: seconds since the epoch.
+        turn: of the call; it holds what is held of its body.
         relend: looks for other values for the loan after an upstream refused those that it has; says whether there
             are any. ``None`` where there cannot be.
     """
@@ -80,17 +82,23 @@ class Exchange:
     errand: Callable[[Message], Awaitable[Heard]]
     room: Room | None
     now: Callable[[], float]
+    turn: Turn
     relend: Callable[[], Awaitable[bool]] | None = None
 
     async def run(self, lease: Lease | None, message: Message, body: Body | None) -> UpstreamAnswer | OwnAnswer:
         """Inject and send. Raises whatever refuses, fails or breaks off; then the lease is given back."""
+        answer = await self._run(lease, message, body)
+        self.turn.release()  # what was held has been sent
+        return answer
+
+    async def _run(self, lease: Lease | None, message: Message, body: Body | None) -> UpstreamAnswer | OwnAnswer:
         try:
             if body is not None:
                 message.length = body.length
                 if self.loan.needs_content(message):
-                    message.content = await hold(body, self.loan.longest)
+                    message.content = await hold(body, self.loan.longest, taking=self.turn.take)
                 elif self.relend is not None and body.length is not None and body.length <= _REPEATED:
-                    message.content = await hold(body, _REPEATED)
+                    message.content = await hold(body, _REPEATED, taking=self.turn.take)
             message.streams = body is not None and message.content is None
             answer = await self._once(lease, message, body)
             # RFC 9110 section 15.5.2: what is answered so was not done, whatever the method.

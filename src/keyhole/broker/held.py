@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from keyhole.core.errors import BodyTooLarge
 from keyhole.core.message import Body, Headers, Recoder
 
@@ -54,13 +56,16 @@ class RecodedBody:
         return b""
 
 
-async def hold(body: Body, limit: int = LIMIT, hint: str = _HINT) -> bytes:
+async def hold(
+    body: Body, limit: int = LIMIT, hint: str = _HINT, *, taking: Callable[[int], None] | None = None
+) -> bytes:
     """All of a body.
 
     Args:
         body: what the client sends.
         limit: bytes.
         hint: the next step for who sends more.
+        taking: called with the size of each piece before it is kept; what it raises is raised.
 
     Raises:
         BodyTooLarge: it is longer than ``limit`` bytes; what was declared is judged before anything is read.
@@ -74,6 +79,8 @@ async def hold(body: Body, limit: int = LIMIT, hint: str = _HINT) -> bytes:
         size += len(chunk)
         if size > limit:
             raise _too_large(limit, hint)
+        if taking is not None:
+            taking(len(chunk))
         parts.append(chunk)
     return b"".join(parts)
 

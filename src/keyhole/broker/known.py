@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections import OrderedDict
 from dataclasses import dataclass
 
-from keyhole.broker.connections import Connection, Origin, Speaks
+from keyhole.broker.connections import Connection, Origin, Speaks, org_of
 from keyhole.core.errors import UpstreamTls
+from keyhole.core.fair import FairCache
 
 H2, HTTP1 = "h2", "http/1.1"
 
@@ -35,31 +35,27 @@ class KnownUpstreams:
     """The upstreams that something is remembered of.
 
     Args:
-        limit: upstreams at most; who was met longest ago is forgotten.
+        limit: upstreams at most; of the org that has most of them, who was met longest ago is forgotten.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._known: OrderedDict[Origin, KnownUpstream] = OrderedDict()
+        self._known: FairCache[Origin, KnownUpstream] = FairCache(limit)
 
     def get(self, origin: Origin) -> KnownUpstream | None:
         """What is remembered of it, if anything is."""
-        return self._known.get(origin)
+        return self._known.get(org_of(origin), origin)
 
     def of(self, origin: Origin) -> KnownUpstream:
         """The same, to be changed."""
-        known = self._known.get(origin)
+        known = self.get(origin)
         if known is None:
-            known = self._known[origin] = KnownUpstream()
-            while len(self._known) > self._limit:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(origin)
+            known = KnownUpstream()
+            self._known.put(org_of(origin), origin, known)
         return known
 
     def session(self, origin: Origin, context: ssl.SSLContext) -> ssl.SSLSession | None:
         """A session that can be resumed with this context."""
-        known = self._known.get(origin)
+        known = self.get(origin)
         return known.session[1] if known is not None and known.session and known.session[0] is context else None
 
     def remember_session(self, connection: Connection) -> None:

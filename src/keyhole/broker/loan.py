@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from secrets import token_bytes
 from types import MappingProxyType
@@ -11,6 +10,7 @@ from typing import Any, NoReturn
 
 from keyhole import scrub
 from keyhole.core import grpc
+from keyhole.core.fair import ASKING, FairCache
 from keyhole.core.inject import KINDS
 from keyhole.core.message import Headers, Message
 from keyhole.core.record import Intent
@@ -36,19 +36,15 @@ class Scrubbers:
     """
 
     def __init__(self, limit: int = 512) -> None:
-        self._limit = limit
-        self._known: OrderedDict[tuple[bytes, ...], scrub.Scrubber] = OrderedDict()
+        self._known: FairCache[tuple[bytes, ...], scrub.Scrubber] = FairCache(limit)
 
     def get(self, values: list[bytes], forms: list[bytes]) -> scrub.Scrubber:
         """The scrubber for these values and forms."""
-        name = (*values, b"", *forms)
-        known = self._known.get(name)
+        name, org = (*values, b"", *forms), ASKING.get()[0]
+        known = self._known.get(org, name)
         if known is None:
-            known = self._known[name] = scrub.Scrubber.compile(values, forms)
-            if len(self._known) > self._limit:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(name)
+            known = scrub.Scrubber.compile(values, forms)
+            self._known.put(org, name, known)
         return known
 
 

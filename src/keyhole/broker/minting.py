@@ -30,6 +30,7 @@ from keyhole.scrub.codings import decoded
 from keyhole.vault import captured
 from keyhole.vault.captured import Kept
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.shares import Turn
 from keyhole.vault.vault import Vault
 
 _CODING = b"content-encoding"
@@ -56,33 +57,49 @@ class Minting:
 
 
 async def minting_of(
-    vault: Vault, state: OrgState, caller: Caller, service: Service, call: Call, key: bytes
+    vault: Vault,
+    state: OrgState,
+    caller: Caller,
+    service: Service,
+    call: Call,
+    key: bytes,
+    turn: Turn,
 ) -> Minting | None:
     """Look for placeholders of captured credentials in a call, and whether its answer has a new one.
 
-    A small body is held for that. ``None`` where there is nothing of either.
+    A small body is held for that, and there is room for such an answer until the call's ``turn`` ends. ``None`` where
+    there is nothing of either.
 
     Raises:
         Tripped: a placeholder is not the caller's, or is meant for another service.
         InvalidRequest: it shows several that do not belong together.
         KeyholeError: there would be no place for what the answer has.
     """
-    kept = await _shown(vault, state, caller, service, call, key)
+    kept = await _shown(vault, state, caller, service, call, key, turn)
     rule = None
     if service.capture:
         rule = rule_for(service, call.method, readings(canonical_target(call.target)))
         if rule is not None:
             captured.require_place(state, rule)
+            held = vault.shares.holding(state, caller)
+            held.take(LIMIT)  # an answer that is there could not be refused any more
+            turn.then(held.release)
     return None if rule is None and kept is None else Minting(rule, kept, key)
 
 
 async def _shown(
-    vault: Vault, state: OrgState, caller: Caller, service: Service, call: Call, key: bytes
+    vault: Vault,
+    state: OrgState,
+    caller: Caller,
+    service: Service,
+    call: Call,
+    key: bytes,
+    turn: Turn,
 ) -> Kept | None:
     text = b"\n".join([call.target, *(decode_basic(value) or value for _, value in call.headers)])
     place = "header"
     if call.body is not None and not call.upgrade and (call.body.length or LIMIT + 1) <= LIMIT:
-        content = await hold(call.body)
+        content = await hold(call.body, taking=turn.take)
         call.body = HeldBody(content, call.body.trailers)
         text, place = b"\n".join([text, content]), "body"
     if MARK not in text:

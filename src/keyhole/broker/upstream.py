@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from keyhole.broker.connections import Connection, Multiple, Origin, Single, Speaks, UpstreamAnswer
+from keyhole.broker.idle import Idle
 from keyhole.broker.known import H2, KnownUpstreams, NothingInCommon, offers
 from keyhole.broker.lease import Lease
 from keyhole.core.errors import KeyholeError, UpstreamTimeout, UpstreamUnreachable
@@ -100,8 +101,7 @@ class Pool:
         self.lease: type[Lease] = Lease
         self._dialer = dialer
         self._tls_context = tls_context
-        self._idle: dict[Origin, list[Single]] = {}
-        self._idle_count = 0
+        self._idle = Idle()
         self._multiple: dict[Origin, list[Multiple]] = {}
         self._multiple_count = 0
         self._opening: dict[Origin, asyncio.Task[Connection]] = {}
@@ -113,7 +113,7 @@ class Pool:
     @property
     def idle(self) -> int:
         """Idle connections now."""
-        return self._idle_count + sum(not each.open for them in self._multiple.values() for each in them)
+        return len(self._idle) + sum(not each.open for them in self._multiple.values() for each in them)
 
     @property
     def connections(self) -> int:
@@ -174,9 +174,8 @@ class Pool:
         self._end()
 
     def _end(self) -> None:
-        for connections in list(self._idle.values()):
-            for connection in list(connections):
-                connection.close()
+        for connection in self._idle.all():
+            connection.close()
         for several in list(self._multiple.values()):
             for multiple in list(several):
                 multiple.leave()
@@ -205,11 +204,9 @@ class Pool:
                     return multiple
             if known is None or known.http2 is not False or speaks is Speaks.HTTP2:
                 return None
-        connections = self._idle.get(origin)
-        if not connections:
+        connection = self._idle.take(origin)
+        if connection is None:
             return None
-        connection = connections.pop()
-        self._idle_count -= 1
         connection.read_deadline = NEVER
         connection.busy = True
         return connection
@@ -257,21 +254,22 @@ class Pool:
         """Keep a connection for the next request of its key, unless there are enough or it is old."""
         assert isinstance(connection, Single)  # noqa: S101 - the pool makes no others
         limits = self.limits
-        connections = self._idle.setdefault(connection.origin, [])
-        if self._old(connection) or len(connections) >= limits.idle_per_origin or self._idle_count >= limits.idle:
+        if self._old(connection) or self._idle.of(connection.origin) >= limits.idle_per_origin:
             connection.close()
             return
         if connection.used <= 1:
             self._known.remember_session(connection)
         connection.busy = False
         connection.read_deadline = connection.loop.time() + limits.idle_seconds
-        connections.append(connection)
-        self._idle_count += 1
+        self._idle.add(connection)
+        if len(self._idle) > limits.idle and (spare := self._idle.spare()) is not None:
+            self._idle.discard(spare)
+            spare.close()
 
     def rest(self, connection: Http2Connection) -> None:
         """A connection of HTTP/2 has nothing to do: it stays for a while, unless there are enough or it is old."""
         assert isinstance(connection, Multiple)  # noqa: S101 - the pool makes no others
-        if self._old(connection) or self._idle_count + self._multiple_count > self.limits.idle:
+        if self._old(connection) or len(self._idle) + self._multiple_count > self.limits.idle:
             connection.leave()
             return
         if connection.used <= 1:
@@ -296,14 +294,7 @@ class Pool:
             if not several:
                 self._multiple.pop(connection.origin, None)
             return
-        connections = self._idle.get(connection.origin)
-        if connections is None:
-            return
-        if connection in connections:
-            connections.remove(connection)
-            self._idle_count -= 1
-        if not connections:
-            del self._idle[connection.origin]
+        self._idle.discard(connection)
 
     async def dial(
         self,

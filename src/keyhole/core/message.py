@@ -34,6 +34,23 @@ class Body(Protocol):
         """The next chunk; ``b""`` once at the end. Raises ``BadRequestFraming`` when the peer broke off before it."""
 
 
+class Seat(Protocol):
+    """A client's connection, as its listener counts it.
+
+    Attributes:
+        capacity: connections that there may be at the listener.
+    """
+
+    capacity: int
+
+    def prove(self, org: str, agent: str, most: tuple[int, int]) -> str:
+        """Count it for an org and an agent, which may have so many each.
+
+        Returns:
+            ``org`` or ``agent`` when that one has as many already; else ``""``.
+        """
+
+
 @dataclass(slots=True)
 class Call:
     """One outgoing request that a caller asks the broker to make.
@@ -55,6 +72,7 @@ class Call:
         http2: it came by HTTP/2.
         trailers: the client takes fields that follow the body of the answer (``TE: trailers``).
         timing: where its time goes; the broker's own.
+        seat: the client's connection, as its listener counts it; ``None`` where nobody does.
     """
 
     token: bytes = field(repr=False)
@@ -72,6 +90,7 @@ class Call:
     http2: bool = False
     trailers: bool = False
     timing: Timing = field(default_factory=Timing, repr=False, compare=False)
+    seat: Seat | None = field(default=None, repr=False)
 
 
 class Stream(Protocol):

@@ -7,12 +7,13 @@ import contextlib
 import ipaddress
 import socket
 import threading
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from keyhole.core.errors import InvalidRequest, UpstreamUnreachable
+from keyhole.core.fair import ASKING, FairQueue
 from keyhole.core.host import Authority, parse_authority, parse_host
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ TIMEOUT = 4.0  # seconds for one name, A and AAAA together; a caller is answered
 MAX_ADDRESSES = 16
 _MAX_THREADS = 64  # lookups of the system resolver under way
 _MAX_PENDING = 1024  # names that wait for one
+_ORG_THREADS = 16  # of those, for one org
+_ORG_PENDING = 256
 _SECOND_FAMILY = 1.0  # seconds that AAAA may take after A has answered, and the other way round
 
 
@@ -43,8 +46,8 @@ class Resolver:
         self._timeout = timeout
         self._dns: DnsResolver | None = None
         self._pending: dict[str, asyncio.Future[list[str]]] = {}
-        self._queue: deque[str] = deque()
-        self._threads = 0
+        self._queue: FairQueue[str] = FairQueue(_ORG_PENDING, _MAX_PENDING)
+        self._threads: Counter[str] = Counter()
 
     async def resolve(self, host: str) -> list[str]:
         """The addresses of a canonical host, at most 16, without repetition, in the order to try them.
@@ -74,34 +77,48 @@ class Resolver:
         return list(dict.fromkeys(addresses))[:MAX_ADDRESSES]
 
     async def _ask_system(self, host: str) -> list[str]:
-        """Ask ``getaddrinfo``: one thread for a name, however many wait for it."""
+        """Ask ``getaddrinfo``: one thread for a name, however many wait for it. Orgs take turns."""
         future = self._pending.get(host)
         if future is None:
-            if len(self._pending) >= _MAX_PENDING:
-                raise UpstreamUnreachable("too many names are being resolved", "check the resolver and try again")
             future = self._pending[host] = asyncio.get_running_loop().create_future()
-            self._queue.append(host)
+            out = self._queue.put(*ASKING.get(), host)
+            if out is not None:
+                self._refuse(out)
             self._start_lookups()
         return await asyncio.shield(future)
 
+    def _refuse(self, host: str) -> None:
+        future = self._pending.pop(host)
+        if not future.done():
+            future.set_exception(
+                UpstreamUnreachable("too many names are being resolved", "check the resolver and try again")
+            )
+            future.exception()  # nobody may be there any more to hear of it
+
     def _start_lookups(self) -> None:
-        while self._queue and self._threads < _MAX_THREADS:
-            self._threads += 1
-            arguments = (asyncio.get_running_loop(), self._queue.popleft())
+        while self._threads.total() < _MAX_THREADS:
+            found = self._queue.take(lambda org: not org or self._threads[org] < _ORG_THREADS)
+            if found is None:
+                return
+            org, host = found
+            self._threads[org] += 1
+            arguments = (asyncio.get_running_loop(), host, org)
             # A daemon: a lookup that hangs must not keep the process from ending.
             threading.Thread(target=self._lookup, args=arguments, name="keyhole-resolve", daemon=True).start()
 
-    def _lookup(self, loop: asyncio.AbstractEventLoop, host: str) -> None:
+    def _lookup(self, loop: asyncio.AbstractEventLoop, host: str, org: str) -> None:
         try:
             answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             addresses = [str(answer[4][0]) for answer in answers]
         except (OSError, UnicodeError):
             addresses = []
         with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(self._finish, host, addresses)
+            loop.call_soon_threadsafe(self._finish, host, addresses, org)
 
-    def _finish(self, host: str, addresses: list[str]) -> None:
-        self._threads -= 1
+    def _finish(self, host: str, addresses: list[str], org: str) -> None:
+        self._threads[org] -= 1
+        if not self._threads[org]:
+            del self._threads[org]
         future = self._pending.pop(host)
         if not future.done():
             future.set_result(addresses)

@@ -11,6 +11,7 @@ import os
 import sys
 
 _PR_SET_DUMPABLE = 4
+_FILES = 65_536
 
 
 def harden_process() -> tuple[str, ...]:
@@ -36,3 +37,26 @@ def harden_process() -> tuple[str, ...]:
     elif ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         missing.append(f"debuggers of the same user could not be kept out ({os.strerror(ctypes.get_errno())})")
     return tuple(missing)
+
+
+def raise_file_limit() -> int:
+    """Let this process have 65,536 open files, or as many as the system allows it; each call needs two.
+
+    Programs that it starts inherit the limit (getrlimit(2)).
+
+    Returns:
+        how many there may be; 0 where nobody says.
+    """
+    if os.name != "posix":
+        return 0
+    import resource  # noqa: PLC0415  # the module exists on POSIX only
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # macOS says that there is no limit, and has one
+        return soft
+    return wanted

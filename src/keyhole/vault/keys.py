@@ -254,6 +254,10 @@ class Keys:
                 after = page[-1]
         return names
 
+    def has_ring(self, org_id: str) -> bool:
+        """Whether the keyring of an org was loaded before, and the org is there still, as far as is known."""
+        return org_id in self._rings
+
     def ring(self, org_id: str) -> Keyring:
         """The keyring of an org that was loaded before."""
         return self._rings[org_id][0]

@@ -45,6 +45,7 @@ class Meters:
         counts: by operation and result; the result is ``ok`` or an error code, so there are few.
         leases: how many were taken back, could not be, and became irrevocable, as ``Expiry.counts`` has them.
         logins: by type of the login method and result, ``ok`` or ``refused``.
+        refused: how often an org or agent had its share of something, by what it was.
         due: work of engines that was due, by type of the engine and result.
         calls: of the broker.
         readings: give what else can be read of the process, when it is asked for.
@@ -55,6 +56,7 @@ class Meters:
     leases: Mapping[str, int] = field(default_factory=dict)
     logins: Counter[tuple[str, str]] = field(default_factory=Counter)
     due: Counter[tuple[str, str]] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     calls: CallFigures = field(default_factory=CallFigures)
     readings: list[Reading] = field(default_factory=list)
     _running: dict[int, tuple[float, Request]] = field(default_factory=dict)
@@ -110,11 +112,14 @@ class Meters:
             ("due", {"engine": engine, "result": result}, number)
             for (engine, result), number in sorted(self.due.items())
         ]
-        return leases + logins + due
+        shares = [("share_refusals", {"share": what}, number) for what, number in sorted(self.refused.items())]
+        return leases + logins + due + shares
 
     def totals(self) -> list[str]:
         """``counters`` as lines of Prometheus."""
-        lines = {name: [f"# TYPE keyhole_{name}_total counter"] for name in ("due", "leases", "logins")}
+        lines = {
+            name: [f"# TYPE keyhole_{name}_total counter"] for name in ("due", "leases", "logins", "share_refusals")
+        }
         for name, labels, number in self.counters():
             shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
             lines[name].append(f"keyhole_{name}_total{{{shown}}} {number}")

@@ -363,8 +363,8 @@ class Node:
             if vault is not None:
                 await vault.expiry.close()
                 await vault.compiled.settle()
-                vault.strangers.flush()
-                vault.quotas.flush()
+                for counted in (vault.strangers, vault.quotas, vault.shares):
+                    counted.flush()
                 await vault.devices.close()
                 await vault.journal.close()
             return vault is not None

@@ -53,11 +53,13 @@ from keyhole.vault.orgs import NO_ORG, SERVICES, Orgs
 from keyhole.vault.quotas import Quotas
 from keyhole.vault.recording import given_out, intent_of, refusal_of
 from keyhole.vault.rotations import Rotations
+from keyhole.vault.shares import Shares
 from keyhole.vault.sources import Sources
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
 from keyhole.vault.tokens import Tokens, read_form
 from keyhole.vault.tool_use import used
+from keyhole.vault.unset import no_alarm, no_passwords
 
 if TYPE_CHECKING:
     from keyhole.vault.captured import Kept
@@ -69,14 +71,6 @@ NONE = frozenset[str]()
 
 Alarm = Callable[[OrgState, Caller, str, str, str], Awaitable[None]]
 """Raises an alarm: org, who, request id, service, and what in words without a value."""
-
-
-async def _no_alarm(*_about: object) -> None:
-    raise InternalError("nobody hears alarms")
-
-
-async def _no_passwords(*_about: object) -> PasswordRules:
-    raise InternalError("there are no password policies")
 
 
 class Vault:
@@ -99,8 +93,8 @@ class Vault:
         self.orgs = orgs
         self.default_egress = "deny"
         self.net: NetView | None = None
-        self.passwords: Callable[[str, str], Awaitable[PasswordRules]] = _no_passwords
-        self.alarm: Alarm = _no_alarm
+        self.passwords: Callable[[str, str], Awaitable[PasswordRules]] = no_passwords
+        self.alarm: Alarm = no_alarm
         self.address: Callable[[], str] = str  # URL of the server in front of it, if there is one
         self.tokens = Tokens(keys.token_key)
         self.tables = MountTables(orgs)
@@ -115,8 +109,9 @@ class Vault:
         self.expiry = Expiry(self)
         self.devices = Devices(self)
         self.quotas = Quotas(self)
+        self.shares = Shares(self)
         self.limiting = Limiting()
-        self.meters = Meters(leases=self.expiry.counts)
+        self.meters = Meters(leases=self.expiry.counts, refused=self.shares.refused)
 
     def fix_mounts(self, fixed: list[Mount]) -> None:
         """Say which mounts every org has for good."""
@@ -168,6 +163,14 @@ class Vault:
             except Unauthenticated as error:
                 return await answer_stranger(self, request, error)
         state, caller = known if request.stated is None else await at_work(self, *known, request)
+        turn = await self.shares.begin(state, caller)
+        try:
+            return await self._answer(state, caller, request)
+        finally:
+            turn.end()
+
+    async def _answer(self, state: OrgState, caller: Caller, request: Request) -> Reply:
+        """Do what a known caller asks."""
         if request.operation is Operation.USE:
             return await used(self, state, caller, request)
         if self.quotas.concern(state):

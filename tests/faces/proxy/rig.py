@@ -251,7 +251,7 @@ class FakeBroker:
         self.noted.append((error.code, remote))
 
     async def open_tunnel(
-        self, credential: bytes, host: str, port: int, remote: str, _service: str
+        self, credential: bytes, host: str, port: int, remote: str, _service: str, _seat: object = None
     ) -> ssl.SSLContext | None:
         self.tunnels.append((credential, host, port))
         self._authenticate(credential)

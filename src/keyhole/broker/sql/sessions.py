@@ -57,6 +57,7 @@ class SqlSession(Flow):
         "_ended",
         "_intent",
         "_lease_end",
+        "_over",
         "_sessions",
         "_state",
         "leases",
@@ -66,9 +67,17 @@ class SqlSession(Flow):
     )
 
     def __init__(
-        self, sessions: Sessions, vault: Vault, state: OrgState, caller: Caller, lent: Lent, timing: Timing
+        self,
+        sessions: Sessions,
+        vault: Vault,
+        state: OrgState,
+        caller: Caller,
+        lent: Lent,
+        timing: Timing,
+        over: Callable[[], None],
     ) -> None:
         super().__init__(vault, caller, lent.service, timing)
+        self._over = over
         self._sessions = sessions
         self._state = state
         self._intent: Intent = lent.intent
@@ -107,6 +116,7 @@ class SqlSession(Flow):
         if self._ended:
             return
         self._ended = True
+        self._over()
         busy = self.stream is not None and self.stream.busy
         self.flowing = None
         self._sessions.over(self, busy=busy)
@@ -181,6 +191,7 @@ class Sessions:
         request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
         timing = Timing()
         timing.begun = monotonic()
+        over: Callable[[], None] = _nothing
         try:
             state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
             timing.org, match = state.org.name, Match()
@@ -190,6 +201,7 @@ class Sessions:
                 if match.refusal is not None or service is None:
                     raise match.refusal or InternalError("no service and no refusal")
                 self._admit(service, call)
+                over = vault.shares.session(state, caller, self._databases.limits.sessions)
             except KeyholeError as error:
                 about = timing.service = match.about or (match.service.name if match.service is not None else "")
                 request = replace(request, data={**data, "service": about})
@@ -199,9 +211,10 @@ class Sessions:
             request = replace(request, data={**data, "host": str(service.hosts[0]), "target": f"/{opened}"})
             lent = await vault.use(state, caller, request, f"services/{service.name}", own=True)
             timing.vault = monotonic() - timing.begun
-            return await self._begin(SqlSession(self, vault, state, caller, lent, timing), service, lent, call)
+            return await self._begin(SqlSession(self, vault, state, caller, lent, timing, over), service, lent, call)
         except BaseException as error:
             vault.meters.calls.refused(timing, _result(error))
+            over()
             if isinstance(error, KeyholeError):
                 error.request_id = request.id
             raise
@@ -361,6 +374,10 @@ def _derived(account: Account) -> list[bytes]:
         hashlib.sha1(account.password, usedforsecurity=False).digest(), usedforsecurity=False
     ).hexdigest()
     return [md5.encode(), sha1.encode(), sha1.upper().encode()]
+
+
+def _nothing() -> None:
+    """Nothing was counted."""
 
 
 def _result(error: BaseException | None) -> str:

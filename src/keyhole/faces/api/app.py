@@ -29,6 +29,7 @@ from keyhole.vault import namespaces
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.mounts import UnsupportedOperation
 from keyhole.vault.node import Node
+from keyhole.vault.shares import Held
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -95,6 +96,7 @@ class Api:
 
     async def _serve(self, scope: Scope, receive: Receive) -> Answer:
         path, remote = "", str((scope.get("client") or ("",))[0])
+        held: list[Held] = []
         try:
             raw: bytes = scope.get("raw_path") or scope["path"].encode()
             if b"//" in raw and (clean := _SLASHES.sub(b"/", raw)).startswith(_PREFIX.encode()):
@@ -117,7 +119,7 @@ class Api:
             path = reading.help_path(scope["method"], path, query) or path
             if path in status.ROUTES:
                 return await self._status(scope, asker, path, query, receive)
-            request = await self._request(scope, asker, path, query, receive)
+            request = await self._request(scope, asker, path, query, receive, held)
             path = request.path
             return render(await self._node.handle(request), path)
         except KeyholeError as error:
@@ -127,6 +129,9 @@ class Api:
         except Exception as error:  # noqa: BLE001 - whatever went wrong, no traceback and no silence towards a client
             _log.error("internal error: %s", fault_place(error))
             return render_error(InternalError("internal error", "see the server's log"), path)
+        finally:
+            for each in held:
+                each.release()
 
     async def _status(self, scope: Scope, asker: Asker, path: str, query: dict[str, Any], receive: Receive) -> Answer:
         if asker.org not in {"", ROOT_ORG}:
@@ -136,7 +141,9 @@ class Api:
         serve = self.ceremony if path not in _OF_EACH else partial(status.serve, self._node)
         return await serve(scope["method"], path, body, query, asker.credential)
 
-    async def _request(self, scope: Scope, asker: Asker, path: str, query: dict[str, Any], receive: Receive) -> Request:
+    async def _request(
+        self, scope: Scope, asker: Asker, path: str, query: dict[str, Any], receive: Receive, held: list[Held]
+    ) -> Request:
         operation = reading.operation_of(scope["method"], query)
         if operation is None:
             raise UnsupportedOperation("")
@@ -164,21 +171,24 @@ class Api:
         if request.path in status.ROUTES:
             raise InvalidRequest("operation unavailable in namespaces", "ask without the org in the path")
         if writes:
-            body |= reading.body_of(await self._body(receive, self._limits.body, request), kind, self._limits)
+            body |= reading.body_of(await self._body(receive, self._limits.body, request, held), kind, self._limits)
         return request
 
-    async def _require_known(self, request: Request) -> None:
+    async def _require_known(self, request: Request) -> Held:
         """Refuse, and record, a request of somebody unknown before the rest of its body takes up memory."""
+        vault = self._node.open_vault()
         try:
-            await self._node.open_vault().authenticate(
-                request.credential, request.org, spend=False, remote=request.remote
+            return vault.shares.holding(
+                *await vault.authenticate(request.credential, request.org, spend=False, remote=request.remote)
             )
         except Unauthenticated:
             await self._node.handle(request)
             raise
 
-    async def _body(self, receive: Receive, limit: int, request: Request | None = None) -> bytes:
-        """A whole body; of who is unknown, only a short one."""
+    async def _body(
+        self, receive: Receive, limit: int, request: Request | None = None, held: list[Held] | None = None
+    ) -> bytes:
+        """A whole body; of who is unknown, only a short one. What is long is ``held`` for who sends it."""
         parts, size = [], 0
         while True:
             message = await receive()
@@ -188,9 +198,12 @@ class Api:
             size += len(part)
             if size > limit:
                 raise BodyTooLarge(f"the body is larger than {limit} bytes")
-            if size > _STRANGERS_BODY and request is not None:
-                await self._require_known(request)
-                request = None
+            if size > _STRANGERS_BODY and request is not None and held is not None:
+                if held:
+                    held[0].take(len(part))
+                else:
+                    held.append(await self._require_known(request))
+                    held[0].take(size)
             parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts)

@@ -17,6 +17,7 @@ from typing import Any
 from keyhole.core.errors import BadRequestFraming, KeyholeError
 from keyhole.core.host import parse_authority
 from keyhole.faces.api.envelope import render_error
+from keyhole.net.guests import Guest, Guests
 from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import request_decoder
 from keyhole.net.http1.grammar import LastFields, Malformed, RequestHead, list_tokens, parse_request_head
@@ -45,6 +46,7 @@ class ApiServer:
         application: called once per request.
         limits: bounds on clients.
         on_refusal: told of requests that could not be read, with the client's address.
+        noted: called with what a connection was let go or turned away for.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class ApiServer:
         limits: ListenerLimits | None = None,
         *,
         on_refusal: Callable[[KeyholeError, str], None] | None = None,
+        noted: Callable[[str], None] | None = None,
     ) -> None:
         self.application = application
         self.on_refusal = on_refusal
         self.limits = limits or ListenerLimits()
         self.draining = False
         self.group: WireGroup
+        self.guests = Guests(self.limits.connections, self.limits.strangers, noted)
         self.connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
 
@@ -98,6 +102,7 @@ class _Connection(ServerWire):
         "_last",
         "_memo",
         "_owner",
+        "_seat",
         "_secure",
         "_seen",
         "_stays",
@@ -115,6 +120,7 @@ class _Connection(ServerWire):
         self._seen: dict[bytes, bytes] | None = None  # the fields that were found good last
         self._stays = False  # and whether they leave the connection open
         self._memo: dict[str, Any] = {}
+        self._seat: Guest | None = None
         self.serving = False
         self.task: asyncio.Task[None] | None = None
 
@@ -130,7 +136,8 @@ class _Connection(ServerWire):
         if raw is not None and raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         owner = self._owner
-        if owner.draining or len(owner.connections) >= owner.limits.connections:
+        self._seat = None if owner.draining else owner.guests.enter(self._client[0], self.abort)
+        if self._seat is None:
             transport.close()
             return
         owner.connections.add(self)
@@ -140,6 +147,8 @@ class _Connection(ServerWire):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: what is being done for it stops."""
         super().connection_lost(exc)
+        if self._seat is not None:
+            self._seat.leave()
         self._owner.connections.discard(self)
         self._owner.group.discard(self)
         if self.serving and self.task is not None:
@@ -153,9 +162,9 @@ class _Connection(ServerWire):
                     raw = await self.next_head(limits.wire, limits.head_timeout, limits.idle_timeout)
                     if raw is None:
                         break
-                    self.serving = True
+                    self._serve(serving=True)
                     persistent = await self._request(parse_request_head(raw, limits.wire, self._last))
-                    self.serving = False
+                    self._serve(serving=False)
                 except KeyholeError as error:
                     self._refuse(error)
                     persistent = False
@@ -163,8 +172,14 @@ class _Connection(ServerWire):
                     self.flush()
                     await self.linger(limits.linger, limits.linger_bytes)
                     break
-        self.serving = False
+        self._serve(serving=False)
         self.close(limits.linger)
+
+    def _serve(self, *, serving: bool) -> None:
+        """While a request is being answered, the connection keeps its place."""
+        self.serving = serving
+        if self._seat is not None:
+            self._seat.work() if serving else self._seat.rest()
 
     async def _request(self, head: RequestHead) -> bool:
         """Answer one request; whether the connection can serve another."""

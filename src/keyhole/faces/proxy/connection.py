@@ -26,9 +26,10 @@ from keyhole.faces.proxy import socks
 from keyhole.faces.proxy.answering import AnsweringWire
 from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, passing, read_credential
 from keyhole.faces.proxy.owner import Owner
-from keyhole.faces.proxy.refusal import ESTABLISHED, render_refusal
+from keyhole.faces.proxy.refusal import ESTABLISHED, FULL, render_refusal
 from keyhole.faces.proxy.streams import StreamFace
 from keyhole.net.carry import carry
+from keyhole.net.guests import Guest
 from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import Decoder, request_decoder
 from keyhole.net.http1.grammar import (
@@ -62,9 +63,10 @@ class ProxyConnection(AnsweringWire):
         "_grace",
         "_passing",
         "_remote",
+        "_serving",
         "_streams",
         "_tunnel",
-        "serving",
+        "seat",
         "task",
     )
 
@@ -78,8 +80,20 @@ class ProxyConnection(AnsweringWire):
         self._grace: asyncio.TimerHandle | None = None
         self._streams: StreamFace | None = None
         self._passing = False
-        self.serving = False
+        self._serving = False
+        self.seat: Guest | None = None
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether a request is being answered: then the client is waited for, and its place is its own."""
+        return self._serving
+
+    @serving.setter
+    def serving(self, serving: bool) -> None:
+        self._serving = serving
+        if self.seat is not None:
+            self.seat.work() if serving else self.seat.rest()
 
     # What the event loop calls.
 
@@ -88,10 +102,24 @@ class ProxyConnection(AnsweringWire):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._remote = str(peer[0]) if isinstance(peer, tuple) else ""
-        if not self._owner.opened(self):
-            transport.close()
+        if self._owner.draining:
+            self.close()
+            return
+        self.seat = self._owner.opened(self, self._remote)
+        if self.seat is None:
+            self._no_room()
             return
         self.task = self.loop.create_task(self._run())
+
+    def _no_room(self) -> None:
+        """Tell the client, and close."""
+        if not self._owner.limits.strangers:
+            self.close()
+            return
+        self.write(FULL)
+        self.end()
+        # What it has sent by then would make a close reset the answer away (RFC 9112 section 9.6).
+        self._grace = self.loop.call_later(_MOMENT if self._owner.may_linger(self) else 0, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: whatever is being done for it stops."""
@@ -187,6 +215,7 @@ class ProxyConnection(AnsweringWire):
                 return await self._connect(head)
             self._read_credential(head)
             call, persistent, expects = admit(head, self._tunnel, self._credential, self._remote, owner.pseudonym)
+            call.seat = self.seat
             decoder = request_decoder(head, owner.limits.wire)
             body = None
             if decoder is not None and not decoder.done:
@@ -264,10 +293,11 @@ class ProxyConnection(AnsweringWire):
             KeyholeError: it is refused, and the client was told nothing yet.
         """
         context = await self._owner.broker.open_tunnel(
-            self._credential, authority.host, authority.port, self._remote, service
+            self._credential, authority.host, authority.port, self._remote, service, self.seat
         )
         if context in PASSED:
             call = passing(self._credential, str(context), authority, self._remote, service)
+            call.seat = self.seat
             return await self._pass_on(call, established)
         established()
         self.flush()
@@ -300,8 +330,8 @@ class ProxyConnection(AnsweringWire):
     async def _serve_streams(self) -> None:
         """Serve what speaks HTTP/2 to its end."""
         owner = self._owner
-        self._streams = StreamFace(self, owner, self._tunnel, self._remote)
-        self.serving = True
+        self._streams = StreamFace(self, owner, self._tunnel, self._remote, self.seat)
+        self._serving = True  # its place is its own while there are streams, which the face says
         try:
             await self._streams.run()
         except ConnectionFault as fault:

@@ -59,6 +59,10 @@ class StreamTunnel(ProxyConnection):
         if self._refused is not None:
             raise self._refused
 
+    def _no_room(self) -> None:
+        """The stream is reset, see ``last``."""
+        self.transport.close()
+
     async def _serve(self) -> None:
         self.serving = True
         try:

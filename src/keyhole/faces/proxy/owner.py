@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from keyhole.core.errors import KeyholeError
 from keyhole.core.host import Authority
-from keyhole.core.message import Answer, Call, Stream
+from keyhole.core.message import Answer, Call, Seat, Stream
 from keyhole.core.sql import SqlCall
+from keyhole.net.guests import Guest
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.wire import Wire, WireGroup
 from keyhole.net.http2.stream import ServerStream
@@ -25,7 +26,7 @@ class Broker(Protocol):
     """
 
     async def open_tunnel(
-        self, credential: bytes, host: str, port: int, remote: str, service: str
+        self, credential: bytes, host: str, port: int, remote: str, service: str, seat: Seat | None
     ) -> ssl.SSLContext | str | None:
         """Judge a CONNECT: who asks, and whether there is anything for this caller at this host.
 
@@ -72,8 +73,11 @@ class Owner(Protocol):
     group: WireGroup
     draining: bool
 
-    def opened(self, connection: ProxyConnection) -> bool:
-        """Count a connection; whether there is room for it."""
+    def opened(self, connection: ProxyConnection, remote: str) -> Guest | None:
+        """Count a connection; ``None`` when there is no room for it."""
+
+    def may_linger(self, connection: ProxyConnection) -> bool:
+        """Whether a connection that there is no room for may stay for the moment in which it is told so."""
 
     def closed(self, connection: ProxyConnection) -> None:
         """Forget a connection."""

@@ -6,7 +6,7 @@ import json
 import uuid
 
 from keyhole.core import grpc
-from keyhole.core.errors import KeyholeError, Unauthenticated
+from keyhole.core.errors import KeyholeError, RateLimited, Unauthenticated
 from keyhole.core.message import Headers
 
 _REASONS = {
@@ -79,3 +79,15 @@ def render_refusal(error: KeyholeError, *, close: bool, head_only: bool = False)
 
 def _printable(text: str) -> bytes:
     return "".join(char for char in text if char.isascii() and char.isprintable()).encode()
+
+
+class ListenerFull(RateLimited):
+    """There is no room for a connection, whosever it is."""
+
+    status = 503
+
+
+FULL = render_refusal(
+    ListenerFull("the proxy has as many connections as may be", "try again later", retry_after=1), close=True
+)
+"""What a client is told that there is no room for; it is not known yet what it would have said."""

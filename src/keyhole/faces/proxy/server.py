@@ -16,12 +16,14 @@ from keyhole.core.host import Authority
 from keyhole.faces.proxy.connection import ProxyConnection
 from keyhole.faces.proxy.inside import StreamTunnel
 from keyhole.faces.proxy.owner import Agents, Broker, Databases
+from keyhole.net.guests import Guest, Guests
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.wire import WireGroup
 from keyhole.net.http2.stream import ServerStream
 from keyhole.net.sockets import bind_path
 
 _BACKLOG = 1024
+_LINGERING = 64
 _PSEUDONYM = re.compile(r"[A-Za-z0-9.-]{1,64}")
 
 
@@ -33,6 +35,7 @@ class ProxyServer:
         limits: bounds on clients.
         databases: serves their clients inside tunnels.
         agents: serves the clients of SSH agents there.
+        noted: called with what a connection was let go or turned away for.
         instance: names this installation in ``Via``; nodes that answer for one another have the same. Random when
             empty.
     """
@@ -45,6 +48,7 @@ class ProxyServer:
         instance: str = "",
         databases: Databases | None = None,
         agents: Agents | None = None,
+        noted: Callable[[str], None] | None = None,
     ) -> None:
         instance = instance or secrets.token_hex(8)
         if not _PSEUDONYM.fullmatch(instance):
@@ -58,7 +62,9 @@ class ProxyServer:
         self.via = b"Via: %b\r\n" % self.via_value
         self.draining = False
         self.group: WireGroup
+        self.guests = Guests(self.limits.connections, self.limits.strangers, noted)
         self._connections: set[ProxyConnection] = set()
+        self._lingering: set[ProxyConnection] = set()
         self._requests = 0  # of HTTP/2
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
@@ -140,16 +146,26 @@ class ProxyServer:
 
     # What connections call.
 
-    def opened(self, connection: ProxyConnection) -> bool:
-        """Count a connection; whether there is room for it."""
-        if self.draining or len(self._connections) >= self.limits.connections:
-            return False
-        self._connections.add(connection)
+    def opened(self, connection: ProxyConnection, remote: str) -> Guest | None:
+        """Count a connection; ``None`` when there is no room for it."""
+        guest = self.guests.enter(remote, connection.abort)
+        if guest is not None:
+            self._connections.add(connection)
         self.group.add(connection)
+        return guest
+
+    def may_linger(self, connection: ProxyConnection) -> bool:
+        """Whether a connection that there is no room for may stay for the moment in which it is told so."""
+        if len(self._lingering) >= _LINGERING:
+            return False
+        self._lingering.add(connection)
         return True
 
     def closed(self, connection: ProxyConnection) -> None:
         """Forget a connection."""
+        self._lingering.discard(connection)
+        if connection.seat is not None:
+            connection.seat.leave()
         self._connections.discard(connection)
         self.group.discard(connection)
 

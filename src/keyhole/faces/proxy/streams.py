@@ -22,6 +22,7 @@ from keyhole.faces.proxy.answering import give_up
 from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, read_credential
 from keyhole.faces.proxy.owner import Owner
 from keyhole.faces.proxy.refusal import grpc_refusal, refusal
+from keyhole.net.guests import Guest
 from keyhole.net.http1.grammar import RequestHead
 from keyhole.net.http1.pace import Pace, window_for
 from keyhole.net.http1.serialise import answer_fields
@@ -43,16 +44,29 @@ class StreamFace:
         owner: the listener.
         tunnel: the tunnel that the connection came through; ``None`` on the proxy's own port.
         remote: the client's address, for the record.
+        seat: the connection as the listener counts it.
     """
 
-    __slots__ = ("_credential", "_credential_header", "_owner", "_relayed", "_remote", "_session", "_tunnel")
+    __slots__ = (
+        "_credential",
+        "_credential_header",
+        "_open",
+        "_owner",
+        "_relayed",
+        "_remote",
+        "_seat",
+        "_session",
+        "_tunnel",
+    )
 
-    def __init__(self, wire: Wire, owner: Owner, tunnel: Tunnel | None, remote: str) -> None:
+    def __init__(self, wire: Wire, owner: Owner, tunnel: Tunnel | None, remote: str, seat: Guest | None) -> None:
         self._owner = owner
         self._session = ServerSession(wire, owner.limits, self._serve, owner)
         self._relayed: set[Stream] = set()
         self._tunnel = tunnel
         self._remote = remote
+        self._seat = seat
+        self._open = 0
         self._credential = b"" if tunnel is None else tunnel.credential
         self._credential_header: bytes | None = None
 
@@ -69,7 +83,18 @@ class StreamFace:
             stream.leave()
 
     async def _serve(self, stream: ServerStream) -> None:
-        """Answer one request."""
+        """Answer one request, during which the connection keeps its place."""
+        self._open += 1
+        if self._seat is not None:
+            self._seat.work()
+        try:
+            await self._serve_one(stream)
+        finally:
+            self._open -= 1
+            if self._seat is not None and not self._open:
+                self._seat.rest()
+
+    async def _serve_one(self, stream: ServerStream) -> None:
         broker = self._owner.broker
         try:
             head = _believed(stream)
@@ -122,7 +147,7 @@ class StreamFace:
         if head.extended and stream.ended:
             raise BadRequestFraming("an extended CONNECT that ends at once")
         call, _, expects = admit(judged, tunnel, self._credential, self._remote, owner.pseudonym)
-        call.http2 = True
+        call.http2, call.seat = True, self._seat
         if head.extended:
             return call
         if not stream.bodiless:

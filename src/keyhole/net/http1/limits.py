@@ -42,7 +42,9 @@ class ListenerLimits:
 
     Attributes:
         wire: bounds on one request.
-        connections: open connections; further ones are refused.
+        connections: open connections; further ones are refused where none can be let go.
+        strangers: connections of one address that have proved nothing and rest; a further one takes the oldest's place.
+            0 for any number, and then nobody is let go for somebody else.
         head_timeout: a whole request head, counted from its first byte, however slowly it drips.
         idle_timeout: between requests, and before the first.
         tunnel_timeout: of a proxy, from the answer to CONNECT to the end of the TLS handshake.
@@ -57,6 +59,7 @@ class ListenerLimits:
 
     wire: WireLimits = REQUEST_LIMITS
     connections: int = 10_000
+    strangers: int = 0
     head_timeout: float = 10.0
     idle_timeout: float = 75.0
     tunnel_timeout: float = 10.0

@@ -1,0 +1,340 @@
+"""Who takes how much of this process: calls under way, bodies held, sessions, certificates. The one place that counts.
+
+Every request comes here once, as soon as it is known who asks: the proxy's calls and the API's requests alike. It is
+refused when its org or its agent has its share already, and waits its turn while many others of its org are being
+judged. Whatever it took is given back when it ends, however it ends.
+
+Refusals are counted, and the counts are records of the org's journal: a record for each would be a flood of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from keyhole.core.checks.limits import Bucket, Quota
+from keyhole.core.errors import RateLimited
+from keyhole.core.fair import ASKING
+from keyhole.core.record import Phase, Record
+from keyhole.core.shares import ShareLimits, part_of
+from keyhole.vault.keys import new_request_id
+from keyhole.vault.starting import Starting
+
+if TYPE_CHECKING:
+    from keyhole.core.identity import Caller
+    from keyhole.core.message import Seat
+    from keyhole.vault.compiled import OrgState
+    from keyhole.vault.vault import Vault
+
+_INTERVAL = 30.0  # seconds between two records of how many were refused
+_BUCKETS = 20_000  # rates that are remembered; the one that was used least lately is forgotten first
+_COUNTED = 1_000  # agents whose refusals are counted by name between two records
+_LATER = "let some end first, or ask an operator for a larger share"
+_SLOWER = "call less often, or ask an operator for a higher rate"
+_KNOWN_HOSTS = "use hosts that were used before, or wait"
+
+
+class _Used:
+    """What an agent, an org or all take now."""
+
+    __slots__ = ("calls", "held", "sessions")
+
+    def __init__(self) -> None:
+        self.calls = self.held = self.sessions = 0
+
+
+class _Tenant:
+    """An org."""
+
+    __slots__ = ("agents", "all", "id", "parts", "starting")
+
+    def __init__(self, org_id: str, name: str, limits: ShareLimits) -> None:
+        self.id = org_id
+        self.parts = limits.parts(name)
+        self.all = _Used()
+        self.agents: dict[str, _Used] = {}
+        self.starting = Starting(limits)
+
+    def of(self, agent: str) -> _Used:
+        """What an agent takes now."""
+        used = self.agents.get(agent)
+        if used is None:
+            used = self.agents[agent] = _Used()
+        return used
+
+    def tidy(self, agent: str) -> None:
+        """Forget an agent that takes nothing."""
+        used = self.agents.get(agent)
+        if used is not None and not (used.calls or used.held or used.sessions):
+            del self.agents[agent]
+
+
+class Held:
+    """Bytes that are held for one request."""
+
+    __slots__ = ("_agent", "_bytes", "_shares", "_tenant")
+
+    def __init__(self, shares: Shares, tenant: _Tenant, agent: str) -> None:
+        self._shares = shares
+        self._tenant = tenant
+        self._agent = agent
+        self._bytes = 0
+
+    def take(self, size: int) -> None:
+        """Hold so many more. Raises ``RateLimited`` when there is no room for them."""
+        self._shares.take_bytes(self._tenant, self._agent, size)
+        self._bytes += size
+
+    def release(self) -> None:
+        """None of them is held any more."""
+        if self._bytes:
+            size, self._bytes = self._bytes, 0
+            self._shares.give_bytes(self._tenant, self._agent, size)
+
+
+class Turn(Held):
+    """One call or request under way, and what is held for it."""
+
+    __slots__ = ("_ended", "_then")
+
+    def __init__(self, shares: Shares, tenant: _Tenant, agent: str) -> None:
+        super().__init__(shares, tenant, agent)
+        self._ended = False
+        self._then: tuple[Callable[[], None], ...] = ()
+
+    def started(self) -> None:
+        """It has been judged, and goes on by itself: another one may start. Said again, nothing happens."""
+        self._tenant.starting.leave(self)
+
+    def then(self, act: Callable[[], None]) -> None:
+        """Do this too at its end."""
+        self._then = (*self._then, act)
+
+    def end(self) -> None:
+        """It has ended. Said again, nothing happens."""
+        if not self._ended:
+            self._ended = True
+            self.release()
+            self._shares.ended(self._tenant, self._agent)
+            self._tenant.starting.leave(self)
+            for act in self._then:
+                act()
+
+
+class Shares:
+    """Counts for all orgs of a vault.
+
+    Args:
+        vault: whose journal the records go to.
+
+    Attributes:
+        limits: bounds; set them before the first request.
+        refused: how often something was refused, by what there was too much of.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self.limits = ShareLimits()
+        self.refused: Counter[str] = Counter()
+        self._vault = vault
+        self._tenants: dict[str, _Tenant] = {}
+        self._all = _Used()
+        self._buckets: OrderedDict[tuple[str, str, str], Bucket] = OrderedDict()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def seat(self, seat: Seat | None, state: OrgState, caller: Caller) -> None:
+        """Count a client's connection for who has proved to be behind it. Raises ``RateLimited``."""
+        if seat is None:
+            return
+        tenant = self._tenant(state)
+        whole, own = (part_of(seat.capacity, part) for part in tenant.parts)
+        full = seat.prove(tenant.id, caller.name, (whole, own))
+        if full:
+            most, whose = (own, "this agent") if full == "agent" else (whole, "this org")
+            raise self._refusal(tenant, caller.name, "connections", f"{whose} has {most} connections open", _LATER)
+
+    async def begin(self, state: OrgState, caller: Caller) -> Turn:
+        """Count a call or a request, which waits for its turn where many of its org are being judged.
+
+        Raises:
+            RateLimited: its org or its agent has its share, or too many wait.
+        """
+        tenant, agent, limits = self._tenant(state), caller.name, self.limits
+        ASKING.set((tenant.id, agent))
+        used = tenant.of(agent)
+        try:
+            taken = (used.calls, tenant.all.calls, self._all.calls)
+            self._require_room(tenant, agent, "calls", "calls under way", taken, limits.calls)
+            if limits.agent_rate or limits.org_rate:
+                self._take_rates(tenant, agent)
+        except RateLimited:
+            tenant.tidy(agent)
+            raise
+        used.calls += 1
+        tenant.all.calls += 1
+        self._all.calls += 1
+        turn = Turn(self, tenant, agent)
+        if not tenant.starting.enter(turn):
+            try:
+                await tenant.starting.wait(agent, turn)
+            except BaseException as error:
+                turn.end()
+                if isinstance(error, RateLimited):
+                    self._count(tenant, agent, "turns")
+                raise
+        return turn
+
+    def holding(self, state: OrgState, caller: Caller) -> Held:
+        """What is held for a request that has not begun yet."""
+        return Held(self, self._tenant(state), caller.name)
+
+    def session(self, state: OrgState, caller: Caller, total: int) -> Callable[[], None]:
+        """Count a session with a database, of so many that there may be; what is called at its end, however often.
+
+        Raises:
+            RateLimited: its org or its agent has its share.
+        """
+        tenant, agent = self._tenant(state), caller.name
+        used = tenant.of(agent)
+        taken = (used.sessions, tenant.all.sessions, self._all.sessions)
+        try:
+            self._require_room(tenant, agent, "sessions", "sessions with databases", taken, total)
+        except RateLimited:
+            tenant.tidy(agent)
+            raise
+        counted = [used, tenant.all, self._all]
+        for each in counted:
+            each.sessions += 1
+
+        def end() -> None:
+            while counted:
+                counted.pop().sessions -= 1
+            tenant.tidy(agent)
+
+        return end
+
+    def take_certificate(self, state: OrgState, caller: Caller) -> None:
+        """Count a certificate that has to be made. Raises ``RateLimited``."""
+        tenant, agent = self._tenant(state), caller.name
+        whole, own = (part_of(self.limits.certificates, part) for part in tenant.parts)
+        for name, whose, most in ((agent, "this agent", own), ("", "this org", whole)):
+            wait = self._wait_for(tenant, "certificates", name, Quota("", most, 60), most)
+            if wait:
+                reason = f"{whose} gets certificates for {most} new hosts a minute"
+                raise self._refusal(tenant, agent, "certificates", reason, _KNOWN_HOSTS, wait)
+
+    def note(self, what: str) -> None:
+        """Count a refusal of nobody in particular."""
+        self.refused[what] += 1
+
+    def flush(self) -> None:
+        """Record now what was only counted."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        counts, self._counts = self._counts, Counter()
+        elapsed = int((self._vault.clock.now() - self._since) * 1000)
+        for (org_id, agent, what), count in counts.items():
+            if not self._vault.keys.has_ring(org_id):  # the org was deleted
+                continue
+            record = Record(
+                phase=Phase.REFUSED,
+                id=new_request_id(),
+                caller=agent,
+                rule=f"share of {what}",
+                result=RateLimited.code,
+                count=count,
+                milliseconds=elapsed,
+            )
+            self._vault.journal.outcome(record.encode(), org_id)
+
+    # What turns call.
+
+    def take_bytes(self, tenant: _Tenant, agent: str, size: int) -> None:
+        """Count bytes that are held. Raises ``RateLimited``."""
+        used = tenant.of(agent)
+        most, more = self.limits.held, size - 1
+        taken = (used.held + more, tenant.all.held + more, self._all.held + more)
+        try:
+            self._require_room(tenant, agent, "memory", "bytes of bodies in memory", taken, most)
+        except RateLimited:
+            tenant.tidy(agent)
+            raise
+        for each in (used, tenant.all, self._all):
+            each.held += size
+
+    def give_bytes(self, tenant: _Tenant, agent: str, size: int) -> None:
+        """They are held no longer."""
+        for each in (tenant.of(agent), tenant.all, self._all):
+            each.held -= size
+        tenant.tidy(agent)
+
+    def ended(self, tenant: _Tenant, agent: str) -> None:
+        """A call or request has ended."""
+        for each in (tenant.of(agent), tenant.all, self._all):
+            each.calls -= 1
+        tenant.tidy(agent)
+
+    # Counting.
+
+    def _tenant(self, state: OrgState) -> _Tenant:
+        tenant = self._tenants.get(state.org.id)
+        if tenant is None:
+            tenant = self._tenants[state.org.id] = _Tenant(state.org.id, state.org.name, self.limits)
+        return tenant
+
+    def _require_room(
+        self, tenant: _Tenant, agent: str, what: str, words: str, taken: tuple[int, int, int], total: int
+    ) -> None:
+        """Raise what refuses one more, if there is no room for it."""
+        whole, own = tenant.parts
+        if taken[0] < total * own and taken[1] < total * whole and taken[2] < total:
+            return
+        if taken[0] >= (most := part_of(total, own)):
+            raise self._refusal(tenant, agent, what, f"this agent has its share of {most} {words}", _LATER)
+        if taken[1] >= (most := part_of(total, whole)):
+            raise self._refusal(tenant, agent, what, f"this org has its share of {most} {words}", _LATER)
+        if taken[2] >= total:
+            raise self._refusal(tenant, agent, what, f"the server has all of its {total} {words}", "try again later")
+
+    def _take_rates(self, tenant: _Tenant, agent: str) -> None:
+        limits = self.limits
+        for name, whose, rate in ((agent, "this agent", limits.agent_rate), ("", "this org", limits.org_rate)):
+            if not rate:
+                continue
+            milli = Quota("", max(1, round(rate * 1000)), 1000)
+            wait = self._wait_for(tenant, "rate", name, milli, max(1, round(rate)))
+            if wait:
+                raise self._refusal(tenant, agent, "rate", f"{whose} may ask {rate:g} times a second", _SLOWER, wait)
+
+    def _wait_for(self, tenant: _Tenant, what: str, agent: str, rate: Quota, burst: int) -> int:
+        """Seconds until there is room in a rate; 0 where there was, and it is taken."""
+        key, now = (tenant.id, agent, what), self._vault.clock.now()
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = Bucket(float(burst), now)
+            if len(self._buckets) > _BUCKETS:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(key)
+        return bucket.take(rate, burst, now)
+
+    def _refusal(
+        self, tenant: _Tenant, agent: str, what: str, reason: str, hint: str, retry_after: int = 1
+    ) -> RateLimited:
+        """The refusal, which is counted."""
+        self._count(tenant, agent, what)
+        return RateLimited(reason, hint, retry_after=retry_after)
+
+    def _count(self, tenant: _Tenant, agent: str, what: str) -> None:
+        self.refused[what] += 1
+        key = (tenant.id, agent, what)
+        if key not in self._counts and len(self._counts) >= _COUNTED:
+            key = (tenant.id, "", what)
+        self._counts[key] += 1
+        if self._timer is None:
+            self._since = self._vault.clock.now()
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self.flush)
