@@ -384,11 +384,12 @@ def _posts(vault):
 ODD = [None, True, -1, 1.5, "", "x", "9" * 5000, "\u202e", [], [[]], {}, {"a": {}}, "a" * 70_000, ["x", 1, None]]
 
 
-def test_no_field_of_any_route_takes_odd_values_to_a_server_error():
+@pytest.mark.parametrize("part", range(4))
+def test_no_field_of_any_route_takes_odd_values_to_a_server_error(part):
     async def scenario(ask, vault):
         await stripe(vault)
         await furnish(ask)
-        for path, own in _posts(vault).items():
+        for path, own in list(_posts(vault).items())[part::4]:
             fields = {*own, "token", "paths", "path", "accessor", "egress", "policies", "options", "data"}
             # A third of them for all fields and a seventh for each, in turn; the campaign of bodies sends them all.
             bodies = [dict.fromkeys(fields, value) for value in ODD[len(path) % 3 :: 3]]

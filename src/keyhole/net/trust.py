@@ -40,7 +40,8 @@ class Trust:
         self._alpn = tuple(alpn)
         self._paths = tuple(path for path in (extra_ca, crl) if path)
         self._stamps = self._look()
-        self._context = self.fresh()
+        # Reading the system's store takes some hundredths of a second, and cannot fail: it waits for who needs it.
+        self._context = self.fresh() if self._paths else None
         self.changed: list[Callable[[], None]] = []
 
     def fresh(self) -> ssl.SSLContext:
@@ -58,6 +59,8 @@ class Trust:
             else:
                 for tell in self.changed:
                     tell()
+        if self._context is None:
+            self._context = self.fresh()
         return self._context
 
     def _look(self) -> tuple[_Stamp, ...]:
