@@ -28,6 +28,8 @@ _PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _LIMIT = 256 * 1024 * 1024
+_PIECE = 1024 * 1024
+_REFUSED = "x-keyhole-error"  # the answer is the broker's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Trip:
         headers: headers of the message itself.
         body: of the message.
         timeout: seconds without a byte.
+        keep: bytes of the answer's body that are kept; the rest is read and only counted.
     """
 
     method: str
@@ -61,6 +64,7 @@ class Trip:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | str | None = None
     timeout: float = 300.0
+    keep: int = _LIMIT
 
     def wanted(self) -> list[tuple[str, str]]:
         """``(secret, how it is attached)`` for every secret that the caller named, in the words of ``sys/why``."""
@@ -84,14 +88,16 @@ class Answered:
     Attributes:
         status: HTTP status.
         headers: pairs in wire order.
-        body: all of it.
+        body: all of it, or as much as was to be kept.
         service: through which the call went; empty where the caller left that to the broker.
+        left: bytes of the body that came after those.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
     service: str = ""
+    left: int = 0
 
     @property
     def text(self) -> str:
@@ -195,15 +201,24 @@ def send(road: Road, trip: Trip, service: str = "", *, stated: Stated | None = N
     try:
         connection.request(trip.method, target, body=body, headers=headers)
         response = connection.getresponse()
-        content = response.read(_LIMIT + 1)
+        content, left = _content(response, _LIMIT if response.getheader(_REFUSED) else trip.keep)
     except (OSError, http.client.HTTPException) as error:
         raise unreachable(f"the proxy at {road.host}:{road.port}", error) from None
     finally:
         connection.close()
-    if len(content) > _LIMIT:
+    if len(content) + left > _LIMIT:
         raise Unreachable(f"the answer is larger than {_LIMIT} bytes", "use requests_session() and stream it")
     _raise_refusal(response, content)
-    return Answered(response.status, tuple(response.getheaders()), content, service)
+    return Answered(response.status, tuple(response.getheaders()), content, service, left)
+
+
+def _content(response: http.client.HTTPResponse, keep: int) -> tuple[bytes, int]:
+    """The beginning of a body, and how many bytes came after it, up to one more than may come."""
+    content = response.read(min(keep, _LIMIT) + 1)
+    content, left = content[:keep], len(content[keep:])
+    while left and len(content) + left <= _LIMIT and (piece := response.read(_PIECE)):
+        left += len(piece)
+    return content, left
 
 
 def _require_sendable(method: str, target: str, headers: Mapping[str, str]) -> None:
@@ -251,7 +266,7 @@ def _authorization(road: Road) -> str:
 
 def _raise_refusal(response: http.client.HTTPResponse, content: bytes) -> None:
     headers = {name.lower(): value for name, value in response.getheaders()}
-    if "x-keyhole-error" not in headers:
+    if _REFUSED not in headers:
         return
     try:
         data = json.loads(content)

@@ -123,10 +123,10 @@ def _call(asker: Asker, arguments: Mapping[str, Any]) -> Outcome:
         service=arguments.get("service") or "",
         headers=arguments.get("headers") or {},
         body=body,
+        keep=min(max(int(arguments.get("max_bytes", _TEXT)), 0), _MOST),
     )
     answer = asker.call(trip)
-    cut = answer.body[: max(min(int(arguments.get("max_bytes") or _TEXT), _MOST), 0)]
-    left = len(answer.body) - len(cut)
+    cut, left = answer.body[: trip.keep], len(answer.body[trip.keep :]) + answer.left
     data: dict[str, Any] = {
         "status": answer.status,
         "headers": [list(pair) for pair in answer.headers],
