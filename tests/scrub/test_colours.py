@@ -13,6 +13,8 @@ COLOURED = {
     "one change": VALUE[:9] + b"\x1b[31m" + VALUE[9:],
     "each letter": b"".join(b"\x1b[1;38;5;%dm%c\x1b[0m" % (i, byte) for i, byte in enumerate(VALUE)),
     "to the end of the line": VALUE[:5] + b"\x1b[0m\x1b[K" + VALUE[5:],
+    "back as xterm does it": VALUE[:9] + b"\x1b[31m" + VALUE[9:15] + b"\x1b(B\x1b[m" + VALUE[15:],
+    "back as the console of Linux does it": VALUE[:9] + b"\x1b[31m" + VALUE[9:15] + b"\x1b[0;10m\x0f" + VALUE[15:],
     "base64": base64.b64encode(VALUE)[:11] + b"\x1b[m" + base64.b64encode(VALUE)[11:],
     "in JSON": json.dumps({"m": (VALUE[:9] + b"\x1b[31m" + VALUE[9:]).decode()}).encode(),
     "in percent": b"sk%5Flive\x1b[31m%5F" + VALUE[8:],

@@ -112,6 +112,17 @@ def test_base64_broken_into_lines_is_caught_wherever_the_chunks_are_cut(width, l
         assert not any(shows(got, TOKEN, depth=1) for got in found)
 
 
+@pytest.mark.parametrize("before", [0, 7, 29])
+def test_hexadecimal_broken_into_lines_is_caught(before):
+    value = TOKEN * 2
+    text = (b"-" * before + value + b"----").hex().encode()
+    sent = b"\n".join(text[at : at + 60] for at in range(0, len(text), 60)) + b"\n"
+    got = Scrubber.compile([value]).text(sent)
+    assert got.count(b"*") >= 2 * len(value)
+    assert not shows(got.replace(b"\n", b""), value, depth=1)
+    assert _feed(Scrubber.compile([value]), [sent[at : at + 7] for at in range(0, len(sent), 7)]) == got
+
+
 @pytest.mark.parametrize("sent", [PEM, PEM.replace(b"\n", b"\r\n"), json.dumps({"key": PEM.decode()}).encode()])
 def test_private_key_of_many_lines_is_caught(sent):
     got = _feed(Scrubber.compile([PEM]), [sent[at : at + 50] for at in range(0, len(sent), 50)])

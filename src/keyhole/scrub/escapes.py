@@ -53,7 +53,7 @@ _KINDS = {
 _BEGUN = (b"\\", b"\\u", b"\\x", b"\\u{", b"%", b"%u", b"&", b"&#", b"&#x")
 """What stands before a character that it makes part of an escape; beginnings that hold digits are too many."""
 
-_COLOUR = rb"\x1b\[[0-9;:]{0,24}[mK]"
+_COLOUR = rb"(?:\x1b\(B)?\x1b\[[0-9;:]{0,24}[mK]\x0f?|\x1b\(B"
 _TOKEN = re.compile(b"(" + b"|".join([*_KINDS.values(), _COLOUR]) + rb"|\]\]><!\[CDATA\[)")
 _TOKEN_BY_LEAD = {lead: re.compile(b"(" + kind + b")") for lead, kind in _KINDS.items()}
 
@@ -78,9 +78,13 @@ SEAM = b"]]><![CDATA["
 
 
 COLOUR = b"\x1b["
-"""What begins a change of colour in a terminal (ECMA-48 section 8.3.117), which stands for nothing, too."""
+"""What begins a change of colour in a terminal (ECMA-48 section 8.3.117), which stands for nothing, too.
 
-_COLOUR_BEGUN = re.compile(rb"\x1b(?:\[[0-9;:]{0,24})?")
+Many terminals also choose their usual characters when they go back to the usual colour, by ``ESC ( B`` before or by a
+shift in (0x0f) after it: ``tput sgr0`` prints it.
+"""
+
+_COLOUR_BEGUN = re.compile(rb"\x1b(?:\[[0-9;:]{0,24}|\()?")
 _COLOUR_REACH = 27
 
 

@@ -42,7 +42,7 @@ class Form(NamedTuple):
     Attributes:
         data: the bytes to find.
         need: how many of its leading bytes must be there before anything is masked.
-        wraps: whether it is base64, which may be broken into lines.
+        wraps: whether it is base64 or hexadecimal, which may be broken into lines.
     """
 
     data: bytes
@@ -98,8 +98,8 @@ def _encodings(value: bytes) -> Iterator[tuple[bytes, bool]]:
     yield from ((data, False) for data in misread(value))
     yield from _base64(value)
     lower = value.hex().encode()
-    yield lower, False
-    yield lower.upper(), False
+    yield lower, True  # as xxd -p prints it
+    yield lower.upper(), True
     yield from ((data, False) for data in _wide(value))
     if len(value) <= _EXOTIC_MAX:
         yield value.upper(), False
