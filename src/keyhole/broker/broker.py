@@ -163,7 +163,7 @@ class Broker:
             if self._captures is not None:
                 self._captures.refused_tunnel(state, caller, request, refusal)
             raise refusal
-        return await self.authorities(vault).context(state, caller, authority.host)
+        return await self.authorities(vault).context(state, authority.host, caller)
 
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         """Record that a face refused what it could not take for a call."""

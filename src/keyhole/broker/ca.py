@@ -52,8 +52,13 @@ class Authorities:
             known = self._known[org_id] = await _load(storage, state.org.name, self._vault.clock.now())
         return known
 
-    async def context(self, state: OrgState, caller: Caller, host: str) -> ssl.SSLContext:
+    async def context(self, state: OrgState, host: str, caller: Caller | None = None) -> ssl.SSLContext:
         """The server side of TLS for a host, the same object while its leaf lives.
+
+        Args:
+            state: of the org.
+            host: canonical.
+            caller: for whom a new leaf is counted; ``None`` for nobody.
 
         Raises:
             RateLimited: the caller has had its share of new leaves.
@@ -65,7 +70,8 @@ class Authorities:
             return cached[1]
         minting = self._minting.get(name)
         if minting is None:
-            self._vault.shares.take_certificate(state, caller)
+            if caller is not None:
+                self._vault.shares.take_certificate(state, caller)
             authority = await self.get(state)
             minting = self._minting[name] = asyncio.create_task(asyncio.to_thread(_mint, authority, host))
             self.minted += 1
