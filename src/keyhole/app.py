@@ -162,7 +162,8 @@ async def assemble(config: Config, *, create: bool = False, crew: Crew | None = 
         vault.net = Asker(Dialer(resolver, via=via), trust.context, programs=not config.forbid_commands)
         why = explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
         settings = sanitized.routes(lambda: upkeep.settings(keyhole))
-        return (*why, *settings, *reach.routes(keyhole.pool, vault), *capturing.routes(keyhole.broker, vault))
+        captures = capturing.routes(keyhole.broker, vault, crew.captures if crew is not None else None)
+        return (*why, *settings, *reach.routes(keyhole.pool, vault), *captures)
 
     node = Node(
         store,

@@ -102,7 +102,12 @@ async def standing(answer, *, real=True):
     theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(HOST).configure_cert(theirs)
 
+    serving_now = set()
+
     async def serve(reader, writer):
+        task = asyncio.current_task()
+        serving_now.add(task)
+        task.add_done_callback(serving_now.discard)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -126,3 +131,5 @@ async def standing(answer, *, real=True):
         stand = Stand(started, port, ours, [started["pid"]])
         await asyncio.to_thread(stand.prepare)
         yield stand
+    if serving_now:  # the server has ended, and its connections with it
+        await asyncio.wait(serving_now, timeout=30)

@@ -269,6 +269,20 @@ def test_what_one_worker_counts_is_in_the_figures_of_all(server):
     assert total() == before + TIMES
 
 
+def test_a_capture_holds_the_calls_of_all_workers_whoever_is_asked(server, agent, upstream):
+    begun = server.data("POST", "/v1/sys/capture", {"for": "5m"})
+    calls = server.both(lambda: server.call(f"http://127.0.0.1:{upstream}/who", agent)[0])
+    assert calls == [200] * TIMES
+    path = f"/v1/sys/capture/{begun['id']}"
+    for _ in range(TIMES):
+        found = server.data("GET", path)
+        assert [each["number"] for each in found["calls"]] == list(range(1, TIMES + 1))
+        assert found["count"] == TIMES
+    assert {each["target"] for each in found["calls"]} == {"/who"}
+    assert server.ask("DELETE", path)[0] == 204
+    assert {server.ask("GET", path)[0] for _ in range(TIMES)} == {404}
+
+
 def test_a_revoked_token_is_dead_in_every_worker_and_so_are_its_streams(server, agent, upstream):
     token = agent
     url = f"http://127.0.0.1:{upstream}/events"

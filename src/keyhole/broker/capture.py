@@ -6,6 +6,8 @@
    the client was given, scrubbed. Of a query and of headers only the names are kept, and the values of few headers.
 3. Values of secrets that a client sent itself are masked when a call is noted, and again when it is read.
 4. While none is on, a call knows nothing of all this.
+5. Of several processes that serve together each notes its own calls, and the one where a capture was begun fetches
+   those of the others when it is read.
 """
 
 from __future__ import annotations
@@ -177,6 +179,7 @@ class Capture:
     Attributes:
         accessor: of the token whose calls are kept; empty for all of the org.
         until: loop time of its end.
+        home: number of the process that numbers its calls.
         count: calls noted so far.
     """
 
@@ -184,8 +187,20 @@ class Capture:
     org_id: str
     accessor: str
     until: float
+    home: int = 0
     calls: deque[tuple[int, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=CALLS))
     count: int = 0
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Hold a call, with the next number."""
+        self.count += 1
+        self.calls.append((self.count, entry))
+
+    def take(self) -> list[dict[str, Any]]:
+        """What is held, which then is held no longer."""
+        taken = [entry for _, entry in self.calls]
+        self.calls.clear()
+        return taken
 
 
 class Captures:
@@ -205,13 +220,13 @@ class Captures:
         self._switch = switch
         self._on: dict[str, Capture] = {}
 
-    def begin(self, org_id: str, accessor: str, seconds: float) -> Capture:
-        """Switch one on. Raises ``InvalidRequest`` when there are too many."""
+    def begin(self, org_id: str, accessor: str, seconds: float, *, name: str = "", home: int = 0) -> Capture:
+        """Switch one on, or the part here of one that process ``home`` has. Raises ``InvalidRequest`` for too many."""
         if len(self._on) >= MOST:
             raise InvalidRequest(
                 f"{MOST} captures are on already", "wait until one ends, or end it: DELETE sys/capture/ID"
             )
-        capture = Capture(new_id(), org_id, accessor, 0.0)
+        capture = Capture(name or new_id(), org_id, accessor, 0.0, home)
         self._on[capture.id] = capture
         self.prolong(capture, seconds)
         self._switch(self)
@@ -229,6 +244,10 @@ class Captures:
         if found is None or found.org_id != org_id:
             raise NotFound("there is no such capture on this node", "it has ended; begin another: POST sys/capture")
         return found
+
+    def on(self) -> list[Capture]:
+        """All that are on."""
+        return list(self._on.values())
 
     def of(self, org_id: str) -> list[Capture]:
         """Those of an org."""
@@ -324,8 +343,7 @@ class Captures:
         if not own:
             trace.entry, trace.org_id = entry, org_id
         for capture in wanted:
-            capture.count += 1
-            capture.calls.append((capture.count, entry))
+            capture.note(entry)
 
 
 def masked(data: Any, values: Scrubber | None) -> Any:

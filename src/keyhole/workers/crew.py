@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from keyhole.core.errors import KeyholeError
+from keyhole.core.errors import KeyholeError, Sealed
 from keyhole.core.request import Anonymous, Credential
 from keyhole.core.tally import Tallies
 from keyhole.faces.api import status
@@ -22,6 +22,33 @@ from keyhole.workers.channel import Data
 _HIGHEST = frozenset({"keyhole_sealed"})  # figures that do not add up
 
 
+class Captured:
+    """The other workers, as captures know them (``broker.capturing.Others``)."""
+
+    def __init__(self, here: int, ask: Callable[..., Awaitable[Data]]) -> None:
+        self.here = here
+        self.told: Callable[[Data], Awaitable[Data]] | None = None
+        self._ask = ask
+
+    async def tell(self, op: str, **data: Any) -> list[Data]:
+        """Ask all; what those answer that serve, and know of what is asked."""
+        said = await self._ask("gather", what="capture", about={"op": op, **data})
+        answers: list[Data] = said["answers"]
+        return answers
+
+    async def ask(self, home: int, op: str, **data: Any) -> Data:
+        """Ask one."""
+        return await self._ask("one", index=home, what="capture", about={"op": op, **data})
+
+    async def catch_up(self) -> None:
+        """Take part in the captures that are on."""
+        if self.told is None:
+            return
+        found = {each["id"]: each for answer in await self.tell("list") for each in answer["on"]}
+        for each in found.values():
+            await self.told({"op": "begin", **each})
+
+
 class Crew:
     """The workers of a server, as one of them sees them.
 
@@ -32,6 +59,9 @@ class Crew:
         tallies: where all count.
         ask: asks the parent.
         epoch: how often the vault was sealed, so that no key comes back that was told before.
+
+    Attributes:
+        captures: asks the others about captures.
     """
 
     def __init__(
@@ -48,6 +78,7 @@ class Crew:
         self.sock = sock
         self._tallies = tallies
         self._ask = ask
+        self.captures = Captured(index, ask)
         self._epoch = epoch
         self._told: set[asyncio.Task[None]] = set()
         self._api: Api | None = None
@@ -100,6 +131,10 @@ class Crew:
             await self._node.seal()
         elif kind == "figures":
             return {"text": self._api.figures()}
+        elif kind == "capture":
+            if self.captures.told is None:
+                raise Sealed("Vault is sealed", "unseal it: keyhole operator unseal")
+            return await self.captures.told(data)
         elif kind == "ceremony":
             return await self._hold(data)
         return {}

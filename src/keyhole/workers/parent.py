@@ -235,9 +235,11 @@ class Parent:
             await asyncio.gather(*(self._seal(each) for each in others))
             return {"epoch": self._epoch}
         elif kind == "gather":
-            asked = [each.channel.ask(data["what"]) for each in others if each.ready]
+            asked = [each.channel.ask(data["what"], **data.get("about", {})) for each in others if each.ready]
             said = await asyncio.gather(*asked, return_exceptions=True)
             return {"answers": [each for each in said if not isinstance(each, BaseException)]}
+        elif kind == "one":
+            return await self._slots[data["index"]].channel.ask(data["what"], **data["about"])
         elif kind == "ceremony":
             holder = next((each for each in self._slots if each.ready), slot)
             return await holder.channel.ask("ceremony", **data)

@@ -133,6 +133,7 @@ class _Worker:
             passphrase = Secret(data["passphrase"]) if data["passphrase"] is not None else None
             await app.unseal_at_start(keyhole, passphrase)
         started, self._read_again = await app.listening(keyhole, self._stack)
+        await crew.captures.catch_up()
         self._crew, self._node = crew, keyhole.node
         return asdict(started)
 
