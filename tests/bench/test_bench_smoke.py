@@ -26,7 +26,7 @@ def run(tmp_path, *cases):
     moment = ["--rounds", "1", "--seconds", "0.05", "--large", "300000", "--tunnels", "3"]
     moment += ["--leases", "9", "--many", "50", "--tools", "5", "--servers", "2"]
     command = [sys.executable, "-m", "bench", *cases, *moment, "--folder", str(tmp_path), "--json", str(result)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert "| first release | goal |" in done.stdout
     return json.loads(result.read_text())

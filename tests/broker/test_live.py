@@ -102,12 +102,15 @@ def test_websocket_lives_on_while_other_things_change(stack: Stack, run) -> None
 
 
 @pytest.mark.usefixtures("soon")
-def test_websocket_ends_with_the_life_of_its_token(stack: Stack, run) -> None:
+def test_websocket_ends_with_the_life_of_its_token(run) -> None:
     async def ask() -> tuple[int | None, str | None]:
-        async with library(stack) as line:
-            answer = await stack.ask("update", f"agents/{line.name}/token", {"ttl": "1s"})
+        async with Stack() as stack, library(stack) as line:
+            answer = await stack.ask("update", f"agents/{line.name}/token", {"ttl": "1h"})
             line.token = answer["token"]
+            clock = stack.keyhole.node.open_vault().clock
             async with line.connect() as connection:
+                later = clock.now() + 3601
+                clock.now = lambda: later
                 with pytest.raises(ConnectionClosed):
                     await connection.recv()
                 return connection.close_code, connection.close_reason

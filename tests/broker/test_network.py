@@ -34,7 +34,7 @@ def played(tmp_path_factory) -> dict[str, Any]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]

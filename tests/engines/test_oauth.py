@@ -303,7 +303,7 @@ def test_a_provider_that_does_not_answer_keeps_nobody_waiting_who_has_a_good_tok
         world.clock.advance(3590)
         world.provider.hold, world.provider.held = threading.Event(), threading.Event()
         assert await world.access() == first
-        assert world.provider.held.is_set()
+        assert await asyncio.to_thread(world.provider.held.wait, 60)
         world.provider.hold.set()
         while (await world.stored())["claimed"]:  # noqa: ASYNC110 - the store has no event for it
             await asyncio.sleep(0.01)

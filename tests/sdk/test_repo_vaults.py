@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -819,5 +820,8 @@ def test_a_vault_that_a_command_is_changing_is_waited_for_and_what_is_refused_is
 
 def waits(pid):
     """Whether the process has somebody who waits for a lock."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return any(b"flock" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if b"flock" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return True
+    return False

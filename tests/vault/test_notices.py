@@ -247,7 +247,7 @@ def test_a_channel_that_comes_back_gets_what_waited():
 def test_a_channel_that_never_answers_holds_up_no_other():
     async def scenario(vault, clock, net):
         net.silent.add("silent.example.com")
-        vault.vault.notices.limits = replace(vault.vault.notices.limits, attempt=0.05)
+        vault.vault.notices.limits = replace(vault.vault.notices.limits, attempt=0.5)
         await vault.ask("update", "sys/notices/silent", {**HOOK, "url": "https://silent.example.com/"})
         await put(vault, "a", expires_in="6d")
         await pass_time(vault, clock, 1)

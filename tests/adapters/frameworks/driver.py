@@ -26,7 +26,7 @@ def checked(python: Path, files: list[Path], folder: Path) -> dict[str, dict[str
             "KEYHOLE_TOKEN": "root",
         }
         command = [str(python), str(HERE / "run.py"), *map(str, files)]
-        done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert VALUE not in done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
