@@ -352,9 +352,9 @@ def test_a_server_asks_neither_without_end_nor_too_much_nor_what_it_may_not(aski
     async def scenario(stage):
         await ready(stage, server, rounds=3)
 
-        async def answer(client, tool):
+        async def answer(client, tool, **arguments):
             try:
-                return clean(await client.call_tool(f"{server}__{tool}", {}))
+                return clean(await client.call_tool(f"{server}__{tool}", arguments))
             except MCPError as error:
                 return clean(error.error)
 
@@ -365,6 +365,8 @@ def test_a_server_asks_neither_without_end_nor_too_much_nor_what_it_may_not(aski
             assert all("fine" not in each and "accept" not in each for each in said)
             await answer(client, "endless")
             assert len(person.asked) == 3
+            if mode == "auto":  # for whom the call is kept meanwhile
+                assert "passes this on to nobody" in await answer(client, "once", x="x" * 1_100_000)
             await stage.add(server, asks=["sampling"])
             await answer(client, "once")
             assert len(person.asked) == 3

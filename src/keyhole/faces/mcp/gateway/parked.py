@@ -87,14 +87,15 @@ class Parking:
             MCPError: of the answers; or what ``make`` raises, and what the check of the call does.
         """
         try:
-            bound = hashlib.sha256(holder + json.dumps(about, sort_keys=True).encode()).digest()
+            text = json.dumps(about, sort_keys=True).encode()
         except RecursionError:
             raise _unfit("the arguments are nested too deep") from None
+        bound = hashlib.sha256(holder + text).digest()
         said: Said | types.InputRequiredResult
         if params.request_state is None and not params.input_responses:
             if self._closed:
                 raise MCPError(code=types.INTERNAL_ERROR, message="the gateway ends")
-            conversation = Conversation(self, holder, bound, visitor)
+            conversation = Conversation(self, holder, bound, visitor, may_wait=len(text) <= self.limits.call)
             self._started(conversation.begin(make))
             said = await conversation.next()
         else:
@@ -150,10 +151,12 @@ class Conversation:
         holder: of the token that it is made with.
         bound: what a client that comes back has to ask for.
         visitor: the client.
+        may_wait: whether there is room for its arguments.
     """
 
-    def __init__(self, parking: Parking, holder: bytes, bound: bytes, visitor: Visitor) -> None:
+    def __init__(self, parking: Parking, holder: bytes, bound: bytes, visitor: Visitor, *, may_wait: bool) -> None:
         self.bound = bound
+        self._may_wait = may_wait
         self._parking = parking
         self._holder = holder
         self._visitor: Visitor | None = visitor
@@ -198,8 +201,7 @@ class Conversation:
 
     async def ask(self, server: str, questions: Sequence[Question]) -> list[Any]:
         """See ``Listens``. The check is made by whoever comes back with the answers."""
-        limits, unable = self._parking.limits, [each.kind not in self._able for each in questions]
-        if any(unable) or self._rounds >= limits.rounds or len(self._open) + len(questions) > limits.at_once:
+        if not self._may_be_asked(questions):
             return [REFUSED] * len(questions)
         try:
             asked = [each.request(server) for each in questions]
@@ -218,6 +220,18 @@ class Conversation:
         finally:
             for name in waits:
                 del self._open[name]
+
+    def _may_be_asked(self, questions: Sequence[Question]) -> bool:
+        limits = self._parking.limits
+        open_now = [each for each, _ in self._open.values()]
+        size = sum(len(each.model_dump_json()) for each in open_now) + sum(len(str(each.params)) for each in questions)
+        return (
+            self._may_wait
+            and self._rounds < limits.rounds
+            and all(each.kind in self._able for each in questions)
+            and len(open_now) + len(questions) <= limits.at_once
+            and size <= limits.together
+        )
 
     async def next(self) -> Any:
         """How it ends, or what is asked next. Whoever leaves meanwhile gives it up."""
@@ -310,10 +324,12 @@ class Stale(MCPError):
 
 
 def kinds_of(capabilities: types.ClientCapabilities | None) -> frozenset[str]:
-    """What a client can be asked."""
-    return frozenset(
-        kind for kind in (SAMPLING, ELICITATION) if capabilities is not None and getattr(capabilities, kind) is not None
-    )
+    """What a client can be asked. One that says nothing of forms nor of URLs shows forms."""
+    if capabilities is None:
+        return frozenset()
+    asks = capabilities.elicitation
+    shows = asks is not None and (asks.form is not None or asks.url is None)
+    return frozenset([*([SAMPLING] if capabilities.sampling is not None else []), *([ELICITATION] if shows else [])])
 
 
 def _key(state: str) -> bytes:

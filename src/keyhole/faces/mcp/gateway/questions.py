@@ -22,6 +22,8 @@ class QuestionLimits:
         at_once: questions of one call that are open.
         rounds: in which one call asks before it is answered.
         question: characters of one.
+        together: characters of all that one call has open.
+        call: characters of a call that may wait for its client.
         answer: bytes of the answers of one round.
         state: characters that a server has kept for it between two rounds.
         kept: bytes of a result that nobody waits for yet.
@@ -33,6 +35,8 @@ class QuestionLimits:
     at_once: int = 8
     rounds: int = 8
     question: int = 256 * 1024
+    together: int = 512 * 1024
+    call: int = 1024 * 1024
     answer: int = 1024 * 1024
     state: int = 256 * 1024
     kept: int = 256 * 1024
