@@ -10,10 +10,13 @@ from contextlib import asynccontextmanager
 import anyio
 import mcp_types as types
 from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.memory import create_client_server_memory_streams
+from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from keyhole.faces.mcp.gateway import reach, upstream
+from keyhole.net.ask import Heard
 
 FORM = {"type": "object", "properties": {"hour": {"type": "string"}}}
 
@@ -66,9 +69,15 @@ class Asking:
                 super().__init__(bound, ways, "legacy" if bound.server.name == "old" else mode, *more)
 
         monkeypatch.setattr(upstream, "Session", Life)
-        monkeypatch.setattr(
-            reach.Reach, "connected", lambda reached: life.connected(reached._bound.server.name, reached._closed)
-        )
+        connected = reach.Reach.connected
+
+        def connects(reached):
+            server = reached._bound.server
+            if server.transport != "stdio":
+                return connected(reached)
+            return life.connected(server.name, reached._closed)
+
+        monkeypatch.setattr(reach.Reach, "connected", connects)
 
     @asynccontextmanager
     async def connected(self, name, closed):
@@ -164,7 +173,8 @@ class Asking:
             for each in wanted.values():
                 await context.session.report_progress(len(texts), None, f"asks {self.token}")
                 kind = said.get(type(each), types.ListRootsResult)
-                found = await context.session.send_request(each, kind, metadata=None)
+                about = ServerMessageMetadata(related_request_id=context.request_id)
+                found = await context.session.send_request(each, kind, metadata=about)
                 texts.append(self._text(found))
         return " ".join(texts)
 
@@ -173,3 +183,49 @@ class Asking:
         if isinstance(answer, types.ElicitResult):
             return f"{answer.action} {answer.content}"
         return answer.content.text
+
+
+class Far:
+    """Asks a server of this process over HTTP, as it would be asked over a network.
+
+    Attributes:
+        open: requests that go on.
+    """
+
+    def __init__(self, server, *, stateless):
+        self.manager = StreamableHTTPSessionManager(server, stateless=stateless)
+        self.open = 0
+
+    async def ask(self, method, _url, *, headers=(), body=b"", ca_pem="", allow=(), heed=None):
+        raw, sent, over = [body], [], asyncio.Event()
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": "/mcp",
+            "query_string": b"",
+            "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
+        }
+
+        async def receive():
+            if raw:
+                return {"type": "http.request", "body": raw.pop()}
+            await over.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+            if heed is not None and message.get("body"):
+                for at in range(0, len(message["body"]), 7):  # as it may be cut on its way
+                    await heed(head(b""), message["body"][at : at + 7])
+
+        def head(content):
+            named = {name.lower(): value for name, value in sent[0]["headers"]}
+            return Heard(sent[0]["status"], named, content)
+
+        self.open += 1
+        try:
+            await self.manager.handle_request(scope, receive, send)
+            return head(b"".join(each.get("body", b"") for each in sent[1:]))
+        finally:
+            over.set()
+            self.open -= 1

@@ -8,7 +8,7 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
-from faces.asking_mcp import Asking
+from faces.asking_mcp import Asking, Far
 from faces.test_mcp_gateway import TOKEN, nobody, play
 from faces.test_mcp_gateway_sides import clean, until
 from faces.test_mcp_http import post
@@ -477,5 +477,31 @@ def test_over_http_a_call_goes_on_for_the_token_that_it_was_made_with(asking):
             assert "\U0001f511" in found["content"][0]["text"]
             assert asking.heard[0].content == answer["content"]
             assert await call(stage.agent._token, **back) == stolen
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("server", ["old", "new"])
+def test_a_server_over_http_asks_while_it_answers_and_is_waited_for_no_longer_than_its_call(asking, server):
+    far = Far(asking.server(), stateless=server == "new")
+
+    async def scenario(stage):
+        limits = QuestionLimits()
+        stage.gateway = Gateway(Inside(stage.door, stage.opened.token), Ways(lambda _seconds: far, questions=limits))
+        headers = {"Authorization": "Bearer {evil/token}"}
+        bound = {"url": "https://tools.test/mcp", "headers": headers, "asks": ["sampling", "elicitation"]}
+        async with far.manager.run():
+            await stage.write(f"tools/servers/{server}", bound)
+            await stage.approve(server)
+            await stage.grant("tools/*")
+            async with visiting(stage) as client:
+                found = await client.call_tool(f"{server}__book", {"day": "monday"})
+                assert "{'day': 'monday'} accept {'hour': 'nine'} fine" in clean(found)
+                await parked(client, f"{server}__once")
+                assert far.open == (1 if server == "old" else 0)
+                for conversation in list(stage.gateway.parking._parked.values()):
+                    conversation.end()  # as when its time is over
+                await until(lambda: far.open == 0)
+            await stage.gateway.close()
 
     play(scenario)

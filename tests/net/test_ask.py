@@ -69,6 +69,37 @@ def ask(
     return asyncio.run(go())
 
 
+def test_an_answer_is_heard_while_it_comes() -> None:
+    pieces: list[tuple[int, bytes]] = []
+
+    async def go() -> Heard:
+        heard_first = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+            await heard_first.wait()  # the rest leaves after what came before was heard
+            writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async def heed(head: Heard, piece: bytes) -> None:
+            pieces.append((head.status, piece))
+            heard_first.set()
+
+        server = Server(b"")
+        server.serve = serve  # type: ignore[method-assign]
+        async with serving(server):
+            asker = Asker(Dialer(Resolver(static=[f"{HOST}:127.0.0.1"])), limits=LIMITS)
+            ca = AUTHORITY.cert_pem.bytes().decode()
+            url = f"https://{HOST}:{server.port}/"
+            return await asker.ask("GET", url, ca_pem=ca, allow=(HOST,), heed=heed)
+
+    assert asyncio.run(go()).body == b"onetwo"
+    assert (200, b"one") in pieces
+    assert b"".join(piece for _, piece in pieces) == b"onetwo"
+
+
 def test_question_and_answer_in_every_framing() -> None:
     heard, asked = ask(path="/keys?a=b", headers=(("Authorization", "Bearer x"),))
     assert (heard.status, heard.body) == (200, b"{}")

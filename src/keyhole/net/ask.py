@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -51,6 +51,10 @@ class Heard:
     body: bytes = field(repr=False)
 
 
+Heed = Callable[[Heard, bytes], Awaitable[None]]
+"""Is given the head of an answer, and each piece of its body as it comes."""
+
+
 class Asks(Protocol):
     """What an ``Asker`` is to those who ask through it."""
 
@@ -68,6 +72,22 @@ class Asks(Protocol):
 
     async def addresses(self, host: str, port: int, *, allow: Sequence[str] = ()) -> list[str]:
         """As ``Asker.addresses``."""
+
+
+class Heeds(Protocol):
+    """What an ``Asker`` is to those who want to hear an answer while it comes."""
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+        allow: Sequence[str] = (),
+        heed: Heed | None = None,
+    ) -> Heard:
+        """As ``Asker.ask``."""
 
 
 class Asker:
@@ -102,6 +122,7 @@ class Asker:
         body: bytes = b"",
         ca_pem: str = "",
         allow: Sequence[str] = (),
+        heed: Heed | None = None,
     ) -> Heard:
         """Send one request, and read the answer.
 
@@ -112,6 +133,7 @@ class Asker:
             body: sent as it is.
             ca_pem: certificates that alone prove the server, instead of those of the system.
             allow: exceptions of the guard, as of services.
+            heed: is given what comes, before all of it is there.
 
         Raises:
             InvalidRequest: the URL is none that can be asked.
@@ -134,7 +156,7 @@ class Asker:
                 try:
                     writer.write(head + body)
                     await writer.drain()
-                    return await self._answer(reader, method)
+                    return await self._answer(reader, method, heed)
                 finally:
                     writer.transport.abort()
         except TimeoutError:
@@ -161,14 +183,14 @@ class Asker:
         """
         return await self._dialer.judged(host, port, Guard(allow))
 
-    async def _answer(self, reader: asyncio.StreamReader, method: str) -> Heard:
+    async def _answer(self, reader: asyncio.StreamReader, method: str, heed: Heed | None) -> Heard:
         for _ in range(ANSWER_LIMITS.informational):
             head = parse_answer_head(await reader.readuntil(b"\r\n\r\n"), ANSWER_LIMITS)
             if head.status >= 200:
-                return Heard(head.status, head.fields, await self._body(reader, head, method))
+                return Heard(head.status, head.fields, await self._body(reader, head, method, heed))
         raise BadRequestFraming("too many informational answers")
 
-    async def _body(self, reader: asyncio.StreamReader, head: AnswerHead, method: str) -> bytes:
+    async def _body(self, reader: asyncio.StreamReader, head: AnswerHead, method: str, heed: Heed | None) -> bytes:
         decoder: Decoder | None = answer_decoder(head, method, ANSWER_LIMITS)
         if head.fields.get(b"content-encoding", b"identity").lower() != b"identity":
             raise BadRequestFraming("it is encoded without having been asked to")
@@ -176,7 +198,10 @@ class Asker:
         while decoder is not None and not decoder.done:
             data = await reader.read(_READ)
             if data:
-                content += decoder.feed(data)
+                piece = decoder.feed(data)
+                content += piece
+                if heed is not None and len(content) <= self._limits.body:
+                    await heed(Heard(head.status, head.fields, b""), piece)
             else:
                 decoder.feed_eof()
             if len(content) > self._limits.body:

@@ -19,7 +19,7 @@ from keyhole.faces.mcp.gateway import child, remote
 from keyhole.faces.mcp.gateway.gate import Gate, GateLimits
 from keyhole.faces.mcp.gateway.questions import QuestionLimits
 from keyhole.faces.mcp.gateway.wants import Wants
-from keyhole.net.ask import Asks
+from keyhole.net.ask import Heeds
 from keyhole.scrub import Scrubber
 
 
@@ -80,7 +80,7 @@ class Ways:
         tell: told in words what whoever runs the gateway should know.
     """
 
-    asks: Callable[[float], Asks]
+    asks: Callable[[float], Heeds]
     limits: GateLimits = field(default_factory=GateLimits)
     questions: QuestionLimits = field(default_factory=QuestionLimits)
     broker: Broker = _no_broker
@@ -152,5 +152,10 @@ class Reach:
             headers.append((name, f"{before}{self._bound.value(ref)}{after}"))
         if server.oauth:
             headers.append(("Authorization", f"Bearer {self._bound.value(server.oauth)}"))
-        asks, gate = self._ways.asks(float(server.timeout)), Gate(self._ways.limits)
-        return remote.connected(asks, server.url, headers, server.allow_addresses, gate, self._closed, self.wants)
+        limits = self._ways.questions
+        patience = limits.wait * limits.rounds if server.asks else 0.0  # while whom it asks is waited for
+        asks, gate = self._ways.asks(server.timeout + patience), Gate(self._ways.limits)
+        may_ask = bool(server.asks)
+        return remote.connected(
+            asks, server.url, headers, server.allow_addresses, gate, self._closed, self.wants, may_ask=may_ask
+        )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import anyio
 import mcp_types as types
@@ -16,7 +17,7 @@ from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from keyhole.core.errors import KeyholeError
 from keyhole.faces.mcp.gateway.gate import Gate
 from keyhole.faces.mcp.gateway.wants import Wants
-from keyhole.net.ask import Asks, Heard
+from keyhole.net.ask import Heard, Heed, Heeds
 
 _FIXED = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")]
 _FAILED = -32000  # of JSON-RPC: a fault of the server that has no number of its own
@@ -25,25 +26,37 @@ _FAILED = -32000  # of JSON-RPC: a fault of the server that has no number of its
 class _Endpoint:
     """The endpoint of one session."""
 
-    def __init__(self, asks: Asks, url: str, headers: Sequence[tuple[str, str]], allow: Sequence[str]) -> None:
+    def __init__(
+        self, asks: Heeds, url: str, headers: Sequence[tuple[str, str]], allow: Sequence[str], *, by_events: bool
+    ) -> None:
+        self._by_events = by_events
         self._asks = asks
         self._url = url
         self._headers = headers
         self._allow = allow
         self._session = ""
 
-    async def post(self, message: SessionMessage) -> Heard:
+    async def post(self, message: SessionMessage, heed: Heed) -> Heard:
         headers = [*_FIXED, *self._headers]
         if isinstance(message.metadata, ClientMessageMetadata) and message.metadata.headers:
             headers += message.metadata.headers.items()
         if self._session:
             headers.append(("Mcp-Session-Id", self._session))
         body = message.message.model_dump_json(by_alias=True, exclude_unset=True).encode(errors="replace")
-        heard = await self._asks.ask("POST", self._url, headers=headers, body=body, allow=self._allow)
+
+        async def heeds(head: Heard, piece: bytes) -> None:
+            self._note(head)  # what is asked in between is answered within the session
+            await heed(head, piece)
+
+        more: dict[str, Any] = {"heed": heeds} if self._by_events else {}
+        heard = await self._asks.ask("POST", self._url, headers=headers, body=body, allow=self._allow, **more)
+        self._note(heard)
+        return heard
+
+    def _note(self, heard: Heard) -> None:
         named = heard.headers.get(b"mcp-session-id", b"").decode("latin-1")
         if named and len(named) <= 512 and named.isascii() and named.isprintable():
             self._session = named
-        return heard
 
     async def leave(self) -> None:
         if self._session:
@@ -54,13 +67,15 @@ class _Endpoint:
 
 @asynccontextmanager
 async def connected(
-    asks: Asks,
+    asks: Heeds,
     url: str,
     headers: Sequence[tuple[str, str]],
     allow: Sequence[str],
     gate: Gate,
     closed: Callable[[], None],
     wants: Wants,
+    *,
+    may_ask: bool = False,
 ) -> AsyncIterator[TransportStreams]:
     """Speak with a server over HTTP.
 
@@ -72,16 +87,44 @@ async def connected(
         gate: what it may send.
         closed: called when it knows our session no more.
         wants: takes what it says of authorization.
+        may_ask: it is listened to while it answers, because it may ask something before it goes on.
     """
-    endpoint = _Endpoint(asks, url, headers, allow)
+    endpoint = _Endpoint(asks, url, headers, allow, by_events=may_ask)
     to_session, reading = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     writing, from_session = anyio.create_memory_object_stream[SessionMessage](0)
 
+    going = dict[types.RequestId, anyio.CancelScope]()
+
     async def post(message: SessionMessage) -> None:
-        asked, marked = message.message, None
+        """One request; a call that is given up is not waited for any longer."""
+        said = message.message
+        if isinstance(said, types.JSONRPCRequest):
+            with anyio.CancelScope() as going[said.id]:
+                await exchange(message)
+            going.pop(said.id, None)
+            return
+        await exchange(message)
+        if isinstance(said, types.JSONRPCNotification) and said.method == "notifications/cancelled":
+            given_up = going.get((said.params or {}).get("requestId", ""))
+            if given_up is not None:
+                given_up.cancel()
+
+    async def exchange(message: SessionMessage) -> None:
+        asked, marked, events = message.message, None, Events()
+        passed = list[SessionMessage]()
+
+        async def heed(head: Heard, piece: bytes) -> None:
+            if _is_events(head) and 200 <= head.status < 300:
+                for line in events.feed(piece):
+                    if (each := gate.message(line)) is not None:
+                        passed.append(each)
+                        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                            await to_session.send(each)
+
         try:
-            heard = await endpoint.post(message)
-            found = [each for line in _messages(heard) if (each := gate.message(line)) is not None]
+            heard = await endpoint.post(message, heed)
+            lines = events.end() if events.begun else _messages(heard)
+            found = [each for line in lines if (each := gate.message(line)) is not None]
             if heard.status == 404:
                 closed()
             marked = wants.note(heard)
@@ -90,7 +133,7 @@ async def connected(
             found, failure = [], error.reason
         if marked is not None:
             found = []
-        if isinstance(asked, types.JSONRPCRequest) and not any(_answers(each, asked.id) for each in found):
+        if isinstance(asked, types.JSONRPCRequest) and not any(_answers(each, asked.id) for each in [*passed, *found]):
             data = types.ErrorData(code=_FAILED, message=failure or "the server did not answer", data=marked)
             found.append(SessionMessage(types.JSONRPCError(jsonrpc="2.0", id=asked.id, error=data)))
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -119,17 +162,53 @@ def _answers(message: SessionMessage, request: types.RequestId) -> bool:
     return isinstance(said, types.JSONRPCResponse | types.JSONRPCError) and said.id == request
 
 
+def _kind(heard: Heard) -> bytes:
+    return heard.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def _is_events(heard: Heard) -> bool:
+    return _kind(heard) == b"text/event-stream"
+
+
 def _messages(heard: Heard) -> list[bytes]:
-    """The messages of an answer: one of JSON, or the data of its events (server-sent events, HTML 9.2)."""
-    kind = heard.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind == b"application/json":
+    """The messages of an answer that is there as a whole: one of JSON, or the data of its events."""
+    if _kind(heard) == b"application/json":
         return [heard.body] if heard.body.strip() else []
-    if kind != b"text/event-stream":
-        return []
-    events = heard.body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
-    found = []
-    for event in events:
-        lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-        if any(line.strip() for line in lines):
-            found.append(b"\n".join(lines))
-    return found
+    events = Events()
+    return [*events.feed(heard.body), *events.end()] if _is_events(heard) else []
+
+
+class Events:
+    """The data of server-sent events (HTML 9.2), piece by piece.
+
+    Attributes:
+        begun: whether there was a piece.
+    """
+
+    def __init__(self) -> None:
+        self.begun = False
+        self._held = b""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Those that are whole now."""
+        self.begun = True
+        held = self._held + piece
+        last = b"\r" if held.endswith(b"\r") else b""  # the line may go on with its other half
+        *whole, rest = _plain(held.removesuffix(b"\r")).split(b"\n\n")
+        self._held = rest + last
+        return [data for event in whole if (data := _data(event)) is not None]
+
+    def end(self) -> list[bytes]:
+        """What is left when no more comes."""
+        data = _data(_plain(self._held))
+        self._held = b""
+        return [] if data is None else [data]
+
+
+def _plain(text: bytes) -> bytes:
+    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _data(event: bytes) -> bytes | None:
+    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines) if any(line.strip() for line in lines) else None
