@@ -190,14 +190,16 @@ class Far:
 
     Attributes:
         open: requests that go on.
+        tasks: of the server, for each request.
     """
 
     def __init__(self, server, *, stateless):
         self.manager = StreamableHTTPSessionManager(server, stateless=stateless)
         self.open = 0
+        self.tasks = []
 
     async def ask(self, method, _url, *, headers=(), body=b"", ca_pem="", allow=(), heed=None):
-        raw, sent, over = [body], [], asyncio.Event()
+        raw, sent, over, said = [body], [], asyncio.Event(), asyncio.Queue()
         scope = {
             "type": "http",
             "method": method,
@@ -212,19 +214,22 @@ class Far:
             await over.wait()
             return {"type": "http.disconnect"}
 
-        async def send(message):
-            sent.append(message)
-            if heed is not None and message.get("body"):
-                for at in range(0, len(message["body"]), 7):  # as it may be cut on its way
-                    await heed(head(b""), message["body"][at : at + 7])
+        async def serve():
+            await self.manager.handle_request(scope, receive, said.put)
+            await said.put(None)
 
         def head(content):
             named = {name.lower(): value for name, value in sent[0]["headers"]}
             return Heard(sent[0]["status"], named, content)
 
         self.open += 1
+        self.tasks.append(asyncio.create_task(serve()))
         try:
-            await self.manager.handle_request(scope, receive, send)
+            while (message := await said.get()) is not None:
+                sent.append(message)
+                content = message.get("body", b"") if heed is not None else b""
+                for at in range(0, len(content), 7):  # as it may be cut on its way
+                    await heed(head(b""), content[at : at + 7])
             return head(b"".join(each.get("body", b"") for each in sent[1:]))
         finally:
             over.set()

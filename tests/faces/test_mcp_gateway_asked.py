@@ -503,5 +503,6 @@ def test_a_server_over_http_asks_while_it_answers_and_is_waited_for_no_longer_th
                     conversation.end()  # as when its time is over
                 await until(lambda: far.open == 0)
             await stage.gateway.close()
+            await asyncio.gather(*far.tasks)
 
     play(scenario)

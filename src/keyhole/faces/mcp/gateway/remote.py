@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import mcp_types as types
+from anyio.streams.memory import MemoryObjectSendStream
 from mcp.client._transport import TransportStreams
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 
@@ -65,6 +66,84 @@ class _Endpoint:
                 await self._asks.ask("DELETE", self._url, headers=headers, allow=self._allow)
 
 
+class _Posts:
+    """The requests of one session, several at a time.
+
+    Args:
+        endpoint: that they go to.
+        gate: what the server may send.
+        closed: called when it knows our session no more.
+        wants: takes what it says of authorization.
+        to_session: takes its messages.
+    """
+
+    def __init__(
+        self,
+        endpoint: _Endpoint,
+        gate: Gate,
+        closed: Callable[[], None],
+        wants: Wants,
+        to_session: MemoryObjectSendStream[SessionMessage | Exception],
+    ) -> None:
+        self._endpoint = endpoint
+        self._gate = gate
+        self._closed = closed
+        self._wants = wants
+        self._to_session = to_session
+        self._going = dict[types.RequestId, anyio.CancelScope]()
+
+    async def post(self, message: SessionMessage) -> None:
+        """Send one message; of a request, the answer is waited for until it is there, or nobody wants it."""
+        said = message.message
+        if isinstance(said, types.JSONRPCRequest):
+            with anyio.CancelScope() as self._going[said.id]:
+                await self._exchange(message)
+            self._going.pop(said.id, None)
+            return
+        await self._exchange(message)
+        if isinstance(said, types.JSONRPCNotification) and said.method == "notifications/cancelled":
+            given_up = self._going.get((said.params or {}).get("requestId", ""))
+            if given_up is not None:
+                given_up.cancel()
+
+    async def _exchange(self, message: SessionMessage) -> None:
+        asked, marked, events = message.message, None, Events()
+
+        async def heed(head: Heard, piece: bytes) -> None:
+            if _is_events(head) and 200 <= head.status < 300:
+                await self._pass(asked, events.feed(piece))
+
+        try:
+            heard = await self._endpoint.post(message, heed)
+            lines = events.end() if events.begun else _messages(heard)
+            found = [each for line in lines if (each := self._gate.message(line)) is not None]
+            if heard.status == 404:
+                self._closed()
+            marked = self._wants.note(heard)
+            failure = "" if 200 <= heard.status < 300 else f"the server answers {heard.status}"
+        except KeyholeError as error:
+            found, failure = [], error.reason
+        if marked is not None:
+            found = []
+        if isinstance(asked, types.JSONRPCRequest) and not any(_answers(each, asked.id) for each in found):
+            data = types.ErrorData(code=_FAILED, message=failure or "the server did not answer", data=marked)
+            found.append(SessionMessage(types.JSONRPCError(jsonrpc="2.0", id=asked.id, error=data)))
+        for each in found:
+            await self._send(each)
+
+    async def _pass(self, asked: types.JSONRPCMessage, lines: list[bytes]) -> None:
+        """Pass on what comes before the end. With the answer there is nothing more to wait for."""
+        for line in lines:
+            if (each := self._gate.message(line)) is not None:
+                await self._send(each)
+                if isinstance(asked, types.JSONRPCRequest) and _answers(each, asked.id):
+                    self._going[asked.id].cancel()
+
+    async def _send(self, message: SessionMessage) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._to_session.send(message)
+
+
 @asynccontextmanager
 async def connected(
     asks: Heeds,
@@ -92,58 +171,12 @@ async def connected(
     endpoint = _Endpoint(asks, url, headers, allow, by_events=may_ask)
     to_session, reading = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     writing, from_session = anyio.create_memory_object_stream[SessionMessage](0)
-
-    going = dict[types.RequestId, anyio.CancelScope]()
-
-    async def post(message: SessionMessage) -> None:
-        """One request; a call that is given up is not waited for any longer."""
-        said = message.message
-        if isinstance(said, types.JSONRPCRequest):
-            with anyio.CancelScope() as going[said.id]:
-                await exchange(message)
-            going.pop(said.id, None)
-            return
-        await exchange(message)
-        if isinstance(said, types.JSONRPCNotification) and said.method == "notifications/cancelled":
-            given_up = going.get((said.params or {}).get("requestId", ""))
-            if given_up is not None:
-                given_up.cancel()
-
-    async def exchange(message: SessionMessage) -> None:
-        asked, marked, events = message.message, None, Events()
-        passed = list[SessionMessage]()
-
-        async def heed(head: Heard, piece: bytes) -> None:
-            if _is_events(head) and 200 <= head.status < 300:
-                for line in events.feed(piece):
-                    if (each := gate.message(line)) is not None:
-                        passed.append(each)
-                        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                            await to_session.send(each)
-
-        try:
-            heard = await endpoint.post(message, heed)
-            lines = events.end() if events.begun else _messages(heard)
-            found = [each for line in lines if (each := gate.message(line)) is not None]
-            if heard.status == 404:
-                closed()
-            marked = wants.note(heard)
-            failure = "" if 200 <= heard.status < 300 else f"the server answers {heard.status}"
-        except KeyholeError as error:
-            found, failure = [], error.reason
-        if marked is not None:
-            found = []
-        if isinstance(asked, types.JSONRPCRequest) and not any(_answers(each, asked.id) for each in [*passed, *found]):
-            data = types.ErrorData(code=_FAILED, message=failure or "the server did not answer", data=marked)
-            found.append(SessionMessage(types.JSONRPCError(jsonrpc="2.0", id=asked.id, error=data)))
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            for each in found:
-                await to_session.send(each)
+    posts = _Posts(endpoint, gate, closed, wants, to_session)
 
     async def write() -> None:
         with suppress(anyio.ClosedResourceError):
             async for message in from_session:
-                group.start_soon(post, message)
+                group.start_soon(posts.post, message)
 
     async with anyio.create_task_group() as group:
         group.start_soon(write)
