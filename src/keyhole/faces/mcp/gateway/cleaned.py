@@ -9,11 +9,12 @@ import math
 from typing import Any
 
 from keyhole.core.errors import ScrubFailedClosed
-from keyhole.scrub import Scrubber
+from keyhole.scrub import Scrubber, body
 
 _DEEPEST = 200
 _MOST = 200_000  # values in one answer that is looked through piece by piece
 _KEPT = 4096  # bytes of what was said before, for what goes on in the next piece
+_STANDARD = str.maketrans("-_", "+/")  # RFC 4648, section 5
 _ENCODED = ("data", "blob")  # of images, sounds and contents of resources
 
 
@@ -93,13 +94,15 @@ class Cleaner:
         return items
 
     def _encoded(self, text: str) -> str:
+        """Bytes in base64, as lenient clients read it: in lines, without padding, with the other alphabet."""
+        plain = "".join(text.split()).translate(_STANDARD).rstrip("=")
         try:
-            raw = base64.b64decode(text, validate=True)
+            raw = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
         except (binascii.Error, ValueError):
             return self.text(text)
-        clean = self._scrubber.text(raw)
+        clean = body(self._scrubber).whole(raw)  # what is compressed is looked into, and withheld for a value in it
         if clean == raw:
-            return text
+            return self.text(text)
         self.masked += 1
         return base64.b64encode(clean).decode()
 
