@@ -153,6 +153,18 @@ def test_the_server_ends_with_its_client_and_its_token_with_it(world):
     assert json.loads(world.keyhole("agent", "show", "coder", "--json").stdout)["tokens"] == 0
 
 
+def test_a_server_that_is_told_to_end_leaves_no_token_behind(world):
+    with subprocess.Popen(
+        [KEYHOLE, "mcp", "serve", "--agent", "coder"], env=world.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 1
+        process.terminate()
+        assert process.wait(60) == 0
+    assert json.loads(world.keyhole("agent", "show", "coder", "--json").stdout)["tokens"] == 0
+
+
 ODD = [
     b"[" * 100_000,
     b'{"jsonrpc":"2.0","id":1,"method":"ping","params":"' + b"x" * (9 << 20) + b'"}',

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import anyio
@@ -58,8 +60,13 @@ class Lines:
 
 
 async def serve(server: Server[Any]) -> None:
-    """Serve until stdin ends."""
+    """Serve until stdin ends, or somebody tells this process to: what it holds is then given back as well."""
     lines = Lines(sys.stdin.fileno())
+    with _ended_by_signals():
+        await _serve(server, lines)
+
+
+async def _serve(server: Server[Any], lines: Lines) -> None:
     async with stdio_server(stdin=cast("anyio.AsyncFile[str]", lines)) as (reading, writing):
 
         async def answer(wrong: types.JSONRPCError) -> None:
@@ -68,6 +75,31 @@ async def serve(server: Server[Any]) -> None:
 
         lines.answer = answer
         await server.run(reading, writing, server.create_initialization_options())
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Clients that end a server close its stdin, and send SIGTERM where that takes too long (MCP, stdio transport)."""
+    loop, task, told = asyncio.get_running_loop(), asyncio.current_task(), []
+
+    def end() -> None:
+        told.append(True)
+        if task is not None:
+            task.cancel()
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or no main thread
+        for number in numbers:
+            loop.add_signal_handler(number, end)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not told:
+            raise
+    finally:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            for number in numbers:
+                loop.remove_signal_handler(number)
 
 
 async def _nobody(_wrong: types.JSONRPCError) -> None:
