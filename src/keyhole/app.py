@@ -185,6 +185,8 @@ async def assemble(config: Config, *, create: bool = False, crew: Crew | None = 
     databases = Databases(dialer, bare.context, bounds.sql(config))
     make = spans.broker if spans is not None else Broker
     broker = make(node, pool, bounds.streams(config), trust.fresh, databases=databases)
+    if crew is not None:
+        crew.join_sessions(broker.sessions)
     trust.changed += [pool.distrust, broker.distrust]
     return (keyhole := Keyhole(config, node, broker, pool, dialer, trust, spans, crew=crew))
 

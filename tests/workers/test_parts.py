@@ -11,9 +11,11 @@ from keyhole.auth.guesses import Guesses
 from keyhole.config import Config, load
 from keyhole.core.errors import InvalidRequest, PolicyDenied, RateLimited, StoreUnavailable
 from keyhole.core.tally import LocalTallies
+from keyhole.faces.api.app import Api
 from keyhole.vault.mounts import UnsupportedOperation
+from keyhole.vault.node import Node
 from keyhole.workers.channel import Channel
-from keyhole.workers.crew import merged
+from keyhole.workers.crew import Crew, merged
 from keyhole.workers.parent import Parent, require_possible
 from keyhole.workers.ports import reserve
 from keyhole.workers.tallies import SharedTallies, new_memory
@@ -281,5 +283,32 @@ def test_ceremonies_are_held_by_the_first_that_serves_and_figures_come_from_all_
         assert slots[1].heard == [("ceremony", {"path": "sys/unseal"})]
         slots[0].ready = True
         assert await parent._serve(slots[1], "gather", {"what": "figures"}) == {"answers": [{"text": "0"}]}
+
+    asyncio.run(main())
+
+
+def test_a_cancel_request_is_for_whichever_worker_has_the_session():
+    class Sessions:
+        elsewhere = None
+
+        async def cancel(self, token, key, remote, *, here):
+            assert (token, key, remote, here) == (None, b"12345678", "192.0.2.1", True)
+
+    async def main():
+        asked, answers = [], [{}]
+
+        async def ask(kind, **data):
+            asked.append((kind, data["what"]))
+            return {"answers": answers}
+
+        crew = Crew(0, 2, None, LocalTallies(1), ask, 0)
+        crew.join_sessions(sessions := Sessions())
+        crew.join(Api(Node(None)), Node(None))
+        assert await crew.serve("cancel", {"token": None, "key": b"12345678", "remote": "192.0.2.1"}) == {}
+        await sessions.elsewhere(None, b"12345678", "192.0.2.1")
+        answers.clear()
+        with pytest.raises(PolicyDenied, match="names no session"):
+            await sessions.elsewhere(None, b"12345678", "192.0.2.1")
+        assert asked == [("gather", "cancel")] * 2
 
     asyncio.run(main())

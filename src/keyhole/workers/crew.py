@@ -9,7 +9,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from keyhole.core.errors import KeyholeError, Sealed
+from keyhole.broker.sql.sessions import Sessions
+from keyhole.core.errors import KeyholeError, PolicyDenied, Sealed
 from keyhole.core.request import Anonymous, Credential
 from keyhole.core.tally import Tallies
 from keyhole.faces.api import status
@@ -83,6 +84,7 @@ class Crew:
         self._told: set[asyncio.Task[None]] = set()
         self._api: Api | None = None
         self._node: Node | None = None
+        self._sessions: Sessions | None = None
 
     def count_together(self, vault: Vault) -> None:
         """Let an open vault count where all workers count."""
@@ -115,6 +117,17 @@ class Crew:
         said = await self._ask("ceremony", method=method, path=path, body=dict(body), query=dict(query), who=token)
         return said["status"], [(name, value) for name, value in said["headers"]], said["body"]
 
+    def join_sessions(self, sessions: Sessions) -> None:
+        """Let requests to cancel find a session with a database in whichever worker it is."""
+        self._sessions = sessions
+        sessions.elsewhere = self.cancel
+
+    async def cancel(self, token: bytes | None, key: bytes, remote: str) -> None:
+        """Have the worker that has a session stop its statement. Raises ``PolicyDenied`` where none has."""
+        said = await self._ask("gather", what="cancel", about={"token": token, "key": key, "remote": remote})
+        if not said["answers"]:
+            raise PolicyDenied("a cancel request names no session of its caller", "it may have ended")
+
     async def figures(self, own: str) -> str:
         """The figures of all workers together, in the text format of Prometheus."""
         said = await self._ask("gather", what="figures")
@@ -135,6 +148,8 @@ class Crew:
             if self.captures.told is None:
                 raise Sealed("Vault is sealed", "unseal it: keyhole operator unseal")
             return await self.captures.told(data)
+        elif kind == "cancel" and self._sessions is not None:
+            await self._sessions.cancel(data["token"], data["key"], data["remote"], here=True)
         elif kind == "ceremony":
             return await self._hold(data)
         return {}

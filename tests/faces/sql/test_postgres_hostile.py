@@ -106,6 +106,19 @@ def test_a_cancel_request_with_a_key_that_nobody_has_does_nothing(world):
         assert b"policy_denied" in everything(sock)
 
 
+def test_a_cancel_request_for_nobody_here_is_passed_to_the_other_workers_of_the_server(world, monkeypatch):
+    asked = []
+
+    async def elsewhere(token, key, _remote):
+        asked.append((token, key))
+
+    monkeypatch.setattr(world.keyhole.broker.sessions, "elsewhere", elsewhere)
+    with client(world) as sock:
+        sock.sendall(messages.request(messages.CANCEL_REQUEST, b"12345678"))
+        assert everything(sock) == b""
+    assert asked == [(None, b"12345678")]
+
+
 def test_the_key_of_the_database_itself_is_not_what_the_client_gets(world):
     with client(world) as sock, sql_postgres.admin() as admin:
         data = logged_in(sock, world)

@@ -152,6 +152,9 @@ class Sessions:
         directory: gives the compiled services of an org.
         guard: gives the guard with these exceptions.
         authenticate: who asks; records who is unknown.
+
+    Attributes:
+        elsewhere: passes a cancel request to the other workers of this server. Raises ``PolicyDenied``.
     """
 
     def __init__(
@@ -173,6 +176,7 @@ class Sessions:
         self._authenticate = authenticate
         self._open: set[SqlSession] = set()
         self._keys: dict[bytes, SqlSession] = {}
+        self.elsewhere: Callable[[bytes | None, bytes, str], Awaitable[None]] | None = None
         self._after: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -317,17 +321,21 @@ class Sessions:
                 await session.stop()
         await session.take_back()
 
-    async def cancel(self, token: bytes | None, key: bytes, remote: str) -> None:
+    async def cancel(self, token: bytes | None, key: bytes, remote: str, *, here: bool = False) -> None:
         """Stop what the database does in a session.
 
         Args:
             token: of who asks; ``None`` where the key alone says it, as PostgreSQL's protocol has it.
             key: process and key that the session's client was given.
             remote: address of who asks.
+            here: look for it in this process only.
 
         Raises:
             PolicyDenied: there is no such session of this caller.
         """
+        if key not in self._keys and self.elsewhere is not None and not here:
+            await self.elsewhere(token, key, remote)
+            return
         session = self._keys.get(key)
         if session is not None and token is not None:
             vault = self._node.open_vault()
