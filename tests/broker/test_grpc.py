@@ -443,6 +443,19 @@ def test_a_client_of_grpc_calls_through_the_proxy_in_every_way(world: World, run
     assert world.service.seen[-1]["authorization"] == f"Bearer {SECRET}"
 
 
+def test_a_talk_of_a_thousand_messages_each_way_keeps_their_order(world: World, run) -> None:
+    def talk(made) -> list[bytes]:
+        messages = (b"%d " % number for number in range(1000))
+        return list(made.stream_stream("/test.Test/Talk")(messages, timeout=30))
+
+    async def scenario() -> list[bytes]:
+        async with channel(world, world.token) as made:
+            return await asyncio.to_thread(talk, made)
+
+    hidden = b"*" * len(VALUE)
+    assert run(scenario()) == [b"hello", *(b"%d Bearer %b" % (number, hidden) for number in range(1000))]
+
+
 def failure(call) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as caught:
         call()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from e2e.internet import PROGRAMS
-from e2e.world import KEY, KEYHOLE
+from e2e.world import KEY, KEYHOLE, Said
 
 PORT = r"port=$(echo $auto_proxy | sed 's/.*base64,//' | base64 -d | sed 's/.*127.0.0.1:\([0-9]*\)\".*/\1/')"
 
@@ -42,6 +42,14 @@ certutil -d "sql:$HOME/.pki/nssdb" -A -t C,, -n keyhole -i "$NODE_EXTRA_CA_CERTS
 BROWSE = """
 chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir="$HOME/profile" --dump-dom "$1"
 """
+# What a page asks for, and by which protocols it was answered.
+PAGE = b"""<!doctype html><body><script>
+const ask = new XMLHttpRequest();
+ask.open("GET", "/v1/chromium", false);
+ask.send();
+const spoken = (kind) => performance.getEntriesByType(kind)[0].nextHopProtocol;
+document.body.textContent = `${ask.responseText} by ${spoken("resource")} after ${spoken("navigation")}`;
+</script>"""
 
 
 @pytest.mark.client("Chromium")
@@ -52,8 +60,9 @@ def test_chromium_is_let_in_once_its_store_has_our_certificate(world):
     done = world.run("sh", "-c", BROWSE, "sh", url, code=None, **env)
     assert b'"ok": true' not in done.stdout
     assert not [seen for seen in world.upstream.seen if seen.path == "/v1/chromium"]
-    done = world.run("sh", "-c", TRUST + BROWSE, "sh", url, **env)
-    assert b'{"ok": true, "got": 0}' in done.stdout
+    world.upstream.pages["/v1/page"] = lambda _: Said(PAGE, 200, {"Content-Type": "text/html"})
+    done = world.run("sh", "-c", TRUST + BROWSE, "sh", f"{world.base}/v1/page", **env)
+    assert b'{"ok": true, "got": 0} by h2 after h2' in done.stdout
     [seen] = [seen for seen in world.upstream.seen if seen.path == "/v1/chromium"]
     assert seen.headers["Authorization"] == f"Bearer {KEY}"
 
