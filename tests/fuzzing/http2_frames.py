@@ -16,7 +16,9 @@ from fuzzing.engine import Target
 from keyhole.core.errors import KeyholeError, UpstreamUnreachable
 from keyhole.core.message import Answer, Message
 from keyhole.faces.proxy.gate import Tunnel
+from keyhole.faces.proxy.inside import StreamTunnel
 from keyhole.faces.proxy.streams import StreamFace
+from keyhole.net.guests import Guests
 from keyhole.net.http1.limits import ListenerLimits, WireLimits
 from keyhole.net.http1.wire import Wire
 from keyhole.net.http2.client import Http2Connection
@@ -70,7 +72,12 @@ def frame(kind, flags, stream, payload=b"", size=None):
     return struct.pack(">I", size)[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
+def tunnel(stream, port=80):
+    return step(HEADERS, END_HEADERS, stream, fields((b":method", b"CONNECT"), (b":authority", HOST + b":%d" % port)))
+
+
 _GREETING = step(SETTINGS)
+_INSIDE = b"GET /echo HTTP/1.1\r\nHost: " + HOST + b"\r\n\r\n"
 
 
 class Script:
@@ -251,15 +258,24 @@ class _Broker:
 
     def __init__(self):
         self.calls = []
-        self.refused = 0
+        self.refused = self.tunnels = 0
+        self.own_port = False
 
     def note_refusal(self, error, _remote):
         assert isinstance(error, KeyholeError)
         self.refused += 1
 
+    async def open_tunnel(self, _credential, host, port, _remote, _service, _seat):
+        if (host, port) != (HOST.decode(), 80):
+            raise UpstreamUnreachable("no way", "none")
+        self.tunnels += 1
+
     async def handle(self, call):
-        assert (call.host, call.port) == (HOST.decode(), 443), "it leads out of its tunnel"
-        assert call.http2
+        if self.own_port and call.host != HOST.decode():
+            raise UpstreamUnreachable("no service", "none")
+        assert call.host == HOST.decode(), "it leads out of its tunnel"
+        assert self.own_port or call.port == 443, "it leads out of its tunnel"
+        assert call.http2 or call.scheme == "http"
         self.calls.append(call)
         marked = [(b"x-judged", b"%d" % len(self.calls))]
         way = call.target.split(b"?")[0].strip(b"/")
@@ -296,6 +312,24 @@ class _Owner:
         self.limits = ListenerLimits(http2=LIMITS, head_timeout=5, idle_timeout=5, body_timeout=5, write_timeout=5)
         self.group = ticking.group()
         self.open = 0
+        self.lines = set()
+        self.guests = Guests(3)
+
+    def opened(self, connection, remote):
+        seat = self.guests.enter(remote, connection.abort)
+        if seat is not None:
+            self.lines.add(connection)
+        self.group.add(connection)
+        return seat
+
+    def closed(self, connection):
+        if connection.seat is not None:
+            connection.seat.leave()
+        self.lines.discard(connection)
+        self.group.discard(connection)
+
+    async def tunnel(self, stream, authority, service, credential, remote):
+        await StreamTunnel(self, stream, authority, service, credential).last(remote)
 
     def admit_stream(self):
         self.open += 1
@@ -367,7 +401,20 @@ class Server(Target):
         *_WORDS,
         *(ask(number, path) for number, path in ((1, b"/echo"), (3, b"/late"), (5, b"/large"), (7, b"/broken"))),
         *(ask(3, b"/echo", b"POST", flags=END_HEADERS), ask(5, b"/odd"), ask(9, b"/short"), ask(2, b"/echo")),
-        *(b"/echo", b"/late", b"/large", b"/refused", b"/broken", b"/odd", b":path", HOST, b"https", b"CONNECT"),
+        *(
+            b"/echo",
+            b"/late",
+            b"/large",
+            b"/refused",
+            b"/broken",
+            b"/odd",
+            b":path",
+            HOST,
+            go("O"),
+            tunnel(1),
+            b"https",
+            b"CONNECT",
+        ),
     )
 
     def corpus(self):
@@ -387,6 +434,13 @@ class Server(Target):
             + step(CONTINUATION, 4, 1, fields((b":path", b"/"))),
             step(SETTINGS, 0, 0, b"\0\4\0\0\0\5") + ask(1, b"/large") + go("P") + ask(3) + go("Q"),
             _GREETING + ask(1, b"/echo", b"POST", flags=END_HEADERS) + step(ord("B"), 0, 1, b"\x1e") * 3,
+            go("O") + _GREETING + tunnel(1) + step(DATA, 0, 1, _INSIDE) + tunnel(3, 443) + step(DATA, END_STREAM, 1),
+            go("O")
+            + _GREETING
+            + tunnel(1)
+            + step(DATA, 0, 1, _INSIDE * 2)
+            + tunnel(3)
+            + step(RST, 0, 1, b"\0\0\0\x08"),
             _GREETING + ask(1, b"/broken") + ask(3, b"/odd") + ask(5, b"/refused") + step(GOAWAY, 0, 0, bytes(8)),
         ]
 
@@ -400,15 +454,18 @@ class Server(Target):
         pipe = ticking.Pipe(wire)
         wire.connection_made(pipe)
         owner.group.add(wire)
-        face = StreamFace(wire, owner, Tunnel("https", HOST.decode(), 443, b""), "")
+        own_port = script.steps[:1] == [(ord("O"), 0, 0, b"")]  # a tunnel else
+        owner.broker.own_port = own_port
+        face = StreamFace(wire, owner, None if own_port else Tunnel("https", HOST.decode(), 443, b""), "", None)
         session = face._session
         running = asyncio.ensure_future(_ended(face))
-        paths = set()
+        paths, said = set(), b""
         wire.data_received(_PREFACE)
         for what, flags, stream, payload in script.steps:
             if running.done():
                 break
             paths.update(part.partition(VALUE)[2] for part in payload.split(FIELD))
+            said += payload
             data = script.bytes_of(what, flags, stream, payload)
             if data is None:
                 await _common(what, payload, wire, pipe)
@@ -428,7 +485,9 @@ class Server(Target):
         peer.judge(pipe.written)
         assert not session._streams, "a stream is left"
         assert not owner.open, "a stream is counted that has ended"
-        self._judged(owner.broker, peer, paths)
+        assert not owner.lines, "a tunnel is left"
+        assert not owner.guests.all, "a tunnel is counted that has ended"
+        self._judged(owner.broker, peer, paths, said)
         owner.group.discard(wire)
         await asyncio.sleep(2)
         assert pipe.gone
@@ -450,14 +509,18 @@ class Server(Target):
         assert len(session._wire.buffer) <= 4 * LIMITS.frame_bytes
 
     @staticmethod
-    def _judged(broker, peer, paths):
+    def _judged(broker, peer, paths, said):
         """Whatever was answered in an upstream's name is a request that was judged, as it was sent."""
         marks = [fields[b"x-judged"] for _, fields in peer.answers if b"x-judged" in fields]
         assert len(marks) == len(set(marks)), "a request was answered twice"
         assert all(1 <= int(mark) <= len(broker.calls) for mark in marks)
-        assert all(call.target in paths for call in broker.calls), "what nobody asked for was judged"
-        others = [fields for _, fields in peer.answers if b"x-judged" not in fields and b":status" in fields]
-        assert all(b"x-keyhole-error" in fields or fields[b":status"] == b"100" for fields in others)
+        asked = [call.target in paths or (not call.http2 and call.target in said) for call in broker.calls]
+        assert all(asked), "what nobody asked for was judged"
+        begun = [fields for _, fields in peer.answers if fields.get(b":status") not in {None, b"100"}]
+        others = [fields for fields in begun if b"x-judged" not in fields]
+        opened = [fields for fields in others if fields == {b":status": b"200"}]
+        assert len(opened) <= broker.tunnels, "a tunnel that nobody granted"
+        assert all(b"x-keyhole-error" in fields for fields in others if fields not in opened)
 
 
 async def _ended(face):
