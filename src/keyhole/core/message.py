@@ -39,9 +39,11 @@ class Seat(Protocol):
 
     Attributes:
         capacity: connections that there may be at the listener.
+        whose: org and agent that it counts for; ``None`` while nobody has proved to be behind it.
     """
 
     capacity: int
+    whose: tuple[str, str] | None
 
     def prove(self, org: str, agent: str, most: tuple[int, int]) -> str:
         """Count it for an org and an agent, which may have so many each.

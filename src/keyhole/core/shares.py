@@ -38,6 +38,11 @@ class ShareLimits:
     org_rate: float = 0.0
     agent_rate: float = 0.0
 
+    @property
+    def rates(self) -> bool:
+        """Whether there is a rate for anybody."""
+        return bool(self.org_rate or self.agent_rate)
+
     def parts(self, org: str) -> tuple[float, float]:
         """The part of an org, and that of each of its agents."""
         whole = self.orgs.get(org, self.org)

@@ -22,16 +22,18 @@ class Guest:
     """A client's connection. ``leave`` it at its end, whatever happened.
 
     Attributes:
+        busy: it has sent a whole request that is not answered yet.
         capacity: connections that there may be at its listener.
+        whose: org and agent that it counts for; ``None`` for a stranger.
     """
 
-    __slots__ = ("_address", "_drop", "_guests", "_whose", "busy", "capacity")
+    __slots__ = ("_address", "_drop", "_guests", "busy", "capacity", "whose")
 
     def __init__(self, guests: Guests, address: str, drop: Callable[[], None]) -> None:
         self._guests = guests
         self._address = address
         self._drop = drop
-        self._whose: tuple[str, str] | None = None
+        self.whose: tuple[str, str] | None = None
         self.capacity = guests.most
         self.busy = False
 
@@ -39,13 +41,13 @@ class Guest:
         """It has sent a whole request."""
         if not self.busy and self in self._guests.all:
             self.busy = True
-            self._guests.unlist(self, self._address, self._whose)
+            self._guests.unlist(self, self._address, self.whose)
 
     def rest(self) -> None:
         """That one was answered."""
         if self.busy and self in self._guests.all:
             self.busy = False
-            self._guests.enlist(self, self._address, self._whose)
+            self._guests.enlist(self, self._address, self.whose)
 
     def prove(self, org: str, agent: str, most: tuple[int, int]) -> str:
         """Count it for an org and an agent, and for nobody else any more.
@@ -59,7 +61,7 @@ class Guest:
             ``org`` or ``agent`` when that one has as many already: then it counts as a stranger; else ``""``.
         """
         whose = (org, agent)
-        if whose == self._whose:
+        if whose == self.whose:
             return ""
         self._become(None)
         counts = self._guests.counts
@@ -75,8 +77,8 @@ class Guest:
         if self in self._guests.all:
             self._guests.all.discard(self)
             if not self.busy:
-                self._guests.unlist(self, self._address, self._whose)
-            self._guests.count(self._whose, -1)
+                self._guests.unlist(self, self._address, self.whose)
+            self._guests.count(self.whose, -1)
 
     def let_go(self) -> None:
         """End it, because somebody else needs its place."""
@@ -84,14 +86,15 @@ class Guest:
         self._drop()
 
     def _become(self, whose: tuple[str, str] | None) -> None:
-        if whose == self._whose or self not in self._guests.all:
+        if whose == self.whose or self not in self._guests.all:
             return
         if not self.busy:
-            self._guests.unlist(self, self._address, self._whose)
-            self._guests.enlist(self, self._address, whose)
-        self._guests.count(self._whose, -1)
+            self._guests.unlist(self, self._address, self.whose)
+        self._guests.count(self.whose, -1)
         self._guests.count(whose, 1)
-        self._whose = whose
+        if not self.busy:
+            self._guests.enlist(self, self._address, whose)
+        self.whose = whose
 
 
 class Guests:
@@ -144,11 +147,14 @@ class Guests:
         if self._strangers:
             self._let_go(next(iter(self._strangers)), "strangers")
             return True
-        if not self._resting:
+        org = max((each for each, them in self._resting.items() if them), key=self._size, default=None)
+        if org is None:
             return False
-        org = max(self._resting, key=lambda each: self.counts[each, ""])
         self._let_go(next(iter(self._resting[org])), "connections")
         return True
+
+    def _size(self, org: str) -> int:
+        return self.counts[org, ""]
 
     def _let_go(self, guest: Guest, what: str) -> None:
         self._note(what)
@@ -165,17 +171,22 @@ class Guests:
         if whose is None:
             self._strangers[guest] = None
             self._of_address.setdefault(address, OrderedDict())[guest] = None
-        else:
-            self._resting.setdefault(whose[0], OrderedDict())[guest] = None
+            return
+        resting = self._resting.get(whose[0])
+        if resting is None:
+            resting = self._resting[whose[0]] = OrderedDict()
+        resting[guest] = None
 
     def unlist(self, guest: Guest, address: str, whose: tuple[str, str] | None) -> None:
         """It does not."""
-        if whose is None:
-            self._strangers.pop(guest, None)
-        lists, name = (self._of_address, address) if whose is None else (self._resting, whose[0])
-        lists[name].pop(guest, None)
-        if not lists[name]:
-            del lists[name]
+        if whose is not None:
+            del self._resting[whose[0]][guest]
+            return
+        del self._strangers[guest]
+        own = self._of_address[address]
+        del own[guest]
+        if not own:
+            del self._of_address[address]
 
     def count(self, whose: tuple[str, str] | None, change: int) -> None:
         """More or fewer of an org and an agent."""
@@ -185,3 +196,5 @@ class Guests:
             self.counts[key] += change
             if not self.counts[key]:
                 del self.counts[key]
+        if (whose[0], "") not in self.counts:
+            self._resting.pop(whose[0], None)

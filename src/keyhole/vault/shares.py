@@ -48,11 +48,12 @@ class _Used:
 class _Tenant:
     """An org."""
 
-    __slots__ = ("agents", "all", "id", "parts", "starting")
+    __slots__ = ("agents", "all", "calls", "id", "parts", "starting")
 
     def __init__(self, org_id: str, name: str, limits: ShareLimits) -> None:
         self.id = org_id
         self.parts = limits.parts(name)
+        self.calls = tuple(part_of(limits.calls, part) for part in self.parts)
         self.all = _Used()
         self.agents: dict[str, _Used] = {}
         self.starting = Starting(limits)
@@ -149,6 +150,8 @@ class Shares:
         """Count a client's connection for who has proved to be behind it. Raises ``RateLimited``."""
         if seat is None:
             return
+        if seat.whose == (state.org.id, caller.name):
+            return
         tenant = self._tenant(state)
         whole, own = (part_of(seat.capacity, part) for part in tenant.parts)
         full = seat.prove(tenant.id, caller.name, (whole, own))
@@ -162,20 +165,21 @@ class Shares:
         Raises:
             RateLimited: its org or its agent has its share, or too many wait.
         """
-        tenant, agent, limits = self._tenant(state), caller.name, self.limits
+        tenant, agent, limits = self._tenants.get(state.org.id) or self._tenant(state), caller.name, self.limits
         ASKING.set((tenant.id, agent))
-        used = tenant.of(agent)
-        try:
-            taken = (used.calls, tenant.all.calls, self._all.calls)
-            self._require_room(tenant, agent, "calls", "calls under way", taken, limits.calls)
-            if limits.agent_rate or limits.org_rate:
+        used, together, everything = tenant.agents.get(agent) or tenant.of(agent), tenant.all, self._all
+        whole, own = tenant.calls
+        if used.calls >= own or together.calls >= whole or everything.calls >= limits.calls or limits.rates:
+            try:
+                taken = (used.calls, together.calls, everything.calls)
+                self._require_room(tenant, agent, "calls", "calls under way", taken, limits.calls)
                 self._take_rates(tenant, agent)
-        except RateLimited:
-            tenant.tidy(agent)
-            raise
+            except RateLimited:
+                tenant.tidy(agent)
+                raise
         used.calls += 1
-        tenant.all.calls += 1
-        self._all.calls += 1
+        together.calls += 1
+        everything.calls += 1
         turn = Turn(self, tenant, agent)
         if not tenant.starting.enter(turn):
             try:
@@ -274,9 +278,12 @@ class Shares:
 
     def ended(self, tenant: _Tenant, agent: str) -> None:
         """A call or request has ended."""
-        for each in (tenant.of(agent), tenant.all, self._all):
-            each.calls -= 1
-        tenant.tidy(agent)
+        used = tenant.of(agent)
+        used.calls -= 1
+        tenant.all.calls -= 1
+        self._all.calls -= 1
+        if not used.calls:
+            tenant.tidy(agent)
 
     # Counting.
 
@@ -291,8 +298,6 @@ class Shares:
     ) -> None:
         """Raise what refuses one more, if there is no room for it."""
         whole, own = tenant.parts
-        if taken[0] < total * own and taken[1] < total * whole and taken[2] < total:
-            return
         if taken[0] >= (most := part_of(total, own)):
             raise self._refusal(tenant, agent, what, f"this agent has its share of {most} {words}", _LATER)
         if taken[1] >= (most := part_of(total, whole)):
