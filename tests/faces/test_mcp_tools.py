@@ -37,6 +37,13 @@ def test_an_agent_asks_for_no_records_but_its_own():
     assert found.failed
 
 
+def test_an_argument_that_is_null_is_left_out():
+    asked = Asked()
+    assert not Shelf().use(asked, "my_audit", {"run": "x", "step": None, "limit": None}).failed
+    assert asked.data == {"run": "x", "limit": 50}
+    assert Shelf().use(asked, "call", {"url": None}).failed
+
+
 class OnThisLoop:
     """A vault on the loop that serves the tools, and needs a thread of it for each call, as a new certificate does."""
 

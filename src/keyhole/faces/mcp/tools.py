@@ -75,7 +75,11 @@ class Tool:
         }
 
     def checked(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Arguments that are of its schema. Raises ``InvalidRequest``, which names the argument and not what it is."""
+        """Arguments that are of its schema. Raises ``InvalidRequest``, which names the argument and not what it is.
+
+        ``null`` is as if it were left out: some models say so of what they do not want.
+        """
+        arguments = {name: value for name, value in arguments.items() if value is not None}
         for name in arguments.keys() - self.properties.keys():
             known = ", ".join(self.properties)
             raise InvalidRequest(f"{self.name} takes no argument {name[:40]!r}", f"it takes {known or 'none'}")
