@@ -1,26 +1,18 @@
-"""What holds for every test: how often Python looks for garbage, how many keys of RSA are made, and that examples of
-hypothesis have all the time they need."""
+"""What holds for every test: how often Python looks for garbage, how many keys of RSA are made, and that hypothesis has
+the same examples in every run, and all the time for them that they need."""
 
 import gc
 import itertools
 
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How long an example takes says how much else the machine does, and nothing about what is tested.
-settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("here")
-
-# The same examples in every run, however busy the machine is: new ones are for the campaigns to look for.
-hypothesis.settings.register_profile(
-    "same",
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+# How long an example takes says how much else the machine does, and nothing about what is tested. New examples are for
+# the campaigns to look for.
+settings.register_profile(
+    "here", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("same")
+settings.load_profile("here")
 
 
 def pytest_configure():

@@ -54,7 +54,7 @@ _BODIES = (
     (b"Connection: keep-alive, x-a\r\nX-A: 1\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n", b"\r\n"),
 )
 FORMS = ("tunnel", "absolute", "h2")
-PATIENCE = 20.0
+PATIENCE = 60.0
 # White space behind the semicolon of a chunk is to be taken (RFC 9112 section 7.1.1), which llhttp does not.
 _BAD_SPACE = re.compile(rb"(?<=\n)([0-9A-Fa-f]+);[\t ]+")
 # llhttp reads nothing behind a 1xx that says `close`, which is about the final answer (RFC 9112 section 9.6).
@@ -202,7 +202,7 @@ def nginx(folder):
             yield port, Path(folder) / "seen.log"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def readings_of(lines, encoding):

@@ -125,7 +125,7 @@ async def telling(world, lines, token):
                 target = (path + filled(route.pattern, names[kind])).rstrip("/")
                 body = body_of(route, names) if operation in {Operation.CREATE, Operation.PATCH} else {}
                 headers = MERGE_PATCH if operation is Operation.PATCH else []
-                world.vault.vault.tables.guesses._addresses.clear()
+                world.vault.vault.tables.guesses.tallies._cells["addresses"].clear()
                 answer = await world.ask(METHODS[operation], target, body, token=token, headers=headers)
                 assert answer.headers.get("x-keyhole-error") != "internal", (operation, target, body, answer.body)
                 seen.append(told(answer, names))

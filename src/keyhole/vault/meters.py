@@ -133,7 +133,7 @@ class Meters:
             "# TYPE vault_core_in_flight_requests gauge",
             f"vault_core_in_flight_requests {self.in_flight}",
             "# TYPE keyhole_start_time_seconds gauge",
-            f"keyhole_start_time_seconds {self.started:.3f}",
+            f"keyhole_start_time_seconds {self.started:.6f}",
             "# TYPE keyhole_request_seconds summary",
         ]
         for (operation, result), count in sorted(self.counts.items()):
