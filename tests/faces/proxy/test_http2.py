@@ -488,6 +488,30 @@ def test_an_extended_connect_is_a_websocket_on_a_stream(how: str) -> None:
     asyncio.run(run())
 
 
+def test_a_request_within_which_its_connection_ends_is_refused_and_those_that_were_asked_are_answered() -> None:
+    async def run() -> None:
+        gate = asyncio.Event()
+
+        async def slow(_received: Received, _writer: asyncio.StreamWriter) -> bytes:
+            await gate.wait()
+            return b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+        async with Rig(slow, limits=ListenerLimits(linger=20)) as rig:
+            client = await Client.plain(rig)
+            client.greedy = False  # it says nothing more, not even that it has read
+            await client.until(lambda: bool(client.settings))
+            shown = {"proxy_authorization": CREDENTIAL.split(b": ")[1].strip()}
+            asked = client.ask(request(scheme=b"http", **shown))
+            broken = client.ask(request(b"/b", b"POST", scheme=b"http", **shown), b"part", end=False)
+            await until(lambda: len(rig.broker.calls) == 2)
+            client.writer.write_eof()
+            assert (await client.answer(broken)).status == 400
+            gate.set()
+            assert (await client.answer(asked)).body == b"ok"
+
+    asyncio.run(run())
+
+
 def test_a_connect_on_a_stream_inside_of_a_tunnel_opens_no_other() -> None:
     async def run() -> None:
         async with Rig() as rig:
