@@ -198,8 +198,7 @@ class Broker:
     async def _handle(self, vault: Vault, call: Call, request: Request, *, leaks: bool) -> Answer:
         state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
         call.timing.org = state.org.name
-        with vault.meters.calls.queueing(call.timing):
-            turn = await vault.shares.begin(state, caller)
+        turn = await vault.shares.begin(state, caller, partial(vault.meters.calls.queueing, call.timing))
         try:
             vault.shares.seat(call.seat, state, caller)
             return await self._make(vault, state, caller, call, request, turn, leaks=leaks)

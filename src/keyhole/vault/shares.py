@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from keyhole.core.checks.limits import Bucket, Quota
@@ -159,8 +160,15 @@ class Shares:
             most, whose = (own, "this agent") if full == "agent" else (whole, "this org")
             raise self._refusal(tenant, caller.name, "connections", f"{whose} has {most} connections open", _LATER)
 
-    async def begin(self, state: OrgState, caller: Caller) -> Turn:
+    async def begin(
+        self, state: OrgState, caller: Caller, queueing: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> Turn:
         """Count a call or a request, which waits for its turn where many of its org are being judged.
+
+        Args:
+            state: of the org that it counts for.
+            caller: who asks.
+            queueing: entered for as long as it waits.
 
         Raises:
             RateLimited: its org or its agent has its share, or too many wait.
@@ -183,7 +191,8 @@ class Shares:
         turn = Turn(self, tenant, agent)
         if not tenant.starting.enter(turn):
             try:
-                await tenant.starting.wait(agent, turn)
+                with queueing():
+                    await tenant.starting.wait(agent, turn)
             except BaseException as error:
                 turn.end()
                 if isinstance(error, RateLimited):
