@@ -110,10 +110,13 @@ class ProxyServer:
         Raises:
             InvalidRequest: it cannot be made, or somebody has it.
         """
+        loop = asyncio.get_running_loop()
         if sock is None:
             sock = bind_path(path)
             self._paths.append(path)
-        server = await asyncio.get_running_loop().create_unix_server(self._made(), sock=sock, backlog=_BACKLOG)
+            server = await loop.create_unix_server(self._made(), sock=sock, backlog=_BACKLOG)
+        else:  # ``create_unix_server`` would remove the path when this process ends
+            server = await loop.create_server(self._made(), sock=sock, backlog=_BACKLOG)
         self._servers.append(server)
 
     def _made(self) -> Callable[[], ProxyConnection]:
