@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyhole import bounds, upkeep
-from keyhole.broker import capturing, explain, reach
+from keyhole.broker import capturing, explain, reach, replaying
 from keyhole.broker.broker import Broker
 from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.upstream import Pool
@@ -116,6 +116,7 @@ class Keyhole:
         """Let go of everything."""
         await self.pool.close()
         await self.broker.sessions.settle()
+        await self.broker.notings.settle()
         await self.node.close()
         if self.spans is not None:
             await self.spans.close()
@@ -160,10 +161,7 @@ async def assemble(config: Config, *, create: bool = False, crew: Crew | None = 
         vault.rotations.steps.commands = not config.forbid_commands
         # A login may believe the identity tokens of this very server, so its listeners are none of the guard's concern.
         vault.net = Asker(Dialer(resolver, via=via), trust.context, programs=not config.forbid_commands)
-        why = explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url)
-        settings = sanitized.routes(lambda: upkeep.settings(keyhole))
-        captures = capturing.routes(keyhole.broker, vault, crew.captures if crew is not None else None)
-        return (*why, *settings, *reach.routes(keyhole.pool, vault), *captures)
+        return _routes(keyhole, vault)
 
     node = Node(
         store,
@@ -195,6 +193,17 @@ def _refusals(config: Config, crew: Crew | None) -> RefusalLimits:
     """Bounds on records of strangers: this process's part of them."""
     share = crew.count if crew is not None else 1
     return RefusalLimits(config.refusal_rate / share, max(1, config.refusal_burst // share))
+
+
+def _routes(keyhole: Keyhole, vault: Vault) -> tuple[Route, ...]:
+    """What the door answers of the road."""
+    return (
+        *explain.routes(keyhole.broker, vault, lambda: keyhole.proxy_url),
+        *sanitized.routes(lambda: upkeep.settings(keyhole)),
+        *reach.routes(keyhole.pool, vault),
+        *capturing.routes(keyhole.broker, vault, keyhole.crew.captures if keyhole.crew is not None else None),
+        *replaying.routes(keyhole.broker, vault),
+    )
 
 
 def _spans(environ: Mapping[str, str]) -> Spans | None:

@@ -283,6 +283,20 @@ def test_a_capture_holds_the_calls_of_all_workers_whoever_is_asked(server, agent
     assert {server.ask("GET", path)[0] for _ in range(TIMES)} == {404}
 
 
+def test_calls_of_all_workers_are_in_one_table(server, agent, upstream):
+    token = server.agent("counted", upstream, paths=["/counted"])
+    server.both(lambda: server.call(f"http://127.0.0.1:{upstream}/counted", token)[0])
+    wanted = {"calls": TIMES, "timed": TIMES}
+
+    def counted():
+        found = server.data("GET", "/v1/sys/latency")["services"].get("counted")
+        return found and {"calls": found["calls"], "timed": found["stages"]["vault"]["count"]}
+
+    _until(lambda: counted() == wanted, "the calls of all workers are not in one table")
+    line = 'keyhole_calls_total{org="root",service="counted",outcome="allowed",code="ok"}'
+    assert f"{line} {TIMES}\n" in server.ask("GET", "/v1/sys/metrics?format=prometheus")[1]
+
+
 def test_a_revoked_token_is_dead_in_every_worker_and_so_are_its_streams(server, agent, upstream):
     token = agent
     url = f"http://127.0.0.1:{upstream}/events"

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Any
 
 from keyhole.broker.ca import Authorities
 from keyhole.broker.capture import Captures
 from keyhole.broker.certified import client_identity
 from keyhole.broker.checks import Gate
 from keyhole.broker.connections import spoken
+from keyhole.broker.decided import Decided, note_tunnel
 from keyhole.broker.directory import Directory, Match, Wanted
 from keyhole.broker.errand import run_errand
 from keyhole.broker.exchange import Exchange
@@ -29,10 +29,11 @@ from keyhole.broker.lease import Lease
 from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.minting import Minting, answered, minting_of
+from keyhole.broker.noting import Notings
 from keyhole.broker.own_token import shows_token
 from keyhole.broker.readings import of_flows, of_pool
 from keyhole.broker.renewed import relending, with_renewed
-from keyhole.broker.said import summary
+from keyhole.broker.said import about, egress, summary
 from keyhole.broker.sql.sessions import Sessions
 from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.ssh import SshAgents
@@ -54,7 +55,7 @@ from keyhole.core.identity import Caller
 from keyhole.core.inject import KINDS
 from keyhole.core.message import Answer, Call, Message, Seat
 from keyhole.core.passthrough import PASSTHROUGH
-from keyhole.core.record import Intent, Phase, Record
+from keyhole.core.record import Intent
 from keyhole.core.request import Operation, Request
 from keyhole.core.service import Service
 from keyhole.core.ssh import AGENT as SSH_AGENT
@@ -89,6 +90,7 @@ class Broker:
     Attributes:
         sessions: with databases.
         ssh: makes the agents of ``SSH_AUTH_SOCK``.
+        notings: of calls, for a replay of policies.
         clients: say how many connections of clients listeners have.
     """
 
@@ -112,6 +114,7 @@ class Broker:
         self._guards: dict[tuple[str, ...], Guard] = {}
         self._authorities: tuple[Vault, Authorities] | None = None
         self._captures: Captures | None = None
+        self.notings = Notings(node.open_vault, self.learn_values)
         self.clients: list[Callable[[], int]] = []
         self.sessions = Sessions(
             node, databases, self._live, lambda: self._scrubbers, self.directory, self._guard, self._authenticate
@@ -157,8 +160,9 @@ class Broker:
         refusal = match.refusal
         if refusal is not None:
             vault.meters.calls.tunnel_refused(state.org.name, match.about, refusal.code)
-            request = _about(request, match)
+            request = about(request, match)
             await vault.record_refusal(state, caller, request, refusal)
+            note_tunnel(await self.notings.of(state), caller, authority, match)
             refusal.request_id = request.id
             if self._captures is not None:
                 self._captures.refused_tunnel(state, caller, request, refusal)
@@ -201,54 +205,16 @@ class Broker:
         turn = await vault.shares.begin(state, caller, partial(vault.meters.calls.queueing, call.timing))
         try:
             vault.shares.seat(call.seat, state, caller)
-            return await self._make(vault, state, caller, call, request, turn, leaks=leaks)
+            return await self._make(vault, state, caller, Decided(call, request, turn), leaks=leaks)
         except BaseException:
             turn.end()
             raise
 
-    async def _make(
-        self, vault: Vault, state: OrgState, caller: Caller, call: Call, request: Request, turn: Turn, *, leaks: bool
-    ) -> Answer:
+    async def _make(self, vault: Vault, state: OrgState, caller: Caller, found: Decided, *, leaks: bool) -> Answer:
         """Make the call of a known caller; whatever it raises, its turn is ended by who called this."""
-        timing, authority = call.timing, Authority(call.host, call.port)
-        try:
-            if call.stated is not None:
-                caller = working(caller, call.stated)
-            if leaks:
-                raise PolicyDenied(
-                    "the request carries the token of its own caller, which no upstream may see",
-                    "send it in Proxy-Authorization only",
-                )
-            directory = await self.directory(vault, state)
-            target = canonical_target(call.target)
-            wanted = Wanted(call.scheme, authority, call.method, readings(target), call.service, call.headers, target)
-            if caller.bound:
-                wanted = replace(wanted, own=lambda service: self._tripwires.session(vault, caller, service))
-            match = directory.decide(caller, wanted, state.org.egress, passed=call.upgrade == PASSTHROUGH)
-            timing.service = match.service.name if match.service is not None else match.about
-            service = match.service and self._tripwires.session(vault, caller, match.service)
-            minting = None
-            if match.service is not None and service is not None and directory.captures:
-                key = self._tripwires.key(vault, state.org.id)
-                minting = await minting_of(vault, state, caller, match.service, call, key, turn)
-                service = service if minting is None else minting.service(service)
-            await self._tripwires.judge(vault, state, call, service)
-            if match.refusal is not None:
-                request = _about(request, match)
-                raise match.refusal
-            watch = self._tripwires.watch(vault, state, caller, call, service, request.id)
-            if match.checks is not None:
-                request = _about(request, match)
-                with vault.meters.calls.queueing(timing):
-                    passed = await self._gate.admit(vault, state, caller, match, wanted, call, request, turn.take)
-                call, request = passed.call, passed.request
-                turn.then(passed.end)
-        except Tripped as error:
-            await to_the_end(record_tripped(vault, state, caller, request, match.about, error))
-            raise
-        except KeyholeError as error:
-            await vault.record_refusal(state, caller, request, error)
-            raise
+        caller = await self._decide(vault, state, caller, found, leaks=leaks)
+        call, request, match, target, turn = found.call, found.request, found.match, found.target, found.turn
+        watch, minting = found.watch, found.minting
         message = Message(call.method, call.scheme, call.host, call.port, target, list(call.headers))
         message.http2, message.trailers = call.http2, call.trailers
         if call.upgrade == WEBSOCKET:
@@ -256,6 +222,57 @@ class Broker:
         if match.service is None:
             return await self._pass(vault, state, caller, request, call, message, watch, turn)
         return await self._lend(vault, state, caller, request, call, message, match.service, watch, minting, turn)
+
+    async def _decide(self, vault: Vault, state: OrgState, caller: Caller, found: Decided, *, leaks: bool) -> Caller:
+        """Judge a call, and record its refusal; who makes it, in the work that it says."""
+        try:
+            if found.call.stated is not None:
+                caller = working(caller, found.call.stated)
+            if leaks:
+                raise PolicyDenied(
+                    "the request carries the token of its own caller, which no upstream may see",
+                    "send it in Proxy-Authorization only",
+                )
+            await self._judge(vault, state, caller, found)
+        except Tripped as error:
+            await to_the_end(record_tripped(vault, state, caller, found.request, found.match.about, error))
+            found.note(caller, error)
+            raise
+        except KeyholeError as error:
+            await vault.record_refusal(state, caller, found.request, error)
+            found.note(caller, error)
+            raise
+        found.note(caller)
+        return caller
+
+    async def _judge(self, vault: Vault, state: OrgState, caller: Caller, found: Decided) -> None:
+        """Find what a call goes through and what is asked of it. Raises the refusal."""
+        call, request, timing, turn = found.call, found.request, found.call.timing, found.turn
+        authority = Authority(call.host, call.port)
+        directory = await self.directory(vault, state)
+        found.noting = await self.notings.of(state)
+        target = found.target = canonical_target(call.target)
+        wanted = Wanted(call.scheme, authority, call.method, readings(target), call.service, call.headers, target)
+        if caller.bound:
+            wanted = replace(wanted, own=lambda service: self._tripwires.session(vault, caller, service))
+        match = found.match = directory.decide(caller, wanted, state.org.egress, passed=call.upgrade == PASSTHROUGH)
+        timing.service = match.service.name if match.service is not None else match.about
+        service = match.service and self._tripwires.session(vault, caller, match.service)
+        if match.service is not None and service is not None and directory.captures:
+            key = self._tripwires.key(vault, state.org.id)
+            minting = found.minting = await minting_of(vault, state, caller, match.service, call, key, turn)
+            service = service if minting is None else minting.service(service)
+        await self._tripwires.judge(vault, state, call, service)
+        if match.refusal is not None:
+            found.request = about(request, match)
+            raise match.refusal
+        found.watch = self._tripwires.watch(vault, state, caller, call, service, request.id)
+        if match.checks is not None:
+            request = found.request = about(request, match)
+            with vault.meters.calls.queueing(timing):
+                passed = await self._gate.admit(vault, state, caller, match, wanted, call, request, turn.take)
+            found.call, found.request = passed.call, passed.request
+            turn.then(passed.end)
 
     async def _lend(
         self,
@@ -343,20 +360,8 @@ class Broker:
         turn: Turn,
     ) -> Answer:
         """A host without any service, where the org's egress rule lets calls through: nothing is lent."""
-        fields: dict[str, Any] = {**request.data, **caller.run.as_data()}
-        record = Record(
-            phase=Phase.INTENT,
-            id=request.id,
-            caller=caller.name,
-            accessor=caller.accessor,
-            operation="egress",
-            path="services",
-            rule=state.org.egress,
-            remote=request.remote,
-            **fields,
-        )
         lease = self._reserved((state.org.id,), call, _OPEN)
-        intent = Intent.of(record)
+        intent = Intent.of(egress(caller, request, state.org.egress))
         journey = Journey(vault, state, caller, None, intent, None, self._live, call.timing, turn.end, watch)
         try:
             await vault.journal.intend(intent, state.org.id)
@@ -410,6 +415,7 @@ class Broker:
         if self._captures is not None:
             self._captures.forget()
             self.watched_by(None)
+        self.notings.forget()
         self._scrubbers = Scrubbers()
         self._kept = Kept()
         self._gate = Gate()
@@ -441,8 +447,3 @@ class Broker:
                 self._guards.clear()
             guard = self._guards[allow] = Guard(allow)
         return guard
-
-
-def _about(request: Request, match: Match) -> Request:
-    """The request as the record of its refusal shows it: with the service that the refusal is about."""
-    return replace(request, data={**request.data, "service": match.about})

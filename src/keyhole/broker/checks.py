@@ -21,6 +21,7 @@ from keyhole.core.checks.conditions import WITHOUT_BODY, Asked
 from keyhole.core.errors import InternalError, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.message import Body, Call
+from keyhole.core.question import Question
 from keyhole.core.request import Request
 from keyhole.core.service import Service
 from keyhole.core.target import canonical_target
@@ -91,8 +92,7 @@ class Gate:
         if not wanted_approvals:
             turn = await meter.begin() if meter is not None else None
             return Passed(call, request, _nothing if turn is None else turn.end)
-        if call.upgrade:
-            raise PolicyDenied("a person approves whole requests, and a WebSocket has no end", "use another service")
+        _require_end(call.upgrade)
         origin = (wanted.scheme, wanted.authority)
         case = case_of(vault, state, caller, service, wanted_approvals, request, asked, origin, content)
         return await self._approved(case, meter, call)
@@ -126,6 +126,38 @@ def foresee(match: Match, wanted: Wanted, target: bytes, now: float) -> list[str
         if condition.scope.means(asked.method, asked.paths):
             condition.judge_head(asked, now)
     return match.checks.describe(asked.method, asked.paths)
+
+
+def foreseen(match: Match, wanted: Wanted, question: Question) -> list[str]:
+    """What has the last word on a call that is known by names alone, of what is asked of it after it was matched.
+
+    Raises the refusal where time and head refuse it without a look at any value.
+
+    Args:
+        match: what it goes to.
+        wanted: what it was matched by.
+        question: the call.
+    """
+    checks = match.checks
+    if checks is None:
+        return []
+    has_body = question.size != 0
+    asked = Asked(wanted.method, wanted.target, wanted.paths, [], has_body=has_body, upgrade=bool(question.upgrade))
+    found = []
+    for condition in checks.conditions:
+        if condition.scope.means(asked.method, asked.paths):
+            found += condition.judge_known(asked, question.at)
+    if checks.limits is not None:
+        found += [name for name in ("rate", "count", "concurrent") if getattr(checks.limits, name)]
+    if any(each.scope.means(asked.method, asked.paths) for each in checks.approvals):
+        _require_end(question.upgrade)
+        found.append("approval")
+    return list(dict.fromkeys(found))
+
+
+def _require_end(upgrade: str) -> None:
+    if upgrade:
+        raise PolicyDenied("a person approves whole requests, and a WebSocket has no end", "use another service")
 
 
 async def _held(

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from keyhole.vault.vault import Vault
 
 _STATUS = "sys/seal-status"
-_OF_THE_ROAD = ("sys/why", "sys/keyhole", "sys/reach", "sys/capture", "sys/notices", "sys/rotations")
+_OF_THE_ROAD = (
+    "sys/why",
+    "sys/keyhole",
+    "sys/reach",
+    "sys/capture",
+    "sys/policy-capture",
+    "sys/policy-replay",
+    "sys/notices",
+    "sys/rotations",
+)
 _FREE_PORT = "127.0.0.1:0"
 
 

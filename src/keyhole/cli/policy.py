@@ -11,6 +11,7 @@ import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.names import policies
+from keyhole.cli.policy_replay import capture, replay
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.path import parse_policy_name
 
@@ -122,6 +123,16 @@ def test(
     why = f"by the rule {decision.rule}" if decision.rule else decision.reason
     session.out.result(data, f"{verdict}: {operation} {data['path']}, {why} ({', '.join(names)})")
     return 0 if decision else NOT_ALLOWED
+
+
+policy.add_command(capture)
+policy.command(
+    "replay",
+    examples="""
+    keyhole policy replay --policy agent/coder=coder.hcl
+    keyhole policy replay --service stripe=stripe.json --without-service old --agent coder --json
+    """,
+)(replay)
 
 
 def _field(text: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 STAGES = ("queue", "vault", "connect", "upstream", "scrub")
 """
-queue: waiting for what the service's checks ask: a turn, a count, an approval, the body that is to be judged
+queue: waiting for a turn among the org's calls, and for what the service's checks ask: a count, an approval, a body
 vault: who asks, what is decided, the secrets read and opened, and the intent made durable
 connect: a new connection to the upstream: name, TCP and TLS; it is made while the vault works
 upstream: from the first byte of the request to the head of the answer

@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from keyhole.core.timing import STAGES
-from keyhole.vault.figures import BOUNDS, CallFigures, Histogram, ServiceFigures, outcome_of
-
-ALL = "(all)"
-"""Stands for all services of an org; none can be called so."""
+from keyhole.vault.figures import ALL, BOUNDS, CallFigures, Histogram, ServiceFigures, outcome_of
 
 
 class Gauge(NamedTuple):
@@ -36,21 +33,35 @@ Reading = Callable[[], Iterable[Gauge]]
 Labels = dict[str, str]
 
 
-def exposition(calls: CallFigures, readings: Sequence[Reading], org: str, *, others: bool) -> list[str]:
+def read(readings: Iterable[Reading], org: str, *, others: bool) -> list[Gauge]:
+    """What can be read now, for a reader of one org or of the whole process."""
+    return [gauge for reading in readings for gauge in reading() if others or gauge.org == org]
+
+
+def summed(gauges: Iterable[Gauge]) -> list[Gauge]:
+    """Gauges of several processes as one of each."""
+    found: dict[tuple[object, ...], Gauge] = {}
+    for gauge in gauges:
+        key = (gauge.name, gauge.org, *gauge.labels.items())
+        known = found.get(key)
+        found[key] = gauge if known is None else known._replace(value=known.value + gauge.value)
+    return list(found.values())
+
+
+def exposition(calls: CallFigures, gauges: Sequence[Gauge], org: str, *, others: bool) -> list[str]:
     """The lines for a reader of one org.
 
     Args:
         calls: counted so far.
-        readings: what else there is.
+        gauges: what was read besides.
         org: by name; its services are shown.
         others: whether the reader may see the whole process.
     """
     shown = [({"org": org, "service": name}, figures) for name, figures in calls.services(org).items()]
     if others:
         shown += [({"org": other, "service": ALL}, calls.total(other)) for other in calls.orgs() if other != org]
-    gauges = [gauge for reading in readings for gauge in reading() if others or gauge.org == org]
     if others:
-        gauges.append(Gauge("calls_waiting", {}, calls.waiting))
+        gauges = [*gauges, Gauge("calls_waiting", {}, calls.waiting)]
     return [*_counters(shown), *_histograms(shown), *_gauges(gauges)]
 
 

@@ -7,8 +7,7 @@ agent is in it, and what is beyond the bounds is counted together as ``OTHER``.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -33,6 +32,8 @@ SERVICES_OF_ORG = 250
 OTHER = "(other)"
 """Stands for all services or orgs beyond the bounds; none can be called so."""
 ORGS = 1000
+ALL = "(all)"
+"""Stands for all services of an org; none can be called so."""
 _FAILED = frozenset(
     error.code
     for error in (
@@ -89,6 +90,12 @@ class Histogram:
             seen += count
         return BOUNDS[-1] if self.number else 0.0
 
+    def add_state(self, state: Sequence[Any]) -> None:
+        """Add what another process has: its counts and seconds."""
+        counts, seconds = state
+        self.counts = [one + int(more) for one, more in zip(self.counts, counts, strict=True)]
+        self.seconds += float(seconds)
+
     def as_data(self) -> dict[str, float]:
         """Number, mean and percentiles, in seconds."""
         number = self.number
@@ -123,6 +130,21 @@ class ServiceFigures:
         self.received += other.received
         self.sent += other.sent
 
+    def state(self) -> list[Any]:
+        """JSON-ready, for ``add_state`` of another process."""
+        stages = [[stage.counts, stage.seconds] for stage in self.stages]
+        return [self.codes, self.received, self.sent, stages]
+
+    def add_state(self, state: Sequence[Any]) -> None:
+        """Add what another process has."""
+        codes, received, sent, stages = state
+        for code, number in codes.items():
+            self.codes[code] = self.codes.get(code, 0) + int(number)
+        self.received += int(received)
+        self.sent += int(sent)
+        for own, more in zip(self.stages, stages, strict=True):
+            own.add_state(more)
+
     def as_data(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
@@ -132,6 +154,24 @@ class ServiceFigures:
             "sent": self.sent,
             "stages": {name: stage.as_data() for name, stage in zip(STAGES, self.stages, strict=True)},
         }
+
+
+class Queueing:
+    """Adds the time of a block to the queue of a call."""
+
+    __slots__ = ("_begun", "_figures", "_timing")
+
+    def __init__(self, figures: CallFigures, timing: Timing) -> None:
+        self._figures = figures
+        self._timing = timing
+
+    def __enter__(self) -> None:
+        self._figures.waiting += 1
+        self._begun = monotonic()
+
+    def __exit__(self, *_error: object) -> None:
+        self._figures.waiting -= 1
+        self._timing.queue += monotonic() - self._begun
 
 
 class CallFigures:
@@ -157,16 +197,21 @@ class CallFigures:
         timing.counted = True
         figures = self._of(timing.org, timing.service)
         queue, vault, connect, upstream, scrub = figures.stages
-        if timing.queue:
-            _add(queue, timing.queue)
-        if timing.vault:
-            _add(vault, timing.vault)
-        if timing.connect:
-            _add(connect, timing.connect)
-        if timing.upstream:
-            _add(upstream, timing.upstream)
-        if timing.scrub:
-            _add(scrub, timing.scrub)
+        if seconds := timing.queue:
+            queue.counts[bisect_left(BOUNDS, seconds)] += 1
+            queue.seconds += seconds
+        if seconds := timing.vault:
+            vault.counts[bisect_left(BOUNDS, seconds)] += 1
+            vault.seconds += seconds
+        if seconds := timing.connect:
+            connect.counts[bisect_left(BOUNDS, seconds)] += 1
+            connect.seconds += seconds
+        if seconds := timing.upstream:
+            upstream.counts[bisect_left(BOUNDS, seconds)] += 1
+            upstream.seconds += seconds
+        if seconds := timing.scrub:
+            scrub.counts[bisect_left(BOUNDS, seconds)] += 1
+            scrub.seconds += seconds
         figures.received += received
         figures.sent += sent
         self._count(figures, timing, code)
@@ -175,16 +220,9 @@ class CallFigures:
         """Count a tunnel that was refused, as a call."""
         self._count(self._of(org, service), Timing(), code)
 
-    @contextmanager
-    def queueing(self, timing: Timing) -> Iterator[None]:
-        """What is done in the block is waiting in the queue."""
-        begun = monotonic()
-        self.waiting += 1
-        try:
-            yield
-        finally:
-            self.waiting -= 1
-            timing.queue += monotonic() - begun
+    def queueing(self, timing: Timing) -> Queueing:
+        """What is done in a block with this is waiting in the queue."""
+        return Queueing(self, timing)
 
     @staticmethod
     def _count(figures: ServiceFigures, timing: Timing, code: str) -> None:
@@ -218,14 +256,23 @@ class CallFigures:
         """All services of an org together."""
         return _total(self._orgs.get(org, {}).values())
 
+    def state(self, org: str, *, others: bool) -> dict[str, Any]:
+        """JSON-ready: the services of one org, and the sum of each other one if those are wanted."""
+        found = {org: {name: figures.state() for name, figures in self.services(org).items()}}
+        if others:
+            found |= {other: {ALL: self.total(other).state()} for other in self.orgs() if other != org}
+        return {"waiting": self.waiting if others else 0, "orgs": found}
+
+    def add_state(self, state: Mapping[str, Any]) -> None:
+        """Add what another process has."""
+        self.waiting += int(state["waiting"])
+        for org, services in state["orgs"].items():
+            for name, figures in services.items():
+                self._of(org, name).add_state(figures)
+
     def orgs(self) -> list[str]:
         """Orgs with calls, by name; ``""`` stands for who has shown no valid token."""
         return sorted(self._orgs)
-
-
-def _add(histogram: Histogram, seconds: float) -> None:
-    histogram.counts[bisect_left(BOUNDS, seconds)] += 1
-    histogram.seconds += seconds
 
 
 def _total(figures: Iterable[ServiceFigures]) -> ServiceFigures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from keyhole.core.identity import ROOT_ORG
 from keyhole.core.record import clip
 from keyhole.core.request import Reply, Request
 from keyhole.core.times import format_time
-from keyhole.vault.exposition import Reading, exposition
+from keyhole.vault.exposition import Gauge, Reading, exposition, read, summed
 from keyhole.vault.figures import CallFigures
 
 _SHOWN = 1000  # running requests that are listed
@@ -49,6 +49,7 @@ class Meters:
         due: work of engines that was due, by type of the engine and result.
         calls: of the broker.
         readings: give what else can be read of the process, when it is asked for.
+        gather: gives the ``state`` of each other process that serves together with this one; ``None`` where none does.
     """
 
     started: float = field(default_factory=time.time)
@@ -59,6 +60,7 @@ class Meters:
     refused: Counter[str] = field(default_factory=Counter)
     calls: CallFigures = field(default_factory=CallFigures)
     readings: list[Reading] = field(default_factory=list)
+    gather: Callable[[str, bool], Awaitable[list[dict[str, Any]]]] | None = None
     _running: dict[int, tuple[float, Request]] = field(default_factory=dict)
     _next: int = 0
 
@@ -125,8 +127,24 @@ class Meters:
             lines[name].append(f"keyhole_{name}_total{{{shown}}} {number}")
         return [line for family in lines.values() for line in family]
 
-    def prometheus(self, org: str = ROOT_ORG) -> str:
-        """The counts in the text format of Prometheus 0.0.4, of services those of one org; of the others their sum."""
+    def state(self, org: str, *, others: bool) -> dict[str, Any]:
+        """What this process counted of calls, JSON-ready: of one org, and of the others their sum if it is wanted."""
+        gauges = [list(gauge) for gauge in read(self.readings, org, others=others)]
+        return {"calls": self.calls.state(org, others=others), "gauges": gauges}
+
+    async def everywhere(self, org: str, *, others: bool) -> tuple[CallFigures, list[Gauge]]:
+        """The same of all processes that serve together."""
+        states = [self.state(org, others=others)]
+        if self.gather is not None:
+            states += await self.gather(org, others)
+        calls = CallFigures()
+        for state in states:
+            calls.add_state(state["calls"])
+        return calls, summed(Gauge(*gauge) for state in states for gauge in state["gauges"])
+
+    async def prometheus(self) -> str:
+        """The counts in the text format of Prometheus 0.0.4, for the org root."""
+        calls, gauges = await self.everywhere(ROOT_ORG, others=True)
         lines = [
             "# TYPE vault_core_unsealed gauge",
             "vault_core_unsealed 1",
@@ -140,11 +158,12 @@ class Meters:
             labels = f'{{operation="{operation}",result="{result}"}}'
             lines.append(f"keyhole_request_seconds_count{labels} {count.number}")
             lines.append(f"keyhole_request_seconds_sum{labels} {count.seconds:.6f}")
-        return "\n".join([*lines, *self.totals(), *exposition(self.calls, self.readings, org, others=True)]) + "\n"
+        return "\n".join([*lines, *self.totals(), *exposition(calls, gauges, ROOT_ORG, others=True)]) + "\n"
 
-    def prometheus_of(self, org: str) -> str:
+    async def prometheus_of(self, org: str) -> str:
         """What is of one org alone, in the same format."""
-        return "".join(f"{line}\n" for line in exposition(self.calls, self.readings, org, others=False))
+        calls, gauges = await self.everywhere(org, others=False)
+        return "".join(f"{line}\n" for line in exposition(calls, gauges, org, others=False))
 
     def summary(self, now: float) -> dict[str, Any]:
         """The counts in Vault's own form."""

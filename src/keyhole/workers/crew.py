@@ -88,6 +88,7 @@ class Crew:
 
     def count_together(self, vault: Vault) -> None:
         """Let an open vault count where all workers count."""
+        vault.meters.gather = self.calls
         vault.limiting.tallies = vault.quotas.tallies = vault.tables.guesses.tallies = self._tallies
 
     def join(self, api: Api, node: Node) -> None:
@@ -133,6 +134,11 @@ class Crew:
         said = await self._ask("gather", what="figures")
         return merged([own, *(each["text"] for each in said["answers"])])
 
+    async def calls(self, org: str, others: bool) -> list[dict[str, Any]]:  # noqa: FBT001  # as it is asked for
+        """What the other workers have counted of calls; see ``Meters.state``."""
+        said = await self._ask("gather", what="calls", about={"org": org, "others": others})
+        return [each for each in said["answers"] if each]
+
     async def serve(self, kind: str, data: Data) -> Data:
         """Answer what another worker, or the parent, asks."""
         if self._node is None or self._api is None:
@@ -144,6 +150,8 @@ class Crew:
             await self._node.seal()
         elif kind == "figures":
             return {"text": self._api.figures()}
+        elif kind == "calls" and self._node.vault is not None:
+            return self._node.vault.meters.state(data["org"], others=data["others"])
         elif kind == "capture":
             if self.captures.told is None:
                 raise Sealed("Vault is sealed", "unseal it: keyhole operator unseal")

@@ -119,8 +119,7 @@ class Condition:
     def judge_head(self, asked: Asked, now: float) -> None:
         """Judge what needs no body. Raises ``PolicyDenied`` or ``InvalidRequest``."""
         self.judge_time(now)
-        if asked.upgrade and (self.body or self.graphql or self.git):
-            raise PolicyDenied("the service judges bodies, and over a WebSocket nobody could", "use another service")
+        self._judge_upgrade(asked)
         for reading in read_parameters(asked.query) if self.query else ():
             for name, test in self.query:
                 found = reading.only(name)
@@ -131,6 +130,21 @@ class Condition:
             self._judge_git(asked, None)
         if self.graphql is not None and not asked.has_body:
             self.graphql.judge(asked.method, asked.query, asked.headers, None)
+
+    def judge_known(self, asked: Asked, now: float) -> list[str]:
+        """Judge a request of which only names are known, and say which conditions would need its values.
+
+        Raises ``PolicyDenied``.
+        """
+        self.judge_time(now)
+        self._judge_upgrade(asked)
+        judged = bool(self.body) and (asked.has_body or asked.method not in WITHOUT_BODY)
+        needs = {"query": self.query, "body": judged, "graphql": self.graphql, "git": self.git}
+        return [name for name, condition in needs.items() if condition]
+
+    def _judge_upgrade(self, asked: Asked) -> None:
+        if asked.upgrade and (self.body or self.graphql or self.git):
+            raise PolicyDenied("the service judges bodies, and over a WebSocket nobody could", "use another service")
 
     def judge_time(self, now: float) -> None:
         """Judge when it is. Raises ``PolicyDenied``."""

@@ -22,6 +22,8 @@ _OWN = (
     "sys/audit-log",
     "sys/keyhole",
     "sys/latency",
+    "sys/policy-capture",
+    "sys/policy-replay",
     "sys/reach",
     "sys/why",
     "sys/who-can",

@@ -15,11 +15,12 @@ def routes(vault: Vault) -> tuple[Route, ...]:
     async def read(context: Context, call: Call) -> Reply:
         org, form = context.caller.org, call.data.get("format") or ""
         if form == "prometheus":
-            return Reply(raw=vault.meters.prometheus_of(org).encode(), content_type="text/plain; version=0.0.4")
+            text = (await vault.meters.prometheus_of(org)).encode()
+            return Reply(raw=text, content_type="text/plain; version=0.0.4")
         if form:
             raise InvalidRequest("unknown format of figures", "ask for prometheus, or leave it out")
-        services = vault.meters.calls.services(org)
-        shown = {name: figures.as_data() for name, figures in services.items()}
+        calls, _ = await vault.meters.everywhere(org, others=False)
+        shown = {name: figures.as_data() for name, figures in calls.services(org).items()}
         return Reply({"since": format_time(vault.meters.started), "services": shown})
 
     return (

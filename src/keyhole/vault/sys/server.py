@@ -37,7 +37,7 @@ class _Handlers:
     async def metrics(self, context: Context, call: Call) -> Reply:
         form = call.data.get("format") or ""
         if form == "prometheus":
-            text = self._vault.meters.prometheus().encode()
+            text = (await self._vault.meters.prometheus()).encode()
             return Reply(raw=text, content_type="text/plain; version=0.0.4")
         if form:
             raise InvalidRequest("unknown format of metrics", "ask for prometheus, or leave it out")

@@ -28,7 +28,7 @@ from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.vault import Vault
 
 _BATCH = 500
-_PASSING = ("approvals", CAPTURED, "limits")  # mounts whose entries only have to go when they are due
+_PASSING = ("approvals", CAPTURED, "limits", "questions")  # mounts whose entries only have to go when they are due
 
 
 class Sweeper:
