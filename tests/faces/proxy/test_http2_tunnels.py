@@ -205,7 +205,7 @@ def test_a_tunnel_counts_as_a_connection_and_too_many_are_refused_so_that_they_c
 
 def test_an_idle_tunnel_and_one_whose_client_says_nothing_end() -> None:
     async def run() -> None:
-        limits = ListenerLimits(tunnel_timeout=0.2, idle_timeout=0.2, linger=0.1)
+        limits = ListenerLimits(tunnel_timeout=1.5, idle_timeout=1.5, linger=0.1)
         async with Rig(limits=limits) as rig:
             client = await Client.plain(rig)
             silent = client.ask(connect(), end=False)
