@@ -101,6 +101,24 @@ def _():
     return "found" if found >= 0 else ctypes.get_errno()
 
 
+@attempt("memory of others by its name")
+def _():
+    return Path("/dev/shm", GIVEN["named memory"]).read_bytes().decode() or "read"
+
+
+@attempt("a cgroup of its own")
+def _():
+    made = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place = line.split()[4]
+        if place.startswith("/sys/fs/cgroup"):
+            with suppress(OSError):
+                Path(place, "keyhole-test").mkdir()
+                made.append(place)
+                Path(place, "keyhole-test").rmdir()
+    return made
+
+
 @attempt("ptrace of what is beside it")
 def _():
     return call({"x86_64": 101, "aarch64": 117}[os.uname().machine], 16, 1, 0, 0)

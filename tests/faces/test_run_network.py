@@ -63,6 +63,10 @@ class World:
         identity = LIBC.shmget(self.memory, 4096, 0o1666)  # IPC_CREAT
         assert identity >= 0
         self.stack.callback(LIBC.shmctl, identity, 0, None)  # IPC_RMID
+        self.named = Path(f"/dev/shm/keyhole-test-{os.getpid()}-{self.memory}")
+        self.named.write_text("canary")
+        self.named.chmod(0o666)
+        self.stack.callback(self.named.unlink)
         join, add = {"x86_64": (250, 248), "aarch64": (219, 217)}[os.uname().machine]
         LIBC.syscall(join, 1, None)
         LIBC.syscall(add, b"user", b"keyhole-canary", b"canary", 6, ctypes.c_int(-3))
@@ -89,6 +93,7 @@ class World:
             "allowed": self.allowed.getsockname(),
             "address": machine_address(),
             "memory": self.memory,
+            "named memory": self.named.name,
         }
 
 
@@ -159,7 +164,26 @@ def test_sockets_of_servers_outside_are_not_there_unless_they_were_allowed(tried
 
 def test_memory_and_keys_of_others_of_the_same_user_are_not_there(tried):
     assert tried["shared memory of others"] == errno.ENOENT
+    assert tried["memory of others by its name"] == errno.ENOENT
     assert tried["a key of who started it"] in {errno.ENOKEY, errno.EPERM, errno.ENOSYS}
+
+
+def test_no_process_outside_can_be_moved_frozen_or_ended_by_its_cgroup(tried):
+    assert tried["a cgroup of its own"] == []
+
+
+def test_what_the_command_names_in_shared_memory_is_there_and_the_rest_is_its_own(plain, tmp_path):
+    named = Path(f"/dev/shm/keyhole-named-{os.getpid()}-{tmp_path.name}")
+    named.mkdir(mode=0o755)
+    try:
+        (named / "file").write_text("mine")
+        outcome = plain.run(["/bin/sh", "-c", 'cat "$0/file"; ls /dev/shm; echo x > /dev/shm/left', str(named)])
+        assert outcome.out == f"mine{named.name}\n", outcome
+        assert not Path("/dev/shm/left").exists()
+        assert outcome.missing == []
+    finally:
+        (named / "file").unlink()
+        named.rmdir()
 
 
 def test_a_local_port_that_was_allowed_is_reached(tried):

@@ -20,9 +20,14 @@ The user id stays what it was.
 from __future__ import annotations
 
 import os
+import re
 import stat
 
 from keyhole.process import linux, seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 USER_PID, USER, ROOT_PID, ROOT, NONE = "user+pid", "user", "root+pid", "root", "none"
 
@@ -34,6 +39,8 @@ _ROOT_KEEPS = sum(
 )
 
 _RESOLVER = "/etc/resolv.conf"  # without it, names are asked of this machine (resolv.conf(5))
+_MEMORY = "/dev/shm"  # noqa: S108  # it is covered, nothing is put there
+_KEPT_FLAGS = {"nosuid": linux.MS_NOSUID, "nodev": linux.MS_NODEV, "noexec": linux.MS_NOEXEC}
 _EMPTY = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 
 
@@ -123,7 +130,7 @@ def _own_ranges(path: str) -> str:
     return "".join(lines)
 
 
-def furnish(mode: str, vault: list[str], others: list[str], resolver: str = "") -> list[str]:
+def furnish(mode: str, vault: list[str], others: list[str], resolver: str = "", named: Iterable[str] = ()) -> list[str]:
     """Mount what hides; runs as process 1 of the pid namespace where there is one.
 
     Args:
@@ -131,6 +138,7 @@ def furnish(mode: str, vault: list[str], others: list[str], resolver: str = "") 
         vault: the vault's own files and directories, absolute and free of symbolic links.
         others: sockets and directories of keychains and agents, the same.
         resolver: a file that stands in the place of ``/etc/resolv.conf``; empty for the system's own.
+        named: texts such as arguments; what they name in the folder of shared memory stays there.
 
     Returns:
         The protections that do not hold in this mode, in words.
@@ -144,18 +152,20 @@ def furnish(mode: str, vault: list[str], others: list[str], resolver: str = "") 
         linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
         if has_pid_namespace(mode):
             linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+        memory = _own_memory(named)
         for path in vault:
             _cover(path)
         if resolver and os.path.exists(_RESOLVER):  # noqa: PTH110  # no pathlib on this path
             linux.mount(resolver, os.path.realpath(_RESOLVER), None, linux.MS_BIND)
     except OSError as error:
         raise Unavailable(error.strerror or str(error)) from error
-    missing = []
+    missing = [memory] if memory else []
     for path in others:
         try:
             _cover(path)
         except OSError as error:
             missing.append(f"{path} is not hidden ({error.strerror})")
+    missing += _close_settings("/sys" if os.geteuid() == 0 else "/sys/fs/cgroup")
     if os.geteuid() == 0:
         missing += _take_roots_back_doors()
     if not has_pid_namespace(mode):
@@ -173,6 +183,54 @@ def _cover(path: str) -> None:
         linux.mount("keyhole", path, "tmpfs", _EMPTY | linux.MS_RDONLY, "size=4k,nr_inodes=2,mode=0555")
     else:
         linux.mount("/dev/null", path, None, linux.MS_BIND)
+
+
+def _own_memory(named: Iterable[str]) -> str:
+    """Shared memory of POSIX for this command alone (shm_overview(7)), in which what was named is still there.
+
+    Returns:
+        Why it is not, in words, or nothing.
+    """
+    place = os.path.realpath(_MEMORY)
+    if not os.path.isdir(place):  # noqa: PTH112  # no pathlib on this path
+        return ""
+    found = re.findall(rf"(?:{re.escape(_MEMORY)}|{re.escape(place)})/+([^/:;,=\"'\s]+)", "\n".join(named))
+    held: dict[str, int] = {}
+    try:
+        with os.scandir(place) as entries:
+            there = {entry.name for entry in entries}
+        for name in there.intersection(found):
+            held[name] = os.open(f"{place}/{name}", os.O_PATH | os.O_NOFOLLOW)
+        linux.mount("shm", place, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
+        for name, descriptor in held.items():
+            path = f"{place}/{name}"
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                os.mkdir(path)  # noqa: PTH102  # no pathlib on this path
+            else:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            linux.mount(f"/proc/self/fd/{descriptor}", path, None, linux.MS_BIND | linux.MS_REC)
+    except OSError as error:
+        return f"shared memory of others is not hidden ({error.strerror})"
+    finally:
+        for descriptor in held.values():
+            os.close(descriptor)
+    return ""
+
+
+def _close_settings(place: str) -> list[str]:
+    """Make mounts read-only through which a kernel is set: processes outside can be frozen or ended by their cgroup."""
+    missing = []
+    for line in _read("/proc/self/mountinfo").splitlines():
+        fields = line.split()
+        path = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[4])
+        if (path != place and not path.startswith(f"{place}/")) or "ro" in fields[5].split(","):
+            continue
+        try:
+            keep = sum(flag for name, flag in _KEPT_FLAGS.items() if name in fields[5].split(","))
+            linux.mount("none", path, None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | keep)
+        except OSError as error:
+            missing.append(f"kernel settings in {path} may be written ({error.strerror})")
+    return missing
 
 
 def _take_roots_back_doors() -> list[str]:

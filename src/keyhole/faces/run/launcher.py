@@ -129,7 +129,8 @@ def _guarded(channel: socket.socket, lines: Any, plan: dict[str, Any]) -> int:
 def _serve(channel: socket.socket, lines: Any, plan: dict[str, Any]) -> int:
     """Furnish the sandbox, wait for the word, run the command; its exit code."""
     try:
-        missing = sandbox.furnish(plan["mode"], plan["vault"], plan["others"], plan["resolver"])
+        named = [plan["cwd"], *plan["argv"], *plan["env"].values()]
+        missing = sandbox.furnish(plan["mode"], plan["vault"], plan["others"], plan["resolver"], named)
     except sandbox.Unavailable as refusal:
         _send(channel, {"unavailable": str(refusal)})
         return 125

@@ -105,7 +105,8 @@ def _shut_in(plan: dict[str, Any], mode: str, word: int) -> NoReturn:
         sandbox.enter(mode)
         if sandbox.has_pid_namespace(mode):
             _go_inside(word)
-        missing = sandbox.furnish(mode, plan["vault"], plan["others"])
+        named = [*plan["argv"], *plan["env"].values()]
+        missing = sandbox.furnish(mode, plan["vault"], plan["others"], named=named)
         said = {"unavailable": "; ".join(missing)} if missing and plan["whole"] else {"missing": missing}
     except sandbox.Unavailable as refusal:
         said = {"unavailable": str(refusal)}
