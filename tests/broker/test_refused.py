@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -505,3 +506,30 @@ def test_each_row_about_http2_is_shown_by_cases_that_are_played() -> None:
         for first, _, names in _of(table(heading), shown):
             assert names, first
             assert set(names) <= played, first
+
+
+def test_a_handshake_without_a_server_name_is_refused_where_the_host_has_one(stack: Stack, run, token: str) -> None:
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+
+    async def shake(service: str, host: str) -> str:
+        await stack.service(service, hosts=[f"{host}:{stack.secure}"])
+        agent = await stack.agent(f"for-{service}", service)
+        reader, writer = await stack.tunnel(agent, host, stack.secure, tls=False)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = trusting.wrap_bio(incoming, outgoing)
+        while True:
+            try:
+                client.do_handshake()
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(65536))
+            except ssl.SSLError as error:
+                return str(error.reason)
+            else:
+                writer.close()
+                return "made"
+
+    assert run(shake("named", HOST)) == "TLSV1_UNRECOGNIZED_NAME"
+    assert run(shake("addressed", "127.0.0.1")) == "made"

@@ -384,12 +384,12 @@ class ProxyConnection(AnsweringWire):
 
 
 def _check_server_name(handle: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
-    """Refuse a handshake whose server name is not the host of its tunnel."""
+    """Refuse a handshake whose server name is not the host of its tunnel; an address is named by none (RFC 6066)."""
     expected = _EXPECTED_NAMES.get(handle)
-    if name is None or expected is None:
+    if expected is None:
         return None
     try:
-        same = parse_host(name) == expected
+        same = Authority(expected, 443).is_ip if name is None else parse_host(name) == expected
     except KeyholeError:
         same = False
     return None if same else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
