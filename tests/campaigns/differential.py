@@ -358,13 +358,14 @@ def as_http2(raw, rng):
     return fields, body
 
 
-async def converse(streams, raw):
-    """Send, end our side, and take what comes."""
+async def converse(streams, raw, *, end=True):
+    """Send, end our side, which bounds how long is waited for an answer, and take what comes."""
     reader, writer = streams
     received = b""
     try:
         writer.write(raw)
-        writer.write_eof()
+        if end:
+            writer.write_eof()
         async with asyncio.timeout(PATIENCE):
             while data := await reader.read(65536):
                 received += data
@@ -511,16 +512,16 @@ class Answers:
         return made(self.corpus, _ANSWER_WORDS, self.seed, number)[0]
 
     async def _play(self, stack, token, number):
-        raw, said = self.of(number), f"Host: {HOST}:{stack.plain}\r\nConnection: close\r\n".encode()
-        received = await converse(
-            await stack.tunnel(token, port=stack.plain, tls=False), b"GET /%d HTTP/1.1\r\n%b\r\n" % (number, said)
-        )
-        self._judge(raw, received, number)
-        mine = await converse(
-            await stack.tunnel(token, port=stack.plain, tls=False), b"GET /good/%d HTTP/1.1\r\n%b\r\n" % (number, said)
-        )
+        raw = self.of(number)
+        self._judge(raw, await self._ask(stack, token, f"/{number}"), number)
+        mine = await self._ask(stack, token, f"/good/{number}")
         if not mine.endswith(b"mine%d" % number) or not mine.startswith(b"HTTP/1.1 200 "):
             raise Disagreement(f"round {number}: the next call got {mine!r} after {raw!r}")
+
+    @staticmethod
+    async def _ask(stack, token, path):
+        said = f"GET {path} HTTP/1.1\r\nHost: {HOST}:{stack.plain}\r\nConnection: close\r\n\r\n".encode()
+        return await converse(await stack.tunnel(token, port=stack.plain, tls=False), said, end=False)
 
     def _judge(self, raw, received, number):
         got = by_llhttp(received, httptools.HttpResponseParser)

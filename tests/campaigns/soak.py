@@ -49,8 +49,9 @@ class Upstream:
                 if target == b"/slow":
                     self.waiting += 1
                     await self.held.wait()
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
                 await writer.drain()
+                break  # so that no connection is kept for later, and descriptors can be counted
         writer.close()
 
     async def _events(self, writer, number):
@@ -158,6 +159,8 @@ async def crowd(server, tunnels, slow, report):
             authority = f"{HOST}:{server.port}".encode()
             writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (authority, authority, server.line))
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            writer.write(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % authority)  # one call, and then nothing
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
 
     async def drip():
         async with gate:
@@ -195,7 +198,7 @@ async def end(server, upstream, number, report):
             await asyncio.sleep(0.01)
     begun = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
-    asyncio.get_running_loop().call_later(0.5, upstream.held.set)
+    upstream.held.set()
     code = await asyncio.to_thread(server.process.wait, 60)
     seconds, answers = time.monotonic() - begun, await asyncio.gather(*calls)
     for answer in answers:

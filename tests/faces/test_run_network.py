@@ -173,15 +173,20 @@ def test_no_process_outside_can_be_moved_frozen_or_ended_by_its_cgroup(tried):
 
 
 def test_what_the_command_names_in_shared_memory_is_there_and_the_rest_is_its_own(plain, tmp_path):
-    named = Path(f"/dev/shm/keyhole-named-{os.getpid()}-{tmp_path.name}")
+    named, other = (Path(f"/dev/shm/keyhole-{what}-{os.getpid()}-{tmp_path.name}") for what in ("named", "other"))
+    left = other.with_suffix(".left")
     named.mkdir(mode=0o755)
     try:
-        (named / "file").write_text("mine")
-        outcome = plain.run(["/bin/sh", "-c", 'cat "$0/file"; ls /dev/shm; echo x > /dev/shm/left', str(named)])
-        assert outcome.out == f"mine{named.name}\n", outcome
-        assert not Path("/dev/shm/left").exists()
-        assert outcome.missing == []
+        other.touch()
+        (named / "file").write_text("mine ")
+        script = f'cat "$0/file"; ls /dev/shm; echo x > /dev/"shm"/{left.name}'
+        outcome = plain.run(["/bin/sh", "-c", script, str(named)])
+        assert outcome.out.startswith("mine ")
+        assert named.name in outcome.out
+        assert other.name not in outcome.out
+        assert not left.exists()
     finally:
+        other.unlink()
         (named / "file").unlink()
         named.rmdir()
 

@@ -384,12 +384,16 @@ class ProxyConnection(AnsweringWire):
 
 
 def _check_server_name(handle: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
-    """Refuse a handshake whose server name is not the host of its tunnel; an address is named by none (RFC 6066)."""
+    """Refuse a handshake whose server name is not the host of its tunnel.
+
+    An address has no name there (RFC 6066 section 3), and some clients send none without a dot in it, such as Java's.
+    """
     expected = _EXPECTED_NAMES.get(handle)
     if expected is None:
         return None
     try:
-        same = Authority(expected, 443).is_ip if name is None else parse_host(name) == expected
+        unnamed = Authority(expected, 443).is_ip or "." not in expected
+        same = unnamed if name is None else parse_host(name) == expected
     except KeyholeError:
         same = False
     return None if same else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
