@@ -178,8 +178,13 @@ class _Connection(ServerWire):
     def _serve(self, *, serving: bool) -> None:
         """While a request is being answered, the connection keeps its place."""
         self.serving = serving
-        if self._seat is not None:
-            self._seat.work() if serving else self._seat.rest()
+        seat = self._seat
+        if seat is not None and serving:
+            seat.work()
+            # Many clients may come through one proxy: who has sent a whole request is no stranger at its address.
+            seat.prove("", "anybody", (seat.capacity, seat.capacity))
+        elif seat is not None:
+            seat.rest()
 
     async def _request(self, head: RequestHead) -> bool:
         """Answer one request; whether the connection can serve another."""
