@@ -133,7 +133,8 @@ def test_requests_that_wait_together_share_commits():
         before = gate.commits
         gate.open.set()
         await asyncio.gather(first, *tasks)
-        assert gate.commits - before <= 4
+        # What an org has judged at the same time is written in one.
+        assert gate.commits - before <= len(tasks) // vault.vault.shares.limits.starting + 3
 
     gated(scenario)
 
