@@ -173,14 +173,16 @@ class Tripwires:
             if wires is not None and wires.epoch >= state.epoch:
                 return wires
             task = self._arming.get(org_id)
-            if task is None:
+            # One that has ended stands there until the loop comes to its callbacks, and awaiting it does not let it.
+            if task is None or task.done():
                 task = self._arming[org_id] = asyncio.get_running_loop().create_task(self._arm(vault, state))
                 task.add_done_callback(lambda done: self._armed_or_failed(org_id, done))
             await asyncio.shield(task)
 
     def _armed_or_failed(self, org_id: str, task: asyncio.Task[None]) -> None:
         """A failure is told to whoever waits; the next request tries again."""
-        self._arming.pop(org_id, None)
+        if self._arming.get(org_id) is task:
+            del self._arming[org_id]
         if not task.cancelled():
             task.exception()
 

@@ -16,6 +16,7 @@ import ssl
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from keyhole.broker.connections import Connection, Multiple, Origin, Single, Speaks, UpstreamAnswer
 from keyhole.broker.idle import Idle
@@ -221,14 +222,15 @@ class Pool:
             or (speaks is Speaks.HTTP1 and not known.only_http2)
         ):
             return _reserved(await self.dial(origin, guard, context, speaks))
-        while (opening := self._opening.get(origin)) is not None:
+        # One that has ended stands there until the loop comes to its callbacks, and awaiting it does not let it.
+        while (opening := self._opening.get(origin)) is not None and not opening.done():
             with suppress(KeyholeError):
                 await asyncio.shield(opening)
             if (found := self.take(origin, speaks)) is not None:
                 return found
         opening = asyncio.get_running_loop().create_task(self.dial(origin, guard, context, speaks))
         self._opening[origin] = opening
-        opening.add_done_callback(lambda _: self._opening.pop(origin, None))
+        opening.add_done_callback(partial(self._opened, origin))
         try:
             connection = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -295,6 +297,10 @@ class Pool:
                 self._multiple.pop(connection.origin, None)
             return
         self._idle.discard(connection)
+
+    def _opened(self, origin: Origin, opening: asyncio.Task[Connection]) -> None:
+        if self._opening.get(origin) is opening:
+            del self._opening[origin]
 
     async def dial(
         self,

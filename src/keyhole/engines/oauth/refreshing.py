@@ -164,7 +164,7 @@ class Refreshing:
             KeyholeError: why the request of this process failed.
         """
         running = self._running.get(name)
-        if running is None:
+        if running is None or running.done():
             running = asyncio.get_running_loop().create_task(_renew(context, name, old, pushed=pushed))
             self._running[name] = running
             running.add_done_callback(lambda done: self._ended(name, done))
