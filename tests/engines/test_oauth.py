@@ -232,7 +232,7 @@ def test_a_refresh_token_that_is_taken_no_more_stops_everything_and_is_told():
         await world.sweep()
         alarms = [record for _, record in await journal(world.vault) if record.operation == "alarm"]
         assert len(alarms) == 2, "once a day"
-        text = world.vault.vault.meters.prometheus()
+        text = await world.vault.vault.meters.prometheus()
         assert 'keyhole_due_total{engine="oauth",result="consent_required"} 2' in text
         await world.imported()
         assert world.provider.knows(await world.access())
