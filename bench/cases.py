@@ -84,7 +84,7 @@ class Field:
     def workers(self) -> dict[str, Keyhole]:
         """The same server as one process and as two, on the same two cores."""
         return {
-            name: self._until_the_end(Keyhole(self.folder / name, pair(), self.upstream, count))
+            name: self._until_the_end(Keyhole(self.folder / f"workers-{name}", pair(), self.upstream, count))
             for name, count in (("one", 1), ("keyhole", 2))
         }
 
