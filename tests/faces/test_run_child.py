@@ -24,10 +24,13 @@ from keyhole.faces.run.plan import RunPlan
 
 @pytest.fixture(autouse=True)
 def _nothing_is_ignored():
-    """A suite that was started by nohup would hand the ignored hang-up on to every command."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """What a suite ignores that was started by nohup, or behind a shell's back by ``&``, every command would ignore."""
+    names = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+    handlers = (signal.SIG_DFL, signal.default_int_handler, signal.SIG_DFL)
+    before = [signal.signal(name, handler) for name, handler in zip(names, handlers, strict=True)]
     yield
-    signal.signal(signal.SIGHUP, before)
+    for name, handler in zip(names, before, strict=True):
+        signal.signal(name, handler)
 
 
 BASE = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
@@ -113,7 +116,8 @@ def test_input_and_output_are_the_callers(runner):
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH"])
 def test_a_signal_sent_to_keyhole_reaches_the_command_once(runner, sandbox, name):
     script = f"trap 'echo {name}; [ -z $seen ] && seen=1' {name}; trap 'echo end; exit 5' ALRM; echo ready; "
-    script += 'n=0; while [ $n -lt 15 ]; do sleep 0.02; [ -n "$seen" ] && n=$((n+1)); done; echo end; exit 5'
+    script += "n=0; all=0; while [ $n -lt 15 ] && [ $all -lt 3000 ]; do "
+    script += 'sleep 0.02; all=$((all+1)); [ -n "$seen" ] && n=$((n+1)); done; echo end; exit 5'
     with subprocess.Popen(
         **runner.command(["sh", "-c", script], sandbox=sandbox),
         stdout=subprocess.PIPE,
