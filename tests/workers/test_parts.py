@@ -57,6 +57,27 @@ def test_bytes_come_as_they_went_and_each_answer_to_its_question():
     asyncio.run(main())
 
 
+def test_each_of_several_who_wait_gets_its_answer_in_whatever_order_they_come():
+    async def main():
+        later = [asyncio.Event() for _ in range(3)]
+
+        async def serve(_kind, data):
+            await later[data["number"]].wait()
+            return data
+
+        async with _pair(serve) as (ours, _, _):
+            for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+                asked = [asyncio.create_task(ours.ask("any", number=number)) for number in range(3)]
+                for number in order:
+                    later[number].set()
+                    async with asyncio.timeout(60):
+                        assert await asked[number] == {"number": number}
+                    later[number].clear()
+            assert not ours._waiting
+
+    asyncio.run(main())
+
+
 def test_a_refusal_is_raised_where_it_was_asked_and_a_fault_without_its_text(capsys):
     async def serve(kind, _data):
         if kind == "fault":

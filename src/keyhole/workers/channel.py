@@ -71,14 +71,14 @@ class Channel:
         """
         if self._ended or self._writer is None:
             raise _gone()
-        self._number += 1
-        answer = self._waiting[self._number] = asyncio.get_running_loop().create_future()
+        number = self._number = self._number + 1
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            self._send({"ask": self._number, "kind": kind, "data": data})
+            self._send({"ask": number, "kind": kind, "data": data})
             answered: Data = await answer
             return answered
         finally:
-            self._waiting.pop(self._number, None)
+            self._waiting.pop(number, None)
 
     def tell(self, kind: str, /, **data: Any) -> None:
         """Say something that needs no answer; to nobody, if the other end is gone."""
