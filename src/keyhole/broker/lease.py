@@ -70,8 +70,7 @@ class Lease:
             if body is None or not (message.http2 and is_conversation(message.headers)):
                 first = b"" if body is None else await body.read()
             connection = await self._obtain()
-            if first is None and isinstance(connection, Single) and body is not None:
-                first = await body.read()
+            first = await self._begun(connection, body, first)
         except BaseException:
             self.cancel()
             raise
@@ -91,9 +90,18 @@ class Lease:
                 again.settle()
             return answer
         connection = await self._open()
-        if first is None and isinstance(connection, Single) and body is not None:
-            first = await body.read()
+        first = await self._begun(connection, body, first)
         return await self._exchange(connection, message, body, first, timeouts)
+
+    async def _begun(self, connection: Connection, body: Body | None, first: bytes | None) -> bytes | None:
+        """The first chunk, which HTTP/1.1 sends with the head; where it does not come, the connection is given back."""
+        if first is not None or body is None or not isinstance(connection, Single):
+            return first
+        try:
+            return await body.read()
+        except BaseException:
+            self._pool.give_back(connection)
+            raise
 
     async def connect(self) -> ClientConnection:
         """The connection itself, for a tunnel; reserve it for an ``UPGRADE``. Raises as ``send``."""
@@ -108,7 +116,12 @@ class Lease:
     async def _obtain(self) -> Connection:
         connection, self._connection = self._connection, None
         while connection is not None:
-            if await connection.sound():
+            try:
+                sound = await connection.sound()
+            except BaseException:
+                self._pool.give_back(connection)
+                raise
+            if sound:
                 return connection
             if isinstance(connection, Single):
                 connection.abort()
