@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 
@@ -9,7 +10,7 @@ import pytest
 
 from keyhole.auth.guesses import Guesses
 from keyhole.config import Config, load
-from keyhole.core.errors import InvalidRequest, PolicyDenied, RateLimited, StoreUnavailable
+from keyhole.core.errors import InternalError, InvalidRequest, PolicyDenied, RateLimited, StoreUnavailable
 from keyhole.core.tally import LocalTallies
 from keyhole.faces.api.app import Api
 from keyhole.vault.mounts import UnsupportedOperation
@@ -17,6 +18,7 @@ from keyhole.vault.node import Node
 from keyhole.workers.channel import Channel
 from keyhole.workers.crew import Crew, merged
 from keyhole.workers.parent import Parent, require_possible
+from keyhole.workers.parent import _Slot as Slot
 from keyhole.workers.ports import reserve
 from keyhole.workers.tallies import SharedTallies, new_memory
 from keyhole.workers.worker import pack, unpack
@@ -293,6 +295,33 @@ def test_a_worker_that_does_not_seal_is_killed_before_anybody_is_told_that_the_v
         assert [slot.killed for slot in slots] == [False, True, False]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_worker_that_the_system_does_not_start_is_an_error_at_first_and_tried_again_later(first, monkeypatch):
+    tried = []
+    parent = _parent()
+
+    async def start(*_arguments, **_options):
+        tried.append(1)
+        parent._stopping = len(tried) == 3
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    async def main():
+        slot = Slot(0, None)
+        if not first:
+            slot.started.set_result({})
+        await parent._keep(slot)
+        return await slot.started
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    monkeypatch.setattr("keyhole.workers.parent._SOON", 0)
+    if first:
+        with pytest.raises(InternalError, match="temporarily unavailable"):
+            asyncio.run(main())
+    else:
+        assert asyncio.run(main()) == {}
+    assert len(tried) == (1 if first else 3)
 
 
 def test_ceremonies_are_held_by_the_first_that_serves_and_figures_come_from_all_that_do():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyhole.config import Config
-from keyhole.core.errors import IntegrityError, InvalidRequest, KeyholeError
+from keyhole.core.errors import IntegrityError, InternalError, InvalidRequest, KeyholeError
 from keyhole.core.value import Secret
 from keyhole.net.sockets import bind_path
 from keyhole.process import harden_process
@@ -69,26 +69,38 @@ class _Slot:
         self._speaking: asyncio.Task[None] | None = None
 
     async def start(self, descriptors: Sequence[int]) -> None:
-        """Start a process here, which inherits these descriptors."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # no module of the working directory
-                *(["-s"] if sys.flags.no_user_site else []),
-                *(["-E"] if sys.flags.ignore_environment else []),
-                "-c",
-                START,
-                _PACKAGE,
-                str(theirs.fileno()),
-                str(os.getpid()),
-                pass_fds=(theirs.fileno(), *descriptors),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
+        """Start a process here, which inherits the descriptors. Raises ``InternalError`` when the system does not."""
+        try:
+            ours = await self._spawn(descriptors)
+        except OSError as error:
+            reason = f"the system starts no worker: {error.strerror}"
+            raise InternalError(reason, "look at its limits of processes, open files and memory") from None
         self.channel = Channel(ours, lambda kind, data: self._serve(self, kind, data), _log.error)
         await self.channel.open()
         self._speaking = asyncio.get_running_loop().create_task(self.channel.run())
+
+    async def _spawn(self, descriptors: Sequence[int]) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self.process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-P",  # no module of the working directory
+                    *(["-s"] if sys.flags.no_user_site else []),
+                    *(["-E"] if sys.flags.ignore_environment else []),
+                    "-c",
+                    START,
+                    _PACKAGE,
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                    pass_fds=(theirs.fileno(), *descriptors),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                )
+        except BaseException:
+            ours.close()
+            raise
+        return ours
 
     async def ended(self) -> int:
         """Wait for the end of the process; its exit code."""
