@@ -40,3 +40,52 @@ def test_an_orgs_names_that_hang_are_no_wait_for_another_and_too_many_are_refuse
             raise found[5]
 
     asyncio.run(main())
+
+
+def test_a_name_that_waits_in_a_flooding_orgs_line_is_no_wait_for_another(monkeypatch):
+    monkeypatch.setattr(resolve, "_ORG_THREADS", 1)
+    hold = threading.Event()
+
+    def answer(host, *_rest, **_options):
+        if host == "slow.test":
+            hold.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+    async def main() -> None:
+        resolver = Resolver(timeout=60)
+        ASKING.set(("flood", "agent"))
+        flood = [asyncio.create_task(resolver.resolve(name)) for name in ("slow.test", "api.test")]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        ASKING.set(("quiet", "agent"))
+        try:
+            assert await resolver.resolve("api.test") == ["192.0.2.7"]
+            assert not flood[1].done()
+        finally:
+            hold.set()
+        assert await asyncio.gather(*flood) == [["192.0.2.7"]] * 2
+
+    asyncio.run(main())
+
+
+def test_a_name_for_which_there_is_no_thread_can_be_asked_for_again(monkeypatch):
+    def answer(*_rest, **_options):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0))]
+
+    def start(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+    async def main() -> None:
+        resolver = Resolver(timeout=60)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            for _ in range(100):  # more than there are threads
+                with pytest.raises(UpstreamUnreachable, match="too many names"):
+                    await resolver.resolve("api.test")
+        assert await resolver.resolve("api.test") == ["192.0.2.7"]
+
+    asyncio.run(main())

@@ -45,8 +45,8 @@ class Resolver:
         self._static = _static_entries(static)
         self._timeout = timeout
         self._dns: DnsResolver | None = None
-        self._pending: dict[str, asyncio.Future[list[str]]] = {}
-        self._queue: FairQueue[str] = FairQueue(_ORG_PENDING, _MAX_PENDING)
+        self._pending: dict[tuple[str, str], asyncio.Future[list[str]]] = {}
+        self._queue: FairQueue[tuple[str, str]] = FairQueue(_ORG_PENDING, _MAX_PENDING)
         self._threads: Counter[str] = Counter()
 
     async def resolve(self, host: str) -> list[str]:
@@ -77,18 +77,22 @@ class Resolver:
         return list(dict.fromkeys(addresses))[:MAX_ADDRESSES]
 
     async def _ask_system(self, host: str) -> list[str]:
-        """Ask ``getaddrinfo``: one thread for a name, however many wait for it. Orgs take turns."""
-        future = self._pending.get(host)
+        """Ask ``getaddrinfo``: one thread for a name, however many of an org wait for it. Orgs take turns.
+
+        Each org waits for names of its own: in another's line a name could be made to wait for long.
+        """
+        org, agent = ASKING.get()
+        future = self._pending.get((org, host))
         if future is None:
-            future = self._pending[host] = asyncio.get_running_loop().create_future()
-            out = self._queue.put(*ASKING.get(), host)
+            future = self._pending[org, host] = asyncio.get_running_loop().create_future()
+            out = self._queue.put(org, agent, (org, host))
             if out is not None:
                 self._refuse(out)
             self._start_lookups()
         return await asyncio.shield(future)
 
-    def _refuse(self, host: str) -> None:
-        future = self._pending.pop(host)
+    def _refuse(self, name: tuple[str, str]) -> None:
+        future = self._pending.pop(name)
         if not future.done():
             future.set_exception(
                 UpstreamUnreachable("too many names are being resolved", "check the resolver and try again")
@@ -100,29 +104,37 @@ class Resolver:
             found = self._queue.take(lambda org: not org or self._threads[org] < _ORG_THREADS)
             if found is None:
                 return
-            org, host = found
+            org, name = found
             self._threads[org] += 1
-            arguments = (asyncio.get_running_loop(), host, org)
+            arguments = (asyncio.get_running_loop(), name)
             # A daemon: a lookup that hangs must not keep the process from ending.
-            threading.Thread(target=self._lookup, args=arguments, name="keyhole-resolve", daemon=True).start()
+            thread = threading.Thread(target=self._lookup, args=arguments, name="keyhole-resolve", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads
+                self._free(org)
+                self._refuse(name)
 
-    def _lookup(self, loop: asyncio.AbstractEventLoop, host: str, org: str) -> None:
+    def _lookup(self, loop: asyncio.AbstractEventLoop, name: tuple[str, str]) -> None:
         try:
-            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            answers = socket.getaddrinfo(name[1], None, type=socket.SOCK_STREAM)
             addresses = [str(answer[4][0]) for answer in answers]
         except (OSError, UnicodeError):
             addresses = []
         with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(self._finish, host, addresses, org)
+            loop.call_soon_threadsafe(self._finish, name, addresses)
 
-    def _finish(self, host: str, addresses: list[str], org: str) -> None:
-        self._threads[org] -= 1
-        if not self._threads[org]:
-            del self._threads[org]
-        future = self._pending.pop(host)
+    def _finish(self, name: tuple[str, str], addresses: list[str]) -> None:
+        self._free(name[0])
+        future = self._pending.pop(name)
         if not future.done():
             future.set_result(addresses)
         self._start_lookups()
+
+    def _free(self, org: str) -> None:
+        self._threads[org] -= 1
+        if not self._threads[org]:
+            del self._threads[org]
 
     async def _ask_server(self, host: str) -> list[str]:
         tasks = [asyncio.ensure_future(self._query(host, kind)) for kind in ("AAAA", "A")]
