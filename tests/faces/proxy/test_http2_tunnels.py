@@ -195,6 +195,7 @@ def test_a_tunnel_counts_as_a_connection_and_too_many_are_refused_so_that_they_c
             await client.until(lambda: client.answers[first].status and client.answers[second].status)
             third = await client.answer(client.ask(connect(), end=False))
             assert (third.status, third.reset) == (0, 7)
+            assert len(rig.server.group) == 3, "what was turned away is kept nowhere"
             client.send(reset(first))
             await until(lambda: rig.server.connections == 2)
             fourth = client.ask(connect(), end=False)

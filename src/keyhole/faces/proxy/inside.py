@@ -50,6 +50,7 @@ class StreamTunnel(ProxyConnection):
         line = self._line = StreamTransport(self._stream, self, (remote, 0))
         self.connection_made(line)
         if self.task is None:
+            line.give_back()  # so that the listener forgets it
             self._stream.reset(frames.REFUSED_STREAM)
             return
         try:
