@@ -166,6 +166,18 @@ def test_it_ends_when_it_is_full_and_when_it_is_turned_off(world, run):
     run(scenario())
 
 
+def test_calls_that_wait_to_be_stored_are_forgotten_with_all_others(world, run):
+    async def scenario():
+        await world.ask("update", CAPTURE, {})
+        await world.get(world.token)
+        vault = world.keyhole.node.vault
+        await noting.remove_all(vault, vault.root_org)  # as another node does it, which knows nothing of this one's
+        assert await noted(world) == []
+        assert (await replay(world))["calls"] == 0
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("fields", [{"for": "31d"}, {"keep": "91d"}, {"most": 100_001}, {"most": 0}, {"for": "soon"}])
 def test_its_bounds_cannot_be_left(world, run, fields):
     async def scenario():

@@ -125,11 +125,12 @@ class Noting:
         self._storing = asyncio.get_running_loop().create_task(self.store())
 
     async def store(self) -> None:
-        """Store what was noted so far; what cannot be is counted and forgotten."""
+        """Store what was noted so far; what cannot be is counted and forgotten, what is no longer wanted forgotten."""
         async with self._lock:
             held, self._held = self._held, []
             try:
-                if held:
+                # Another node may have had everything forgotten meanwhile.
+                if held and await setting_of(self._vault, self._org_id) is not None:
                     state = await self._vault.compiled.state(self._org_id)
                     values = await self._learn(self._vault, state)
                     for at in range(0, len(held), _PIECE):
