@@ -47,6 +47,18 @@ def test_a_change_that_cannot_be_read_is_a_mistake_in_words(local, tmp_path):
         assert (ran.code, "Traceback" in ran.err) == (3, False)
 
 
+def test_a_name_that_is_misspelt_or_said_twice_does_not_pass_for_a_change(local, tmp_path):
+    rules = tmp_path / "ops.hcl"
+    rules.write_text('path "services/*" { capabilities = ["use"] }')
+    twice = run("policy", "replay", "--policy", f"ops={rules}", "--without-policy", "ops")
+    assert (twice.code, "ops is changed twice" in twice.err) == (3, True)
+    ok("policy", "write", "ops", str(rules))
+    gone = run("policy", "replay", "--without-policy", "opps", "--without-policy", "ops", "--without-service", "payy")
+    assert "there is no policy 'opps'" in gone.err
+    assert "there is no service 'payy'" in gone.err
+    assert "'ops'" not in gone.err
+
+
 def test_latency_of_a_vault_that_made_no_calls(local):
     ran = ok("service", "latency")
     assert (ran.out, "no calls yet" in ran.err) == ("", True)

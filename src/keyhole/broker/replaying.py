@@ -20,6 +20,7 @@ from keyhole.core.request import Operation, Reply
 from keyhole.core.service import Service
 from keyhole.core.times import format_time, parse_time
 from keyhole.engines import Call, Context, Field, Route
+from keyhole.vault import policies
 from keyhole.vault.hcl import parse_policy
 from keyhole.vault.keys import new_id
 from keyhole.vault.sys.policies import decoded
@@ -94,6 +95,7 @@ class _Handlers:
         await self._broker.notings.settle()
         state = await self._vault.compiled.state(org_id)
         services = await self._vault.services(state)
+        warnings = await self._not_there(org_id, services, changes)
         today = Rules(self._vault, state, services, Changes())
         found = Replay(today, Rules(self._vault, state, services, changes) if changes else today, examples)
         storage = self._vault.storage(org_id, noting.MOUNT)
@@ -102,7 +104,16 @@ class _Handlers:
                 if question.at >= after and agent in {"", question.agent}:
                     await found.ask(question)
             await asyncio.sleep(0)  # other requests go on meanwhile
-        return Reply(found.as_data())
+        return Reply(found.as_data(), warnings=warnings)
+
+    async def _not_there(self, org_id: str, services: Mapping[str, Service], changes: Changes) -> list[str]:
+        """Says of each service and policy that is to be removed and is not there: it may be misspelt."""
+        gone = [f"service {name!r}" for name, new in changes.services.items() if new is None and name not in services]
+        storage = self._vault.storage(org_id, policies.MOUNT, configures=True)
+        for name, rules in changes.policies.items():
+            if not rules and await policies.read(storage, name) is None:
+                gone.append(f"policy {name!r}")
+        return [f"there is no {each}, so that removing it changes nothing" for each in gone]
 
 
 def _duration(call: Call, name: str, usual: str, longest: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,8 @@ def replay(session: Session, /, **options: Any) -> int:
 
     Exit code 0 if every call would be decided as before, 1 if one would not, 2 if that cannot be told.
     """
+    _require_once(options["changed"], options["removed"])
+    _require_once(options["services_"], options["gone"])
     asked: dict[str, Any] = {
         "policies": {parse_policy_name(name): text for name, text in map(_file, options["changed"])}
         | {parse_policy_name(name): None for name in options["removed"]},
@@ -106,14 +109,24 @@ def replay(session: Session, /, **options: Any) -> int:
         | {parse_name(name): None for name in options["gone"]},
     }
     asked |= {name: options[name] for name in ("egress", "agent", "after", "examples") if options[name] is not None}
-    data = session.client.write(_REPLAY, asked).data
+    answer = session.client.write(_REPLAY, asked)
+    data = answer.data
     session.out.result(data, _lines(data))
+    for warning in answer.warnings:
+        session.out.warn(warning)
     if not data["calls"]:
-        session.out.warn("no calls are noted: keyhole policy capture on")
+        session.out.warn("no calls are noted that could be asked about: keyhole policy capture show")
         return CANNOT_TELL
     if data["newly_refused"] or data["newly_allowed"] or data["another_service"]:
         return DIFFERENT
     return CANNOT_TELL if data["undecided"] else 0
+
+
+def _require_once(changed: Sequence[str], removed: Sequence[str]) -> None:
+    names = [text.partition("=")[0] for text in changed] + list(removed)
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidRequest(f"{name[:80]} is changed twice", "say once what becomes of it")
 
 
 def _file(text: str) -> tuple[str, str]:
