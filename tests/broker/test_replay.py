@@ -351,6 +351,15 @@ def test_a_change_that_is_none_is_refused_in_words(world, run, changes):
     run(scenario())
 
 
+@pytest.mark.parametrize("name", ["for", "keep"])
+def test_a_time_of_nothing_is_refused_with_what_it_may_be(world, run, name):
+    async def scenario():
+        with pytest.raises(InvalidRequest, match="from 1s to"):
+            await world.ask("update", CAPTURE, {name: "0s"})
+
+    run(scenario())
+
+
 def test_what_was_noted_stays_when_the_process_ends(run):
     async def scenario():
         async with Stack() as stack:

@@ -119,7 +119,7 @@ class _Handlers:
 def _duration(call: Call, name: str, usual: str, longest: int) -> int:
     seconds = parse_duration(call.data.get(name) or usual, name=name)
     if not 1 <= seconds <= longest:
-        raise InvalidRequest(f"{name} is at most {format_duration(longest)}", f'"{name}": "{usual}"')
+        raise InvalidRequest(f"{name} is from 1s to {format_duration(longest)}", f'"{name}": "{usual}"')
     return seconds
 
 
