@@ -82,3 +82,34 @@ def test_a_call_that_comes_as_a_connection_to_its_upstream_has_just_failed_makes
         assert not pool._opening
 
     asyncio.run(main())
+
+
+def test_calls_that_wait_for_a_connection_that_fails_try_for_themselves_at_the_same_time() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        dialer: Any = None
+        pool = upstream.Pool(dialer, pytest.fail)
+        origin = Origin(("acme", "api"), "https", "api.example.com", 443)
+        pool._known.of(origin).http2 = True
+        dialled = list[asyncio.Future[Any]]()
+
+        async def dial(*_: Any) -> Any:
+            dialled.append(loop.create_future())
+            return await dialled[-1]
+
+        pool.dial = dial  # type: ignore[method-assign]
+        calls = [
+            loop.create_task(pool.open(origin, pytest.fail, None, Speaks.EITHER))  # type: ignore[arg-type]
+            for _ in range(5)
+        ]
+        for trying in (1, 5):
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert len(dialled) == trying
+            for each in dialled:
+                if not each.done():
+                    each.set_exception(UpstreamUnreachable("the upstream is away"))
+        for failed in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(failed, UpstreamUnreachable)
+
+    asyncio.run(main())

@@ -14,7 +14,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -224,8 +223,10 @@ class Pool:
             return _reserved(await self.dial(origin, guard, context, speaks))
         # One that has ended stands there until the loop comes to its callbacks, and awaiting it does not let it.
         while (opening := self._opening.get(origin)) is not None and not opening.done():
-            with suppress(KeyholeError):
+            try:
                 await asyncio.shield(opening)
+            except KeyholeError:  # in one line, each who waits would wait for the failures of all before
+                return _reserved(await self.dial(origin, guard, context, speaks))
             if (found := self.take(origin, speaks)) is not None:
                 return found
         opening = asyncio.get_running_loop().create_task(self.dial(origin, guard, context, speaks))
