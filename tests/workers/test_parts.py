@@ -10,13 +10,20 @@ import pytest
 
 from keyhole.auth.guesses import Guesses
 from keyhole.config import Config, load
-from keyhole.core.errors import InternalError, InvalidRequest, PolicyDenied, RateLimited, StoreUnavailable
+from keyhole.core.errors import (
+    InternalError,
+    InvalidRequest,
+    PolicyDenied,
+    RateLimited,
+    StoreUnavailable,
+    Unauthenticated,
+)
 from keyhole.core.tally import LocalTallies
 from keyhole.faces.api.app import Api
 from keyhole.vault.mounts import UnsupportedOperation
 from keyhole.vault.node import Node
 from keyhole.workers.channel import Channel
-from keyhole.workers.crew import Crew, merged
+from keyhole.workers.crew import Captured, Crew, merged
 from keyhole.workers.parent import Parent, require_possible
 from keyhole.workers.parent import _Slot as Slot
 from keyhole.workers.ports import reserve
@@ -335,6 +342,24 @@ def test_ceremonies_are_held_by_the_first_that_serves_and_figures_come_from_all_
         assert await parent._serve(slots[1], "gather", {"what": "figures"}) == {"answers": [{"text": "0"}]}
 
     asyncio.run(main())
+
+
+def test_a_capture_that_a_new_worker_cannot_take_part_in_keeps_it_from_nothing():
+    begun = []
+
+    async def ask(_kind, **_data):
+        return {"answers": [{"on": [{"id": "gone"}, {"id": "on"}]}]}
+
+    async def told(data):
+        if data["id"] == "gone":
+            raise Unauthenticated("the token is not valid", "its org does not exist any more")
+        begun.append(data)
+        return {}
+
+    captures = Captured(1, ask)
+    captures.told = told
+    asyncio.run(captures.catch_up())
+    assert begun == [{"op": "begin", "id": "on"}]
 
 
 def test_a_cancel_request_is_for_whichever_worker_has_the_session():

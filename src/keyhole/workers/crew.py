@@ -47,7 +47,8 @@ class Captured:
             return
         found = {each["id"]: each for answer in await self.tell("list") for each in answer["on"]}
         for each in found.values():
-            await self.told({"op": "begin", **each})
+            with contextlib.suppress(KeyholeError):  # one of an org that is gone keeps nobody from serving
+                await self.told({"op": "begin", **each})
 
 
 class Crew:
