@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import nursery
+from children import child
 from keyhole.cli import main
 
 
@@ -93,9 +94,7 @@ def serving(*args, env, real=False):
     """A server as a process; gives it with its first line of stdout, read. A real one is a child of this process."""
     command = [sys.executable, "-m", "keyhole"] if real else [forked()]
     command += ["server", "--json", "--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0", *map(str, args)]
-    with subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
+    with child(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         try:
             line = process.stdout.readline()
             assert line, f"the server did not start: {process.wait()}"

@@ -15,6 +15,7 @@ import trustme
 
 from broker.h2_upstream import Pieces, relay
 from broker.stack import CERTIFIED, HOST, SECRET, Stack, authority
+from children import child
 from keyhole.core.message import Call
 
 NGINX = """
@@ -82,7 +83,7 @@ def nginx(stack: Stack, run, tmp_path: Path) -> Iterator[tuple[int, Path]]:
     (tmp_path / "said.txt").write_text(f"the key is {SECRET}\n" * 50)
     (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path))
     port = run(stack.listen(Behind(tmp_path / "socket")))
-    with subprocess.Popen([program, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]) as process:
+    with child([program, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]) as process:
         yield port, tmp_path
         process.terminate()
 
@@ -93,7 +94,7 @@ def node(tmp_path: Path) -> Iterator[int]:
     if program is None:
         pytest.skip("node is not installed: nobody spoke HTTP/2 with it")
     write_chain(tmp_path)
-    with subprocess.Popen([program, "-e", NODE], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+    with child([program, "-e", NODE], cwd=tmp_path, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield int(process.stdout.readline())
         process.terminate()

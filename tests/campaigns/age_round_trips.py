@@ -27,6 +27,7 @@ from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from children import child
 from sdk import built
 
 CHUNK = 64 * 1024
@@ -48,7 +49,7 @@ class Npm:
     @contextlib.contextmanager
     def running(cls):
         command = [built.node(), str(built.built() / "test/age_lines.js")]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        with child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             yield cls(process)
             process.stdin.close()
         assert process.returncode == 0

@@ -38,6 +38,7 @@ import httptools
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from broker.stack import HOST, LOOPBACK, Received, Stack, Upstream, basic
+from children import child
 from faces.proxy.h2 import PREFACE, Client, settings
 from fuzzing import corpora
 from fuzzing.engine import Mutator
@@ -190,7 +191,7 @@ def nginx(folder):
     config, port = Path(folder) / "nginx.conf", free_port()
     config.write_text(_NGINX.format(folder=folder, port=port, behind=free_port()))
     command = [program, "-p", folder, "-c", str(config)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    with child(command, stderr=subprocess.DEVNULL) as process:
         try:
             until = time.monotonic() + PATIENCE
             while True:
@@ -306,8 +307,8 @@ def compare(streams, nginx_rows):
 
 
 def compare_node(program, streams):
-    """Node reads the same requests in what was sent on."""
-    with subprocess.Popen([program, "-e", _NODE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    """Node reads the same requests in what was sent on. How many it has read, without the last of each connection."""
+    with child([program, "-e", _NODE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         port, sent = int(process.stdout.readline()), {}
         for raw in map(bytes, streams.values()):
             whole, refused = whole_requests(raw)
@@ -328,6 +329,7 @@ def compare_node(program, streams):
             raise Disagreement(
                 f"Node read {read[at : at + 1]} where {whole[at : at + 1]} was, of {len(whole)}: {raw!r}"
             )
+    return sum(len(whole) - 1 for whole, _ in sent.values())
 
 
 def marked(raw, number):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from children import child
 from e2e.inspector import call, inspect, over_http
 from e2e.world import KEY, KEYHOLE, TOKEN, World, held, make_world
 
@@ -59,9 +60,7 @@ def main() -> None:
                 runs(world, config, kind, era)
                 print(f"{kind} over stdio, {era}: right")
             command = [KEYHOLE, "--json", *words, "--http", "127.0.0.1:0"]
-            with subprocess.Popen(
-                command, env=world.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
-            ) as process:
+            with child(command, env=world.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
                 assert process.stdout is not None
                 over_http(config, json.loads(process.stdout.readline())["url"], token)
                 try:

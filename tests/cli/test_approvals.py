@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from children import child
 from cli_driver import environment, ok, run
 
 HOST = "api.example.invalid"
@@ -113,7 +114,7 @@ def test_watching_shows_what_comes_until_it_is_stopped(pay, monkeypatch, server)
     request = asked(monkeypatch, pay)
     env = environment(KEYHOLE_ADDR=server["api"], KEYHOLE_TOKEN=os.environ["KEYHOLE_TOKEN"])
     command = [sys.executable, "-m", "keyhole", "requests", "--watch"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+    with child(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         ok("approve", request)

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 import nursery
+from children import child
 from cli_driver import environment
 
 LISTEN = ("--json", "--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0")
@@ -49,7 +50,7 @@ def test_it_works_in_its_own_folder_environment_and_umask(program, tmp_path):
 @pytest.mark.parametrize(("signal", "code"), [("terminate", 0), ("kill", -9)])
 def test_a_signal_reaches_it(program, tmp_path, signal, code):
     env = environment(KEYHOLE_HOME=str(tmp_path))
-    with subprocess.Popen([program, "server", "--dev", *LISTEN], env=env, stdout=subprocess.PIPE) as process:
+    with child([program, "server", "--dev", *LISTEN], env=env, stdout=subprocess.PIPE) as process:
         assert json.loads(process.stdout.readline())["api"]
         getattr(process, signal)()
         process.stdout.read()  # ends when nobody holds the other end any more

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from children import child
 from cli_driver import environment, ok, run, serving, spawn
 
 PASSPHRASE = "correct horse battery staple"
@@ -166,7 +167,7 @@ def test_a_local_vault_needs_no_login(local):
 def test_following_the_journal_shows_what_happens_meanwhile(root_of_server):
     env = environment(KEYHOLE_ADDR=root_of_server["api"], KEYHOLE_TOKEN="root")
     command = [sys.executable, "-m", "keyhole", "audit", "tail", "-f", "-n", "1", "--json"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with child(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             deadline, found = time.monotonic() + 60, b""
             while b"secret/data/followed" not in found and time.monotonic() < deadline:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from children import child
 from cli_driver import environment, ok, run, spawn
 from keyhole.cli.calls import Calls
 
@@ -118,7 +119,7 @@ def test_the_latest_lines_are_there_at_once_and_can_be_all(vault, monkeypatch):
 @contextlib.contextmanager
 def tailing(*words, env, stdout=subprocess.PIPE):
     command = [sys.executable, "-m", "keyhole", "tail", *words]
-    with subprocess.Popen(command, env=env, stdout=stdout, stderr=subprocess.PIPE) as process:
+    with child(command, env=env, stdout=stdout, stderr=subprocess.PIPE) as process:
         try:
             yield process
         finally:

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from children import child
 from cli_driver import environment, run, spawn
 from client.cluster import cluster, gets_in, until, users, works
 from keyhole.client import AsyncClient, Client
@@ -135,7 +136,7 @@ def test_several_addresses_are_found_in_the_environment(servers, monkeypatch):
 def test_the_client_of_node_replaces_what_cannot_be_renewed_and_takes_all_back_at_sigterm(servers):
     env = environment(KEYHOLE_ADDR=servers.address, KEYHOLE_TOKEN=servers.token)
     command = [built.node(), str(built.built() / "test/leasing.js"), CAPPED]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as process:
+    with child(command, env=env, stdout=subprocess.PIPE) as process:
         try:
             first, second = json.loads(process.stdout.readline()), json.loads(process.stdout.readline())
             assert (first["version"], second["version"]) == (1, 2)
@@ -164,7 +165,7 @@ with Client() as vault, vault.lease("/database/creds/long") as creds:
 
 def test_a_program_that_is_asked_to_end_takes_it_back(servers):
     env = environment(KEYHOLE_ADDR=servers.address, KEYHOLE_TOKEN=servers.token)
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], env=env, stdout=subprocess.PIPE, text=True) as process:
+    with child([sys.executable, "-c", PROGRAM], env=env, stdout=subprocess.PIPE, text=True) as process:
         name = process.stdout.readline().strip()
         assert name in users()
         process.send_signal(signal.SIGTERM)
@@ -298,7 +299,7 @@ def test_a_signal_reaches_the_command_and_the_credential_is_taken_back(env):
     program += "print('ready', flush=True); time.sleep(600)"
     words = ["leases", "run", "--source", "/database/creds/long", *USER, "--", sys.executable, "-c", program]
     command = [sys.executable, "-m", "keyhole", *words]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with child(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         name = process.stdout.readline().split()[0]
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 
+from children import child
 from e2e.world import GIT, KEYHOLE
 
 LOOPBACK = ("--allow-address", "127.0.0.1/32")
@@ -61,7 +62,7 @@ def test_a_held_call_goes_on_when_a_person_approves_it_in_another_process(world)
     )
     world.keyhole("grant", "coder", "asked")
     command = [KEYHOLE, "run", "--agent", "coder", "--", "curl", "-sS", "--fail", f"{world.base}/v1/asked", "-d", "a=b"]
-    with subprocess.Popen(
+    with child(
         command, env=world.env, cwd=world.folder / "work", stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         found = []

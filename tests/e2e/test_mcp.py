@@ -15,6 +15,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
+from children import child
 from e2e.inspector import call
 from e2e.world import API, KEY, KEYHOLE, TOKEN, held
 
@@ -142,7 +143,7 @@ def test_values_are_shown_only_where_that_is_on_and_the_agent_may_read(world):
 
 
 def test_the_server_ends_with_its_client_and_its_token_with_it(world):
-    with subprocess.Popen(
+    with child(
         [KEYHOLE, "mcp", "serve", "--agent", "coder"], env=world.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         process.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
@@ -154,7 +155,7 @@ def test_the_server_ends_with_its_client_and_its_token_with_it(world):
 
 
 def test_a_server_that_is_told_to_end_leaves_no_token_behind(world):
-    with subprocess.Popen(
+    with child(
         [KEYHOLE, "mcp", "serve", "--agent", "coder"], env=world.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         process.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
@@ -179,7 +180,7 @@ ODD = [
 
 
 def test_a_message_that_is_none_hurts_no_other(world):
-    with subprocess.Popen(
+    with child(
         [KEYHOLE, "mcp", "serve", "--agent", "coder"], env=world.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         for number, line in enumerate(ODD):
@@ -198,9 +199,7 @@ def http_server(world, *, api=False):
     words = ("server", "--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0", "--json")
     if not api:
         words = ("mcp", "serve", "--http", "127.0.0.1:0", "--json")
-    with subprocess.Popen(
-        [KEYHOLE, *words], env=world.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
-    ) as process:
+    with child([KEYHOLE, *words], env=world.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         try:
             started = json.loads(process.stdout.readline())
             yield f"{started['api']}/mcp" if api else started["url"]

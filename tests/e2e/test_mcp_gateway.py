@@ -14,6 +14,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
+from children import child
 from e2e.test_mcp import post as posted
 from e2e.world import KEYHOLE, TOKEN, held
 
@@ -78,7 +79,7 @@ def test_over_http_each_request_is_its_agents(servers):
             clean((await client.call_tool("one__echo", {})).model_dump_json())
 
     words = [KEYHOLE, "--json", "mcp", "gateway", "--http", "127.0.0.1:0"]
-    with subprocess.Popen(words, env=servers.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+    with child(words, env=servers.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         url = json.loads(process.stdout.readline())["url"]
         try:
             asyncio.run(use(url))
@@ -94,7 +95,7 @@ def test_over_http_each_request_is_its_agents(servers):
 
 def test_when_the_gateway_is_killed_nothing_of_its_servers_is_left(servers):
     words = [KEYHOLE, "mcp", "gateway", "--agent", "coder"]
-    with subprocess.Popen(
+    with child(
         words, env=servers.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
 

@@ -20,6 +20,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 import keyhole
+from children import child
 from e2e.inspector import call, over_http
 from e2e.internet import client
 from e2e.test_mcp_gateway import environ
@@ -156,9 +157,7 @@ def gateway(world):
             words += ["--server", name]
         with (
             errors.open("wb") as stderr,
-            subprocess.Popen(
-                words, env=world.env, stdout=subprocess.PIPE, stderr=stderr, stdin=subprocess.DEVNULL
-            ) as p,
+            child(words, env=world.env, stdout=subprocess.PIPE, stderr=stderr, stdin=subprocess.DEVNULL) as p,
         ):
             there = int(json.loads(p.stdout.readline())["url"].rpartition(":")[2].partition("/")[0])
             with serving(ThreadingTCPServer(("127.0.0.1", 0), _Recorder), frames=[], there=there) as recorder:

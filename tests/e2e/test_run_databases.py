@@ -11,6 +11,7 @@ import pytest
 import mariadb_server
 import nursery
 import sql_postgres
+from children import child
 from sql_postgres import APP_PASSWORD, HOST
 
 KEYHOLE = Path(sys.executable).with_name("keyhole")
@@ -103,7 +104,7 @@ def test_sqlalchemy_takes_the_url_as_it_is(local):
 def test_somebody_outside_the_command_gets_no_session(local):
     program = f"{sys.executable} -c 'import os; print(os.environ[\"PGPORT\"], flush=True)'; read line"
     command = [KEYHOLE, "run", "--network", "host", "--", "sh", "-c", program]
-    with subprocess.Popen(
+    with child(
         command, env=local.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         port = running.stdout.readline().strip()

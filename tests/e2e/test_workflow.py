@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from children import child
 from cli_driver import ok, run
 from e2e.world import KEYHOLE, Said, Upstream, held, make_world
 from keyhole import Client
@@ -172,7 +173,7 @@ def killed_while_two_branches_act(world, office):
     """The process that runs the workflow is killed when both branches have sent something and heard nothing."""
     words = [KEYHOLE, "workflow", "run", "invoice.yaml", "--agent", "clerk", "--input", "amount=120.50"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(words, env=world.env, cwd=world.folder / "work", start_new_session=True, **pipes) as process:
+    with child(words, env=world.env, cwd=world.folder / "work", start_new_session=True, **pipes) as process:
         office.kill = lambda: process.send_signal(signal.SIGKILL)
         said = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL

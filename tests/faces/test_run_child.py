@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from children import child
 from faces.run_fixtures import Runner, authority, runner_for
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.value import Secret
@@ -118,7 +119,7 @@ def test_a_signal_sent_to_keyhole_reaches_the_command_once(runner, sandbox, name
     script = f"trap 'echo {name}; [ -z $seen ] && seen=1' {name}; trap 'echo end; exit 5' ALRM; echo ready; "
     script += "n=0; all=0; while [ $n -lt 15 ] && [ $all -lt 3000 ]; do "
     script += 'sleep 0.02; all=$((all+1)); [ -n "$seen" ] && n=$((n+1)); done; echo end; exit 5'
-    with subprocess.Popen(
+    with child(
         **runner.command(["sh", "-c", script], sandbox=sandbox),
         stdout=subprocess.PIPE,
         text=True,
@@ -132,7 +133,7 @@ def test_a_signal_sent_to_keyhole_reaches_the_command_once(runner, sandbox, name
 
 def test_keyhole_waits_for_a_command_that_takes_its_time_to_end(runner):
     script = "trap 'sleep 0.2; echo cleaned; exit 7' TERM; echo ready; while :; do sleep 0.02; done"
-    with subprocess.Popen(**runner.command(["sh", "-c", script]), stdout=subprocess.PIPE, text=True) as driver:
+    with child(**runner.command(["sh", "-c", script]), stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout.readline() == "ready\n"
         driver.terminate()
         assert driver.stdout.read() == "cleaned\n"
@@ -434,7 +435,7 @@ def test_without_linux_commands_run_without_a_sandbox_and_that_is_said(capfd, mo
 def test_terminated_keyhole_lets_the_command_end_first(runner):
     script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.02; done"
     command = runner.command(["sh", "-c", script])
-    with subprocess.Popen(**command, stdout=subprocess.PIPE, text=True) as driver:
+    with child(**command, stdout=subprocess.PIPE, text=True) as driver:
         driver.stdout.readline()
         driver.terminate()
         driver.terminate()

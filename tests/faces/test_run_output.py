@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from children import child
 from faces.run_fixtures import runner_for
 from keyhole.faces.run.output import Output
 from keyhole.scrub import Scrubber
@@ -118,12 +119,14 @@ def test_two_streams_that_are_one_keep_their_order(runner):
 
 def test_a_prompt_appears_before_the_command_goes_on(runner):
     script = 'printf "Name (s): s"; read name; echo "hello $name $KEY"'
-    with subprocess.Popen(
+    with child(
         **runner.command(["sh", "-c", script], **GIVEN), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         seen = b""
         while seen != b"Name (s): s":  # its last letter begins the value, too
-            seen += os.read(process.stdout.fileno(), 100)
+            piece = os.read(process.stdout.fileno(), 100)
+            assert piece, seen
+            seen += piece
         process.stdin.write(b"me\n")
         process.stdin.close()
         assert process.stdout.read() == b"hello me " + b"*" * len(VALUE) + b"\n"
@@ -132,7 +135,7 @@ def test_a_prompt_appears_before_the_command_goes_on(runner):
 
 def test_a_command_notices_that_nobody_reads(runner):
     command = runner.command(["sh", "-c", "trap '' HUP; while echo line; do :; done; exit 3"], **GIVEN)
-    with subprocess.Popen(**command, stdout=subprocess.PIPE) as process:
+    with child(**command, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()
         assert process.wait(60) in {3, 128 + signal.SIGPIPE}
@@ -148,7 +151,7 @@ def test_what_was_left_behind_does_not_hold_the_end_up(runner):
 def test_output_is_the_callers_own_where_a_value_is_too_short_to_be_looked_for(runner):
     given = {"scrub": True, "reveal": {"KEY": "short"}}
     command = runner.command(python("import os; print(os.readlink('/proc/self/fd/1'))"), **given)
-    with subprocess.Popen(**command, stdout=subprocess.PIPE, text=True) as process:
+    with child(**command, stdout=subprocess.PIPE, text=True) as process:
         name = str(Path(f"/proc/self/fd/{process.stdout.fileno()}").readlink())
         assert process.stdout.read().strip() == name
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from children import child
 from faces.run_fixtures import SYSTEM_PYTHON, Runner, namespaces_allowed, runner_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is made of Linux namespaces")
@@ -222,7 +223,7 @@ def test_what_the_command_left_behind_ends_with_it(runner):
 @pytest.mark.parametrize("sandbox", ["require", "off"])
 def test_the_command_dies_when_keyhole_is_killed(runner, sandbox):
     command = runner.command(sh("echo $$; exec sleep 60"), sandbox=sandbox)
-    with subprocess.Popen(**command, stdout=subprocess.PIPE, text=True) as driver:
+    with child(**command, stdout=subprocess.PIPE, text=True) as driver:
         driver.stdout.readline()
         driver.kill()
         # The pipe ends only when the last process that holds it is gone.

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from children import child
 from cli_driver import ok, run
 from keyhole.remotes import git_locks, git_moving
 from keyhole.repo.tree import Change, Tree
@@ -119,7 +120,7 @@ def test_the_lock_of_a_git_that_works_is_left_alone(team, monkeypatch):
     monkeypatch.setattr(git_locks.clear, "__defaults__", (0.2,))
     lock = team / ".git" / "index.lock"
     lock.touch()
-    with subprocess.Popen(["git", "cat-file", "--batch"], cwd=team, stdin=subprocess.PIPE) as working:
+    with child(["git", "cat-file", "--batch"], cwd=team, stdin=subprocess.PIPE) as working:
         refused = run("operator", "fsck", team)
         working.communicate()
     assert refused.code != 0

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from children import child
 from cli_driver import environment, run
 from keyhole.scrub import Scrubber
 from keyhole.scrub.lines import JsonLines
@@ -134,7 +135,7 @@ def test_a_compressed_stream_passes_and_the_command_says_so():
 
 
 def test_lines_leave_at_once_and_prompts_soon():
-    with subprocess.Popen(
+    with child(
         [sys.executable, "-m", "keyhole", "scrub"], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         process.stdin.write(b"one\nName: ")
@@ -142,7 +143,9 @@ def test_lines_leave_at_once_and_prompts_soon():
         found = b""
         deadline = time.monotonic() + 60
         while found != b"one\nName: " and time.monotonic() < deadline:
-            found += os.read(process.stdout.fileno(), 100)
+            piece = os.read(process.stdout.fileno(), 100)
+            assert piece, found
+            found += piece
         process.stdin.write(b"me\n")
         process.stdin.close()
         assert found + process.stdout.read() == b"one\nName: me\n"

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from children import child
 from keyhole.client.repo import RepoVault
 from keyhole.repo import reads
 from repo.world import CANARY, Folder
@@ -29,7 +30,7 @@ def test_both_languages_write_one_record_at_the_same_time(world):
     command = [built.node(), str(built.built() / "test/reading.js"), str(world.root), "stripe/key", "8"]
     vault = RepoVault(world.root, key=world.owner.to_text())
     vault.get("stripe/key")
-    with subprocess.Popen(command, env=world.env, stdout=subprocess.PIPE) as process:
+    with child(command, env=world.env, stdout=subprocess.PIPE) as process:
         for _ in range(15):
             vault.get("stripe/key")
         assert process.stdout.read() == b"8"

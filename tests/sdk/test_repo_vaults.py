@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import cli_driver
+from children import child
 from keyhole.client.repo import RepoVault
 from keyhole.core.errors import IntegrityError, KeyholeError
 from keyhole.crypto import age
@@ -803,12 +804,13 @@ def test_a_vault_that_a_command_is_changing_is_waited_for_and_what_is_refused_is
     sidecar = world.path(".x/secrets/a/one.json")
     data = sidecar.read_bytes()
     command = [built.node(), str(built.built() / "test/parity.js")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         with Tree(world.root).lock():
             sidecar.unlink()  # half of a change
             process.stdin.write(json.dumps(given).encode())
             process.stdin.close()
             while not waits(process.pid):
+                assert process.poll() is None
                 time.sleep(0.01)
             sidecar.write_bytes(data)
         assert json.loads(process.stdout.read())[0]["values"] == {"a/one": CANARY}
@@ -820,8 +822,8 @@ def test_a_vault_that_a_command_is_changing_is_waited_for_and_what_is_refused_is
 
 def waits(pid):
     """Whether the process has somebody who waits for a lock."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         with contextlib.suppress(OSError):  # it has ended meanwhile
-            if b"flock" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"flock" in Path(f"/proc/{each}/cmdline").read_bytes():
                 return True
     return False

@@ -10,6 +10,8 @@ from pathlib import Path
 import secretstorage
 from jeepney.io.blocking import open_dbus_connection
 
+from children import child
+
 PROGRAMS = ("dbus-daemon", "gnome-keyring-daemon")
 INSTALL = "apt-get install -y --no-install-recommends dbus dbus-daemon gnome-keyring libsecret-1-0"
 VARIABLES = ("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "DBUS_SESSION_BUS_ADDRESS")
@@ -42,7 +44,7 @@ def desktop_session(folder):
     config = folder / "bus.conf"
     config.write_text(BUS)
     command = ["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--print-address=1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env) as bus:
+    with child(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env) as bus:
         try:
             session["DBUS_SESSION_BUS_ADDRESS"] = env["DBUS_SESSION_BUS_ADDRESS"] = bus.stdout.readline().strip()
             assert session["DBUS_SESSION_BUS_ADDRESS"], "dbus-daemon did not start"
@@ -55,7 +57,7 @@ def desktop_session(folder):
 @contextmanager
 def _keyring_daemon(env):
     command = ["gnome-keyring-daemon", "--unlock", "--foreground", "--components=secrets"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env) as daemon:
+    with child(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env) as daemon:
         try:
             daemon.stdin.write("session-password\n")
             daemon.stdin.close()

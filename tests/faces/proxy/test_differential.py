@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from children import child
 from faces.proxy.rig import HOST, Received, Rig, h11_targets, llhttp_targets
 from faces.proxy.test_smuggling import LIMITS, llhttp_cases, play, smuggling_cases
 
@@ -120,7 +121,7 @@ def _seen(lines: list[bytes]) -> dict[int, list[bytes]]:
 
 @contextlib.contextmanager
 def _running(*command: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env) as process:
+    with child(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env) as process:
         try:
             yield process
         finally:
