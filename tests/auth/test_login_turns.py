@@ -71,7 +71,9 @@ def test_who_hangs_up_while_it_waits_or_is_tried_keeps_no_turn(gone):
         await asyncio.sleep(0)
         jobs[gone].cancel()
         hold.set()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        found = await asyncio.gather(*jobs, return_exceptions=True)
+        assert [isinstance(each, asyncio.CancelledError) for each in found] == [number == gone for number in range(3)]
+        assert found.count(None) == 2
         async with asyncio.timeout(30), guesses.turn("a", "192.0.2.1"):
             pass
 

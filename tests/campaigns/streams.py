@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from campaigns.stand import standing
 
 ROOM = 8.0  # megabytes
+FEWEST = 2  # events of a stream, however soon all are told to end
 _AT_ONCE = 20  # streams that are opened at the same time
 _SETTLED = 60.0  # seconds after which memory is looked at first, at most a quarter of the whole
 
@@ -66,7 +67,7 @@ async def campaign(streams, seconds, *, gap=1.0, every=60.0, real=True, report=p
     async def answer(_head, _reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
         number = 0
-        while not ending.is_set():
+        while number < FEWEST or not ending.is_set():
             writer.write(b"data: %d\n\n" % number)
             await writer.drain()
             number += 1
