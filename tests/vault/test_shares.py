@@ -55,6 +55,24 @@ def untouched(shares: Shares) -> bool:
     return not agents and not starting and not any(used.calls or used.held or used.sessions for used in counted)
 
 
+def test_work_that_goes_on_when_its_caller_has_gone_counts_until_it_ends():
+    async def job(door: Door) -> None:
+        work, ends = asyncio.get_running_loop().create_future(), []
+        turn = await door.begin()
+        turn.take(100)
+        turn.then(lambda: ends.append(1))
+        turn.outlast(work)
+        turn.end()
+        turn.end()
+        assert (door.shares._all.calls, door.shares._all.held, ends) == (1, 100, [])
+        work.set_result(None)
+        await asyncio.sleep(0)
+        assert ends == [1]
+        assert untouched(door.shares)
+
+    with_door(job)
+
+
 def test_the_call_over_an_agents_share_is_refused_until_one_ends():
     async def job(door: Door) -> None:
         turns = [await door.begin() for _ in range(4)]

@@ -330,7 +330,7 @@ class Broker:
         )
         sending = exchange.run(lease, message, judged(vault, caller, service, call.body))
         sending = with_renewed(vault, state, service, loan, sending)
-        return await journey.answer(answered(vault, state, caller, service, minting, loan, sending), call)
+        return await journey.answer(answered(vault, state, caller, service, minting, loan, turn, sending), call)
 
     async def _reserve(self, state: OrgState, service: Service, loan: Loan, call: Call, guard: Guard) -> Lease:
         """A connection for a loan that is not reserved before its secrets are there."""

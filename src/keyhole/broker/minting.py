@@ -129,9 +129,12 @@ async def answered(
     service: Service,
     minting: Minting | None,
     loan: Loan,
+    turn: Turn,
     sending: Awaitable[UpstreamAnswer | OwnAnswer],
 ) -> UpstreamAnswer | OwnAnswer:
     """The answer, with placeholders in the place of new credentials, which are in the vault by then.
+
+    What is made for somebody who hangs up meanwhile is kept all the same, and counts as under way until then.
 
     Raises:
         ScrubFailedClosed: they could not be read or stored; nothing of the answer is released.
@@ -141,7 +144,8 @@ async def answered(
     task = asyncio.ensure_future(_kept(vault, state, caller, service, minting, loan, sending))
     _under_way.add(task)
     task.add_done_callback(_ended)
-    return await asyncio.shield(task)  # what is made for somebody who hangs up meanwhile is kept all the same
+    turn.outlast(task)
+    return await asyncio.shield(task)
 
 
 def _ended(task: asyncio.Future[UpstreamAnswer | OwnAnswer]) -> None:

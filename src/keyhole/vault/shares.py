@@ -13,7 +13,7 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keyhole.core.checks.limits import Bucket, Quota
 from keyhole.core.errors import RateLimited
@@ -99,11 +99,12 @@ class Held:
 class Turn(Held):
     """One call or request under way, and what is held for it."""
 
-    __slots__ = ("_ended", "_then")
+    __slots__ = ("_ended", "_then", "_work")
 
     def __init__(self, shares: Shares, tenant: _Tenant, agent: str) -> None:
         super().__init__(shares, tenant, agent)
         self._ended = False
+        self._work: asyncio.Future[Any] | None = None
         self._then: tuple[Callable[[], None], ...] = ()
 
     def started(self) -> None:
@@ -114,9 +115,15 @@ class Turn(Held):
         """Do this too at its end."""
         self._then = (*self._then, act)
 
+    def outlast(self, work: asyncio.Future[Any]) -> None:
+        """It ends no sooner than this, which goes on when its caller has gone."""
+        self._work = work
+
     def end(self) -> None:
         """It has ended. Said again, nothing happens."""
-        if not self._ended:
+        if self._work is not None and not self._work.done():
+            self._work.add_done_callback(lambda _: self.end())
+        elif not self._ended:
             self._ended = True
             self.release()
             self._shares.ended(self._tenant, self._agent)
