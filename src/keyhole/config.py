@@ -334,6 +334,9 @@ def _read(path: str) -> dict[str, Any]:
         ) from None
 
 
+_KINDS = {bool: "true or false", float: "a number, or a time such as 30s", int: "a whole number", tuple: "a list"}
+
+
 def _typed(name: str, value: Any) -> Any:
     default = next(f for f in fields(Config) if f.name == name).default
     if name == "workers" and value == "auto":
@@ -352,7 +355,8 @@ def _typed(name: str, value: Any) -> Any:
         if isinstance(default, tuple):
             return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
     except (KeyError, TypeError, ValueError):
-        raise InvalidRequest(f"{name}: {value!r} is not of the right kind", "keyhole server --help") from None
+        wanted = "a whole number, or auto" if name == "workers" else _KINDS[type(default)]
+        raise InvalidRequest(f"{name}: {value!r} is not {wanted}", "keyhole server --help") from None
     if not isinstance(value, str):
         raise InvalidRequest(f"{name}: {value!r} is not a text", "write it in quotes")
     return value

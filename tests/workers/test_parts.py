@@ -239,6 +239,19 @@ def test_settings_come_to_a_worker_as_they_are(monkeypatch):
         load(flags={"workers": "65"})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "wanted"),
+    [
+        ("WORKERS", "many", "a whole number, or auto"),
+        ("HTTP2_STREAMS", "many", "a whole number"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused_with_the_kind_it_takes(monkeypatch, variable, value, wanted):
+    monkeypatch.setenv(f"KEYHOLE_{variable}", value)
+    with pytest.raises(InvalidRequest, match=f"{variable.lower()}: '{value}' is not {wanted}"):
+        load()
+
+
 def test_a_vault_in_memory_and_other_systems_have_one_process(monkeypatch):
     with pytest.raises(InvalidRequest, match="in memory"):
         require_possible(Config(), dev=True)
