@@ -75,7 +75,12 @@ class Watch:
         if number < 0:
             return
         self._folders[number] = Path(folder)
-        for entry in os.scandir(folder):
+        try:
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except FileNotFoundError:
+            return  # git has removed it, or moved what was in it to folders that are watched
+        for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 self._add(entry.path)
             else:
