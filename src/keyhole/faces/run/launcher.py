@@ -233,9 +233,14 @@ def _supervise(pid: int, send: Callable[[int, int], None], stopped: Callable[[in
         event = signal.sigwaitinfo({*FORWARDED, signal.SIGCHLD})
         if event.si_signo == signal.SIGCHLD:
             continue
+        now = time.monotonic()
         if event.si_code != linux.SI_QUEUE:
-            had_by_group[event.si_signo] = time.monotonic()
-        elif apart or time.monotonic() - had_by_group.get(event.si_signo, -_SAME_EVENT) >= _SAME_EVENT:
+            had_by_group[event.si_signo] = now
+            # A command with a group of its own has not had it. It is not left to the one that is passed on: of two that
+            # are pending at once the system keeps the first. Its size it has from its own terminal.
+            if apart and event.si_signo != signal.SIGWINCH:
+                send(pid, event.si_signo)
+        elif now - had_by_group.get(event.si_signo, -_SAME_EVENT) >= _SAME_EVENT:
             send(pid, event.si_signo)
 
 
