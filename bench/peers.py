@@ -1,25 +1,29 @@
 """Other programs that attach a key to what passes through them, where ``scripts/peers`` has installed them.
 
-Each does what it does by its own means, and less than a call of Keyhole's does: mitmproxy with an addon that sets one
-header, varlock with one secret for one domain and its placeholder replaced. Neither decides by caller, and neither
-writes a durable record before it sends. Both find the upstream's name on loopback by a few lines given to them.
+Each does what it does by its own means, and less than a call of Keyhole's does: haproxy as a reverse proxy that adds a
+static header, as nginx does, mitmproxy with an addon that sets one header, varlock with one secret for one domain and
+its placeholder replaced. None decides by caller, and none writes a durable record before it sends. Those that look
+names up find the upstream's on loopback by a few lines given to them.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bench.load import Job
 from bench.machine import free_port, pinned
 from bench.subjects import Subject
-from bench.upstream import CREDENTIAL, NAME, Upstream
+from bench.upstream import CREDENTIAL, NAME, Upstream, wait_for
 
 HOME = Path(__file__).parents[1] / ".cache/peers"
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 _PATIENCE = 60.0
 _PLACEHOLDER = "sk_live_placeholder_for_varlock_0001"
 
@@ -145,12 +149,72 @@ class Varlock(_Proxy):
         return super().job(scheme, path, mode, **settings)
 
 
-PEERS: dict[str, type[Mitmproxy | Varlock]] = {"mitmproxy": Mitmproxy, "varlock": Varlock}
+class Haproxy:
+    """haproxy as a reverse proxy that adds a static header; TLS on both sides where TLS is asked for."""
+
+    name = "haproxy"
+
+    def __init__(self, folder: Path, core: set[int], upstream: Upstream) -> None:
+        folder.mkdir(parents=True)
+        self._ca = upstream.pki.ca
+        self._ports = {"http": free_port(), "https": free_port()}
+        pair = folder / "pair.pem"
+        pair.touch(mode=0o600)
+        pair.write_bytes(Path(upstream.pki.cert).read_bytes() + Path(upstream.pki.key).read_bytes())
+        check = f"ssl verify required ca-file {self._ca} verifyhost {NAME} sni str({NAME})"
+        key = "".join(
+            f"    http-request set-header {name} {value}\n"
+            for name, value in (("Host", NAME), ("Authorization", f'"Bearer {CREDENTIAL}"'))
+        )
+        path = folder / "haproxy.cfg"
+        path.write_text(f"""
+global
+    nbthread 1
+    maxconn 8192
+defaults
+    mode http
+    timeout connect 10s
+    timeout client 300s
+    timeout server 300s
+    http-reuse always
+listen plain
+    bind 127.0.0.1:{self._ports["http"]} backlog 4096
+{key}    server upstream 127.0.0.1:{upstream.plain}
+listen tls
+    bind 127.0.0.1:{self._ports["https"]} backlog 4096 ssl crt {pair}
+{key}    server upstream 127.0.0.1:{upstream.tls} {check}
+""")
+        self._log = (folder / "log").open("wb")
+        program = shutil.which("haproxy", path=_PATH) or "haproxy"
+        self._process = subprocess.Popen(
+            pinned(core, program, "-db", "-f", str(path)), stdout=self._log, stderr=self._log
+        )
+        self.pid = self._process.pid
+        wait_for(self._ports["http"], self._process)
+
+    def job(self, scheme: str, path: str, mode: str, **settings: Any) -> Job:
+        """As of every subject."""
+        request = f"GET {path} HTTP/1.1\r\nHost: {NAME}\r\n\r\n"
+        ca = self._ca if scheme == "https" else ""
+        return Job(mode, ("127.0.0.1", self._ports[scheme]), request, ca=ca, name=NAME, **settings)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+        self._log.close()
+
+
+PEERS: dict[str, Callable[[Path, set[int], Upstream], Subject]] = {
+    "haproxy": Haproxy,
+    "mitmproxy": Mitmproxy,
+    "varlock": Varlock,
+}
 
 
 def installed() -> list[str]:
-    """Names of the peers that are there."""
-    return [name for name in PEERS if (HOME / name).is_dir()]
+    """Names of the peers that are there; haproxy where the system has it."""
+    return [name for name in PEERS if (HOME / name).is_dir() or (name == "haproxy" and shutil.which(name, path=_PATH))]
 
 
 def start(name: str, folder: Path, core: set[int], upstream: Upstream) -> Subject:
