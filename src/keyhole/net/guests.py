@@ -18,6 +18,10 @@ from collections.abc import Callable
 from keyhole.core.cidr import network
 
 
+def _nothing() -> None:
+    """What becomes of a connection that has ended."""
+
+
 class Guest:
     """A client's connection. ``leave`` it at its end, whatever happened.
 
@@ -75,6 +79,7 @@ class Guest:
     def leave(self) -> None:
         """It has ended. Said again, nothing happens."""
         if self in self._guests.all:
+            self._drop = _nothing  # it points at the connection, which points here
             self._guests.all.discard(self)
             if not self.busy:
                 self._guests.unlist(self, self._address, self.whose)
@@ -82,8 +87,9 @@ class Guest:
 
     def let_go(self) -> None:
         """End it, because somebody else needs its place."""
+        drop = self._drop
         self.leave()
-        self._drop()
+        drop()
 
     def _become(self, whose: tuple[str, str] | None) -> None:
         if whose == self.whose or self not in self._guests.all:

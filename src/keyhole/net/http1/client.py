@@ -294,7 +294,6 @@ class ClientAnswer:
         reason: reason phrase.
         headers: end-to-end headers with lower-cased names, ``content-length`` as declared.
         length: declared bytes of the body.
-        body: pulls the body; ``None`` when there is none.
     """
 
     __slots__ = (
@@ -305,7 +304,6 @@ class ClientAnswer:
         "_pump",
         "_received",
         "_timeouts",
-        "body",
         "headers",
         "length",
         "reason",
@@ -326,7 +324,6 @@ class ClientAnswer:
         self.reason = head.reason
         self.headers = headers
         self.length = None if decoder is None else decoder.length
-        self.body: ClientAnswer | None = None if decoder is None else self
         self._connection: ClientConnection | None = connection
         self._decoder = decoder
         self._persistent = persistent
@@ -337,6 +334,11 @@ class ClientAnswer:
         connection.read_deadline = NEVER
         if (decoder is None or decoder.done) and head.status != 101:
             self._finish()
+
+    @property
+    def body(self) -> ClientAnswer | None:
+        """Pulls the body; ``None`` when there is none."""
+        return None if self._decoder is None else self  # if it pointed at itself, the collector would have to come
 
     def take_over(self) -> ClientConnection:
         """The connection of a 101, for whoever speaks the new protocol on it. It never serves a request again."""

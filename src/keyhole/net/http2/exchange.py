@@ -32,7 +32,7 @@ class Http2Answer:
     Attributes:
         number: of the stream.
         window: bytes of the request that the upstream will take.
-        status, reason, headers, length, body, trailers: as of an answer of HTTP/1.1.
+        status, reason, headers, length, trailers: as of an answer of HTTP/1.1.
         read_deadline, write_deadline: loop times after which whoever waits gets ``TimeoutError``.
         over: we have ended our side, or the stream is reset.
         complete: the upstream has ended its side.
@@ -41,6 +41,7 @@ class Http2Answer:
     __slots__ = (
         "_answered",
         "_bodiless",
+        "_bodily",
         "_connection",
         "_done",
         "_error",
@@ -55,7 +56,6 @@ class Http2Answer:
         "_unread",
         "_unreturned",
         "_waiter",
-        "body",
         "complete",
         "headers",
         "length",
@@ -76,11 +76,10 @@ class Http2Answer:
         self.reason = b""
         self.headers: Headers = []
         self.length: int | None = None
-        self.body: Http2Answer | None = None
         self.trailers: Headers = []
         self.read_deadline = self.write_deadline = NEVER
         self.over = self.complete = False
-        self._answered = self._bodiless = self._done = False
+        self._answered = self._bodiless = self._bodily = self._done = False
         self._connection = connection
         self._message = message
         self._timeouts = timeouts
@@ -221,9 +220,7 @@ class Http2Answer:
             raise Malformed("the body is shorter than its Content-Length")
         self._answered = True
         self.status, self.reason, self.headers, self.length = head.status, head.reason, head.headers, head.length
-        self._bodiless = head.bodiless
-        if not (ends or head.bodiless):
-            self.body = self
+        self._bodiless, self._bodily = head.bodiless, not (ends or head.bodiless)
         if head.status >= 300 and self._pump is not None:
             self._pump.cancel()  # the peer has decided without the rest of the body (RFC 9110 section 15.5)
         if ends:
@@ -388,6 +385,11 @@ class Http2Answer:
             self.fail(UpstreamUnreachable(f"the upstream's answer is incomplete or broken: {error.reason}", _LATER))
         else:
             self.fail(UpstreamUnreachable(f"the upstream's answer is not acceptable: {error.reason}", _THEIRS))
+
+    @property
+    def body(self) -> Http2Answer | None:
+        """As of an answer of HTTP/1.1."""
+        return self if self._bodily else None
 
     @property
     def ended(self) -> bool:
