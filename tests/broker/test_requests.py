@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
 import pytest
 
-from broker.stack import HOST, SECRET, Reply, Stack, basic, read_reply
+from broker.stack import HOST, SECRET, Received, Reply, Stack, basic, read_reply
 
 BEARER = b"Bearer " + SECRET.encode()
 
@@ -252,3 +253,27 @@ def test_upstream_is_asked_only_for_codings_that_can_be_inspected(
     names = {part.partition(b";")[0].strip() for part in value.split(b",")}
     assert names <= {b"gzip", b"x-gzip", b"deflate", b"br", b"zstd", b"identity"}
     assert sent in {None, value}
+
+
+@pytest.mark.parametrize("scheme", [b"NTLM", b"Negotiate", b"negotiate"])
+def test_connection_that_one_agent_has_logged_in_serves_no_other(stack: Stack, run, scheme: bytes) -> None:
+    async def both_agents() -> list[bytes]:
+        await stack.service("windows", inject={"kind": "none"}, secret="", hosts=[f"a.test:{stack.secure}"])
+        alice, bob = [await stack.agent(name, "windows") for name in ("alice", "bob")]
+        stack.upstream.say = say
+        login = b"Authorization: " + scheme + b" YWxpY2U=\r\n"
+        answers = [await stack.get(token, host="a.test", headers=line) for token, line in steps(alice, bob, login)]
+        return [answer.body for answer in answers]
+
+    def steps(alice: str, bob: str, login: bytes) -> list[tuple[str, bytes]]:
+        return [(alice, b""), (alice, login), (alice, login), (bob, b""), (bob, login)]
+
+    users: dict[object, bytes] = {}
+
+    async def say(received: Received, writer: asyncio.StreamWriter) -> None:
+        user = users.setdefault(writer, b"nobody")
+        if received.values(b"authorization"):
+            users[writer] = b"somebody"
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(user), user))
+
+    assert run(both_agents()) == [b"nobody", b"nobody", b"somebody", b"nobody", b"nobody"]

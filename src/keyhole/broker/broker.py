@@ -17,7 +17,7 @@ from keyhole.broker.ca import Authorities
 from keyhole.broker.capture import Captures
 from keyhole.broker.certified import client_identity
 from keyhole.broker.checks import Gate
-from keyhole.broker.connections import spoken
+from keyhole.broker.connections import bound_to, spoken
 from keyhole.broker.decided import Decided, note_tunnel
 from keyhole.broker.directory import Directory, Match, Wanted
 from keyhole.broker.errand import run_errand
@@ -289,7 +289,7 @@ class Broker:
     ) -> Answer:
         """Use, inject, send, scrub."""
         guard = self._guard(service.allow_addresses)
-        key = (state.org.id, service.name, service.allow_addresses)
+        key = (state.org.id, service.name, service.allow_addresses, *bound_to(call, caller))
         lending = service if minting is None else minting.service(service)
         kind = KINDS[lending.inject.kind]
         lease = None
@@ -321,7 +321,7 @@ class Broker:
             return await journey.tunnel(lease.connect(), beginning(call.scheme, call.host))
         exchange = Exchange(
             loan,
-            lambda: self._reserve(state, service, loan, call, guard),
+            lambda: self._reserve(key, state, service, loan, call, guard),
             lambda errand: run_errand(vault, state, self._pool, guard, service, loan.intent.record(), errand),
             self._kept.room(state.org.id, service, loan.values) if kind.keeps else None,
             vault.clock.now,
@@ -332,9 +332,10 @@ class Broker:
         sending = with_renewed(vault, state, service, loan, sending)
         return await journey.answer(answered(vault, state, caller, service, minting, loan, turn, sending), call)
 
-    async def _reserve(self, state: OrgState, service: Service, loan: Loan, call: Call, guard: Guard) -> Lease:
+    async def _reserve(
+        self, key: tuple[object, ...], state: OrgState, service: Service, loan: Loan, call: Call, guard: Guard
+    ) -> Lease:
         """A connection for a loan that is not reserved before its secrets are there."""
-        key = (state.org.id, service.name, service.allow_addresses)
         if not service.certified:
             return self._reserved(key, call, guard)
         room = self._kept.room(state.org.id, service, loan.certificate)
@@ -360,7 +361,7 @@ class Broker:
         turn: Turn,
     ) -> Answer:
         """A host without any service, where the org's egress rule lets calls through: nothing is lent."""
-        lease = self._reserved((state.org.id,), call, _OPEN)
+        lease = self._reserved((state.org.id, *bound_to(call, caller)), call, _OPEN)
         intent = Intent.of(egress(caller, request, state.org.egress))
         journey = Journey(vault, state, caller, None, intent, None, self._live, call.timing, turn.end, watch)
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keyhole.core import grpc
 from keyhole.core.host import Authority
+from keyhole.core.identity import Caller
 from keyhole.core.message import Call
 from keyhole.net.http1.client import ClientAnswer, ClientConnection
 from keyhole.net.http2.client import Http2Connection
@@ -19,6 +20,9 @@ from keyhole.net.http2.exchange import Http2Answer
 
 if TYPE_CHECKING:
     from keyhole.broker.upstream import Pool
+
+
+_LOGS_CONNECTIONS_IN = frozenset({b"ntlm", b"negotiate"})
 
 
 class Origin(NamedTuple):
@@ -72,6 +76,17 @@ def spoken(call: Call) -> Speaks:
     if not call.http2:
         return Speaks.HTTP1
     return Speaks.HTTP2 if call.scheme == "http" and grpc.is_grpc(call.headers) else Speaks.EITHER
+
+
+def bound_to(call: Call, caller: Caller) -> tuple[str, ...]:
+    """Whose alone the connection of a call is, for its key; nothing where others of the same key may use it too.
+
+    NTLM and Negotiate log a whole connection in (RFC 4559 section 6): who came next on it would be taken for this one.
+    """
+    for name, value in call.headers:
+        if name == b"authorization" and value.partition(b" ")[0].lower() in _LOGS_CONNECTIONS_IN:
+            return (caller.token_id or caller.name,)
+    return ()
 
 
 class Single(ClientConnection):
