@@ -117,6 +117,9 @@ def remove_agent(name: str) -> None:
         for group in groups:
             _say(f"  - {group}")
         _say(f"Those secrets have been re-encrypted without '{name}'.")
+    elif change.due:  # of ``set --agents``, which gives no group
+        _say(f"\nWARNING: '{name}' previously had access to these secrets.")
+    if groups or change.due:
         _rotate(change, name)
 
 
