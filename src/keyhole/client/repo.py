@@ -15,11 +15,12 @@ from keyhole.core.errors import NotFound
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.repo import keys
+from keyhole.repo.finding import find_vault, require_own
 from keyhole.repo.members import Role
 from keyhole.repo.names import require_folder
 from keyhole.repo.opened import Opened, open_vault
 from keyhole.repo.reads import release
-from keyhole.repo.tree import VAULT, find_vault
+from keyhole.repo.tree import VAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class RepoVault:
 
     Raises:
         NotFound: there is no vault, or no key.
+        PolicyDenied: the vault is above the folder, and of another user.
         IntegrityError: something in it is not genuine, or older than what this machine has seen.
         InvalidRequest: the key is none, or others can read its file.
         Sealed: the key is under a passphrase, or its keychain or token does not answer.
@@ -78,6 +80,7 @@ class RepoVault:
         root = find_vault(start)
         if root is None:
             raise NotFound(f"there is no {VAULT} in {start} or above it", "keyhole repo init")
+        require_own(start, root, os.environ)
         self.root = root
         self._environ = os.environ if environ is None else environ
         self._identity = self._find(key_file, key, self._environ)

@@ -55,11 +55,6 @@ class Change:
     keys: tuple[str, ...] = ()
 
 
-def find_vault(start: Path) -> Path | None:
-    """The folder with a vault, at ``start`` or above it; ``None`` for none."""
-    return next((folder for folder in (start, *start.parents) if Tree(folder).exists()), None)
-
-
 class Files(Protocol):
     """The files of a vault at one moment: in a folder, in a commit."""
 

@@ -21,13 +21,14 @@ from keyhole.crypto.age import Identity
 from keyhole.remotes.git import Git
 from keyhole.remotes.settings import GIT
 from keyhole.repo import keys
+from keyhole.repo.finding import find_vault, require_own
 from keyhole.repo.hidden import Kind
 from keyhole.repo.names import require_folder
 from keyhole.repo.opened import Opened, open_vault, verify
 from keyhole.repo.refusals import recording
 from keyhole.repo.reviewing import require_kept_in_groups, require_signed
 from keyhole.repo.sealing import Actor
-from keyhole.repo.tree import Change, Tree, find_vault
+from keyhole.repo.tree import Change, Tree
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,6 +64,8 @@ class Place:
             raise NotFound(f"there is no repo vault in {start} or above it", "keyhole repo init")
         self.tree = Tree(found)
         self.git = Git.find(found, os.environ)
+        if self.git is None:  # it looks at that itself
+            require_own(start, found, os.environ)
 
     def identity(self) -> Identity:
         """The key that counts. Raises ``NotFound``."""
