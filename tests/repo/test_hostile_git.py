@@ -481,3 +481,37 @@ def test_every_place_that_takes_the_address_of_a_remote_refuses_a_hostile_one(ma
             assert "pass@" not in ran_.err
             assert "Traceback" not in ran_.err
     assert [path for path in sorted(machine.rglob("*")) if path not in before and ".local" not in str(path)] == []
+
+
+def test_no_object_stands_for_another_one(machine):
+    """Else what is committed would go on from the tree of another commit, and what that lacks be gone at the remote."""
+    folder = machine / "team"
+    ok("repo", "set", "a/two", stdin="two")
+    git(folder, "replace", "HEAD", "HEAD~1")
+    (folder / ".git" / "info" / "grafts").write_text(git(folder, "--no-replace-objects", "rev-parse", "HEAD"))
+    ok("repo", "set", "a/three", stdin="three")
+    ok("repo", "push")
+    ok("repo", "clone", str(machine / "remote.git"), str(machine / "clone"))
+    found = RepoVault(machine / "clone").list_secrets()
+    assert [each.name for each in found] == ["a/one", "a/three", "a/two"]
+
+
+def test_a_vault_above_of_somebody_else_is_not_taken_for_ones_own(tmp_path, monkeypatch):
+    """Anybody can put a vault into the folder for temporary files, in which the victim is a member."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "keyhole"))
+    shared, below = tmp_path / "shared", tmp_path / "shared" / "mine"
+    below.mkdir(parents=True)
+    ok("repo", "init", "--no-git", str(shared))
+    real = os.geteuid()
+    monkeypatch.setattr("os.geteuid", lambda: real + 1000)
+    monkeypatch.chdir(below)
+    if real == 0:
+        os.chown(shared / ".agent-vault", 65534, 65534)
+    for words in (["status"], ["set", "a/b"], ["list"]):
+        refused = run("repo", *words, "--json", stdin="x")
+        assert (refused.code, "belongs to another user" in refused.error["reason"]) == (4, True), refused
+    with pytest.raises(KeyholeError, match="belongs to another user"):
+        RepoVault()
+    ok("repo", "status", "--dir", str(shared))
+    assert RepoVault(shared).list_secrets() == []

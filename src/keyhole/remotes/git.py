@@ -48,6 +48,7 @@ class Git:
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_ATTR_NOSYSTEM": "1",
             "GIT_NO_LAZY_FETCH": "1",
+            **git_settings.AS_COMMITTED,
             "GIT_ALLOW_PROTOCOL": "https:ssh:file",
             "LC_ALL": "C.UTF-8",
         }
@@ -397,7 +398,7 @@ class CommitFiles(Reading):
         position = 0
         for blob in blobs:
             head, _, _ = out[position : position + 200].partition(b"\n")
-            size = int(head.split(b" ")[2])
+            size = git_health.size_in(head, blob)
             start = position + len(head) + 1
             found[blob] = out[start : start + size]
             position = start + size + 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from keyhole.core.errors import InvalidRequest
+from keyhole.core.errors import IntegrityError, InvalidRequest
 
 _MOST = 100
 _WRITTEN = (
@@ -126,6 +126,14 @@ def broken_objects(git: Runs) -> list[str]:
         printed: bytes = getattr(failed, "printed", b"")
         return [line for line in (*printed.decode(errors="replace").splitlines(), failed.reason) if line][:_MOST]
     return []
+
+
+def size_in(head: bytes, blob: str) -> int:
+    """The size in a line of ``cat-file --batch``, in bytes. Raises ``IntegrityError`` for an object that is missing."""
+    words = head.split(b" ")
+    if len(words) != 3:
+        raise IntegrityError(f"the repository lacks the object {blob}", "see git fsck, or clone it afresh")
+    return int(words[2])
 
 
 def _blob(git: Runs, file: Path) -> str:

@@ -77,6 +77,8 @@ SERVING = (
 )
 """For the other side of a remote that is a path: it is another repository of this machine, and its hooks are as little
 to be run."""
+AS_COMMITTED = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
+"""No object of the repository stands for another one, and none has other parents: git sends what was committed."""
 _OWN = frozenset({"local", "worktree"})
 _DIVERTING = re.compile(
     r"(?:http\.(?:.*\.)?(?:proxy|proxyssl\w+|sslcert|sslkey|sslcainfo|sslcapath|sslbackend|cookiefile|savecookies"

@@ -17,6 +17,7 @@ from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.repo import sidecar
 from keyhole.repo.documents import read_meta, write_manifest, write_meta
+from keyhole.repo.for_git import ATTRIBUTES, UNCHANGED
 from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import Member, Members, Role
 from keyhole.repo.names import group_of, hidden_kind, parse_secret
@@ -135,6 +136,7 @@ def adopt(opened: Opened, identity: Identity, owner: str, now: datetime) -> Chan
     everything = {name: each for name, (_, each) in opened.secrets.items()} | changed
     files[MANIFEST] = write_manifest(manifest_of(after, everything))
     files[OWNER] = after.owners[0].recipient.text.encode()
+    files[ATTRIBUTES] = UNCHANGED
     due = tuple(sorted(name for name, each in changed.items() if each.due))
     return Change("agent-vault: adopt", files, due)
 

@@ -19,6 +19,7 @@ from keyhole.repo import sidecar
 from keyhole.repo.alike import require_unlike_member, require_unlike_secrets
 from keyhole.repo.documents import CONFIG as CONFIG_TEXT
 from keyhole.repo.documents import Manifest, write_manifest
+from keyhole.repo.for_git import ATTRIBUTES, IGNORE, IGNORED, UNCHANGED
 from keyhole.repo.hidden import NAMES, Book, Kind, digest
 from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import RULERS, WRITERS, Member, Members, Role
@@ -45,8 +46,6 @@ from keyhole.repo.sealing import (
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.tree import Change
 
-IGNORED = b"# agent-vault: block unencrypted key material\n*.key\n*.pem\n**/private.*\n!**/*.escrow\n"
-
 
 def create(identity: Identity, owner: str, *, opaque: bool = False) -> Change:
     """A new vault with one owner; ``opaque``: only members can read the names in it."""
@@ -63,7 +62,8 @@ def create(identity: Identity, owner: str, *, opaque: bool = False) -> Change:
     files |= {
         CONFIG: CONFIG_TEXT.encode(),
         OWNER: identity.recipient.text.encode(),
-        ".gitignore": IGNORED,
+        IGNORE: IGNORED,
+        ATTRIBUTES: UNCHANGED,
         f"{SIGNED_MEMBERS}/000001.json": everybody.write([(member.name, identity.signing)]),
         MANIFEST: write_manifest(Manifest((member.name,))),
     }

@@ -15,14 +15,16 @@ from keyhole.core.errors import IntegrityError, KeyholeError
 from keyhole.repo.checking import Findings, agrees, check_members
 from keyhole.repo.comparing import Difference, compare_states
 from keyhole.repo.documents import write_meta
+from keyhole.repo.for_git import changes_bytes, is_attributes
 from keyhole.repo.hidden import NAMES, digest
 from keyhole.repo.members import Role
+from keyhole.repo.names import one_line
 from keyhole.repo.opened import CONFIG, MANIFEST, OWNER, Opened, recipients_of, verify
 from keyhole.repo.seen import Seen
 from keyhole.repo.tree import Files
 
 _KNOWN = re.compile(
-    r"config\.yaml|manifest\.yaml|owner\.pub|\.gitignore|agents/[^/]+/(?:public\.key|private\.key\.escrow)"
+    r"config\.yaml|manifest\.yaml|owner\.pub|\.gitignore|\.gitattributes|agents/[^/]+/(?:public\.key|private\.key\.escrow)"
     r"|secrets/[^/]+/[^/]+\.(?:enc|meta)|\.x/(?:[^/]+/){1,3}[^/]+\.json|\.x/names\.age"
 )
 _PUBLIC = re.compile(r"agents/[^/]+/public\.key")
@@ -108,6 +110,7 @@ def review(before: Opened | None, after: Files, touched: Iterable[Touched]) -> t
     except KeyholeError as error:
         found.problems.append(error.reason)
         return found, None
+    found.problems += attributes_in(after, [each.path for each in touched if not each.gone])
     found.problems += _files(opened, touched) + _recipients(opened) + _names(opened)
     found.problems += handed_over(before, opened).values()
     checked = Findings()
@@ -136,12 +139,28 @@ def require_signed(opened: Opened, touched: Iterable[Touched]) -> None:
         return
     touched = list(touched)
     problems = [f"{each.path} is not a plain file" for each in touched if not (each.plain or each.gone)]
+    problems += [f"{each.path} is no file of a vault" for each in touched if _looks_known(each.path) and not each.gone]
+    problems += attributes_in(opened.tree, [each.path for each in touched if not each.gone])
     problems += _files(opened, touched) + _names(opened) + _format(opened, touched)
     if problems:
         raise IntegrityError(
-            "; ".join(problems[:10]),
+            one_line("; ".join(problems[:10])),
             "see who can write to the remote. If another tool of the format did it: git merge @{upstream}, adopt",
         )
+
+
+def attributes_in(files: Files, paths: Iterable[str]) -> list[str]:
+    """Which of these files would let git write other bytes of the vault into the work tree than were committed."""
+    return [
+        f"{path} lets git change files of the vault"
+        for path in paths
+        if is_attributes(path) and changes_bytes(files.read(path) or b"")
+    ]
+
+
+def _looks_known(path: str) -> bool:
+    """Whether it would be another file of the vault on a disk that does not tell capitals apart."""
+    return _KNOWN.fullmatch(path) is None and _KNOWN.fullmatch(path.casefold()) is not None
 
 
 def handed_over(before: Opened | None, after: Opened) -> dict[str, str]:

@@ -10,6 +10,7 @@ from keyhole.core.errors import NotFound, PolicyDenied
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity
 from keyhole.repo.documents import Manifest, write_manifest, write_meta
+from keyhole.repo.for_git import ATTRIBUTES, UNCHANGED
 from keyhole.repo.hidden import NAMES, Kind, digest
 from keyhole.repo.joining import SIGNED_MEMBERS
 from keyhole.repo.members import Member, Members, Role, moved, require_hidden
@@ -169,6 +170,8 @@ def with_documents(
     present = {name: each for name, (_, each) in opened.secrets.items()} | dict(changed)
     out[MANIFEST] = write_manifest(manifest_of(everybody, present))
     out[OWNER] = everybody.owners[0].recipient.text.encode()
+    if opened.tree.read(ATTRIBUTES) is None:  # a vault that something else has made
+        out[ATTRIBUTES] = UNCHANGED
     if everybody.opaque:
         for path in out:
             folder, _, below = path.removeprefix(".x/").partition("/")

@@ -15,11 +15,13 @@ from keyhole.cli.repo.guarding import guard_new
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.peers import chain_at, remote_at
 from keyhole.config import home
-from keyhole.core.errors import Conflict, NotFound
+from keyhole.core.errors import Conflict, IntegrityError, NotFound
 from keyhole.remotes.git import Git
 from keyhole.remotes.settings import GIT, Address, Settings, parse_address
 from keyhole.repo.documents import instant
+from keyhole.repo.for_git import AS_IT_IS
 from keyhole.repo.opened import CONFIG, Opened, open_vault, verify
+from keyhole.repo.reviewing import attributes_in
 from keyhole.repo.seen import Seen
 from keyhole.repo.tree import VAULT, Change, Files, Tree
 
@@ -84,7 +86,15 @@ def _check_out(address: Address, root: Path, seen: Seen) -> None:
     if not git.head():
         raise NotFound("there is no commit in that repository", "its owner pushes first")
     _genuine(git.at(git.head(), root), seen)
+    _keep_bytes(root)
     git.run("reset", "--quiet", "--hard")
+
+
+def _keep_bytes(root: Path) -> None:
+    """Let no attributes of the repository change files of the vault in this clone, which may be older than its own."""
+    own = root / ".git" / "info" / "attributes"
+    own.parent.mkdir(exist_ok=True)
+    own.write_text(f"/{VAULT}/** {AS_IT_IS}\n")
 
 
 def _genuine(files: Files, seen: Seen) -> Opened:
@@ -98,6 +108,8 @@ def _genuine(files: Files, seen: Seen) -> Opened:
         raise NotFound("there is no vault in it", "keyhole repo init makes one")
     theirs = verify(files, seen)
     theirs.require_members()
+    for problem in attributes_in(files, files.paths()):
+        raise IntegrityError(problem, "its owner takes that file away")
     for name in theirs.names():
         theirs.ciphertext(name)
     return theirs
