@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 
@@ -9,7 +10,7 @@ import pytest
 
 from cli_driver import ok, run
 from keyhole.client.repo import RepoVault
-from keyhole.core.errors import InvalidRequest, Sealed
+from keyhole.core.errors import InvalidRequest, KeyholeError, Sealed
 from keyhole.crypto import age, age_scrypt, ssh
 from keyhole.keepers.keychain import Keychain
 from keyhole.repo import keys
@@ -439,3 +440,24 @@ def test_a_folder_is_no_key_file(tmp_path):
     tmp_path.chmod(0o700)
     with pytest.raises(InvalidRequest, match="is no key file"):
         keys.read(tmp_path)
+
+
+@pytest.mark.parametrize("form", ['"{}"', "'{}'", "key={}", "{}\\n", " x {}"])
+def test_a_variable_that_holds_a_key_in_a_wrong_form_is_not_repeated(form):
+    key = age.generate().to_text()
+    for text in (form.format(key), form.format(key.lower()), base64.b64encode(key.encode()).decode()):
+        with pytest.raises(KeyholeError) as refused:
+            keys.find({"HOME": "/nonexistent", "AGENT_VAULT_KEY": text})
+        said = f"{refused.value.reason} {refused.value.hint}"
+        assert "AGENT_VAULT_KEY" in said or "private key" in said
+        assert key[20:40].lower() not in said.lower()
+        assert text[:40] not in said
+
+
+@pytest.mark.parametrize("form", ["{}", '"{}"', "-----BEGIN OPENSSH PRIVATE KEY-----\n{}"])
+def test_a_key_in_the_place_of_a_place_is_not_repeated(form):
+    key = form.format(age.generate().to_text())
+    for text in (key, key.lower()):
+        with pytest.raises(KeyholeError) as refused:
+            keys.find({"HOME": "/nonexistent"}, text)
+        assert text[20:60] not in f"{refused.value.reason} {refused.value.hint}"

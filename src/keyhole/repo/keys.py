@@ -32,6 +32,7 @@ from keyhole.repo.names import parse_part
 
 VARIABLES = ("KEYHOLE_REPO_KEY", "AGENT_VAULT_KEY")
 _MAX = 64 * 1024  # bytes
+_NEXT_KEY = f"a key begins with {age.PRIVATE}, without quotes; else give the path of its file"
 
 
 def folder(environ: Mapping[str, str]) -> Path:
@@ -68,7 +69,11 @@ def find(environ: Mapping[str, str], place: str = "", asked: Asked = UNATTENDED)
         return open_place(environ, place, asked)
     for name in VARIABLES:
         if text := environ.get(name, "").strip():
-            return age.find_identity(text, asked.prompts) if _is_key(text) else open_place(environ, text, asked)
+            if _is_key(text):
+                return age.find_identity(text, asked.prompts)
+            if not text.startswith((KEYCHAIN, PKCS11)) and not os.path.lexists(text):  # it may be a key all the same
+                raise NotFound(f"{name} holds no key, and no file of that name is there", _NEXT_KEY)
+            return open_place(environ, text, asked)
     owner = owner_file(environ)
     if not owner.exists():
         raise NotFound(
@@ -78,7 +83,9 @@ def find(environ: Mapping[str, str], place: str = "", asked: Asked = UNATTENDED)
 
 
 def open_place(environ: Mapping[str, str], place: str, asked: Asked = UNATTENDED) -> Identity:
-    """The key of one place. Raises as ``find``."""
+    """The key of one place. Raises as ``find``; a key itself in place of one is not repeated."""
+    if _is_key(place) or age.PRIVATE in place.upper():
+        raise InvalidRequest("this is a key itself, and the place of one is meant", f"put it into {VARIABLES[0]}")
     if place.startswith(KEYCHAIN):
         return from_keychain(place, asked)
     if place.startswith(PKCS11):
