@@ -11,8 +11,8 @@ In a page's Markdown:
 
 The first page that shows a command starts it as a user does, the later ones by `nursery`, for speed.
 
-All blocks of a page share one shell. `key.txt` with something like a Stripe key lies in the working directory, and the
-vault is sealed with a key file, so that nobody is asked for a passphrase.
+All blocks of a page share one shell. `key.txt` and `new-key.txt`, each with something like a Stripe key, lie in the
+working directory, and the vault is sealed with a key file, so that nobody is asked for a passphrase.
 """
 
 import os
@@ -121,6 +121,7 @@ def test_the_commands_of_a_page_do_what_it_says(page, tmp_path):
         folder.mkdir(mode=0o700)
     nursery.program(tmp_path / "bin", real=first_shown()[page])
     (work / "key.txt").write_text("sk_test_51ExampleExampleExample00\n")
+    (work / "new-key.txt").write_text("sk_test_51ExampleExampleExample01\n")
     (tmp_path / "unseal.key").write_bytes(os.urandom(32))
     (tmp_path / "unseal.key").chmod(0o600)
     env = {

@@ -87,6 +87,8 @@ def test_every_verb_says_what_scripts_look_for(team):
     assert "  - stripe/api-key" in err
     team("get", "stripe/api-key", "--key", key, code=1)
     assert "ERROR: stripe/api-key is due" in team("check", code=1)[0]
+    assert "still to be rotated at the source" in team("set", "stripe/api-key", team("get", "stripe/api-key")[0])[1]
+    assert "ERROR: stripe/api-key is due" in team("check", code=1)[0]
     before = key.read_text()
     team("restore-agent", "bot1", "--to", team.folder / "restored.key")
     assert (team.folder / "restored.key").read_text() == before

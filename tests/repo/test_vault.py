@@ -422,6 +422,27 @@ def test_an_agent_beside_the_groups_stays_when_the_groups_change(world):
         world.set("a/one", also=("nobody",))
 
 
+def test_the_value_that_a_secret_has_is_no_new_one(world):
+    """Storing it again changes nothing at its source: it stays due, and since when it is what it was."""
+    world.set("stripe/key", "known")
+    world.add("leaver", "stripe")
+    world.do(changes.revoke, "leaver", "stripe")
+    before = world.open().sidecar("stripe/key")
+    assert world.set("stripe/key", "known").due == ("stripe/key",)
+    after = world.open().sidecar("stripe/key")
+    assert (after.due, after.rotated, after.version) == (before.due, before.rotated, before.version + 1)
+    assert world.set("stripe/key", "fresh").due == ()
+    after = world.open().sidecar("stripe/key")
+    assert (after.due, after.rotated > before.rotated) == ("", True)
+
+
+def test_the_same_value_in_another_group_is_due_for_who_reads_it_no_more(world):
+    world.set("a/key", "known")
+    world.add("reader", "a")
+    assert world.set("a/key", "known", groups=["b"]).due == ("a/key",)
+    assert world.open().sidecar("a/key").due == "set: it was readable before"
+
+
 def test_many_secrets_are_stored_in_one_change_and_what_is_due_is_marked(tmp_path):
     folder = Folder.create(tmp_path)
     folder.set("stripe/api-key", "old-value-1")

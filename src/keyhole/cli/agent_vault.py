@@ -183,11 +183,13 @@ def set_secret(
     secret = Secret(value) if value is not None else Secret(_text_of(str(from_file)))
     place = _place()
     groups = (group,) if group else (group_of(name),)
-    place.change(
+    change = place.change(
         lambda opened, actor: changes.store(opened, actor, name, secret, groups=groups, also=named, expires=until)
     )
     besides = f" (also encrypted for: {', '.join(named)})" if named else ""
     _say(f"Secret '{path}' set in group '{groups[0]}'{besides}.")
+    if change.due:
+        _say(f"WARNING: '{path}' has the value that it had, and is still to be rotated at the source.")
     if value is not None:
         _say("note: a value in the command line can be seen by others and is kept by the shell; prefer --from-file")
 

@@ -6,12 +6,13 @@ has seen its values, so these are marked as due for a new value at their source,
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from keyhole.core.errors import Conflict, InvalidRequest, NotFound, PolicyDenied
+from keyhole.core.errors import Conflict, InvalidRequest, KeyholeError, NotFound, PolicyDenied
 from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.crypto.age import Identity, Recipient
@@ -91,7 +92,7 @@ def store(
         groups: to which it belongs; those it has, else the first part of its name.
         also: members for whom it is sealed besides, and stays so.
         expires: when it is not to be used any more; ``None`` leaves what was said.
-        due: why it has to be changed at its source all the same.
+        due: why it has to be changed at its source all the same. What was due stays so with the value that it had.
 
     Raises:
         Conflict: there is a secret or group whose name differs only in capitals.
@@ -104,7 +105,9 @@ def store(
         after = replace(after, expires=expires)
     require_unlike_secrets(opened, {after.secret: after})
     files = {sealed_path(after.secret): ciphertext}
-    return with_documents(opened, everybody, actor, f"agent-vault: set {after.secret}", {after.secret: after}, files)
+    message = f"agent-vault: set {after.secret}"
+    change = with_documents(opened, everybody, actor, message, {after.secret: after}, files)
+    return replace(change, due=(after.secret,) if after.due else ())
 
 
 def store_all(opened: Opened, actor: Actor, values: Mapping[str, tuple[Secret, str]], message: str) -> Change:
@@ -153,7 +156,8 @@ def _sealed_anew(
     if before is not None and not before.removed:
         besides = tuple(dict.fromkeys((*before.besides(everybody), *besides)))
     recipients = recipients_of(everybody, belongs, besides)
-    ciphertext = age.encrypt(value.reveal(), recipients)
+    data = value.reveal()
+    ciphertext = age.encrypt(data, recipients)
     texts = tuple(recipient.text for recipient in recipients)
     if before is None or document is None:
         after = replace(sidecar.first(name, belongs, ciphertext, texts, actor.now, besides), due=due)
@@ -161,8 +165,19 @@ def _sealed_anew(
         changes = {"groups": belongs, "also": besides, "rotated": actor.now, "due": due}
         if before.removed:
             changes["created"] = actor.now
+        elif _is_value(opened, actor, name, data):  # nothing was changed at its source
+            lost = "set: it was readable before" if set(before.recipients) - set(texts) else ""
+            changes |= {"rotated": before.rotated, "due": due or before.due or lost}
         after = before.next(document.digest, ciphertext, texts, **changes)
     return after, ciphertext
+
+
+def _is_value(opened: Opened, actor: Actor, name: str, value: bytes) -> bool:
+    """Whether a secret has this value now; one that cannot be opened is what somebody stores a new one for."""
+    try:
+        return hmac.compare_digest(age.decrypt(opened.ciphertext(name), [actor.identity]), value)
+    except KeyholeError:
+        return False
 
 
 def remove(opened: Opened, actor: Actor, name: str) -> Change:

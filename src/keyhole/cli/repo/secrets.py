@@ -43,10 +43,12 @@ def set_secret(
     name = secret_of(place, name, options["environment"], options["project"])
     expires = _time(options["expires"]) if options["expires"] else None
     value = read_value(f"Value of {name}: ", from_file, exact=exact)
-    place.change(
+    change = place.change(
         lambda opened, actor: changes.store(opened, actor, name, value, groups=options["groups"], expires=expires)
     )
-    session.out.done({"name": name}, f"stored {name}")
+    if change.due:
+        session.out.warn(f"{name} is due for a new value at its source, and this is the value that it had")
+    session.out.done({"name": name, "due": bool(change.due)}, f"stored {name}")
 
 
 @repo.command("get", examples="keyhole repo get stripe/api-key --reveal\nkeyhole repo get stripe/api-key --version 3")
