@@ -9,6 +9,7 @@ from typing import NoReturn
 from keyhole.cli import main
 
 _INTERRUPTED = 130
+_OBJECTS_BEFORE_A_LOOK = 200_000  # a command that makes fewer ends before anything could be found
 _OBJECTS_BETWEEN_LOOKS = 10_000  # Python's own number (700, 2000 from 3.14 on) looks 80 times while a command starts
 
 
@@ -18,7 +19,7 @@ def program() -> NoReturn:
     Python's own tidying up is left out, which would take longer than most commands do: here the vault is closed
     already, and the system takes back the rest.
     """
-    gc.set_threshold(_OBJECTS_BETWEEN_LOOKS)
+    _put_off_looking()
     try:
         _open_streams()
         code = main()
@@ -28,6 +29,18 @@ def program() -> NoReturn:
     except KeyboardInterrupt:  # while modules are imported, or once more at the end
         code = _INTERRUPTED
     os._exit(code)
+
+
+def _put_off_looking() -> None:
+    """Let Python look for garbage late, and as often as usual from then on."""
+    gc.set_threshold(_OBJECTS_BEFORE_A_LOOK)
+    gc.callbacks.append(_look_more_often)
+
+
+def _look_more_often(_phase: str, _found: dict[str, int]) -> None:
+    """Python looks for garbage, so this command goes on for a while."""
+    gc.set_threshold(_OBJECTS_BETWEEN_LOOKS)
+    gc.callbacks.remove(_look_more_often)
 
 
 def _open_streams() -> None:

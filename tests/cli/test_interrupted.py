@@ -19,7 +19,7 @@ def test_an_interrupt_before_a_command_has_begun_is_quiet(monkeypatch, capfd, wh
 
     monkeypatch.setattr(entrance, where, interrupted)
     monkeypatch.setattr(entrance.os, "_exit", ended)
-    monkeypatch.setattr(entrance.gc, "set_threshold", lambda _: None)
+    monkeypatch.setattr(entrance, "_put_off_looking", lambda: None)
     with pytest.raises(_Ended) as found:
         entrance.program()
     assert found.value.args == (130,)
