@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CAPABILITIES = ("create", "read", "update", "patch", "delete", "list", "sudo", "deny", "use")
 ROOT = "root"
+DEFAULT = "default"
+WRAPPING = "response-wrapping"
 _PARAMETER_OPERATIONS = frozenset({"create", "read", "update", "patch"})
 # A rule for one of these holds for the paths below too, which name what the request is about in the path instead of in
 # its body. Vault has both forms and lets a rule for the first not hold for the second.

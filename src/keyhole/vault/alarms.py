@@ -13,7 +13,6 @@ from keyhole.core.identity import Caller
 from keyhole.core.notice import Notice
 from keyhole.core.record import Phase, Record
 from keyhole.vault.compiled import OrgState
-from keyhole.vault.sys.tokens import end_tokens
 from keyhole.vault.vault import Vault
 
 OPERATION = "alarm"
@@ -63,4 +62,6 @@ async def _raise(vault: Vault, state: OrgState, caller: Caller, request_id: str,
     with contextlib.suppress(KeyholeError):  # it is recorded; whoever cannot be told must not stop what follows
         await vault.notices.tell(state.org.id, Notice("alarm", caller.name, about, key=f"{minutes} {about}"))
     if state.org.tripwire == "revoke" and caller.type == "service" and caller.token_id:
+        from keyhole.vault.sys.tokens import end_tokens  # noqa: PLC0415  # an alarm is rare
+
         await end_tokens(vault, state.org.id, caller.token_id)

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest
-from keyhole.core.policy import ROOT, PathRule
+from keyhole.core.policy import DEFAULT, ROOT, WRAPPING, PathRule
 from keyhole.vault.hcl import parse_policy, render_policy
 from keyhole.vault.storage import Change, Storage, Write
 
 MOUNT = "policies"
-DEFAULT = "default"
 DEFAULT_TEXT = """\
 # What every token may do with itself.
 path "auth/token/lookup-self" { capabilities = ["read"] }
@@ -50,7 +49,6 @@ path "sys/wrapping/unwrap" { capabilities = ["update"] }
 path "sys/tools/hash" { capabilities = ["update"] }
 path "sys/tools/hash/*" { capabilities = ["update"] }
 """
-WRAPPING = "response-wrapping"
 # What the token of a wrapped answer may: take the answer out. Nobody can change it or give it to another token.
 _WRAPPING_TEXT = """\
 path "cubbyhole/response" { capabilities = ["read"] }

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from keyhole.core.errors import IntegrityError
 from keyhole.vault.sealing import keep_alive
-from keyhole.vault.sys.sweep import Sweeper
 
 if TYPE_CHECKING:
     from keyhole.vault.node import Node
+    from keyhole.vault.sys.sweep import Sweeper
     from keyhole.vault.vault import Vault
 
 _log = logging.getLogger("keyhole")
@@ -42,5 +42,7 @@ class Sweeping:
             raise
         await keep_alive(self._node.opener)
         if self._sweeps is None or self._sweeps[0] is not vault:
+            from keyhole.vault.sys.sweep import Sweeper  # noqa: PLC0415  # short commands end before
+
             self._sweeps = (vault, Sweeper(vault))
         return await self._sweeps[1].sweep()

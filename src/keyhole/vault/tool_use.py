@@ -30,9 +30,9 @@ from keyhole.core.tool_server import SIDES, ToolServer, is_digest, is_tool_name,
 from keyhole.core.value import Secret
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.storage import Storage
-from keyhole.vault.tool_checks import ToolCall, admit, judge
 
 if TYPE_CHECKING:
+    from keyhole.vault.tool_checks import ToolCall
     from keyhole.vault.vault import Vault
 
 MOUNT = "tools"
@@ -92,6 +92,8 @@ async def use_tool(vault: Vault, state: OrgState, caller: Caller, request: Reque
     """
     async with refusals(vault, state, caller, request) as asked:
         call = await _found(vault, state, caller, request, asked)
+        from keyhole.vault.tool_checks import admit  # noqa: PLC0415  # as in _found
+
         approval = await admit(vault, state, caller, request, call)
     server = call.server
     record = _intent(caller, request, asked.path, asked.decision, server, call.arguments, approval)
@@ -132,6 +134,8 @@ async def use_goes_on(
         call = await _found(vault, state, caller, request, asked)
         if asked.path != begun.path:
             raise InvalidRequest("the call that was begun is another one", "call it anew")
+        from keyhole.vault.tool_checks import judge  # noqa: PLC0415  # as in _found
+
         judge(call, vault.clock.now())
         if not begun.approval and any(rule.checks is not None and rule.checks.approvals for rule in call.rules):
             raise ApprovalRequired("by now a person has to approve this call", "call it anew")
@@ -160,6 +164,8 @@ async def refusals(vault: Vault, state: OrgState, caller: Caller, request: Reque
 
 async def _found(vault: Vault, state: OrgState, caller: Caller, request: Request, asked: Asked) -> ToolCall:
     """The call of a tool that the caller may use, and that is what was approved. Raises what it is refused for."""
+    from keyhole.vault.tool_checks import ToolCall  # noqa: PLC0415  # what opens a vault is to start without it
+
     asked.path = parse_path(asked.path)
     if vault.quotas.concern(state):
         await vault.quotas.admit(state, request, asked.path)

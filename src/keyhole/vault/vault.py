@@ -31,7 +31,7 @@ from keyhole.core.value import Secret
 from keyhole.crypto.passwords import PasswordRules
 from keyhole.engines import Context, Engine, NetView
 from keyhole.stores import Store
-from keyhole.vault import policies, wrapping
+from keyhole.vault import wrapping
 from keyhole.vault.asked import Asked, decide, intent_for
 from keyhole.vault.audit import Journal
 from keyhole.vault.callers import at_work, authenticate
@@ -440,4 +440,6 @@ class Vault:
         await (self.sources.check if service.sourced else self._lend)(state, caller, service)
 
     async def _policy(self, org_id: str, name: str) -> list[PathRule]:
+        from keyhole.vault import policies  # noqa: PLC0415  # the owner of a local vault has none
+
         return await policies.load(self.storage(org_id, policies.MOUNT, configures=True), name)

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from keyhole.core.errors import InternalError, InvalidRequest, KeyholeError, NotFound, Unauthenticated
 from keyhole.core.identity import Caller
 from keyhole.core.lease import SYSTEM_MAX_TTL, Lease, LeaseState
+from keyhole.core.policy import WRAPPING
 from keyhole.core.request import Operation, Reply, Request, WrapInfo
 from keyhole.core.times import format_time
 from keyhole.core.value import Secret
 from keyhole.vault.callers import at_work
 from keyhole.vault.compiled import OrgState
-from keyhole.vault.policies import WRAPPING
 from keyhole.vault.recording import given_out, intent_of
 from keyhole.vault.storage import Change, Write
 from keyhole.vault.tokens import MOUNT, Grant, Token, org_of

@@ -8,9 +8,8 @@ from typing import Any
 from keyhole.core.codepoints import is_invisible
 from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.path import parse_policy_name
-from keyhole.core.policy import ROOT
+from keyhole.core.policy import DEFAULT, ROOT
 from keyhole.engines import Call, Context
-from keyhole.vault.policies import DEFAULT
 
 LONGEST_NAME = 255
 LONGEST_ALIAS = 1024

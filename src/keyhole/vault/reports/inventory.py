@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keyhole.core.errors import NotFound, Unauthenticated
-from keyhole.core.policy import ROOT, Acl
+from keyhole.core.policy import DEFAULT, ROOT, Acl
 from keyhole.core.request import Operation
 from keyhole.core.service import Service
 from keyhole.engines import Call, Context
-from keyhole.vault import policies
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.dispatch import answer
 from keyhole.vault.identity import standing
@@ -162,7 +161,7 @@ class Inventory:
             name = f"entity/{entity.name}"
             if entity.id in seen or entity.at(mount) is not None or wanted not in {"", name}:
                 continue
-            acl = await self._acl(Grant(name=name, policies=(policies.DEFAULT,), entity_id=entity.id))
+            acl = await self._acl(Grant(name=name, policies=(DEFAULT,), entity_id=entity.id))
             if acl is not None:
                 found[name] = Holder({acl: False})
         return found

@@ -16,7 +16,7 @@ from keyhole.core.identity import Caller, Login
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.path import parse_name, parse_policy_name
-from keyhole.core.policy import ROOT, PathRule
+from keyhole.core.policy import DEFAULT, ROOT, PathRule
 from keyhole.core.request import Operation, Reply
 from keyhole.core.service import Service
 from keyhole.core.session import pairs, placeholder_key, service_of_session
@@ -65,7 +65,7 @@ async def agent_now(vault: Vault, state: OrgState, name: str) -> Caller:
     entity = await entity_of(vault, state, name)
     grant = Grant(
         name=f"agent/{name}",
-        policies=(policies.DEFAULT, own_policy(name)),
+        policies=(DEFAULT, own_policy(name)),
         entity_id=entity.id if entity is not None else "",
     )
     try:
@@ -130,7 +130,7 @@ class _Handlers:
         data = json.loads(item.data) if item.data is not None else {"created": context.now}
         data["description"] = str(call.data.get("description") or data.get("description") or "")[:200]
         await context.storage.change([(f"a/{name}", json.dumps(data).encode(), item.revision)])
-        return Reply({"name": name, "policies": [policies.DEFAULT, own_policy(name)]})
+        return Reply({"name": name, "policies": [DEFAULT, own_policy(name)]})
 
     async def read(self, context: Context, call: Call) -> Reply:
         name = await self.required(context, call)
@@ -141,7 +141,7 @@ class _Handlers:
                 "name": name,
                 "created": format_time(data["created"]),
                 "description": data["description"],
-                "policies": [policies.DEFAULT, own_policy(name)],
+                "policies": [DEFAULT, own_policy(name)],
                 "services": await self.granted(context, name, "services/"),
                 "tools": await self.granted(context, name, "tools/"),
                 "tokens": len(live),
@@ -236,7 +236,7 @@ class _Handlers:
 
     async def policies(self, context: Context, call: Call, name: str) -> tuple[str, ...]:
         """Policies of a token: the agent's, or those that are named, which are the agent's or the caller's own."""
-        own = (policies.DEFAULT, own_policy(name))
+        own = (DEFAULT, own_policy(name))
         asked = parse_policies(call.data.get("policies"), "policies")
         if not asked:
             return own
@@ -251,7 +251,7 @@ class _Handlers:
                 f"a policy that neither the agent nor you have: {', '.join(extra)}",
                 f"ask for that policy, or for sudo on {call.path}",
             )
-        return (policies.DEFAULT, *(policy for policy in asked if policy != policies.DEFAULT))
+        return (DEFAULT, *(policy for policy in asked if policy != DEFAULT))
 
     async def services(self, context: Context, call: Call, name: str) -> tuple[str, ...] | None:
         """The only services that a token may use, where they are named."""
@@ -285,7 +285,7 @@ class _Handlers:
         """Raises ``PolicyDenied`` when the token could do what the caller cannot, by the agent's policies or groups."""
         caller = context.caller
         gained = await standing.added(self._vault, await self.state(context), grant)
-        own = {policies.DEFAULT, *caller.policies, *caller.identity_policies}
+        own = {DEFAULT, *caller.policies, *caller.identity_policies}
         for policy in dict.fromkeys((*grant.policies, *gained)):
             for rule in await policies.load(self.policy_storage(context), policy):
                 # A template that the caller has too stands for something else when the agent asks.

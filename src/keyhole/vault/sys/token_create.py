@@ -16,9 +16,8 @@ from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.parameters import glob_matches
 from keyhole.core.path import parse_name
-from keyhole.core.policy import ROOT
+from keyhole.core.policy import DEFAULT, ROOT
 from keyhole.engines import Field
-from keyhole.vault.policies import DEFAULT
 from keyhole.vault.sys.token_roles import parse_policies
 from keyhole.vault.tokens import Grant
 

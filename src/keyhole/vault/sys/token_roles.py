@@ -16,9 +16,9 @@ from keyhole.core.cidr import parse_cidrs
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.numbers import parse_count, parse_flag
 from keyhole.core.path import parse_name, parse_policy_name
+from keyhole.core.policy import DEFAULT
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Route
-from keyhole.vault.policies import DEFAULT
 from keyhole.vault.storage import Change, Storage, Write
 
 _MOST = 256
