@@ -13,8 +13,9 @@ from keyhole.core import grpc
 from keyhole.core.fair import ASKING, FairCache
 from keyhole.core.inject import KINDS
 from keyhole.core.message import Headers, Message
+from keyhole.core.path import CERTIFICATE
 from keyhole.core.record import Intent
-from keyhole.core.service import CERTIFICATE, Service
+from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.injections import Steps, Terms, inject, needs_content
 from keyhole.injections.placeholder import in_frames, take_out

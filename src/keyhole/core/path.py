@@ -17,6 +17,7 @@ from keyhole.core.errors import InvalidRequest
 MAX_PATH = 512  # bytes of UTF-8
 MAX_SEGMENT = 255  # bytes of UTF-8: the longest file name of the common file systems
 DEFAULT_FIELD = "value"
+CERTIFICATE = "certificate:"  # begins the names under which the fields of a client's certificate are lent
 
 # Characters with a meaning of their own next to a path: URL syntax, policy globs, and the field of a reference.
 _RESERVED = frozenset("%?#\\*")

@@ -35,7 +35,6 @@ from keyhole.core.target import PathGlob
 from keyhole.core.url import parse_url
 
 MTLS = "mtls"
-CERTIFICATE = "certificate:"  # begins the names under which the fields of a client's certificate are lent
 SCHEMES = ("https", "http")  # of requests; those of databases and of tunnels are never among them
 PORTS = {"https": 443, "http": 80, **SQL_PORTS, **TUNNEL_PORTS}
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from keyhole.core.errors import Conflict
-from keyhole.core.service import Service
 from keyhole.vault.storage import Storage
+
+if TYPE_CHECKING:
+    from keyhole.core.service import Service
 
 _TRIES = 5
 
@@ -70,4 +73,6 @@ class Bindings:
 
 def decode(name: str, data: bytes) -> Service:
     """A service as its engine stored it."""
+    from keyhole.core.service import Service  # noqa: PLC0415  # what lists secrets reads no service
+
     return Service.from_data(name, json.loads(data))

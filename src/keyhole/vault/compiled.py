@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from keyhole.core.errors import NotFound, Unauthenticated
 from keyhole.core.identity import NOBODY, Caller, IdentityView
 from keyhole.core.policy import ROOT, Acl, PathRule
-from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.stores import Store
 from keyhole.vault.bindings import Bindings
@@ -23,6 +23,9 @@ from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import Mounts
 from keyhole.vault.orgs import Org, Orgs
 from keyhole.vault.tokens import Token
+
+if TYPE_CHECKING:
+    from keyhole.core.service import Service
 
 _CALLERS = 20_000
 _ACLS = 5_000

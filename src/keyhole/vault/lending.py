@@ -7,15 +7,21 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from keyhole.core.errors import InternalError, NotFound
+from keyhole.core.path import CERTIFICATE
 from keyhole.core.record import Intent
-from keyhole.core.service import CERTIFICATE, Service
+from keyhole.core.request import Reply, Request
 from keyhole.core.value import Secret
 
 if TYPE_CHECKING:
+    from keyhole.core.identity import Caller
+    from keyhole.core.service import Service
     from keyhole.vault.captured import Kept
+    from keyhole.vault.compiled import OrgState
+    from keyhole.vault.vault import Vault
 
 Lend = Callable[[str, str], Awaitable[Secret]]
 """``(path, field)`` of a reference to its value."""
+TOOLS = "tools/"
 
 
 class Lent(NamedTuple):
@@ -35,6 +41,17 @@ class Lent(NamedTuple):
     service: Service
     leases: tuple[str, ...] = ()
     former: Mapping[str, tuple[Secret, ...]] = MappingProxyType({})
+
+
+async def used(vault: Vault, state: OrgState, caller: Caller, request: Request) -> Reply:
+    """The door's answer to a ``use``: of a tool its loan, of a service what is lent through it."""
+    if request.path.startswith(TOOLS):
+        from keyhole.vault.tool_use import use_tool  # noqa: PLC0415  # most vaults have no tools
+
+        loan = await use_tool(vault, state, caller, request)
+        return Reply(data={"record": loan.intent, "tool": loan})
+    lent = await vault.use(state, caller, request, request.path)
+    return Reply(lent=lent.secrets, data={"record": lent.intent, "service": lent.service})
 
 
 async def open_loan(lend: Lend, service: Service) -> dict[str, Secret]:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from keyhole.core.errors import Conflict, InvalidRequest, KeyholeError, NotFound, fault_place
-from keyhole.core.service import CERTIFICATE
+from keyhole.core.path import CERTIFICATE
 from keyhole.core.value import Secret
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.rotating import Steps, Work

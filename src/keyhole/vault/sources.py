@@ -18,13 +18,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from keyhole.core.audience import covers
 from keyhole.core.errors import Expired, InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.identity import Caller
 from keyhole.core.lease import Lease, LeaseState
 from keyhole.core.path import DEFAULT_FIELD
 from keyhole.core.request import Limits, Operation
-from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context
 from keyhole.vault.compiled import OrgState
@@ -35,6 +33,7 @@ from keyhole.vault.mounts import Target
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from keyhole.core.service import Service
     from keyhole.vault.vault import Vault
 
 _SECRETS = "secret/"
@@ -240,6 +239,8 @@ class Sources:
         target = self.resolve(state, path.removeprefix("/"))
         if target.mount.engine.audience is None:
             return
+        from keyhole.core.audience import covers  # noqa: PLC0415  # few sources have one
+
         context = self._vault.context(state, caller, target.mount)
         resource = await target.mount.engine.audience(context, target.params["path"])
         if resource and not covers(resource, url):

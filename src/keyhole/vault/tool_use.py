@@ -25,18 +25,18 @@ from keyhole.core.identity import Caller
 from keyhole.core.path import parse_path, parse_secret_ref
 from keyhole.core.policy import Decision
 from keyhole.core.record import Intent, Phase, Record, clip
-from keyhole.core.request import Operation, Reply, Request
+from keyhole.core.request import Operation, Request
 from keyhole.core.tool_server import SIDES, ToolServer, is_digest, is_tool_name, parse_server_name
 from keyhole.core.value import Secret
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.lending import TOOLS
 from keyhole.vault.storage import Storage
+from keyhole.vault.tool_checks import ToolCall, admit, judge
 
 if TYPE_CHECKING:
-    from keyhole.vault.tool_checks import ToolCall
     from keyhole.vault.vault import Vault
 
 MOUNT = "tools"
-PREFIX = "tools/"
 _NAMES = 32  # of arguments, in a record
 
 
@@ -53,15 +53,6 @@ class ToolLoan:
     server: ToolServer
     intent: Intent
     secrets: Mapping[tuple[str, str], Secret] = field(repr=False)
-
-
-async def used(vault: Vault, state: OrgState, caller: Caller, request: Request) -> Reply:
-    """The door's answer to a ``use``: of a tool its loan, of a service what is lent through it."""
-    if request.path.startswith(PREFIX):
-        loan = await use_tool(vault, state, caller, request)
-        return Reply(data={"record": loan.intent, "tool": loan})
-    lent = await vault.use(state, caller, request, request.path)
-    return Reply(lent=lent.secrets, data={"record": lent.intent, "service": lent.service})
 
 
 async def load_server(storage: Storage, name: str) -> ToolServer:
@@ -92,8 +83,6 @@ async def use_tool(vault: Vault, state: OrgState, caller: Caller, request: Reque
     """
     async with refusals(vault, state, caller, request) as asked:
         call = await _found(vault, state, caller, request, asked)
-        from keyhole.vault.tool_checks import admit  # noqa: PLC0415  # as in _found
-
         approval = await admit(vault, state, caller, request, call)
     server = call.server
     record = _intent(caller, request, asked.path, asked.decision, server, call.arguments, approval)
@@ -134,8 +123,6 @@ async def use_goes_on(
         call = await _found(vault, state, caller, request, asked)
         if asked.path != begun.path:
             raise InvalidRequest("the call that was begun is another one", "call it anew")
-        from keyhole.vault.tool_checks import judge  # noqa: PLC0415  # as in _found
-
         judge(call, vault.clock.now())
         if not begun.approval and any(rule.checks is not None and rule.checks.approvals for rule in call.rules):
             raise ApprovalRequired("by now a person has to approve this call", "call it anew")
@@ -164,15 +151,13 @@ async def refusals(vault: Vault, state: OrgState, caller: Caller, request: Reque
 
 async def _found(vault: Vault, state: OrgState, caller: Caller, request: Request, asked: Asked) -> ToolCall:
     """The call of a tool that the caller may use, and that is what was approved. Raises what it is refused for."""
-    from keyhole.vault.tool_checks import ToolCall  # noqa: PLC0415  # what opens a vault is to start without it
-
     asked.path = parse_path(asked.path)
     if vault.quotas.concern(state):
         await vault.quotas.admit(state, request, asked.path)
     asked.decision = caller.acl.decide("use", asked.path)
     if not asked.decision:
         raise PolicyDenied("permission denied", f"{asked.decision.reason}; ask for a grant")
-    name, _, tool = asked.path.removeprefix(PREFIX).partition("/")
+    name, _, tool = asked.path.removeprefix(TOOLS).partition("/")
     storage = vault.storage(caller.org_id, MOUNT)
     server = await load_server(storage, name)
     digest = str(request.data.get("digest", ""))
@@ -259,7 +244,7 @@ def _intent(
     approval: str,
 ) -> Intent:
     names = tuple(clip(str(name)) for name in list(arguments)[:_NAMES])
-    run: dict[str, Any] = {**caller.run.as_data(), "tool": path.removeprefix(PREFIX)}
+    run: dict[str, Any] = {**caller.run.as_data(), "tool": path.removeprefix(TOOLS)}
     return Intent.of(
         Record(
             phase=Phase.INTENT,

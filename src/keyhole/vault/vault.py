@@ -26,7 +26,6 @@ from keyhole.core.path import parse_path
 from keyhole.core.policy import Decision, PathRule
 from keyhole.core.record import Intent, Record
 from keyhole.core.request import Credential, Operation, Reply, Request
-from keyhole.core.service import Service
 from keyhole.core.value import Secret
 from keyhole.crypto.passwords import PasswordRules
 from keyhole.engines import Context, Engine, NetView
@@ -42,9 +41,8 @@ from keyhole.vault.dispatch import WRITES, dispatch, fault, recorded_by_itself
 from keyhole.vault.expiry import Expiry
 from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.leases import Leases
-from keyhole.vault.lending import Lent, lent_by, open_loan
+from keyhole.vault.lending import Lent, lent_by, open_loan, used
 from keyhole.vault.limiting import Limiting
-from keyhole.vault.logins import answer_stranger, log_in
 from keyhole.vault.meters import Meters
 from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import AUTH, Mount, Mounts
@@ -58,10 +56,10 @@ from keyhole.vault.sources import Sources
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
 from keyhole.vault.tokens import Tokens, read_form
-from keyhole.vault.tool_use import used
 from keyhole.vault.unset import no_alarm, no_passwords
 
 if TYPE_CHECKING:
+    from keyhole.core.service import Service
     from keyhole.vault.captured import Kept
 
 _SECRETS = "secret/"
@@ -152,8 +150,11 @@ class Vault:
         return reply
 
     async def _handle(self, request: Request) -> Reply:
-        if request.path.startswith(AUTH) and (reply := await log_in(self, request)) is not None:
-            return reply
+        if request.path.startswith(AUTH):
+            from keyhole.vault.logins import log_in  # noqa: PLC0415  # the owner of a local vault does not log in
+
+            if (reply := await log_in(self, request)) is not None:
+                return reply
         if verb := wrapping.asks(request):
             return await wrapping.by_holder(self, request, verb)
         known = self.recognise(request.credential, request.org)
@@ -161,6 +162,8 @@ class Vault:
             try:
                 known = await self.authenticate(request.credential, request.org, remote=request.remote)
             except Unauthenticated as error:
+                from keyhole.vault.logins import answer_stranger  # noqa: PLC0415  # as above
+
                 return await answer_stranger(self, request, error)
         state, caller = known if request.stated is None else await at_work(self, *known, request)
         turn = await self.shares.begin(state, caller)

@@ -33,11 +33,11 @@ from keyhole.core.tool_server import (
 )
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.keys import new_request_id
+from keyhole.vault.lending import TOOLS
 from keyhole.vault.storage import Storage
 from keyhole.vault.tool_rules import check_rules
 from keyhole.vault.tool_use import (
     MOUNT,
-    PREFIX,
     Stamps,
     changed,
     load_pins,
@@ -267,7 +267,7 @@ class _Handlers:
 def _use(context: Context, call: Call) -> Request:
     server, tool = str(call.data.get("server", "")), str(call.data.get("tool", ""))
     facts = {"digest": call.data.get("digest", ""), "arguments": call.data.get("arguments") or {}}
-    path = f"{PREFIX}{server}/{tool}"
+    path = f"{TOOLS}{server}/{tool}"
     return Request(context.caller, Operation.USE, path, facts, remote=call.remote, id=new_request_id())
 
 

@@ -14,8 +14,9 @@ from keyhole.core.policy import Acl, PathRule
 from keyhole.core.tool_server import SIDES, ToolServer, is_tool_name, parse_server_name, tool_path
 from keyhole.vault import policies
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.lending import TOOLS
 from keyhole.vault.tool_checks import ToolCall, judge
-from keyhole.vault.tool_use import MOUNT, PREFIX, load_pins, load_server
+from keyhole.vault.tool_use import MOUNT, load_pins, load_server
 from keyhole.vault.vault import Vault
 
 _HINT = "name it like github/create_issue, github/get_*, github/* or github/@resources"
@@ -23,7 +24,7 @@ _HINT = "name it like github/create_issue, github/get_*, github/* or github/@res
 
 def split_pattern(text: str) -> tuple[str, str]:
     """Server and tool of what is granted, ``*`` at the end of the tool for any. Raises ``InvalidRequest``."""
-    server, slash, tool = text.removeprefix(PREFIX).partition("/")
+    server, slash, tool = text.removeprefix(TOOLS).partition("/")
     begin = tool.removesuffix("*")
     if not slash or not tool or not (tool in SIDES or begin in {"", "@"} or is_tool_name(begin)):
         raise InvalidRequest("this is no tool of a server", _HINT)
@@ -101,9 +102,9 @@ async def explain_tool(
         arguments: of the call, where they are known.
     """
     path = text.rstrip("/")
-    answer: dict[str, Any] = {"caller": caller.name, "method": "USE", "url": path, "tool": path.removeprefix(PREFIX)}
+    answer: dict[str, Any] = {"caller": caller.name, "method": "USE", "url": path, "tool": path.removeprefix(TOOLS)}
     try:
-        name, _, tool = path.removeprefix(PREFIX).partition("/")
+        name, _, tool = path.removeprefix(TOOLS).partition("/")
         decision = caller.acl.decide("use", path)
         if not decision:
             raise PolicyDenied("permission denied", f"{decision.reason}; keyhole grant AGENT {path}")
