@@ -7,7 +7,6 @@ through, all others of the line are tried at once.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -124,4 +123,6 @@ def batches(leases: Sequence[Lease], most: int) -> Iterator[list[Lease]]:
 
 def chance() -> float:
     """A quarter more or less."""
+    import random  # noqa: PLC0415  # a command that leases nothing starts without it
+
     return random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads retries, protects nothing

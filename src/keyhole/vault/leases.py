@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import json
 import operator
-import secrets
 import string
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -285,6 +284,8 @@ def new_lease(
         left = max(1, int(caller.until - now))
         max_ttl = min(max_ttl, left) if max_ttl else left
     term = compute_term(requested=ttl, default=default_ttl, maximum=max_ttl)
+    import secrets  # noqa: PLC0415  # a command that leases nothing starts without it
+
     mark = "".join(secrets.choice(ALPHABET) for _ in range(24))
     return Lease(
         id=parse_path(f"{path}/{mark}"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
+import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -203,7 +203,7 @@ def new_entry(path: str, kind: str, taken: Mounts, **said: Any) -> Entry:
     if len(accessors) >= MOST:
         raise InvalidRequest(f"an org has at most {MOST} mounts", "disable one that is not used")
     prefix = "auth_" if path.startswith(AUTH) else ""
-    while (accessor := f"{prefix}{kind}_{secrets.token_hex(4)}") in accessors:
+    while (accessor := f"{prefix}{kind}_{os.urandom(4).hex()}") in accessors:
         pass
     return Entry(path=path, id=str(uuid.uuid4()), type=kind, accessor=accessor, **said)
 

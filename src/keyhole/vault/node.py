@@ -11,7 +11,7 @@ import gc
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import (
     Conflict,
@@ -33,12 +33,11 @@ from keyhole.vault.audit import Journal, high_water
 from keyhole.vault.clock import Clock, elapsed
 from keyhole.vault.history import History
 from keyhole.vault.keys import MAX_USES, Header, Keys, new_id, read_header
+from keyhole.vault.late import Late
 from keyhole.vault.lease_lines import LeaseLimits
 from keyhole.vault.migration import Migration
 from keyhole.vault.orgs import Orgs
-from keyhole.vault.rekey import Rekey
 from keyhole.vault.reported import REPORTED_VERSION
-from keyhole.vault.root_generation import RootGeneration
 from keyhole.vault.sealing import (
     NO_RECOVERY,
     HandOut,
@@ -57,6 +56,10 @@ from keyhole.vault.sys import tables
 from keyhole.vault.tokens import MOUNT as TOKENS
 from keyhole.vault.tokens import Grant
 from keyhole.vault.vault import Vault
+
+if TYPE_CHECKING:
+    from keyhole.vault.rekey import Rekey
+    from keyhole.vault.root_generation import RootGeneration
 
 _SWEEP_EVERY = 1.0  # how late a lease may be taken back; what is due is found by index
 _READY = "sys/ready"
@@ -85,6 +88,10 @@ class Node:
         tell: told the root key of the open vault, for the other processes of this server; ``None`` without any.
         close_others: seals those.
     """
+
+    rekey: Late[Rekey] = Late("rekey:Rekey")
+    recovery_rekey: Late[Rekey] = Late("rekey:Rekey", recovery=True)
+    root_generation: Late[RootGeneration] = Late("root_generation:RootGeneration")
 
     def __init__(
         self,
@@ -119,9 +126,6 @@ class Node:
         self.configured = ""
         self.tell: Callable[[bytes], None] | None = None
         self.close_others: Callable[[], Awaitable[None]] | None = None
-        self.rekey = Rekey(self)
-        self.recovery_rekey = Rekey(self, recovery=True)
-        self.root_generation = RootGeneration(self)
         self.migration = Migration(self)
 
     async def header(self) -> Header | None:

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import random
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -270,6 +269,8 @@ class Notices:
             self._record(org_id, f"sys/notices/{channel}", f"given up: {error.code}")
             _log.error("the channel %s has failed %d times, a notice is given up", channel, limits.tries)
             return
+        import random  # noqa: PLC0415  # few notices fail
+
         wait = min(limits.first_retry * 2 ** (stored["attempts"] - 1), limits.last_retry)
         stored["next"] = self._vault.clock.now() + wait * random.uniform(0.5, 1.5)  # noqa: S311 - spreads retries
         self._down[(org_id, channel)] = stored["next"]

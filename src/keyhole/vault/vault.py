@@ -40,6 +40,7 @@ from keyhole.vault.devices import Devices
 from keyhole.vault.dispatch import WRITES, dispatch, fault, recorded_by_itself
 from keyhole.vault.expiry import Expiry
 from keyhole.vault.keys import Keys, new_request_id
+from keyhole.vault.late import Late
 from keyhole.vault.leases import Leases
 from keyhole.vault.lending import Lent, lent_by, open_loan, used
 from keyhole.vault.limiting import Limiting
@@ -50,7 +51,6 @@ from keyhole.vault.notices import Notices
 from keyhole.vault.orgs import NO_ORG, SERVICES, Orgs
 from keyhole.vault.quotas import Quotas
 from keyhole.vault.recording import given_out, intent_of, refusal_of
-from keyhole.vault.rotations import Rotations
 from keyhole.vault.shares import Shares
 from keyhole.vault.sources import Sources
 from keyhole.vault.storage import Storage
@@ -61,6 +61,7 @@ from keyhole.vault.unset import no_alarm, no_passwords
 if TYPE_CHECKING:
     from keyhole.core.service import Service
     from keyhole.vault.captured import Kept
+    from keyhole.vault.rotations import Rotations
 
 _SECRETS = "secret/"
 HONEY = "honey"
@@ -81,6 +82,8 @@ class Vault:
         clock: the time.
         root_org: id of the org ``root``.
     """
+
+    rotations: Late[Rotations] = Late("rotations:Rotations")
 
     def __init__(self, store: Store, keys: Keys, journal: Journal, clock: Clock, root_org: str, orgs: Orgs) -> None:
         self.store = store
@@ -103,7 +106,6 @@ class Vault:
         self.leases = Leases(self.storage, self.tokens)
         self.sources = Sources(self)
         self.notices = Notices(self)
-        self.rotations = Rotations(self)
         self.expiry = Expiry(self)
         self.devices = Devices(self)
         self.quotas = Quotas(self)

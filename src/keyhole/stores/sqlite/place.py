@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import secrets
 import sqlite3
 import stat
 import threading
@@ -235,7 +234,7 @@ def _check_header(path: Path) -> None:
 
 def _create(path: Path) -> None:
     # Built under another name and linked into place: a link fails where the name is taken, also by a racing process.
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
     try:
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         try:
