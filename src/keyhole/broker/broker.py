@@ -22,6 +22,7 @@ from keyhole.broker.decided import Decided, note_tunnel
 from keyhole.broker.directory import Directory, Match, Wanted
 from keyhole.broker.errand import run_errand
 from keyhole.broker.exchange import Exchange
+from keyhole.broker.headed import summed_up, wanted_of
 from keyhole.broker.journey import Journey, result_of
 from keyhole.broker.kept import Kept
 from keyhole.broker.late import judged
@@ -30,10 +31,9 @@ from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.minting import Minting, answered, minting_of
 from keyhole.broker.noting import Notings
-from keyhole.broker.own_token import shows_token
 from keyhole.broker.readings import of_flows, of_pool
 from keyhole.broker.renewed import relending, with_renewed
-from keyhole.broker.said import about, egress, summary
+from keyhole.broker.said import about, egress
 from keyhole.broker.sql.sessions import Sessions
 from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.ssh import SshAgents
@@ -60,7 +60,6 @@ from keyhole.core.request import Operation, Request
 from keyhole.core.service import Service
 from keyhole.core.ssh import AGENT as SSH_AGENT
 from keyhole.core.ssh import SPOKEN
-from keyhole.core.target import canonical_target, readings
 from keyhole.net.guard import Guard
 from keyhole.net.tls import client_context
 from keyhole.scrub import Scrubber
@@ -180,9 +179,7 @@ class Broker:
             KeyholeError: the refusal or failure; ``request_id`` names its record.
         """
         vault = self._node.open_vault()
-        authority = Authority(call.host, call.port)
-        leaks = shows_token(call)
-        data = summary(call, authority, target=not leaks)
+        leaks, data = summed_up(call)
         request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
         if call.stated is not None:
             request = replace(request, stated=call.stated)
@@ -248,11 +245,10 @@ class Broker:
     async def _judge(self, vault: Vault, state: OrgState, caller: Caller, found: Decided) -> None:
         """Find what a call goes through and what is asked of it. Raises the refusal."""
         call, request, timing, turn = found.call, found.request, found.call.timing, found.turn
-        authority = Authority(call.host, call.port)
         directory = await self.directory(vault, state)
         found.noting = await self.notings.of(state)
-        target = found.target = canonical_target(call.target)
-        wanted = Wanted(call.scheme, authority, call.method, readings(target), call.service, call.headers, target)
+        wanted = wanted_of(call)
+        found.target = wanted.target
         if caller.bound:
             wanted = replace(wanted, own=lambda service: self._tripwires.session(vault, caller, service))
         match = found.match = directory.decide(caller, wanted, state.org.egress, passed=call.upgrade == PASSTHROUGH)
@@ -330,7 +326,9 @@ class Broker:
         )
         sending = exchange.run(lease, message, judged(vault, caller, service, call.body))
         sending = with_renewed(vault, state, service, loan, sending)
-        return await journey.answer(answered(vault, state, caller, service, minting, loan, turn, sending), call)
+        if minting is not None:
+            sending = answered(vault, state, caller, service, minting, loan, turn, sending)
+        return await journey.answer(sending, call)
 
     async def _reserve(
         self, key: tuple[object, ...], state: OrgState, service: Service, loan: Loan, call: Call, guard: Guard

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from keyhole.broker.directory import Match
@@ -21,6 +21,7 @@ from keyhole.vault.shares import Turn
 _LONG = 1000  # characters of a path that is noted
 _NAME = 100  # characters of another text
 _NAMES = 64  # headers
+_UNMATCHED = Match()
 
 
 @dataclass(slots=True)
@@ -41,7 +42,7 @@ class Decided:
     call: Call
     request: Request
     turn: Turn
-    match: Match = field(default_factory=Match)
+    match: Match = _UNMATCHED
     target: bytes = b""
     watch: FrameWatch | None = None
     minting: Minting | None = None

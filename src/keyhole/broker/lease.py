@@ -65,25 +65,36 @@ class Lease:
             KeyholeError: whatever reading ``body`` raised.
         """
         timeouts = timeouts or self._pool.limits.timeouts
+        if body is None:
+            try:
+                connection = await self._obtain()
+            except BaseException:
+                self.cancel()
+                raise
+            try:
+                return await self._exchange(connection, message, None, b"", timeouts)
+            except NotTaken:
+                pass
+            except Stale:
+                if message.method not in _REPEATABLE:
+                    raise
+            return await self._exchange(await self._open(), message, None, b"", timeouts)
         try:
             first = None
-            if body is None or not (message.http2 and is_conversation(message.headers)):
-                first = b"" if body is None else await body.read()
+            if not (message.http2 and is_conversation(message.headers)):
+                first = await body.read()
             connection = await self._obtain()
             first = await self._begun(connection, body, first)
         except BaseException:
             self.cancel()
             raise
         again = None
-        if body is not None and isinstance(connection, Multiple):
+        if isinstance(connection, Multiple):
             body = again = Again(body, first)
         try:
             answer = await self._exchange(connection, message, body, first, timeouts)
         except NotTaken:
             if again is not None and not again.rewind():
-                raise
-        except Stale:
-            if body is not None or message.method not in _REPEATABLE:
                 raise
         else:
             if again is not None:
@@ -93,9 +104,9 @@ class Lease:
         first = await self._begun(connection, body, first)
         return await self._exchange(connection, message, body, first, timeouts)
 
-    async def _begun(self, connection: Connection, body: Body | None, first: bytes | None) -> bytes | None:
+    async def _begun(self, connection: Connection, body: Body, first: bytes | None) -> bytes | None:
         """The first chunk, which HTTP/1.1 sends with the head; where it does not come, the connection is given back."""
-        if first is not None or body is None or not isinstance(connection, Single):
+        if first is not None or not isinstance(connection, Single):
             return first
         try:
             return await body.read()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Mapping
-from secrets import token_bytes
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -136,7 +136,7 @@ class Loan:
         accepted = message.get(b"grpc-accept-encoding")
         if accepted is not None:
             message.set(b"grpc-accept-encoding", grpc.accept_encoding(accepted))
-        return inject(message, self.service.inject, Terms(self.values, now, kept, token_bytes(_NONCE)))
+        return inject(message, self.service.inject, Terms(self.values, now, kept, os.urandom(_NONCE)))
 
     def injected(self, message: Message) -> None:
         """A message is about to be sent: from here on its forms are looked for in answers too."""

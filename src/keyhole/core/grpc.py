@@ -17,19 +17,25 @@ _PLAIN = frozenset(range(0x20, 0x7F)) - {0x25}  # of grpc-message; others are pe
 
 
 def _kind(headers: Headers) -> bytes:
-    return next((value for name, value in headers if name == b"content-type"), b"").strip().lower()
+    for name, value in headers:
+        if name == b"content-type":
+            return value.strip().lower()
+    return b""
+
+
+def _is(kind: bytes, name: bytes) -> bool:
+    return kind.startswith(name) and kind[len(name) : len(name) + 1] in {b"", b"+", b";", b" "}
 
 
 def is_grpc(headers: Headers) -> bool:
     """Is this a message of gRPC over HTTP/2?"""
-    kind = _kind(headers)
-    return kind.startswith(_TYPE) and kind[len(_TYPE) : len(_TYPE) + 1] in {b"", b"+", b";", b" "}
+    return _is(_kind(headers), _TYPE)
 
 
 def has_messages(headers: Headers) -> bool:
     """Is the body made of messages with a length before each: gRPC, or gRPC-Web in its binary form?"""
     kind = _kind(headers)
-    return is_grpc(headers) or (kind.startswith(_WEB) and kind[len(_WEB) : len(_WEB) + 1] in {b"", b"+", b";", b" "})
+    return kind.startswith(_TYPE) and (_is(kind, _TYPE) or _is(kind, _WEB))
 
 
 def accept_encoding(value: bytes) -> bytes:

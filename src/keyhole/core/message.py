@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from keyhole.core.heading import Heading
 from keyhole.core.timing import Timing
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Call:
         trailers: the client takes fields that follow the body of the answer (``TE: trailers``).
         timing: where its time goes; the broker's own.
         seat: the client's connection, as its listener counts it; ``None`` where nobody does.
+        heading: what follows from the token, the destination, the method, target and headers, which never change.
     """
 
     token: bytes = field(repr=False)
@@ -93,6 +95,7 @@ class Call:
     trailers: bool = False
     timing: Timing = field(default_factory=Timing, repr=False, compare=False)
     seat: Seat | None = field(default=None, repr=False)
+    heading: Heading = field(default_factory=Heading, repr=False, compare=False)
 
 
 class Stream(Protocol):

@@ -26,7 +26,7 @@ _MAGIC = b"keyhole journal 1\0"
 _TEXT_LIMIT = 1024
 _NUMBERS = struct.Struct(">IQQH")
 _SIZE = struct.Struct(">I")
-_sha256 = hashlib.sha256
+_sha256 = hashlib.sha256()
 
 
 class Phase(StrEnum):
@@ -238,4 +238,6 @@ def link(previous: bytes, writer: int, sequence: int, time: int, partition: str,
         numbers, size = _NUMBERS.pack(writer, sequence, time, len(name)), _SIZE.pack(len(body))
     except struct.error as error:
         raise OverflowError(f"the row does not fit its header: {error}") from None
-    return _sha256(b"%b%b%b%b%b%b" % (_MAGIC, previous, numbers, name, size, body)).digest()
+    digest = _sha256.copy()  # quicker than a new one
+    digest.update(b"%b%b%b%b%b%b" % (_MAGIC, previous, numbers, name, size, body))
+    return digest.digest()

@@ -43,9 +43,9 @@ class Anonymous:
 Credential = bytes | LocalOwner | Anonymous | Caller
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
-    """One thing asked of the vault.
+    """One thing asked of the vault. Nobody changes one: it is not frozen because each frozen field costs a call.
 
     Attributes:
         credential: who asks; always stated, there is no default.

@@ -60,9 +60,9 @@ _VISIBLE = re.compile(rb"[\x20-\x7e]+")
 Steps = Generator[Message, Heard, None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Terms:
-    """What an injection works with.
+    """What an injection works with, and does not change.
 
     Attributes:
         values: the fields of the loan.

@@ -62,7 +62,10 @@ class Scrubber:
         if self._matcher is None:
             return True
         spans, wraps, seams = self._matcher.find(data)
-        return not (spans or wraps or seams or b"%" in data or b"&" in data or b"\\" in data)
+        if spans or wraps or seams:
+            return False
+        find = data.find  # ``in`` takes several times as long: it first makes an error of what is no number
+        return find(b"%") < 0 and find(b"&") < 0 and find(b"\\") < 0
 
     def text(self, data: bytes) -> bytes:
         """A complete short piece: a header's value, a reason phrase, an error text. The length stays the same."""

@@ -102,7 +102,10 @@ class Turn(Held):
     __slots__ = ("_ended", "_then", "_work")
 
     def __init__(self, shares: Shares, tenant: _Tenant, agent: str) -> None:
-        super().__init__(shares, tenant, agent)
+        self._shares = shares
+        self._tenant = tenant
+        self._agent = agent
+        self._bytes = 0
         self._ended = False
         self._work: asyncio.Future[Any] | None = None
         self._then: tuple[Callable[[], None], ...] = ()

@@ -24,7 +24,7 @@ from keyhole.core.sql import SqlCall
 from keyhole.core.ssh import SPOKEN as SSH_AGENT
 from keyhole.faces.proxy import socks
 from keyhole.faces.proxy.answering import AnsweringWire
-from keyhole.faces.proxy.gate import Tunnel, admit, connect_authority, passing, read_credential
+from keyhole.faces.proxy.gate import LastAdmitted, Tunnel, admit, connect_authority, passing, read_credential
 from keyhole.faces.proxy.owner import Owner
 from keyhole.faces.proxy.refusal import ESTABLISHED, FULL, render_refusal
 from keyhole.faces.proxy.streams import StreamFace
@@ -61,6 +61,7 @@ class ProxyConnection(AnsweringWire):
         "_credential_header",
         "_fields",
         "_grace",
+        "_last",
         "_passing",
         "_remote",
         "_serving",
@@ -77,6 +78,7 @@ class ProxyConnection(AnsweringWire):
         self._tunnel: Tunnel | None = None
         self._remote = ""
         self._fields = LastFields()
+        self._last = LastAdmitted()
         self._grace: asyncio.TimerHandle | None = None
         self._streams: StreamFace | None = None
         self._passing = False
@@ -208,18 +210,24 @@ class ProxyConnection(AnsweringWire):
         """Answer one request. Whether the connection can serve another."""
         owner = self._owner
         self.flush()
-        head = None
+        head = body = None
         try:
-            head = parse_request_head(raw, owner.limits.wire, self._fields)
-            if head.method == "CONNECT":
-                return await self._connect(head)
-            self._read_credential(head)
-            call, persistent, expects = admit(head, self._tunnel, self._credential, self._remote, owner.pseudonym)
-            call.seat = self.seat
-            decoder = request_decoder(head, owner.limits.wire)
-            body = None
-            if decoder is not None and not decoder.done:
-                body = call.body = self._body(head, decoder, expects=expects)
+            known = self._last.again(raw, self._tunnel)
+            if known is not None:
+                head, (call, persistent, _) = known
+            else:
+                head = parse_request_head(raw, owner.limits.wire, self._fields)
+                if head.method == "CONNECT":
+                    return await self._connect(head)
+                self._read_credential(head)
+                admitted = admit(head, self._tunnel, self._credential, self._remote, owner.pseudonym)
+                call, persistent, expects = admitted
+                call.seat = self.seat
+                decoder = request_decoder(head, owner.limits.wire)
+                if decoder is None:
+                    self._last.keep(raw, head, self._tunnel, admitted)
+                elif not decoder.done:
+                    body = call.body = self._body(head, decoder, expects=expects)
         except KeyholeError as error:
             owner.broker.note_refusal(error, self._remote)
             self.write(render_refusal(error, close=True, head_only=head is not None and head.method == "HEAD"))

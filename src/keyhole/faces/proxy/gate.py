@@ -23,6 +23,7 @@ from keyhole.core.host import DEFAULT_PORTS, Authority, parse_authority
 from keyhole.core.message import Call, Headers
 from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.stated import Stated
+from keyhole.core.timing import Timing
 from keyhole.core.url import split_url
 from keyhole.net.http1.grammar import RequestHead, list_tokens, odd_names, plain_name
 from keyhole.net.http1.serialise import HOP_BY_HOP
@@ -59,6 +60,7 @@ _FRAMING_NAMES = frozenset(
     }
 )
 _TOKEN_SHAPE = re.compile(rb"[a-z]{1,8}\.[A-Za-z0-9_=-]{16,}")
+_KEPT_HEAD = 4096  # bytes
 _REFUSED_METHODS = frozenset({"TRACE", "TRACK", "PRI", "CONNECT"})
 
 
@@ -94,6 +96,57 @@ class Admitted(NamedTuple):
     call: Call
     persistent: bool
     expects: bool
+
+
+class LastAdmitted:
+    """The request without a body that a connection's client sent last: many send the same one again and again."""
+
+    __slots__ = ("_admitted", "_head", "_raw", "_tunnel")
+
+    def __init__(self) -> None:
+        self._raw = b""
+        self._head: RequestHead | None = None
+        self._admitted: Admitted | None = None
+        self._tunnel: Tunnel | None = None
+
+    def keep(self, raw: bytes, head: RequestHead, tunnel: Tunnel | None, admitted: Admitted) -> None:
+        """Remember a request, unless it is long or changes the protocol.
+
+        Args:
+            raw: the bytes of its head.
+            head: the same, read.
+            tunnel: that it came through.
+            admitted: what the gate made of it. All that this depends on stays as it is for a connection in a tunnel.
+        """
+        if len(raw) <= _KEPT_HEAD and not admitted.call.upgrade:
+            self._raw, self._head, self._tunnel, self._admitted = raw, head, tunnel, admitted
+
+    def again(self, raw: bytes, tunnel: Tunnel | None) -> tuple[RequestHead, Admitted] | None:
+        """A call of its own for the same bytes through the same tunnel; ``None`` for others."""
+        head, admitted = self._head, self._admitted
+        if raw != self._raw or tunnel is not self._tunnel or head is None or admitted is None:
+            return None
+        it = admitted.call
+        call = Call(
+            it.token,
+            it.scheme,
+            it.host,
+            it.port,
+            it.method,
+            it.target,
+            it.headers,
+            None,
+            it.remote,
+            it.service,
+            "",
+            it.stated,
+            it.http2,
+            it.trailers,
+            Timing(),
+            it.seat,
+            it.heading,
+        )
+        return head, Admitted(call, admitted.persistent, admitted.expects)
 
 
 def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: str, pseudonym: bytes) -> Admitted:

@@ -9,6 +9,7 @@ it is (400 or 502) is the caller's to say.
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ _ALIASED = frozenset(
 _ODD = re.compile(rb"[^a-z0-9\-]")
 _PLAIN = bytes.maketrans(b"!#$%&'*+._`|~", b"-" * 13)
 _COLONS = itertools.repeat(b":")
+_VALUE = operator.itemgetter(1)
 _KEPT_SECTION = 4096  # bytes
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"proxy-authorization"})
 
@@ -175,7 +177,7 @@ def judged_fields(headers: Headers, limits: WireLimits) -> dict[bytes, bytes]:
         _refuse_repeated(headers)
     if odd_names(fields) and any(name not in _ALIASED and plain_name(name) in _ALIASED for name in fields):
         raise Malformed("a header name imitates another with an underscore", "use the name with hyphens")
-    if headers and max(len(value) for _, value in headers) > limits.value_bytes:
+    if headers and max(map(len, map(_VALUE, headers))) > limits.value_bytes:
         raise Malformed(f"a header value is longer than {limits.value_bytes} bytes")
     return fields
 

@@ -67,7 +67,7 @@ def _join(lines: list[bytes], headers: Headers, dropped: frozenset[bytes], extra
             lines.append((spelling.get(name) or _field(name)) + value)
     head = b"\r\n".join(lines)
     ends = len(lines) - 1
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or head.find(b"\0") >= 0:
         raise InvalidRequest(
             "a header value has a line end or a NUL, which would change the message",
             "store the value without its final newline",

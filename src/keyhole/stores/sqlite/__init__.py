@@ -55,6 +55,16 @@ _HEADS = """
 """
 _NEVER = Entry(None, 0)
 _CLOSED = -1
+_here = os.getpid()
+
+
+def _forked() -> None:
+    global _here  # noqa: PLW0603 - the process itself; asking the kernel for it every time costs a call each
+    _here = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_forked)
 
 
 async def open_store(rest: str, *, create: bool) -> SqliteStore:
@@ -187,7 +197,7 @@ class SqliteStore:
             place.release(self._which)
 
     def _require_usable(self) -> None:
-        if self._pid != os.getpid():
+        if self._pid != _here:
             if self._pid == _CLOSED:
                 raise StoreUnavailable("the store is closed", "open it again")
             raise place.forked()
