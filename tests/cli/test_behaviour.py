@@ -56,10 +56,15 @@ NOT_FOR_A_LISTING = (
     "keyhole.core.url",
     "keyhole.crypto.foreign_jwt",
     "keyhole.engines.database",
+    "keyhole.engines.kv.upgrade",
+    "keyhole.engines.kv.v1",
     "keyhole.engines.pki",
     "keyhole.faces",
     "keyhole.net",
     "keyhole.rotators",
+    "keyhole.vault.devices.kinds",
+    "keyhole.vault.devices.lane",
+    "keyhole.vault.exposition",
     "keyhole.vault.hcl",
     "keyhole.vault.identity.oidc",
     "keyhole.vault.logins",
@@ -71,6 +76,7 @@ NOT_FOR_A_LISTING = (
     "keyhole.vault.tool_",
     "random",
     "rich",
+    "xml",
 )
 
 

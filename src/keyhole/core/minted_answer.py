@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import json
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlencode
-from xml.etree import ElementTree as ET
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 1000
@@ -122,7 +124,9 @@ class _Xml:
         self._text = text
         self._root = self._parsed()
 
-    def _parsed(self) -> ET.Element:
+    def _parsed(self) -> Element:
+        from xml.etree import ElementTree as ET  # noqa: PLC0415  # few answers are XML
+
         try:
             return ET.fromstring(self._text)  # noqa: S314 - nothing can be declared that expands
         except (ET.ParseError, ValueError, RecursionError):
@@ -151,5 +155,5 @@ class _Xml:
         return self._text.encode()
 
 
-def _local(element: ET.Element) -> str:
+def _local(element: Element) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""

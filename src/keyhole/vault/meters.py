@@ -6,15 +6,17 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import InternalError, KeyholeError
 from keyhole.core.identity import ROOT_ORG
 from keyhole.core.record import clip
 from keyhole.core.request import Reply, Request
 from keyhole.core.times import format_time
-from keyhole.vault.exposition import Gauge, Reading, exposition, read, summed
 from keyhole.vault.figures import CallFigures
+
+if TYPE_CHECKING:
+    from keyhole.vault.exposition import Gauge, Reading
 
 _SHOWN = 1000  # running requests that are listed
 
@@ -129,11 +131,15 @@ class Meters:
 
     def state(self, org: str, *, others: bool) -> dict[str, Any]:
         """What this process counted of calls, JSON-ready: of one org, and of the others their sum if it is wanted."""
+        from keyhole.vault.exposition import read  # noqa: PLC0415  # short commands tell nobody figures
+
         gauges = [list(gauge) for gauge in read(self.readings, org, others=others)]
         return {"calls": self.calls.state(org, others=others), "gauges": gauges}
 
     async def everywhere(self, org: str, *, others: bool) -> tuple[CallFigures, list[Gauge]]:
         """The same of all processes that serve together."""
+        from keyhole.vault.exposition import Gauge, summed  # noqa: PLC0415  # as above
+
         states = [self.state(org, others=others)]
         if self.gather is not None:
             states += await self.gather(org, others)
@@ -144,6 +150,8 @@ class Meters:
 
     async def prometheus(self) -> str:
         """The counts in the text format of Prometheus 0.0.4, for the org root."""
+        from keyhole.vault.exposition import exposition  # noqa: PLC0415  # as above
+
         calls, gauges = await self.everywhere(ROOT_ORG, others=True)
         lines = [
             "# TYPE vault_core_unsealed gauge",
@@ -162,6 +170,8 @@ class Meters:
 
     async def prometheus_of(self, org: str) -> str:
         """What is of one org alone, in the same format."""
+        from keyhole.vault.exposition import exposition  # noqa: PLC0415  # as above
+
         calls, gauges = await self.everywhere(org, others=False)
         return "".join(f"{line}\n" for line in exposition(calls, gauges, org, others=False))
 

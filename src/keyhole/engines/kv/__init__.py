@@ -11,7 +11,7 @@ from keyhole.core.errors import InvalidRequest
 from keyhole.core.path import DEFAULT_FIELD
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Engine, Field, Route
-from keyhole.engines.kv import v1, versions
+from keyhole.engines.kv import versions
 from keyhole.engines.kv.document import CONFIG, exists
 from keyhole.engines.kv.ending import all_ends, tell_of_end
 from keyhole.engines.kv.metadata import (
@@ -25,7 +25,6 @@ from keyhole.engines.kv.metadata import (
     write_config,
     write_metadata,
 )
-from keyhole.engines.kv.upgrade import from_v1
 
 _METADATA_FIELDS = (
     Field("max_versions", "versions to keep; 0 for the engine's default", "integer"),
@@ -45,6 +44,12 @@ _DATA_FIELDS = (
 )
 _VERSIONS = (Field("versions", "list of version numbers", "list"),)
 _EVERY = (Operation.READ, Operation.CREATE, Operation.PATCH, Operation.DELETE, Operation.LIST)
+
+
+async def _bring_over(context: Context) -> None:
+    from keyhole.engines.kv.upgrade import from_v1  # noqa: PLC0415  # few mounts are without versions
+
+    await from_v1(context)
 
 
 def _marking(pattern: str, handler: versions.Marking, help_text: str) -> Route:
@@ -109,13 +114,15 @@ ENGINE = Engine(
     lend=versions.lend,
     due=tell_of_end,
     ends=all_ends,
-    upgrade=from_v1,
+    upgrade=_bring_over,
     options={"version": "2"},
 )
 
 
 async def _wait(_context: Context, _call: Call) -> Reply:
-    raise InvalidRequest(v1.UPGRADING, "try again")
+    from keyhole.engines.kv.v1 import UPGRADING as SAID  # noqa: PLC0415  # as above
+
+    raise InvalidRequest(SAID, "try again")
 
 
 UPGRADING = Engine(
@@ -134,4 +141,8 @@ def make(options: Mapping[str, str]) -> Engine:
     version = str(options.get("version") or "2")
     if version not in {"1", "2"}:
         raise InvalidRequest("the option version of kv is 1 or 2", 'send {"options": {"version": "2"}}')
-    return v1.ENGINE if version == "1" else ENGINE
+    if version == "2":
+        return ENGINE
+    from keyhole.engines.kv import v1  # noqa: PLC0415  # as above
+
+    return v1.ENGINE

@@ -21,15 +21,16 @@ from keyhole.core.identity import ROOT_ORG, Caller
 from keyhole.core.record import Intent, Phase, Record, clip
 from keyhole.core.request import Operation, Reply, Request
 from keyhole.crypto.mac import MacKey
-from keyhole.vault.devices import entries, kinds
+from keyhole.vault.devices import entries
 from keyhole.vault.devices.entries import Seen, Style
-from keyhole.vault.devices.lane import Lane, write_all
 from keyhole.vault.keys import new_request_id
 
 if TYPE_CHECKING:
     from keyhole.net.delivery import Outgoing
     from keyhole.vault.asked import Asked
     from keyhole.vault.compiled import OrgState
+    from keyhole.vault.devices import kinds
+    from keyhole.vault.devices.lane import Lane
     from keyhole.vault.mounts import Mount
     from keyhole.vault.storage import Storage
     from keyhole.vault.vault import Vault
@@ -184,6 +185,8 @@ class Devices:
             raise InvalidRequest("path already in use", "choose another, or disable that device")
         if len(known) >= MOST:
             raise InvalidRequest(f"there are {MOST} devices already", "disable one")
+        from keyhole.vault.devices import kinds  # noqa: PLC0415  # most vaults have no devices
+
         made = kinds.make(str(stored["type"]), stored["options"], self._outgoing)
         opens = getattr(made.way, "open", None)
         if opens is not None:
@@ -293,6 +296,9 @@ class Devices:
         kept = {device.name: device for device in self._devices.values() if device not in gone}
         for name, (stored, revision) in wanted.items():
             if name not in kept:
+                from keyhole.vault.devices import kinds  # noqa: PLC0415  # as above
+                from keyhole.vault.devices.lane import Lane  # noqa: PLC0415  # as above
+
                 made = kinds.make(stored["type"], stored["options"], self._outgoing)
                 style = Style(MacKey(bytes.fromhex(stored["salt"])), made.hash_accessors, made.elide_lists)
                 kept[name] = Device(name, stored, revision, made, style, Lane(made.way, made.seconds))
@@ -302,6 +308,8 @@ class Devices:
 
     async def _write(self, seen: Seen, entry: Callable[[Style], bytes]) -> None:
         devices = list(self._devices.values())
+        from keyhole.vault.devices.lane import write_all  # noqa: PLC0415  # as above
+
         written = await write_all({d.lane: d.made.prefix + entry(d.style) for d in devices})
         for device in devices:
             self._note(device)
