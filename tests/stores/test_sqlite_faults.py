@@ -279,6 +279,33 @@ def test_overwritten_and_deleted_values_leave_the_disk_while_the_store_is_open(t
     with_store(tmp_path, scenario)
 
 
+def test_log_of_journal_rows_alone_keeps_its_place_and_is_written_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "SETTLE_SECONDS", 0.05)
+    log = tmp_path / "vault.db-wal"
+
+    async def settled(store):
+        while store._writer._unsettled:  # noqa: ASYNC110 - a thread has no event
+            await asyncio.sleep(0.02)
+
+    async def scenario(store):
+        await store.commit(Batch(puts=[Put("p0/b", b"x", 0)], appends=[row(1)]))
+        await settled(store)
+        assert log.stat().st_size == 0
+        for number in range(2, 22):
+            await store.commit(Batch(appends=[row(number)]))
+        size = log.stat().st_size
+        await settled(store)
+        for number in range(22, 32):
+            await store.commit(Batch(appends=[row(number)]))
+        assert log.stat().st_size == size
+        await store.commit(Batch(puts=[Put("p0/b", b"y", 1)]))
+        await settled(store)
+        assert log.stat().st_size == 0
+        assert [each.sequence for each in await store.scan(0)] == list(range(1, 32))
+
+    with_store(tmp_path, scenario)
+
+
 def steps_of(store, operation):
     """How many instructions SQLite's machine ran for a read, in hundreds."""
     count = 0

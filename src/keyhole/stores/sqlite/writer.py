@@ -22,7 +22,11 @@ GROUP_LIMIT = 512
 """Most batches in one transaction."""
 
 SETTLE_SECONDS = 1.0
-"""After this long without a write the log is folded into the file, so that overwritten values leave the disk."""
+"""After this long without a write the log is folded into the file, so that overwritten values leave the disk.
+
+A log that has rows of the journal only keeps its place there, for the next rows: a sync of what lengthens a file waits
+for the file system's own journal too, and takes half as long again.
+"""
 
 _Item = tuple[Batch, "asyncio.Future[None]"]
 _Outcome = KeyholeError | None
@@ -57,6 +61,7 @@ class Writer:
         self._changed = changed
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._unsettled = False
+        self._overwrote = True  # what another process left in the log is not known
         self._thread = threading.Thread(target=self._run, name="keyhole-store", daemon=True)
         self._thread.start()
 
@@ -135,6 +140,7 @@ class Writer:
             self._connection.execute(_COUNT)
         self._connection.execute("COMMIT")
         self._unsettled = self._unsettled or changed or bool(rows)
+        self._overwrote = self._overwrote or changed
         return outcomes, changed
 
     def _judge_entries(self, batch: Batch) -> None:
@@ -196,10 +202,12 @@ class Writer:
             self._check()
             self._connection.execute("PRAGMA busy_timeout = 100")
             try:
-                (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                mode = "TRUNCATE" if self._overwrote else "PASSIVE"
+                (busy, size, done) = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
             finally:
                 self._connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-            self._unsettled = bool(busy)
+            self._unsettled = bool(busy) or done < size
+            self._overwrote = self._overwrote and self._unsettled
         except (StoreUnavailable, *FAULTS):
             # The log keeps everything; the next write or the next open tries again.
             self._unsettled = False
