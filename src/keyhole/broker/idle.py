@@ -28,8 +28,14 @@ class Idle:
 
     def add(self, connection: Single) -> None:
         """Keep one."""
-        self._of_origin.setdefault(connection.origin, []).append(connection)
-        self._of_org.setdefault(org_of(connection.origin), OrderedDict())[connection] = None
+        origin, org = connection.origin, org_of(connection.origin)
+        connections, own = self._of_origin.get(origin), self._of_org.get(org)
+        if connections is None:
+            connections = self._of_origin[origin] = []
+        if own is None:
+            own = self._of_org[org] = OrderedDict()
+        connections.append(connection)
+        own[connection] = None
         self._count += 1
 
     def take(self, origin: Origin) -> Single | None:
@@ -37,8 +43,15 @@ class Idle:
         connections = self._of_origin.get(origin)
         if not connections:
             return None
-        connection = connections[-1]
-        self.discard(connection)
+        connection = connections.pop()
+        if not connections:
+            del self._of_origin[origin]
+        org = org_of(origin)
+        own = self._of_org[org]
+        del own[connection]
+        if not own:
+            del self._of_org[org]
+        self._count -= 1
         return connection
 
     def discard(self, connection: Single) -> None:
