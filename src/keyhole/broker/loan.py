@@ -133,9 +133,7 @@ class Loan:
         accepted = message.get(b"accept-encoding")
         if accepted is not None:
             message.set(b"accept-encoding", scrub.accept_encoding(accepted))
-        accepted = message.get(b"grpc-accept-encoding")
-        if accepted is not None:
-            message.set(b"grpc-accept-encoding", grpc.accept_encoding(accepted))
+        grpc.narrow(message.headers, message.set)
         return inject(message, self.service.inject, Terms(self.values, now, kept, os.urandom(_NONCE)))
 
     def injected(self, message: Message) -> None:
@@ -208,8 +206,11 @@ class Loan:
         if self.scrubber is None or self.scrubber.empty:
             return None
         coding = b", ".join(value for name, value in headers if name == b"content-encoding")
-        if grpc.has_messages(headers) and not coding:
-            return scrub.GrpcScrubber(self.scrubber, next((v for name, v in headers if name == b"grpc-encoding"), b""))
+        if grpc.is_kin(headers):
+            if grpc.has_messages(headers):
+                return scrub.messages(self.scrubber, grpc.coding(headers), grpc.last(headers), coding)
+            if grpc.is_text(headers):
+                scrub.require_plain(grpc.coding(headers))
         return scrub.body(self.scrubber, coding)
 
     def __reduce__(self) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Watches the messages that an agent sends by gRPC, those that are compressed too."""
+"""Watches the messages that an agent sends by gRPC or Connect, those that are compressed too."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class MessagesWatch:
 
     Args:
         begin: makes what looks at plain bytes.
-        coding: of compressed messages, from the header ``grpc-encoding``.
+        coding: of compressed messages (``core.grpc.coding``).
     """
 
     __slots__ = ("_begin", "_coding", "_head", "_held", "_left", "_plain")
 
     def __init__(self, begin: Callable[[], Watch], coding: bytes) -> None:
         self._begin = begin
-        self._coding = coding.strip().lower()
+        self._coding = coding
         self._plain = begin()
         self._head = b""
         self._left = 0

@@ -145,8 +145,7 @@ class Tripwires:
             ends = own if "body" in places else frozenset[bytes]()
             watch: Watch | MessagesWatch
             if grpc.has_messages(call.headers):
-                coding = next((value for name, value in call.headers if name == b"grpc-encoding"), b"")
-                watch = MessagesWatch(partial(Watch, wires.values, key, ends), coding)
+                watch = MessagesWatch(partial(Watch, wires.values, key, ends), grpc.coding(call.headers))
             else:
                 coding = b", ".join(value for name, value in call.headers if name == b"content-encoding")
                 watch = Watch(wires.values, key, ends, coding=coding)

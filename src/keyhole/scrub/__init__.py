@@ -19,7 +19,7 @@ found is listed in ``docs/scrubbing.md``: this is no guarantee against a host th
 from .body import BodyScrubber, Limits, body
 from .codings import accept_encoding
 from .forms import MIN_SECRET, too_short
-from .grpc import GrpcScrubber
+from .grpc import GrpcScrubber, messages, require_plain
 from .scrubber import Scrubber, Stream
 
 __all__ = [
@@ -31,5 +31,7 @@ __all__ = [
     "Stream",
     "accept_encoding",
     "body",
+    "messages",
+    "require_plain",
     "too_short",
 ]

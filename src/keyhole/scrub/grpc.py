@@ -1,4 +1,4 @@
-"""Scrubbing what gRPC carries: messages with a length before each, and binary metadata.
+"""Scrubbing what gRPC and Connect carry: messages with a length before each, and binary metadata.
 
 Masks keep lengths, so that a message that is not compressed streams through with the length that it came with. One that
 is compressed is held whole, and passes byte for byte when nothing is found in it.
@@ -13,12 +13,13 @@ from keyhole.core.errors import ScrubFailedClosed
 from keyhole.core.grpc import CODINGS
 
 from .body import BodyScrubber, Limits
+from .codings import parse
 from .scrubber import Scrubber
 
 LONGEST = 4 * 1024 * 1024
 """Bytes of a compressed message; what gRPC's own clients take unless told otherwise."""
 _PREFIX = 5
-_PLAIN, _COMPRESSED, _TRAILERS = 0x00, 0x01, 0x80  # the last one in gRPC-Web
+_COMPRESSED = 0x01
 _HINT = "the answer is withheld; ask the upstream for uncompressed messages"
 
 
@@ -27,7 +28,8 @@ class GrpcScrubber:
 
     Args:
         scrubber: what to remove.
-        coding: of compressed messages, from the header ``grpc-encoding``.
+        coding: of compressed messages (``core.grpc.coding``).
+        last: the bit of the message that ends the stream (``core.grpc.last``).
         limits: against hostile messages.
 
     Attributes:
@@ -38,14 +40,14 @@ class GrpcScrubber:
         ScrubFailedClosed: messages in this coding cannot be inspected.
     """
 
-    __slots__ = ("_coding", "_head", "_held", "_left", "_limits", "_message", "_scrubber", "masked", "recoded")
+    __slots__ = ("_coding", "_head", "_held", "_last", "_left", "_limits", "_message", "_scrubber", "masked", "recoded")
 
-    def __init__(self, scrubber: Scrubber, coding: bytes, limits: Limits | None = None) -> None:
-        coding = coding.strip().lower() or CODINGS[0]
+    def __init__(self, scrubber: Scrubber, coding: bytes, last: int, limits: Limits | None = None) -> None:
         if coding not in CODINGS:
             raise ScrubFailedClosed("The upstream's messages are compressed in a way that cannot be inspected", _HINT)
         self._scrubber = scrubber
         self._coding = coding
+        self._last = last
         self._limits = limits or Limits()
         self._head = b""
         self._left = 0
@@ -94,14 +96,14 @@ class GrpcScrubber:
     def _begin(self) -> bytes:
         """A message begins; what goes out at once."""
         head = self._head
-        flag, self._left = head[0], int.from_bytes(head[1:], "big")
+        flag, self._left = head[0] & ~self._last, int.from_bytes(head[1:], "big")
         if flag == _COMPRESSED and self._coding != CODINGS[0]:
             if self._left > LONGEST:
                 raise ScrubFailedClosed(f"The upstream's compressed message is longer than {LONGEST} bytes", _HINT)
             if self._left:
                 self._held = bytearray()
                 return b""
-        elif flag not in {_PLAIN, _TRAILERS}:
+        elif flag:
             raise ScrubFailedClosed("The upstream's messages are compressed in a way that cannot be inspected", _HINT)
         self._head = b""
         return head
@@ -130,7 +132,31 @@ class GrpcScrubber:
         if not inside.masked:
             return head + message
         self.masked = True
-        return bytes((_COMPRESSED,)) + len(again).to_bytes(4, "big") + again
+        return head[:1] + len(again).to_bytes(4, "big") + again
+
+
+def messages(scrubber: Scrubber, coding: bytes, last: int, content_encoding: bytes) -> BodyScrubber | GrpcScrubber:
+    """The scrubber for an answer's body that is made of messages.
+
+    Args:
+        scrubber: what to remove.
+        coding: as of ``GrpcScrubber``.
+        last: as of ``GrpcScrubber``.
+        content_encoding: the value of Content-Encoding; then messages in it must not be compressed once more.
+
+    Raises:
+        ScrubFailedClosed: it cannot be inspected.
+    """
+    if not parse(content_encoding, Limits.max_codings):
+        return GrpcScrubber(scrubber, coding, last)
+    require_plain(coding)
+    return BodyScrubber(scrubber, content_encoding, Limits())
+
+
+def require_plain(coding: bytes) -> None:
+    """Raise ``ScrubFailedClosed`` where messages may be compressed behind something else that hides them."""
+    if coding != CODINGS[0]:
+        raise ScrubFailedClosed("The upstream's messages are compressed in a way that cannot be inspected", _HINT)
 
 
 def metadata(scrubber: Scrubber, name: bytes, value: bytes) -> bytes:
