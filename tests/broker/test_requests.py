@@ -234,10 +234,18 @@ def test_query_passes_byte_for_byte(stack: Stack, run, token: str) -> None:
     assert stack.upstream.last.target == b"/v1/x" + query.encode()
 
 
-@pytest.mark.parametrize("line", [b"Range: bytes=0-19\r\n", b'Range: bytes=20-\r\nIf-Range: "e"\r\n'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Range: bytes=0-19\r\n",
+        b'Range: bytes=20-\r\nIf-Range: "e"\r\n',
+        b"Request-Range: bytes=0-19\r\n",
+        b"A-IM: vcdiff\r\n",
+    ],
+)
 def test_parts_of_an_answer_cannot_be_asked_for(stack: Stack, run, token: str, line: bytes) -> None:
     assert run(stack.get(token, headers=line)).status == 200
-    assert {b"range", b"if-range"}.isdisjoint(name for name, _ in stack.upstream.last.headers)
+    assert {name for name, _ in stack.upstream.last.headers} == {b"host", b"via", b"authorization"}
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from keyhole.injections import Steps, Terms, inject, needs_content
 from keyhole.injections.placeholder import in_frames, take_out
 from keyhole.scrub.grpc import metadata
 
-# Parts of an answer are asked for piecewise by a range, and could be put together behind the scrubber's back.
-_RANGE = frozenset({b"range", b"if-range"})
+# Parts of an answer are asked for piecewise by a range, and could be put together behind the scrubber's back: also by
+# the older name that Apache takes, or as the difference to what was had before (RFC 3229).
+_RANGE = frozenset({b"range", b"if-range", b"request-range", b"a-im"})
 _STALE_WHEN_RECODED = frozenset(
     {b"content-length", b"etag", b"content-md5", b"digest", b"content-digest", b"repr-digest", b"accept-ranges"}
 )
