@@ -8,6 +8,7 @@ out, which every recipient of trailers has to expect.
 from __future__ import annotations
 
 from keyhole.core.message import Headers
+from keyhole.core.names import OVERRIDES, OVERRIDING, plain_name
 
 _BOTH = frozenset(
     {
@@ -25,30 +26,24 @@ _BOTH = frozenset(
         b"via",
     }
 )
-_REQUEST = _BOTH | {
-    b"authentication",
-    b"authorization",
-    b"cache-control",
-    b"cookie",
-    b"expect",
-    b"forwarded",
-    b"host",
-    b"http-method-override",
-    b"max-forwards",
-    b"origin",
-    b"pragma",
-    b"range",
-    b"referer",
-    b"x-host",
-    b"x-http-method",
-    b"x-http-method-override",
-    b"x-method-override",
-    b"x-original-host",
-    b"x-original-method",
-    b"x-original-url",
-    b"x-real-ip",
-    b"x-rewrite-url",
-}
+_REQUEST = (
+    _BOTH
+    | OVERRIDES
+    | {
+        b"authentication",
+        b"authorization",
+        b"cache-control",
+        b"cookie",
+        b"expect",
+        b"host",
+        b"max-forwards",
+        b"origin",
+        b"pragma",
+        b"range",
+        b"referer",
+        b"request-range",
+    }
+)
 _ANSWER = _BOTH | {
     b"age",
     b"alt-svc",
@@ -64,7 +59,7 @@ _ANSWER = _BOTH | {
     b"www-authenticate",
 }
 _PREFIXES = (b"proxy-", b"x-keyhole-")
-_REQUEST_PREFIXES = (*_PREFIXES, b"x-forwarded-", b"if-", b"accept", b"sec-")
+_REQUEST_PREFIXES = (*_PREFIXES, OVERRIDING, b"if-", b"accept", b"sec-")
 _ANSWER_PREFIXES = (*_PREFIXES, b"access-control-", b"content-security-")
 
 
@@ -75,20 +70,17 @@ def of_request(trailers: Headers, head: Headers) -> Headers:
         trailers: names lower-cased.
         head: the headers that are sent; what stands there, such as a credential that was attached, is not said again.
     """
-    taken = {_plain(name) for name, _ in head}
+    taken = {plain_name(name) for name, _ in head}
     return [
-        pair for pair in trailers if _may(_plain(pair[0]), _REQUEST, _REQUEST_PREFIXES) and _plain(pair[0]) not in taken
+        pair
+        for pair in trailers
+        if _may(plain_name(pair[0]), _REQUEST, _REQUEST_PREFIXES) and plain_name(pair[0]) not in taken
     ]
 
 
 def of_answer(trailers: Headers) -> Headers:
     """What of an answer's trailers a client may get; names lower-cased."""
-    return [pair for pair in trailers if _may(_plain(pair[0]), _ANSWER, _ANSWER_PREFIXES)]
-
-
-def _plain(name: bytes) -> bytes:
-    """The name as servers read it that take an underscore for a hyphen (CGI, WSGI)."""
-    return name.replace(b"_", b"-")
+    return [pair for pair in trailers if _may(plain_name(pair[0]), _ANSWER, _ANSWER_PREFIXES)]
 
 
 def _may(name: bytes, names: frozenset[bytes], prefixes: tuple[bytes, ...]) -> bool:

@@ -10,8 +10,10 @@ import logging
 import ssl
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from keyhole.core.errors import (
+    BadRequestFraming,
     InternalError,
     InvalidRequest,
     KeyholeError,
@@ -46,8 +48,17 @@ from keyhole.net.http2.preface import begins_with_preface
 
 _log = logging.getLogger("keyhole.proxy")
 
-# The host that a handshake must ask for, by the object that the context's callback receives.
-_EXPECTED_NAMES: weakref.WeakKeyDictionary[ssl.SSLObject, str] = weakref.WeakKeyDictionary()
+
+@dataclass(slots=True)
+class _Expected:
+    """The host that a handshake must ask for, and whether it asked for another."""
+
+    host: str
+    refused: bool = False
+
+
+# By the object that the context's callback receives.
+_EXPECTED_NAMES: weakref.WeakKeyDictionary[ssl.SSLObject, _Expected] = weakref.WeakKeyDictionary()
 
 _MOMENT = 1.0  # seconds
 _TLS_HANDSHAKE = 0x16  # the content type of a TLS record that begins a connection (RFC 8446 section 5.1)
@@ -378,9 +389,17 @@ class ProxyConnection(AnsweringWire):
         if context.sni_callback is not _check_server_name:
             context.sni_callback = _check_server_name
         channel = TlsChannel(context, server_side=True)
-        _EXPECTED_NAMES[channel.handle] = host
+        expected = _EXPECTED_NAMES[channel.handle] = _Expected(host)
         self.start_tls(channel, client=False)
-        await self.handshake()
+        try:
+            await self.handshake()
+        except ssl.SSLError:
+            if expected.refused:
+                error = BadRequestFraming(
+                    "the TLS server name differs from the host of the tunnel", "use one and the same"
+                )
+                self._owner.broker.note_refusal(error, self._remote)
+            raise
         return channel.alpn == "h2"
 
     async def _turn_away(self, error: Malformed) -> None:
@@ -400,8 +419,8 @@ def _check_server_name(handle: ssl.SSLObject, name: str | None, _context: ssl.SS
     if expected is None:
         return None
     try:
-        unnamed = Authority(expected, 443).is_ip or "." not in expected
-        same = unnamed if name is None else parse_host(name) == expected
+        unnamed = Authority(expected.host, 443).is_ip or "." not in expected.host
+        expected.refused = not (unnamed if name is None else parse_host(name) == expected.host)
     except KeyholeError:
-        same = False
-    return None if same else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        expected.refused = True
+    return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if expected.refused else None

@@ -21,32 +21,17 @@ from typing import NamedTuple
 from keyhole.core.errors import BadRequestFraming, InvalidRequest, LoopDetected
 from keyhole.core.host import DEFAULT_PORTS, Authority, parse_authority
 from keyhole.core.message import Call, Headers
+from keyhole.core.names import OVERRIDES, OVERRIDING, plain_name
 from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.stated import Stated
 from keyhole.core.timing import Timing
 from keyhole.core.url import split_url
-from keyhole.net.http1.grammar import RequestHead, list_tokens, odd_names, plain_name
+from keyhole.net.http1.grammar import RequestHead, list_tokens, odd_names
 from keyhole.net.http1.serialise import HOP_BY_HOP
 from keyhole.net.websocket import check_request
 
-_LEFT_OUT = HOP_BY_HOP | {
-    b"host",
-    b"content-length",
-    b"expect",
-    b"via",
-    b"forwarded",
-    b"x-real-ip",
-    b"x-http-method-override",
-    b"x-http-method",
-    b"x-method-override",
-    b"http-method-override",
-    b"x-original-method",
-    b"x-original-url",
-    b"x-original-host",
-    b"x-rewrite-url",
-    b"x-host",
-}
-_LEFT_OUT_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-keyhole-")
+_LEFT_OUT = HOP_BY_HOP | OVERRIDES | {b"host", b"content-length", b"expect", b"via"}
+_LEFT_OUT_PREFIXES = (b"proxy-", OVERRIDING, b"x-keyhole-")
 _FRAMING_NAMES = frozenset(
     {
         b"host",

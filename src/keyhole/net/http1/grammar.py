@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from keyhole.core.errors import BadRequestFraming
 from keyhole.core.message import Headers
+from keyhole.core.names import plain_name
 from keyhole.net.http1.limits import WireLimits
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -46,7 +47,6 @@ _ALIASED = frozenset(
     }
 )
 _ODD = re.compile(rb"[^a-z0-9\-]")
-_PLAIN = bytes.maketrans(b"!#$%&'*+._`|~", b"-" * 13)
 _COLONS = itertools.repeat(b":")
 _VALUE = operator.itemgetter(1)
 _KEPT_SECTION = 4096  # bytes
@@ -229,11 +229,6 @@ def parse_trailers(section: bytes, limits: WireLimits) -> Headers:
 def odd_names(fields: dict[bytes, bytes]) -> bool:
     """Whether one of the names, all in lower case, has more in it than letters, digits and hyphens."""
     return _ODD.search(b"".join(fields)) is not None
-
-
-def plain_name(name: bytes) -> bytes:
-    """A name as a server may read it that takes other characters for hyphens."""
-    return name.translate(_PLAIN)
 
 
 def is_token(value: bytes) -> bool:
