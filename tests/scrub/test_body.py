@@ -223,6 +223,16 @@ def test_secret_in_a_compressed_download_is_withheld_before_it_can_be_decoded(co
     assert TOKEN[:8] not in decoder.decompress(b"".join(got))
 
 
+@pytest.mark.parametrize("first", range(0x50, 0x60))
+@pytest.mark.parametrize("size", [1, 4, 65_536])
+def test_download_that_begins_with_a_frame_of_zstd_that_is_skipped_is_looked_into(first, size):
+    skipped = bytes((first,)) + b"\x2a\x4d\x18" + (9000).to_bytes(4, "little") + bytes(9000)
+    clean = skipped + zstd.compress(NOISE[:9000]) + skipped + zstd.compress(b"")
+    assert _through(clean, size=size) == clean
+    with pytest.raises(ScrubFailedClosed):
+        _through(skipped + zstd.compress(b"a" * 5000 + TOKEN * 9), size=size)
+
+
 def test_secret_is_found_in_a_download_compressed_twice():
     with pytest.raises(ScrubFailedClosed):
         _through(gzip.compress(zstd.compress(b"key " + TOKEN)))

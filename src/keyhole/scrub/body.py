@@ -30,7 +30,7 @@ class Limits:
 
 
 _LIMITS = Limits()
-_MAGIC = (codings.GZIP_MAGIC, codings.ZSTD_MAGIC)
+_MAGIC = (codings.GZIP_MAGIC, *codings.ZSTD_MAGIC)
 _LONGEST_MAGIC = max(map(len, _MAGIC))
 
 

@@ -25,7 +25,8 @@ PIECE = 64 * 1024
 """Bytes of decoded output that exist at once."""
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_MAGIC = (b"\x28\xb5\x2f\xfd", *(bytes((first,)) + b"\x2a\x4d\x18" for first in range(0x50, 0x60)))
+"""Of frames, and of those that are skipped, of which one may come first (RFC 8878 section 3.1)."""
 
 _ZSTD_WINDOW_LOG = 23
 _DAMAGED = "The upstream's body does not match its Content-Encoding"
