@@ -93,6 +93,18 @@ def test_what_was_judged_is_byte_for_byte_what_is_sent(stack: Stack, run) -> Non
     assert stack.upstream.last.values(b"authorization") == [b"Bearer " + SECRET.encode()]
 
 
+@pytest.mark.parametrize("line", [b"Content_Type: application/x-www-form-urlencoded", b"content~encoding: gzip"])
+def test_no_other_spelling_says_how_a_judged_body_is_to_be_read(stack: Stack, run, line: bytes) -> None:
+    async def play() -> int:
+        name, token = await begin(stack, conditions={"body": [{"at": "/amount", "max": 100}]})
+        body = {"amount": 5, "note": "&amount=5000&"}
+        return (await post(stack, token, f"/{name}/x", body, JSON + line + b"\r\n")).status
+
+    assert run(play()) == 200
+    names = {b"host", b"via", b"authorization", b"content-type", b"content-length"}
+    assert {name for name, _ in stack.upstream.last.headers} == names
+
+
 def test_a_body_in_chunks_is_judged_whole_and_sent_whole(stack: Stack, run) -> None:
     async def ask(second: bytes) -> Reply:
         name, token = await begin(stack, conditions={"body": [{"at": "/amount", "max": 10}]})

@@ -69,6 +69,14 @@ def test_secret_stands_where_the_service_says_and_only_there(
     assert received.values(b"x-other") == [b"1"]
 
 
+@pytest.mark.parametrize("own", [b"X_Api_Key", b"X.Api~Key", b"x-api_key"])
+def test_header_that_servers_take_for_the_one_that_is_set_does_not_stand_beside_it(
+    stack: Stack, run, own: bytes
+) -> None:
+    assert run(send(stack, SECRET, {"kind": "header", "name": "X-Api-Key"}, own + b": mine\r\n")).status == 200
+    assert {name for name, _ in stack.upstream.last.headers} == {b"host", b"via", b"x-api-key"}
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [

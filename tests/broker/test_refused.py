@@ -435,6 +435,7 @@ LEFT_OUT = {
         b"X-HTTP-Host-Override: evil",
     ],
     "`Proxy-Authorization`": [b"Proxy-Authorization: Basic YTpi", b"Proxy-Anything: 1", b"X-Keyhole-Anything: 1"],
+    "`Content_Type`": [b"Content_Type: text/evil", b"Content.Encoding: gzip"],
     "a trailer": [b"TE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n%b: evil\r\n\r\n" % name for name in (
         b"Authorization", b"Host", b"Content-Length", b"Transfer-Encoding", b"Cookie", b"X-Forwarded-For",
         b"X.Forwarded.For", b"X~Real~IP", b"If.Match", b"Script_Name", b"Proxy.Authorisation",

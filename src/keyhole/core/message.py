@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from keyhole.core.heading import Heading
+from keyhole.core.names import plain_name
 from keyhole.core.timing import Timing
 
 if TYPE_CHECKING:
@@ -204,8 +205,9 @@ class Message:
         self.headers = [pair for pair in self.headers if pair[0] != name]
 
     def set(self, name: bytes, value: bytes) -> None:
-        """Put exactly one header of this name in place of whatever was there."""
-        self.remove(name)
+        """Put exactly one header of this name in place of whatever was there, or could be taken for it."""
+        plain, size = plain_name(name), len(name)
+        self.headers = [pair for pair in self.headers if len(pair[0]) != size or plain_name(pair[0]) != plain]
         self.headers.append((name, value))
 
 

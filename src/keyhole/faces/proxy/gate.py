@@ -32,6 +32,7 @@ from keyhole.net.websocket import check_request
 
 _LEFT_OUT = HOP_BY_HOP | OVERRIDES | {b"host", b"content-length", b"expect", b"via"}
 _LEFT_OUT_PREFIXES = (b"proxy-", OVERRIDING, b"x-keyhole-")
+_DESCRIBING = frozenset({b"content-type", b"content-encoding"})  # by which conditions read a body
 _FRAMING_NAMES = frozenset(
     {
         b"host",
@@ -169,7 +170,7 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
     left_out = _LEFT_OUT | named if named else _LEFT_OUT
     headers = [pair for pair in head.headers if pair[0] not in left_out and not pair[0].startswith(_LEFT_OUT_PREFIXES)]
     if odd_names(fields):
-        headers = [pair for pair in headers if not _imitates_left_out(pair[0])]
+        headers = [pair for pair in headers if not _imitates(pair[0])]
     headers.append((b"via", via))
     service = fields.get(b"x-keyhole-service", b"").decode("latin-1")
     call = Call(credential, scheme, host, port, head.method, target, headers, None, remote, service, upgrade)
@@ -179,10 +180,10 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
     return Admitted(call, persistent, expects)
 
 
-def _imitates_left_out(name: bytes) -> bool:
-    """Would a server that takes an underscore or more for a hyphen (CGI, WSGI) read a header that is left out?"""
+def _imitates(name: bytes) -> bool:
+    """Would a server that takes other characters for a hyphen (CGI, WSGI) read what is left out, or was judged?"""
     plain = plain_name(name)
-    return plain != name and (plain in _LEFT_OUT or plain.startswith(_LEFT_OUT_PREFIXES))
+    return plain != name and (plain in _LEFT_OUT or plain in _DESCRIBING or plain.startswith(_LEFT_OUT_PREFIXES))
 
 
 def connect_authority(head: RequestHead) -> Authority:
