@@ -28,7 +28,7 @@ class Service(grpc.GenericRpcHandler):
     """Messages are bytes. ``Echo`` says what it was sent and by whom."""
 
     def __init__(self) -> None:
-        self.cancelled = threading.Event()
+        self.waiting, self.cancelled = threading.Event(), threading.Event()
         self.seen: list[dict[str, str | bytes]] = []
 
     def service(self, details):
@@ -68,6 +68,7 @@ class Service(grpc.GenericRpcHandler):
     def wait(self, _request, context):
         done = threading.Event()
         context.add_callback(done.set)
+        self.waiting.set()
         done.wait(10)
         self.cancelled.set()
         return b""
@@ -219,12 +220,12 @@ def test_a_deadline_travels(world: World, run) -> None:
 
 
 def test_a_client_that_goes_cancels_the_call_at_the_upstream(world: World, run) -> None:
+    world.service.waiting.clear()
     world.service.cancelled.clear()
 
     async def scenario() -> None:
-        before = len(world.service.seen)
         call = asyncio.ensure_future(world.ask("Wait", framed(b"")))
-        await until(lambda: len(world.service.seen) > before)
+        await until(world.service.waiting.is_set)
         call.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await call
@@ -490,13 +491,13 @@ def test_a_client_of_grpc_is_told_in_its_own_words_why_not(world: World, run) ->
 
 
 def test_a_client_of_grpc_that_cancels_ends_the_call_at_the_upstream(world: World, run) -> None:
+    world.service.waiting.clear()
     world.service.cancelled.clear()
 
     async def scenario() -> None:
         async with channel(world, world.token) as made:
-            before = len(world.service.seen)
             call = await asyncio.to_thread(made.unary_unary("/test.Test/Wait").future, b"", timeout=20)
-            await until(lambda: len(world.service.seen) > before)
+            await until(world.service.waiting.is_set)
             call.cancel()
             await until(world.service.cancelled.is_set)
 
