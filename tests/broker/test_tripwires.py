@@ -301,6 +301,47 @@ def test_record_of_a_value_that_was_stopped_does_not_repeat_it(stack: Stack, run
     run(go())
 
 
+def test_value_in_a_host_or_in_what_is_said_of_the_work_is_stopped(stack: Stack, run) -> None:
+    async def go() -> None:
+        value = f"only-small-letters-{next(_numbers)}"
+        name = await service(stack, value=value)
+        token, _ = await session(stack, name, name)
+        before = await alarms(stack)
+        assert (await stack.absolute(token, f"http://{value}.evil.test/")).code == "policy_denied"
+        for claim in (f"run={value}", f"step=1;tool=%6f{value[1:]}", f"workflow=of-{value}-"):
+            assert (await stack.get(token, headers=f"X-Keyhole-Context: {claim}\r\n".encode())).code == "policy_denied"
+        assert (await alarms(stack))[len(before) :] == ["value in the host", *["value in the context"] * 3]
+        assert value not in json.dumps((await stack.ask("read", "sys/audit-log", {"limit": 1000}))["records"])
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_no_refusal_on_record_has_a_value_whatever_it_is_refused_for(stack: Stack, run) -> None:
+    async def go() -> None:
+        value = f"only-small-letters-{next(_numbers)}"
+        name = await service(stack, value=value)
+        token, _ = await session(stack, name, name)
+        elsewhere, _ = await stack.connect(token, f"{value}.evil.test:443")
+        twice = await stack.get(token, f"/v1/{value}//x")
+        person = await stack.get(token, f"/v1/{value}", headers=b"X-Keyhole-Context: on_behalf_of=bob\r\n")
+        itself = await stack.get(token, headers=f"X-Keyhole-Context: run={token}\r\n".encode())
+        assert [each.code for each in (elsewhere, twice, person, itself)] == [
+            "no_service",
+            "invalid_request",
+            "policy_denied",
+            "policy_denied",
+        ]
+        records = (await stack.ask("read", "sys/audit-log", {"limit": 1000}))["records"]
+        assert {str(twice.get(b"x-keyhole-request-id"), "ascii")} <= {record["id"] for record in records}
+        said = json.dumps(records)
+        assert value not in said
+        assert token not in said
+        await clear(stack, name)
+
+    run(go())
+
+
 def test_value_in_the_name_of_a_header_or_in_one_that_looks_like_our_own_is_stopped(stack: Stack, run) -> None:
     async def go() -> None:
         value = f"only-small-letters-{next(_numbers)}"

@@ -33,11 +33,11 @@ from keyhole.broker.minting import Minting, answered, minting_of
 from keyhole.broker.noting import Notings
 from keyhole.broker.readings import of_flows, of_pool
 from keyhole.broker.renewed import relending, with_renewed
-from keyhole.broker.said import about, egress
+from keyhole.broker.said import about, egress, record_refused, record_tripped
 from keyhole.broker.sql.sessions import Sessions
 from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.ssh import SshAgents
-from keyhole.broker.tripwires import Tripwires, record_tripped
+from keyhole.broker.tripwires import Tripwires
 from keyhole.broker.tunnel import beginning
 from keyhole.broker.upstream import Pool
 from keyhole.broker.watch import FrameWatch, Tripped
@@ -160,7 +160,7 @@ class Broker:
         if refusal is not None:
             vault.meters.calls.tunnel_refused(state.org.name, match.about, refusal.code)
             request = about(request, match)
-            await vault.record_refusal(state, caller, request, refusal)
+            await record_refused(self._tripwires, vault, state, caller, request, refusal)
             note_tunnel(await self.notings.of(state), caller, authority, match)
             refusal.request_id = request.id
             if self._captures is not None:
@@ -181,7 +181,7 @@ class Broker:
         vault = self._node.open_vault()
         leaks, data = summed_up(call)
         request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
-        if call.stated is not None:
+        if call.stated is not None and not leaks:
             request = replace(request, stated=call.stated)
         timing = call.timing
         timing.begun = monotonic()
@@ -223,7 +223,7 @@ class Broker:
     async def _decide(self, vault: Vault, state: OrgState, caller: Caller, found: Decided, *, leaks: bool) -> Caller:
         """Judge a call, and record its refusal; who makes it, in the work that it says."""
         try:
-            if found.call.stated is not None:
+            if found.call.stated is not None and not leaks:
                 caller = working(caller, found.call.stated)
             if leaks:
                 raise PolicyDenied(
@@ -232,11 +232,11 @@ class Broker:
                 )
             await self._judge(vault, state, caller, found)
         except Tripped as error:
-            await to_the_end(record_tripped(vault, state, caller, found.request, found.match.about, error))
+            await to_the_end(record_tripped(self._tripwires, vault, state, caller, found, error))
             found.note(caller, error)
             raise
         except KeyholeError as error:
-            await vault.record_refusal(state, caller, found.request, error)
+            await record_refused(self._tripwires, vault, state, caller, found.request, error)
             found.note(caller, error)
             raise
         found.note(caller)

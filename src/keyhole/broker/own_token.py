@@ -13,7 +13,7 @@ _LAYERS = 2  # of percent-encoding
 
 
 def shows_token(call: Call) -> bool:
-    """Does the target or a header carry the token that was presented with the call?
+    """Does the target, a header or what is said of the work carry the token that was presented with the call?
 
     Plain, percent-encoded or in Basic credentials, as a client would put it there by mistake. Bodies are not searched,
     and a caller that means to give its token away will find a disguise.
@@ -23,6 +23,8 @@ def shows_token(call: Call) -> bool:
         return False
     if _holds(call.target, token):
         return True
+    if call.stated is not None and any(token in text.encode() for text in call.stated.claims.values()):
+        return True  # that goes to no upstream, but on record
     names = b"\n".join([name for name, _ in call.headers])
     if _holds(b"\n".join([value for _, value in call.headers]), token) or token.lower() in names:
         return True

@@ -1,16 +1,25 @@
-"""What a record says of a call."""
+"""What a record says of a call, and what none says: in no record is a value, wherever in a request it stood."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
+from keyhole.broker.decided import Decided
 from keyhole.broker.directory import Match
+from keyhole.broker.tripwires import Tripwires
+from keyhole.broker.watch import Tripped
+from keyhole.core.errors import KeyholeError
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.message import Call
 from keyhole.core.record import Phase, Record, clip, parameter_names
 from keyhole.core.request import Request
+from keyhole.scrub import Scrubber
+from keyhole.vault.compiled import OrgState
+from keyhole.vault.vault import Vault
+
+RULE = "tripwire"
 
 
 def egress(caller: Caller, request: Request, rule: str) -> Record:
@@ -45,3 +54,47 @@ def summary(call: Call, authority: Authority, *, target: bool) -> dict[str, obje
         "target": clip(path),
         "parameters": parameter_names(query),
     }
+
+
+async def record_refused(
+    tripwires: Tripwires, vault: Vault, state: OrgState, caller: Caller, request: Request, error: KeyholeError
+) -> None:
+    """Record a refusal without the fields in which a value stands: it may have come before anything was looked for."""
+    await vault.record_refusal(state, *await _recordable(tripwires, vault, state, caller, request), error)
+
+
+async def record_tripped(
+    tripwires: Tripwires, vault: Vault, state: OrgState, caller: Caller, found: Decided, error: Tripped
+) -> None:
+    """Record a refusal, without the target that a value may stand in, and raise the alarm."""
+    request = found.request
+    if error.of_value:
+        request = replace(request, data={**request.data, "target": "", "parameters": ()})
+    caller, request = await _recordable(tripwires, vault, state, caller, request)
+    await vault.record_refusal(state, caller, request, error, rule=RULE)
+    if not error.alarmed:
+        await vault.alarm(state, caller, request.id, found.match.about, error.what)
+
+
+async def _recordable(
+    tripwires: Tripwires, vault: Vault, state: OrgState, caller: Caller, request: Request
+) -> tuple[Caller, Request]:
+    if state.org.tripwire == "off":
+        return caller, request
+    try:
+        values = await tripwires.learn(vault, state)
+    except KeyholeError:
+        return replace(caller, run=caller.run.unsaid()), replace(request, data={})
+    claims = "\n".join(caller.run.as_data().values())
+    if _shows(values, claims):
+        caller = replace(caller, run=caller.run.unsaid())
+    data = request.data
+    if _shows(values, "\n".join([str(data.get("host", "")), str(data.get("target", "")), *data.get("parameters", ())])):
+        host = "" if _shows(values, str(data.get("host", ""))) else data.get("host", "")
+        request = replace(request, data={**data, "host": host, "target": "", "parameters": ()})
+    return caller, request
+
+
+def _shows(values: Scrubber, text: str) -> bool:
+    raw = text.encode("utf-8", "surrogateescape")
+    return not values.is_clean(raw) and values.text(raw) is not raw

@@ -29,7 +29,6 @@ from keyhole.core.inject import KINDS
 from keyhole.core.message import Call, Headers
 from keyhole.core.placeholder import MARK, end_of, marked
 from keyhole.core.record import Phase, Record
-from keyhole.core.request import Request
 from keyhole.core.service import Service
 from keyhole.core.session import placeholder_key, service_of_session
 from keyhole.injections.placeholder import decode_basic
@@ -38,7 +37,6 @@ from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.vault import Vault
 
-RULE = "tripwire"
 MOST_VALUES = 256
 """Secrets of an org whose values are looked for; more would make every request slow."""
 # What this proxy adds to every request alone. A client's own ``Via`` is not that: it stands in one value with ours.
@@ -109,7 +107,7 @@ class Tripwires:
         if call.heading.clean is wires.stamp:
             return
         shown = [pair for pair in call.headers if pair[0] != b"via" or not _OWN_VIA.fullmatch(pair[1])]
-        head = b"\n".join([call.target, *[part for pair in shown for part in pair]])
+        head = b"\n".join([call.target, call.host.encode(), *_claims(call), *[part for pair in shown for part in pair]])
         plain = MARK not in head and b"asic " not in head
         if not plain:
             _judge_placeholders(self.key(vault, state.org.id), call, service)
@@ -258,7 +256,8 @@ def _judge_values(wires: Wires, call: Call, service: Service | None) -> None:
         headers = frozenset({b"authorization", str(service.inject.get("name", "")).encode()})
     if any(wires.values.text(name) is not name for name, _ in call.headers):
         raise Tripped("value in a header's name", "the request carries the value of a secret in the name of a header")
-    for name, text in ((b"the target", call.target), *call.headers):
+    said = [(b"the context", claim) for claim in _claims(call)]
+    for name, text in ((b"the target", call.target), (b"the host", call.host.encode()), *said, *call.headers):
         found = wires.values.text(text)
         if found is text or (own is not None and name in headers and own.text(text) == found):
             continue
@@ -266,12 +265,6 @@ def _judge_values(wires: Wires, call: Call, service: Service | None) -> None:
         raise Tripped(f"value in {place}", f"the request carries the value of a secret in {place}")
 
 
-async def record_tripped(
-    vault: Vault, state: OrgState, caller: Caller, request: Request, about: str, error: Tripped
-) -> None:
-    """Record a refusal, without the target that a value may stand in, and raise the alarm."""
-    if error.of_value:
-        request = replace(request, data={**request.data, "target": "", "parameters": ()})
-    await vault.record_refusal(state, caller, request, error, rule=RULE)
-    if not error.alarmed:
-        await vault.alarm(state, caller, request.id, about, error.what)
+def _claims(call: Call) -> list[bytes]:
+    """What the caller says of its work: that goes to no upstream, and on record."""
+    return [] if call.stated is None else [text.encode() for text in call.stated.claims.values()]

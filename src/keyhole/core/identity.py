@@ -54,6 +54,10 @@ class RunContext:
             picked[name] = text
         return cls(**picked)
 
+    def unsaid(self) -> RunContext:
+        """The same without what a request said of itself."""
+        return replace(self, claimed="", **dict.fromkeys(filter(None, self.claimed.split(",")), ""))
+
     def extended(self, data: Mapping[str, Any]) -> RunContext:
         """The context of a token that is made by one with this context: what is set stays, the rest is picked.
 
