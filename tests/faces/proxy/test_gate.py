@@ -114,6 +114,22 @@ def test_what_is_left_out_is_left_out_with_underscores_too(name: bytes) -> None:
     assert call.service == ""
 
 
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [(b"1", b"0"), (b"07", b"6"), (b"9" * 5000, b"255"), (b"1000", b"255"), (b"-1", b"-1"), (b"", b"")],
+)
+def test_the_question_for_options_comes_one_hop_less_far(said: bytes, sent: bytes) -> None:
+    head = _inside(b"Max-Forwards: " + said, method=b"OPTIONS")
+    assert dict(_admit(head).headers)[b"max-forwards"] == sent
+    assert dict(_admit(head.replace(b"OPTIONS", b"GET", 1)).headers)[b"max-forwards"] == said
+
+
+@pytest.mark.parametrize("said", [b"Max-Forwards: 0", b"Max-Forwards: 000", b"Max-Forwards: 5\r\nMax-Forwards: 0"])
+def test_the_question_for_options_that_may_go_no_further_does_not(said: bytes) -> None:
+    with pytest.raises(LoopDetected):
+        _admit(_inside(said, method=b"OPTIONS"))
+
+
 def test_a_request_that_has_been_here_is_a_loop() -> None:
     with pytest.raises(LoopDetected):
         _admit(_inside(b"Via: 1.1 other", b"via: 1.1 keyhole-rig (x), 2 third"))

@@ -45,6 +45,7 @@ _FRAMING_NAMES = frozenset(
         b"sec-websocket-version",
     }
 )
+_MOST_HOPS = 255
 _TOKEN_SHAPE = re.compile(rb"[a-z]{1,8}\.[A-Za-z0-9_=-]{16,}")
 _KEPT_HEAD = 4096  # bytes
 _REFUSED_METHODS = frozenset({"TRACE", "TRACK", "PRI", "CONNECT"})
@@ -171,6 +172,8 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
     headers = [pair for pair in head.headers if pair[0] not in left_out and not pair[0].startswith(_LEFT_OUT_PREFIXES)]
     if odd_names(fields):
         headers = [pair for pair in headers if not _imitates(pair[0])]
+    if head.method == "OPTIONS" and b"max-forwards" in fields:
+        headers = [(name, _one_less(value)) if name == b"max-forwards" else (name, value) for name, value in headers]
     headers.append((b"via", via))
     service = fields.get(b"x-keyhole-service", b"").decode("latin-1")
     call = Call(credential, scheme, host, port, head.method, target, headers, None, remote, service, upgrade)
@@ -252,6 +255,16 @@ def _takes_trailers(headers: Headers) -> bool:
     """Does the client take trailers (RFC 9110 section 10.1.4)?"""
     members = b",".join(value for name, value in headers if name == b"te").lower().split(b",")
     return any(member.partition(b";")[0].strip(b" \t") == b"trailers" for member in members)
+
+
+def _one_less(hops: bytes) -> bytes:
+    """``Max-Forwards`` as the next one gets it (RFC 9110 section 7.6.2); what is no number says nothing."""
+    if not hops.isdigit():
+        return hops
+    left = int(hops.lstrip(b"0")[:4] or b"0")
+    if not left:
+        raise LoopDetected("Max-Forwards is 0: the request may go no further", "send a larger one, or none")
+    return b"%d" % min(left - 1, _MOST_HOPS)
 
 
 def _extend_via(headers: Headers, pseudonym: bytes, ours: bytes) -> bytes:
