@@ -121,6 +121,8 @@ class Store(Protocol):
         """Apply a batch durably. Raises ``Conflict`` or ``StoreUnavailable``, and then nothing of it happened.
 
         Over a network the answer may be lost and not be found out in time; ``StoreUnavailable`` then says so.
+
+        A store may have ``submit(batch)`` besides: it begins the same at once, and its future ends as this does.
         """
 
     async def scan(self, writer: int, *, after: int = 0, limit: int = 1000) -> Rows:

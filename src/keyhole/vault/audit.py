@@ -84,6 +84,13 @@ class _Pending(NamedTuple):
     keep: bool = False
 
 
+class _Begun(NamedTuple):
+    pending: list[_Pending]
+    waiters: list[asyncio.Future[None]]
+    head: Slot
+    written: asyncio.Future[None]
+
+
 class Intended:
     """An intent that goes to the disk in one commit with the change that it is of, where there is one.
 
@@ -158,6 +165,8 @@ class Journal:
         self._pending: list[_Pending] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._joined = _Joined()
+        self._alone = False
+        self._submit: Callable[[Batch], asyncio.Future[None]] | None = getattr(store, "submit", None)
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -168,7 +177,7 @@ class Journal:
         self._pending.append(_Pending(org_id, self._time(), record.encode()))
         self._waiters.append(waiter)
         if self._task is None:
-            self._task = loop.create_task(self._flush())
+            self._task = loop.create_task(self._flush(self._begin()))
         return waiter
 
     def intend_with(self, record: Record | Intent, org_id: str, change: Batch) -> asyncio.Future[bool]:
@@ -216,13 +225,56 @@ class Journal:
         if self._task is None and self._pending:
             self._task = asyncio.get_running_loop().create_task(self._flush())
 
-    async def _flush(self) -> None:
+    def _begin(self) -> _Begun | None:
+        """Hand what is queued to the store at once, where the last commit was for one request alone.
+
+        The sync runs then while the request goes on. Where many come together, those of a step of the loop share one.
+        """
+        slot = self._slot
+        if not self._alone or slot is None or self._joined.changes or self._submit is None:
+            return None
+        if self._clock.now() > slot.expires - SLOT_LEASE + _RENEW_AFTER:
+            return None
+        try:
+            rows = self._rows(slot, self._pending)
+            written = self._submit(Batch(checks=[Check(_slot_key(slot.number), slot.revision)], appends=rows))
+        except Exception:  # noqa: BLE001 - whoever waits is told when the same is tried again
+            return None
+        pending, self._pending = self._pending, []
+        waiters, self._waiters = self._waiters, []
+        head = Slot(slot.number, slot.revision, slot.expires, rows[-1].sequence, rows[-1].digest)
+        return _Begun(pending, waiters, head, written)
+
+    async def _end(self, begun: _Begun) -> bool:
+        """Wait for what was handed in. Whether to go on with what is queued."""
+        try:
+            await begun.written
+        except Conflict:  # the slot was taken over: what was handed in is queued again, and finds that out
+            self._pending, self._waiters = [*begun.pending, *self._pending], [*begun.waiters, *self._waiters]
+            return True
+        except KeyholeError as error:
+            self._failed(begun.pending, begun.waiters, error)
+            return False
+        except Exception:
+            self._failed(begun.pending, begun.waiters, InternalError("the journal failed"))
+            raise
+        self._slot = begun.head
+        for waiter in begun.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        return True
+
+    async def _flush(self, begun: _Begun | None = None) -> None:
         """Commit what is queued, batch after batch; requests that arrive meanwhile form the next batch."""
         try:
+            if begun is not None and not await self._end(begun):
+                return
             while self._pending:
                 pending, self._pending = self._pending, []
                 waiters, self._waiters = self._waiters, []
                 joined, self._joined = self._joined, _Joined()
+                if waiters:
+                    self._alone = len(waiters) == 1
                 try:
                     both = await self._commit(pending, joined.changes)
                 except KeyholeError as error:

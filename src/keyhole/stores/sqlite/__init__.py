@@ -140,9 +140,12 @@ class SqliteStore:
             return fold(seek, prefix, after, limit, delimiter)
 
     async def commit(self, batch: Batch) -> None:
+        await self.submit(batch)
+
+    def submit(self, batch: Batch) -> asyncio.Future[None]:
         self._require_usable()
         validate(batch)
-        await self._writer.submit(batch)
+        return self._writer.submit(batch)
 
     async def scan(self, writer: int, *, after: int = 0, limit: int = 1000) -> Rows:
         self._require_usable()
