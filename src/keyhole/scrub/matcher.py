@@ -3,11 +3,15 @@
 An Aho-Corasick automaton (Aho and Corasick, CACM 18(6), 1975) over whole forms would have a state for each byte of
 each form. A few bytes from the part of a form that must be there select the candidates just as well, so the
 automaton stays small enough to be built quickly and to stay in the processor's cache.
+
+Most texts hold no anchor at all, and that is found out several times as fast with vector instructions (the algorithm
+Teddy of Langdale's Hyperscan), which the library uses for up to 64 patterns where not all matches are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import platform
+from collections.abc import Callable, Iterable, Sequence
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
@@ -16,7 +20,25 @@ from .forms import Form
 
 _ANCHOR = 8
 _HEAD = 4
+_GROUP = 32
+"""Patterns that are looked for at once with vector instructions, wherever there are any for it."""
+_GROUPS = 8
+"""More groups than that, and the automaton is as quick."""
+_WORTH = 256
+"""Bytes of a text below which nothing is gained."""
+_VECTORS = platform.machine().lower() in {"x86_64", "amd64", "aarch64", "arm64"}
+_FIRST = 4
+"""Bytes of a pattern that the vector instructions compare."""
+_WORST = 1000
+_CHOICES = 8
+"""Offsets that are compared for an anchor: making a scrubber is part of the first call that needs it."""
+_WEIGHTS = bytearray(b"\x01" * 256)
+"""How much each byte says against an anchor that begins with it: it is often met."""
+for _bytes, _weight in ((b"bcdfgjkmpquvwxyz", 2), (b'0123456789etaoinsrhl",:{}[]./=-<>', 3), (b"\0\xff \n", 4)):
+    for _byte in _bytes:
+        _WEIGHTS[_byte] = _weight
 
+_Scan = Callable[[bytes], Sequence[object]]
 Span = tuple[int, int]
 
 
@@ -27,7 +49,7 @@ class Matcher:
         forms: what to find; at least one.
     """
 
-    __slots__ = ("_heads", "_owners", "_reach", "_scan", "_scan_heads", "_starts", "_wrapped_reach")
+    __slots__ = ("_groups", "_heads", "_owners", "_reach", "_scan", "_scan_heads", "_starts", "_wrapped_reach")
 
     def __init__(self, forms: Iterable[Form]) -> None:
         unique: dict[bytes, Form] = {}
@@ -52,6 +74,7 @@ class Matcher:
         self._wrapped_reach = longest + (longest // 56 + 1) * 16
         automaton = BytesAhoCorasick(list(owners), MatchKind.Standard, Implementation.DFA)
         self._scan = automaton.find_matches_as_indexes
+        self._groups = _grouped([anchor for anchor in owners if anchor != COLOUR])
         small = BytesAhoCorasick(list(heads), MatchKind.Standard, Implementation.ContiguousNFA)
         self._scan_heads = small.find_matches_as_indexes
 
@@ -70,6 +93,8 @@ class Matcher:
             Half-open spans, merged where they overlap; whether base64 was seen that may go on in the next line;
             whether there is a seam of CDATA sections, or a colour of a terminal.
         """
+        if self._groups and len(text) >= _WORTH and not any(scan(text) for scan in self._groups):
+            return [], False, b"\x1b" in text and COLOUR in text  # the second is slow where the first would do
         hits = self._scan(text, True)  # noqa: FBT003  # the extension takes it by position faster
         spans: list[Span] = []
         wraps = seams = False
@@ -103,18 +128,42 @@ class Matcher:
         return len(text) - 1 if window[-1:] in starts else len(text)
 
 
+def _grouped(anchors: list[bytes]) -> tuple[_Scan, ...]:
+    """What finds some anchor wherever there is one, quickly; nothing where that would not be quicker."""
+    count = -(-len(anchors) // _GROUP)
+    if count > _GROUPS or not _VECTORS:
+        return ()
+    groups = [anchors[at::count] for at in range(count)]
+    return tuple(
+        BytesAhoCorasick(group, MatchKind.LeftmostFirst, Implementation.DFA).find_matches_as_indexes for group in groups
+    )
+
+
 def _anchors(form: Form) -> list[tuple[int, int]]:
     """Size and offset of the pieces of a form that go into the automaton, all within the part that must be there.
 
-    One is enough, chosen with many different bytes and away from the beginning, which values share ("ghp_",
-    "-----BEGIN"). Base64 gets two that do not overlap, so that a line break can destroy only one of them.
+    One is enough, chosen with rare and different bytes at its own beginning, and away from that of the form, which
+    values share ("ghp_", "-----BEGIN"). Base64 gets two that do not overlap and are next to each other, so that a line
+    break can destroy only one of them.
     """
-    if form.wraps:
-        size = min(_ANCHOR, form.need // 2)
-        return [(size, form.need - size), (size, form.need - 2 * size)]
-    size = min(_ANCHOR, form.need)
-    candidates = (form.need - size, (form.need - size) // 2, 0)
-    return [(size, max(candidates, key=lambda offset: len(set(form.data[offset : offset + size]))))]
+    data = form.data
+    weights = data.translate(_WEIGHTS)
+    count = 2 if form.wraps else 1
+    size = min(_ANCHOR, form.need // count)
+    last = form.need - count * size
+    step = max(1, (last - last // 2) // _CHOICES)
+    best, offset = _WORST, last
+    for at in range(last, last // 2 - 1, -step):
+        cost = sum([_cost(data, weights, at + n * size) for n in range(count)])
+        if cost < best:
+            best, offset = cost, at
+    return [(size, offset + n * size) for n in range(count)]
+
+
+def _cost(data: bytes, weights: bytes, offset: int) -> int:
+    """How often a vector instruction would stop in vain for a pattern that begins here."""
+    end = offset + _FIRST
+    return sum(weights[offset:end]) - 2 * len(set(data[offset:end]))
 
 
 def _extent(form: Form, text: bytes, begin: int) -> int:
