@@ -32,10 +32,10 @@ def bundle(tmp_path_factory):
     return str(path)
 
 
-def handshake(client, server, name="api.test"):
+def handshake(client, server, name="api.test", session=None):
     """Both sides over memory; returns the client's end."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ours = client.wrap_bio(to_client, to_server, server_hostname=name)
+    ours = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
     theirs = server.wrap_bio(to_server, to_client, server_side=True)
     pending = [ours, theirs]
     for _ in range(10):
@@ -175,3 +175,13 @@ def test_a_chain_and_key_that_do_not_fit_are_refused(load, monkeypatch):
     for pair in ((cert, other), (b"nothing", key), (cert, b"nothing"), (cert, locked), (b"", b"")):
         with pytest.raises(InvalidRequest):
             tls.server_context(*pair)
+
+
+def test_a_client_gets_one_ticket_and_resumes_with_it_and_then_another(bundle):
+    server, client = tls.server_context(*chain(LEAF)), tls.client_context(bundle)
+    assert server.num_tickets == 1
+    first = handshake(client, server)
+    second = handshake(client, server, session=first.session)
+    third = handshake(client, server, session=second.session)
+    assert [first.session_reused, second.session_reused, third.session_reused] == [False, True, True]
+    assert len({end.session.id for end in (first, second, third)}) == 3

@@ -111,6 +111,7 @@ def _load_lists(context: ssl.SSLContext, path: str) -> None:
 def server_context(cert_pem: bytes, key_pem: bytes, alpn: Sequence[str] | None = None) -> ssl.SSLContext:
     """A context that serves this chain, from TLS 1.2 on. Raises ``InvalidRequest`` when chain and key do not fit."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.num_tickets = 1  # a second one is a tenth of a handshake; who resumes gets another (RFC 8446 section 4.6.1)
     load_chain(context, cert_pem, key_pem)
     return _restrict(context, alpn)
 
