@@ -91,14 +91,31 @@ class Wire(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             self._read_waiter = None
             waiter.set_result(None)
+            if len(self.buffer) >= HIGH_WATER:  # the reader comes first: joining much to much costs more than it saves
+                self._hold_back()
+                self.loop.call_soon(self._let_go)
         else:
             self.unawaited()
 
     def unawaited(self) -> None:
         """Bytes came while nobody was waiting for them: hold back the sender once there are enough."""
-        if len(self.buffer) >= HIGH_WATER and not self._paused and not self.transport.is_closing():
+        if len(self.buffer) >= HIGH_WATER:
+            self._hold_back()
+
+    def _hold_back(self) -> None:
+        if not self._paused and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
+
+    def _let_go(self) -> None:
+        """The reader has run: a peer that ends its side is noticed also while nobody reads."""
+        if len(self.buffer) < HIGH_WATER:
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
 
     def eof_received(self) -> bool:
         """The peer ended its side; ours stays open until it is closed, unless it is TLS of the event loop."""
@@ -140,9 +157,7 @@ class Wire(asyncio.Protocol):
         if self.eof:
             waiter.set_result(None)
             return waiter
-        if self._paused and not self.transport.is_closing():
-            self._paused = False
-            self.transport.resume_reading()
+        self._resume_reading()
         self._read_waiter = waiter
         return waiter
 
