@@ -63,6 +63,23 @@ def test_change_holds_for_the_next_request_of_an_open_tunnel(stack: Stack, run, 
     assert len(stack.upstream.requests) == 1
 
 
+@pytest.mark.parametrize("change", [name for name in CHANGES if not name.startswith("secret")])
+def test_change_holds_for_the_next_tunnel_to_where_there_were_others(stack: Stack, run, change: str) -> None:
+    operation, path, data, status, code = CHANGES[change]
+
+    async def ask() -> Reply:
+        case = Case(stack)
+        await case.open()
+        await stack.tunnel(case.token)
+        await stack.ask(operation, path.format(name=case.name, entity=await stack.entity(case.name)), data)
+        reply, _ = await stack.connect(case.token, f"{HOST}:{stack.secure}")
+        await case.close()
+        return reply
+
+    reply = run(ask())
+    assert (reply.status, reply.code) == (status, code)
+
+
 LATE = {name: change for name, change in CHANGES.items() if not name.startswith("secret")}
 LATE["service changed"] = ("update", "services/{name}", {"hosts": ["other.test"]}, 403, "policy_denied")
 

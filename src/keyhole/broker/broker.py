@@ -149,12 +149,9 @@ class Broker:
         if authority == SSH_AGENT:
             return SPOKEN
         directory = await self.directory(vault, state)
-        database = directory.database_at(authority, service)
-        if database:  # judged when the session is opened, and refused in words that its client understands
-            return database
-        passed = directory.passed_at(authority)
-        if passed:  # judged and recorded when it is opened
-            return passed
+        spoken = directory.spoken_at(authority, service)
+        if spoken:  # judged when the session is opened, and refused in words that its client understands
+            return spoken
         match = directory.tunnel(caller, authority, state.org.egress)
         refusal = match.refusal
         if refusal is not None:

@@ -78,6 +78,8 @@ class Directory:
         self._hosts: dict[str, tuple[str, HostPattern]] = {}
         self._parents: dict[str, tuple[str, HostPattern]] = {}
         self._granted: dict[tuple[object, ...], Match] = {}
+        self._spoken: dict[Authority, str] = {}
+        self._opened: set[tuple[object, Authority]] = set()
         self.captures = False
         for service in services:
             self.captures = self.captures or bool(service.capture)
@@ -130,6 +132,22 @@ class Directory:
             found = [service for services in self._exact.values() for service in services if scheme in service.schemes]
         return [service for service in found if service.name == name] if name or authority is None else found
 
+    def spoken_at(self, authority: Authority, name: str) -> str:
+        """The scheme of the database that a tunnel leads to, or of a tunnel that is passed on; empty for one of HTTP.
+
+        Args:
+            authority: where it leads.
+            name: of the service that its client chose; empty for none.
+        """
+        spoken = None if name else self._spoken.get(authority)
+        if spoken is None:
+            spoken = self.database_at(authority, name) or self.passed_at(authority)
+            if not name:
+                if len(self._spoken) >= _GRANTED:
+                    self._spoken.clear()
+                self._spoken[authority] = spoken
+        return spoken
+
     def database_at(self, authority: Authority, name: str) -> str:
         """The scheme of the database that a tunnel leads to; empty where it leads to HTTP."""
         for scheme in DATABASES:
@@ -171,11 +189,20 @@ class Directory:
         return match
 
     def tunnel(self, caller: Caller, authority: Authority, egress: str) -> Match:
-        """Why nothing in a tunnel could be allowed, if so; what is in it is judged request by request."""
+        """Why nothing in a tunnel could be allowed, if so; what is in it is judged request by request.
+
+        What was granted once is granted again, as in ``match``.
+        """
+        key = (caller.acl, authority)
+        if key in self._opened:
+            return Match()
         schemes = [scheme for scheme in SCHEMES if self.at(scheme, authority)]
         match = Match()
         for scheme in schemes or SCHEMES[:1]:
             if any(caller.acl.decide("use", f"services/{s.name}") for s in self.at(scheme, authority)):
+                if len(self._opened) >= _GRANTED:
+                    self._opened.clear()
+                self._opened.add(key)
                 return Match()
             match = self.decide(caller, Wanted(scheme, authority, "GET", ("/",)), egress)
         return match
