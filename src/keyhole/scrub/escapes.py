@@ -53,7 +53,8 @@ _KINDS = {
 _BEGUN = (b"\\", b"\\u", b"\\x", b"\\u{", b"%", b"%u", b"&", b"&#", b"&#x")
 """What stands before a character that it makes part of an escape; beginnings that hold digits are too many."""
 
-_COLOUR = rb"(?:\x1b\(B)?\x1b\[[0-9;:]{0,24}[mK]\x0f?|\x1b\(B"
+# A pattern that begins with one certain byte is looked for a hundred times as fast as one with two ways to begin.
+_COLOUR = rb"\x1b(?:\(B(?:\x1b\[[0-9;:]{0,24}[mK]\x0f?)?|\[[0-9;:]{0,24}[mK]\x0f?)"
 _TOKEN = re.compile(b"(" + b"|".join([*_KINDS.values(), _COLOUR]) + rb"|\]\]><!\[CDATA\[)")
 _TOKEN_BY_LEAD = {lead: re.compile(b"(" + kind + b")") for lead, kind in _KINDS.items()}
 
