@@ -124,6 +124,22 @@ def test_agents_beside_the_groups(team):
 def test_help_and_completions(team):
     out, _ = team("--help")
     assert "Zero-trust credential manager" in out
-    for shell in ("bash", "zsh", "fish"):
+    for shell in ("bash", "zsh", "fish", "powershell", "elvish"):
         assert "agent-vault" in team("completions", shell)[0]
     team("no-such-verb", code=2)
+
+
+@pytest.mark.parametrize(
+    ("shell", "words", "word", "found"),
+    [
+        ("powershell", "agent-vault re", "re", ["recover-agent", "remove-agent", "restore-agent", "revoke"]),
+        ("powershell", "agent-vault list --", "--", ["--group", "--json", "--help"]),
+        ("elvish", "agent-vault\nlist-", "", ["list-agents"]),
+        ("elvish", "agent-vault\nlist\n--g", "", ["--group"]),
+    ],
+)
+def test_powershell_and_elvish_are_answered(team, shell, words, word, found):
+    asked = {"_AGENT_VAULT_COMPLETE": f"{shell}_complete", "COMP_WORDS": words, "COMP_CWORD": word}
+    command = [sys.executable, "-c", "from keyhole.cli.agent_vault import program; program()"]
+    done = subprocess.run(command, capture_output=True, check=True, env={**os.environ, **asked})
+    assert [line for line in done.stdout.decode().splitlines() if line != "-h"] == found

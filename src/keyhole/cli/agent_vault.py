@@ -22,6 +22,7 @@ from keyhole.cli.base import Session
 from keyhole.cli.repo.guarding import guard_new
 from keyhole.cli.repo.place import Place
 from keyhole.cli.repo.vaults import make_vault
+from keyhole.cli.shells import SHELLS
 from keyhole.core.errors import KeyholeError, NotFound
 from keyhole.core.value import Secret
 from keyhole.crypto import age
@@ -290,7 +291,7 @@ def restore_agent(name: str, to_path: str) -> None:
 
 
 @program_group.command("completions")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(SHELLS))
 def completions(shell: str) -> None:
     """Print shell completions."""
     found = get_completion_class(shell)
