@@ -169,3 +169,30 @@ def test_a_file_with_a_line_break_in_its_name_is_named_in_one_line(remote, tmp_p
     refused = run("repo", "pull", "--dir", str(clone), "--json")
     assert refused.code == 2
     assert refused.error["reason"].isprintable()
+
+
+def test_a_repository_that_names_objects_by_sha_256(tmp_path, monkeypatch):
+    for name in ("KEYHOLE_REPO_KEY", "AGENT_VAULT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "keyhole"))
+    team, remote, clone = tmp_path / "team", tmp_path / "remote.git", tmp_path / "clone"
+    subprocess.run(["git", "init", "-q", "-b", "main", "--object-format=sha256", str(team)], check=True)
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", "--object-format=sha256", str(remote)], check=True)
+    monkeypatch.chdir(team)
+    ok("repo", "init", "--no-guard")
+    ok("repo", "set", "a/one", stdin="one")
+    ok("repo", "rm", "a/one")
+    ok("repo", "set", "a/two", stdin="two")
+    git(team, "remote", "add", "origin", remote)
+    git(team, "push", "-q", "-u", "origin", "main")
+    ok("repo", "clone", str(remote), str(clone))
+    ok("repo", "set", "a/three", "--dir", str(clone), stdin="three")
+    ok("repo", "push", "--dir", str(clone))
+    ok("repo", "set", "a/four", stdin="four")
+    ok("repo", "pull")
+    assert [each["name"] for each in ok("repo", "list", "--json").json] == ["a/four", "a/three", "a/two"]
+    assert git(team, "status", "--porcelain") == ""
+    git(team, "rm", "-q", "--cached", ".agent-vault/secrets/a/two.enc")
+    ok("operator", "fsck", "--repair", ".")
+    assert git(team, "status", "--porcelain") == ""

@@ -154,7 +154,7 @@ class Git:
             parents = ["-p", before] if before else []
             commit = self.run("commit-tree", tree, *parents, data=change.message.encode()).decode().strip()
             try:
-                self.run("update-ref", "-m", change.message, "HEAD", commit, before or "0" * 40)
+                self.run("update-ref", "-m", change.message, "HEAD", commit, before)  # nothing there: empty
             except InvalidRequest as error:
                 raise _not_moved(error) from None
         self.run("update-index", "--add", "-z", "--index-info", data=lines)  # else it would look staged for removal
@@ -327,7 +327,7 @@ class Git:
         blobs = self.run("fast-import", "--quiet", data=b"feature get-mark\n" + pack + asked + b"done\n").split()
         lines = [f"100644 {blob.decode()}\t{path}\0" for (path, _), blob in zip(present, blobs, strict=True)]
         gone = [f"{base}/{path}" for path, data in change.files.items() if data is None]
-        return "".join([*lines, *(f"0 {'0' * 40}\t{path}\0" for path in gone)]).encode()
+        return "".join([*lines, *git_health.removals(gone, self.head() if gone else "")]).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -109,7 +109,7 @@ def match_index(git: Runs, base: str) -> list[str]:
         path, file = os.fsdecode(name), git.root / os.fsdecode(name)
         if mode == "000000":
             if not os.path.lexists(file):
-                found[path] = f"0 {'0' * 40}"
+                found[path] = f"0 {'0' * len(blob)}"
         elif file.is_file() and not file.is_symlink() and _blob(git, file) == blob:
             found[path] = f"{mode} {blob}"
     if found:
@@ -126,6 +126,12 @@ def broken_objects(git: Runs) -> list[str]:
         printed: bytes = getattr(failed, "printed", b"")
         return [line for line in (*printed.decode(errors="replace").splitlines(), failed.reason) if line][:_MOST]
     return []
+
+
+def removals(paths: Iterable[str], commit: str) -> Iterator[str]:
+    """Lines of ``update-index --index-info`` that take files out; a commit says how long ids are in this repository."""
+    none = "0" * (len(commit) or 40)
+    return (f"0 {none}\t{path}\0" for path in paths)
 
 
 def size_in(head: bytes, blob: str) -> int:
