@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from cli_driver import ok, run
 from keyhole.core.errors import Conflict, IntegrityError, NotFound, PolicyDenied
 from keyhole.crypto import age
 from keyhole.repo.adopting import adopt, review
@@ -191,3 +192,26 @@ def test_a_key_file_is_never_written_over(tmp_path):
     with pytest.raises(Conflict):
         keys.write(tmp_path / "x.key", age.generate())
     assert (tmp_path / "x.key").read_text() == before
+
+
+def test_a_new_reader_is_signed_by_nobody_who_did_not_look(foreign, monkeypatch):
+    """A command without a terminal is that of a script or an agent, who was told by an error to run it."""
+    monkeypatch.setenv("HOME", str(foreign.home))
+    monkeypatch.setenv("KEYHOLE_HOME", str(foreign.home))
+    monkeypatch.setenv("AGENT_VAULT_KEY", foreign.owner.to_text())
+    monkeypatch.chdir(foreign.root)
+    ok("repo", "adopt")
+    mallory = age.generate()
+    foreign.path("agents/mallory").mkdir()
+    foreign.path("agents/mallory/public.key").write_text(mallory.recipient.text)
+    manifest = foreign.path("manifest.yaml")
+    manifest.write_bytes(
+        manifest.read_bytes().replace(b"agents:", b"agents:\n- name: mallory\n  groups:\n  - payments")
+    )
+    refused = run("repo", "adopt", "--json")
+    assert (refused.code, "--yes" in refused.error["hint"]) == (4, True)
+    assert mallory.recipient.text in run("repo", "adopt").err
+    with pytest.raises(NotFound):
+        foreign.get("stripe/key", mallory)
+    assert ok("repo", "adopt", "--yes", "--json").json["adopted"]
+    assert foreign.get("stripe/key", mallory) == CANARY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 
 import click
@@ -10,6 +11,7 @@ from keyhole.cli.base import Session, pass_session
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.cli.versions import confirm
+from keyhole.core.errors import PolicyDenied
 from keyhole.repo.adopting import adopt, review
 
 
@@ -32,6 +34,8 @@ def adopt_command(session: Session, /, *, owner: str, yes: bool, directory: str,
             session.out.say(f"{what}: {name}")
     for note in found.notes:
         session.out.warn(note)
+    if found.agents and opened.signed and not yes and not sys.stdin.isatty():
+        raise PolicyDenied("nobody is here to look at who would read more", "look at the agents above, then: --yes")
     confirm("Sign all of this as it is?", yes=yes)
     change = place.sign(lambda now, identity, again: adopt(again, identity, owner, now), datetime.now(UTC))
     session.out.done({**data, "adopted": True, "due": list(change.due)}, "signed what is there")
