@@ -104,6 +104,30 @@ def test_what_both_changed_is_chosen_and_a_removed_member_reads_nothing_new(shar
     assert run("repo", "get", "a/one").code == 5
 
 
+def test_without_git_too_a_value_that_was_not_chosen_stays_in_the_history(shared):
+    ok("repo", "set", "a/one", stdin="by ann")
+    ok("repo", "push")
+    shared.as_("owner")
+    ok("repo", "set", "a/one", stdin="by owner, never pushed")
+    refused = run("repo", "pull", "--ours", "a/one", "--theirs", "a/one", "--json")
+    assert (refused.code, refused.error["reason"]) == (3, "a/one: both sides were chosen")
+    ok("repo", "pull", "--theirs", "a/one")
+    assert get("a/one") == "by ann"
+    [aside] = [
+        each["version"]
+        for each in ok("repo", "history", "a/one", "--json").json["versions"]
+        if each["standing"] == "aside"
+    ]
+    assert ok("repo", "get", "a/one", "--version", aside).out == "by owner, never pushed"
+    ok("repo", "push")
+    ok("repo", "rollback", "a/one", aside)
+    assert get("a/one") == "by owner, never pushed"
+    assert ok("repo", "check", "--json").json["errors"] == []
+    assert not list(shared.remote.rglob("*unchosen*"))
+    ok("repo", "remote", "rm", "origin")
+    assert ok("repo", "get", "a/one", "--version", aside).out == "by owner, never pushed"
+
+
 def test_a_list_of_members_that_an_owner_has_chosen_is_taken_by_who_pushed_the_other(shared):
     shared.as_("owner")
     sign = next(each["sign"] for each in ok("repo", "members", "--json").json if each["name"] == "ann")

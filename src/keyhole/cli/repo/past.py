@@ -10,6 +10,7 @@ from keyhole.cli.base import Session
 from keyhole.cli.repo.peers import chain_at, remote_at
 from keyhole.cli.repo.place import Place
 from keyhole.cli.repo.touched import touched_by
+from keyhole.cli.repo.unchosen import with_unchosen
 from keyhole.config import home
 from keyhole.core.errors import IntegrityError, InvalidRequest, KeyholeError, NotFound
 from keyhole.remotes.chain import Chain
@@ -27,9 +28,13 @@ _PLAIN = {"100644", "100755"}
 
 
 def past_of(session: Session, place: Place) -> Past | None:
-    """What is kept of the past of a vault: by git, else by its remote; ``None`` for a folder with neither."""
+    """What is kept of the past of a vault: by git, else by its remote and here of what was not chosen."""
     if place.git is not None:
         return GitPast(place.git, place.tree.root)
+    return with_unchosen(_at_remote(session, place), place.tree)
+
+
+def _at_remote(session: Session, place: Place) -> Past | None:
     met = Seen.load(home(), place.tree.root).remotes
     for name, address in Settings(home(), place.tree.root).all().items():
         if name in met and met[name].version:

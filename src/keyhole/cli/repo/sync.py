@@ -16,8 +16,9 @@ from keyhole.cli.repo.peers import Look, Peer, Relation, peer, rest
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.cli.repo.reads import share_if_wanted
 from keyhole.cli.repo.reviewing import show_difference
+from keyhole.cli.repo.unchosen import keep_unchosen
 from keyhole.config import home
-from keyhole.core.errors import KeyholeError
+from keyhole.core.errors import InvalidRequest, KeyholeError
 from keyhole.repo.merging import MEMBERS, compare, merge
 from keyhole.repo.refusals import recording
 from keyhole.repo.sealing import Actor
@@ -46,6 +47,8 @@ def pull(
 ) -> None:
     """Take what the remote has. It is verified first; secrets that different people changed come together."""
     place = Place(session, directory, key_file)
+    if both := sorted({*ours} & {*theirs}):
+        raise InvalidRequest(f"{', '.join(both)}: both sides were chosen", "name it with --ours or with --theirs")
     chosen = dict.fromkeys(ours, Side.OURS) | dict.fromkeys(theirs, Side.THEIRS)
     with place.tree.lock():
         place.finish()
@@ -83,6 +86,8 @@ def _join(
             actor = Actor.of(look.ours, identity, datetime.now(UTC))
     merged = merge(look.base, look.ours, look.theirs, actor, chosen)
     change: Change = replace(merged, files={**rest(look), **merged.files})
+    if place.git is None:
+        keep_unchosen(look.ours, change)
     other.join(look, change)
     for name, side in compare(look.base, look.ours, look.theirs).settled.items():
         said = f"{name}: people chose differently, twice; the later value counts, of {side}"
