@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pyrage
 import pytest
@@ -260,3 +262,18 @@ def test_a_folder_below_another_file_system_is_said_to_be_in_no_repository(tmp_p
     program.write_text("#!/bin/sh\necho 'fatal: not a git repository' >&2\necho 'Stopping at it' >&2\nexit 128\n")
     program.chmod(0o755)
     assert Git.find(tmp_path, {"PATH": f"{program.parent}:{os.environ['PATH']}"}) is None
+
+
+def test_a_new_vault_in_the_place_of_one_that_is_known_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "keyhole"))
+    team = tmp_path / "team"
+    for _ in range(2):
+        shutil.rmtree(team, ignore_errors=True)
+        subprocess.run(["git", "init", "-q", str(team)], check=True)
+        ran = run("repo", "init", str(team), "--json")
+    assert ran.code == 2
+    assert not (team / ".agent-vault").exists()
+    Path(ran.error["hint"].split()[-1]).unlink()
+    ok("repo", "init", str(team))
+    ok("repo", "status", "--dir", str(team))

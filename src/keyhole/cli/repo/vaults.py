@@ -24,6 +24,7 @@ from keyhole.repo import changes, keys
 from keyhole.repo.names import require_folder
 from keyhole.repo.opened import open_vault
 from keyhole.repo.refusals import refusals
+from keyhole.repo.seen import Seen
 from keyhole.repo.tree import VAULT, Tree
 
 KeyOf = Callable[[Path], tuple[Identity, bool]]
@@ -105,7 +106,7 @@ def make_vault(folder: Path, owner: str, *, git: bool, key_of: KeyOf = _use_or_w
     Raises:
         InvalidRequest: the owner's key cannot sign.
         NotFound: it is in no repository.
-        Conflict: there is a vault.
+        Conflict: there is a vault, or was one that this machine knows.
     """
     require_folder(str(folder))
     repository = Git.find(folder, os.environ) if git else None
@@ -116,6 +117,9 @@ def make_vault(folder: Path, owner: str, *, git: bool, key_of: KeyOf = _use_or_w
     if tree.exists():
         hint = "its names are in its history; make a new vault, and store its secrets there" if opaque else ""
         raise Conflict(f"vault already initialized in {root / VAULT}", hint or "keyhole repo status")
+    seen = Seen.load(home(), root)
+    if seen.vault:  # nothing could open the new one here
+        raise Conflict("this machine knows another vault here, which is gone", f"if that is meant, remove {seen.path}")
     path = keys.owner_file(os.environ)
     identity, fresh = key_of(path)
     with tree.lock(make=True):
