@@ -795,6 +795,24 @@ def test_a_key_that_only_the_program_opens_is_refused_by_what_it_is_and_never_sh
         assert text not in json.dumps(said)
 
 
+def test_a_key_in_a_form_that_is_not_understood_is_not_repeated(tmp_path):
+    world = Folder.create(tmp_path)
+    key = world.owner.to_text()
+    forms = [f'"{key}"', key.lower(), f"key={key}", base64.b64encode(key.encode()).decode(), key * 60]
+    asked = [Asked(world.root, None, env={"AGENT_VAULT_KEY": text}) for text in forms]
+    given = [
+        {"root": str(each.root), "env": environment(each, world.home), "key": each.key, "names": []} for each in asked
+    ]
+    said = built.answer("parity.js", given=given)
+    assert {each["code"] for each in said} <= {"not_found", "invalid_request"}
+    for text in forms:
+        assert text[20:40] not in json.dumps(said)
+    for text, each in zip(forms, said, strict=True):
+        with pytest.raises(KeyholeError) as refused:
+            keys.find({"AGENT_VAULT_KEY": text})
+        assert refused.value.reason == each["reason"]
+
+
 def test_a_vault_that_a_command_is_changing_is_waited_for_and_what_is_refused_is_recorded(tmp_path):
     world = Folder.create(tmp_path)
     world.set("a/one")

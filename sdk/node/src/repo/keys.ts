@@ -25,7 +25,17 @@ export function findKey(environ: Environment, path: string | undefined): Identit
   for (const name of VARIABLES) {
     const text = environ[name]?.trim() ?? "";
     if (text !== "") {
-      return isKey(text) ? Identity.find(text) : loadKey(text);
+      if (isKey(text)) {
+        return Identity.find(text);
+      }
+      if (!/^(?:keychain|pkcs11):/.test(text) && !existsSync(text)) {
+        // it may be a key all the same, so it is not repeated
+        throw new NotFound(
+          `${name} holds no key, and no file of that name is there`,
+          `a key begins with ${PRIVATE}, without quotes; else give the path of its file`,
+        );
+      }
+      return loadKey(text);
     }
   }
   const owner = join(environ["HOME"] || homedir(), ".agent-vault", "owner.key");
@@ -44,6 +54,9 @@ function isKey(text: string): boolean {
 
 /** The key in a file. Throws `NotFound`, or `InvalidRequest` when others may read it or it has no key. */
 export function loadKey(path: string): Identity {
+  if (isKey(path) || path.toUpperCase().includes(PRIVATE)) {
+    throw new InvalidRequest("this is a key itself, and the place of one is meant", `put it into ${VARIABLES[0]}`);
+  }
   requireFile(path);
   const data = readKey(path);
   if (data.subarray(0, PASSPHRASE.length).toString() === PASSPHRASE) {

@@ -1,9 +1,9 @@
-import { realpathSync } from "node:fs";
-import { dirname } from "node:path";
+import { realpathSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { inspect } from "node:util";
 
 import { expanded, home, type Environment } from "../environment.js";
-import { Conflict, IntegrityError, InvalidRequest, NotFound } from "../errors.js";
+import { Conflict, IntegrityError, InvalidRequest, NotFound, PolicyDenied } from "../errors.js";
 import { Identity } from "./age.js";
 import { findKey } from "./keys.js";
 import { Opened } from "./opened.js";
@@ -64,14 +64,15 @@ export class RepoVault {
    * Open the vault of a folder, or of one above it, verify all that is signed, and remember it.
    *
    * Throws `NotFound` when there is no vault or no key, `IntegrityError` when something in it is not genuine or older
-   * than what this machine has seen, and `InvalidRequest` when the key is none or others can read its file.
+   * than what this machine has seen, and `InvalidRequest` when the key is none or others can read its file,
+   * and `PolicyDenied` when the vault is above the folder and of another user.
    */
   static async open(path = ".", options: RepoVaultOptions = {}): Promise<RepoVault> {
     const environ = options.environ ?? process.env;
     if (/:\/\/|::|[\u0000-\u001f\u007f]/.test(path)) {
       throw new InvalidRequest("an address is not the folder of a vault", "git clone it, and name the folder");
     }
-    const root = rootOf(expanded(path, environ));
+    const root = rootOf(expanded(path, environ), environ);
     const file = options.keyFile === undefined ? undefined : expanded(options.keyFile, environ);
     const identity = options.key === undefined ? findKey(environ, file) : Identity.find(options.key);
     return new RepoVault(root, identity, environ, await open(root, identity, environ));
@@ -177,7 +178,21 @@ function waited(tree: Tree): boolean {
   }
 }
 
-function rootOf(start: string): string {
+/** See that a vault above the folder that was named is of this user: anybody can put one into `/tmp`. */
+function requireOwn(start: string, found: string, environ: Environment): void {
+  const user = process.geteuid?.();
+  if (found === start || user === undefined) {
+    return;
+  }
+  const own = [user, 0, ...(user === 0 && /^[0-9]+$/.test(environ["SUDO_UID"] ?? "") ? [Number(environ["SUDO_UID"])] : [])];
+  if (!own.includes(statSync(join(found, VAULT)).uid)) {
+    throw new PolicyDenied(
+      `the vault in ${found}, above ${start}, belongs to another user`, "if it is meant, name its folder",
+    );
+  }
+}
+
+function rootOf(start: string, environ: Environment): string {
   let folder: string;
   try {
     folder = realpathSync(start);
@@ -186,6 +201,7 @@ function rootOf(start: string): string {
   }
   for (let at = folder; ; at = dirname(at)) {
     if (new Tree(at).exists()) {
+      requireOwn(folder, at, environ);
       return at;
     }
     if (at === dirname(at)) {
