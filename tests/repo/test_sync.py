@@ -215,3 +215,15 @@ def test_hooks_of_a_clone_do_not_run_on_pull_and_push(team):
     ok("repo", "push")
     ok("repo", "pull")
     assert not ran.exists()
+
+
+def test_a_remote_that_refuses_is_not_one_that_has_more(team):
+    """Such as a protected branch, where pulling and pushing again would go on for ever."""
+    team.as_("owner")
+    ok("repo", "set", "a/two", stdin="two")
+    git(team.remote, "config", "transfer.hideRefs", "refs/heads/main")
+    refused = run("repo", "push", "--json")
+    assert (refused.code, refused.error["code"]) == (4, "policy_denied")
+    assert "deny updating a hidden ref" in refused.error["reason"]
+    git(team.remote, "config", "--unset", "transfer.hideRefs")
+    ok("repo", "push")

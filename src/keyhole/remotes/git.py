@@ -290,7 +290,7 @@ class Git:
             return lines[0]
 
     def push(self) -> None:
-        """Give what is committed here to the remote. Raises ``Conflict`` when it has more by now."""
+        """Give what is committed here to the remote. Raises ``Conflict`` when it has more, ``PolicyDenied``."""
         if not self.upstream():
             raise InvalidRequest("this branch follows no remote", "git push -u origin HEAD, once")
         followed = self._followed()
@@ -309,9 +309,7 @@ class Git:
                 f"HEAD:{followed.theirs}",
             )
         except GitFailed as failed:
-            if b"rejected" in failed.printed or "rejected" in failed.reason:
-                raise Conflict("the remote has more than this clone", "keyhole repo pull, then push again") from None
-            raise
+            raise git_health.not_pushed(failed.printed, failed) from None
 
     def _base(self, vault: Path) -> str:
         prefix = vault.relative_to(self.root).as_posix()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from keyhole.core.errors import IntegrityError, InvalidRequest
+from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, KeyholeError, PolicyDenied
+from keyhole.repo.names import one_line
 
 _MOST = 100
+_REFUSED = re.compile(r"\[remote rejected\] \((.*)\)")
+_RACED = re.compile("failed to update ref|cannot lock ref|incorrect old value|fetch first|non-fast-forward")
 _WRITTEN = (
     "HEAD",
     "FETCH_HEAD",
@@ -90,6 +94,25 @@ def _links(folder: Path) -> Iterator[Path]:
     for name in ("refs", "logs"):
         for place, folders, files in os.walk(folder / name):
             yield from (path for each in (*folders, *files) if (path := Path(place) / each).is_symlink())
+
+
+def not_pushed(printed: bytes, failed: KeyholeError) -> KeyholeError:
+    """Why a push has failed.
+
+    Args:
+        printed: by ``push --porcelain``.
+        failed: what is known besides.
+    """
+    text = printed.decode(errors="replace")
+    said = _REFUSED.search(text)
+    if said is not None and not _RACED.search(said[1]):
+        return PolicyDenied(
+            f"the remote refuses the push: {one_line(said[1])[:200]}",
+            "ask who runs it; the branch may be protected",
+        )
+    if "rejected" in text or "rejected" in failed.reason:
+        return Conflict("the remote has more than this clone", "keyhole repo pull, then push again")
+    return failed
 
 
 def match_index(git: Runs, base: str) -> list[str]:
