@@ -130,6 +130,16 @@ def test_the_question_for_options_that_may_go_no_further_does_not(said: bytes) -
         _admit(_inside(said, method=b"OPTIONS"))
 
 
+def test_a_client_of_http10_needs_no_host_and_one_of_http11_does() -> None:
+    for line, tunnel in ((b"GET /v1 HTTP/1.0", INSIDE), (b"GET http://a.test:81/v1?q HTTP/1.0", None)):
+        call = _admit(line + b"\r\n\r\n", tunnel)
+        assert (call.host, call.port) == ((HOST, 443) if tunnel else ("a.test", 81))
+        with pytest.raises(BadRequestFraming):
+            _admit(line.replace(b"1.0", b"1.1") + b"\r\n\r\n", tunnel)
+        with pytest.raises(BadRequestFraming):
+            _admit(line + b"\r\nHost: evil.test\r\n\r\n", tunnel)
+
+
 def test_a_request_that_has_been_here_is_a_loop() -> None:
     with pytest.raises(LoopDetected):
         _admit(_inside(b"Via: 1.1 other", b"via: 1.1 keyhole-rig (x), 2 third"))

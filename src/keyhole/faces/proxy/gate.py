@@ -156,7 +156,7 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
     if head.method in _REFUSED_METHODS:
         raise InvalidRequest(f"the method {head.method} is refused here", "use CONNECT on the proxy's own port only")
     host_header = fields.get(b"host")
-    if host_header is None:
+    if host_header is None and head.minor:  # HTTP/1.0 knows none (RFC 9112 section 3.2)
         raise BadRequestFraming("the request has no Host header", "send exactly one")
     upgrade = _upgrade(head) if b"upgrade" in fields else ""
     if tunnel is None:
@@ -165,7 +165,7 @@ def admit(head: RequestHead, tunnel: Tunnel | None, credential: bytes, remote: s
         scheme, host, port, target = tunnel.scheme, tunnel.host, tunnel.port, head.target
         if target[:1] != b"/":
             raise BadRequestFraming("the request target inside a tunnel is not a path", "send origin-form: /path?query")
-        _require_same(_authority(host_header, DEFAULT_PORTS[scheme]), host, port)
+        _require_host(host_header, scheme, host, port)
     persistent, named = _connection(head)
     expects = b"expect" in fields and _expects_continue(head)
     left_out = _LEFT_OUT | named if named else _LEFT_OUT
@@ -213,7 +213,7 @@ def passing(credential: bytes, scheme: str, authority: Authority, remote: str, s
     return Call(credential, scheme, host, port, "CONNECT", b"/", [], None, remote, service, PASSTHROUGH)
 
 
-def _absolute_form(target: bytes, host_header: bytes) -> tuple[str, str, int, bytes]:
+def _absolute_form(target: bytes, host_header: bytes | None) -> tuple[str, str, int, bytes]:
     slash = target.find(b"/", 8)
     prefix = target if slash < 0 else target[:slash]
     if slash < 0 or b"?" in prefix:
@@ -222,21 +222,21 @@ def _absolute_form(target: bytes, host_header: bytes) -> tuple[str, str, int, by
                 "this is a proxy, and the request is for an origin server", "set HTTPS_PROXY and HTTP_PROXY to use it"
             )
         scheme, authority, path = split_url(target)
-        _require_same(_authority(host_header, DEFAULT_PORTS[scheme]), authority.host, authority.port)
+        _require_host(host_header, scheme, authority.host, authority.port)
         return scheme, authority.host, authority.port, path
     scheme, host, port = _origin(prefix, host_header)
     return scheme, host, port, target[slash:]
 
 
 @functools.lru_cache(maxsize=4096)
-def _origin(prefix: bytes, host_header: bytes) -> tuple[str, str, int]:
+def _origin(prefix: bytes, host_header: bytes | None) -> tuple[str, str, int]:
     """Scheme, host and port of ``scheme://authority`` where ``Host`` says the same."""
     if prefix[:1] == b"/":
         raise BadRequestFraming(
             "this is a proxy, and the request is for an origin server", "set HTTPS_PROXY and HTTP_PROXY to use it"
         )
     scheme, authority, _ = split_url(prefix)
-    _require_same(_authority(host_header, DEFAULT_PORTS[scheme]), authority.host, authority.port)
+    _require_host(host_header, scheme, authority.host, authority.port)
     return scheme, authority.host, authority.port
 
 
@@ -244,6 +244,11 @@ def _origin(prefix: bytes, host_header: bytes) -> tuple[str, str, int]:
 def _authority(value: bytes, default_port: int) -> tuple[str, int]:
     authority = parse_authority(value, default_port)
     return authority.host, authority.port
+
+
+def _require_host(header: bytes | None, scheme: str, host: str, port: int) -> None:
+    if header is not None:
+        _require_same(_authority(header, DEFAULT_PORTS[scheme]), host, port)
 
 
 def _require_same(said: tuple[str, int], host: str, port: int) -> None:
