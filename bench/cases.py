@@ -21,6 +21,7 @@ from bench.load import Job
 from bench.machine import cores, cpu_seconds, free_cores, pair, pinned, program, rss_bytes, sync_rate
 from bench.scrubbing import scrubbing
 from bench.subjects import Direct, Keyhole, NginxProxy, Subject
+from bench.tenants import tenants
 from bench.upstream import LARGE, Upstream
 
 Numbers = dict[str, float]
@@ -310,6 +311,11 @@ def mcp_many(field_: Field) -> dict[str, Numbers]:
     return _in_a_folder(lambda folder: tools.many(folder, field_.seconds, field_.servers), field_)
 
 
+def of_tenants(field_: Field) -> dict[str, Numbers]:
+    """Calls of an org while another one floods."""
+    return tenants(field_.keyhole, field_.seconds)
+
+
 def growth(field_: Field) -> dict[str, Numbers]:
     """The same requests to a vault with a hundred of each thing, and to one with very many."""
     return grown(field_.small, field_.grown, field_.seconds, generate)
@@ -349,6 +355,7 @@ CASES: dict[str, Callable[[Field], dict[str, Numbers]]] = {
     "workers": workers,
     "stream": stream,
     "large": large,
+    "tenants": of_tenants,
     "idle": idle,
     "audited": audited,
     **{f"api-{asked}-{number}": _api(asked, number) for asked in api.JOBS for number in api.CONNECTIONS},

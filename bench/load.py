@@ -29,7 +29,8 @@ class Job:
     """What to do.
 
     Attributes:
-        mode: ``keepalive``, ``fresh`` (a connection for each request), ``http2``, ``stream``, ``download`` or ``idle``.
+        mode: ``keepalive``, ``fresh`` (a connection for each request), ``http2``, ``stream``, ``download``, ``idle`` or
+            ``steady`` (a request now and then).
         address: host and port to connect to.
         request: what is sent for each request, as text; ``NUMBER`` in it becomes two digits, the connection's own.
         connect: head of a CONNECT that is sent first; empty for none.
@@ -38,6 +39,7 @@ class Job:
         connections: how many at once.
         seconds: how long.
         count: of requests, for ``stream`` and ``download``, and on each connection at once for ``http2``.
+        pause: seconds between two requests, for ``steady``.
     """
 
     mode: str
@@ -49,6 +51,7 @@ class Job:
     connections: int = 1
     seconds: float = 1.0
     count: int = 1
+    pause: float = 0.0
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -288,6 +291,43 @@ class Generator:
                     text += sock.recv(_PIECE)
         return {"first": sorted(firsts)[len(firsts) // 2], "delay": sorted(delays)[len(delays) // 2]}
 
+    def steady(self) -> dict[str, float]:
+        """``steady``: seconds of a request on a kept connection, and, for every fourth, with a new connection."""
+        kept: list[float] = []
+        new: list[float] = []
+        deadline = time.perf_counter() + self.job.seconds
+        with contextlib.closing(self._blocking()) as sock:
+            while time.perf_counter() < deadline:
+                begin = time.perf_counter()
+                if len(kept) % 4 == 3 and len(new) <= len(kept) // 4:
+                    with contextlib.closing(self._blocking()) as one:
+                        self._once(one)
+                    new.append(time.perf_counter() - begin)
+                else:
+                    self._once(sock)
+                    kept.append(time.perf_counter() - begin)
+                time.sleep(self.job.pause)
+        found: dict[str, float] = {"count": len(kept) + len(new)}
+        for name, times in (("kept", sorted(kept)), ("new", sorted(new))):
+            if times:
+                found[f"{name}_p50"] = times[len(times) // 2]
+                found[f"{name}_p99"] = times[len(times) * 99 // 100]
+        return found
+
+    def _once(self, sock: socket.socket) -> None:
+        sock.sendall(self.request)
+        answer = b""
+        while (end := answer.find(b"\r\n\r\n")) < 0:
+            piece = sock.recv(_PIECE)
+            if not piece:
+                raise SystemExit("the subject closed a connection")
+            answer += piece
+        length = _LENGTH.search(answer, 0, end + 2)
+        if answer[9:12] != b"200" or length is None:
+            raise SystemExit(f"the subject refuses: {answer[:500]!r}")
+        while len(answer) < end + 4 + int(length[1]):
+            answer += sock.recv(_PIECE)
+
     def download(self) -> dict[str, float]:
         """``download``: megabytes a second of one large answer after the other."""
         into = bytearray(1 << 18)
@@ -331,7 +371,9 @@ def main() -> None:
         for state in generator.idle():
             print(json.dumps(state), flush=True)
         return
-    run = {"stream": generator.stream, "download": generator.download}.get(mode, generator.flood)
+    run = {"stream": generator.stream, "download": generator.download, "steady": generator.steady}.get(
+        mode, generator.flood
+    )
     print(json.dumps(run()), flush=True)
 
 

@@ -132,6 +132,7 @@ class Keyhole:
 
     def __init__(self, folder: Path, core: set[int], upstream: Upstream, workers: int = 1) -> None:
         folder.mkdir(parents=True, mode=0o700)
+        self._folder = folder
         self._upstream = upstream
         self.command = ["--vault", f"sqlite:{folder}/vault.db"]
         seal = ["--seal", f"keyfile:{folder}/key"]
@@ -156,10 +157,19 @@ class Keyhole:
             raise SystemExit("the server of the benchmark did not start")
         self.pid = self._process.pid
         self._urls = _Urls(_address(started["api"]), _address(started["proxy"]), started["ca_file"])
-        self.agent_token = self._prepare()
+        self.agent_token = self._prepare(self.root_token)
 
-    def _prepare(self) -> str:
-        put = self.call
+    def add_org(self, name: str) -> tuple[str, str]:
+        """Another org with the same services: the token of its agent, and a file of its CA."""
+        owner = self.call("POST", f"sys/namespaces/{name}")["data"]["root_token"]
+        ca = self._folder / f"{name}.pem"
+        ca.write_text(self.call("GET", "sys/keyhole", token=owner)["data"]["ca"])
+        return self._prepare(owner), str(ca)
+
+    def _prepare(self, owner: str) -> str:
+        def put(method: str, path: str, data: dict[str, Any]) -> dict[str, Any]:
+            return self.call(method, path, data, owner)
+
         put("POST", f"secret/data/{SECRET}", {"data": {"value": CREDENTIAL}})
         for name, scheme, port in (("plain", "http", self._upstream.plain), ("tls", "https", self._upstream.tls)):
             put(
@@ -180,11 +190,11 @@ class Keyhole:
         token: str = put("POST", "agents/bench/token", {"ttl": "1h", "scope": "proxy"})["data"]["token"]
         return token
 
-    def call(self, method: str, path: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
-        """One request to the API with the root token."""
+    def call(self, method: str, path: str, data: dict[str, Any] | None = None, token: str = "") -> dict[str, Any]:
+        """One request to the API with the root token, or with another one."""
         connection = http.client.HTTPConnection(*self.api)
         body = None if data is None else json.dumps(data)
-        connection.request(method, f"/v1/{path}", body, {"X-Vault-Token": self.root_token})
+        connection.request(method, f"/v1/{path}", body, {"X-Vault-Token": token or self.root_token})
         response = connection.getresponse()
         text = response.read()
         connection.close()
@@ -207,9 +217,9 @@ class Keyhole:
         """The upstream, as a request names it."""
         return f"{NAME}:{self._upstream.tls if scheme == 'https' else self._upstream.plain}"
 
-    def job(self, scheme: str, path: str, mode: str, **settings: Any) -> Job:
+    def job(self, scheme: str, path: str, mode: str, *, token: str = "", **settings: Any) -> Job:
         authority = self.authority(scheme)
-        proof = f"Proxy-Authorization: Bearer {self.agent_token}\r\n"
+        proof = f"Proxy-Authorization: Bearer {token or self.agent_token}\r\n"
         if scheme == "https":
             connect = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{proof}\r\n"
             request = f"GET {path} HTTP/1.1\r\nHost: {authority}\r\n\r\n"

@@ -62,6 +62,12 @@ def test_a_vault_that_has_grown_is_measured_beside_a_small_one(tmp_path):
         assert numbers["call_refused"] == numbers["read_refused"] == numbers["write_refused"] == 0
 
 
+def test_an_org_is_measured_beside_the_flood_of_another(tmp_path):
+    found = run(tmp_path, "tenants")["medians"]["tenants"]
+    assert found.keys() == {"alone", "kept", "plain", "new", "large"}
+    assert min(numbers["count"] for numbers in found.values()) > 0
+
+
 def test_leases_are_made_taken_back_and_end(tmp_path):
     found = run(tmp_path, "leases-issue", "leases-end")["medians"]
     assert found["leases-issue"]["keyhole"]["count"] >= 8

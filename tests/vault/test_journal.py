@@ -127,14 +127,14 @@ def test_requests_that_wait_together_share_commits():
         gate.open.clear()
         first = asyncio.create_task(vault.ask("read", "secret/data/stripe/api-key"))
         await asyncio.sleep(0)
-        tasks = [asyncio.create_task(vault.ask("read", "secret/data/stripe/api-key")) for _ in range(500)]
-        for _ in range(10):
+        tasks = [asyncio.create_task(vault.ask("read", "secret/data/stripe/api-key")) for _ in range(60)]
+        for _ in range(100):
             await asyncio.sleep(0)
         before = gate.commits
         gate.open.set()
         await asyncio.gather(first, *tasks)
-        # What an org has judged at the same time is written in one.
-        assert gate.commits - before <= len(tasks) // vault.vault.shares.limits.starting + 3
+        # What came while another commit was under way is written in one.
+        assert gate.commits - before <= 3
 
     gated(scenario)
 

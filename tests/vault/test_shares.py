@@ -47,6 +47,12 @@ def with_door(job: Callable[[Door], Awaitable[None]], limits: ShareLimits = LIMI
     asyncio.run(main())
 
 
+async def passes(count: int) -> None:
+    """Let the loop go round, for who waits for admission."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def untouched(shares: Shares) -> bool:
     """Whether nothing is counted for anybody."""
     counted = [shares._all, *(tenant.all for tenant in shares._tenants.values())]
@@ -205,7 +211,7 @@ def test_while_much_is_judged_the_agents_of_an_org_take_turns_and_other_orgs_wai
             turn.end()
 
         waiting = [asyncio.create_task(one(agent)) for agent in ("flood", "flood", "flood", "quiet")]
-        await asyncio.sleep(0)
+        await passes(8)
         (await door.begin("other")).end()
         assert order == []
         first.started()
@@ -231,7 +237,7 @@ def test_of_too_many_that_wait_who_has_most_is_refused():
     async def job(door: Door) -> None:
         first = await door.begin()
         waiting = [asyncio.create_task(door.begin(agent=agent)) for agent in ("a", "a", "b", "a")]
-        await asyncio.sleep(0)
+        await passes(8)
         first.end()
         found = await asyncio.gather(*waiting, return_exceptions=True)
         for each in found:

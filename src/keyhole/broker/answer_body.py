@@ -73,6 +73,8 @@ class AnswerBody:
             while chunk := await self._upstream.read():
                 self._flow.require_uncut()
                 first = not self._received
+                if not first:  # the first one goes with its call
+                    await self._flow.in_turn()
                 self._received += len(chunk)
                 if first and self._upstream.ended:
                     clean = chunk if scrubber is None else self._timed(scrubber.whole, chunk)

@@ -90,6 +90,7 @@ class Broker:
         sessions: with databases.
         ssh: makes the agents of ``SSH_AUTH_SOCK``.
         notings: of calls, for a replay of policies.
+        begin_handshake: waits for the turn of a client whose tunnel was opened by the same task.
         clients: say how many connections of clients listeners have.
     """
 
@@ -113,6 +114,7 @@ class Broker:
         self._guards: dict[tuple[str, ...], Guard] = {}
         self._authorities: tuple[Vault, Authorities] | None = None
         self._captures: Captures | None = None
+        self.begin_handshake = lambda: node.open_vault().shares.handshake()  # noqa: PLW0108  # another vault by then
         self.notings = Notings(node.open_vault, self.learn_values)
         self.clients: list[Callable[[], int]] = []
         self.sessions = Sessions(

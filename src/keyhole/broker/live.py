@@ -109,6 +109,10 @@ class Flow:
         self._expires = math.inf
         self._doubts = 0
 
+    async def in_turn(self) -> None:
+        """Wait with what costs the processor while it is others' turn."""
+        await self.vault.shares.admission.pause((self.caller.org_id, self.caller.name))
+
     def cut(self, error: KeyholeError) -> None:
         """End the call, wherever it is."""
         if self.reason is not None:

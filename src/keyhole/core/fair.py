@@ -28,16 +28,17 @@ class FairQueue(Generic[T]):
         most: how much may wait in all.
     """
 
-    __slots__ = ("_each", "_lines", "_most", "_sizes")
+    __slots__ = ("_all", "_each", "_lines", "_most", "_sizes")
 
     def __init__(self, each: int, most: int) -> None:
         self._each = each
         self._most = most
         self._lines: OrderedDict[str, OrderedDict[str, deque[T]]] = OrderedDict()
         self._sizes: dict[str, int] = {}
+        self._all = 0
 
     def __len__(self) -> int:
-        return sum(self._sizes.values())
+        return self._all
 
     def waiting(self, tenant: str) -> int:
         """How much waits of a tenant."""
@@ -53,7 +54,7 @@ class FairQueue(Generic[T]):
         out = None
         if self._sizes.get(tenant, 0) >= self._each:
             out = self._crowd_out(tenant, len(self._lines[tenant].get(member, ())))
-        elif len(self) >= self._most:
+        elif self._all >= self._most:
             largest = max(self._sizes, key=lambda each: self._sizes[each], default=tenant)
             if self._sizes.get(largest, 0) > self._sizes.get(tenant, 0):
                 out = self._crowd_out(largest, 0)
@@ -72,6 +73,7 @@ class FairQueue(Generic[T]):
     def _append(self, tenant: str, member: str, item: T) -> None:
         self._lines.setdefault(tenant, OrderedDict()).setdefault(member, deque()).append(item)
         self._sizes[tenant] = self._sizes.get(tenant, 0) + 1
+        self._all += 1
 
     def _crowd_out(self, tenant: str, least: int) -> T | None:
         """What waits last in a tenant's longest line, if that is longer than ``least``."""
@@ -114,6 +116,7 @@ class FairQueue(Generic[T]):
 
     def _shrink(self, tenant: str) -> None:
         self._sizes[tenant] -= 1
+        self._all -= 1
         if not self._sizes[tenant]:
             del self._sizes[tenant], self._lines[tenant]
 

@@ -35,6 +35,7 @@ async def authenticate(
     if isinstance(credential, LocalOwner):
         return await _owner(vault, org)
     org_id = org_of(credential) or vault.root_org
+    await vault.shares.meet(remote, org_id)
     try:
         state = await vault.compiled.state(org_id)
     except Unauthenticated:

@@ -48,6 +48,8 @@ async def log_in(vault: Vault, request: Request) -> Reply | None:
     """
     if request.operation not in _WRITES:
         return None
+    if vault.recognise(request.credential, request.org) is None:
+        await vault.shares.meet(request.remote, request.org)
     state = await _state(vault, request.org)
     target = _open_route(state, request)
     return await _serve(vault, request, state, target) if target is not None else None

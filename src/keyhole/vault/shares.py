@@ -16,10 +16,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from keyhole.core.checks.limits import Bucket, Quota
+from keyhole.core.cidr import network
 from keyhole.core.errors import RateLimited
 from keyhole.core.fair import ASKING
 from keyhole.core.record import Phase, Record
 from keyhole.core.shares import ShareLimits, part_of
+from keyhole.net.admission import Admission
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.starting import Starting
 
@@ -144,11 +146,13 @@ class Shares:
     Attributes:
         limits: bounds; set them before the first request.
         refused: how often something was refused, by what there was too much of.
+        admission: has what costs the processor begin in turn.
     """
 
     def __init__(self, vault: Vault) -> None:
         self.limits = ShareLimits()
         self.refused: Counter[str] = Counter()
+        self.admission = Admission()
         self._vault = vault
         self._tenants: dict[str, _Tenant] = {}
         self._all = _Used()
@@ -173,7 +177,7 @@ class Shares:
     async def begin(
         self, state: OrgState, caller: Caller, queueing: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> Turn:
-        """Count a call or a request, which waits for its turn where many of its org are being judged.
+        """Count a call or a request, which waits for its turn where more come than can be judged at once.
 
         Args:
             state: of the org that it counts for.
@@ -184,7 +188,11 @@ class Shares:
             RateLimited: its org or its agent has its share, or too many wait.
         """
         tenant, agent, limits = self._tenants.get(state.org.id) or self._tenant(state), caller.name, self.limits
-        ASKING.set((tenant.id, agent))
+        whose = (tenant.id, agent)
+        ASKING.set(whose)
+        if not self.admission.enter(whose):
+            with queueing():
+                await self._admitted(tenant, agent)
         used, together, everything = tenant.agents.get(agent) or tenant.of(agent), tenant.all, self._all
         whole, own = tenant.calls
         if used.calls >= own or together.calls >= whole or everything.calls >= limits.calls or limits.rates:
@@ -209,6 +217,31 @@ class Shares:
                     self._count(tenant, agent, "turns")
                 raise
         return turn
+
+    async def _admitted(self, tenant: _Tenant, agent: str) -> None:
+        try:
+            await self.admission.wait((tenant.id, agent))
+        except RateLimited:
+            self._count(tenant, agent, "turns")
+            raise
+
+    async def meet(self, remote: str, org: str = "") -> None:
+        """Have somebody who is not known yet wait for the turn of their address, and there of the org that they name.
+
+        Raises:
+            RateLimited: too many wait.
+        """
+        whose = (f"at {network(remote)}" if remote else "", org)
+        if not self.admission.enter(whose):
+            try:
+                await self.admission.wait(whose)
+            except RateLimited:
+                self.note("turns")
+                raise
+
+    async def handshake(self) -> None:
+        """Have the running task wait for its turn to do a handshake of TLS."""
+        await self.admission.pause(ASKING.get())
 
     def holding(self, state: OrgState, caller: Caller) -> Held:
         """What is held for a request that has not begun yet."""

@@ -250,6 +250,9 @@ class FakeBroker:
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         self.noted.append((error.code, remote))
 
+    async def begin_handshake(self) -> None:
+        """It is always their turn."""
+
     async def open_tunnel(
         self, credential: bytes, host: str, port: int, remote: str, _service: str, _seat: object = None
     ) -> ssl.SSLContext | None:

@@ -199,6 +199,7 @@ class Sessions:
         try:
             state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
             timing.org, match = state.org.name, Match()
+            await vault.shares.admission.pause((state.org.id, caller.name))
             try:
                 match = (await self._directory(vault, state)).session(caller, call.scheme, call.service, call.authority)
                 service = match.service

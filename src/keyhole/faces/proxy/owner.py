@@ -36,6 +36,9 @@ class Broker(Protocol):
             tunnel that is passed on, which ``handle`` opens; ``core.ssh.SPOKEN`` for an agent of SSH.
         """
 
+    async def begin_handshake(self) -> None:
+        """Wait until the client of the tunnel that this task has opened may have its handshake of TLS."""
+
     async def handle(self, call: Call) -> Answer:
         """Make the call. The answer's body may have an async ``close``, which is called when it is not read to its end.
 
