@@ -349,18 +349,28 @@ def _typed(name: str, value: Any) -> Any:
             return (
                 float(parse_duration(value, name=name))
                 if isinstance(value, str) and not _plain(value)
-                else float(value)
+                else float("" if isinstance(value, bool) else value)
             )
         if isinstance(default, int):
-            return int(value)
+            return _whole(value, least=1 if name == "workers" else None)
         if isinstance(default, tuple):
             return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
     except (KeyError, TypeError, ValueError):
-        wanted = "a whole number, or auto" if name == "workers" else _KINDS[type(default)]
+        wanted = "a whole number from 1, or auto" if name == "workers" else _KINDS[type(default)]
         raise InvalidRequest(f"{name}: {value!r} is not {wanted}", "keyhole server --help") from None
     if not isinstance(value, str):
         raise InvalidRequest(f"{name}: {value!r} is not a text", "write it in quotes")
     return value
+
+
+def _whole(value: Any, least: int | None) -> int:
+    """A whole number. Raises ``ValueError`` for what Python only takes for one."""
+    number = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and value != number):
+        raise ValueError
+    if least is not None and number < least:
+        raise ValueError
+    return number
 
 
 def _plain(text: str) -> bool:

@@ -168,6 +168,16 @@ def test_processes_count_together_and_what_one_had_under_way_ends_with_it(shared
     assert [second.enter("a", 3) for _ in range(3)] == [True, True, False]
 
 
+def test_what_is_under_way_is_never_forgotten_for_something_else(shared):
+    counts = shared(0)
+    begun = [key for key in (f"key {number}" for number in range(20_000)) if counts.enter(key, 1)]
+    assert len(begun) > 10_000
+    assert not any(counts.enter(key, 1) for key in begun)  # each has the one that it may have
+    for key in begun:
+        counts.leave(key)
+    assert all(counts.enter(f"key {number}", 1) for number in range(2000))
+
+
 def test_memory_is_bounded_and_what_was_used_last_stays(shared):
     counts = shared(0)
     for number in range(3000):
@@ -237,12 +247,24 @@ def test_settings_come_to_a_worker_as_they_are(monkeypatch):
     assert load().workers == 2
     with pytest.raises(InvalidRequest, match="workers is a number"):
         load(flags={"workers": "65"})
+    with pytest.raises(InvalidRequest, match="workers: '0' is not a whole number from 1, or auto"):
+        load(flags={"workers": "0"})
+
+
+@pytest.mark.parametrize(
+    "line", ["workers = true", "workers = 0", "workers = 2.5", "connections = true", "drain = false"]
+)
+def test_what_only_python_takes_for_a_number_is_none_in_the_file_of_settings(line, tmp_path):
+    path = tmp_path / "keyhole.toml"
+    path.write_text(line)
+    with pytest.raises(InvalidRequest, match=f"{line.split()[0]}: .* is not a (whole )?number"):
+        load(str(path))
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "wanted"),
     [
-        ("WORKERS", "many", "a whole number, or auto"),
+        ("WORKERS", "many", "a whole number from 1, or auto"),
         ("HTTP2_STREAMS", "many", "a whole number"),
     ],
 )
@@ -342,6 +364,60 @@ def test_a_worker_that_the_system_does_not_start_is_an_error_at_first_and_tried_
     else:
         assert asyncio.run(main()) == {}
     assert len(tried) == (1 if first else 3)
+
+
+def test_a_server_that_is_told_to_stop_waits_for_no_worker_that_was_to_be_started_again(monkeypatch):
+    async def main():
+        parent = _parent()
+        tried = asyncio.Event()
+
+        async def start(*_arguments, **_options):
+            tried.set()
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+        monkeypatch.setattr("keyhole.workers.parent._SOON", 3600)
+        slot = Slot(0, None)
+        slot.started.set_result({})
+        keeping = asyncio.create_task(parent._keep(slot))
+        await tried.wait()
+        await asyncio.wait_for(parent._stop([keeping]), 60)
+        assert not keeping.cancelled()
+
+    asyncio.run(main())
+
+
+def test_figures_do_not_wait_for_a_worker_that_stands_still(monkeypatch):
+    async def main():
+        slots = [_Slot(0), _Slot(1), _Slot(2)]
+        still = asyncio.Event()
+
+        async def ask(_kind, /, **_data):
+            await still.wait()
+
+        slots[2].ask = ask
+        found = await asyncio.wait_for(_parent(*slots)._serve(slots[0], "gather", {"what": "figures"}), 60)
+        assert found == {"answers": [{"text": "1"}]}
+
+    monkeypatch.setattr("keyhole.workers.parent._ANSWERING", 0.01)
+    asyncio.run(main())
+
+
+def test_a_worker_is_told_nothing_before_it_has_closed_itself_to_others():
+    async def main():
+        slot = _Slot(0)
+        slot.told, slot.started, hardened = False, asyncio.get_running_loop().create_future(), asyncio.Event()
+        slot.hidden = hardened.wait
+        parent = _parent(slot)
+        booting = asyncio.create_task(parent._boot(slot))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (slot.heard, slot.told) == ([], False)
+        hardened.set()
+        await booting
+        assert [kind for kind, _ in slot.heard] == ["boot"]
+
+    asyncio.run(main())
 
 
 def test_ceremonies_are_held_by_the_first_that_serves_and_figures_come_from_all_that_do():

@@ -27,6 +27,7 @@ from keyhole.workers.worker import START, pack
 _SOON, _LATE = 0.1, 10.0  # seconds before another worker is started, at first and at most
 _STEADY = 30.0  # seconds after which a worker counts as one that runs
 _SEALING = 10.0  # seconds that a worker gets to seal before it is killed
+_ANSWERING = 5.0  # seconds that a worker gets to say what it has counted
 _BEYOND = 5.0  # seconds beyond the drain that a worker gets to end
 _PACKAGE = str(Path(__file__).resolve().parents[2])
 _log = logging.getLogger("keyhole")
@@ -55,6 +56,7 @@ class _Slot:
     Attributes:
         told: the process has been told what to serve, and so of the key.
         ready: it serves.
+        hardened: it is closed to other processes of its user.
         started: what the first process here said when it served.
     """
 
@@ -63,6 +65,7 @@ class _Slot:
         self.told = False
         self.ready = False
         self.started: asyncio.Future[Data] = asyncio.get_running_loop().create_future()
+        self.hardened = asyncio.Event()
         self.process: asyncio.subprocess.Process | None = None
         self.channel: Channel
         self._serve = serve
@@ -70,6 +73,7 @@ class _Slot:
 
     async def start(self, descriptors: Sequence[int]) -> None:
         """Start a process here, which inherits the descriptors. Raises ``InternalError`` when the system does not."""
+        self.hardened.clear()
         try:
             ours = await self._spawn(descriptors)
         except OSError as error:
@@ -101,6 +105,13 @@ class _Slot:
             ours.close()
             raise
         return ours
+
+    async def hidden(self) -> None:
+        """Wait until the process has closed itself to others of its user, or has ended: only then it is told a key."""
+        if self._speaking is not None:
+            hiding = asyncio.get_running_loop().create_task(self.hardened.wait())
+            await asyncio.wait([hiding, self._speaking], return_when=asyncio.FIRST_COMPLETED)
+            hiding.cancel()
 
     async def ended(self) -> int:
         """Wait for the end of the process; its exit code."""
@@ -140,6 +151,7 @@ class Parent:
         self._memory = -1
         self._key = os.urandom(32)
         self._stopping = False
+        self._leaving = asyncio.Event()
 
     async def run(self, on_ready: Callable[[Data], None]) -> None:
         """Serve until SIGTERM or SIGINT, then let all workers drain.
@@ -192,6 +204,8 @@ class Parent:
             begun = loop.time()
             try:
                 await slot.start(inherited)
+                if self._stopping:
+                    slot.kill()
                 said = await self._boot(slot)
                 slot.ready = True
                 if not slot.started.done():
@@ -208,7 +222,8 @@ class Parent:
                 return
             wait = _SOON if loop.time() - begun >= _STEADY else wait
             _log.warning("worker %d ended with %d; another one is started in %.1f s", slot.index, code, wait)
-            await asyncio.sleep(wait)
+            with contextlib.suppress(TimeoutError):  # nobody who ends this server waits for another worker
+                await asyncio.wait_for(self._leaving.wait(), wait)
             wait = min(2 * wait, _LATE)
 
     async def _boot(self, slot: _Slot) -> Data:
@@ -216,6 +231,7 @@ class Parent:
         first = not slot.started.done()
         if first and slot.index:
             await asyncio.shield(self._slots[0].started)  # who has the passphrase opens the vault
+        await slot.hidden()
         opens = first and not slot.index
         passphrase, self._passphrase = (self._passphrase, None) if opens else (None, self._passphrase)
         slot.told = True
@@ -237,7 +253,9 @@ class Parent:
     async def _serve(self, slot: _Slot, kind: str, data: Data) -> Data:
         """Answer what a worker asks."""
         others = [each for each in self._slots if each is not slot and each.told]
-        if kind == "root":
+        if kind == "hardened":
+            slot.hardened.set()
+        elif kind == "root":
             if data["epoch"] == self._epoch:  # or the vault was sealed since
                 self._root = data["root"]
                 await asyncio.gather(*(self._open(each) for each in others))
@@ -247,7 +265,7 @@ class Parent:
             await asyncio.gather(*(self._seal(each) for each in others))
             return {"epoch": self._epoch}
         elif kind == "gather":
-            asked = [each.channel.ask(data["what"], **data.get("about", {})) for each in others if each.ready]
+            asked = [self._ask(each, data["what"], data.get("about", {})) for each in others if each.ready]
             said = await asyncio.gather(*asked, return_exceptions=True)
             return {"answers": [each for each in said if not isinstance(each, BaseException)]}
         elif kind == "one":
@@ -256,6 +274,11 @@ class Parent:
             holder = next((each for each in self._slots if each.ready), slot)
             return await holder.channel.ask("ceremony", **data)
         return {}
+
+    async def _ask(self, slot: _Slot, what: str, about: Data) -> Data:
+        """Raises ``TimeoutError`` where a worker stands still: the others do not wait for it."""
+        async with asyncio.timeout(_ANSWERING):
+            return await slot.channel.ask(what, **about)
 
     async def _open(self, slot: _Slot) -> None:
         try:
@@ -282,6 +305,7 @@ class Parent:
     async def _stop(self, keeping: Sequence[asyncio.Task[None]]) -> None:
         """Let all drain, and end those that do not."""
         self._stopping = True
+        self._leaving.set()
         for slot in self._slots:
             if slot.ready:
                 slot.channel.tell("stop")

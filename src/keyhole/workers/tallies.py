@@ -1,8 +1,9 @@
 """Counts that several processes share: a memory without a name, which they have inherited.
 
 Each kind of ``core.tally`` has an area of its own: sets of eight cells, of which the one that was used least lately
-makes room. A cell is found by a keyed digest, so nobody can choose keys that meet in one set. A record lock of the
-kernel (fcntl(2)) over an area's byte keeps processes from each other's way; that of a process that dies is given back.
+makes room. What is under way is never forgotten: where there is no room for one more, it may not begin. A cell is found
+by a keyed digest, so nobody can choose keys that meet in one set. A record lock of the kernel (fcntl(2)) over an area's
+byte keeps processes from each other's way; that of a process that dies is given back.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _CLOCK = len(KINDS) * _AREA  # where the count of all uses stands
 SIZE = _CLOCK + 8
 _NOTHING = (0.0, 0.0, 0.0)
 _UNDER_WAY = "under way"
+_NEIGHBOURS = 4  # sets in which a count of what is under way may stand: none of them makes room
 
 
 def new_memory() -> int:
@@ -83,7 +85,11 @@ class SharedTallies:
         with self._locked(_UNDER_WAY):
             if sum(self._calls(key, index) for index in range(self._count)) >= most:
                 return False
-            with self._cell(_UNDER_WAY, self._digest(f"{self._index}/{key}"), self._index + 1) as cell:
+            digest = self._digest(f"{self._index}/{key}")
+            place, found = self._find(_UNDER_WAY, digest)
+            if not found and self._used(place):
+                return False  # there is no room to count it, and what is not counted has no bound
+            with self._cell(_UNDER_WAY, digest, self._index + 1) as cell:
                 cell[0] += 1
             return True
 
@@ -130,15 +136,20 @@ class SharedTallies:
 
     def _find(self, kind: str, digest: bytes) -> tuple[int, bool]:
         """Where a cell is, or may be made, and whether it is there."""
-        home = KINDS.index(kind) * _AREA + int.from_bytes(digest[:4], "big") % _SETS * _WAYS * _CELL.size
-        oldest, least = home, 1 << 64
-        for place in range(home, home + _WAYS * _CELL.size, _CELL.size):
+        area, first = KINDS.index(kind) * _AREA, int.from_bytes(digest[:4], "big") % _SETS * _WAYS
+        oldest, least = area, 1 << 64
+        for number in range(first, first + _WAYS * (_NEIGHBOURS if kind == _UNDER_WAY else 1)):
+            place = area + number % (_WAYS * _SETS) * _CELL.size
             if self._memory[place : place + 16] == digest:
                 return place, True
-            used = _CELL.unpack_from(self._memory, place)[4]
+            used = self._used(place)
             if used < least:
                 oldest, least = place, used
         return oldest, False
+
+    def _used(self, place: int) -> int:
+        """When a cell was used last; 0 for one that is free."""
+        return int(_CELL.unpack_from(self._memory, place)[4])
 
     def _clear(self, place: int) -> None:
         self._memory[place : place + _CELL.size] = bytes(_CELL.size)

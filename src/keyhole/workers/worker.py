@@ -82,6 +82,7 @@ class _Worker:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._look_again)
         await self._channel.open()
+        self._channel.tell("hardened")  # before that, nobody sends a key
         speaking = loop.create_task(self._channel.run())
         stopping = loop.create_task(self._stop.wait())
         async with self._stack:
