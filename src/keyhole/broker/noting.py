@@ -128,6 +128,7 @@ class Noting:
         """Store what was noted so far; what cannot be is counted and forgotten, what is no longer wanted forgotten."""
         async with self._lock:
             held, self._held = self._held, []
+            left = len(held)
             try:
                 # Another node may have had everything forgotten meanwhile.
                 if held and await setting_of(self._vault, self._org_id) is not None:
@@ -135,8 +136,9 @@ class Noting:
                     values = await self._learn(self._vault, state)
                     for at in range(0, len(held), _PIECE):
                         await self._store(held[at : at + _PIECE], values)
+                        left = len(held[at + _PIECE :])
             except KeyholeError as error:
-                self.missed += len(held)
+                self.missed += left
                 _log.warning("calls for a replay of policies could not be noted: %s", error)
 
     async def _store(self, questions: list[Question], values: Scrubber) -> None:

@@ -44,7 +44,8 @@ class _Handlers:
     async def begin(self, context: Context, call: Call) -> Reply:
         seconds = _duration(call, "for", _FOR, LONGEST)
         keep = _duration(call, "keep", _KEEP, LONGEST_KEPT)
-        most = parse_count(call.data.get("most") or _MOST, "most", least=1, most=MOST)
+        said = call.data.get("most")
+        most = parse_count(_MOST if said is None else said, "most", least=1, most=MOST)
         await self._broker.notings.settle()
         setting = Setting(new_id(), context.now, context.now + seconds, most, keep, context.caller.name)
         await noting.turn_on(self._vault, context.caller.org_id, setting)
