@@ -188,6 +188,19 @@ def test_a_rate_of_the_operator_holds_for_an_agent_and_for_an_org():
     with_door(job, ShareLimits(agent_rate=2, org_rate=3), clock)
 
 
+def test_what_is_refused_after_the_vault_was_closed_is_counted_and_waits_for_no_record():
+    async def job(door: Door) -> None:
+        door.shares.close()
+        turns = [await door.begin() for _ in range(4)]
+        with pytest.raises(RateLimited):
+            await door.begin()
+        assert (door.shares.refused["calls"], door.shares._timer) == (1, None)
+        for turn in turns:
+            turn.end()
+
+    with_door(job)
+
+
 def test_sessions_have_a_share_of_their_own():
     async def job(door: Door) -> None:
         ends = [door.shares.session(*door.who(), 4) for _ in range(2)]

@@ -367,8 +367,9 @@ class Node:
             if vault is not None:
                 await vault.expiry.close()
                 await vault.compiled.settle()
-                for counted in (vault.strangers, vault.quotas, vault.shares):
+                for counted in (vault.strangers, vault.quotas):
                     counted.flush()
+                vault.shares.close()
                 await vault.devices.close()
                 await vault.journal.close()
             return vault is not None

@@ -160,6 +160,7 @@ class Shares:
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def seat(self, seat: Seat | None, state: OrgState, caller: Caller) -> None:
         """Count a client's connection for who has proved to be behind it. Raises ``RateLimited``."""
@@ -307,6 +308,11 @@ class Shares:
             )
             self._vault.journal.outcome(record.encode(), org_id)
 
+    def close(self) -> None:
+        """Record what was counted; what is counted from now on has no journal any more to be recorded in."""
+        self._closed = True
+        self.flush()
+
     # What turns call.
 
     def take_bytes(self, tenant: _Tenant, agent: str, size: int) -> None:
@@ -392,6 +398,6 @@ class Shares:
         if key not in self._counts and len(self._counts) >= _COUNTED:
             key = (tenant.id, "", what)
         self._counts[key] += 1
-        if self._timer is None:
+        if self._timer is None and not self._closed:
             self._since = self._vault.clock.now()
             self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self.flush)
