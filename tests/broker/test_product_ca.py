@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -13,10 +14,12 @@ from cryptography.hazmat.primitives import serialization
 
 from broker.stack import HOST, Stack
 from keyhole.app import assemble
+from keyhole.broker import ca
 from keyhole.broker.ca import Authorities
 from keyhole.config import Config
 from keyhole.core.request import LocalOwner, Operation, Request
 from keyhole.core.value import Secret
+from keyhole.crypto.x509 import CertificateAuthority
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,26 @@ def test_leaves_are_kept_for_the_hosts_used_last_only(stack: Stack, run, monkeyp
         return [*(context is first for context in again), await authorities.context(state, "a.test") is first]
 
     assert run(ask()) == [True, True, True, False]
+
+
+def test_a_host_that_many_ask_for_at_once_gets_one_leaf_also_where_the_authority_is_read(
+    stack: Stack, run, monkeypatch
+) -> None:
+    load = ca._load
+
+    async def slowly(*where: Any) -> CertificateAuthority:
+        await asyncio.sleep(0)  # as a store does that is elsewhere
+        return await load(*where)
+
+    async def ask() -> tuple[int, int]:
+        vault = stack.keyhole.node.open_vault()
+        state, _ = await vault.authenticate(LocalOwner())
+        authorities = Authorities(vault)
+        found = await asyncio.gather(*(authorities.context(state, "a.test") for _ in range(5)))
+        return authorities.minted, len({id(context) for context in found})
+
+    monkeypatch.setattr(ca, "_load", slowly)
+    assert run(ask()) == (1, 1)
 
 
 def test_root_and_leaf_have_different_keys(stack: Stack, run, token: str) -> None:

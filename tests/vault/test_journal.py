@@ -84,6 +84,7 @@ def test_nothing_is_released_or_changed_while_the_journal_cannot_be_written_and_
         gate.fault = StoreUnavailable("the disk of the store is full", "free some space")
         errors = await asyncio.gather(*(refusal(ask()) for _ in range(20)))
         assert all(isinstance(error, AuditUnavailable) for error in errors), errors
+        assert len({id(error) for error in errors}) == len(errors)  # each is of one request
         assert {error.status for error in errors} == {503}
         assert "disk" in str(errors[0])
         gate.fault = None

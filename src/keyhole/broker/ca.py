@@ -15,6 +15,7 @@ from keyhole.core.fair import FairCache
 from keyhole.core.identity import Caller
 from keyhole.crypto.x509 import CertificateAuthority, create_ca
 from keyhole.net.tls import server_context
+from keyhole.net.together import Together
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.storage import Storage
 from keyhole.vault.vault import Vault
@@ -40,7 +41,8 @@ class Authorities:
         self._vault = vault
         self._known: dict[str, CertificateAuthority] = {}
         self._contexts: FairCache[str, tuple[float, ssl.SSLContext]] = FairCache(_LEAVES)
-        self._minting: dict[tuple[str, str], asyncio.Task[ssl.SSLContext]] = {}
+        self._minting: Together[tuple[str, str], ssl.SSLContext] = Together()
+        self._loading: Together[str, CertificateAuthority] = Together()
         self.minted = 0
 
     async def get(self, state: OrgState) -> CertificateAuthority:
@@ -48,8 +50,8 @@ class Authorities:
         org_id = state.org.id
         known = self._known.get(org_id)
         if known is None:
-            storage = self._vault.storage(org_id, MOUNT)
-            known = self._known[org_id] = await _load(storage, state.org.name, self._vault.clock.now())
+            storage, now = self._vault.storage(org_id, MOUNT), self._vault.clock.now()
+            known = self._known[org_id] = await self._loading.wait(org_id, lambda: _load(storage, state.org.name, now))
         return known
 
     async def context(self, state: OrgState, host: str, caller: Caller | None = None) -> ssl.SSLContext:
@@ -64,20 +66,19 @@ class Authorities:
             RateLimited: the caller has had its share of new leaves.
         """
         name = (state.org.id, host)
-        now = self._vault.clock.now()
         cached = self._contexts.get(*name)
-        if cached is not None and cached[0] > now:
+        if cached is not None and cached[0] > self._vault.clock.now():
             return cached[1]
-        minting = self._minting.get(name)
-        if minting is None:
-            if caller is not None:
-                self._vault.shares.take_certificate(state, caller)
-            authority = await self.get(state)
-            minting = self._minting[name] = asyncio.create_task(asyncio.to_thread(_mint, authority, host))
-            self.minted += 1
-            minting.add_done_callback(lambda _: self._minting.pop(name, None))
-        context = await asyncio.shield(minting)
-        self._contexts.put(*name, (now + _LEAF_LIFE, context))
+        if caller is not None and self._minting.get(name) is None:
+            self._vault.shares.take_certificate(state, caller)
+        return await self._minting.wait(name, lambda: self._made(state, host))
+
+    async def _made(self, state: OrgState, host: str) -> ssl.SSLContext:
+        """A new leaf, which is kept."""
+        now, authority = self._vault.clock.now(), await self.get(state)
+        self.minted += 1
+        context = await asyncio.to_thread(_mint, authority, host)
+        self._contexts.put(state.org.id, host, (now + _LEAF_LIFE, context))
         return context
 
 

@@ -32,6 +32,7 @@ from keyhole.core.record import Phase, Record
 from keyhole.core.service import Service
 from keyhole.core.session import placeholder_key, service_of_session
 from keyhole.injections.placeholder import decode_basic
+from keyhole.net.together import Together
 from keyhole.scrub import Scrubber
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
@@ -70,7 +71,7 @@ class Tripwires:
 
     def __init__(self) -> None:
         self._wires: dict[str, Wires] = {}
-        self._arming: dict[str, asyncio.Task[None]] = {}
+        self._arming: Together[str, None] = Together()
         self._sessions: OrderedDict[tuple[str, int], tuple[Service, Service]] = OrderedDict()
         self._keys: dict[str, bytes] = {}
 
@@ -176,19 +177,7 @@ class Tripwires:
             wires = self._wires.get(org_id)
             if wires is not None and wires.epoch >= state.epoch:
                 return wires
-            task = self._arming.get(org_id)
-            # One that has ended stands there until the loop comes to its callbacks, and awaiting it does not let it.
-            if task is None or task.done():
-                task = self._arming[org_id] = asyncio.get_running_loop().create_task(self._arm(vault, state))
-                task.add_done_callback(lambda done: self._armed_or_failed(org_id, done))
-            await asyncio.shield(task)
-
-    def _armed_or_failed(self, org_id: str, task: asyncio.Task[None]) -> None:
-        """A failure is told to whoever waits; the next request tries again."""
-        if self._arming.get(org_id) is task:
-            del self._arming[org_id]
-        if not task.cancelled():
-            task.exception()
+            await self._arming.wait(org_id, lambda: self._arm(vault, state))
 
     async def _arm(self, vault: Vault, state: OrgState) -> None:
         lent: dict[str, tuple[bytes, ...]] = {}

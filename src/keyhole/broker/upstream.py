@@ -15,7 +15,6 @@ import socket
 import ssl
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import partial
 
 from keyhole.broker.connections import Connection, Multiple, Origin, Single, Speaks, UpstreamAnswer
 from keyhole.broker.idle import Idle
@@ -33,6 +32,7 @@ from keyhole.net.http1.wire import NEVER, WireGroup
 from keyhole.net.http2.client import Http2Connection
 from keyhole.net.http2.limits import Http2Limits
 from keyhole.net.tls import nothing_in_common, upstream_error
+from keyhole.net.together import Together, awaited
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Pool:
         self._idle = Idle()
         self._multiple: dict[Origin, list[Multiple]] = {}
         self._multiple_count = 0
-        self._opening: dict[Origin, asyncio.Task[Connection]] = {}
+        self._opening: Together[Origin, Connection] = Together()
         self._known = KnownUpstreams(self.limits.sessions)
         self._group: WireGroup | None = None
         self._closed = False
@@ -221,19 +221,16 @@ class Pool:
             or (speaks is Speaks.HTTP1 and not known.only_http2)
         ):
             return _reserved(await self.dial(origin, guard, context, speaks))
-        # One that has ended stands there until the loop comes to its callbacks, and awaiting it does not let it.
-        while (opening := self._opening.get(origin)) is not None and not opening.done():
+        while (opening := self._opening.get(origin)) is not None:
             try:
-                await asyncio.shield(opening)
+                await awaited(opening)
             except KeyholeError:  # in one line, each who waits would wait for the failures of all before
                 return _reserved(await self.dial(origin, guard, context, speaks))
             if (found := self.take(origin, speaks)) is not None:
                 return found
-        opening = asyncio.get_running_loop().create_task(self.dial(origin, guard, context, speaks))
-        self._opening[origin] = opening
-        opening.add_done_callback(partial(self._opened, origin))
+        opening = self._opening.begin(origin, lambda: self.dial(origin, guard, context, speaks))
         try:
-            connection = await asyncio.shield(opening)
+            connection = await awaited(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(self._unwanted)
             raise
@@ -298,10 +295,6 @@ class Pool:
                 self._multiple.pop(connection.origin, None)
             return
         self._idle.discard(connection)
-
-    def _opened(self, origin: Origin, opening: asyncio.Task[Connection]) -> None:
-        if self._opening.get(origin) is opening:
-            del self._opening[origin]
 
     async def dial(
         self,

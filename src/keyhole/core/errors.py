@@ -34,6 +34,15 @@ class KeyholeError(Exception):
         return f"{self.reason}: {self.hint}" if self.hint else self.reason
 
 
+def own(error: KeyholeError) -> KeyholeError:
+    """The same error once more, for another who met it: what is written into the one does not stand in the other."""
+    copy = error.__class__.__new__(error.__class__)
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    copy.headers = dict(error.headers)
+    return copy
+
+
 class InternalError(KeyholeError):
     """A fault of ours. The reason names no detail; the log has the traceback."""
 

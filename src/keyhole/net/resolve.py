@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from keyhole.core.errors import InvalidRequest, UpstreamUnreachable
 from keyhole.core.fair import ASKING, FairQueue
 from keyhole.core.host import Authority, parse_authority, parse_host
+from keyhole.net.together import Together
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver as DnsResolver
@@ -45,6 +46,7 @@ class Resolver:
         self._static = _static_entries(static)
         self._timeout = timeout
         self._dns: DnsResolver | None = None
+        self._together: Together[tuple[str, str], list[str]] = Together()
         self._pending: dict[tuple[str, str], asyncio.Future[list[str]]] = {}
         self._queue: FairQueue[tuple[str, str]] = FairQueue(_ORG_PENDING, _MAX_PENDING)
         self._threads: Counter[str] = Counter()
@@ -82,14 +84,16 @@ class Resolver:
         Each org waits for names of its own: in another's line a name could be made to wait for long.
         """
         org, agent = ASKING.get()
-        future = self._pending.get((org, host))
-        if future is None:
-            future = self._pending[org, host] = asyncio.get_running_loop().create_future()
-            out = self._queue.put(org, agent, (org, host))
-            if out is not None:
-                self._refuse(out)
-            self._start_lookups()
-        return await asyncio.shield(future)
+        return await self._together.wait((org, host), lambda: self._in_turn(org, agent, host))
+
+    async def _in_turn(self, org: str, agent: str, host: str) -> list[str]:
+        future: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._pending[org, host] = future
+        out = self._queue.put(org, agent, (org, host))
+        if out is not None:
+            self._refuse(out)
+        self._start_lookups()
+        return await future
 
     def _refuse(self, name: tuple[str, str]) -> None:
         future = self._pending.pop(name)
@@ -97,7 +101,6 @@ class Resolver:
             future.set_exception(
                 UpstreamUnreachable("too many names are being resolved", "check the resolver and try again")
             )
-            future.exception()  # nobody may be there any more to hear of it
 
     def _start_lookups(self) -> None:
         while self._threads.total() < _MAX_THREADS:

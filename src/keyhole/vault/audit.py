@@ -292,9 +292,10 @@ class Journal:
 
     def _failed(self, pending: list[_Pending], waiters: Sequence[asyncio.Future[Any]], error: KeyholeError) -> None:
         """Refuse whoever waits; keep the outcomes, which have happened, for the next attempt."""
-        refusal = AuditUnavailable(f"the audit record could not be written ({error.reason})", error.hint)
         for waiter in (*waiters, *self._waiters, *self._joined.answers):
             if not waiter.done():
+                # Each has one of its own: the door writes into it for which request it is.
+                refusal = AuditUnavailable(f"the audit record could not be written ({error.reason})", error.hint)
                 waiter.set_exception(refusal)
         self._waiters, self._joined = [], _Joined()
         self._pending = [item for item in (*pending, *self._pending) if item.keep]

@@ -40,6 +40,7 @@ from keyhole.engines.oauth import tokens as stored
 from keyhole.engines.oauth.asking import Answer, Away, Declined, Granted, ask_tokens, end_token, renewal
 from keyhole.engines.oauth.connection import Connection
 from keyhole.engines.oauth.tokens import CLAIM, CONNECTED, CONSENT, NONE, REFUSED, Tokens, path_of
+from keyhole.net.together import Together
 
 _FIRST_PAUSE = 5.0  # seconds after the first failure; doubled with each
 _LONGEST_PAUSE = 900.0
@@ -56,7 +57,7 @@ class Refreshing:
     """The refreshes of one mount in this process."""
 
     def __init__(self) -> None:
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: Together[str, None] = Together()
 
     async def lend(self, context: Context, path: str, field: str) -> Secret:
         """The access token of a connection, good for a while yet where its provider gives one.
@@ -139,8 +140,7 @@ class Refreshing:
 
     async def settle(self) -> None:
         """Wait for the requests under way: an answer that nobody stores is lost."""
-        if self._running:
-            await asyncio.wait(list(self._running.values()), timeout=_LAST)
+        await self._running.settle(_LAST)
 
     async def _remind(self, context: Context, connection: Connection, found: Tokens, revision: int) -> str:
         told = replace(found, alarmed=context.now)
@@ -163,30 +163,11 @@ class Refreshing:
             UpstreamTimeout: patience has ended; the request goes on.
             KeyholeError: why the request of this process failed.
         """
-        running = self._running.get(name)
-        if running is None or running.done():
-            running = asyncio.get_running_loop().create_task(_renew(context, name, old, pushed=pushed))
-            self._running[name] = running
-            running.add_done_callback(lambda done: self._ended(name, done))
         try:
-            async with asyncio.timeout(patience):
-                await asyncio.shield(running)
+            async with asyncio.timeout(patience):  # a failure that nobody waits for stands in the entry
+                await self._running.wait(name, lambda: _renew(context, name, old, pushed=pushed))
         except TimeoutError:
             raise UpstreamTimeout(f"the provider of {name!r} has not answered yet", "try again") from None
-        except KeyholeError as error:  # one for each who waits
-            raise _copied(error) from None
-
-    def _ended(self, name: str, done: asyncio.Task[None]) -> None:
-        if self._running.get(name) is done:
-            del self._running[name]
-        if not done.cancelled():
-            done.exception()  # whoever waited has it; where nobody did it stands in the entry
-
-
-def _copied(error: KeyholeError) -> KeyholeError:
-    copy = type(error)(error.reason, error.hint)
-    copy.retry_after = error.retry_after
-    return copy
 
 
 async def _renew(context: Context, name: str, old: Tokens, *, pushed: bool) -> None:

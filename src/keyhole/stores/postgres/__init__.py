@@ -16,7 +16,7 @@ import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, LiteralString
 
-from keyhole.core.errors import InvalidRequest, StoreUnavailable
+from keyhole.core.errors import InvalidRequest, KeyholeError, StoreUnavailable, own
 from keyhole.stores import Batch, Entries, Entry, JournalRow, Keys, Rows
 from keyhole.stores.keys import AFTER_ASCII, validate
 
@@ -152,7 +152,10 @@ class PostgresStore:
         # A question that is on its way may have been answered before this request came; the next one was not sent yet.
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._ask(self._asking))
-        return await asyncio.shield(self._next)
+        try:
+            return await asyncio.shield(self._next)
+        except KeyholeError as error:
+            raise own(error) from error.__cause__  # many may wait for the same question
 
     def latest(self) -> int | None:
         return None
