@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
+from itertools import islice
 
 from bench.lease_fill import fill as fill_leases
 from keyhole import app
@@ -19,6 +20,7 @@ from keyhole.engines.kv.document import Document
 from keyhole.vault.node import Node
 from keyhole.vault.vault import Vault
 
+_Entry = tuple[str, bytes, int]
 _CHUNK = 500
 _AT_ONCE = 64
 _FOLDERS = 1000
@@ -29,14 +31,14 @@ def secret_path(number: int) -> str:
     return f"f{number % _FOLDERS:03}/s{number:07}"
 
 
-def _secrets(count: int, now: float) -> Iterator[tuple[str, bytes, int]]:
+def _secrets(count: int, now: float) -> Iterator[_Entry]:
     version = {"created": now, "deleted": 0, "destroyed": False}
     for number in range(count):
         document = Document(now, now, current=1, versions={"1": version}, data={"value": f"{number:064}"}, rotated=now)
         yield f"k/{secret_path(number)}", document.encode(), 0
 
 
-def _services(count: int) -> Iterator[tuple[str, bytes, int]]:
+def _services(count: int) -> Iterator[_Entry]:
     for number in range(count):
         service = {
             "hosts": [f"api{number:05}.example.com"],
@@ -50,8 +52,14 @@ def _services(count: int) -> Iterator[tuple[str, bytes, int]]:
         yield f"svc{number:05}", json.dumps(service).encode(), 0
 
 
-async def _write(vault: Vault, token: bytes, mount: str, entries: Iterator[tuple[str, bytes, int]]) -> None:
-    while chunk := [entry for entry, _ in zip(entries, range(_CHUNK), strict=False)]:
+def chunks(entries: Iterator[_Entry]) -> Iterator[list[_Entry]]:
+    """All entries, as many at a time as one commit takes."""
+    while chunk := list(islice(entries, _CHUNK)):
+        yield chunk
+
+
+async def _write(vault: Vault, token: bytes, mount: str, entries: Iterator[_Entry]) -> None:
+    for chunk in chunks(entries):
         state, caller = await vault.authenticate(token)  # anew: keys may rotate with what was sealed
         await vault.context(state, caller, state.mounts.at(mount)).storage.change(chunk)
 

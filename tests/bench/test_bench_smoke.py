@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench.growth_fill import chunks
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +67,11 @@ def test_an_org_is_measured_beside_the_flood_of_another(tmp_path):
     found = run(tmp_path, "tenants")["medians"]["tenants"]
     assert found.keys() == {"alone", "kept", "plain", "new", "large"}
     assert min(numbers["count"] for numbers in found.values()) > 0
+
+
+def test_a_vault_is_filled_with_all_that_it_shall_hold():
+    entries = [(f"svc{number:05}", b"", 0) for number in range(1501)]
+    assert [entry for chunk in chunks(iter(entries)) for entry in chunk] == entries
 
 
 def test_leases_are_made_taken_back_and_end(tmp_path):
