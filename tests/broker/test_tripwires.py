@@ -15,6 +15,7 @@ import pytest
 from broker.stack import HOST, SECRET, Stack, reset, until
 from keyhole.core.errors import AuditUnavailable, InvalidRequest
 from keyhole.vault.sys import agents
+from keyhole.vault.vault import Vault
 
 _numbers = itertools.count()
 STATIC = "ghp_keyholeabcdefghijklmnopqrstuvwxyz012"
@@ -241,6 +242,30 @@ def test_changed_secret_is_looked_for_after_its_first_loan(stack: Stack, run) ->
         assert (await stack.get(token)).status == 200
         await stopped(stack, token, headers=b"X-Note: a-new-value-of-the-secret-88\r\n")
         await clear(stack, name)
+
+    run(go())
+
+
+def test_secret_that_many_services_lend_is_opened_once_to_be_looked_for(stack: Stack, run, monkeypatch) -> None:
+    async def go() -> None:
+        name = await service(stack)
+        more = [f"{name}-{number}" for number in range(20)]
+        for each in more:
+            await stack.service(each, secret=f"{name}/key", hosts=[f"{OTHER}:{stack.secure}"])
+        token, _ = await session(stack, name, name)
+        opened: list[str] = []
+        watched = Vault.watched
+
+        async def counted(vault: Vault, state: Any, each: Any) -> Any:
+            opened.append(each.name)
+            return await watched(vault, state, each)
+
+        monkeypatch.setattr(Vault, "watched", counted)
+        await stopped(stack, token, path=f"/v1/x?note={SECRET}-{name}")
+        assert len([each for each in opened if each == name or each in more]) == 1
+        own = f"Authorization: Bearer {SECRET}-{name}\r\n".encode()
+        assert (await stack.get(token, headers=own)).status == 200
+        await clear(stack, name, *more)
 
     run(go())
 

@@ -31,6 +31,7 @@ from keyhole.core.placeholder import MARK, end_of, marked
 from keyhole.core.record import Phase, Record
 from keyhole.core.service import Service
 from keyhole.core.session import placeholder_key, service_of_session
+from keyhole.core.value import Secret
 from keyhole.injections.placeholder import decode_basic
 from keyhole.net.together import Together
 from keyhole.scrub import Scrubber
@@ -182,9 +183,10 @@ class Tripwires:
     async def _arm(self, vault: Vault, state: OrgState) -> None:
         lent: dict[str, tuple[bytes, ...]] = {}
         known: set[bytes] = set()
+        seen: dict[object, list[tuple[str, Secret]]] = {}
         for service in (await vault.services(state)).values():
             with contextlib.suppress(KeyholeError):  # a secret that is not there has no value to look for
-                opened = await vault.watched(state, service)
+                opened = await _opened_once(vault, state, service, seen)
                 public = KINDS[service.inject.kind].public
                 lent[service.name] = tuple(value.reveal() for field, value in opened if field not in public)
                 known.update(lent[service.name])
@@ -199,6 +201,19 @@ class Tripwires:
         said = f"the values of {len(known)} secrets are watched for"
         record = Record(phase=Phase.EVENT, id=new_request_id(), operation="watch", result=said)
         vault.journal.outcome(record.encode(), state.org.id)
+
+
+async def _opened_once(
+    vault: Vault, state: OrgState, service: Service, seen: dict[object, list[tuple[str, Secret]]]
+) -> list[tuple[str, Secret]]:
+    """What a service lends, by field. Thousands may lend the same, which is opened for the first of them."""
+    if service.sourced:
+        return await vault.watched(state, service)
+    lends = tuple(map(tuple, service.secret_choices())), tuple(map(tuple, service.certificate_choices()))
+    if lends not in seen:
+        seen[lends] = []  # stays so where it is not there
+        seen[lends] = await vault.watched(state, service)
+    return seen[lends]
 
 
 def _own_ends(service: Service) -> frozenset[bytes]:
