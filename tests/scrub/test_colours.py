@@ -15,6 +15,7 @@ COLOURED = {
     "to the end of the line": VALUE[:5] + b"\x1b[0m\x1b[K" + VALUE[5:],
     "back as xterm does it": VALUE[:9] + b"\x1b[31m" + VALUE[9:15] + b"\x1b(B\x1b[m" + VALUE[15:],
     "back as the console of Linux does it": VALUE[:9] + b"\x1b[31m" + VALUE[9:15] + b"\x1b[0;10m\x0f" + VALUE[15:],
+    "back without a colour": VALUE[:9] + b"\x1b(B" + VALUE[9:15] + b"\x1b(B" + VALUE[15:],
     "base64": base64.b64encode(VALUE)[:11] + b"\x1b[m" + base64.b64encode(VALUE)[11:],
     "in JSON": json.dumps({"m": (VALUE[:9] + b"\x1b[31m" + VALUE[9:]).decode()}).encode(),
     "in percent": b"sk%5Flive\x1b[31m%5F" + VALUE[8:],
@@ -25,6 +26,11 @@ COLOURED = {
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_a_value_in_colours_is_masked_wherever_it_is_cut(name, size):
     before, after = b"\x1b[2m12:00\x1b[0m value=", b" \x1b[32mok\x1b[0m\n"
+    check(name, size, before, after)
+    check(name, size, b"value=", b"\n")
+
+
+def check(name, size, before, after):
     text = before + COLOURED[name] + after
     stream = SCRUBBER.stream()
     out = b"".join([*(stream.feed(text[at : at + size]) for at in range(0, len(text), size)), stream.finish()])

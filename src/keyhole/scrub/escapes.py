@@ -85,6 +85,9 @@ Many terminals also choose their usual characters when they go back to the usual
 shift in (0x0f) after it: ``tput sgr0`` prints it.
 """
 
+CHARSET = b"\x1b(B"
+"""That choice of characters (ECMA-35 section 14.3.2), which may stand without a change of colour."""
+
 _COLOUR_BEGUN = re.compile(rb"\x1b(?:\[[0-9;:]{0,24}|\()?")
 _COLOUR_REACH = 27
 
@@ -196,6 +199,11 @@ def joined(text: bytes, base: int) -> View | None:
         return None
     pieces.append(text[done:])
     return View(pieces, sources, base, None)
+
+
+def coloured(text: bytes) -> bool:
+    """Whether a terminal changes its colour or its characters in a text."""
+    return b"\x1b" in text and (COLOUR in text or CHARSET in text)  # one byte is looked for faster than several
 
 
 def unfinished(text: bytes) -> int:
@@ -338,7 +346,7 @@ class Gate:
         if not final:
             begin = max(len(text) - self._reach - _END, 0)
             last = text[-_END:]
-            if b"\\" in last or b"%" in last or b"&" in last or COLOUR in last:
+            if b"\\" in last or b"%" in last or b"&" in last or coloured(last):
                 found.append((begin, len(text)))
         if len(found) < 2:
             return found
@@ -395,7 +403,8 @@ def _gate_patterns(codes: frozenset[int]) -> list[tuple[bytes, _Search]]:
     searches: list[tuple[bytes, _Search]] = [
         (lead.encode(), re.compile(pattern.encode()).search) for lead, pattern in patterns.items()
     ]
-    return [*searches, (SEAM, re.compile(re.escape(SEAM)).search), (COLOUR, re.compile(_COLOUR).search)]
+    colour = re.compile(_COLOUR).search
+    return [*searches, (SEAM, re.compile(re.escape(SEAM)).search), (COLOUR, colour), (CHARSET, colour)]
 
 
 class _Search(Protocol):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
-from .escapes import COLOUR, SEAM
+from .escapes import CHARSET, COLOUR, SEAM, coloured
 from .forms import Form
 
 _ANCHOR = 8
@@ -57,7 +57,7 @@ class Matcher:
             known = unique.get(form.data)
             if known is None or form.need < known.need:
                 unique[form.data] = form
-        owners: dict[bytes, list[tuple[Form, bytes, int]]] = {SEAM: [], COLOUR: []}
+        owners: dict[bytes, list[tuple[Form, bytes, int]]] = {SEAM: [], COLOUR: [], CHARSET: []}
         heads: dict[bytes, list[bytes]] = {}
         starts: set[bytes] = set()
         for form in unique.values():
@@ -74,7 +74,7 @@ class Matcher:
         self._wrapped_reach = longest + (longest // 56 + 1) * 16
         automaton = BytesAhoCorasick(list(owners), MatchKind.Standard, Implementation.DFA)
         self._scan = automaton.find_matches_as_indexes
-        self._groups = _grouped([anchor for anchor in owners if anchor != COLOUR])
+        self._groups = _grouped([anchor for anchor in owners if anchor not in {COLOUR, CHARSET}])
         small = BytesAhoCorasick(list(heads), MatchKind.Standard, Implementation.ContiguousNFA)
         self._scan_heads = small.find_matches_as_indexes
 
@@ -94,7 +94,7 @@ class Matcher:
             whether there is a seam of CDATA sections, or a colour of a terminal.
         """
         if self._groups and len(text) >= _WORTH and not any(scan(text) for scan in self._groups):
-            return [], False, b"\x1b" in text and COLOUR in text  # the second is slow where the first would do
+            return [], False, coloured(text)
         hits = self._scan(text, True)  # noqa: FBT003  # the extension takes it by position faster
         spans: list[Span] = []
         wraps = seams = False
