@@ -44,12 +44,18 @@ class Grown(Keyhole):
     """A server on a vault of a size."""
 
     def __init__(self, folder: Path, core: set[int], upstream: Upstream, size: Size) -> None:
+        self._size = size
         super().__init__(folder, core, upstream)
+
+    def _prepare(self, owner: str) -> str:
+        token = super()._prepare(owner)
         self.call("POST", "sys/mounts/ssh", {"type": "ssh"})
         self.call("POST", "ssh/roles/ops", _OTP)
+        size = self._size
         counts = [str(max(size.secrets, 100)), str(size.services), str(size.agents), str(size.leases)]
-        command = [sys.executable, "-m", "bench.growth_fill", str(folder), *counts]
+        command = [sys.executable, "-m", "bench.growth_fill", str(self._folder), *counts]
         subprocess.run(command, input=self.root_token.encode() + b"\n", check=True)
+        return token
 
     def api_job(self, method: str, path: str, body: str = "", **settings: float) -> Job:
         """A request to the API over kept connections."""

@@ -157,7 +157,11 @@ class Keyhole:
             raise SystemExit("the server of the benchmark did not start")
         self.pid = self._process.pid
         self._urls = _Urls(_address(started["api"]), _address(started["proxy"]), started["ca_file"])
-        self.agent_token = self._prepare(self.root_token)
+        try:
+            self.agent_token = self._prepare(self.root_token)
+        except BaseException:
+            self.close()
+            raise
 
     def add_org(self, name: str) -> tuple[str, str]:
         """Another org with the same services: the token of its agent, and a file of its CA."""
