@@ -21,7 +21,7 @@ from keyhole.core.errors import RateLimited
 from keyhole.core.fair import ASKING
 from keyhole.core.record import Phase, Record
 from keyhole.core.shares import ShareLimits, part_of
-from keyhole.net.admission import Admission
+from keyhole.vault.admission import Admission
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.starting import Starting
 

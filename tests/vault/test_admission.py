@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from keyhole.core.errors import RateLimited
-from keyhole.net.admission import Admission
+from keyhole.vault.admission import Admission
 
 FLOOD = ("flood", "a")
 
