@@ -256,8 +256,10 @@ class Quotas:
         if caller:
             every = [lease for lease in await leases.every(org_id) if (lease.caller or _NOBODY) == caller]
             return sum(best(rules.leases, lease.path) == quota for lease in every)
-        paths = await leases.below(org_id, "")
-        paths += [lease.id for lease in await leases.all_queued(org_id)]
+        # A lease may move between the two places meanwhile, either way, and is counted once wherever it is met.
+        paths = {lease.id for lease in await leases.all_queued(org_id)}
+        paths.update(await leases.below(org_id, ""))
+        paths.update([lease.id for lease in await leases.all_queued(org_id)])
         return sum(best(rules.leases, path.rpartition("/")[0]) == quota for path in paths)
 
     def mark(self, request: Request, answer: Reply | KeyholeError) -> None:
