@@ -277,6 +277,37 @@ def test_two_leases_made_at_once_never_both_take_the_last_place(tmp_path):
     asyncio.run(main())
 
 
+def test_a_lease_that_is_given_out_while_leases_are_counted_is_counted_once(monkeypatch):
+    async def main():
+        async with open_vault() as vault:
+            lab = Lab().mount(vault)
+            begun, given = asyncio.Event(), asyncio.Event()
+
+            async def meanwhile():
+                begun.set()
+                await given.wait()
+
+            lab.meanwhile = meanwhile
+            making = asyncio.create_task(vault.ask("read", "lab/creds/reader"))
+            await begun.wait()
+            await vault.ask("update", "sys/quotas/lease-count/q", {"max_leases": 5, "path": "lab"})
+            leases = vault.vault.leases
+            below = leases.below
+
+            async def then_given(org_id, prefix):
+                found = await below(org_id, prefix)
+                given.set()
+                await making
+                return found
+
+            monkeypatch.setattr(leases, "below", then_given)
+            state, _ = await vault.vault.authenticate(vault.token.encode())
+            quota = (await vault.vault.quotas.rules(state)).leases[0]
+            assert await vault.vault.quotas.leases_of(state, quota) == 1
+
+    asyncio.run(main())
+
+
 def test_a_new_lease_costs_the_same_however_many_there_are():
     async def scenario(vault):
         lab = Lab().mount(vault)
