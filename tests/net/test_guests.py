@@ -10,6 +10,17 @@ from keyhole.net.guests import Guest, Guests
 MOST = (3, 2)  # of an org, of an agent
 
 
+class Clock:
+    """Goes on by two seconds each time that it is asked, unless it stands."""
+
+    def __init__(self, step: float = 2.0) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
 def enter(guests: Guests, gone: list[str], name: str, address: str = "192.0.2.1") -> Guest:
     guest = guests.enter(address, lambda: gone.append(name))
     assert guest is not None
@@ -18,7 +29,7 @@ def enter(guests: Guests, gone: list[str], name: str, address: str = "192.0.2.1"
 
 def test_an_address_with_too_many_silent_connections_loses_its_oldest():
     gone: list[str] = []
-    guests = Guests(100, strangers=2)
+    guests = Guests(100, strangers=2, clock=Clock())
     for name in ("other", "one", "two", "three"):
         enter(guests, gone, name, "192.0.2.9" if name == "other" else "192.0.2.1")
     assert gone == ["one"]
@@ -27,7 +38,7 @@ def test_an_address_with_too_many_silent_connections_loses_its_oldest():
 
 def test_an_ipv6_customer_is_one_address():
     gone: list[str] = []
-    guests = Guests(100, strangers=1)
+    guests = Guests(100, strangers=1, clock=Clock())
     enter(guests, gone, "one", "2001:db8::1")
     enter(guests, gone, "two", "2001:db8::2")
     assert gone == ["one"]
@@ -35,10 +46,36 @@ def test_an_ipv6_customer_is_one_address():
 
 def test_a_socket_of_this_machine_has_no_address_and_no_such_bound():
     gone: list[str] = []
-    guests = Guests(100, strangers=1)
+    guests = Guests(100, strangers=1, clock=Clock())
     for name in ("one", "two", "three"):
         enter(guests, gone, name, "")
     assert gone == []
+
+
+def test_of_many_that_come_at_once_nobody_goes_before_it_could_be_read():
+    gone: list[str] = []
+    clock = Clock(step=0.0)
+    guests = Guests(100, strangers=2, clock=clock)
+    crowd = [enter(guests, gone, str(number)) for number in range(8)]
+    assert gone == []
+    for guest in crowd[:4]:
+        guest.work()
+    clock.now = 5.0
+    enter(guests, gone, "late")
+    assert gone == ["4", "5", "6"]
+
+
+def test_a_full_listener_gives_a_crowd_of_one_address_no_moment():
+    gone: list[str] = []
+    guests = Guests(5, strangers=2, clock=Clock(step=0.0))
+    enter(guests, gone, "slow", "192.0.2.9")
+    for number in range(4):
+        enter(guests, gone, f"flood {number}")
+    enter(guests, gone, "new", "192.0.2.7")
+    enter(guests, gone, "newer", "192.0.2.8")
+    assert gone == ["flood 0", "flood 1"]
+    enter(guests, gone, "newest", "192.0.2.10")
+    assert gone == ["flood 0", "flood 1", "slow"]
 
 
 def test_who_has_sent_a_whole_request_is_left_alone():
@@ -101,7 +138,7 @@ def test_a_connection_counts_for_who_used_it_last():
 def test_nothing_is_counted_any_more_once_all_have_gone(seed):
     """Connections come, prove who they are, work, change hands, break off or are let go, in any order."""
     dice = random.Random(seed)
-    guests = Guests(12, strangers=4)
+    guests = Guests(12, strangers=4, clock=Clock(step=dice.choice([0.0, 0.4, 2.0])))
     open_: dict[int, Guest] = {}
     for number in range(600):
         act = dice.choice(["enter", "enter", "prove", "work", "rest", "leave", "leave twice"])
@@ -131,8 +168,8 @@ def test_nothing_is_counted_any_more_once_all_have_gone(seed):
     for guest in list(open_.values()):
         guest.leave()
     assert (len(guests.all), Counter(guests.counts)) == (0, Counter())
-    assert vars_of(guests) == ({}, {}, {})
+    assert vars_of(guests) == ({}, {}, {}, set())
 
 
-def vars_of(guests: Guests) -> tuple[dict, dict, dict]:
-    return dict(guests._strangers), dict(guests._of_address), dict(guests._resting)
+def vars_of(guests: Guests) -> tuple[dict, dict, dict, set]:
+    return dict(guests._strangers), dict(guests._of_address), dict(guests._resting), guests._over

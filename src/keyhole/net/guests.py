@@ -3,19 +3,23 @@
 A listener that is full makes room before it turns anybody away, so that who only holds connections open, however
 many, keeps nobody out:
 
-1. An address has so many strangers. One more, and its oldest one that sends nothing whole is let go.
-2. Where all places are taken, the oldest stranger is let go; where there is none, a connection without anything to do,
-   of the org that has most.
+1. An address has so many strangers. One more, and its oldest one that sends nothing whole is let go, once it has had a
+   moment: of many that come at once, nothing has been read yet.
+2. Where all places are taken, nobody has a moment: the oldest stranger of an address with too many is let go, else the
+   oldest of all; where there is none, a connection without anything to do, of the org that has most.
 
 Whoever has sent a whole request is left alone until it is answered.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from keyhole.core.cidr import network
+
+_MOMENT = 1.0  # seconds
 
 
 def _nothing() -> None:
@@ -28,10 +32,11 @@ class Guest:
     Attributes:
         busy: it has sent a whole request that is not answered yet.
         capacity: connections that there may be at its listener.
+        since: seconds of the listener's clock at which it came.
         whose: org and agent that it counts for; ``None`` for a stranger.
     """
 
-    __slots__ = ("_address", "_drop", "_guests", "busy", "capacity", "whose")
+    __slots__ = ("_address", "_drop", "_guests", "busy", "capacity", "since", "whose")
 
     def __init__(self, guests: Guests, address: str, drop: Callable[[], None]) -> None:
         self._guests = guests
@@ -39,6 +44,7 @@ class Guest:
         self._drop = drop
         self.whose: tuple[str, str] | None = None
         self.capacity = guests.most
+        self.since = guests.clock()
         self.busy = False
 
     def work(self) -> None:
@@ -112,20 +118,31 @@ class Guests:
             address counts by its /64; a Unix socket has no address, and no such bound. 0 for any number, and then
             nobody is let go for somebody else.
         noted: called with ``strangers`` or ``connections`` when one is let go or turned away for want of room.
+        clock: seconds that only increase.
 
     Attributes:
         all: that are open.
+        clock: as given.
         counts: open connections by org and agent; those of a whole org under the agent ``""``.
     """
 
-    def __init__(self, most: int, strangers: int = 0, noted: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        most: int,
+        strangers: int = 0,
+        noted: Callable[[str], None] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.most = most
+        self.clock = clock
         self.all: set[Guest] = set()
         self.counts: Counter[tuple[str, str]] = Counter()
         self._each = strangers
         self._noted = noted
         self._strangers: OrderedDict[Guest, None] = OrderedDict()
         self._of_address: dict[str, OrderedDict[Guest, None]] = {}
+        self._over: set[str] = set()  # addresses with more strangers than they may have
         self._resting: dict[str, OrderedDict[Guest, None]] = {}  # by org
 
     def enter(self, remote: str, drop: Callable[[], None]) -> Guest | None:
@@ -137,8 +154,8 @@ class Guests:
         """
         address = network(remote) if remote else ""
         own = self._of_address.get(address)
-        if address and own is not None and 0 < self._each <= len(own):
-            self._let_go(next(iter(own)), "strangers")
+        if address and own is not None:
+            self._trim(own)
         if len(self.all) >= self.most and not self._make_room():
             self._note("connections")
             return None
@@ -147,9 +164,18 @@ class Guests:
         self.enlist(guest, address, None)
         return guest
 
+    def _trim(self, own: OrderedDict[Guest, None]) -> None:
+        """Let those of an address go that are too many and have had their moment, so that there is room for one."""
+        before = self.clock() - _MOMENT
+        while 0 < self._each <= len(own) and (oldest := next(iter(own))).since <= before:
+            self._let_go(oldest, "strangers")
+
     def _make_room(self) -> bool:
         if not self._each:
             return False
+        if self._over:
+            self._let_go(next(iter(self._of_address[next(iter(self._over))])), "strangers")
+            return True
         if self._strangers:
             self._let_go(next(iter(self._strangers)), "strangers")
             return True
@@ -176,7 +202,10 @@ class Guests:
         """It rests, and may be let go."""
         if whose is None:
             self._strangers[guest] = None
-            self._of_address.setdefault(address, OrderedDict())[guest] = None
+            own = self._of_address.setdefault(address, OrderedDict())
+            own[guest] = None
+            if address and len(own) > self._each:
+                self._over.add(address)
             return
         resting = self._resting.get(whose[0])
         if resting is None:
@@ -191,6 +220,8 @@ class Guests:
         del self._strangers[guest]
         own = self._of_address[address]
         del own[guest]
+        if len(own) <= self._each:
+            self._over.discard(address)
         if not own:
             del self._of_address[address]
 
