@@ -25,7 +25,7 @@ from keyhole.stores import Batch, Entries, Entry, JournalRow, Keys, Rows
 from keyhole.stores.keys import AFTER_ASCII, fold, validate
 from keyhole.stores.sqlite import place, schema
 from keyhole.stores.sqlite.faults import FAULTS, damaged, translate
-from keyhole.stores.sqlite.rows import Rows
+from keyhole.stores.sqlite.known import Known
 from keyhole.stores.sqlite.writer import Writer
 
 WATCH_SECONDS = 0.5
@@ -113,7 +113,7 @@ class SqliteStore:
         self._pid = os.getpid()
         self._released = False
         self._changed = asyncio.Event()
-        self._rows = Rows()
+        self._known = Known()
         self._looked = 0
         self._looked_until = 0.0
         self._writer = Writer(writer, self._check_place, self._wake)
@@ -208,10 +208,10 @@ class SqliteStore:
             raise place.forked()
 
     def _get_one(self, key: str) -> Entry:
-        entry = self._rows.get(key, self.latest())
+        entry = self._known.get(key, self.latest())
         if entry is None:
             entry = _entry(self._reader.execute(_GET_ONE, (key,)).fetchone())
-            self._rows.keep(key, entry)
+            self._known.keep(key, entry)
         return entry
 
     def _get_many(self, keys: Sequence[str]) -> Entries:

@@ -3,7 +3,7 @@
 import asyncio
 
 from keyhole.stores import Batch, JournalRow, Put, open_store
-from keyhole.stores.sqlite.rows import ROWS, SIZE
+from keyhole.stores.sqlite.known import ROWS, SIZE
 
 KEY = "p0/name"
 

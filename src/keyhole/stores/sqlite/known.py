@@ -16,7 +16,7 @@ SIZE = 4096
 """Longer values are read each time, so that all that is kept takes 4 MiB at most."""
 
 
-class Rows:
+class Known:
     """Entries by their keys, of one generation."""
 
     __slots__ = ("_generation", "_rows")
