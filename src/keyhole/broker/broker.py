@@ -33,7 +33,7 @@ from keyhole.broker.minting import Minting, answered, minting_of
 from keyhole.broker.noting import Notings
 from keyhole.broker.readings import of_flows, of_pool
 from keyhole.broker.renewed import relending, with_renewed
-from keyhole.broker.said import about, egress, record_refused, record_tripped
+from keyhole.broker.said import Connecting, about, egress, record_refused, record_tripped
 from keyhole.broker.sql.sessions import Sessions
 from keyhole.broker.sql.upstream import Databases
 from keyhole.broker.ssh import SshAgents
@@ -133,32 +133,31 @@ class Broker:
             passed on and then opened by ``handle``.
         """
         vault = self._node.open_vault()
-        authority = Authority(host, port)
-        data = {"host": str(authority), "method": "CONNECT"}
-        request = Request(credential, Operation.USE, "services", data, "", remote, new_request_id())
+        wanted = Connecting(credential, Authority(host, port), service, remote)
         # The tunnel itself costs no use; each request in it does.
-        state, caller = await self._authenticate(vault, request, spend=False)
+        state, caller = vault.recognise(credential) or await self._authenticate(vault, wanted.request(), spend=False)
         turn = await vault.shares.begin(state, caller)
         try:
             vault.shares.seat(seat, state, caller)
-            return await self._open_tunnel(vault, state, caller, request, authority, service)
+            return await self._open_tunnel(vault, state, caller, wanted)
         finally:
             turn.end()
 
     async def _open_tunnel(
-        self, vault: Vault, state: OrgState, caller: Caller, request: Request, authority: Authority, service: str
+        self, vault: Vault, state: OrgState, caller: Caller, wanted: Connecting
     ) -> ssl.SSLContext | str | None:
+        authority = wanted.authority
         if authority == SSH_AGENT:
             return SPOKEN
         directory = await self.directory(vault, state)
-        spoken = directory.spoken_at(authority, service)
+        spoken = directory.spoken_at(authority, wanted.service)
         if spoken:  # judged when the session is opened, and refused in words that its client understands
             return spoken
         match = directory.tunnel(caller, authority, state.org.egress)
         refusal = match.refusal
         if refusal is not None:
             vault.meters.calls.tunnel_refused(state.org.name, match.about, refusal.code)
-            request = about(request, match)
+            request = about(wanted.request(), match)
             await record_refused(self._tripwires, vault, state, caller, request, refusal)
             note_tunnel(await self.notings.of(state), caller, authority, match)
             refusal.request_id = request.id

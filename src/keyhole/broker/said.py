@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyhole.broker.decided import Decided
 from keyhole.broker.directory import Match
@@ -14,12 +14,27 @@ from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.message import Call
 from keyhole.core.record import Phase, Record, clip, parameter_names
-from keyhole.core.request import Request
+from keyhole.core.request import Operation, Request
 from keyhole.scrub import Scrubber
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.keys import new_request_id
 from keyhole.vault.vault import Vault
 
 RULE = "tripwire"
+
+
+class Connecting(NamedTuple):
+    """A CONNECT: with what, where to, through which service, and from which address."""
+
+    credential: bytes
+    authority: Authority
+    service: str
+    remote: str
+
+    def request(self) -> Request:
+        """As a record shows it. Of one that is granted there is none: what is asked in the tunnel is recorded."""
+        data = {"host": str(self.authority), "method": "CONNECT"}
+        return Request(self.credential, Operation.USE, "services", data, "", self.remote, new_request_id())
 
 
 def egress(caller: Caller, request: Request, rule: str) -> Record:
