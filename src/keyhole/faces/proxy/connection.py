@@ -149,7 +149,10 @@ class ProxyConnection(AnsweringWire):
         In a tunnel that is passed on it may have said all that it has to say, and the other side not.
         """
         super().input_ended()
-        if self.serving and self._grace is None and not self._passing:
+        if not self.serving:
+            if not self.buffer:
+                self.part()
+        elif self._grace is None and not self._passing:
             self._grace = self.loop.call_later(self._owner.limits.linger, self.abort)
 
     def leave(self) -> None:

@@ -232,6 +232,14 @@ class Wire(asyncio.Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
+    def part(self) -> None:
+        """Say no goodbye to a peer that ended its side without one where no message was under way.
+
+        It could only be taken for cut if there were something to cut, and who has closed would answer with a reset.
+        """
+        if self.eof and self.tls is not None and not self.tls.closed:
+            self._ended = True
+
     def close(self, grace: float = 5.0) -> None:
         """Send what is buffered, say goodbye, close; abort after ``grace`` seconds if the peer does not read it."""
         if not self.lost and not self.transport.is_closing():
