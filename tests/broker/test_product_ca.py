@@ -50,6 +50,21 @@ def test_leaf_lives_days_and_is_for_one_host_and_no_authority(stack: Stack, run,
     assert again == cert
 
 
+def test_a_tunnel_gives_out_no_session_ticket(stack: Stack, run, token: str) -> None:
+    """A client that resumes saves the server less than the ticket costs, so there is none."""
+
+    async def ask() -> tuple[str | None, bool]:
+        reader, writer = await stack.tunnel(token, HOST)
+        writer.write(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % HOST.encode())
+        await reader.readuntil(b"\r\n\r\n")
+        tls = writer.get_extra_info("ssl_object")
+        found = tls.version(), tls.session.has_ticket
+        writer.close()
+        return found
+
+    assert run(ask()) == ("TLSv1.3", False)
+
+
 def test_leaf_of_one_host_is_not_shown_for_another(stack: Stack, run, token: str) -> None:
     first, second = run(leaf(stack, token, HOST)), run(leaf(stack, token, "other.test"))
     assert first != second
