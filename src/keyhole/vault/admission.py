@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from time import monotonic
 
 from keyhole.core.errors import RateLimited
 from keyhole.core.fair import FairQueue
 
 _MOST = 2
 _ALONE = 16
-_LATELY = 4096  # passes
+_LATELY = 2.0  # seconds
 _EACH = 5_000
 _WAITING = 20_000
 
@@ -34,12 +36,13 @@ class Admission:
     Args:
         most: how much may begin in one pass of the loop.
         alone: how much of somebody beside whom nobody else has come lately.
-        lately: how many passes that is.
+        lately: how many seconds that is.
         each: how much may wait of one tenant.
         waiting: how much may wait in all.
+        clock: seconds, which never go back.
     """
 
-    __slots__ = ("_alone", "_last", "_lately", "_left", "_line", "_most", "_number", "_passing", "_together")
+    __slots__ = ("_alone", "_clock", "_last", "_lately", "_left", "_line", "_most", "_passing", "_together")
 
     def __init__(
         self,
@@ -48,12 +51,14 @@ class Admission:
         waiting: int = _WAITING,
         *,
         alone: int = _ALONE,
-        lately: int = _LATELY,
+        lately: float = _LATELY,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._most = most
         self._lately = lately
+        self._clock = clock
         self._alone = self._left = alone
-        self._number = self._together = 0  # of this pass, and of the one until which somebody is not alone
+        self._together = float("-inf")  # until when nobody is alone
         self._last: tuple[str, str] | None = None
         self._line: FairQueue[asyncio.Future[None]] = FairQueue(each, waiting)
         self._passing = False
@@ -66,7 +71,7 @@ class Admission:
         """
         if whose != self._last:
             if self._last is not None:
-                self._together = self._number + self._lately
+                self._together = self._clock() + self._lately
                 self._left = min(self._left, self._most)
             self._last = whose
         if not self._left:
@@ -102,8 +107,7 @@ class Admission:
 
     def _pass(self) -> None:
         """Another pass of the loop. Who has gone meanwhile is left out, and takes nobody's place."""
-        self._number += 1
-        most = self._left = self._most if self._number < self._together else self._alone
+        most = self._left = self._most if self._clock() < self._together else self._alone
         while self._left and (found := self._line.take()) is not None:
             if not found[1].done():
                 self._left -= 1
