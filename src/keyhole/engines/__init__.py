@@ -59,7 +59,13 @@ class InvalidForVault(InvalidRequest):
 
 
 class StorageView(Protocol):
-    """The mount's storage as ``vault.storage.Storage`` gives it."""
+    """The mount's storage as ``vault.storage.Storage`` gives it.
+
+    ``heads``: what an engine has parsed of its entries, by the bytes that it parsed; bounded by the engine, and never
+    of a value. It goes when the vault is sealed.
+    """
+
+    heads: dict[bytes, Mapping[str, Any]]
 
     async def get(self, *paths: str) -> Sequence[Any]:
         """Values at these paths in one snapshot, each with ``data`` and ``revision``."""

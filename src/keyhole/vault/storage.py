@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from keyhole.core.errors import Conflict, IntegrityError
 from keyhole.crypto.keyring import Keyring, Where
@@ -85,6 +85,9 @@ class Storage:
         reserve: awaited before sealing, with the number of values; keeps the count of uses of the current key.
         keys: say what a batch that is sealed now has to stand on.
         epochs: keys whose revisions stand for what is compiled of this mount, such as the org's configuration.
+
+    Attributes:
+        heads: as ``engines.StorageView.heads``.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class Storage:
         self._standing = keys
         self._epochs = epochs
         self._keys: dict[str, str] = {}
+        self.heads: dict[bytes, Mapping[str, Any]] = {}
 
     async def get(self, *paths: str) -> list[Item]:
         """The values at these paths, read in one snapshot. Raises ``IntegrityError`` for one that does not open."""

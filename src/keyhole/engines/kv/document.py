@@ -16,11 +16,14 @@ from keyhole.engines.kv import lifetime
 DEFAULT_VERSIONS = 10
 CONFIG = "config"
 _decode = json.JSONDecoder().raw_decode
+_VERSIONS, _DATA = b',"versions":{', b',"data":'
+_HEADS = 256
+_HEAD_LIMIT = 2048  # bytes of one that is kept
 
 
 @dataclass(slots=True)
 class Document:
-    """Metadata of a secret and the data of its current version, as stored.
+    """Metadata of a secret and the data of its current version, as stored. The data come last: see ``split``.
 
     One that was never stored, or was deleted, has the revision 0 or that of its tombstone and ``stored`` false.
     ``rotated`` is when the value last became another one, ``told`` names the notices of its end that were given.
@@ -53,22 +56,11 @@ class Document:
 
     def describe(self, number: int) -> dict[str, Any]:
         """The ``metadata`` block of one version."""
-        version = self.versions[str(number)]
-        return {
-            "created_time": format_time(version["created"]),
-            "deletion_time": format_time(version["deleted"]) if version["deleted"] else "",
-            "destroyed": version["destroyed"],
-            "version": number,
-            "custom_metadata": self.custom,
-        }
+        return describe(self.versions[str(number)], number, self.custom)
 
     def gone(self, number: int, now: float) -> bool:
         """Is the version deleted or destroyed?"""
-        return _gone(self.versions[str(number)], now)
-
-    def require_unexpired(self, name: str, now: float) -> None:
-        """Raises ``Expired`` once the secret has passed its date."""
-        _require_unexpired(self.expires, name, now)
+        return gone(self.versions[str(number)], now)
 
     @property
     def renewed(self) -> float:
@@ -111,6 +103,33 @@ async def load_stored(context: Context, name: str) -> Document:
     return document
 
 
+def split(context: Context, stored: bytes) -> tuple[Mapping[str, Any], bytes]:
+    """A stored document as its fields without the data, which nobody may change, and the data as JSON.
+
+    The fields are most of the text and stay the same from read to read, so they are kept parsed. Of the data nothing
+    is kept. The first of these marks are the true ones: within a text their quotes would be escaped, and before the
+    data only the versions hold objects, in which there is no such name.
+    """
+    end = stored.index(_DATA, stored.index(_VERSIONS))
+    head, heads = stored[:end], context.storage.heads
+    fields = heads.get(head)
+    if fields is None:
+        fields = json.loads(head + b"}")
+        if len(heads) >= _HEADS:
+            heads.clear()
+        if end <= _HEAD_LIMIT:
+            heads[head] = fields
+    return fields, stored[end + len(_DATA) : -1]
+
+
+async def load_split(context: Context, name: str) -> tuple[Mapping[str, Any], bytes]:
+    """``split`` of a secret as it is now. Raises ``NotFound`` where there is none."""
+    item = await context.storage.get_one(f"k/{name}")
+    if item.data is None:
+        raise _nothing(name)
+    return split(context, item.data)
+
+
 async def load_current(context: Context, name: str) -> Any:
     """The data of the current version, and nothing of the document besides: every loan comes this way.
 
@@ -118,22 +137,32 @@ async def load_current(context: Context, name: str) -> Any:
         NotFound: there is no such secret, or its current version is deleted.
         Expired: it has passed its date.
     """
-    item = await context.storage.get_one(f"k/{name}")
-    if item.data is None:
-        raise _nothing(name)
-    fields = _decode(item.data.decode())[0]
+    fields, data = await load_split(context, name)
     current = fields["current"]
-    if current == 0 or _gone(fields["versions"][str(current)], context.now):
+    if current == 0 or gone(fields["versions"][str(current)], context.now):
         raise NotFound(f"the current version of the secret {name!r} is deleted", f"keyhole set {name}")
-    _require_unexpired(fields.get("expires", 0.0), name, context.now)
-    return fields["data"]
+    require_unexpired(fields.get("expires", 0.0), name, context.now)
+    return _decode(data.decode())[0]
 
 
-def _gone(version: Mapping[str, Any], now: float) -> bool:
+def describe(version: Mapping[str, Any], number: int, custom: Mapping[str, str] | None) -> dict[str, Any]:
+    """The ``metadata`` block of one version."""
+    return {
+        "created_time": format_time(version["created"]),
+        "deletion_time": format_time(version["deleted"]) if version["deleted"] else "",
+        "destroyed": version["destroyed"],
+        "version": number,
+        "custom_metadata": None if custom is None else {**custom},
+    }
+
+
+def gone(version: Mapping[str, Any], now: float) -> bool:
+    """Is this version deleted or destroyed?"""
     return version["destroyed"] or bool(version["deleted"] and version["deleted"] <= now)
 
 
-def _require_unexpired(expires: float, name: str, now: float) -> None:
+def require_unexpired(expires: float, name: str, now: float) -> None:
+    """Raises ``Expired`` once a secret has passed its date, unless that is 0."""
     if expires and expires <= now:
         raise Expired(
             f"the secret {name!r} expired at {format_time(expires)}", f"store a new value: keyhole set {name}"

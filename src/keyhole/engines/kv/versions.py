@@ -20,10 +20,14 @@ from keyhole.engines import Call, Context, Writing
 from keyhole.engines.kv.document import (
     DEFAULT_VERSIONS,
     Document,
+    describe,
+    gone,
     load,
     load_current,
     load_settings,
+    load_split,
     load_stored,
+    require_unexpired,
 )
 from keyhole.engines.kv.metadata import DESCRIPTIVE, apply
 from keyhole.engines.kv.patching import merge, subkeys
@@ -46,13 +50,6 @@ class _Unsupported(NotFound):
 
 def _name(call: Call) -> str:
     return parse_path(call.params["path"])
-
-
-async def _data(context: Context, document: Document, name: str, number: int) -> Any:
-    if number == document.current:
-        return document.data
-    item = await context.storage.get_one(f"v/{number}/{name}")
-    return json.loads(item.data) if item.data is not None else None
 
 
 def _options(call: Call) -> Mapping[str, Any]:
@@ -149,30 +146,33 @@ async def read(context: Context, call: Call) -> Reply:
     metadata, data = await _version(context, call)
     if data is None:
         return Reply({"data": None, "metadata": metadata}, found=False)
-    return Reply({"data": Secret(json.dumps(data)), "metadata": metadata})
+    return Reply({"data": Secret(data), "metadata": metadata})
 
 
 async def read_subkeys(context: Context, call: Call) -> Reply:
     """The names of the fields of one version, with ``null`` for each value."""
     depth = parse_count(call.data.get("depth") or 0, "depth", most=_DEEPEST) or _DEEPEST
     metadata, data = await _version(context, call)
-    found = None if data is None else subkeys(data, depth)
+    found = None if data is None else subkeys(json.loads(data), depth)
     return Reply({"subkeys": found, "metadata": metadata}, found=data is not None)
 
 
-async def _version(context: Context, call: Call) -> tuple[dict[str, Any], Any]:
-    """Metadata and data of the version that is asked for; the data are ``None`` once it is deleted."""
+async def _version(context: Context, call: Call) -> tuple[dict[str, Any], bytes | None]:
+    """Metadata and data, as JSON, of the version that is asked for; the data are ``None`` once it is deleted."""
     name = _name(call)
-    document = await load_stored(context, name)
+    fields, data = await load_split(context, name)
     wanted = call.data.get("version")
-    number = (parse_count(wanted, "version") if wanted else 0) or document.current
-    if str(number) not in document.versions:
+    number = (parse_count(wanted, "version") if wanted else 0) or fields["current"]
+    version = fields["versions"].get(str(number))
+    if version is None:
         raise NotFound("there is no such version", "keyhole history NAME")
-    metadata = document.describe(number)
-    if document.gone(number, context.now):
+    metadata = describe(version, number, fields.get("custom"))
+    if gone(version, context.now):
         return metadata, None
-    document.require_unexpired(name, context.now)
-    return metadata, await _data(context, document, name, number)
+    require_unexpired(fields.get("expires", 0.0), name, context.now)
+    if number == fields["current"]:
+        return metadata, data
+    return metadata, (await context.storage.get_one(f"v/{number}/{name}")).data
 
 
 async def lend(context: Context, path: str, field_name: str) -> Secret:
