@@ -16,7 +16,7 @@ from broker.stack import HOST, Stack, until
 from keyhole.core.message import Call
 from keyhole.faces.proxy.connection import ProxyConnection
 from keyhole.net.guests import Guest
-from keyhole.net.http1.client import ClientAnswer
+from keyhole.net.http1.answer import ClientAnswer
 from keyhole.net.http1.tls import TlsChannel
 from keyhole.net.http2.exchange import Http2Answer
 

@@ -11,7 +11,8 @@ from keyhole.broker.exchange import OwnAnswer
 from keyhole.broker.live import Ended, Flow
 from keyhole.broker.loan import without_stale
 from keyhole.core.errors import KeyholeError
-from keyhole.core.message import Headers
+from keyhole.core.message import Headers, Taker
+from keyhole.net.http1.answer import ClientAnswer
 from keyhole.scrub import BodyScrubber, GrpcScrubber
 
 
@@ -34,6 +35,7 @@ class AnswerBody:
         "_received",
         "_refusal",
         "_scrubber",
+        "_taker",
         "_trailing",
         "_upstream",
         "length",
@@ -57,8 +59,27 @@ class AnswerBody:
         self._done = False
         self._trailing = trailing
         self._refusal = refusal
+        self._taker: Taker | None = None
         self.trailers: Headers = []
         self.length = None if scrubber is not None and scrubber.recoded else upstream.length
+
+    def hand_on(self, taker: Taker) -> None:
+        """While ``read`` waits, give small pieces of an open-ended body to ``taker``, scrubbed, as they come."""
+        if isinstance(self._upstream, ClientAnswer):
+            self._taker = taker
+            self._upstream.hand_on(self)
+
+    def has_room(self, size: int) -> bool:
+        """Whether so much of the upstream's may be handed on. What is to wait for its turn, or for room, is read."""
+        taker, flow = self._taker, self._flow
+        return taker is not None and flow.reason is None and taker.has_room(size) and flow.may_go_on()
+
+    def take(self, piece: bytes) -> None:
+        """Hand on a piece of the upstream's, as ``read`` would give it. Raises as ``read``."""
+        self._received += len(piece)
+        clean = piece if self._scrubber is None else self._timed(self._scrubber.feed, piece)
+        if clean and self._taker is not None:
+            self._taker.take(clean)
 
     async def read(self) -> bytes:
         """The next scrubbed chunk; ``b""`` at the end.
@@ -116,6 +137,7 @@ class AnswerBody:
 
     async def _finish(self, error: BaseException | None) -> None:
         self._done = True
+        self._taker = None
         trailers = self._upstream.trailers if error is None else []
         if self._scrubber is not None and self._scrubber.recoded:
             trailers = without_stale(trailers)

@@ -14,7 +14,8 @@ from keyhole.core import grpc
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.message import Call
-from keyhole.net.http1.client import ClientAnswer, ClientConnection
+from keyhole.net.http1.answer import ClientAnswer
+from keyhole.net.http1.client import ClientConnection
 from keyhole.net.http2.client import Http2Connection
 from keyhole.net.http2.exchange import Http2Answer
 

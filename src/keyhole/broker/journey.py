@@ -23,7 +23,8 @@ from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.record import Intent
 from keyhole.core.service import Service
 from keyhole.core.timing import Timing
-from keyhole.net.http1.client import ClientAnswer, ClientConnection
+from keyhole.net.http1.answer import ClientAnswer
+from keyhole.net.http1.client import ClientConnection
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.vault import Vault
 

@@ -113,6 +113,10 @@ class Flow:
         """Wait with what costs the processor while it is others' turn."""
         await self.vault.shares.admission.pause((self.caller.org_id, self.caller.name))
 
+    def may_go_on(self) -> bool:
+        """Whether it is the call's turn now; if not, wait ``in_turn``."""
+        return self.vault.shares.admission.enter((self.caller.org_id, self.caller.name))
+
     def cut(self, error: KeyholeError) -> None:
         """End the call, wherever it is."""
         if self.reason is not None:

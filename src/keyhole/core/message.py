@@ -36,6 +36,16 @@ class Body(Protocol):
         """The next chunk; ``b""`` once at the end. Raises ``BadRequestFraming`` when the peer broke off before it."""
 
 
+class Taker(Protocol):
+    """Who gets the pieces of a body where they arrive, in place of whoever reads it."""
+
+    def has_room(self, size: int) -> bool:
+        """Whether a piece of so many bytes can be taken now."""
+
+    def take(self, piece: bytes) -> None:
+        """Take one. Called only after ``has_room``, which still holds for a piece that is no longer."""
+
+
 class Seat(Protocol):
     """A client's connection, as its listener counts it.
 

@@ -19,6 +19,8 @@ from keyhole.net.http1.server import ServerWire
 from keyhole.net.http1.wire import NEVER
 
 _MOMENT = 1.0  # seconds
+_SMALL = 16 * 1024  # bytes of a piece that is sent where it arrives
+_WAITING = 32 * 1024  # bytes on their way to the client; beyond that, pieces are sent by who can wait for it
 
 
 class AnsweringWire(ServerWire):
@@ -100,6 +102,8 @@ class AnsweringWire(ServerWire):
         chunked: bool,
     ) -> bool:
         left = body.length
+        if chunked and (hand_on := getattr(body, "hand_on", None)) is not None:
+            hand_on(self)
         try:
             while chunk := await body.read():
                 if left is not None:
@@ -122,6 +126,15 @@ class AnsweringWire(ServerWire):
         if chunked:
             self.write(serialise_trailers(body.trailers if self._trailers else []))
         return persistent
+
+    def has_room(self, size: int) -> bool:
+        """Whether a piece of a chunked answer may be sent from where it arrived. Then nobody has to wait for it."""
+        return size <= _SMALL and not self._write_paused and self.transport.get_write_buffer_size() <= _WAITING
+
+    def take(self, piece: bytes) -> None:
+        """Send a piece of a chunked answer at once."""
+        self.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        self.flush()
 
     def _break_off(
         self,

@@ -13,19 +13,18 @@ from collections.abc import Callable
 from typing import Protocol
 
 from keyhole.core.errors import InvalidRequest, KeyholeError, UpstreamTimeout, UpstreamUnreachable
-from keyhole.core.message import Body, Headers, Message
-from keyhole.core.trailers import of_answer, of_request
-from keyhole.net.http1.framing import CloseDecoder, Decoder, answer_decoder
+from keyhole.core.message import Body, Message
+from keyhole.core.trailers import of_request
+from keyhole.net.http1.answer import LATER, ClientAnswer
+from keyhole.net.http1.framing import answer_decoder
 from keyhole.net.http1.grammar import AnswerHead, Malformed, check_partial_head, parse_answer_head
 from keyhole.net.http1.hops import end_to_end, require_agreed
 from keyhole.net.http1.limits import WireLimits
-from keyhole.net.http1.pace import Pace, TooSlow, window_for
 from keyhole.net.http1.serialise import serialise_request, serialise_trailers
 from keyhole.net.http1.wire import NEVER, Wire, WireGroup
 
 _EXPECTS_BODY = frozenset({"POST", "PUT", "PATCH"})
 _VERSION = b"HTTP/1."
-_LATER = "try again later; if it goes on, ask who runs the API"
 _THEIRS = "check host, port and scheme of the service, and report the fault to who runs the API"
 
 
@@ -252,7 +251,7 @@ class ClientConnection(Wire):
     def _refuse_eof(self) -> None:
         if self.used and not self.buffer and not self._informational and self._pump_error is None:
             raise Stale("the upstream closed the connection")
-        raise UpstreamUnreachable("the upstream closed the connection before it answered", _LATER)
+        raise UpstreamUnreachable("the upstream closed the connection before it answered", LATER)
 
     def _explain(self, error: BaseException) -> BaseException:
         if isinstance(error, Exception) and self._pump_error is not None:
@@ -266,7 +265,7 @@ class ClientConnection(Wire):
                 "the upstream did not answer in time", "try again, or raise the setting answer_timeout"
             )
         if isinstance(error, OSError):
-            return UpstreamUnreachable("the connection to the upstream broke", _LATER)
+            return UpstreamUnreachable("the connection to the upstream broke", LATER)
         return error
 
     def _abandon(self, pump: asyncio.Task[None] | None) -> None:
@@ -284,167 +283,3 @@ class ClientConnection(Wire):
             self._on_free(self)
         else:
             self.close()
-
-
-class ClientAnswer:
-    """The final answer to one request; also its body.
-
-    Attributes:
-        status: 200 to 599, or 101 when an upgrade was asked for; then ``take_over`` gives the connection.
-        reason: reason phrase.
-        headers: end-to-end headers with lower-cased names, ``content-length`` as declared.
-        length: declared bytes of the body.
-    """
-
-    __slots__ = (
-        "_connection",
-        "_decoder",
-        "_pace",
-        "_persistent",
-        "_pump",
-        "_received",
-        "_timeouts",
-        "headers",
-        "length",
-        "reason",
-        "status",
-    )
-
-    def __init__(
-        self,
-        connection: ClientConnection,
-        head: AnswerHead,
-        headers: Headers,
-        decoder: Decoder | None,
-        persistent: bool,  # noqa: FBT001 - made in one place
-        pump: asyncio.Task[None] | None,
-        timeouts: Timeouts,
-    ) -> None:
-        self.status = head.status
-        self.reason = head.reason
-        self.headers = headers
-        self.length = None if decoder is None else decoder.length
-        self._connection: ClientConnection | None = connection
-        self._decoder = decoder
-        self._persistent = persistent
-        self._pump = pump
-        self._timeouts = timeouts
-        self._received = 0
-        self._pace: Pace | None = None
-        connection.read_deadline = NEVER
-        if (decoder is None or decoder.done) and head.status != 101:
-            self._finish()
-
-    @property
-    def body(self) -> ClientAnswer | None:
-        """Pulls the body; ``None`` when there is none."""
-        return None if self._decoder is None else self  # if it pointed at itself, the collector would have to come
-
-    def take_over(self) -> ClientConnection:
-        """The connection of a 101, for whoever speaks the new protocol on it. It never serves a request again."""
-        connection, self._connection = self._connection, None
-        assert connection is not None  # noqa: S101 - asked once, for an answer that nobody closed
-        return connection
-
-    async def read(self) -> bytes:
-        """The next bytes of the body as they arrive; ``b""`` at the end.
-
-        Raises:
-            UpstreamUnreachable: the body broke off, or its framing is broken.
-            UpstreamTimeout: nothing came for too long, or too little.
-        """
-        connection, decoder = self._connection, self._decoder
-        if connection is None or decoder is None:
-            return b""
-        deadline = 0.0
-        try:
-            while True:
-                data = connection.buffer
-                if data:
-                    connection.buffer = b""
-                    payload = decoder.feed(data)
-                    if decoder.done:
-                        connection.buffer = decoder.surplus
-                        self._finish()
-                        return payload
-                    if payload:
-                        self._received += len(payload)
-                        return payload
-                elif connection.eof:
-                    self._read_eof(connection, decoder)
-                    return b""
-                else:
-                    now = connection.loop.time()
-                    deadline = deadline or now + self._timeouts.body  # framing alone is no progress
-                    await self._wait(connection, now, deadline)
-        except BaseException as error:  # noqa: BLE001 - cancelled or not, the connection is in doubt; always raised on
-            await self.close()
-            raise self._explain(connection, error) from None
-
-    async def _wait(self, connection: ClientConnection, now: float, deadline: float) -> None:
-        pace = self._pace
-        if pace is None and self._received:
-            pace = self._pace = self._make_pace()
-        if pace is not None:
-            pace.check(self._received)
-        connection.read_deadline = deadline
-        await connection.wait()
-        connection.read_deadline = NEVER
-        if pace is not None:
-            pace.waited(connection.loop.time() - now)
-
-    def _make_pace(self) -> Pace:
-        timeouts = self._timeouts
-        window = window_for(dict(self.headers), timeouts.window, declared=self.length is not None)
-        return Pace(timeouts.rate, window, self._received)
-
-    @property
-    def trailers(self) -> Headers:
-        """What followed the body, as far as a client may get it."""
-        decoder = self._decoder
-        return of_answer(decoder.trailers) if decoder is not None and decoder.trailers else []
-
-    @property
-    def ended(self) -> bool:
-        """Whether the whole body has been read, or the answer was given up."""
-        return self._connection is None
-
-    def _read_eof(self, connection: ClientConnection, decoder: Decoder) -> None:
-        cut = connection.failure is not None or (connection.tls is not None and not connection.tls.closed)
-        if isinstance(decoder, CloseDecoder) and cut:
-            raise Malformed("the connection was cut")  # RFC 9112 section 9.8: without close_notify it may be truncated
-        decoder.feed_eof()
-        self._finish()
-
-    def _explain(self, connection: ClientConnection, error: BaseException) -> BaseException:
-        if isinstance(error, TooSlow):
-            return UpstreamTimeout("the upstream sends its answer too slowly", "try again, or set stream_rate down")
-        if isinstance(error, TimeoutError):
-            return UpstreamTimeout("the upstream stopped sending in the middle of its answer", _LATER)
-        if isinstance(error, Malformed):
-            return connection._pump_error or UpstreamUnreachable(  # noqa: SLF001 - one unit with its connection
-                f"the upstream's answer is incomplete or broken: {error.reason}", _LATER
-            )
-        return error
-
-    def _finish(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        pump_done = self._pump is None or (self._pump.done() and not self._pump.cancelled())
-        if self._pump is not None and not self._pump.done():
-            self._pump.cancel()
-        connection.settle(clean=self._persistent and pump_done)
-
-    async def close(self) -> None:
-        """``abort``, for whoever awaits it."""
-        self.abort()
-
-    def abort(self) -> None:
-        """Give up an answer that was not read to its end: its connection ends too. Harmless afterwards."""
-        connection, self._connection = self._connection, None
-        if self._pump is not None:
-            self._pump.cancel()
-        if connection is not None:
-            connection.read_deadline = NEVER
-            connection.abort()

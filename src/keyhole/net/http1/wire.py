@@ -13,6 +13,7 @@ import asyncio
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from typing import cast
 
 from keyhole.net.http1.tls import TlsChannel
@@ -33,6 +34,8 @@ class Wire(asyncio.Protocol):
         failure: why it was lost, when the transport or TLS said so.
         read_deadline: loop time after which a waiting reader gets ``TimeoutError``.
         write_deadline: the same for a waiting writer.
+        taker: called when bytes were added to ``buffer`` for a waiting reader; where it says that they were dealt with,
+            the reader goes on waiting.
     """
 
     __slots__ = (
@@ -49,6 +52,7 @@ class Wire(asyncio.Protocol):
         "loop",
         "lost",
         "read_deadline",
+        "taker",
         "tls",
         "transport",
         "write_deadline",
@@ -64,6 +68,7 @@ class Wire(asyncio.Protocol):
         self.lost = False
         self.failure: Exception | None = None
         self.tls: TlsChannel | None = None
+        self.taker: Callable[[], bool] | None = None
         self.read_deadline = NEVER
         self.write_deadline = NEVER
         self._ended = False
@@ -89,6 +94,8 @@ class Wire(asyncio.Protocol):
         self.buffer = self.buffer + data if self.buffer else data
         waiter = self._read_waiter
         if waiter is not None and not waiter.done():
+            if self.taker is not None and self.taker():
+                return
             self._read_waiter = None
             waiter.set_result(None)
             if len(self.buffer) >= HIGH_WATER:  # the reader comes first: joining much to much costs more than it saves

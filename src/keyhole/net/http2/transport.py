@@ -137,6 +137,10 @@ class StreamTransport(asyncio.Transport):
         """From how many bytes on the protocol is told to wait."""
         self._high = self._high if high is None else high
 
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the client has not read."""
+        return len(self._unsent)
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Speak something else."""
         assert isinstance(protocol, asyncio.Protocol)  # noqa: S101 - a stream has no other
