@@ -84,10 +84,7 @@ class Authorities:
 
 def _mint(authority: CertificateAuthority, host: str) -> ssl.SSLContext:
     chain, key = authority.issue(host)
-    context = server_context(chain, key, _ALPN)
-    # To make a ticket takes as long as a resumption saves, and few clients that use a proxy keep what they are given.
-    context.num_tickets = 0
-    return context
+    return server_context(chain, key, _ALPN)
 
 
 async def _load(storage: Storage, org: str, now: float) -> CertificateAuthority:

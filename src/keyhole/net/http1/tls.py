@@ -20,6 +20,8 @@ class TlsChannel:
     Attributes:
         established: the handshake is complete.
         closed: the peer ended its side with close_notify.
+        patient: nothing but session tickets waits to be sent; they may go with the first answer (RFC 8446 section
+            4.6.1), which saves the peer a wake-up.
 
     Args:
         context: parameters, certificates and trust.
@@ -29,7 +31,7 @@ class TlsChannel:
         alpn: for a client, protocols to offer (RFC 7301), the preferred one first; else those of the context.
     """
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "closed", "established")
+    __slots__ = ("_incoming", "_object", "_outgoing", "closed", "established", "patient")
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class TlsChannel:
         )
         self.established = False
         self.closed = False
+        self.patient = False
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes from the peer and give the plaintext in them; then send ``output()``.
@@ -64,6 +67,7 @@ class TlsChannel:
             if not self.established:
                 tls.do_handshake()
                 self.established = True
+                self.patient = tls.server_side and tls.version() == "TLSv1.3"
             while incoming.pending or tls.pending():
                 piece = tls.read(_RECORD)
                 if not piece:
@@ -83,6 +87,7 @@ class TlsChannel:
     def send(self, data: bytes) -> bytes:
         """Encrypt; the bytes that have to be sent."""
         tls = self._object
+        self.patient = False
         written = tls.write(data)
         if written < len(data):
             rest = memoryview(data)

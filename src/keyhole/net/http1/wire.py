@@ -313,7 +313,8 @@ class Wire(asyncio.Protocol):
             self._wake_reader(None)
             self.transport.close()
             return b""
-        self._flush_tls()
+        if not channel.patient:
+            self._flush_tls()
         if channel.closed:
             self.input_ended()
         if channel.established is not was_established:
