@@ -261,6 +261,44 @@ def test_an_early_answer_ends_the_request_and_not_the_connection(world: World, r
     assert len(world.upstream.talks) == 1
 
 
+def test_a_client_may_hear_the_answer_before_it_begins_its_body(world: World, run) -> None:
+    async def hello(talk, asked):
+        talk.head(asked, [(b":status", b"200"), (b"content-type", b"text/plain")])
+        await talk.data(asked, b"hello ")
+        await asked.ended.wait()
+        await talk.data(asked, bytes(asked.body), end=True)
+
+    world.upstream.say = hello
+
+    async def scenario() -> None:
+        heard = asyncio.Event()
+        answer = await world.ask(method="POST", body=Pieces(heard.wait(), b"world"))
+        assert await answer.body.read() == b"hello "
+        heard.set()
+        assert await whole(answer) == b"world"
+
+    run(scenario())
+
+
+def test_a_body_that_never_begins_leaves_nothing_behind(world: World, run) -> None:
+    async def silent(talk, asked):
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        await world.get()
+        world.upstream.say = silent
+        before = asyncio.all_tasks()
+        call = asyncio.ensure_future(world.get(method="POST", body=Pieces(asyncio.Event().wait())))
+        await until(lambda: len(world.upstream.requests) == 2)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until(lambda: world.upstream.requests[1].reset is not None)
+        await until(lambda: asyncio.all_tasks() <= before | world.upstream.talks[0].tasks)
+
+    run(scenario())
+
+
 def test_informational_answers_are_passed_over(world: World, run) -> None:
     async def hints(talk, asked):
         talk.head(asked, [(b":status", b"103"), (b"link", b"</a>")])

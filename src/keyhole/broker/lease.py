@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from keyhole.broker.again import Again
+from keyhole.broker.begun import BegunBody
 from keyhole.broker.connections import Connection, Multiple, Origin, Single, Speaks, UpstreamAnswer
 from keyhole.core.message import Body, Message
 from keyhole.core.timing import Timing
@@ -57,7 +58,8 @@ class Lease:
         """Send the request and wait for the head of its final answer.
 
         Nothing is sent before the first chunk of the body is there, so that a body that begins wrongly sends nothing;
-        but where both sides talk as they like, the upstream may be the one that begins.
+        but where both sides talk as they like, the upstream may be the one that begins, and a client of HTTP/2 that
+        says neither how long its body is nor how it begins wants to hear the upstream first.
 
         Raises:
             AddressDenied, UpstreamTls, UpstreamUnreachable, UpstreamTimeout: no answer came that can be used.
@@ -79,15 +81,29 @@ class Lease:
                 if message.method not in _REPEATABLE:
                     raise
             return await self._exchange(await self._open(), message, None, b"", timeouts)
+        first: bytes | None
+        begun = None
         try:
-            first = None
-            if not (message.http2 and is_conversation(message.headers)):
+            if message.http2 and is_conversation(message.headers):
+                first = None
+            elif message.http2 and body.length is None:
+                body = begun = BegunBody(body)
+                first = await begun.first()
+            else:
                 first = await body.read()
-            connection = await self._obtain()
-            first = await self._begun(connection, body, first)
+            return await self._send(message, body, first, timeouts)
         except BaseException:
             self.cancel()
+            if begun is not None:
+                begun.leave()
             raise
+
+    async def _send(
+        self, message: Message, body: Body, first: bytes | None, timeouts: UpstreamTimeouts
+    ) -> UpstreamAnswer:
+        """Send a request with a body; ``first`` is its first chunk, ``None`` where it was not waited for."""
+        connection = await self._obtain()
+        first = await self._begun(connection, body, first)
         again = None
         if isinstance(connection, Multiple):
             body = again = Again(body, first)
