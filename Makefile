@@ -83,7 +83,7 @@ $(NODE)/ready: scripts/node $(STAMPS)/needs
 
 # Clients that the tests run as they are, apart from the environment of the project.
 $(CLIENTS)/ready: scripts/clients requirements-clients.txt tests/e2e/clients/package-lock.json \
-  $(wildcard tests/e2e/clients/rust/Cargo.toml tests/e2e/clients/rust/src/*.rs) $(STAMPS)/needs
+  $(wildcard tests/e2e/clients/*.go tests/e2e/clients/rust/Cargo.toml tests/e2e/clients/rust/src/*.rs) $(STAMPS)/needs
 	scripts/clients $(BIN)/python $(CLIENTS)
 	@touch $@
 

@@ -33,6 +33,7 @@ ROWS = {
     "fetch of Node": Row("Node 22", note="Node before 22 ignores the proxy variables"),
     "axios": Row("node:axios"),
     "net/http of Go": Row("1.19", note="elsewhere than on Linux Go trusts the system's certificates only"),
+    "grpc-go": Row("1.33", note="see [gRPC](grpc.md)"),
     "reqwest of Rust": Row("0.11", note="on OpenSSL; on rustls with webpki-roots it trusts a list of its own only"),
     "HttpClient of Java": Row("17", note="on Linux; it says `Picked up JAVA_TOOL_OPTIONS` on its error output"),
     "Chromium": Row(

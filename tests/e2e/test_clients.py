@@ -5,9 +5,12 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
+from broker.test_grpc import Service
 from e2e.internet import CLIENTS as BUILT
 from e2e.internet import PROGRAMS, client, program_of_node
 from e2e.world import API, GIT, KEY, PLACEHOLDER, TOKEN, held, node
@@ -89,6 +92,34 @@ def test_go_is_let_in(world):
     assert json.loads(done.stdout) == {"ok": True, "got": 0}
     [seen] = [seen for seen in world.upstream.seen if seen.path == "/v1/go"]
     assert seen.headers["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.client("grpc-go")
+def test_grpc_go_is_let_in(world):
+    program = BUILT / "go/grpc"
+    if not program.exists():
+        pytest.skip("go and Debian's golang-google-grpc-dev were not both here when the clients were built")
+    service, server = Service(), grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers([service])
+    certificate = world.authority.issue_cert(API)
+    chain = b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
+    port = server.add_secure_port(
+        "127.0.0.1:0", grpc.ssl_server_credentials([(certificate.private_key_pem.bytes(), chain)])
+    )
+    world.keyhole(
+        *("service", "add", "echo", "--host", f"{API}:{port}", "--path", "/test.Test/*"),
+        *("--secret", "api/key", "--bearer", "--allow-address", "127.0.0.1/32"),
+    )
+    world.keyhole("grant", "coder", "echo")
+    server.start()
+    try:
+        done = world.run(str(program), f"{API}:{port}")
+    finally:
+        server.stop(0).wait()
+    said = done.stdout.decode().splitlines()
+    assert "Count 500 499" in said
+    assert "Nothing Unimplemented Method not found!" in said
+    assert {seen["authorization"] for seen in service.seen} == {f"Bearer {KEY}"}
 
 
 @pytest.mark.client("reqwest of Rust")
