@@ -26,9 +26,10 @@ from keyhole.core.sql import SqlCall
 from keyhole.core.ssh import SPOKEN as SSH_AGENT
 from keyhole.faces.proxy import socks
 from keyhole.faces.proxy.answering import AnsweringWire
-from keyhole.faces.proxy.gate import LastAdmitted, Tunnel, admit, connect_authority, passing, read_credential
+from keyhole.faces.proxy.gate import LastAdmitted, Tunnel, admit, passing, read_credential
 from keyhole.faces.proxy.owner import Owner
 from keyhole.faces.proxy.refusal import ESTABLISHED, FULL, render_refusal
+from keyhole.faces.proxy.regulars import Connect, read_connect
 from keyhole.faces.proxy.streams import StreamFace
 from keyhole.net.carry import carry
 from keyhole.net.guests import Guest
@@ -226,13 +227,13 @@ class ProxyConnection(AnsweringWire):
         self.flush()
         head = body = None
         try:
-            known = self._last.again(raw, self._tunnel)
+            known = self._last.again(raw, self._tunnel, self.seat)
             if known is not None:
                 head, (call, persistent, _) = known
             else:
+                if raw.startswith(b"CONNECT "):
+                    return await self._connect(raw)
                 head = parse_request_head(raw, owner.limits.wire, self._fields)
-                if head.method == "CONNECT":
-                    return await self._connect(head)
                 self._read_credential(head)
                 admitted = admit(head, self._tunnel, self._credential, self._remote, owner.pseudonym)
                 call, persistent, expects = admitted
@@ -271,14 +272,13 @@ class ProxyConnection(AnsweringWire):
 
     # CONNECT.
 
-    async def _connect(self, head: RequestHead) -> bool:
+    async def _connect(self, raw: bytes) -> bool:
         if self._tunnel is not None:
             raise InvalidRequest("CONNECT inside a tunnel is refused", "send it to the proxy's own port")
-        authority = connect_authority(head)
-        self._read_credential(head)
-        service = head.fields.get(b"x-keyhole-service", b"").decode("latin-1")
+        known = self._owner.regulars.find(raw, self._remote)
+        connect = known or read_connect(raw, self._owner.limits.wire)
         try:
-            return await self._open(authority, service, lambda: self.write(ESTABLISHED))
+            return await self._open(connect, lambda: self.write(ESTABLISHED), None if known else raw)
         except KeyholeError as error:
             self.write(render_refusal(error, close=True))
             return False
@@ -292,8 +292,8 @@ class ProxyConnection(AnsweringWire):
             self.read_deadline = NEVER
             if asked is None:
                 return False
-            self._credential = asked.credential
-            return await self._open(asked.authority, "", lambda: self.write(socks.SUCCEEDED))
+            connect = Connect(asked.authority, asked.credential)
+            return await self._open(connect, lambda: self.write(socks.SUCCEEDED))
         except socks.Unspoken as error:
             self._owner.broker.note_refusal(error, self._remote)
             self.write(error.answer)
@@ -303,17 +303,19 @@ class ProxyConnection(AnsweringWire):
             self.serving = False
         return False
 
-    async def _open(self, authority: Authority, service: str, established: Callable[[], None]) -> bool:
+    async def _open(self, connect: Connect, established: Callable[[], None], raw: bytes | None = None) -> bool:
         """Open a tunnel. Whether requests are served in it.
 
         Args:
-            authority: where it leads.
-            service: that the client chose, or ``""``.
+            connect: what was asked for.
             established: tells the client that it is there.
+            raw: its bytes, to know them again.
 
         Raises:
             KeyholeError: it is refused, and the client was told nothing yet.
         """
+        authority, service = connect.authority, connect.service
+        self._credential = connect.credential
         context = await self._owner.broker.open_tunnel(
             self._credential, authority.host, authority.port, self._remote, service, self.seat
         )
@@ -330,7 +332,9 @@ class ProxyConnection(AnsweringWire):
         if isinstance(context, str):
             await self._serve_database(SqlCall(self._credential, context, service, authority, remote=self._remote))
             return False
-        self._tunnel = Tunnel("http", authority.host, authority.port, self._credential)
+        if raw is not None:
+            self._owner.regulars.keep(raw, self._remote, connect)
+        self._tunnel, self._fields, self._last = connect.plain, connect.fields, connect.last
         self.serving = False
         self.read_deadline = self.loop.time() + self._owner.limits.tunnel_timeout
         while not self.buffer:
@@ -342,7 +346,7 @@ class ProxyConnection(AnsweringWire):
         elif context is None:
             return False
         else:
-            self._tunnel.scheme = "https"
+            self._tunnel = connect.secure
             http2 = await self._accept_tls(context, authority.host)
         self.read_deadline = NEVER
         if http2:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from keyhole.core.errors import BadRequestFraming, InvalidRequest, LoopDetected
 from keyhole.core.host import DEFAULT_PORTS, Authority, parse_authority
-from keyhole.core.message import Call, Headers
+from keyhole.core.message import Call, Headers, Seat
 from keyhole.core.names import OVERRIDES, OVERRIDING, plain_name
 from keyhole.core.passthrough import PASSTHROUGH
 from keyhole.core.stated import Stated
@@ -59,7 +59,7 @@ class ExpectationFailed(InvalidRequest):
 
 @dataclass(slots=True)
 class Tunnel:
-    """What a CONNECT fixed for every request inside.
+    """What a CONNECT fixed for every request inside. Connections may share one.
 
     Attributes:
         scheme: ``https``, or ``http`` when the client speaks plain HTTP inside the tunnel.
@@ -86,7 +86,7 @@ class Admitted(NamedTuple):
 
 
 class LastAdmitted:
-    """The request without a body that a connection's client sent last: many send the same one again and again."""
+    """The request without a body that a client sent last: many send the same one again and again."""
 
     __slots__ = ("_admitted", "_head", "_raw", "_tunnel")
 
@@ -103,13 +103,13 @@ class LastAdmitted:
             raw: the bytes of its head.
             head: the same, read.
             tunnel: that it came through.
-            admitted: what the gate made of it. All that this depends on stays as it is for a connection in a tunnel.
+            admitted: what the gate made of it. All that this depends on stays as it is for connections in a tunnel.
         """
         if len(raw) <= _KEPT_HEAD and not admitted.call.upgrade:
             self._raw, self._head, self._tunnel, self._admitted = raw, head, tunnel, admitted
 
-    def again(self, raw: bytes, tunnel: Tunnel | None) -> tuple[RequestHead, Admitted] | None:
-        """A call of its own for the same bytes through the same tunnel; ``None`` for others."""
+    def again(self, raw: bytes, tunnel: Tunnel | None, seat: Seat | None) -> tuple[RequestHead, Admitted] | None:
+        """A call of its own for the same bytes through the same tunnel, from this seat; ``None`` for others."""
         head, admitted = self._head, self._admitted
         if raw != self._raw or tunnel is not self._tunnel or head is None or admitted is None:
             return None
@@ -130,7 +130,7 @@ class LastAdmitted:
             it.http2,
             it.trailers,
             Timing(),
-            it.seat,
+            seat,
             it.heading,
         )
         return head, Admitted(call, admitted.persistent, admitted.expects)

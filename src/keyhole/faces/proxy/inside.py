@@ -8,6 +8,7 @@ from keyhole.core.errors import KeyholeError
 from keyhole.core.host import Authority
 from keyhole.faces.proxy.connection import ProxyConnection
 from keyhole.faces.proxy.owner import Owner
+from keyhole.faces.proxy.regulars import Connect
 from keyhole.net.http2 import frames
 from keyhole.net.http2.stream import ServerStream
 from keyhole.net.http2.transport import StreamTransport
@@ -24,16 +25,14 @@ class StreamTunnel(ProxyConnection):
         credential: as shown with the CONNECT.
     """
 
-    __slots__ = ("_authority", "_begun", "_line", "_refused", "_service", "_stream")
+    __slots__ = ("_begun", "_connecting", "_line", "_refused", "_stream")
 
     def __init__(
         self, owner: Owner, stream: ServerStream, authority: Authority, service: str, credential: bytes
     ) -> None:
         super().__init__(owner)
         self._stream = stream
-        self._authority = authority
-        self._service = service
-        self._credential = credential
+        self._connecting = Connect(authority, credential, service)
         self._begun = False
         self._line: StreamTransport | None = None
         self._refused: KeyholeError | None = None
@@ -67,7 +66,7 @@ class StreamTunnel(ProxyConnection):
     async def _serve(self) -> None:
         self.serving = True
         try:
-            requests = await self._open(self._authority, self._service, self._established)
+            requests = await self._open(self._connecting, self._established)
         except KeyholeError as error:
             self.serving = False
             if self._begun or self._line is None:

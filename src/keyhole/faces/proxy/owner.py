@@ -17,6 +17,7 @@ from keyhole.net.http2.stream import ServerStream
 
 if TYPE_CHECKING:
     from keyhole.faces.proxy.connection import ProxyConnection
+    from keyhole.faces.proxy.regulars import Regulars
 
 
 class Broker(Protocol):
@@ -74,6 +75,7 @@ class Owner(Protocol):
     via: bytes
     via_value: bytes
     group: WireGroup
+    regulars: Regulars
     draining: bool
 
     def opened(self, connection: ProxyConnection, remote: str) -> Guest | None:

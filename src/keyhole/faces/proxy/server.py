@@ -16,6 +16,7 @@ from keyhole.core.host import Authority
 from keyhole.faces.proxy.connection import ProxyConnection
 from keyhole.faces.proxy.inside import StreamTunnel
 from keyhole.faces.proxy.owner import Agents, Broker, Databases
+from keyhole.faces.proxy.regulars import Regulars
 from keyhole.net.guests import Guest, Guests
 from keyhole.net.http1.limits import ListenerLimits
 from keyhole.net.http1.wire import WireGroup
@@ -62,6 +63,7 @@ class ProxyServer:
         self.via = b"Via: %b\r\n" % self.via_value
         self.draining = False
         self.group: WireGroup
+        self.regulars = Regulars()
         self.guests = Guests(self.limits.connections, self.limits.strangers, noted)
         self._connections: set[ProxyConnection] = set()
         self._lingering: set[ProxyConnection] = set()
@@ -146,6 +148,7 @@ class ProxyServer:
                 connection.abort()
             if late:
                 await asyncio.wait(late, timeout=1.0)
+        self.regulars.forget()
 
     # What connections call.
 
