@@ -16,7 +16,7 @@ class Passes:
 
     def __init__(self, most: int = 2, each: int = 100, waiting: int = 1000) -> None:
         self.now = 0.0
-        self.admission = Admission(most, each, waiting, alone=8, lately=2.0, clock=lambda: self.now)
+        self.admission = Admission(most, each, waiting, alone=8, lately=256, clock=lambda: self.now)
         self.begun: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -34,6 +34,14 @@ class Passes:
 
     async def all(self) -> None:
         await asyncio.gather(*self.tasks)
+
+    async def largest(self, count: int) -> int:
+        """What of so many began in one pass at most."""
+        begun, most, wanted = len(self.begun), 0, len(self.begun) + count
+        while begun < wanted:
+            await asyncio.sleep(0)
+            most, begun = max(most, len(self.begun) - begun), len(self.begun)
+        return most
 
 
 def play(job: Callable[[Passes], Awaitable[None]], **settings: int) -> None:
@@ -83,27 +91,41 @@ def test_who_keeps_coming_gets_no_more_turns_than_who_has_many_waiting():
 
 def test_a_pass_begins_little_of_those_who_come_together_and_more_of_who_is_alone():
     async def job(passes: Passes) -> None:
-        async def largest(count: int) -> int:
-            """What of so many began in one pass at most."""
-            begun, most, wanted = len(passes.begun), 0, len(passes.begun) + count
-            while begun < wanted:
-                await asyncio.sleep(0)
-                most, begun = max(most, len(passes.begun) - begun), len(passes.begun)
-            return most
-
         passes.come(20, "flood")
-        assert await largest(20) == 8
+        assert await passes.largest(20) == 8
         passes.come(20, "flood")
         passes.come(1, "quiet")
-        assert await largest(21) <= 8
+        assert await passes.largest(21) <= 8
         passes.come(20, "flood")
-        assert await largest(20) == 2
-        passes.now += 1.9
+        assert await passes.largest(20) == 2
+        passes.come(600, "flood")
+        await passes.largest(500)
+        assert await passes.largest(40) == 8
+
+    play(job, each=1000)
+
+
+def test_who_comes_first_after_a_second_without_anybody_is_alone():
+    async def job(passes: Passes) -> None:
+        passes.come(1, "quiet")
+        passes.come(19, "flood")
+        await passes.all()
+        await passes.passes(2)
+        passes.now += 0.9
         passes.come(20, "flood")
-        assert await largest(20) == 2
-        passes.now += 0.2
+        assert await passes.largest(20) == 2
+        await passes.passes(2)
+        passes.now += 1.0
         passes.come(20, "flood")
-        assert await largest(20) == 8
+        passes.now += 1.0  # what goes on is no pause, however slowly it goes
+        assert await passes.largest(20) == 8
+        await passes.passes(2)
+        passes.come(1, "quiet")
+        passes.come(19, "flood")
+        passes.now += 1.0
+        await passes.largest(12)
+        passes.now += 1.0
+        assert await passes.largest(8) == 2
 
     play(job)
 

@@ -23,7 +23,8 @@ from keyhole.core.fair import FairQueue
 
 _MOST = 2
 _ALONE = 16
-_LATELY = 2.0  # seconds
+_LATELY = 4096  # passes
+_QUIET = 1.0  # seconds
 _EACH = 5_000
 _WAITING = 20_000
 
@@ -36,13 +37,26 @@ class Admission:
     Args:
         most: how much may begin in one pass of the loop.
         alone: how much of somebody beside whom nobody else has come lately.
-        lately: how many seconds that is.
+        lately: how many passes that is. Passes in which nothing begins are none, and where there were none for a
+            second, nobody has come lately.
         each: how much may wait of one tenant.
         waiting: how much may wait in all.
         clock: seconds, which never go back.
     """
 
-    __slots__ = ("_alone", "_clock", "_last", "_lately", "_left", "_line", "_most", "_passing", "_together")
+    __slots__ = (
+        "_alone",
+        "_clock",
+        "_last",
+        "_lately",
+        "_left",
+        "_line",
+        "_most",
+        "_number",
+        "_passed",
+        "_passing",
+        "_together",
+    )
 
     def __init__(
         self,
@@ -51,14 +65,15 @@ class Admission:
         waiting: int = _WAITING,
         *,
         alone: int = _ALONE,
-        lately: float = _LATELY,
+        lately: int = _LATELY,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._most = most
         self._lately = lately
-        self._clock = clock
         self._alone = self._left = alone
-        self._together = float("-inf")  # until when nobody is alone
+        self._number = self._together = 0  # of this pass, and of the one until which somebody is not alone
+        self._clock = clock
+        self._passed = 0.0  # when the last pass was in which anything began
         self._last: tuple[str, str] | None = None
         self._line: FairQueue[asyncio.Future[None]] = FairQueue(each, waiting)
         self._passing = False
@@ -69,9 +84,11 @@ class Admission:
         Args:
             whose: tenant and member, as for ``wait``.
         """
+        if not self._passing and self._number < self._together and self._clock() - self._passed >= _QUIET:
+            self._last, self._together, self._left = None, 0, self._alone
         if whose != self._last:
             if self._last is not None:
-                self._together = self._clock() + self._lately
+                self._together = self._number + self._lately
                 self._left = min(self._left, self._most)
             self._last = whose
         if not self._left:
@@ -107,7 +124,8 @@ class Admission:
 
     def _pass(self) -> None:
         """Another pass of the loop. Who has gone meanwhile is left out, and takes nobody's place."""
-        most = self._left = self._most if self._clock() < self._together else self._alone
+        self._number += 1
+        most = self._left = self._most if self._number < self._together else self._alone
         while self._left and (found := self._line.take()) is not None:
             if not found[1].done():
                 self._left -= 1
@@ -115,6 +133,8 @@ class Admission:
         self._passing = self._left < most
         if self._passing:
             asyncio.get_running_loop().call_soon(self._pass)
+        elif self._number < self._together:
+            self._passed = self._clock()
 
 
 def _crowded() -> RateLimited:
