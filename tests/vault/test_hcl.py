@@ -200,6 +200,13 @@ def test_a_path_that_no_request_could_have_is_refused_as_it_would_protect_nothin
     refusal(json.dumps({"path": {path: {"capabilities": ["deny"]}}}))
 
 
+def test_a_path_with_two_slashes_at_its_beginning_is_refused_as_it_would_come_to_grant_more():
+    """One slash is dropped, as Vault drops it; when the stanza is read again, there would be none."""
+    assert "two slashes" in refusal('path "//secret/*" { capabilities = ["read"] }')
+    [stanza] = parse_policy('path "/secret/*" { capabilities = ["read"] }')
+    assert stanza["path"] == "secret/*"
+
+
 def test_a_refusal_never_carries_terminal_escapes_of_the_text():
     reason = refusal(json.dumps({"path": {"x": {"\x1b[2J\u202e": 1}}}))
     assert reason.isprintable()

@@ -65,6 +65,8 @@ class PathRule:
     def from_data(cls, data: Mapping[str, Any]) -> PathRule:
         """Build a rule from its stored form. Raises ``InvalidRequest`` for unknown capabilities or bad patterns."""
         path = str(data["path"]).removeprefix("/")
+        if path.startswith("/"):  # of a rule that is kept and read again, one slash would go each time
+            raise InvalidRequest(f'path "/{path}" begins with two slashes', "begin it with the name of a mount")
         capabilities = frozenset(data.get("capabilities", ()))
         for capability in sorted(capabilities - set(CAPABILITIES)):
             raise InvalidRequest(
