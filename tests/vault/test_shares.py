@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keyhole.core.errors import NotFound, RateLimited
+from keyhole.core.errors import NotFound, RateLimited, Unauthenticated
 from keyhole.core.fair import ASKING
 from keyhole.core.identity import Caller
 from keyhole.core.policy import Acl
@@ -294,6 +294,34 @@ def test_a_request_of_the_api_has_its_place_while_it_runs_and_gives_it_back():
                 await vault.ask("read", "secret/data/none")
             assert untouched(vault.vault.shares)
             assert ASKING.get() == (vault.vault.root_org, "user/root")
+
+    asyncio.run(main())
+
+
+def test_who_was_known_before_something_changed_waits_as_who_they_are_and_after_the_end_as_a_stranger(monkeypatch):
+    waits = []
+
+    async def main() -> None:
+        async with open_vault() as vault:
+            root, admission = vault.vault.root_org, vault.vault.shares.admission
+            made = await vault.ask("update", "auth/token/create", {"policies": ["default"]})
+            token = made.auth["client_token"]
+            monkeypatch.setattr(type(admission), "enter", lambda _self, whose: waits.append(whose) or True)
+
+            async def ask() -> list[Any]:
+                waits.clear()
+                with contextlib.suppress(Unauthenticated):
+                    await vault.ask("read", "auth/token/lookup-self", token=token)
+                return list(waits)
+
+            stranger, [agent] = ("", root), {whose for whose in await ask() if whose[0]}
+            assert agent[0] == root
+            assert await ask() == [agent]
+            await vault.ask("update", "secret/data/x", {"data": {"value": "1"}})
+            assert await ask() == [agent, agent]
+            await vault.ask("update", "auth/token/revoke", {"token": token})
+            assert await ask() == [agent]
+            assert await ask() == [stranger]
 
     asyncio.run(main())
 

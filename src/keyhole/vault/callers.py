@@ -35,7 +35,9 @@ async def authenticate(
     if isinstance(credential, LocalOwner):
         return await _owner(vault, org)
     org_id = org_of(credential) or vault.root_org
-    await vault.shares.meet(remote, org_id)
+    before = vault.compiled.last(org_id)
+    known = None if before is None else before.callers.get(vault.tokens.hash(credential))
+    await vault.shares.meet(remote, org_id, "" if known is None else known[2].name)
     try:
         state = await vault.compiled.state(org_id)
     except Unauthenticated:
@@ -87,6 +89,7 @@ async def _of_token(vault: Vault, state: OrgState, clear: bytes, remote: str, *,
     storage = vault.storage(state.org.id, MOUNT)
     token = await vault.tokens.find(storage, clear)
     if token is None or not token.live(now) or (token.cidrs and not within(remote, token.cidrs)):
+        state.callers.pop(token_id, None)  # who shows it again comes as a stranger
         raise _unknown()
     if token.mount and token.mount not in {mount.id for mount in state.mounts}:
         raise _unknown()  # a batch token, or one that was made while the mount that gives it was being disabled

@@ -226,13 +226,19 @@ class Shares:
             self._count(tenant, agent, "turns")
             raise
 
-    async def meet(self, remote: str, org: str = "") -> None:
+    async def meet(self, remote: str, org: str = "", agent: str = "") -> None:
         """Have somebody who is not known yet wait for the turn of their address, and there of the org that they name.
+
+        Args:
+            remote: the address.
+            org: id of the org.
+            agent: who they were until something in the store changed; they wait as that one, beside whom they are
+                nobody else.
 
         Raises:
             RateLimited: too many wait.
         """
-        whose = (f"at {network(remote)}" if remote else "", org)
+        whose = (org, agent) if agent else (f"at {network(remote)}" if remote else "", org)
         if not self.admission.enter(whose):
             try:
                 await self.admission.wait(whose)
