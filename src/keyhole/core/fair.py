@@ -71,7 +71,13 @@ class FairQueue(Generic[T]):
         return out
 
     def _append(self, tenant: str, member: str, item: T) -> None:
-        self._lines.setdefault(tenant, OrderedDict()).setdefault(member, deque()).append(item)
+        members = self._lines.get(tenant)
+        if members is None:
+            members = self._lines[tenant] = OrderedDict()
+        line = members.get(member)
+        if line is None:
+            line = members[member] = deque()
+        line.append(item)
         self._sizes[tenant] = self._sizes.get(tenant, 0) + 1
         self._all += 1
 
@@ -87,17 +93,20 @@ class FairQueue(Generic[T]):
 
     def take(self, may: Callable[[str], bool] | None = None) -> tuple[str, T] | None:
         """The next one with its tenant, of those tenants that ``may``; ``None`` when there is none."""
-        tenant = next((tenant for tenant in self._lines if may is None or may(tenant)), None)
+        lines = self._lines
+        tenant = next(iter(lines) if may is None else filter(may, lines), None)
         if tenant is None:
             return None
-        members = self._lines[tenant]
-        member, line = members.popitem(last=False)
+        members = lines[tenant]
+        member, line = next(iter(members.items()))
         item = line.popleft()
-        if line:
-            members[member] = line  # behind all others
+        if not line:
+            del members[member]
+        elif len(members) > 1:
+            members.move_to_end(member)
         self._shrink(tenant)
-        if tenant in self._lines:
-            self._lines.move_to_end(tenant)
+        if len(lines) > 1 and tenant in lines:
+            lines.move_to_end(tenant)
         return tenant, item
 
     def remove(self, tenant: str, member: str, item: T) -> bool:

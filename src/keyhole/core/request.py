@@ -73,6 +73,22 @@ class Request:
     stated: Stated | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def named(self, request_id: str) -> Request:
+        """The same under an id; ``dataclasses.replace`` takes ten times as long."""
+        return Request(
+            self.credential,
+            self.operation,
+            self.path,
+            self.data,
+            self.org,
+            self.remote,
+            request_id,
+            self.wrap_ttl,
+            self.peer_certificate,
+            self.stated,
+            self.headers,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class WrapInfo:

@@ -242,10 +242,11 @@ class Context:
     notices: NoticesView = _NO_NOTICES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One request as a handler sees it: parameters from the path, fields from the body or query, and from where.
 
+    Nobody changes one: it is not frozen because each frozen field costs a call.
     ``wrap_ttl``: the door wraps the answer for so many seconds; 0 for not at all.
     ``token`` is the token that came with it, for a route with ``sees_token`` only.
     ``certificate`` is what an asker of an open route proved in the TLS handshake to hold the key of, as DER.

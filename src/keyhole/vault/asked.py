@@ -31,7 +31,7 @@ def decide(caller: Caller, asked: Asked) -> Decision:
     sudo = asked.request.operation in asked.target.route.sudo or asked.operation in asked.target.route.sudo
     data, wrap_ttl = asked.request.data, asked.request.wrap_ttl
     decision = caller.acl.decide(asked.operation, asked.path, parameters=data, sudo=sudo, wrap_ttl=wrap_ttl)
-    if not decision and asked.operation is Operation.CREATE:
+    if not decision.allowed and asked.operation is Operation.CREATE:
         # Whoever may neither create nor update must not learn from the reason whether there is anything.
         update = caller.acl.decide("update", asked.path, parameters=data, sudo=sudo, wrap_ttl=wrap_ttl)
         return decision if update else update

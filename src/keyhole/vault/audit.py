@@ -29,6 +29,7 @@ _OUTCOME_DELAY = 0.05
 _BACKLOG = 100_000
 _PLACE = struct.Struct(">7sIQ")
 _SIGNATURE = b"keyhole journal signature 1\0"
+_new = tuple.__new__  # what a class of tuples does itself, without its function in Python around it
 
 
 @dataclass(slots=True)
@@ -331,11 +332,12 @@ class Journal:
         raise AuditUnavailable("no journal slot could be held", "are very many processes using this vault?")
 
     def _rows(self, slot: Slot, pending: list[_Pending]) -> list[JournalRow]:
-        number, digest, first = slot.number, slot.digest, slot.sequence + 1
+        number, digest, sequence = slot.number, slot.digest, slot.sequence
         rows = []
-        for sequence, (item, body) in enumerate(zip(pending, self._sealed(number, first, pending), strict=True), first):
-            digest = link(digest, number, sequence, item.time, item.org_id, body)
-            rows.append(JournalRow(number, sequence, item.time, item.org_id, body, digest))
+        for (org_id, time, _, _), body in zip(pending, self._sealed(number, sequence + 1, pending), strict=True):
+            sequence += 1
+            digest = link(digest, number, sequence, time, org_id, body)
+            rows.append(_new(JournalRow, (number, sequence, time, org_id, body, digest, b"")))
         rows[-1] = rows[-1]._replace(signature=self._signing.sign(_SIGNATURE + digest))
         return rows
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -130,7 +129,7 @@ class Vault:
             KeyholeError: the refusal; ``request_id`` names its record.
         """
         if not request.id:
-            request = replace(request, id=new_request_id())
+            request = request.named(new_request_id())
         try:
             reply = await self._handle(request)
         except KeyholeError as error:
@@ -186,7 +185,7 @@ class Vault:
             await self.record_refusal(state, caller, request, error)
             raise
         decision = decide(caller, asked)
-        if not decision:
+        if not decision.allowed:
             refusal = PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
             await self.record_refusal(state, caller, request, refusal, path=asked.path, rule=decision.rule)
             raise refusal

@@ -7,10 +7,12 @@ of its group go on as if it had never been there.
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from keyhole.core.errors import Conflict, KeyholeError, StoreUnavailable
 from keyhole.stores import Batch, JournalRow
@@ -42,7 +44,7 @@ _BURY_UNBORN = "INSERT INTO entry (key, revision, live, due, value) VALUES (?1, 
 _HEAD = "SELECT coalesce(max(sequence), 0) FROM journal WHERE writer = ?"
 _APPEND = "INSERT INTO journal (writer, sequence, time, partition, body, digest, signature) VALUES {}"
 _APPEND_ROW = "(?, ?, ?, ?, ?, ?, ?)"
-_APPEND_CHUNK = 32
+_APPEND_CHUNK = 64
 _COUNT = "UPDATE generation SET number = number + 1 WHERE id = 0"
 
 
@@ -184,10 +186,7 @@ class Writer:
         # Many rows a statement: each statement gives up the interpreter lock and has to win it back from the loop.
         for start in range(0, len(rows), _APPEND_CHUNK):
             chunk = rows[start : start + _APPEND_CHUNK]
-            values: list[object] = []
-            for row in chunk:
-                values += (row.writer, row.sequence, row.time, row.partition, row.body, row.digest, row.signature)
-            self._connection.execute(_APPEND.format(", ".join([_APPEND_ROW] * len(chunk))), values)
+            self._connection.execute(_appending(len(chunk)), [*chain.from_iterable(chunk)])
 
     def _roll_back(self) -> None:
         try:
@@ -211,6 +210,12 @@ class Writer:
         except (StoreUnavailable, *FAULTS):
             # The log keeps everything; the next write or the next open tries again.
             self._unsettled = False
+
+
+@functools.cache
+def _appending(count: int) -> str:
+    """Appends so many rows; the columns stand in the order of ``JournalRow``."""
+    return _APPEND.format(", ".join([_APPEND_ROW] * count))
 
 
 def _release(
