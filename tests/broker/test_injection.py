@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import os
 import random
+import re
 import zlib
 
 import pytest
@@ -192,8 +193,11 @@ def test_secret_that_cannot_stand_in_a_header_is_refused_with_a_reason(
     line = f"Authorization: Bearer {TEXT}\r\n".encode()
     if kind == "inside":
         line = b"Authorization: Basic " + b64(f"u:{TEXT}") + b"\r\n"
+    # What Basic encodes may be any text, but for control characters (RFC 7617 section 2).
+    fits = kind == "basic" and re.fullmatch(r"[^\x00-\x1f\x7f]{1,1000}", value)
     reply = run(send(stack, value, inject, line))
-    if reply.status == 200:
+    if fits or value == "v%0d%0aX-Evil: 1":
+        assert reply.status == 200
         received = stack.upstream.last
         assert b"X-Evil" not in received.head or b"%0d%0aX-Evil" in received.head
         assert b"x-evil" not in {name for name, _ in received.headers}
@@ -312,5 +316,8 @@ def test_client_that_breaks_off_its_body_leaves_no_half_request_that_counts(stac
         await until(lambda: stack.upstream.lost > lost)
 
     run(ask())
+    half = stack.upstream.raw[-1]
+    assert half.endswith(b"\r\n\r\nhalf")
     assert stack.upstream.last.body == b""
-    assert stack.keyhole.pool.idle == 0 or all(raw == b"" for raw in stack.upstream.raw[:0])
+    assert run(stack.get(token)).status == 200
+    assert half.endswith(b"\r\n\r\nhalf"), "nothing else goes over the connection of the half request"

@@ -276,7 +276,11 @@ def test_an_idle_connection_that_receives_bytes_is_not_used_again() -> None:
     asyncio.run(run())
 
 
-def test_a_connection_that_the_upstream_closed_is_replaced_without_the_client_noticing() -> None:
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+@pytest.mark.parametrize("body", [b"Content-Length: 2\r\n\r\nhi", b"Content-Length: 0\r\n\r\n", b"\r\n"])
+def test_a_connection_that_the_upstream_closed_is_replaced_without_the_client_noticing(
+    method: str, body: bytes
+) -> None:
     async def run() -> None:
         async def respond(received: Received, _writer: asyncio.StreamWriter) -> bytes | None:
             number = sum(one.connection == received.connection for one in rig.upstream.requests)
@@ -287,8 +291,10 @@ def test_a_connection_that_the_upstream_closed_is_replaced_without_the_client_no
             for _ in range(3):
                 writer.write(get())
                 assert (await read_answer(reader))[0] == 200
-            writer.write(get(method="POST", headers=b"Content-Length: 2\r\n") + b"hi")
-            assert (await read_answer(reader))[0] == 502  # never sent twice
+            writer.write(get(method=method).removesuffix(b"\r\n") + body)
+            assert (await read_answer(reader))[0] == 502
+            sent = [one.line.split(b" ")[0].decode() for one in rig.upstream.requests]
+            assert sent.count(method) == 1, "never sent twice"
 
     asyncio.run(run())
 
