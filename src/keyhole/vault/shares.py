@@ -169,7 +169,7 @@ class Shares:
         if seat.whose == (state.org.id, caller.name):
             return
         tenant = self._tenant(state)
-        whole, own = (part_of(seat.capacity, part) for part in tenant.parts)
+        whole, own = part_of(seat.capacity, tenant.parts[0]), part_of(seat.capacity, tenant.parts[1])
         full = seat.prove(tenant.id, caller.name, (whole, own))
         if full:
             most, whose = (own, "this agent") if full == "agent" else (whole, "this org")

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import cast
 
 from keyhole.core.errors import (
     BadRequestFraming,
@@ -50,16 +49,17 @@ from keyhole.net.http2.preface import begins_with_preface
 _log = logging.getLogger("keyhole.proxy")
 
 
-@dataclass(slots=True)
-class _Expected:
-    """The host that a handshake must ask for, and whether it asked for another."""
+class _Named(ssl.SSLObject):
+    """The server's side of TLS in a tunnel, as the context's callback receives it.
 
-    host: str
-    refused: bool = False
+    Attributes:
+        host: that the handshake must ask for.
+        refused: it asked for another.
+    """
 
+    host: str  # without it the callback fails, and so does the handshake
+    refused = False
 
-# By the object that the context's callback receives.
-_EXPECTED_NAMES: weakref.WeakKeyDictionary[ssl.SSLObject, _Expected] = weakref.WeakKeyDictionary()
 
 _MOMENT = 1.0  # seconds
 _TLS_HANDSHAKE = 0x16  # the content type of a TLS record that begins a connection (RFC 8446 section 5.1)
@@ -396,8 +396,10 @@ class ProxyConnection(AnsweringWire):
         await self._owner.broker.begin_handshake()
         if context.sni_callback is not _check_server_name:
             context.sni_callback = _check_server_name
+            context.sslobject_class = _Named
         channel = TlsChannel(context, server_side=True)
-        expected = _EXPECTED_NAMES[channel.handle] = _Expected(host)
+        expected = cast("_Named", channel.handle)
+        expected.host = host
         self.start_tls(channel, client=False)
         try:
             await self.handshake()
@@ -423,12 +425,13 @@ def _check_server_name(handle: ssl.SSLObject, name: str | None, _context: ssl.SS
 
     An address has no name there (RFC 6066 section 3), and some clients send none without a dot in it, such as Java's.
     """
-    expected = _EXPECTED_NAMES.get(handle)
-    if expected is None:
+    expected = cast("_Named", handle)
+    host = expected.host
+    if name == host:
         return None
     try:
-        unnamed = Authority(expected.host, 443).is_ip or "." not in expected.host
-        expected.refused = not (unnamed if name is None else parse_host(name) == expected.host)
+        unnamed = Authority(host, 443).is_ip or "." not in host
+        expected.refused = not (unnamed if name is None else parse_host(name) == host)
     except KeyholeError:
         expected.refused = True
     return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if expected.refused else None
