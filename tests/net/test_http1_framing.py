@@ -89,6 +89,8 @@ def test_whatever_chunks_we_accept_h11_reads_in_the_same_way(noise: bytes) -> No
         b"1;a;\r\na\r\n",
         b"1\r\naX",
         b"1\r\na\n",
+        b"1\r\naXY",
+        b"2\r\nab\n\r",
         b"1\r\na\rX",
         b"00000000000000001\r\n",
         b"FFFFFFFFFFFFFFFF\r\n",

@@ -153,6 +153,33 @@ def test_events_without_a_secret_are_never_delayed():
         assert stream.feed(event) == event
 
 
+LINES = b"first line of it\n\nsecond line of it"
+
+
+@pytest.mark.parametrize("value", [TOKEN, PEM, ODD, LINES], ids=["token", "pem", "odd", "lines"])
+@pytest.mark.parametrize("form", [bytes, base64.b64encode, base64.encodebytes, lambda value: value.hex().encode()])
+def test_events_are_held_back_as_if_they_did_not_end_with_an_empty_line(value, form, monkeypatch):
+    secret = form(value)
+    text = b"data: a\n\n" + secret[:9] + b"\n\ndata: " + secret + b"\n\ndata: b\n\n" + secret[2:40] + b"\n\n"
+    for size in (5, 17, 64, 300):
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        pieces = [each for piece in pieces for each in (piece, b"data: 1\n\n")]
+        pieces += text.replace(b"\n\n", b"\n\n\0").split(b"\0")
+        quick, slow = Scrubber.compile([value]).stream(), Scrubber.compile([value]).stream()
+        got = [quick.feed(piece) for piece in pieces]
+        with monkeypatch.context() as patched:
+            patched.setattr(Scrubber, "leaves", lambda _self, _data: False)
+            assert got == [slow.feed(piece) for piece in pieces]
+        assert quick.finish() == slow.finish()
+        assert not shows(b"".join(got), value, depth=1)
+
+
+def test_value_with_an_empty_line_in_it_is_held_back_there():
+    stream = Scrubber.compile([LINES]).stream()
+    assert stream.feed(b"data: first line of it\n\n") == b"data: "
+    assert stream.feed(b"second line of it\n\n") == b"*" * len(LINES) + b"\n\n"
+
+
 def test_clean_piece_is_passed_without_a_copy():
     piece = b'{"clean": true}\n' * 1000
     assert Scrubber.compile([TOKEN]).stream().feed(piece) is piece

@@ -72,14 +72,19 @@ class AnswerBody:
     def has_room(self, size: int) -> bool:
         """Whether so much of the upstream's may be handed on. What is to wait for its turn, or for room, is read."""
         taker, flow = self._taker, self._flow
-        return taker is not None and flow.reason is None and taker.has_room(size) and flow.may_go_on()
+        return taker is not None and flow.reason is None and taker.has_room(size) and flow.may_go_on
 
     def take(self, piece: bytes) -> None:
         """Hand on a piece of the upstream's, as ``read`` would give it. Raises as ``read``."""
         self._received += len(piece)
-        clean = piece if self._scrubber is None else self._timed(self._scrubber.feed, piece)
-        if clean and self._taker is not None:
-            self._taker.take(clean)
+        scrubber, flow = self._scrubber, self._flow
+        if scrubber is not None:
+            begun = monotonic()
+            piece = scrubber.feed(piece)
+            flow.timing.scrub += monotonic() - begun
+        if piece and self._taker is not None:
+            self._taker.take(piece)
+        flow.went_on()
 
     async def read(self) -> bytes:
         """The next scrubbed chunk; ``b""`` at the end.

@@ -113,9 +113,14 @@ class Flow:
         """Wait with what costs the processor while it is others' turn."""
         await self.vault.shares.admission.pause((self.caller.org_id, self.caller.name))
 
+    @property
     def may_go_on(self) -> bool:
-        """Whether it is the call's turn now; if not, wait ``in_turn``."""
-        return self.vault.shares.admission.enter((self.caller.org_id, self.caller.name))
+        """Whether there is room for a little more in this pass of the loop; if not, wait ``in_turn``."""
+        return self.vault.shares.admission.open
+
+    def went_on(self) -> None:
+        """It did go on, which counts in this pass of the loop."""
+        self.vault.shares.admission.enter((self.caller.org_id, self.caller.name))
 
     def cut(self, error: KeyholeError) -> None:
         """End the call, wherever it is."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from keyhole.core.errors import ScrubFailedClosed
 
 from . import codings
-from .scrubber import Scrubber
+from .scrubber import Scrubber, Stream
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,11 @@ class _Inspected:
     @property
     def masked(self) -> bool:
         return self._stream.masked or (self._inner is not None and self._inner.masked)
+
+    @property
+    def straight(self) -> Stream | None:
+        """What all that follows goes through, where the beginning has shown that nothing is compressed."""
+        return self._stream if self._head is None and self._decoder is None else None
 
     @property
     def held(self) -> int:
@@ -190,6 +195,7 @@ class BodyScrubber:
         self._encoders: list[codings.Encoder] = []
         self._unflushed = False
         self._inspected: _Inspected | None = None
+        self._straight: Stream | None = None
         self.recoded = bool(stack)
 
     @property
@@ -221,11 +227,15 @@ class BodyScrubber:
         Raises:
             ScrubFailedClosed: the body cannot be inspected; nothing more may be sent.
         """
+        if self._straight is not None:
+            return self._straight.feed(data)
         if self._passes or not data:
             return data
         self._meter.received += len(data)
         if not self._stack:
-            return self._plain.feed(data)
+            clean = self._plain.feed(data)
+            self._straight = self._plain.straight
+            return clean
         out = [self._encode(self._plain.feed(piece)) for piece in self._decode(data, 0)]
         if self._unflushed:
             out.append(self._flush())

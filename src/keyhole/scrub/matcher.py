@@ -45,11 +45,24 @@ Span = tuple[int, int]
 class Matcher:
     """Finds occurrences of forms, and the end of a text that may be the beginning of one.
 
+    Attributes:
+        one_line: no form has a line feed, so that none is begun at the end of a text that ends with one.
+
     Args:
         forms: what to find; at least one.
     """
 
-    __slots__ = ("_groups", "_heads", "_owners", "_reach", "_scan", "_scan_heads", "_starts", "_wrapped_reach")
+    __slots__ = (
+        "_groups",
+        "_heads",
+        "_owners",
+        "_reach",
+        "_scan",
+        "_scan_heads",
+        "_starts",
+        "_wrapped_reach",
+        "one_line",
+    )
 
     def __init__(self, forms: Iterable[Form]) -> None:
         unique: dict[bytes, Form] = {}
@@ -69,6 +82,7 @@ class Matcher:
         self._owners = list(owners.values())
         self._heads = list(heads.values())
         self._starts = frozenset(starts)
+        self.one_line = not any(b"\n" in data for data in unique)
         self._reach = max(map(len, unique)) - 1
         longest = max((len(form.data) for form in unique.values() if form.wraps), default=0)
         self._wrapped_reach = longest + (longest // 56 + 1) * 16
@@ -109,6 +123,12 @@ class Matcher:
                 elif form.wraps:
                     wraps = True
         return spans, wraps, seams
+
+    def nothing(self, text: bytes) -> bool:
+        """Whether a text holds no anchor at all, so that nothing is in it that ``find`` would tell of."""
+        if self._groups and len(text) >= _WORTH:
+            return not any(scan(text) for scan in self._groups) and not coloured(text)
+        return not self._scan(text, True)  # noqa: FBT003  # as in ``find``
 
     def tail(self, text: bytes) -> int:
         """The offset of the longest end of the text that is the beginning of a form; ``len(text)`` when none is."""

@@ -78,6 +78,11 @@ class Admission:
         self._line: FairQueue[asyncio.Future[None]] = FairQueue(each, waiting)
         self._passing = False
 
+    @property
+    def open(self) -> bool:
+        """Whether there is room in this pass of the loop."""
+        return self._left > 0
+
     def enter(self, whose: tuple[str, str]) -> bool:
         """Begin now, if there is room; else ``wait``.
 

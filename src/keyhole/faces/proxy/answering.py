@@ -133,8 +133,7 @@ class AnsweringWire(ServerWire):
 
     def take(self, piece: bytes) -> None:
         """Send a piece of a chunked answer at once."""
-        self.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-        self.flush()
+        self.write_now(b"%x\r\n%b\r\n" % (len(piece), piece))
 
     def _break_off(
         self,

@@ -18,6 +18,7 @@ _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff
 _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:;[\t ]*+" + _NAME + rb"(?:=(?:" + _NAME + rb"|" + _QUOTED + rb"))?+)*+\r\n"
 )
+_SIZE_AND_CRLF = 10  # bytes of the size line of a chunk that one read can bring
 _PARTIAL_SIZE_LINE = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;[\t\x20-\x7e\x80-\xff]*+)?\r?)?")
 
 
@@ -111,6 +112,11 @@ class ChunkedDecoder:
         if self._state == self._DATA and len(data) < self._chunk_left:
             self._chunk_left -= len(data)
             return data
+        if self._state == self._SIZE and not self._pending:
+            end = data.find(b"\r\n", 0, _SIZE_AND_CRLF)
+            size = len(data) - end - 4  # if it is one chunk and nothing else, as nearly every event is
+            if end > 0 < size and data[:end] == b"%x" % size and data.endswith(b"\r\n"):
+                return data[end + 2 : -2]
         if self._pending:
             data = self._pending + data
             self._pending = b""

@@ -68,8 +68,8 @@ class TlsChannel:
                 tls.do_handshake()
                 self.established = True
                 self.patient = tls.server_side and tls.version() == "TLSv1.3"
-            while incoming.pending or tls.pending():
-                piece = tls.read(_RECORD)
+            while incoming.pending:
+                piece = tls.read(_RECORD)  # which is all that one record can hold
                 if not piece:
                     self.closed = True
                     break

@@ -183,6 +183,11 @@ class Wire(asyncio.Protocol):
         if len(data) >= _FLUSH_AT:
             self.flush()
 
+    def write_now(self, data: bytes) -> None:
+        """Send at once, behind what was written before."""
+        self._unsent.append(data)
+        self.flush()
+
     def flush(self) -> None:
         """Send (and encrypt) now what was written. Does nothing on a lost connection."""
         unsent = self._unsent
