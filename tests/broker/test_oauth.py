@@ -178,3 +178,23 @@ async def test_who_binds_a_connection_must_be_able_to_read_its_token(stack, prov
     for source in ("/oauth/crm", "/oauth/token/crm"):
         with pytest.raises(PolicyDenied):
             await stack.service("x", secret=source, inject={"kind": "oauth2"}, token=binder)
+
+
+@played
+async def test_a_token_that_was_lent_is_stopped_everywhere_else_and_costs_later_calls_nothing(stack, provider):
+    await connect(stack, provider)
+    token = await stack.agent("coder", "crm")
+    assert (await stack.get(token)).status == 200
+    [lent] = tokens_sent(stack)
+    assert (await stack.get(token, headers=f"X-Note: {lent}\r\n".encode())).code == "policy_denied"
+    assert (await stack.get(token, headers=f"Authorization: Bearer {lent}\r\n".encode())).status == 200
+    learned = await watch_records(stack)
+    for _ in range(3):
+        assert (await stack.get(token)).status == 200
+    assert await watch_records(stack) == learned
+
+
+async def watch_records(stack):
+    """How often it was found out what to look for."""
+    found = await stack.ask("read", "sys/audit-log", {"limit": 1000, "operation": "watch"})
+    return len(found["records"])

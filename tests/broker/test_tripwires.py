@@ -13,7 +13,9 @@ from urllib.parse import quote
 import pytest
 
 from broker.stack import HOST, SECRET, Stack, reset, until
+from keyhole.broker import tripwires, watched
 from keyhole.core.errors import AuditUnavailable, InvalidRequest
+from keyhole.core.value import Secret
 from keyhole.vault.sys import agents
 from keyhole.vault.vault import Vault
 
@@ -466,3 +468,123 @@ def test_session_whose_services_have_more_placeholders_than_one_gets_is_refused_
         await clear(stack, first, second, third)
 
     run(go())
+
+
+def shown(value: str) -> bytes:
+    return f"X-Note: {value}\r\n".encode()
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_value_is_known_from_the_next_call_on_once_a_service_binds_it(stack: Stack, run, elsewhere: bool) -> None:
+    async def go() -> None:
+        number = next(_numbers)
+        values = [f"bound-later-{number}-{each}-0123456789" for each in range(3)]
+        for each, value in enumerate(values):
+            await stack.secret(f"later{number}/{each}", value)
+        name = await service(stack)
+        token, _ = await session(stack, name, name)
+        other, hosts = f"t{next(_numbers)}", [f"{OTHER}:{stack.secure}"]
+        for value in values:  # nobody can use it yet
+            assert (await stack.get(token, headers=shown(value))).status == 200
+        await stack.service(other, secret=f"later{number}/0", hosts=hosts)
+        await stopped(stack, token, headers=shown(values[0]))
+        assert (await stack.get(token, headers=shown(values[1]))).status == 200
+        how = {"secret": f"later{number}/1", "hosts": hosts}
+        if elsewhere:  # it stands in another header, too
+            how |= {"inject": {"kind": "header", "name": "x-key"}}
+        await stack.service(other, **how)
+        await stopped(stack, token, headers=shown(values[1]))
+        assert (await stack.get(token, headers=shown(values[0]))).status == 200
+        assert (await stack.get(token, headers=shown(values[2]))).status == 200
+        await clear(stack, other)
+        assert (await stack.get(token, headers=shown(values[1]))).status == 200
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_a_value_that_was_written_is_known_from_the_next_change_of_anything_on(stack: Stack, run) -> None:
+    async def go() -> None:
+        name, late = await service(stack), f"t{next(_numbers)}"
+        other = await service(stack, hosts=[f"{OTHER}:{stack.secure}"])
+        await stack.service(
+            late, secret=f"{late}/key", hosts=[f"a.test:{stack.secure}"]
+        )  # of a secret that is not there
+        token, _ = await session(stack, name, name)
+        assert (await stack.get(token)).status == 200
+        for each in (other, late):
+            value = f"written-later-{each}-0123456789"
+            await stack.secret(f"{each}/key", value)
+            await stack.ask("update", f"agents/{each}-of-nothing")
+            await stopped(stack, token, headers=shown(value))
+        await clear(stack, name, other, late)
+
+    run(go())
+
+
+def test_a_value_that_was_written_is_known_from_its_first_loan_on(stack: Stack, run) -> None:
+    async def go() -> None:
+        name, late = await service(stack), f"t{next(_numbers)}"
+        other = await service(stack, hosts=[f"{OTHER}:{stack.secure}"])
+        how = {"hosts": [f"{OTHER}:{stack.secure}"], "paths": ["/late/**"], "placeholder": STATIC}
+        await stack.service(late, secret=f"{late}/key", **how)
+        token, _ = await session(stack, name, name, other, late)
+        assert (await stack.get(token)).status == 200
+        for each, path in ((other, "/v1/x"), (late, "/late/x")):
+            value = f"written-later-{each}-0123456789"
+            await stack.secret(f"{each}/key", value)
+            headers = f"X-Keyhole-Service: {each}\r\n".encode()
+            assert (await stack.get(token, path, host=OTHER, headers=headers)).status == 200
+            await stopped(stack, token, headers=shown(value))
+        await clear(stack, name, other, late)
+
+    run(go())
+
+
+def test_both_values_are_known_while_a_secret_is_rotated(stack: Stack, run, monkeypatch) -> None:
+    async def go() -> None:
+        name, token_of = await service(stack), f"t{next(_numbers)}"
+        token, _ = await session(stack, name, name)
+        assert (await stack.get(token)).status == 200
+        vault = stack.keyhole.node.open_vault()
+        value = f"not-yet-the-value-{token_of}"
+        former = {(f"{name}/key", "value"): (Secret(value),)}
+
+        async def rotating(_org: str) -> Any:
+            return former
+
+        monkeypatch.setattr(vault.rotations, "former", rotating)
+        await stack.ask("update", f"agents/{token_of}")
+        await stopped(stack, token, headers=shown(value))
+        former.clear()
+        await stack.ask("update", f"agents/{token_of}-again")
+        assert (await stack.get(token, headers=shown(value))).status == 200
+        await clear(stack, name)
+
+    run(go())
+
+
+def test_more_values_than_are_looked_for_leave_room_once_a_service_has_gone(monkeypatch) -> None:
+    async def go() -> None:
+        monkeypatch.setattr(watched, "MOST_VALUES", 2)
+        monkeypatch.setattr(tripwires, "MOST_VALUES", 2)
+        async with Stack() as stack:
+            for name in "abc":
+                await stack.secret(f"{name}/key", f"the-value-of-{name * 8}-0123456789")
+                await stack.service(name, secret=f"{name}/key", hosts=[f"{name}.test:{stack.secure}"])
+            token = await stack.agent("coder", "a")
+
+            async def told() -> list[int]:
+                lines = [shown(f"the-value-of-{name * 8}-0123456789") for name in "abc"]
+                return [(await stack.get(token, host="a.test", headers=line)).status for line in lines]
+
+            assert await told() == [403, 403, 200]
+            await stack.secret("a/key", "another-value-of-aaaaaaaa-0123456789")
+            await stack.ask("update", "agents/other")
+            assert await told() == [200, 403, 200]
+            line = shown("another-value-of-aaaaaaaa-0123456789")
+            assert (await stack.get(token, host="a.test", headers=line)).status == 403
+            await clear(stack, "b")
+            assert await told() == [200, 200, 403]
+
+    asyncio.run(asyncio.wait_for(go(), 60))

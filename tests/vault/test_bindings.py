@@ -4,7 +4,11 @@ import asyncio
 
 import pytest
 
+from keyhole.stores import Batch, Put
+from keyhole.stores.memory import MemoryStore
 from keyhole.vault import bindings
+from keyhole.vault.fsck import examine
+from keyhole.vault.rewrap import rewrap
 from keyhole.vault.storage import Storage
 from vault.world import SERVICE, Place, play, stripe
 
@@ -119,5 +123,98 @@ def test_services_that_change_while_they_are_read_are_read_as_of_one_moment(monk
 
         monkeypatch.setattr(Storage, "scan", interrupted)
         assert await services(vault) == {}  # not the one that was read before it was deleted
+
+    play(scenario)
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Store keys of services that were asked for, in order."""
+    keys = []
+    get = MemoryStore.get
+
+    async def noted(store, wanted):
+        keys.extend(key for key in wanted if "/services/" in key)
+        return await get(store, wanted)
+
+    monkeypatch.setattr(MemoryStore, "get", noted)
+    return keys
+
+
+CHANGES = {
+    "changed": ("update", "services/s1", {**SERVICE, "hosts": ["moved.example.com"]}),
+    "new": ("update", "services/t", {**SERVICE, "hosts": ["t.example.com"]}),
+    "gone": ("delete", "services/s1", {}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_of_a_change_of_one_service_the_next_call_reads_that_one_however_many_there_are(read, change):
+    def looked(count):
+        async def scenario(vault):
+            await several(vault, count)
+            before = dict(await services(vault))
+            await vault.ask(*CHANGES[change])
+            read.clear()
+            found = await services(vault)
+            name = CHANGES[change][1].removeprefix("services/")
+            assert {key for key in before.keys() | found.keys() if before.get(key) is not found.get(key)} == {name}
+            assert list(found) == sorted(found)
+            return len(read)
+
+        return play(scenario)
+
+    assert looked(2) == looked(80) == 1
+
+
+def test_after_more_changes_than_are_noted_all_services_are_as_they_are(read):
+    async def scenario(vault):
+        await several(vault)
+        await services(vault)
+        for number in range(70):
+            await vault.ask("update", f"services/s{number % 7}", {**SERVICE, "hosts": [f"n{number}.example.com"]})
+        await vault.ask("delete", "services/stripe")
+        read.clear()
+        found = await services(vault)
+        assert {name: str(service.hosts[0]) for name, service in found.items()} == {
+            f"s{number % 7}": f"n{number}.example.com:443" for number in range(63, 70)
+        }
+        assert len(read) > 1
+
+    play(scenario)
+
+
+def test_a_change_by_who_notes_nothing_is_seen(read):
+    """As a version that did not note them, beside this one or before it."""
+
+    async def scenario(vault):
+        await several(vault)
+        await services(vault)
+        store, key = vault.node.store, vault.vault.orgs.services_key(vault.vault.root_org)
+        await vault.ask("delete", "services/s0")
+        [entry] = await store.get([key])
+        await store.commit(Batch(puts=[Put(key, b"", entry.revision)]))
+        await vault.ask("update", "services/s2", {**SERVICE, "hosts": ["other.example.com"]})
+        found = await services(vault)
+        assert sorted(found) == ["s1", "s2", "stripe"]
+        assert str(found["s2"].hosts[0]) == "other.example.com:443"
+
+    play(scenario)
+
+
+def test_what_is_noted_of_changes_opens_like_any_entry_also_under_another_key():
+    async def scenario(vault):
+        await several(vault)
+        org = vault.vault.root_org
+        [entry] = await vault.node.store.get([vault.vault.orgs.services_key(org)])
+        assert entry.value
+        assert b"s1" not in entry.value
+        assert not (await examine(vault.vault, org)).broken
+        await services(vault)
+        await vault.vault.orgs.rotate(org)
+        await rewrap(vault.vault, org)
+        assert not (await examine(vault.vault, org)).broken
+        await vault.ask("delete", "services/s1")
+        assert sorted(await services(vault)) == ["s0", "s2", "stripe"]
 
     play(scenario)

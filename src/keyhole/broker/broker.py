@@ -303,7 +303,7 @@ class Broker:
         loan = Loan(shown, lent.secrets, lent.intent, self._scrubbers, lent.former)
         journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, call.timing, turn.end, watch)
         if lending is service:
-            self._tripwires.lent(state, loan)
+            self._tripwires.lent(vault, state, loan)
         if lent.service is not service and lent.service.as_data() != service.as_data():
             # Changed since it was matched: what is lent for the new destination must not go to the old one.
             if lease is not None:
@@ -373,12 +373,10 @@ class Broker:
 
     async def directory(self, vault: Vault, state: OrgState) -> Directory:
         """The compiled services of an org."""
-        known = state.bindings.derived
-        if not isinstance(known, Directory):
-            services = await vault.services(state)
-            known = state.bindings.derived  # many wait for the same services
-            if not isinstance(known, Directory):
-                known = state.bindings.derived = Directory(services.values())
+        known: Directory | None = state.bindings.derived.get(Directory)
+        if known is None:
+            await vault.services(state)
+            known = state.bindings.compiled(Directory)
         return known
 
     def authorities(self, vault: Vault) -> Authorities:

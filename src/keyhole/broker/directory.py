@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from keyhole.core.checks.rules import Checks
@@ -10,6 +10,7 @@ from keyhole.core.checks.scope import Rule
 from keyhole.core.errors import AmbiguousService, KeyholeError, NoService, PolicyDenied
 from keyhole.core.host import Authority, HostPattern
 from keyhole.core.identity import Caller
+from keyhole.core.layered import Layered
 from keyhole.core.message import Headers
 from keyhole.core.passthrough import SCHEMES as PASSED
 from keyhole.core.service import SCHEMES, Service
@@ -18,6 +19,7 @@ from keyhole.core.ssh import SSH
 from keyhole.injections.placeholder import shows, shows_in_target
 
 _GRANTED = 4096
+_CAPTURES = ("captures",)
 _SHORT_PATH = 256
 
 
@@ -65,6 +67,44 @@ class Match:
     checks: Checks | None = None
 
 
+_Place = tuple[str | int | bool, ...]
+_Table = Layered[_Place, tuple[Service, ...]]
+
+
+def _places(service: Service) -> Iterator[_Place]:
+    """Where a service stands in the table of its directory."""
+    for host in service.hosts:
+        yield "at", host.host, host.port, host.wildcard
+        yield "on", host.host, host.wildcard
+    if service.capture:
+        yield _CAPTURES
+    if any(not host.wildcard for host in service.hosts):
+        for scheme in service.schemes:
+            if scheme not in SCHEMES:
+                yield "speaks", scheme
+                yield "named", scheme, service.name
+
+
+def _changed(table: _Table, gone: Iterable[Service], come: Iterable[Service]) -> _Table:
+    """Another table, with other services in the places of these; those of a place are in the order of their names."""
+    touched: dict[_Place, dict[str, Service]] = {}
+    for service in gone:
+        for place in _places(service):
+            _named(touched, table, place).pop(service.name, None)
+    for service in come:
+        for place in _places(service):
+            _named(touched, table, place)[service.name] = service
+    come_to = {place: tuple(named[name] for name in sorted(named)) for place, named in touched.items() if named}
+    return table.changed(touched, come_to)
+
+
+def _named(touched: dict[_Place, dict[str, Service]], table: _Table, place: _Place) -> dict[str, Service]:
+    named = touched.get(place)
+    if named is None:
+        named = touched[place] = {service.name: service for service in table.get(place, ())}
+    return named
+
+
 class Directory:
     """All services of one org at one epoch.
 
@@ -73,29 +113,27 @@ class Directory:
     """
 
     def __init__(self, services: Iterable[Service]) -> None:
-        self._exact: dict[tuple[str, int], list[Service]] = {}
-        self._wild: dict[tuple[str, int], list[Service]] = {}
-        self._hosts: dict[str, tuple[str, HostPattern]] = {}
-        self._parents: dict[str, tuple[str, HostPattern]] = {}
+        self._begin(_changed(Layered(), (), services))
+
+    def _begin(self, table: _Table) -> None:
+        self._table = table
         self._granted: dict[tuple[object, ...], Match] = {}
         self._spoken: dict[Authority, str] = {}
         self._opened: set[tuple[object, Authority]] = set()
-        self.captures = False
-        for service in services:
-            self.captures = self.captures or bool(service.capture)
-            for host in service.hosts:
-                table = self._wild if host.wildcard else self._exact
-                table.setdefault((host.host, host.port), []).append(service)
-                names = self._parents if host.wildcard else self._hosts
-                names.setdefault(host.host, (service.schemes[0], host))
+        self.captures = _CAPTURES in table
+
+    def changed(self, gone: Sequence[Service], come: Sequence[Service]) -> Directory:
+        """The directory of other services: one that was changed is among both. What was granted is decided anew."""
+        other = Directory(())
+        other._begin(_changed(self._table, gone, come))
+        return other
 
     def at(self, scheme: str, authority: Authority) -> list[Service]:
         """Services that mean this destination, whoever asks."""
-        found = list(self._exact.get((authority.host, authority.port), ()))
+        found = self._table.get(("at", authority.host, authority.port, False), ())
         if not authority.is_ip:
-            parent = authority.host.partition(".")[2]
-            found += self._wild.get((parent, authority.port), ())
-        return [s for s in dict.fromkeys(found) if scheme in s.schemes] if found else found
+            found += self._table.get(("at", authority.host.partition(".")[2], authority.port, True), ())
+        return list({service.name: service for service in found if scheme in service.schemes}.values())
 
     def session(self, caller: Caller, scheme: str, name: str, authority: Authority | None) -> Match:
         """Which service a session goes through that is one use, whatever is said in it, or why it may not be opened.
@@ -126,11 +164,10 @@ class Directory:
         return Match(granted[0])
 
     def _named(self, scheme: str, name: str, authority: Authority | None) -> list[Service]:
-        if authority is not None:
-            found = self.at(scheme, authority)
-        else:
-            found = [service for services in self._exact.values() for service in services if scheme in service.schemes]
-        return [service for service in found if service.name == name] if name or authority is None else found
+        if authority is None:
+            return list(self._table.get(("named", scheme, name), ()))
+        found = self.at(scheme, authority)
+        return [service for service in found if service.name == name] if name else found
 
     def spoken_at(self, authority: Authority, name: str) -> str:
         """The scheme of the database that a tunnel leads to, or of a tunnel that is passed on; empty for one of HTTP.
@@ -164,15 +201,15 @@ class Directory:
 
     def logins(self) -> list[Service]:
         """Services with a key for logins by SSH, whoever asks."""
-        found = {service.name: service for services in self._exact.values() for service in services}
-        return [service for _, service in sorted(found.items()) if service.inject.kind == SSH]
+        return [service for service in self._table.get(("speaks", SSH), ()) if service.inject.kind == SSH]
 
     def elsewhere(self, authority: Authority) -> str:
         """Where services mean this host, on whatever port and scheme, for the reader of a refusal; empty if none."""
-        where = self._hosts.get(authority.host)
-        if where is None and not authority.is_ip:
-            where = self._parents.get(authority.host.partition(".")[2])
-        return f"{where[0]}://{where[1]}" if where is not None else ""
+        for host, wildcard in ((authority.host, False), (authority.host.partition(".")[2], True)):
+            for service in self._table.get(("on", host, wildcard), ()) if not (wildcard and authority.is_ip) else ():
+                pattern = next(each for each in service.hosts if (each.host, each.wildcard) == (host, wildcard))
+                return f"{service.schemes[0]}://{pattern}"
+        return ""
 
     def decide(self, caller: Caller, wanted: Wanted, egress: str, *, passed: bool = False) -> Match:
         """What becomes of a call before its service's checks: ``match``, and the org's rule where no service is.

@@ -12,18 +12,18 @@ what they are: text.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from keyhole.broker.lendings import Lendings
 from keyhole.broker.loan import Loan
 from keyhole.broker.messages import MessagesWatch
 from keyhole.broker.watch import FrameWatch, Tripped, Watch, WatchedBody, foreign
+from keyhole.broker.watched import MOST_VALUES, Watched
 from keyhole.core import grpc
-from keyhole.core.errors import KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.inject import KINDS
 from keyhole.core.message import Call, Headers
@@ -31,7 +31,6 @@ from keyhole.core.placeholder import MARK, end_of, marked
 from keyhole.core.record import Phase, Record
 from keyhole.core.service import Service
 from keyhole.core.session import placeholder_key, service_of_session
-from keyhole.core.value import Secret
 from keyhole.injections.placeholder import decode_basic
 from keyhole.net.together import Together
 from keyhole.scrub import Scrubber
@@ -39,8 +38,6 @@ from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.vault import Vault
 
-MOST_VALUES = 256
-"""Secrets of an org whose values are looked for; more would make every request slow."""
 # What this proxy adds to every request alone. A client's own ``Via`` is not that: it stands in one value with ours.
 _OWN_VIA = re.compile(rb"1\.1 keyhole-[A-Za-z0-9.-]{1,64}")
 _TAKEN_OUT = frozenset({"header", "query"})  # where a client's placeholder is taken out, whatever is attached
@@ -53,10 +50,12 @@ class Wires:
     """What is looked for in requests of one org.
 
     Attributes:
-        epoch: of the org's configuration from which they were made.
+        epoch: of the org's configuration for which they are good; -1 once something was lent that they do not know.
         values: finds the values of its secrets.
-        lent: the values themselves, by service.
+        lent: the values themselves, by what services lend.
         known: all of them, to notice a changed one.
+        of: what each service lends, by its name.
+        made: epoch from which they were made.
         stamp: stands for ``values`` where those themselves may not stay.
     """
 
@@ -64,6 +63,8 @@ class Wires:
     values: Scrubber
     lent: Mapping[str, tuple[bytes, ...]] = field(repr=False)
     known: frozenset[bytes] = field(repr=False)
+    of: Mapping[str, str] = field(default_factory=dict, repr=False)
+    made: int = 0
     stamp: object = field(default_factory=object, repr=False)
 
 
@@ -72,6 +73,7 @@ class Tripwires:
 
     def __init__(self) -> None:
         self._wires: dict[str, Wires] = {}
+        self._watched: dict[str, Watched] = {}
         self._arming: Together[str, None] = Together()
         self._sessions: OrderedDict[tuple[str, int], tuple[Service, Service]] = OrderedDict()
         self._keys: dict[str, bytes] = {}
@@ -156,11 +158,14 @@ class Tripwires:
         mine = own if "frame" in places else frozenset[bytes]()
         return FrameWatch(lambda: Watch(wires.values, key, mine, place="frame"), alarm)
 
-    def lent(self, state: OrgState, loan: Loan) -> None:
-        """Values were lent: where one is new, what is looked for is made again with the next request."""
+    def lent(self, vault: Vault, state: OrgState, loan: Loan) -> None:
+        """Values were lent: where one is new, it is looked for from the next request on."""
         wires = self._wires.get(state.org.id)
-        if wires is not None and len(wires.known) < MOST_VALUES and not wires.known.issuperset(loan.secrets()):
-            self._wires[state.org.id] = replace(wires, epoch=-1)
+        if wires is None or len(wires.known) >= MOST_VALUES or wires.known.issuperset(values := loan.secrets()):
+            return
+        new = [value for value in values if value not in wires.known]
+        self._watched[state.org.id].lent(loan.service.name, new, vault.clock.now())
+        self._wires[state.org.id] = replace(wires, epoch=-1)
 
     def known(self, org_id: str) -> Scrubber | None:
         """What finds the values of an org's secrets, where it was made already."""
@@ -173,47 +178,31 @@ class Tripwires:
 
     async def _armed(self, vault: Vault, state: OrgState) -> Wires:
         """What to look for as of now; the first request after a change waits for it."""
-        org_id = state.org.id
+        org_id, waits = state.org.id, 0
         while True:
             wires = self._wires.get(org_id)
-            if wires is not None and wires.epoch >= state.epoch:
+            # What the second wait was for began after this request had come, so it knows all that was lent before.
+            if wires is not None and (wires.epoch >= state.epoch or (waits > 1 and wires.made >= state.epoch)):
                 return wires
             await self._arming.wait(org_id, lambda: self._arm(vault, state))
+            waits += 1
 
     async def _arm(self, vault: Vault, state: OrgState) -> None:
-        lent: dict[str, tuple[bytes, ...]] = {}
-        known: set[bytes] = set()
-        seen: dict[object, list[tuple[str, Secret]]] = {}
-        for service in (await vault.services(state)).values():
-            with contextlib.suppress(KeyholeError):  # a secret that is not there has no value to look for
-                opened = await _opened_once(vault, state, service, seen)
-                public = KINDS[service.inject.kind].public
-                lent[service.name] = tuple(value.reveal() for field, value in opened if field not in public)
-                known.update(lent[service.name])
-            if len(known) >= MOST_VALUES:
-                break
+        await vault.services(state)
+        lendings = state.bindings.compiled(Lendings)
+        watched = self._watched.setdefault(state.org.id, Watched())
+        lent = await watched.learn(vault, state, lendings)
+        known = frozenset(value for values in lent.values() for value in values)
         before = self._wires.get(state.org.id)
         if before is not None and before.known == known:
             scrubber = before.values
         else:
             scrubber = await asyncio.to_thread(Scrubber.compile, tuple(known))
-        self._wires[state.org.id] = Wires(state.epoch, scrubber, lent, frozenset(known))
+        epoch = -1 if watched.behind else state.epoch
+        self._wires[state.org.id] = Wires(epoch, scrubber, lent, known, lendings.of, state.epoch)
         said = f"the values of {len(known)} secrets are watched for"
         record = Record(phase=Phase.EVENT, id=new_request_id(), operation="watch", result=said)
         vault.journal.outcome(record.encode(), state.org.id)
-
-
-async def _opened_once(
-    vault: Vault, state: OrgState, service: Service, seen: dict[object, list[tuple[str, Secret]]]
-) -> list[tuple[str, Secret]]:
-    """What a service lends, by field. Thousands may lend the same, which is opened for the first of them."""
-    if service.sourced:
-        return await vault.watched(state, service)
-    lends = tuple(map(tuple, service.secret_choices())), tuple(map(tuple, service.certificate_choices()))
-    if lends not in seen:
-        seen[lends] = []  # stays so where it is not there
-        seen[lends] = await vault.watched(state, service)
-    return seen[lends]
 
 
 def _own_ends(service: Service) -> frozenset[bytes]:
@@ -255,8 +244,8 @@ def _header_texts(headers: Headers) -> bytes:
 def _judge_values(wires: Wires, call: Call, service: Service | None) -> None:
     """A value was found in the head. One that its own service would put into that header anyway may stand there."""
     own, headers = None, frozenset[bytes]()
-    if service is not None and service.name in wires.lent:
-        own = Scrubber.compile(wires.lent[service.name])
+    if service is not None and (lent := wires.lent.get(wires.of.get(service.name, ""))) is not None:
+        own = Scrubber.compile(lent)
         headers = frozenset({b"authorization", str(service.inject.get("name", "")).encode()})
     if any(wires.values.text(name) is not name for name, _ in call.headers):
         raise Tripped("value in a header's name", "the request carries the value of a secret in the name of a header")

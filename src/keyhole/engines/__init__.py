@@ -67,6 +67,9 @@ class StorageView(Protocol):
 
     heads: dict[bytes, Mapping[str, Any]]
 
+    async def revisions(self, *paths: str) -> Sequence[int]:
+        """The revisions of the entries at these paths; 0 where nothing ever was."""
+
     async def get(self, *paths: str) -> Sequence[Any]:
         """Values at these paths in one snapshot, each with ``data`` and ``revision``."""
 
@@ -338,6 +341,7 @@ class Route:
 
 
 Lend = Callable[[Context, str, str], Awaitable[Secret]]
+Marks = Callable[[Context, Sequence[str]], Awaitable[Sequence[int]]]
 Hides = Callable[[Context, str], Awaitable[Sequence[Secret]]]
 Relend = Callable[[Context, str, str, bytes], Awaitable[Secret]]
 Hosts = Callable[[Context, str], Awaitable[Limits]]
@@ -378,6 +382,8 @@ class Engine:
         type: name on the shelf and in ``sys/mounts``.
         routes: tried in order; the first whose pattern fits and that knows the operation answers.
         lend: ``(context, path, field)`` to the value; never routed.
+        marks: ``(context, paths)`` to a number for each that is another once ``lend`` answers another value of it, but
+            where that is because a time has come. Never routed.
         relend: ``(context, path, field, refused)`` to what is to be used instead of a lent value that an upstream has
             refused; the same one where there is no other. Never routed.
         hides: ``(context, path)`` to values that belong to a lent one and are lent to nobody, such as the refresh token
@@ -407,6 +413,7 @@ class Engine:
     type: str
     routes: tuple[Route, ...]
     lend: Lend | None = None
+    marks: Marks | None = None
     relend: Relend | None = None
     hides: Hides | None = None
     hosts: Hosts | None = None

@@ -81,10 +81,10 @@ class Orgs:
         """The storage of one mount of an org. ``configures``: a change of it changes what is compiled for the org."""
         storage = self._storages.get((org_id, mount))
         if storage is None:
-            epochs = [self.epoch_key(org_id)] if configures else []
+            epochs, noted = [self.epoch_key(org_id)] if configures else [], ""
             if mount == SERVICES:
-                epochs.append(self.services_key(org_id))
-            storage = self._storages[org_id, mount] = self._open(org_id, mount, epochs)
+                epochs.append(noted := self.services_key(org_id))
+            storage = self._storages[org_id, mount] = self._open(org_id, mount, epochs, noted)
         return storage
 
     async def id_of(self, name: str) -> str:
@@ -234,13 +234,13 @@ class Orgs:
         [entry] = await self._store.get([epoch])
         return await self._keys.rotate(org_id, Put(epoch, b"", entry.revision))
 
-    def _open(self, org_id: str, mount: str, epochs: Sequence[str]) -> Storage:
+    def _open(self, org_id: str, mount: str, epochs: Sequence[str], noted: str = "") -> Storage:
         async def reserve(count: int) -> None:
             await self._keys.reserve(org_id, count)
 
         if org_id == NO_ORG:
             return Nowhere(self._store, lambda: self._keys.ring(SYSTEM), org_id, mount, reserve, self._keys)
-        return Storage(self._store, lambda: self._keys.ring(org_id), org_id, mount, reserve, self._keys, epochs)
+        return Storage(self._store, lambda: self._keys.ring(org_id), org_id, mount, reserve, self._keys, epochs, noted)
 
 
 def _encode(org: Org) -> bytes:

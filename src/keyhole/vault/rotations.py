@@ -68,16 +68,21 @@ class Rotations:
             secrets: paths of what is lent.
             lent: their fields.
         """
-        if state.former is None:
-            state.former = await self.former(state.org.id)
-        if not state.former:
+        former = await self.under_way(state)
+        if not former:
             return _NONE
         return {
             name: found
             for name in lent
             for path in secrets
-            if (found := state.former.get((path, name.removeprefix(CERTIFICATE))))
+            if (found := former.get((path, name.removeprefix(CERTIFICATE))))
         }
+
+    async def under_way(self, state: OrgState) -> Mapping[tuple[str, str], tuple[Secret, ...]]:
+        """What is being rotated, by path and field, each with both values."""
+        if state.former is None:
+            state.former = await self.former(state.org.id)
+        return state.former
 
     async def load(self, org_id: str, name: str) -> tuple[Rotation, int]:
         """A rotation, and the revision of its entry. Raises ``NotFound``."""

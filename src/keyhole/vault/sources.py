@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -101,6 +101,8 @@ class Sources:
         self._held: OrderedDict[_Key, Taken] = OrderedDict()
         self._turns: dict[_Key, tuple[asyncio.Lock, int]] = {}
         self._recent: OrderedDict[tuple[str, str], list[tuple[Taken, float]]] = OrderedDict()
+        self._news: OrderedDict[tuple[str, str], int] = OrderedDict()  # numbered, the latest last
+        self._number = 0
 
     def opening(
         self, state: OrgState, caller: Caller, *, own: bool = False, service: Destination | None = None
@@ -262,6 +264,33 @@ class Sources:
                     found.append((field, await opening.lend(path, field)))
         return found
 
+    def answered(self, org_id: str, since: int) -> tuple[int, list[str]]:
+        """References to sources that have answered something new since a number was given, and the next number."""
+        found = []
+        for (org, path), number in reversed(self._news.items()):
+            if number <= since:
+                break
+            if org == org_id:
+                found.append(f"/{path}")
+        return self._number, found
+
+    async def marks(self, state: OrgState, paths: Sequence[str]) -> Sequence[object] | None:
+        """Of each path in ``secret/`` what is another once other values are lent of it; ``None`` if that is not known.
+
+        A time that comes, such as the end of a secret, is none.
+        """
+        if not paths:
+            return ()
+        try:
+            mount = state.mounts.at(_SECRETS)
+        except NotFound:
+            return None
+        if mount.engine.marks is None:
+            return None
+        nobody = Caller(state.org.name, state.org.id, "", "", "full", (), await self._vault.compiled.acl(state, ()))
+        found = await mount.engine.marks(self._vault.context(state, nobody, mount), paths)
+        return [(mount.id, mark) for mark in found]
+
     @contextlib.asynccontextmanager
     async def _turn(self, key: _Key) -> AsyncIterator[None]:
         """One at a time for each source and caller, so that many uses at once make one lease."""
@@ -306,6 +335,12 @@ class Sources:
         until = now + _MEMORY if taken.lease is None else taken.lease.expires
         key = (state.org.id, taken.path)
         recent = self._recent.setdefault(key, [])
+        if not any(known[1] > now and known[0].fields == taken.fields for known in recent):
+            self._number += 1
+            self._news[key] = self._number
+            self._news.move_to_end(key)
+            if len(self._news) > _MOST:
+                self._news.popitem(last=False)
         recent[:] = [known for known in recent if known[1] > now and known[0].fields != taken.fields][1 - _RECENT :]
         recent.append((taken, until))
         self._recent.move_to_end(key)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from keyhole.core.errors import Conflict, IntegrityError
 from keyhole.crypto.keyring import Keyring, Where
 from keyhole.stores import Batch, Check, Delete, Entry, Put, Store
+from keyhole.vault.changes import noted, since
 
 _PATH_CACHE = 4096
 _EPOCH_RETRIES = 50
@@ -85,6 +86,7 @@ class Storage:
         reserve: awaited before sealing, with the number of values; keeps the count of uses of the current key.
         keys: say what a batch that is sealed now has to stand on.
         epochs: keys whose revisions stand for what is compiled of this mount, such as the org's configuration.
+        noted: the one of them that says what was changed lately; empty for none.
 
     Attributes:
         heads: as ``engines.StorageView.heads``.
@@ -99,6 +101,7 @@ class Storage:
         reserve: Callable[[int], Awaitable[None]],
         keys: Standing,
         epochs: Sequence[str] = (),
+        noted: str = "",
     ) -> None:
         self._store = store
         self._keyring = keyring
@@ -107,6 +110,7 @@ class Storage:
         self._reserve = reserve
         self._standing = keys
         self._epochs = epochs
+        self._noted = noted
         self._keys: dict[str, str] = {}
         self.heads: dict[bytes, Mapping[str, Any]] = {}
 
@@ -121,6 +125,10 @@ class Storage:
             except IntegrityError:
                 if not await self._standing.newer(self._org, keyring):
                     raise
+
+    async def revisions(self, *paths: str) -> Sequence[int]:
+        """The revisions of the entries at these paths, of which none is opened; 0 where nothing ever was."""
+        return [entry.revision for entry in await self._store.get([self.key(path) for path in paths])]
 
     async def get_one(self, path: str) -> Item:
         """The value at one path."""
@@ -172,6 +180,32 @@ class Storage:
         """The revisions that stand for what is compiled of this mount."""
         return [entry.revision for entry in await self._store.get(self._epochs)]
 
+    async def changed(self, seen: int) -> tuple[int, Sequence[Scanned]] | None:
+        """What was changed since the epoch that notes it was at a revision, as it is now, and its revision now.
+
+        An entry that is gone has no data. ``None`` where it is not known what was changed: then all has to be read.
+        """
+        while True:
+            keyring = self._keyring()
+            [epoch] = await self._store.get([self._noted])
+            names = since(self._note(epoch), seen, epoch.revision)
+            if names is None:
+                return None
+            keys = [f"{self._org}/{self._mount}/{name}" for name in names]
+            now, *entries = await self._store.get([self._noted, *keys])
+            if now.revision != epoch.revision:
+                continue
+            try:
+                items = [self._open(keyring, key, entry) for key, entry in zip(keys, entries, strict=True)]
+            except IntegrityError:
+                if not await self._standing.newer(self._org, keyring):
+                    raise
+                continue
+            paths = map(self.path, keys)
+            return now.revision, [
+                Scanned(key, item.revision, path, item.data) for key, path, item in zip(keys, paths, items, strict=True)
+            ]
+
     async def scan(self, seen: Mapping[str, int]) -> AsyncIterator[Sequence[Scanned]]:
         """All entries, in parts that are each read in one snapshot.
 
@@ -199,12 +233,12 @@ class Storage:
             along: tried first, once: it makes the change together with something else. If it does not, the change is
                 made alone.
         """
-        await self._reserve(len(change.writes))
+        await self._reserve(len(change.writes) + bool(self._noted))
         for _ in range(_EPOCH_RETRIES):
             before = await self._store.get(self._epochs) if self._epochs else ()
-            bumps = [Put(key, b"", entry.revision) for key, entry in zip(self._epochs, before, strict=True)]
-            # Nothing may wait between these two: what is sealed stands on the keyring that sealed it.
+            # Nothing may wait between these: what is sealed stands on the keyring that sealed it.
             ring = self._standing.stands_on(self._org)
+            bumps = [self._bump(change, key, entry) for key, entry in zip(self._epochs, before, strict=True)]
             batch = self._batch(change, *bumps, checks=(ring, *stands_on))
             if along is not None:
                 first, along = along, None
@@ -276,6 +310,29 @@ class Storage:
             deletes=[Delete(self.key(path), expected) for path, expected in change.deletes],
             checks=[*(Check(self.key(path), expected) for path, expected in change.checks), *checks],
         )
+
+    def _bump(self, change: Change, key: str, entry: Entry) -> Put:
+        """Another revision of an epoch, with a note of what is changed where it keeps one."""
+        value = b""
+        if key == self._noted:
+            paths = [write.path for write in change.writes] + [path for path, _ in change.deletes]
+            below = f"{self._org}/{self._mount}/"
+            value = noted(self._note(entry), entry.revision + 1, [self.key(path).removeprefix(below) for path in paths])
+        if value:
+            value = self._keyring().seal(value, self._of_epoch(entry.revision + 1))
+        return Put(key, value, entry.revision)
+
+    def _note(self, entry: Entry) -> bytes:
+        """What an epoch notes; nothing where it does not open, as before a keyring that is newer is known."""
+        if not entry.value:
+            return b""
+        try:
+            return self._keyring().open(entry.value, self._of_epoch(entry.revision))
+        except IntegrityError:
+            return b""
+
+    def _of_epoch(self, revision: int) -> Where:
+        return Where(self._org, self._noted.split("/")[1], self._noted, revision)
 
     def _puts(self, writes: Sequence[Write]) -> Iterable[Put]:
         keyring = self._keyring()

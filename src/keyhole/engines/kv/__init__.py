@@ -112,6 +112,7 @@ ENGINE = Engine(
         Route("{path...}", dict.fromkeys(_EVERY, versions.unversioned), help="Not versioned."),
     ),
     lend=versions.lend,
+    marks=versions.marks,
     due=tell_of_end,
     ends=all_ends,
     upgrade=_bring_over,

@@ -8,7 +8,7 @@ revision, so that two writers never make the same version.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound
@@ -182,6 +182,11 @@ async def lend(context: Context, path: str, field_name: str) -> Secret:
     if value is None:
         raise NotFound(f"the secret {path!r} has no field {field_name!r}", f"keyhole show {path}")
     return Secret(value if isinstance(value, str) else json.dumps(value))
+
+
+async def marks(context: Context, paths: Sequence[str]) -> Sequence[int]:
+    """Revisions of secrets: all that ``lend`` reads of one lies in its entry."""
+    return await context.storage.revisions(*(f"k/{path}" for path in paths))
 
 
 async def delete(context: Context, call: Call) -> None:
