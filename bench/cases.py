@@ -261,14 +261,16 @@ def _api(asked: str, connections: int) -> Callable[[Field], dict[str, Numbers]]:
 
 
 def audited(field_: Field) -> dict[str, Numbers]:
-    """Audited reads at 64 at once, through the door and over HTTP, and the disk's own rate of syncs."""
+    """Audited reads at 64 at once, through the door and over HTTP; the disk's own rate of syncs before and after."""
     subject, _ = cores()
     with tempfile.TemporaryDirectory(dir=field_.folder) as folder:
-        sync = sync_rate(Path(folder), min(1.0, field_.seconds))
+        part = min(0.5, field_.seconds / 2)
+        sync = sync_rate(Path(folder), part)
         command = pinned(subject, sys.executable, "-m", "bench.door", folder, str(field_.seconds))
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-    api = generate(field_.sqlite.read(connections=64, seconds=field_.seconds))
-    return {"disk": {"rate": sync}, "door": {"rate": float(json.loads(out))}, "api": {"rate": api["rate"]}}
+        sync = (sync + sync_rate(Path(folder), part)) / 2
+    api = _loaded(field_.sqlite.read(connections=64, seconds=field_.seconds), field_.sqlite.pid)
+    return {"disk": {"rate": sync}, "door": json.loads(out), "api": api}
 
 
 def _in_a_folder(measure: Callable[[Path], dict[str, Numbers]], field_: Field) -> dict[str, Numbers]:

@@ -13,14 +13,16 @@ from keyhole.core.request import Operation, Request
 from keyhole.core.value import Secret
 
 AT_ONCE = 64
+QUIET = 1.1  # seconds after which the door counts those who made the vault as gone
 
 
-async def run(folder: str, seconds: float) -> float:
-    """Reads a second from a new SQLite vault in a folder."""
+async def run(folder: str, seconds: float) -> dict[str, float]:
+    """Reads a second from a new SQLite vault in a folder, and microseconds of processor time for one."""
     keyhole = await app.assemble(Config(vault=f"sqlite:{folder}/vault.db"), create=True)
     token = (await keyhole.node.init("passphrase", Secret("a passphrase for a vault of benchmarks"))).encode()
     path, data = "secret/data/bench/api-key", {"data": {"value": "v" * 40}}
     await keyhole.node.handle(Request(token, Operation.UPDATE, path, data))
+    await asyncio.sleep(QUIET)
     done = 0
     stop = time.perf_counter() + seconds
 
@@ -31,11 +33,11 @@ async def run(folder: str, seconds: float) -> float:
             assert reply.data is not None
             done += 1
 
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     await asyncio.gather(*(reader() for _ in range(AT_ONCE)))
-    rate = done / (time.perf_counter() - begin)
+    took, used = time.perf_counter() - begin, time.process_time() - used
     await keyhole.close()
-    return rate
+    return {"rate": done / took, "cpu": used / done * 1e6, "used": used / took}
 
 
 if __name__ == "__main__":
