@@ -104,3 +104,29 @@ def test_whatever_goes_wrong_nobody_waits_for_ever(tmp_path):
         assert await named(vault, "a", "b") == ["b"]
 
     alone(tmp_path, scenario)
+
+
+def test_two_who_ask_again_and_again_share_their_commits(tmp_path):
+    async def scenario(vault, handed, log, org):
+        commits = []
+        commit = handed.commit
+
+        async def counted(batch):
+            commits.append(len(batch.appends))
+            await commit(batch)
+
+        handed.commit = counted
+
+        async def ask(name):
+            for number in range(20):
+                await log.intend(record(f"{name}{number}"), org)
+
+        async def late():  # while the first one of the other is on its way
+            await asyncio.sleep(0)
+            await ask("b")
+
+        await asyncio.gather(ask("a"), late())
+        assert handed.count + len(commits) <= 25
+        assert len(await named(vault, *(f"{name}{number}" for name in "ab" for number in range(20)))) == 40
+
+    alone(tmp_path, scenario)

@@ -6,7 +6,7 @@ Byte order is code-point order here, because keys are ASCII.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from keyhole.core.errors import Conflict, InvalidRequest
 from keyhole.stores import Batch
@@ -55,6 +55,15 @@ def validate(batch: Batch) -> None:
         keys.update(delete.key for delete in batch.deletes)
         if len(keys) != changed:
             raise InvalidRequest("a batch changes each key at most once", "merge the changes or commit them in turn")
+
+
+def merged(changes: Sequence[Batch]) -> Batch:
+    """Changes that have nothing to do with each other, as one."""
+    return Batch(
+        puts=[put for change in changes for put in change.puts],
+        deletes=[delete for change in changes for delete in change.deletes],
+        checks=[*dict.fromkeys(check for change in changes for check in change.checks)],
+    )
 
 
 def changed_since(key: str, expected: int, stored: int) -> Conflict:

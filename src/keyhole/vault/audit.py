@@ -20,6 +20,7 @@ from keyhole.core.record import GENESIS, Intent, Record, link
 from keyhole.crypto.keyring import Keyring, Where
 from keyhole.crypto.signing import SigningKey
 from keyhole.stores import Batch, Check, JournalRow, Put, Store
+from keyhole.stores.keys import merged
 from keyhole.vault.clock import Clock
 from keyhole.vault.keys import SYSTEM, new_id
 
@@ -267,10 +268,16 @@ class Journal:
 
     async def _flush(self, begun: _Begun | None = None) -> None:
         """Commit what is queued, batch after batch; requests that arrive meanwhile form the next batch."""
+        others = begun is not None or not self._alone
         try:
             if begun is not None and not await self._end(begun):
                 return
             while self._pending:
+                # Where several ask, those whose commit has just ended ask again in the next step of the loop. They
+                # share this commit if it waits for that: else each half of them waits for the other, by turns.
+                if others:
+                    await asyncio.sleep(0)
+                others = True
                 pending, self._pending = self._pending, []
                 waiters, self._waiters = self._waiters, []
                 joined, self._joined = self._joined, _Joined()
@@ -401,15 +408,6 @@ class Journal:
         data["time"] = self._clock.now()
         where = Where(SYSTEM, "journal", key, slot.revision + 1)
         return Put(key, self._ring(SYSTEM).seal(json.dumps(data).encode(), where), slot.revision)
-
-
-def merged(changes: Sequence[Batch]) -> Batch:
-    """Changes that have nothing to do with each other, as one."""
-    return Batch(
-        puts=[put for change in changes for put in change.puts],
-        deletes=[delete for change in changes for delete in change.deletes],
-        checks=[*dict.fromkeys(check for change in changes for check in change.checks)],
-    )
 
 
 def open_slot(ring: Keyring, number: int, value: bytes, revision: int) -> dict[str, Any]:
