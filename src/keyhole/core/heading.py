@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Heading:
-    """The calls of one connection with the same head share it. Whoever asks first finds a part.
+    """The calls of one client with the same head to one place share it. Whoever asks first finds a part.
 
     Attributes:
         leaks: the head shows the caller's own token.
