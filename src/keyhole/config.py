@@ -155,7 +155,7 @@ class Config:
     sql_sessions: int = 1_000
     sql_idle_timeout: float = 3_600.0
     sql_session_timeout: float = 0.0
-    connections: int = 10_000
+    connections: int = 12_000
     http2_streams: int = 100
     http2_header_bytes: int = 64 * 1024
     http2_ping: float = 300.0

@@ -33,7 +33,9 @@ HOST = "api.allowed.test"
 SECRET = "sk_live_51H8xKeyholeCanary9Zq7"
 LOOPBACK = ["127.0.0.1/32"]
 NAMES = [HOST, *(f"{name}.test" for name in ("a", "b", "c", "evil", "other", "x.wild", "y.wild", "deep.x.wild"))]
+NAMES.append("db1")
 CERTIFIED = [*NAMES, "*.wild.test"]
+NAMES += ["project_web_1", "my_app.wild.test"]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -310,6 +310,14 @@ def test_ordinary_odd_values_do_arrive(stack: Stack, run, value: str) -> None:
         _structure(way, stack.upstream.last, value)
 
 
+@pytest.mark.parametrize(("value", "around"), [("p%41ss-word", "x{}"), ("41-and-more", "a%25{}"), ("..\\12345", "{}")])
+def test_a_value_that_would_give_a_path_another_meaning_is_refused(stack: Stack, run, value: str, around: str) -> None:
+    inject, _, headers, body = WAYS["in path"]
+    reply = run(send(stack, value, inject, "/v1/" + around.format(PLAIN), headers=headers, body=body))
+    assert (reply.status, reply.code) == (400, "invalid_request")
+    assert stack.upstream.requests == []
+
+
 @pytest.mark.parametrize(
     ("inject", "headers", "body", "method"),
     [

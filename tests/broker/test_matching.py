@@ -74,6 +74,20 @@ def test_the_more_specific_host_then_path_then_methods_win(stack: Stack, run) ->
     assert run(ask()) == ["wild", "exact", "folder", "leaf", "post"]
 
 
+def test_names_of_containers_are_hosts_like_others(stack: Stack, run) -> None:
+    async def ask(host: str, *, tls: bool) -> Reply:
+        port, scheme = (stack.secure, "https") if tls else (stack.plain, "http")
+        token = await agent(stack, **{f"{scheme}-{host}": {"hosts": [f"{host}:{port}"], "schemes": [scheme]}})
+        return await stack.send(await stack.tunnel(token, host, port, tls=tls), host=f"{host}:{port}")
+
+    for host, tls in (("db1", True), ("db1", False), ("project_web_1", False)):
+        assert run(ask(host, tls=tls)).status == 200
+        assert stack.upstream.last.values(b"host") == [f"{host}:{stack.secure if tls else stack.plain}".encode()]
+    seen = len(stack.upstream.requests)
+    assert run(ask("my_app.wild.test", tls=True)).code == "upstream_tls"  # its wildcard does not mean an underscore
+    assert len(stack.upstream.requests) == seen
+
+
 def test_wildcard_is_one_label_and_never_the_name_itself(stack: Stack, run) -> None:
     async def ask() -> list[int]:
         token = await agent(stack, wild={"hosts": [f"*.wild.test:{stack.secure}"]})
@@ -311,18 +325,29 @@ def test_service_for_both_schemes_means_the_usual_port_of_each(stack: Stack, run
     assert run(ask())["hosts"] == ["a.test:443", "b.test:8443", "a.test:80"]
 
 
-# Encoded slashes.
+# Paths that servers read in different ways.
 
-SLASHES = ["/projects/group%2Fproject", "/@scope%2fname", "/projects/a%2fb%2Fc/files/src%2fmain.py/raw?ref=x%2Fy"]
+SLASHES = [
+    "/projects/group%2Fproject",
+    "/@scope%2fname",
+    "/projects/a%2fb%2Fc/files/src%2fmain.py/raw?ref=x%2Fy",
+    "/https://example.com/a?b=//c",
+    "/sites/https%3A%2F%2Fexample.com%2F/query",
+    "//bucket//key/",
+    "/a%2520b/job/feature%252Fx",
+    "/caf%E9",
+]
 NEVER = [
     "/p/a%2F..%2Fb",
     "/p/..%2Fb",
     "/p/a%2f%2e%2e",
     "/p/%2e%2f",
     "/p/a%2F.%2Fb",
-    "/p/a%2F%2Fb",
-    "/p/%2Fb",
-    "/p/a%252Fb",
+    "/p/a%252F%2Fb",
+    "/p//..",
+    "/p/%252e%252e/b",
+    "/p/%25252e",
+    "/p/%E9/.%E9.",
     "/p/a%5Cb",
     "/p/a%2F..;x",
     "/p/a%2F\u2025%2Fb",
@@ -332,7 +357,7 @@ NEVER = [
 
 
 @pytest.mark.parametrize("path", SLASHES)
-def test_encoded_slash_is_sent_where_nothing_is_judged_by_the_path(stack: Stack, run, path: str) -> None:
+def test_a_path_with_several_meanings_is_sent_where_nothing_is_judged_by_it(stack: Stack, run, path: str) -> None:
     async def ask() -> dict:
         token = await agent(stack, free={"methods": ["GET"]})
         assert (await stack.get(token, path)).status == 200
@@ -353,12 +378,27 @@ READINGS = [
     ({"deny_paths": ["/admin/**"]}, "/admin%2Fkeys", 403),
     ({"deny_paths": ["/admin*"]}, "/admin%2Fkeys", 403),
     ({"paths": ["/v1/public/**"], "deny_paths": ["/v1/admin/**"]}, "/v1%2Fadmin/keys", 403),
-    ({"paths": ["/v1/public/**"]}, "/v1/public%2F", 400),
+    ({"paths": ["/v1/public/**"]}, "/v1/public%2F", 403),
+    ({"paths": ["/v1/public/**"]}, "/v1/public//a", 200),
+    ({"paths": ["/v1/public/*"]}, "/v1/public//a", 403),  # slashes kept, it is a segment more
+    ({"paths": ["/v1/public/*/b"]}, "/v1/public//b", 403),  # merged, one less
+    ({"paths": ["/**"], "deny_paths": ["/v1/admin/*"]}, "/v1//admin/keys", 403),
+    ({"deny_paths": ["/v1/admin/*"]}, "//v1/admin//keys", 403),
+    ({"deny_paths": ["/admin/*"]}, "//name/admin/keys", 403),  # to a parser of URLs it has an authority
+    ({"deny_paths": ["/v1/admin/**"]}, "/v1/%2561dmin/keys", 403),
+    ({"paths": ["/v1/public/a"]}, "/v1/public/%2561", 403),
+    ({"deny_paths": ["/job/*/config"]}, "/job/x%252Fconfig", 403),
+    ({"paths": ["/v1/public/**"]}, "/v1/public/a%2520b", 200),
+    ({"paths": ["/v1/public/**"]}, "/v1/public%25%32%46a", 403),
+    ({"deny_paths": ["/v1/admin/**"]}, "/v1/ad%FFmin/keys", 403),
+    ({"deny_paths": ["/v1/caf%C3%A9"]}, "/v1/caf%E9", 403),
+    ({"paths": ["/v1/caf%C3%A9"]}, "/v1/caf%E9", 403),
+    ({"paths": ["/v1/*"]}, "/v1/caf%E9", 200),
 ]
 
 
 @pytest.mark.parametrize(("rule", "path", "status"), READINGS)
-def test_encoded_slash_is_judged_as_a_separator_and_as_a_character(
+def test_a_path_with_several_meanings_is_judged_in_all_of_them(
     stack: Stack, run, rule: dict, path: str, status: int
 ) -> None:
     async def ask() -> Reply:
@@ -371,7 +411,7 @@ def test_encoded_slash_is_judged_as_a_separator_and_as_a_character(
 
 
 @pytest.mark.parametrize("path", NEVER)
-def test_dots_and_empty_names_beside_an_encoded_slash_are_refused_everywhere(stack: Stack, run, path: str) -> None:
+def test_what_cannot_be_told_of_a_path_is_refused_everywhere(stack: Stack, run, path: str) -> None:
     async def ask() -> Reply:
         return await stack.get(await agent(stack, free={}), path)
 

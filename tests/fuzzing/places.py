@@ -15,7 +15,7 @@ from keyhole.core.host import HostPattern, parse_host
 from keyhole.core.target import PathGlob, canonical_target, readings
 from keyhole.core.url import parse_url
 
-_HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|[0-9a-f:]+")
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|[0-9a-f:]+")
 
 
 class Url(Target):
@@ -26,7 +26,7 @@ class Url(Target):
         b"%5c", b"%00", b"127.0.0.1", b"0x7f.1", b"0177.0.0.1", b"2130706433", b"[::1]", b"[::ffff:127.0.0.1]",
         b"localhost", b":443", b":0443", b".", b"..", b"xn--", b"xn--nxasmq6b", b"\xe2\x80\x8b", b"\xef\xbc\x8f",
         b"\xe3\x80\x82", b"\xc2\xad", b"\xef\xbc\x91", b"\xe2\x91\xa0", b"\xc3\x9f", b"\xcf\x82", b"%25", b"%252e",
-        b";", b"..;a", b"*.", b"a.example", b"\xc0\xae", b"1e3", b"-",
+        b";", b"..;a", b"*.", b"a.example", b"\xc0\xae", b"1e3", b"-", b"_", b"%2520", b"%E9", b"1_0",
     )  # fmt: skip
 
     def corpus(self):
@@ -75,12 +75,15 @@ class Url(Target):
     @staticmethod
     def _path(target):
         assert canonical_target(target) == target
-        path = target.partition(b"?")[0].decode()
-        for decoded in (path, unquote(path), *readings(target)):
-            last = "/" if decoded.endswith("/") and decoded != "/" else ""
-            assert posixpath.normpath(decoded) + last == decoded, f"others read another path: {decoded!r}"
+        path, meant = target.partition(b"?")[0].decode(), readings(target)
+        once = unquote(path)
+        for decoded in (path, once, unquote(once), *meant):
+            merged = re.sub("/+", "/", decoded)
+            last = "/" if merged.endswith("/") and merged != "/" else ""
+            assert posixpath.normpath(merged) + last == merged, f"others read another path: {decoded!r}"
+            assert decoded == path or {decoded, merged} <= {*meant}, f"others read what nobody judged: {decoded!r}"
             assert "\\" not in decoded
-            assert not any(part.partition(";")[0].strip(". ") == "" for part in decoded.split("/")[1:-1])
+            assert all(part.partition(";")[0].strip(". ") for part in decoded.split("/") if part)
 
 
 def plainly(pattern, path):

@@ -119,6 +119,15 @@ def test_a_signature_in_a_header_is_the_one_that_botocore_makes_with_the_real_ke
     assert sent.target == want.target
 
 
+@pytest.mark.parametrize("service", ["s3", "sts"])
+@pytest.mark.parametrize("path", [["", "a", "", "b"], ["a", "", ""], ["a%20b", "c%2Fd"], ["https:", "", "e.test"]])
+def test_a_path_with_several_meanings_is_signed_as_botocore_signs_it(service, path):
+    base, signer = SERVICES[service]
+    message, expected = (request(base, "GET", path, [], [], b"") for _ in range(2))
+    both(signer, service, message, expected, fake_token=False, token=False)
+    assert signed_again(on_the_wire(message)).get(b"authorization") == on_the_wire(expected).get(b"authorization")
+
+
 @given(
     service=st.sampled_from(["s3", "s3 at a place of its own", "sts"]),
     method=st.sampled_from(["GET", "PUT"]),
@@ -407,6 +416,9 @@ def test_the_secret_is_nowhere_in_what_is_sent_and_its_signing_key_is_looked_for
         ("iam", "/", [], b"Action=CreateAccessKey"),
         ("ecr", "/", [("X-Amz-Target", "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken")], b"{}"),
         ("codeartifact", "/v1/authorization-token?domain=x", [], b""),
+        ("codeartifact", "//v1/authorization-token?domain=x", [], b""),
+        ("codeartifact", "/v1//%2561uthorization-token/?domain=x", [], b""),
+        ("sts", "/service/Sts/operation//%2541ssumeRole", [], b""),
         ("s3express", "/?session", [], b""),
     ],
 )

@@ -175,8 +175,10 @@ def test_answers_are_bounded_and_in_turn_of_both_families():
 
 def test_static_entries_come_first_and_are_judged_all_the_same(dialled):
     async def main():
-        resolver = Resolver("127.0.0.1:1", ["A.Test:10.0.0.5", "b.test:[2606:2800::1]", "b.test:93.184.215.14"])
+        known = ["A.Test:10.0.0.5", "db1:10.0.0.6", "b.test:[2606:2800::1]", "b.test:93.184.215.14"]
+        resolver = Resolver("127.0.0.1:1", known)
         assert await resolver.resolve("b.test") == ["2606:2800::1", "93.184.215.14"]
+        assert await resolver.resolve("db1") == ["10.0.0.6"]
         with pytest.raises(AddressDenied):
             await Dialer(resolver).dial("a.test", 443, Guard(), timeout=10)
 

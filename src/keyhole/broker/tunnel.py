@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from keyhole.broker.live import Ended, StreamLimits
 from keyhole.core.errors import KeyholeError, PolicyDenied, UpstreamTimeout
-from keyhole.core.host import parse_host
+from keyhole.core.host import Authority, parse_host
 from keyhole.net.hello import NotAHello, server_name
 from keyhole.net.http1.client import ClientConnection
 from keyhole.net.http1.wire import NEVER
@@ -160,7 +160,7 @@ def beginning(scheme: str, host: str) -> Callable[[bytes], bool | None]:
         if name is None:
             return None
         try:
-            return parse_host(name) == host if name else host[-1].isdigit() or ":" in host
+            return parse_host(name) == host if name else Authority(host, 1).is_ip
         except KeyholeError:
             return False
 

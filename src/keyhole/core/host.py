@@ -6,7 +6,8 @@
 3. A host whose last label looks like a number is an IPv4 address as the WHATWG URL standard reads it (``127.1``,
    ``0x7f000001``), because some resolver would read it so; when it is none, it is refused. So are numbers with leading
    zeros, which some read as octal and others as decimal (CVE-2021-29921).
-4. What some parsers would drop, decode or cut is refused: userinfo, ``%``, zero-width characters, spaces, controls.
+4. A label may have underscores, as names in networks of containers and many in the DNS have (RFC 2181, section 11).
+5. What some parsers would drop, decode or cut is refused: userinfo, ``%``, zero-width characters, spaces, controls.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import idna
 from keyhole.core.codepoints import is_invisible
 from keyhole.core.errors import InvalidRequest
 
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")  # RFC 1123, section 2.1
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")  # RFC 1123, section 2.1, and the underscore
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
 _NUMERIC = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")
 _OCTAL = re.compile(r"0[0-9]")
@@ -45,7 +46,7 @@ class Authority(NamedTuple):
     @property
     def is_ip(self) -> bool:
         """Whether the host is an address and not a name."""
-        return ":" in self.host or self.host[-1].isdigit()
+        return ":" in self.host or self.host.rpartition(".")[2].isdigit()
 
     @property
     def bracketed(self) -> str:
@@ -168,7 +169,7 @@ def _parse_host(text: str) -> str:
     if ":" in text:
         return _ipv6(text)
     labels = _labels(text)
-    if _NUMERIC.match(labels[-1]):
+    if _NUMERIC.match(labels[-1].replace("_", "")):  # some read 1_0 as a number
         return _ipv4(labels)
     host = ".".join(_a_label(label) for label in labels)
     if len(host) > _MAX_NAME:
@@ -205,7 +206,7 @@ def _a_label(label: str) -> str:
     except UnicodeError:
         raise InvalidRequest("the host has a label that IDNA 2008 does not allow", _HINT) from None
     if not _LABEL.match(label):
-        raise InvalidRequest("a label of the host is not 1 to 63 letters, digits and inner hyphens", _HINT)
+        raise InvalidRequest("a label of the host is not 1 to 63 letters, digits, underscores and inner hyphens", _HINT)
     return label
 
 

@@ -4,10 +4,11 @@ What is judged is byte for byte what is sent. A path that a proxy and an upstrea
 because there is no form in which both readings are judged:
 
 1. Dot segments, written in any way: raw, percent-encoded, before a ``;parameter``, or by a compatibility character.
-2. Encoded separators (``%2F``, ``%5C``), backslashes, and everything that is percent-encoded twice. Where nothing is
-   judged by the path, ``%2F`` may stand in it: some APIs have names with slashes in one segment.
-3. Empty segments, except the last one. Servers that merge slashes would read ``//v1/admin`` as ``/v1/admin``.
-4. Percent triplets that are malformed or no UTF-8, and encoded control characters.
+2. Backslashes, control characters, and what is percent-encoded three times.
+3. Percent triplets that are malformed, and UTF-8 that is overlong, which some decoders take for ASCII.
+
+What servers are known to read in a few ways that can all be told is sent as it is, and judged in each of them
+(``readings``): empty segments, encoded slashes, what is percent-encoded twice, and bytes that are no UTF-8.
 
 The rest has one form: unreserved characters are never encoded, everything else that RFC 3986 does not allow in a path
 always is, with upper-case digits. The query is passed on byte for byte, except that bytes above 127 are encoded.
@@ -17,8 +18,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
 from keyhole.core.codepoints import is_invisible, is_stream_safe
 from keyhole.core.errors import BadRequestFraming, InvalidRequest
@@ -28,6 +29,16 @@ _PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~-]+)+/?\Z")  # nothing in it to deci
 _TRIPLET = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BROKEN_TRIPLET = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOUBLE = re.compile(rb"%25[0-9A-Fa-f]{2}")
+_MANIFOLD = re.compile(rb"//|%2F|%25[0-9A-Fa-f]{2}|%[89A-F]")
+_AGAIN = re.compile(r"%[0-9A-Fa-f]{2}")
+_WIDE = re.compile(r"%[uU][0-9A-Fa-f]{4}")  # in which a second decoder of Microsoft's would read a character
+_SLASH = re.compile("%2[Ff]")
+_SLASHES = re.compile("//+")
+# A first byte of UTF-8 without bits of its own: what follows makes a character that has a shorter form (CVE-2000-0884).
+_OVERLONG = re.compile(
+    rb"[\xc0\xc1]|\xe0[@A\x80-\x9f]|\xed[\xa0-\xbf]|\xf0[@A\x80-\x8f]|\xf8[@A\x80-\x87]|\xfc[@A\x80-\x83]"
+)
+_MOST = 8  # readings
 _ILLEGAL = re.compile(rb"[\x00-\x20\x7f#]")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _STAR = "\ufdd0"  # a noncharacter (Unicode, section 23.7), which no path may have
@@ -40,11 +51,11 @@ def canonical_target(target: bytes) -> bytes:
     """The one form of an origin-form target (``/path?query``) that is judged and sent. Idempotent.
 
     Args:
-        target: as received. ``%2F`` may stand in its path; see ``readings``.
+        target: as received. Its path may have several meanings; see ``readings``.
 
     Raises:
         BadRequestFraming: it is no origin-form, or has bytes that no request line may have.
-        InvalidRequest: its path could be read in two ways.
+        InvalidRequest: its path could be read in ways that cannot be told, or in too many.
     """
     path, mark, query = target.partition(b"?")
     if not path.startswith(b"/"):
@@ -57,18 +68,76 @@ def canonical_target(target: bytes) -> bytes:
 
 
 def readings(target: bytes) -> tuple[str, ...]:
-    """The decoded paths of a canonical target, on which rules are judged.
+    """The decoded paths of a canonical target, on which rules are judged; the usual one first.
 
-    There is one, unless the path has an encoded slash: whether that separates is the server's choice (RFC 3986,
-    section 2.2), so a rule that allows must allow both readings, and one that denies denies either.
+    There is one, unless the server has a choice. Then a rule that allows must allow every reading, and one that denies
+    denies any:
+
+    - whether an encoded slash separates (RFC 3986, section 2.2);
+    - whether slashes in a row are one, as with ``merge_slashes`` of nginx, and whether ``//name`` at the beginning is
+      an authority, as for the URL standard's parser;
+    - whether what is decoded is decoded again;
+    - what becomes of bytes that are no UTF-8: characters of ISO 8859-1, U+FFFD, or nothing.
     """
     path = target.partition(b"?")[0]
-    if b"%" not in path:
+    if b"%" not in path and b"//" not in path:
         return (path.decode(),)
-    decoded = unquote_to_bytes(path).decode()
-    if b"%2F" not in path:
-        return (decoded,)
-    return decoded, unquote_to_bytes(path.replace(b"%2F", b"%252F")).decode()
+    return _readings(path)
+
+
+def _readings(path: bytes) -> tuple[str, ...]:
+    if not _MANIFOLD.search(path):
+        return (unquote_to_bytes(path).decode(),)
+    found: dict[str, None] = {}
+    for text in _meant(_resolved([path.decode()])):
+        _note(found, text)
+    for text in _meant([text for text in found if _AGAIN.search(text)]):
+        if text not in found and _AGAIN.search(text.replace("%2F", "")):
+            raise _too_often()
+        _note(found, text)
+    return tuple(found)
+
+
+def _meant(encoded: Iterable[str]) -> Iterator[str]:
+    """What these are, decoded once."""
+    for text in encoded:
+        yield from _resolved(_decoded(text))
+
+
+def _note(found: dict[str, None], text: str) -> None:
+    found[text] = None
+    if len(found) > _MOST:
+        raise InvalidRequest("the path could be read in too many ways", _HINT)
+
+
+def _too_often() -> InvalidRequest:
+    return InvalidRequest("the path is percent-encoded three times", _HINT)
+
+
+def _decoded(path: str) -> Iterator[str]:
+    """A path decoded once, in every charset; then without the encoded slashes, which stay as they are."""
+    kept = _SLASH.sub("%252F", path)
+    for text in (path, kept) if kept != path else (path,):
+        try:
+            yield unquote(text, errors="strict")
+        except UnicodeDecodeError:
+            if _OVERLONG.search(unquote_to_bytes(text)):
+                raise InvalidRequest("the path is overlong UTF-8", _HINT) from None
+            yield unquote(text, "latin-1")
+            yield unquote(text, errors="replace")
+            yield unquote(text, errors="ignore")
+
+
+def _resolved(texts: Iterable[str]) -> Iterator[str]:
+    """Each path as it is, then with its slashes merged; the same without what may be an authority before it."""
+    for text in texts:
+        yield text
+        while "//" in text:
+            yield _SLASHES.sub("/", text)
+            if not text.startswith("//"):
+                break
+            text = "/" + text.lstrip("/").partition("/")[2]  # noqa: PLW2901 - what is left of it
+            yield text
 
 
 def _normal_path(path: bytes) -> bytes:
@@ -76,15 +145,20 @@ def _normal_path(path: bytes) -> bytes:
         raise InvalidRequest("the path has a backslash", _HINT)
     if _BROKEN_TRIPLET.search(path):
         raise InvalidRequest("the path has a '%' that is not followed by two hexadecimal digits", _HINT)
-    path = _TRIPLET.sub(_normal_triplet, path)
-    if _DOUBLE.search(path):
-        raise InvalidRequest("the path is percent-encoded twice", _HINT)
-    segments = path.split(b"/")[1:]
-    last = len(segments) - 1
-    for place, segment in enumerate(segments):
-        if segment or place != last:
-            _check_segment(segment)
-    return quote_from_bytes(path, safe=_PCHAR + "%").encode()
+    path = quote_from_bytes(_TRIPLET.sub(_normal_triplet, path), safe=_PCHAR + "%").encode()
+    if _DOUBLE.search(path) and b"%2F" in path:
+        raise InvalidRequest("the path has an encoded slash, and is percent-encoded twice", _HINT)
+    if _TRIPLET.search(unquote_to_bytes(unquote_to_bytes(path))):
+        raise _too_often()
+    known: set[str] = set()
+    for text in _readings(path):
+        if _WIDE.search(text):
+            raise InvalidRequest("the path is percent-encoded twice, and not as RFC 3986 says", _HINT)
+        for segment in text.split("/")[1:]:
+            if segment not in known:
+                known.add(segment)
+                _check_segment(segment)
+    return path
 
 
 def _normal_triplet(match: re.Match[bytes]) -> bytes:
@@ -92,11 +166,7 @@ def _normal_triplet(match: re.Match[bytes]) -> bytes:
     return bytes((code,)) if code in _UNRESERVED else match[0].upper()
 
 
-def _check_segment(segment: bytes) -> None:
-    try:
-        text = unquote_to_bytes(segment).decode()
-    except UnicodeDecodeError:
-        raise InvalidRequest("the path is not UTF-8", _HINT) from None
+def _check_segment(text: str) -> None:
     if any(char == "\\" or char < " " or char in "\x7f\ufdd0" for char in text):
         raise InvalidRequest("the path has an encoded backslash or control character", _HINT)
     if not text.isascii() and not is_stream_safe(text):
@@ -104,11 +174,11 @@ def _check_segment(segment: bytes) -> None:
     folded = text if text.isascii() else _visible(unicodedata.normalize("NFKC", text))
     if any(folded.count(char) > text.count(char) for char in _SEPARATORS):
         raise InvalidRequest("the path has a character that can be taken for a separator", _HINT)
-    for name in (*text.split("/"), *folded.split("/")):
+    for name in (text, folded) if folded != text else (text,):
         bare = name.partition(";")[0]
-        if not bare:
-            raise InvalidRequest("the path has an empty segment", _HINT)
-        if not bare.strip(". \u00a0"):
+        if name and not bare:
+            raise InvalidRequest("the path has a segment of parameters alone", _HINT)
+        if bare and not bare.strip(". \u00a0"):
             raise InvalidRequest("the path has a segment of dots or spaces", _HINT)
 
 
@@ -136,8 +206,8 @@ class PathGlob:
             normal = canonical_target(pattern.encode())
         except (BadRequestFraming, UnicodeEncodeError) as error:
             raise InvalidRequest("a path pattern is not a path", "begin with '/', for example /v1/**") from error
-        if b"%2F" in normal:
-            raise InvalidRequest("a path pattern has an encoded slash", "write the segments apart, or a '*'")
+        if len(readings(normal)) > 1:
+            raise InvalidRequest("a path pattern could be read in more than one way", "write it plainly, or a '*'")
         self.pattern = pattern
         texts = normal.decode().split("/")[1:]
         self._segments = tuple(_compile_segment(text) for text in texts)

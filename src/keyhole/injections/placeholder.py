@@ -17,7 +17,7 @@ import re
 from keyhole.core.errors import InvalidRequest, KeyholeError
 from keyhole.core.inject import Inject
 from keyhole.core.message import Message
-from keyhole.core.target import canonical_target
+from keyhole.core.target import canonical_target, readings
 from keyhole.injections import Steps, Terms, content, cookies, header_value, parameters
 from keyhole.injections.spelled import JSON, PERCENT, PLAIN, Replacer, Syntax, bounded, pattern, replaced, syntax_of
 
@@ -73,8 +73,10 @@ def _in_path(message: Message, text: bytes, value: bytes) -> None:
     bounded(times, written)
     changed = pattern(text, PERCENT).sub(lambda _: written, path)
     try:
+        meant, shown = value.decode(), text.decode()
         sound = len(changed) <= 2 * parameters.LONGEST and canonical_target(changed) == changed
-    except KeyholeError:
+        sound = sound and {path.replace(shown, meant) for path in readings(path)} == {*readings(changed)}
+    except (KeyholeError, UnicodeDecodeError):
         sound = False
     if not sound:
         raise _unfit_for_a_path()

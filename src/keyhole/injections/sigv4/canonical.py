@@ -1,18 +1,20 @@
 """A request in the canonical form that is signed. It says what is sent; nothing that is sent is changed by it.
 
 Services read a path or a query, and encode what they read again: unreserved characters stay, everything else becomes
-triplets with upper-case digits. S3 does so with the decoded path; all others take the path as it was sent, so that what
-is encoded in it is encoded twice ("Create a canonical request", AWS General Reference).
+triplets with upper-case digits. S3 does so with the decoded path; all others take the path as it was sent, with slashes
+in a row as one, so that what is encoded in it is encoded twice ("Create a canonical request", AWS General Reference).
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from keyhole.core.message import Headers
 
+_SLASHES = re.compile(rb"//+")
 S3 = frozenset({"s3", "s3express", "s3-object-lambda", "s3-outposts"})
 
 
@@ -45,7 +47,7 @@ def digest(
 
 def canonical_path(path: bytes, service: str) -> bytes:
     """The path, encoded once for S3 and once more for all others."""
-    return quote_from_bytes(unquote_to_bytes(path) if service in S3 else path, safe="/~").encode()
+    return quote_from_bytes(unquote_to_bytes(path) if service in S3 else _SLASHES.sub(b"/", path), safe="/~").encode()
 
 
 def canonical_query(query: bytes) -> bytes:
