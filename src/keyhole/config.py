@@ -6,6 +6,7 @@ Every limit against a hostile peer is a setting too and stands here or in a data
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -180,6 +181,10 @@ class Config:
 
     def checked(self) -> Config:
         """This configuration, when it makes sense. Raises ``InvalidRequest`` that names the setting."""
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+                raise InvalidRequest(f"{setting.name}: {value} is not a number from 0 on", "leave it out for the usual")
         if self.egress not in EGRESS:
             raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}", "deny is what an org has unless told")
         listeners = [("listen", self.listen), ("proxy_listen", self.proxy_listen)]
@@ -335,6 +340,7 @@ def _read(path: str) -> dict[str, Any]:
         ) from None
 
 
+_NO_TIMES = ("_share", "_rate")
 _KINDS = {bool: "true or false", float: "a number, or a time such as 30s", int: "a whole number", tuple: "a list"}
 
 
@@ -348,7 +354,7 @@ def _typed(name: str, value: Any) -> Any:
         if isinstance(default, float):
             return (
                 float(parse_duration(value, name=name))
-                if isinstance(value, str) and not _plain(value)
+                if isinstance(value, str) and not _plain(value) and not name.endswith(_NO_TIMES)
                 else float("" if isinstance(value, bool) else value)
             )
         if isinstance(default, int):
@@ -357,6 +363,7 @@ def _typed(name: str, value: Any) -> Any:
             return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
     except (KeyError, TypeError, ValueError):
         wanted = "a whole number from 1, or auto" if name == "workers" else _KINDS[type(default)]
+        wanted = "a number" if name.endswith(_NO_TIMES) else wanted
         raise InvalidRequest(f"{name}: {value!r} is not {wanted}", "keyhole server --help") from None
     if not isinstance(value, str):
         raise InvalidRequest(f"{name}: {value!r} is not a text", "write it in quotes")

@@ -1,10 +1,11 @@
 """Clients of SOCKS 5 at the proxy's port: the same tunnels by the same rules."""
 
 import asyncio
+import ssl
 import subprocess
 
 import pytest
-from tests.broker.stack import HOST, SECRET, Stack, until
+from tests.broker.stack import HOST, SECRET, Stack, server_context, until
 
 CONNECT = b"\x05\x01\x00"
 
@@ -111,3 +112,20 @@ def test_a_greeting_byte_by_byte_is_one_and_what_follows_is_a_tunnel(run):
             return answer[:2], reply.status
 
     assert run(scene()) == (b"\x05\x00", 200)
+
+
+def test_a_port_with_tls_speaks_it_inside_of_tls(run):
+    async def scene():
+        async with Stack() as stack:
+            token = (await furnished(stack)).encode()
+            address = await stack.proxy.listen(tls=server_context())
+            trusted = ssl.create_default_context(cafile=stack.config.upstream_ca)
+            reader, writer = await asyncio.open_connection(*address, ssl=trusted, server_hostname=HOST)
+            writer.write(b"\x05\x01\x02\x01\x05agent" + bytes([len(token)]) + token)
+            host = HOST.encode()
+            writer.write(CONNECT + b"\x03" + bytes([len(host)]) + host + stack.secure.to_bytes(2, "big"))
+            said = await reader.readexactly(2 + 2 + 10)
+            writer.close()
+            return said
+
+    assert run(scene())[:6] == b"\x05\x02\x01\x00\x05\x00"

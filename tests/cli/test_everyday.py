@@ -100,6 +100,20 @@ def test_a_service_of_ones_own_gets_a_placeholder_of_the_shape_that_the_sdk_expe
     assert "my-own-placeholder" in run("env").out
 
 
+def test_a_service_that_lends_nothing_says_so(vault):
+    ok("agent", "add", "default")
+    tunnel = run("service", "add", "pinned", "--scheme", "tls", "--host", "a.example.com", "--inject", "none")
+    assert tunnel.err.splitlines()[0] == (
+        "service pinned: tunnels to a.example.com:443 are passed on as they are, and nothing is lent in them"
+    )
+    plain = run("service", "add", "open", "--host", "b.example.com", "--inject", "none")
+    assert plain.err.splitlines()[0] == (
+        "service open: calls to b.example.com:443 are let out, and nothing is attached to them"
+    )
+    ok("grant", "default", "open")
+    assert "  secret:   none" in run("why", "GET", "https://b.example.com/", "--agent", "default").out.splitlines()
+
+
 def test_one_variable_holds_one_placeholder_and_the_other_service_is_named(vault):
     ok("agent", "add", "default")
     for name in ("one", "two"):

@@ -54,6 +54,18 @@ def test_no_other_text_is_taken_for_one(text: bytes) -> None:
     assert list(marked(b"keyhole" + text, KEY)) == []
 
 
+@given(st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=16, max_size=64), st.sampled_from(["", "_", "-", "abc-"]))
+def test_none_can_be_made_up_without_the_key(run: str, between: str) -> None:
+    assert list(marked(f"keyhole{between}{run}".encode(), KEY)) == []
+
+
+def test_one_that_was_changed_is_none() -> None:
+    own = session_placeholder(STATIC, KEY, "token", "github", "").encode()
+    for at in range(len(own) - len(end_of(own.decode())), len(own)):
+        changed = own[:at] + (b"b" if own[at : at + 1] == b"a" else b"a") + own[at + 1 :]
+        assert list(marked(changed, KEY)) == []
+
+
 def test_the_service_s_own_placeholder_is_none_of_a_session() -> None:
     assert list(marked(STATIC.encode(), KEY)) == []
 

@@ -25,6 +25,26 @@ def test_a_share_that_is_no_part_of_a_whole_is_refused(tmp_path, text):
     assert refused.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("agent_rate = -1", "agent_rate: -1.0 is not a number from 0 on"),
+        ("org_rate = nan", "org_rate: nan is not a number from 0 on"),
+        ("head_timeout = inf", "head_timeout: inf is not a number from 0 on"),
+        ("refusal_burst = -5", "refusal_burst: -5 is not a number from 0 on"),
+        ('agent_share = "x"', "agent_share: 'x' is not a number"),
+        ('agent_rate = "30s"', "agent_rate: '30s' is not a number"),
+        ('body_rate = ""', "body_rate: '' is not a number"),
+    ],
+)
+def test_a_rate_or_time_that_is_none_is_refused_by_name(tmp_path, text, words):
+    file = tmp_path / "keyhole.toml"
+    file.write_text(text)
+    with pytest.raises(InvalidRequest) as refused:
+        load(str(file))
+    assert refused.value.reason == words
+
+
 @pytest.mark.parametrize("text", ["org_shares = 0.5", '[org_shares]\nacme = "half"'])
 def test_a_table_of_shares_that_is_none_is_refused(tmp_path, text):
     file = tmp_path / "keyhole.toml"

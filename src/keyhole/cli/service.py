@@ -22,6 +22,7 @@ from keyhole.core.errors import (
     UpstreamUnreachable,
 )
 from keyhole.core.inject import KINDS
+from keyhole.core.passthrough import SCHEMES as PASSED
 from keyhole.core.path import DEFAULT_FIELD, parse_name, parse_secret_ref
 from keyhole.core.probe import Probe, Verdict
 from keyhole.core.service import PORTS, Service
@@ -115,9 +116,16 @@ def add(session: Session, /, *, name: str, secret: str, **options: Any) -> None:
         with contextlib.suppress(KeyholeError):
             _warn_missing(session, path)
     stored = session.client.read(f"services/{name}").data
-    session.out.done(
-        stored, f"service {name}: {stored['secret']} goes to {' '.join(stored['hosts'])} as {inject['kind']}"
-    )
+    session.out.done(stored, f"service {name}: {_said(stored)}")
+
+
+def _said(stored: dict[str, Any]) -> str:
+    hosts = " ".join(stored["hosts"])
+    if stored["secret"]:
+        return f"{stored['secret']} goes to {hosts} as {stored['inject']['kind']}"
+    if set(stored["schemes"]) <= set(PASSED):
+        return f"tunnels to {hosts} are passed on as they are, and nothing is lent in them"
+    return f"calls to {hosts} are let out, and nothing is attached to them"
 
 
 def _capture(text: str) -> Any:

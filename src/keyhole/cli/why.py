@@ -80,7 +80,7 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"  service:  {answer['service']}"
     if "methods" in answer:  # a session with a database has none
         yield f"  rule:     methods {_list(answer['methods'])}, paths {_list(answer['paths'])}"
-    yield f"  secret:   {answer['secret']}"
+    yield f"  secret:   {answer['secret'] or 'none'}"
     yield f"  injected: {answer['inject']}"
     if answer.get("minted"):
         yield "  token:    made with the secret, which itself goes to the token endpoint at most"
