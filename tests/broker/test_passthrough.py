@@ -115,6 +115,28 @@ def test_a_tunnel_is_passed_on_by_rule_only_and_a_service_of_requests_wins(run):
 ALLOWED = 'path "services/*" { capabilities = ["use"] }'
 
 
+def test_where_every_call_is_let_out_no_tunnel_is_passed_on_without_a_rule(run):
+    async def scene():
+        async with Stack() as stack:
+            token = await passing(stack)
+            await stack.ask("update", "sys/org", {"egress": "allow"})
+            reader, writer = await stack.tunnel(token, OTHER, stack.secure, tls=False)
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await writer.start_tls(pinned(), server_hostname=OTHER)
+            writer.close()
+            reader, writer = await stack.tunnel(token, OTHER, stack.secure, tls=False)
+            writer.write(b"SSH-2.0-x\r\n")
+            said = await reader.read()
+            urls = [f"{scheme}://{OTHER}:{stack.secure}" for scheme in ("tls", "ssh", "https")]
+            why = [(await stack.ask("update", "sys/why", {"agent": "coder", "url": url}))["allowed"] for url in urls]
+            return said, stack.upstream.received, why
+
+    said, received, why = run(scene())
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert received == b""
+    assert why == [False, False, True]
+
+
 def test_a_tunnel_ends_with_the_token_that_opened_it(run):
     async def scene():
         async with Stack() as stack:
