@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import tempfile
 import threading
 import time
@@ -32,7 +31,7 @@ class World:
 
     def __init__(self, ca_pem, hosts, **settings):
         self._ca_pem = ca_pem
-        self._config = dataclasses.replace(Config(resolve=tuple(f"{host}:127.0.0.1" for host in hosts)), **settings)
+        self._config = Config(resolve=tuple(f"{host}:127.0.0.1" for host in hosts))._replace(**settings)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -54,7 +53,7 @@ class World:
     async def _start(self):
         folder = Path(self._exit.enter_context(tempfile.TemporaryDirectory()))
         (folder / "ca.pem").write_bytes(self._ca_pem)
-        config = dataclasses.replace(self._config, upstream_ca=str(folder / "ca.pem"))
+        config = self._config._replace(upstream_ca=str(folder / "ca.pem"))
         self.keyhole, _ = await open_ephemeral(config, token=ROOT)
         self._exit.push_async_callback(self.keyhole.close)
         proxy = await start_proxy(self.keyhole, "127.0.0.1:0")

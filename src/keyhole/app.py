@@ -231,7 +231,7 @@ async def open_local(config: Config, passphrase: Secret | None = None, *, intera
 
 async def open_ephemeral(config: Config, *, token: str = "") -> tuple[Keyhole, str]:
     """A vault in memory, open, and its root token. Whatever store the settings name is left alone."""
-    keyhole = await assemble(replace(config, vault=MEMORY), create=True)
+    keyhole = await assemble(config._replace(vault=MEMORY), create=True)
     clear = await keyhole.node.init("memory", seal=MemorySeal(), token=token)
     return keyhole, clear
 

@@ -10,10 +10,10 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from keyhole.core import EMPTY
 from keyhole.core.cidr import parse_cidrs
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.lease import parse_duration
@@ -22,8 +22,7 @@ EGRESS = ("deny", "allow", "log")
 MOST_WORKERS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class ApiLimits:
+class ApiLimits(NamedTuple):
     """Bounds on clients of the HTTP API.
 
     Attributes:
@@ -41,8 +40,7 @@ class ApiLimits:
     concurrency: int = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """Settings of a server, or of a command on a local vault.
 
     Attributes:
@@ -164,7 +162,7 @@ class Config:
     strangers: int = 512
     org_share: float = 0.75
     agent_share: float = 0.5
-    org_shares: Mapping[str, float] = field(default_factory=dict)
+    org_shares: Mapping[str, float] = EMPTY
     calls: int = 10_000
     held_bytes: int = 512 * 1024 * 1024
     certificates: int = 400
@@ -177,14 +175,13 @@ class Config:
     lease_attempt: float = 30.0
     max_uses: int = 2**32
     forbid_commands: bool = False
-    api: ApiLimits = field(default_factory=ApiLimits)
+    api: ApiLimits = ApiLimits()
 
     def checked(self) -> Config:
         """This configuration, when it makes sense. Raises ``InvalidRequest`` that names the setting."""
-        for setting in fields(self):
-            value = getattr(self, setting.name)
+        for name, value in self._asdict().items():
             if isinstance(value, (int, float)) and not 0 <= value < math.inf:
-                raise InvalidRequest(f"{setting.name}: {value} is not a number from 0 on", "leave it out for the usual")
+                raise InvalidRequest(f"{name}: {value} is not a number from 0 on", "leave it out for the usual")
         if self.egress not in EGRESS:
             raise InvalidRequest(f"egress is one of {', '.join(EGRESS)}", "deny is what an org has unless told")
         listeners = [("listen", self.listen), ("proxy_listen", self.proxy_listen)]
@@ -217,7 +214,7 @@ class Config:
         for name in ("connections", "strangers", "calls", "held_bytes", "certificates", "starting"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(f"{name} is at least 1", "there is no setting for none at all")
-        return replace(self, trusted_proxies=tuple(parse_cidrs(list(self.trusted_proxies), "trusted_proxies")))
+        return self._replace(trusted_proxies=tuple(parse_cidrs(list(self.trusted_proxies), "trusted_proxies")))
 
 
 def sql_address(text: str) -> tuple[str, str]:
@@ -293,7 +290,7 @@ def load(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Con
     Raises:
         InvalidRequest: an unknown setting, a wrong type, or a file that cannot be read.
     """
-    known = {f.name for f in fields(Config)} - {"api", "org_shares"}
+    known = {*Config._fields} - {"api", "org_shares"}
     values: dict[str, Any] = {}
     limits: dict[str, Any] = {}
     shares: dict[str, float] = {}
@@ -313,7 +310,7 @@ def load(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Con
     config = Config(**{name: _typed(name, value) for name, value in values.items()}, org_shares=shares)
     if limits:
         try:
-            config = replace(config, api=ApiLimits(**{name: int(value) for name, value in limits.items()}))
+            config = config._replace(api=ApiLimits(**{name: int(value) for name, value in limits.items()}))
         except (TypeError, ValueError):
             raise InvalidRequest("api_limits: unknown name or not a number", "see docs/server.md") from None
     return config.checked()
@@ -345,7 +342,7 @@ _KINDS = {bool: "true or false", float: "a number, or a time such as 30s", int: 
 
 
 def _typed(name: str, value: Any) -> Any:
-    default = next(f for f in fields(Config) if f.name == name).default
+    default = Config._field_defaults[name]
     if name == "workers" and value == "auto":
         return 0
     try:

@@ -163,7 +163,7 @@ def _stated(stated: Stated | None, span: Span) -> Stated | None:
     if not known.is_valid:
         return stated
     here = Trace(f"{known.trace_id:032x}", f"{known.span_id:016x}", f"{known.trace_flags:02x}")
-    return replace(stated or Stated(), trace=here)
+    return (stated or Stated())._replace(trace=here)
 
 
 def _about(caller: Caller) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import ssl
 import struct
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -280,7 +280,7 @@ class Stack:
         if self.trust_upstream and not self.config.upstream_ca:
             changes["upstream_ca"] = str(Path(folder) / "upstream.pem")
             authority().cert_pem.write_to_path(changes["upstream_ca"])
-        self.config = replace(self.config, **changes)
+        self.config = self.config._replace(**changes)
         self.plain = await self.listen(self.upstream)
         self.secure = await self.listen(self.upstream, server_context())
         self.keyhole, _ = await open_ephemeral(self.config, token=ROOT.decode())

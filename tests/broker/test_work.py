@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,7 @@ def office(module_stack: Stack, runner: asyncio.Runner):
         hosts = [f"{HOST}:{module_stack.secure}", f"{HOST}:{module_stack.plain}"]
         await module_stack.service("work", hosts=hosts, schemes=["https", "http"], secret="work/key")
         config = module_stack.config
-        serving = serving_api(module_stack.keyhole, replace(config, listen="127.0.0.1:0"))
+        serving = serving_api(module_stack.keyhole, config._replace(listen="127.0.0.1:0"))
         return Office(module_stack, await module_stack._exit.enter_async_context(serving))
 
     return runner.run(begin())

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from keyhole.core.errors import IntegrityError, InvalidRequest
@@ -45,7 +43,7 @@ def test_the_testing_profile_needs_to_be_asked_for():
 
 
 def test_own_parameters_cannot_be_smuggled_in():
-    for cheap in (replace(kdf.FLOOR, iterations=1), replace(kdf.TESTING, strength=99), replace(kdf.FLOOR, name="x")):
+    for cheap in (kdf.FLOOR._replace(iterations=1), kdf.TESTING._replace(strength=99), kdf.FLOOR._replace(name="x")):
         with pytest.raises(InvalidRequest):
             kdf.derive(cheap, b"correct horse", SALT)
 

@@ -1,7 +1,6 @@
 """Hostile names of roles, of who asks, of static users and in templates: nothing but the role's own statements runs."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import database_server
@@ -102,7 +101,7 @@ def test_ten_thousand_names_differ_and_fit():
     for plugin, most, count in ((postgresql, 63, 10_000), (mysql, 32, 2000), (mongodb, 100, 2000)):
         names = set()
         for number in range(count):
-            lease = replace(LEASE, id=f"database/creds/r/{number}")
+            lease = LEASE._replace(id=f"database/creds/r/{number}")
             names.add(name_of(lease, plugin.TEMPLATE, HOSTILE[number % len(HOSTILE)], HOSTILE[number % 7]))
         assert len(names) == count
         assert max(len(name.encode()) for name in names) <= most

@@ -119,7 +119,7 @@ def test_the_record_of_a_rotation_names_its_steps_and_no_value():
 @pytest.mark.parametrize("what", ["create", "verify"])
 def test_a_rotation_that_fails_leaves_the_old_value_and_nothing_else(what):
     async def scenario(vault, clock, source):
-        vault.vault.notices.limits = replace(vault.vault.notices.limits)
+        vault.vault.notices.limits = vault.vault.notices.limits._replace()
         await vault.ask("update", "sys/notices/config", {"days": []})
         source.answers[what] = 500 if what == "create" else 400, {"error": FIRST}
         error = await refusal(rotate(vault))

@@ -5,7 +5,6 @@ import base64
 import json
 import secrets
 import sqlite3
-from dataclasses import replace
 
 import pytest
 
@@ -293,7 +292,7 @@ def test_a_weak_derivation_is_strengthened_at_the_next_unseal_and_a_downgrade_is
             await node.unseal(Secret(PASSPHRASE))
 
     async def _store(node, header, blob):
-        await node.store.commit(Batch(puts=[replace(header, root=blob).put()]))
+        await node.store.commit(Batch(puts=[header._replace(root=blob).put()]))
 
     sealed.run(weaken)
 

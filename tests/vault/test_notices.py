@@ -6,7 +6,6 @@ import hmac
 import json
 import re
 import threading
-from dataclasses import replace
 
 import pytest
 
@@ -213,7 +212,7 @@ def test_a_node_that_dies_between_telling_and_marking_tells_once(monkeypatch):
 def test_a_dead_channel_delays_nothing_and_is_given_up_after_bounded_tries():
     async def scenario(vault, clock, net):
         net.dead.add("dead.example.com")
-        vault.vault.notices.limits = replace(vault.vault.notices.limits, tries=4, last_retry=100)
+        vault.vault.notices.limits = vault.vault.notices.limits._replace(tries=4, last_retry=100)
         await vault.ask("update", "sys/notices/dead", {**HOOK, "url": "https://dead.example.com/"})
         for number in range(5):
             await vault.vault.notices.tell(vault.vault.root_org, Notice("alarm", "x", f"alarm {number}", f"{number}"))
@@ -247,7 +246,7 @@ def test_a_channel_that_comes_back_gets_what_waited():
 def test_a_channel_that_never_answers_holds_up_no_other():
     async def scenario(vault, clock, net):
         net.silent.add("silent.example.com")
-        vault.vault.notices.limits = replace(vault.vault.notices.limits, attempt=0.5)
+        vault.vault.notices.limits = vault.vault.notices.limits._replace(attempt=0.5)
         await vault.ask("update", "sys/notices/silent", {**HOOK, "url": "https://silent.example.com/"})
         await put(vault, "a", expires_in="6d")
         await pass_time(vault, clock, 1)
@@ -276,7 +275,7 @@ def test_alarms_are_told_with_the_same_one_once_in_a_while():
 
 def test_too_many_alarms_are_recorded_and_not_sent():
     async def scenario(vault, clock, net):
-        vault.vault.notices.limits = replace(vault.vault.notices.limits, letters=3)
+        vault.vault.notices.limits = vault.vault.notices.limits._replace(letters=3)
         for number in range(6):
             await vault.vault.notices.tell(vault.vault.root_org, Notice("alarm", "x", f"alarm {number}", f"{number}"))
         await pass_time(vault, clock, 0)
@@ -400,7 +399,7 @@ def test_servers_that_never_end_their_answers_take_no_threads_from_others(monkey
     async def scenario(vault):
         vault.vault.net = Net()
         limits = vault.vault.notices.limits
-        vault.vault.notices.limits = replace(limits, attempt=0.01)
+        vault.vault.notices.limits = limits._replace(attempt=0.01)
         await vault.ask("update", "sys/notices/x", {"type": "apprise", "urls": ["json://example.com"]})
         monkeypatch.setattr("keyhole.notifiers.apprise._made", lambda _: Endless())
         codes = [(await refusal(vault.ask("update", "sys/notices/x/test"))).code for _ in range(40)]

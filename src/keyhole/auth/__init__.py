@@ -17,7 +17,6 @@ mounts of a vault together, so that another mount gives nobody more guesses.
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
 
 from keyhole.auth.guesses import Guesses
 from keyhole.core.errors import InvalidRequest
@@ -40,4 +39,4 @@ def load(name: str, guesses: Guesses | None = None) -> Engine:
         raise InvalidRequest(f"plugin not found in the catalog: {name}")
     module = importlib.import_module(f"keyhole.auth.{_OTHER_NAMES.get(name, name)}")
     engine: Engine = module.make(guesses or Guesses())
-    return replace(engine, type=name)
+    return engine._replace(type=name)

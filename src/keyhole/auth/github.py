@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from keyhole.auth import settings
@@ -113,7 +112,7 @@ class _Method:
             mapped.discard(ROOT)
             meta = {"org": organization["login"], "username": name}
             made = settings.login_of(entity_name("github", name), config, meta, alias=name, alias_meta=meta)
-            return Reply(login=replace(made, policies=tuple(sorted({*made.policies, *mapped}))))
+            return Reply(login=made._replace(policies=tuple(sorted({*made.policies, *mapped}))))
 
 
 def _policies(value: Any) -> list[str]:

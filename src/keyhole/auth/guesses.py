@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyhole.core.cidr import network
 from keyhole.core.errors import InvalidRequest, PolicyDenied, RateLimited
@@ -18,8 +18,7 @@ from keyhole.core.tally import LocalTallies, Tallies
 _ADDRESSES, _NAMES = "addresses", "names"
 
 
-@dataclass(frozen=True, slots=True)
-class GuessLimits:
+class GuessLimits(NamedTuple):
     """How much may be guessed; each server counts for itself.
 
     Attributes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from keyhole.core.cidr import parse_cidrs
@@ -195,4 +195,4 @@ def login_of(
 
 def with_groups(login: Login, groups: tuple[str, ...]) -> Login:
     """The same login, of somebody whom the issuer names as a member of groups."""
-    return replace(login, groups=groups)
+    return login._replace(groups=groups)

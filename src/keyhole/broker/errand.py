@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from keyhole.broker.connections import UpstreamAnswer
 from keyhole.broker.held import HeldBody, hold
@@ -39,8 +38,7 @@ async def run_errand(
         KeyholeError: it could not be recorded or sent, or its answer cannot be read.
     """
     authority = Authority(message.host, message.port)
-    record = replace(
-        intent,
+    record = intent._replace(
         id=new_request_id(),
         operation=OPERATION,
         host=str(authority),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
+from keyhole.core import EMPTY
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.policy import Acl, Decision
 from keyhole.core.record import IntentForm
@@ -19,8 +20,7 @@ PROVED = "jwt/"
 """What the names of people begin with whose own token was shown (token exchange)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
+class RunContext(NamedTuple):
     """Which piece of work a token was made for; it is written into every audit record of that token.
 
     Attributes:
@@ -56,7 +56,7 @@ class RunContext:
 
     def unsaid(self) -> RunContext:
         """The same without what a request said of itself."""
-        return replace(self, claimed="", **dict.fromkeys(filter(None, self.claimed.split(",")), ""))
+        return self._replace(claimed="", **dict.fromkeys(filter(None, self.claimed.split(",")), ""))
 
     def extended(self, data: Mapping[str, Any]) -> RunContext:
         """The context of a token that is made by one with this context: what is set stays, the rest is picked.
@@ -82,7 +82,7 @@ class RunContext:
         trace = parse_traceparent(str(parent))
         if trace is None:
             raise InvalidRequest("traceparent is none by W3C Trace Context", "such as 00-(32 digits)-(16 digits)-01")
-        return replace(made, trace=trace.trace, span=trace.span)
+        return made._replace(trace=trace.trace, span=trace.span)
 
     def as_data(self) -> dict[str, str]:
         """The fields that are set."""
@@ -99,27 +99,27 @@ class RunContext:
         return {name: text for name, text in fields.items() if text}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AliasView:
+NO_RUN = RunContext()
+
+
+class AliasView(NamedTuple):
     """A name of an entity at one login mount, as templates see it."""
 
     id: str
     name: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    custom_metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = EMPTY
+    custom_metadata: Mapping[str, str] = EMPTY
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupView:
+class GroupView(NamedTuple):
     """A group that an entity is in, as templates see it."""
 
     id: str
     name: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = EMPTY
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdentityView:
+class IdentityView(NamedTuple):
     """What templates in policies may name of an entity.
 
     Attributes:
@@ -133,8 +133,8 @@ class IdentityView:
 
     id: str = ""
     name: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    aliases: Mapping[str, AliasView] = field(default_factory=dict)
+    metadata: Mapping[str, str] = EMPTY
+    aliases: Mapping[str, AliasView] = EMPTY
     groups: tuple[GroupView, ...] = ()
     version: str = ""
 
@@ -142,8 +142,7 @@ class IdentityView:
 NOBODY = IdentityView()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
+class Login(NamedTuple):
     """Who somebody has proved to be, and what the token is to be that the door makes of it. Seconds; 0 for "not set".
 
     Attributes:
@@ -170,9 +169,9 @@ class Login:
     period: int = 0
     uses: int = 0
     cidrs: tuple[str, ...] = ()
-    meta: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, str] = EMPTY
     alias: str = ""
-    alias_meta: Mapping[str, str] = field(default_factory=dict)
+    alias_meta: Mapping[str, str] = EMPTY
     groups: tuple[str, ...] = ()
     type: str = "default"
 
@@ -218,7 +217,7 @@ class Caller:
     holder: str = ""
     until: float = 0.0
     services: frozenset[str] | None = None
-    run: RunContext = field(default_factory=RunContext)
+    run: RunContext = NO_RUN
     bound: bool = False
     cidrs: tuple[str, ...] = ()
     entity: IdentityView = NOBODY

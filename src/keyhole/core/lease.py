@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyhole.core.errors import InvalidRequest
 
@@ -66,8 +65,7 @@ class LeaseState(StrEnum):
     IRREVOCABLE = "irrevocable"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(NamedTuple):
     """Something that was made for somebody for a time, and is taken back at its end.
 
     Attributes:
@@ -101,7 +99,7 @@ class Lease:
     default_ttl: int
     max_ttl: int
     renewable: bool
-    internal: Mapping[str, Any] = field(repr=False)
+    internal: Mapping[str, Any]
     mount: str
     target: str = ""
     token: str = ""
@@ -115,6 +113,9 @@ class Lease:
     warning: str = ""
     queue: int = 0
     revision: int = 0
+
+    def __repr__(self) -> str:
+        return f"Lease({self.id!r}, {self.state})"
 
     @property
     def mark(self) -> str:
@@ -138,8 +139,7 @@ class Lease:
         return compute_term(requested=increment, default=self.default_ttl, maximum=self.max_ttl, age=age)
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """How long something granted now lives, and the warning to give with it.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 KINDS = {
     "expiry": "a secret expires, or has expired",
@@ -16,8 +16,7 @@ DAYS = (30, 7, 1)
 """Days before a date at which administrators are told, unless an org says otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """One notice.
 
     Attributes:

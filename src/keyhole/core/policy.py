@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.parameters import Parameters, merge_parameters, parameters_pass, parse_parameters
@@ -39,8 +38,7 @@ _DECIDED = 4096
 _LONG = 256
 
 
-@dataclass(frozen=True, slots=True)
-class PathRule:
+class PathRule(NamedTuple):
     """One stanza of a policy: a path pattern and what it gives.
 
     Attributes:
@@ -102,7 +100,7 @@ class PathRule:
         if not self.is_template:
             return self
         path = fill(self.path, view)
-        return None if path is None else replace(self, path=path)
+        return None if path is None else self._replace(path=path)
 
     def wraps(self, ttl: int) -> bool:
         """Whether an answer that is wrapped for so many seconds (0: not at all) is what it demands."""
@@ -125,8 +123,7 @@ class PathRule:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer of a policy. Falsy when it refuses; ``reason`` then says why in words a person can act on."""
 
     allowed: bool
@@ -163,7 +160,7 @@ class Acl:
             by_path[rule.path] = known.merged(rule) if known else rule
         for path in _ALSO_BELOW:
             if path in by_path and not by_path[path].restricts and f"{path}/*" not in by_path:
-                by_path[f"{path}/*"] = replace(by_path[path], path=f"{path}/*")
+                by_path[f"{path}/*"] = by_path[path]._replace(path=f"{path}/*")
         self._exact: dict[str, PathRule] = {}
         wild: dict[str, list[_Wildcard]] = {}
         for rule in by_path.values():

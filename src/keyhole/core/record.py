@@ -16,7 +16,6 @@ import hashlib
 import json
 import operator
 import struct
-from dataclasses import dataclass, fields
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii as _text
 from typing import Any, NamedTuple
@@ -42,8 +41,7 @@ class Phase(StrEnum):
     EVENT = "event"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """One typed entry. Empty fields are not stored.
 
     Attributes:
@@ -102,7 +100,7 @@ class Record:
     sent: int = 0
     statements: int = 0
     milliseconds: int = 0
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # a tuple's own method of that name is not missed
     workflow: str = ""
     run: str = ""
     step: str = ""
@@ -114,7 +112,7 @@ class Record:
 
     def as_data(self) -> dict[str, Any]:
         """The fields that are set, JSON-ready."""
-        return {name: value for name, value in zip(_FIELDS, _values(self), strict=True) if value}
+        return {name: value for name, value in zip(_FIELDS, self, strict=True) if value}
 
     def encode(self) -> bytes:
         """Compact JSON in ASCII; whatever a peer wrote into a name stays one string of one field."""
@@ -134,7 +132,7 @@ class Record:
         return cls(**data)
 
 
-_FIELDS = tuple(field.name for field in fields(Record))
+_FIELDS = Record._fields
 _values = operator.attrgetter(*_FIELDS)
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 _INTENT = b'{"phase":"intent"'

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from keyhole.core import EMPTY
 
 
-@dataclass(frozen=True, slots=True)
-class ShareLimits:
+class ShareLimits(NamedTuple):
     """What there is to be shared, and the parts of it. Each process that serves the vault counts for itself.
 
     Attributes:
@@ -28,7 +29,7 @@ class ShareLimits:
 
     org: float = 0.75
     agent: float = 0.5
-    orgs: Mapping[str, float] = field(default_factory=dict)
+    orgs: Mapping[str, float] = EMPTY
     calls: int = 10_000
     held: int = 512 * 1024 * 1024
     certificates: int = 400

@@ -8,10 +8,10 @@ Baggage (W3C Baggage) is not read: whoever is on the way can write it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+from keyhole.core import EMPTY
 from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.identity import PROVED, RunContext
 from keyhole.core.trace import Trace, parse_traceparent
@@ -24,8 +24,7 @@ _LIMIT = 4096  # bytes of the header
 _LONGEST = 512  # characters of a traceparent of a later version
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
+class Stated(NamedTuple):
     """What one request says.
 
     Attributes:
@@ -33,7 +32,7 @@ class Stated:
         trace: where it comes from; ``None`` for nowhere known.
     """
 
-    claims: Mapping[str, str] = field(default_factory=dict)
+    claims: Mapping[str, str] = EMPTY
     trace: Trace | None = None
 
     @classmethod
@@ -109,8 +108,8 @@ class Stated:
                     "make a token that does: keyhole agent token NAME --on-behalf-of PERSON",
                 )
         claimed = {name: text for name, text in self.claims.items() if name not in known}
-        joined = replace(run, **claimed, claimed=",".join(claimed))
-        return joined if self.trace is None else replace(joined, trace=self.trace.trace, span=self.trace.span)
+        joined = run._replace(**claimed, claimed=",".join(claimed))
+        return joined if self.trace is None else joined._replace(trace=self.trace.trace, span=self.trace.span)
 
 
 def read_claims(text: str) -> dict[str, str]:

@@ -6,9 +6,8 @@ guess cheaper than the weakest profile that is accepted. A passphrase is stretch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -22,8 +21,7 @@ SALT_SIZE = 16
 _HKDF_MAX = 255 * 32
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """The parameters of one way to stretch a passphrase.
 
     Attributes:

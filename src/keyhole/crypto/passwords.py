@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyhole.core.errors import InvalidRequest
 
@@ -22,16 +22,14 @@ _PROBES = 200
 _FITTING = 10  # of the probes: fewer would let generation fail now and then
 
 
-@dataclass(frozen=True, slots=True)
-class CharacterRule:
+class CharacterRule(NamedTuple):
     """At least ``least`` characters come from ``characters``, which has none twice."""
 
     characters: str
     least: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PasswordRules:
+class PasswordRules(NamedTuple):
     """How a password is made; of all rules together come the characters that it may have."""
 
     length: int

@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from keyhole.core import EMPTY
 from keyhole.core.errors import Conflict, InternalError, InvalidRequest, KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Lease
@@ -282,8 +283,7 @@ _PARAMETER = re.compile(r"\{(\w+)(\.\.\.)?\}")
 FieldType = Literal["any", "string", "integer", "number", "boolean", "duration", "list", "map"]
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One request field, for help and documentation.
 
     Attributes:
@@ -298,8 +298,7 @@ class Field:
     type: FieldType = "any"
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One line of an engine's table.
 
     Attributes:
@@ -374,8 +373,7 @@ class Ending(NamedTuple):
 Ends = Callable[[Context], Awaitable[list[Ending]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(NamedTuple):
     """An engine: its type, its routes in order of precedence, and what it can lend.
 
     Attributes:
@@ -428,7 +426,7 @@ class Engine:
     role_of: RoleOf | None = None
     upgrade: Upgrade | None = None
     configures: bool = False
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = EMPTY
 
 
 def load_upgrading(name: str) -> Engine:

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from keyhole.core.errors import InvalidRequest
 
@@ -28,8 +27,7 @@ MEMBERS = ("apprise", "webhook")
 Settings = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What is sent.
 
     Attributes:
@@ -50,7 +48,7 @@ class Message:
 
     def as_data(self) -> dict[str, str]:
         """JSON-ready."""
-        return asdict(self)
+        return self._asdict()
 
 
 class Notifier(Protocol):

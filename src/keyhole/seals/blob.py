@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.crypto.aead import KEY_SIZE, OVERHEAD, AeadKey, does_not_open
@@ -29,8 +29,7 @@ _MAX_WRAPPED = 6144  # more than the services that are known wrap 32 bytes in
 _SEALED_SIZE = OVERHEAD + KEY_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The clear part of a blob.
 
     Attributes:

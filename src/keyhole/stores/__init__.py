@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from keyhole.core.errors import InvalidRequest
@@ -37,8 +36,7 @@ class Entry(NamedTuple):
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """Store ``value`` at revision ``expected + 1``; ``due`` (seconds since the epoch) makes ``due()`` find it.
 
     With ``keep_due`` the entry, which has to be live, stays due when it is.
@@ -51,16 +49,14 @@ class Put:
     keep_due: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(NamedTuple):
     """Leave a tombstone at revision ``expected + 1``."""
 
     key: str
     expected: int
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """The batch only holds if this key is still at this revision."""
 
     key: str
@@ -89,14 +85,13 @@ class JournalRow(NamedTuple):
     signature: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What one ``commit`` does, all or nothing."""
 
     puts: Sequence[Put] = ()
     deletes: Sequence[Delete] = ()
     checks: Sequence[Check] = ()
-    appends: Sequence[JournalRow] = field(default=())
+    appends: Sequence[JournalRow] = ()
 
 
 # ``Store.list`` hides the builtin inside the class body.

@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyhole.core.capture import Captured, CaptureRule
@@ -91,8 +91,8 @@ async def keep(
     mark = secrets.token_hex(8)
     path = rule.place(caller.name, service, mark)
     name = path or f"{MOUNT}/{mark}"
-    record = replace(
-        intent, id=new_request_id(), operation=OPERATION, path=f"secret/data/{path}" if path else name, secrets=(name,)
+    record = intent._replace(
+        id=new_request_id(), operation=OPERATION, path=f"secret/data/{path}" if path else name, secrets=(name,)
     )
     await vault.journal.intend(record, state.org.id)
     try:

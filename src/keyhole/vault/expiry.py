@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import (
@@ -396,7 +395,7 @@ class Expiry:
         self.counts["failed"] += 1
         line.away = line.away or isinstance(error, _AWAY)
         was = lease.state is LeaseState.IRREVOCABLE
-        failed = replace(lease, attempts=lease.attempts + 1, error=error.reason)
+        failed = lease._replace(attempts=lease.attempts + 1, error=error.reason)
         lost = was or failed.attempts >= self.limits.tries
         due = self._vault.clock.now() + line.next_wait(failed, self.limits, lost=lost)
         now = LeaseState.IRREVOCABLE if lost else LeaseState.REVOKING

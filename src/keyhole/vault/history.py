@@ -12,8 +12,7 @@ import base64
 import heapq
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.core.numbers import parse_count
@@ -34,8 +33,7 @@ CONTEXT = ("workflow", "run", "step", "tool", "on_behalf_of", "trace", "span")
 _EXACT = ("agent", "accessor", "service", "result", "id", "operation", *CONTEXT)
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(NamedTuple):
     """What a query is for. Empty fields match everything.
 
     Attributes:
@@ -87,8 +85,7 @@ def parse_moment(value: Any) -> float:
     return float(text) if text.replace(".", "", 1).isdecimal() else parse_time(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """A place in the journal: which row of each writer was read last. Its text is opaque to clients.
 
     A writer that is not named had no rows, so those that begin later are read from their beginning.

@@ -16,8 +16,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyhole.core.errors import Conflict, IntegrityError, NotFound, StoreUnavailable
 from keyhole.crypto.aead import AeadKey
@@ -41,8 +40,7 @@ _RETRIES = 20
 MAX_USES = 2**32  # NIST SP 800-38D, 8.3: random 96-bit nonces, per key
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What lies in clear at the entrance of a store.
 
     Attributes:
@@ -69,8 +67,7 @@ class Header:
         return Put(HEADER, json.dumps(data).encode(), self.revision)
 
 
-@dataclass(frozen=True, slots=True)
-class Quorum:
+class Quorum(NamedTuple):
     """Whose shares authorise what only several people may do: those of the seal, or else the recovery shares.
 
     Attributes:

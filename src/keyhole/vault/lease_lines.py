@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyhole.core.errors import KeyholeError
 from keyhole.core.lease import Lease
@@ -21,8 +21,7 @@ _JITTER = 0.25
 _RALLY_EVERY = 5.0  # seconds; all that waits for a target is not looked through more often
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseLimits:
+class LeaseLimits(NamedTuple):
     """Bounds on taking leases back. Seconds, unless it says otherwise.
 
     Attributes:

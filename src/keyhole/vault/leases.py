@@ -17,7 +17,6 @@ import json
 import operator
 import string
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -40,7 +39,7 @@ _RETRIES = 20
 _PAGE = 500  # leases that are read at a time
 _UNCOUNTED = contextlib.nullcontext()
 _QUEUED = frozenset({LeaseState.PENDING, LeaseState.REVOKING, LeaseState.IRREVOCABLE})
-_STORED = tuple(field.name for field in fields(Lease) if field.name not in {"revision", "warning"})
+_STORED = tuple(name for name in Lease._fields if name not in {"revision", "warning"})
 _values = operator.attrgetter(*_STORED)
 _text = json.JSONEncoder(separators=(",", ":")).encode
 LAST_USE = "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked."
@@ -101,7 +100,7 @@ class Leases:
                     await storage.commit(Change([*change.writes, *counted]), *stands_on)
                 except Conflict:
                     continue  # the token was renewed or used meanwhile, or revoked, or another took a place: look again
-                return replace(lease, revision=1)
+                return lease._replace(revision=1)
         raise Conflict("the token is being changed by many at once", "try again")
 
     async def _alive(self, caller: Caller, now: float) -> Check:
@@ -124,9 +123,9 @@ class Leases:
 
     async def activate(self, org_id: str, lease: Lease) -> Lease:
         """Give it out. Raises ``Conflict`` when it is to be taken back already."""
-        active = replace(lease, state=LeaseState.ACTIVE, until=0.0, revision=0, queue=lease.revision + 1)
+        active = lease._replace(state=LeaseState.ACTIVE, until=0.0, revision=0, queue=lease.revision + 1)
         await self.storage(org_id).commit(Change([as_stored(active)], deletes=[(f"q/{lease.mark}", lease.revision)]))
-        return replace(active, revision=1)
+        return active._replace(revision=1)
 
     async def get(self, org_id: str, lease_id: str) -> Lease | None:
         """A lease that was given out, expired or not."""
@@ -190,13 +189,13 @@ class Leases:
 
     async def renew(self, org_id: str, lease: Lease, ttl: int, now: float) -> Lease:
         """Store a longer life. Raises ``Conflict`` when it was renewed or taken back meanwhile."""
-        renewed = replace(lease, expires=now + ttl, ttl=ttl, renewed=now)
+        renewed = lease._replace(expires=now + ttl, ttl=ttl, renewed=now)
         await self.storage(org_id).commit(Change([as_stored(renewed)]))
-        return replace(renewed, revision=lease.revision + 1)
+        return renewed._replace(revision=lease.revision + 1)
 
     async def restore(self, org_id: str, lease: Lease, before: Lease) -> None:
         """Undo a renewal that its engine refused. Raises ``Conflict`` when something else happened to it meanwhile."""
-        await self.storage(org_id).commit(Change([as_stored(replace(before, revision=lease.revision))]))
+        await self.storage(org_id).commit(Change([as_stored(before._replace(revision=lease.revision))]))
 
     async def withdraw(self, org_id: str, lease: Lease, due: float, **changes: Any) -> Lease:
         """Take it out of use: from now on it can only be taken back, at ``due``.
@@ -216,9 +215,9 @@ class Leases:
             expected = lease.revision if lease.state in _QUEUED else lease.queue
             if lease.state is LeaseState.ACTIVE:
                 change.deletes.append((f"l/{lease.id}", lease.revision))
-            withdrawn = replace(lease, **fields, revision=expected)
+            withdrawn = lease._replace(**fields, revision=expected)
             change.writes.append(_queued(withdrawn, due))
-            after.append(replace(withdrawn, revision=expected + 1))
+            after.append(withdrawn._replace(revision=expected + 1))
         await self.storage(org_id).commit(change)
         return after
 
@@ -226,7 +225,7 @@ class Leases:
         """Put one back into the queue that was made after it had been taken back. Raises ``Conflict``."""
         storage = self.storage(org_id)
         queue, index = await storage.get(f"q/{lease.mark}", _index(lease))
-        late = replace(lease, state=LeaseState.REVOKING, revision=queue.revision)
+        late = lease._replace(state=LeaseState.REVOKING, revision=queue.revision)
         change = Change([_queued(late, due)])
         if lease.token:
             change.writes.append(Write(_index(lease), lease.id.encode(), index.revision))

@@ -167,7 +167,7 @@ def _with_decoy(vault: Vault, state: OrgState, request: Request) -> OrgState:
     if engine is None:
         engine = vault.decoys[kind] = load_engine(path, kind, {}, vault.tables.guesses)
     mounts = Mounts([Mount(path, "none", engine, kind, config=unset(path))])
-    return replace(state, org=replace(state.org, id=NO_ORG), mounts=mounts, logins={})
+    return replace(state, org=state.org._replace(id=NO_ORG), mounts=mounts, logins={})
 
 
 async def _state(vault: Vault, name: str) -> OrgState:

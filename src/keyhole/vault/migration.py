@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest
@@ -58,7 +57,7 @@ async def migrate(
     blob = await wrap_proven(seal, root)
     if shares:
         hand_out(shares)
-    await _change_over(vault, root, replace(header, seal=spec, root=blob, recovery=recovery), quorum)
+    await _change_over(vault, root, header._replace(seal=spec, root=blob, recovery=recovery), quorum)
     node.keep(seal)
 
 
@@ -137,7 +136,7 @@ class Migration:
         root = os.urandom(KEY_SIZE)
         blob = await wrap_proven(new, root)
         recovery = (quorum.shares, quorum.threshold) if quorum is not None and not to_shares else NO_RECOVERY
-        await _change_over(vault, root, replace(header, seal=spec, root=blob, recovery=recovery), quorum)
+        await _change_over(vault, root, header._replace(seal=spec, root=blob, recovery=recovery), quorum)
         return new
 
 

@@ -11,9 +11,9 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from keyhole import auth, engines
 from keyhole.core.errors import Conflict, InvalidRequest
@@ -33,8 +33,7 @@ _RETRIES = 20
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One mount that somebody made, or may disable; see ``Mount`` for the fields."""
 
     path: str
@@ -244,4 +243,11 @@ def _decode(org_id: str, data: bytes | None) -> Table:
 
 
 def _encode(table: Table) -> bytes:
-    return json.dumps(asdict(table)).encode()
+    data = {
+        "entries": [entry._asdict() for entry in table.entries],
+        "tuned": table.tuned,
+        "going": [entry._asdict() for entry in table.going],
+        "moves": table.moves,
+        "upgrading": table.upgrading,
+    }
+    return json.dumps(data).encode()

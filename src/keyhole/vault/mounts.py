@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL
@@ -78,8 +78,7 @@ def unset(path: str) -> dict[str, Any]:
     return {**settings, "token_type": "default-service"} if path.startswith(AUTH) else settings
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where a request goes: mount, route, handler and the parameters from the path."""
 
     mount: Mount

@@ -14,8 +14,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Coroutine, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyhole import notifiers
 from keyhole.core.errors import Conflict, InternalError, KeyholeError, NotFound, UpstreamTimeout, fault_place
@@ -37,8 +36,7 @@ _NOW = 1.0  # due before everything else
 _log = logging.getLogger("keyhole.notices")
 
 
-@dataclass(frozen=True, slots=True)
-class NoticeLimits:
+class NoticeLimits(NamedTuple):
     """Bounds on telling. Seconds, unless it says otherwise.
 
     Attributes:
@@ -122,7 +120,7 @@ class Notices:
         item = await storage.get_one(place)
         if item.revision:
             return False
-        message = {"id": mark, "time": format_time(now), "notice": asdict(notice), "attempts": 0}
+        message = {"id": mark, "time": format_time(now), "notice": notice._asdict(), "attempts": 0}
         writes = [Write(place, b"{}", 0, now + self.limits.kept)]
         channels = await self._channels_for(storage, notice.kind)
         waiting = len(await storage.list("q", recursive=True)) if channels else 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from keyhole.core import EMPTY
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound
 from keyhole.core.identity import ROOT_ORG
 from keyhole.stores import Batch, Delete, Put, Store
@@ -24,8 +24,7 @@ _PAGE = 500
 _AT_ONCE = 1.0  # an org that is leaving is due for removal
 
 
-@dataclass(frozen=True, slots=True)
-class Org:
+class Org(NamedTuple):
     """One tenant.
 
     Attributes:
@@ -44,7 +43,7 @@ class Org:
     egress: str
     created: float
     tripwire: str = "stop"
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = EMPTY
     leaving: bool = False
 
 
@@ -174,7 +173,7 @@ class Orgs:
 
     async def _change(self, org_id: str, **fields: Any) -> Org:
         org, revision = await self._read(org_id)
-        changed = replace(org, **fields)
+        changed = org._replace(**fields)
         await self._directory.commit(Change([Write(f"id/{org_id}", _encode(changed), revision)]))
         await self.touch(org_id)
         self._known[org_id] = changed
@@ -190,7 +189,7 @@ class Orgs:
             raise InvalidRequest("the org root cannot be deleted", "the others: keyhole org list")
         name, about, leaving = await self._directory.get(f"name/{org.name}", f"id/{org.id}", f"leaving/{org.id}")
         writes = [
-            Write(f"id/{org.id}", _encode(replace(org, leaving=True)), about.revision),
+            Write(f"id/{org.id}", _encode(org._replace(leaving=True)), about.revision),
             Write(f"leaving/{org.id}", b"", leaving.revision, _AT_ONCE),
         ]
         await self._directory.commit(Change(writes, deletes=[(f"name/{org.name}", name.revision)]))

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,8 +51,7 @@ _ADDRESSES = 10_000  # of one quota; the one that asked least lately is forgotte
 _INTERVAL = 30.0  # seconds between two records of how many were refused
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """One rule.
 
     Attributes:
@@ -89,8 +88,7 @@ class Quota:
         return (4, len(self.path), rank) if path == self.path else ()
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What holds for all quotas of an org.
 
     Attributes:
@@ -108,8 +106,7 @@ class Settings:
         return any(path == one or (one.endswith("*") and path.startswith(one[:-1])) for one in self.exempt)
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """All quotas of an org, compiled with the rest of its configuration.
 
     ``digest`` is another one when another quota counts for some lease.
@@ -117,7 +114,7 @@ class Rules:
 
     rates: tuple[Quota, ...] = ()
     leases: tuple[Quota, ...] = ()
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings = Settings()
     digest: str = ""
 
     @property
@@ -320,7 +317,7 @@ def _whole(quota: Quota) -> int:
 
 def encode(quota: Quota) -> bytes:
     """A quota as it is stored."""
-    return json.dumps(asdict(quota)).encode()
+    return json.dumps(quota._asdict()).encode()
 
 
 def encode_settings(settings: Mapping[str, Any]) -> bytes:

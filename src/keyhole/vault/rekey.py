@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, KeyholeError, Sealed
@@ -198,14 +198,14 @@ class Rekey(Ceremony):
         wanted = self._wanted
         if self._recovery:
             shares, quorum = await asyncio.to_thread(recovery_shares, wanted.shares, wanted.threshold)
-            return _New(replace(header, recovery=(wanted.shares, wanted.threshold)), None, quorum, shares)
+            return _New(header._replace(recovery=(wanted.shares, wanted.threshold)), None, quorum, shares)
         if _has_shares(header):
             spec = f"shares:{wanted.shares}:{wanted.threshold}"
             seal = open_seal(spec, passphrase=None, vault_id=header.vault_id, create=True)
             if not isinstance(seal, Dealing):
                 raise IntegrityError("the seal deals out no shares")
             shares, quorum = known(await asyncio.to_thread(seal.deal))
-            return _New(replace(header, seal=spec), seal, quorum, shares)
+            return _New(header._replace(seal=spec), seal, quorum, shares)
         quorum_now = await vault.keys.quorum()
         if self._node.opener is None or quorum_now is None:
             raise Sealed("the seal of this vault was closed meanwhile", "begin anew")
@@ -220,7 +220,7 @@ class Rekey(Ceremony):
             if new.seal is None:
                 await vault.keys.set_quorum(new.quorum, new.header)
             else:
-                await vault.keys.replace(root, replace(new.header, root=blob), new.quorum, vault.clock.now())
+                await vault.keys.replace(root, new.header._replace(root=blob), new.quorum, vault.clock.now())
         except KeyholeError as error:
             self._record_outcome(vault, intent, error.code)
             if isinstance(error, Conflict):

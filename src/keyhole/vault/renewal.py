@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyhole.core.errors import Conflict, InvalidRequest
@@ -50,4 +49,4 @@ async def renew(vault: Vault, state: OrgState, lease_id: str, increment: int) ->
             with contextlib.suppress(Conflict):
                 await vault.leases.restore(state.org.id, renewed, lease)
             raise error
-    return replace(renewed, warning=term.warning)
+    return renewed._replace(warning=term.warning)

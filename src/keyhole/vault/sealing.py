@@ -14,7 +14,6 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import IntegrityError, InvalidRequest, KeyholeError, PolicyDenied
@@ -133,7 +132,7 @@ async def keep_alive(seal: Seal | None) -> None:
 async def strengthen(store: Store, seal: Seal, header: Header, root: bytes) -> None:
     """Wrap the root key anew, where it was wrapped with weaker parameters than today's."""
     if await asyncio.to_thread(seal.needs_rewrap, header.root):
-        stronger = replace(header, root=await asyncio.to_thread(seal.wrap, root))
+        stronger = header._replace(root=await asyncio.to_thread(seal.wrap, root))
         with contextlib.suppress(KeyholeError):  # another node did it, or the store is read-only: try next time
             await store.commit(Batch(puts=[stronger.put()]))
 

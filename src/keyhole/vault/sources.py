@@ -15,8 +15,7 @@ import contextlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from keyhole.core.errors import Expired, InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.identity import Caller
@@ -44,8 +43,7 @@ _USED = 0.9  # part of a lease's time for which its values are lent again
 _Key = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """What a source answered.
 
     Attributes:

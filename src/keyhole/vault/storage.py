@@ -56,8 +56,7 @@ class Scanned(NamedTuple):
     data: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """Store ``data`` at ``path`` if it is still at revision ``expected``; ``due`` makes it findable by time."""
 
     path: str

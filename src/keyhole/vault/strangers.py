@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyhole.core.cidr import network
 from keyhole.core.errors import KeyholeError, RateLimited
@@ -23,8 +23,7 @@ from keyhole.vault.keys import new_request_id
 _NAMED = 16  # addresses that an interval's records name; the others share one record
 
 
-@dataclass(frozen=True, slots=True)
-class RefusalLimits:
+class RefusalLimits(NamedTuple):
     """Bounds on records of refused strangers, for each process that serves the vault.
 
     Attributes:

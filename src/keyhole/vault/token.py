@@ -6,12 +6,11 @@ import json
 import operator
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from keyhole.core import base64url
+from keyhole.core import EMPTY, base64url
 from keyhole.core.errors import IntegrityError, InvalidRequest, Unauthenticated
-from keyhole.core.identity import RunContext, Scope, TokenType
+from keyhole.core.identity import NO_RUN, RunContext, Scope, TokenType
 from keyhole.vault.storage import Storage
 
 BATCH = b"hvb."
@@ -20,8 +19,7 @@ _LONGEST_BATCH = 4096  # characters; clients send it in a header, or to the prox
 _APART = "batch"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """What is stored of a token.
 
     Attributes:
@@ -69,8 +67,8 @@ class Token:
     uses: int = 0
     parent: str = ""
     renewable: bool = True
-    meta: Mapping[str, str] = field(default_factory=dict)
-    run: RunContext = field(default_factory=RunContext)
+    meta: Mapping[str, str] = EMPTY
+    run: RunContext = NO_RUN
     bound: bool = False
     max_ttl: int = 0
     cidrs: tuple[str, ...] = ()
@@ -95,8 +93,7 @@ class Token:
         return max(1, round(self.expires - now)) if self.expires else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(NamedTuple):
     """What a new token shall be; see ``Token`` for the fields. ``default_ttl`` is for when ``ttl`` is not set."""
 
     name: str
@@ -108,8 +105,8 @@ class Grant:
     uses: int = 0
     renewable: bool = True
     endless: bool = False
-    meta: Mapping[str, str] = field(default_factory=dict)
-    run: RunContext = field(default_factory=RunContext)
+    meta: Mapping[str, str] = EMPTY
+    run: RunContext = NO_RUN
     bound: bool = False
     default_ttl: int = 0
     max_ttl: int = 0
@@ -176,8 +173,7 @@ def decode(token_id: str, data: bytes, revision: int) -> Token:
 
 async def seal_batch(storage: Storage, token: Token, suffix: str) -> str:
     """A batch token in clear. Raises ``InvalidRequest`` when it would be too long for a header."""
-    given = ((each.name, getattr(token, each.name)) for each in fields(token))
-    data = {name: asdict(value) if isinstance(value, RunContext) else value for name, value in given}
+    data = {**token._asdict(), "run": token.run._asdict()}
     plain = {name: value for name, value in data.items() if value != _DEFAULTS.get(name) and name not in _UNSEALED}
     blob = await storage.seal_apart(json.dumps(plain, separators=(",", ":")).encode(), _APART)
     clear = f"hvb.{base64url.encode(blob)}{suffix}"
@@ -195,11 +191,11 @@ def open_batch(storage: Storage, clear: bytes, token_id: str) -> Token | None:
         data = storage.open_apart(base64url.decode(text), _APART)
     except (IntegrityError, ValueError):
         return None
-    return replace(decode(token_id, data, 0), renewable=False)
+    return decode(token_id, data, 0)._replace(renewable=False)
 
 
-_STORED = tuple(each.name for each in fields(Token) if each.name not in {"id", "revision"})
-_RUN = tuple(each.name for each in fields(RunContext))
+_STORED = tuple(name for name in Token._fields if name not in {"id", "revision"})
+_RUN = RunContext._fields
 _values, _values_of_run = operator.attrgetter(*_STORED), operator.attrgetter(*_RUN)
 _UNSEALED = frozenset({"id", "accessor", "revision", "renewable"})
-_DEFAULTS = {each.name: each.default for each in fields(Token) if each.default is not MISSING} | {"meta": {}, "run": {}}
+_DEFAULTS = Token._field_defaults | {"meta": {}, "run": {}}

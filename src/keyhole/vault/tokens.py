@@ -16,7 +16,7 @@ import operator
 import os
 import string
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from keyhole.core.errors import Conflict, InvalidRequest, Unauthenticated
 from keyhole.core.identity import Caller
@@ -45,7 +45,7 @@ _CHARACTERS = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))
 _LEFT_OUT = bytes(range(256 - 256 % len(_ALPHABET), 256))
 _RETRIES = 20
 _OWN = frozenset({"endless", "default_ttl", "policies", "ttl", "renewable"})
-_SAME = tuple(each.name for each in fields(Grant) if each.name not in _OWN)
+_SAME = tuple(name for name in Grant._fields if name not in _OWN)
 _values = operator.attrgetter(*_SAME)
 _AT_ONCE = 1.0  # a used up or half revoked token is due for removal, so that a sweep ends what a crash left
 
@@ -95,7 +95,7 @@ class Tokens:
         token, warning = self._made(grant, parent, now, self.hash(clear.encode()), _random(24))
         if token.type == "batch":
             clear = await seal_batch(storage, token, suffix)
-            return clear, replace(token, id=self.hash(clear.encode()), accessor=""), warning
+            return clear, token._replace(id=self.hash(clear.encode()), accessor=""), warning
         for _ in range(_RETRIES):
             change = _creation(token, parent)
             if chosen:
@@ -109,7 +109,7 @@ class Tokens:
                 if token.parent and (parent is None or parent.uses < 0):
                     break
             else:
-                return clear, replace(token, revision=token.revision + 1), warning
+                return clear, token._replace(revision=token.revision + 1), warning
         raise Unauthenticated("the parent token was revoked", "ask for a new one")
 
     @staticmethod
@@ -140,7 +140,7 @@ class Tokens:
         parent = await self.get(storage, token.parent)
         if parent is None or parent.uses < 0:
             return None
-        return replace(token, expires=min(filter(None, (token.expires, parent.expires)), default=0.0))
+        return token._replace(expires=min(filter(None, (token.expires, parent.expires)), default=0.0))
 
     async def get(self, storage: Storage, token_id: str) -> Token | None:
         """The entry of a token, expired or not."""
@@ -188,13 +188,13 @@ class Tokens:
         """
         current: Token | None = token
         while current is not None and current.uses > 0:
-            left = replace(current, uses=current.uses - 1 or -1)
+            left = current._replace(uses=current.uses - 1 or -1)
             try:
                 await storage.commit(Change([_write(left)]))
             except Conflict:
                 current = await self.get(storage, token.id)
                 continue
-            return None if left.uses < 0 else replace(left, revision=left.revision + 1)
+            return None if left.uses < 0 else left._replace(revision=left.revision + 1)
         raise Unauthenticated("the token is used up", "ask for a new one")
 
     async def renew(self, storage: Storage, token: Token, *, increment: int, now: float) -> tuple[Token, str]:
@@ -211,9 +211,9 @@ class Tokens:
             period=token.period,
             age=int(now - token.created),
         )
-        renewed = replace(token, expires=now + term.ttl, renewed=now, granted=term.ttl)
+        renewed = token._replace(expires=now + term.ttl, renewed=now, granted=term.ttl)
         await storage.commit(Change([_write(renewed)]))
-        return replace(renewed, revision=token.revision + 1), term.warning
+        return renewed._replace(revision=token.revision + 1), term.warning
 
     async def disable(self, storage: Storage, token_id: str, *, orphan_children: bool = False) -> list[str]:
         """Make a token and all that descend from it unusable; returns their ids, each after its parent.
@@ -247,7 +247,7 @@ class Tokens:
             if token.uses < 0:
                 return True
             with contextlib.suppress(Conflict):
-                await storage.commit(Change([_write(replace(token, uses=-1))]))
+                await storage.commit(Change([_write(token._replace(uses=-1))]))
         return False
 
     async def _orphan(self, storage: Storage, parent_id: str, token_id: str) -> None:
@@ -257,7 +257,7 @@ class Tokens:
             if item.data is None:
                 return
             with contextlib.suppress(Conflict):
-                await storage.commit(Change([_write(replace(token, parent=""))], deletes=[(link, item.revision)]))
+                await storage.commit(Change([_write(token._replace(parent=""))], deletes=[(link, item.revision)]))
 
     async def _removal(self, storage: Storage, token: Token) -> Change:
         paths = [f"t/{token.id}", f"a/{token.accessor}", f"e/{token.name}/{token.id}"]
@@ -320,8 +320,8 @@ async def _anew(storage: Storage, change: Change, token: Token) -> tuple[Change,
     items = await storage.get(*(write.path for write in change.writes))
     if any(item.data is not None for item in items):
         raise InvalidRequest("cannot create a token with a duplicate ID", "choose another")
-    writes = [replace(write, expected=item.revision) for write, item in zip(change.writes, items, strict=True)]
-    return replace(change, writes=writes), replace(token, revision=items[0].revision)
+    writes = [write._replace(expected=item.revision) for write, item in zip(change.writes, items, strict=True)]
+    return replace(change, writes=writes), token._replace(revision=items[0].revision)
 
 
 def _write(token: Token) -> Write:

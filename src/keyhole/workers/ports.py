@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from dataclasses import replace
 from typing import Any
 
 from keyhole.config import Config, split_address, sql_address
@@ -27,7 +26,7 @@ def reserve(config: Config, stack: contextlib.ExitStack) -> Config:
     for listener in config.sql_listen:
         scheme, address = sql_address(listener)
         sql.append(f"{scheme}://{_reserved(address, 'sql_listen', stack)}")
-    return replace(config, listen=api, proxy_listen=proxy, sql_listen=tuple(sql))
+    return config._replace(listen=api, proxy_listen=proxy, sql_listen=tuple(sql))
 
 
 def _reserved(address: str, name: str, stack: contextlib.ExitStack) -> str:

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 from keyhole.config import ApiLimits, Config
@@ -54,13 +54,13 @@ def loop_factory() -> Any:
 
 def pack(config: Config) -> Data:
     """Settings as a message."""
-    return asdict(config)
+    return {**config._asdict(), "api": config.api._asdict()}
 
 
 def unpack(data: Data) -> Config:
     """Settings of a message."""
     values: dict[str, Any] = {**data, "api": ApiLimits(**data["api"])}
-    shapes = {field.name for field in fields(Config) if isinstance(field.default, tuple)}
+    shapes = {name for name, default in Config._field_defaults.items() if type(default) is tuple}
     values |= {name: tuple(values[name]) for name in shapes}
     return Config(**values)
 

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.numbers import parse_count
@@ -23,8 +23,7 @@ _KNOWN = frozenset({"rate", "burst", "count", "concurrent"})
 _HINT = '{"rate": "10/m", "count": "100/d", "concurrent": 4}'
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """So many in so many seconds."""
 
     text: str
@@ -44,8 +43,7 @@ class Quota:
         return int(now // self.seconds) * self.seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The limits of a service, for each agent by itself.
 
     Attributes:
@@ -57,7 +55,7 @@ class Limits:
 
     rate: Quota | None = None
     burst: int = 0
-    count: Quota | None = None
+    count: Quota | None = None  # type: ignore[assignment]  # a tuple's own method of that name is not missed
     concurrent: int = 0
 
     @classmethod

@@ -7,15 +7,14 @@ itself. A threshold that is crossed is told once; when several were crossed at o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyhole.core.times import DAY
 
 _PART = 0.5  # thresholds of a new value that lie further before it would be crossed as soon as there is one
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """One date of a secret.
 
     Attributes:

@@ -168,10 +168,10 @@ class Actor:
         act = step.act
         data: dict[str, Any] = {"ttl": f"{int(step.timeout) + _MARGIN}s"}
         if isinstance(act, Use):
-            context = replace(self._context, step=step.id, tool=f"{act.server}/{act.tool}")
+            context = self._context._replace(step=step.id, tool=f"{act.server}/{act.tool}")
         else:
             data |= {"scope": "proxy"} | ({"services": [act.service]} if act.service else {})
-            context = replace(self._context, step=step.id)
+            context = self._context._replace(step=step.id)
         made = await self._ask("update", f"agents/{self._agent}/token", data | context.as_data())
         return Grip(self._party_of(str(made["token"])), str(made["accessor"]))
 

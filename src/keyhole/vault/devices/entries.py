@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyhole.core.identity import Caller
 from keyhole.core.record import clip
@@ -28,8 +28,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 _PLAIN_AUTH = ("display_name", "policies", "token_policies", "identity_policies", "metadata", "entity_id", "token_type")
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(NamedTuple):
     """How one device writes.
 
     Attributes:

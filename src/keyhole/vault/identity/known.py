@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import NamedTuple
 
 from keyhole.core.identity import AliasView, GroupView, IdentityView
 from keyhole.vault.identity.book import Book
@@ -19,8 +20,7 @@ from keyhole.vault.storage import Storage
 _KEPT = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(NamedTuple):
     """What an entity is at request time.
 
     Attributes:

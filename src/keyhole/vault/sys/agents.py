@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
@@ -218,7 +217,7 @@ class _Handlers:
         else:
             await self.require_no_more(context, call, name, grant)
         usable = await self.usable(context, name, grant) if bound else []
-        grant = replace(grant, entity_id=await enter(self._vault, state, state.mounts.at(AGENTS), _as_login(name)))
+        grant = grant._replace(entity_id=await enter(self._vault, state, state.mounts.at(AGENTS), _as_login(name)))
         storage = self._vault.storage(context.caller.org_id, TOKENS)
         org_id = "" if context.caller.org_id == self._vault.root_org else context.caller.org_id
         clear, made, warning = await self._vault.tokens.create(

@@ -43,8 +43,7 @@ class _Handlers:
         if before and before != login.name:
             raise PolicyDenied(f"this token acts for {before} already", "use a token that acts for nobody")
         parent = await own_parent(self._vault, context)
-        grant = replace(
-            _grant(context, call, login, subject),
+        grant = _grant(context, call, login, subject)._replace(
             entity_id=parent.entity_id if parent else "",
             alone=parent.alone if parent else False,
         )
@@ -112,14 +111,13 @@ def _grant(context: Context, call: Call, login: Login, subject: str) -> Grant:
     if left <= 0:
         raise InvalidRequest("the subject_token is expired", "get a new one")
     ttl = min(parse_duration(call.data.get("ttl") or login.ttl or _DEFAULT_TTL), left)
-    return replace(
-        grant,
+    return grant._replace(
         ttl=ttl,
         explicit_max=ttl,
         endless=False,
         path=call.path,
         meta={**grant.meta, "subject": login.alias},
-        run=replace(grant.run, on_behalf_of=login.name),
+        run=grant.run._replace(on_behalf_of=login.name),
         max_ttl=context.max_ttl,
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from keyhole import engines
@@ -151,7 +151,7 @@ class _Handlers:
             if entry is None:
                 table.tuned[path] = {"config": config, "description": description}
                 return False
-            table.put(replace(entry, config=config, description=description, options=options))
+            table.put(entry._replace(config=config, description=description, options=options))
             table.upgrading += [entry.id] if upgrade else []
             return upgrade
 
@@ -193,7 +193,7 @@ class _Remount:
             if entry is None:
                 raise InvalidRequest(f'no matching mount at "{source}"', "read sys/mounts or sys/auth")
             mounts.require_free(target, besides=entry.id)
-            table.put(replace(entry, path=target))
+            table.put(entry._replace(path=target))
             return table.note_move(source, target)
 
         return Reply({"migration_id": await self._vault.tables.change(context.caller.org_id, edit)})

@@ -6,7 +6,6 @@ An agent asks these to find its way; nothing of anybody else is in an answer, an
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, KeyholeError
@@ -34,7 +33,7 @@ class _Handlers:
     async def records(self, context: Context, call: Call) -> Reply:
         caller = context.caller
         wanted = Filter.from_data({name: value for name, value in call.data.items() if name in _FIELDS})
-        wanted = replace(wanted, exact={**wanted.exact, "caller": caller.name}, limit=min(wanted.limit, _MOST))
+        wanted = wanted._replace(exact={**wanted.exact, "caller": caller.name}, limit=min(wanted.limit, _MOST))
         await self._vault.journal.drain()
         records, _ = await self._history.query(caller.org_id, wanted)
         return Reply({"records": records})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
@@ -164,8 +163,7 @@ class _Handlers:
             parent = None
         made, token, warning = await self._vault.tokens.create(
             storage,
-            replace(
-                grant,
+            grant._replace(
                 path=call.path + suffix,
                 role=named,
                 entity_id=await self.entity(context, call, role) or (parent.entity_id if parent else ""),
