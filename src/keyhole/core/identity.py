@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +18,11 @@ ROOT_ORG = "root"
 _CONTEXT_LIMIT = 200
 PROVED = "jwt/"
 """What the names of people begin with whose own token was shown (token exchange)."""
+
+
+def union(*lists: Iterable[str]) -> tuple[str, ...]:
+    """All of them once, sorted."""
+    return tuple(sorted({each for one in lists for each in one}))
 
 
 class RunContext(NamedTuple):

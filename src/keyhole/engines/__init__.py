@@ -213,7 +213,7 @@ class _NoNotices:
 _NO_LEASES, _NO_NET, _NO_NOTICES = _NoLeases(), _NoNet(), _NoNotices()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Context:
     """All that an engine is given.
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import hmac
+from typing import TYPE_CHECKING
 
 from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.core.value import Secret
-from keyhole.crypto.shamir import Share, combine
 from keyhole.vault.keys import new_request_id
+
+if TYPE_CHECKING:
+    from keyhole.crypto.shamir import Share
 
 
 class Attempt:
@@ -45,6 +48,8 @@ class Attempt:
             InvalidRequest: it is no share, or of a vault with another threshold, or not of the set that is known.
             IntegrityError: it does not belong to those that were entered before. Which of them is wrong is not known.
         """
+        from keyhole.crypto.shamir import Share  # noqa: PLC0415  # few vaults have shares
+
         share = Share.decode(encoded)
         other_set = self._set_id and not hmac.compare_digest(share.set_id, self._set_id)
         if share.threshold != self._threshold or other_set:
@@ -67,6 +72,8 @@ class Attempt:
         Raises:
             IntegrityError: one of them is forged.
         """
+        from keyhole.crypto.shamir import combine  # noqa: PLC0415  # as above
+
         combine(list(self._shares.values()))
 
     def is_of(self, set_id: bytes) -> bool:

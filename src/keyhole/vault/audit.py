@@ -33,7 +33,7 @@ _SIGNATURE = b"keyhole journal signature 1\0"
 _new = tuple.__new__  # what a class of tuples does itself, without its function in Python around it
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Slot:
     """A writer's place: number, entry revision, and the head of the chain it continues."""
 

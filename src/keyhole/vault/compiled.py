@@ -31,7 +31,7 @@ _CALLERS = 20_000
 _ACLS = 5_000
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class OrgState:
     """Everything compiled for one org at one epoch.
 

@@ -23,7 +23,7 @@ _TRUSTED = 60.0  # seconds for which a count that was checked is not checked aga
 _RETRIES = 20
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Known:
     """What a process keeps of one count."""
 

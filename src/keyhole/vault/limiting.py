@@ -37,7 +37,7 @@ _ANY = 10**9
 _KEEP = 3600.0  # seconds for which a count is kept after its window
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class UnderWay:
     """Calls under way in this process. It outlives a change of limits, because the calls do."""
 
@@ -60,7 +60,7 @@ class UnderWay:
             tallies.leave(key)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Meter:
     """What one agent uses of one thing, in this process.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SHOWN = 1000  # running requests that are listed
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Count:
     """Requests of one operation that ended in one way."""
 
@@ -38,7 +38,7 @@ class Count:
         self.seconds += seconds
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Meters:
     """Counts of a process.
 

@@ -47,7 +47,7 @@ class Entry(NamedTuple):
     seal_wrap: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Table:
     """The stored table of an org.
 

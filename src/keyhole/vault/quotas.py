@@ -135,7 +135,7 @@ class _Window(NamedTuple):
     blocked: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Count:
     quota: Quota
     windows: Tallies

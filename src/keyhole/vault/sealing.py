@@ -22,7 +22,6 @@ from keyhole.core.record import Phase, Record
 from keyhole.core.request import Credential
 from keyhole.core.value import Secret
 from keyhole.crypto.aead import KEY_SIZE
-from keyhole.crypto.shamir import Share, split
 from keyhole.seals import KEPT_ELSEWHERE, Dealing, Renewing, Seal, asks_for, quorum
 from keyhole.stores import Batch, Store
 from keyhole.vault.attempt import Attempt
@@ -81,11 +80,15 @@ def deal(seal: Seal, recovery: tuple[int, int], hand_out: HandOut | None) -> tup
 
 def recovery_shares(shares: int, threshold: int) -> tuple[Shares, Quorum]:
     """New recovery shares. Their key is kept nowhere. Raises ``InvalidRequest`` for numbers that make no sense."""
+    from keyhole.crypto.shamir import split  # noqa: PLC0415  # few vaults have shares
+
     return known([Secret(base64.b64encode(share.encode())) for share in split(os.urandom(KEY_SIZE), shares, threshold)])
 
 
 def known(shares: Shares) -> tuple[Shares, Quorum]:
     """Shares with what they are known by."""
+    from keyhole.crypto.shamir import Share  # noqa: PLC0415  # as above
+
     first = Share.decode(base64.b64decode(shares[0].reveal()))
     return shares, Quorum(first.set_id, len(shares), first.threshold)
 

@@ -92,7 +92,7 @@ class Limits(NamedTuple):
         return lines + ([f"concurrent: {self.concurrent}"] if self.concurrent else [])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Bucket:
     """A token bucket: how many calls are left, and when that was so."""
 

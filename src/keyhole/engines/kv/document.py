@@ -21,7 +21,7 @@ _HEADS = 256
 _HEAD_LIMIT = 2048  # bytes of one that is kept
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Document:
     """Metadata of a secret and the data of its current version, as stored. The data come last: see ``split``.
 

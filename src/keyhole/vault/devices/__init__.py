@@ -50,7 +50,7 @@ class NoDeviceWrote(AuditUnavailable):
     status = 500
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Device:
     """A device that is in use.
 

@@ -51,7 +51,7 @@ class Style(NamedTuple):
         return self.hashed(value) if value and self.hash_accessors else value
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Seen:
     """A request that an entry is about, gathered once for all devices.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.core.identity import ROOT_ORG
+from keyhole.core.identity import ROOT_ORG, union
 from keyhole.engines import Context
 from keyhole.vault.identity import shown
 from keyhole.vault.identity.book import Book
 from keyhole.vault.identity.known import Groups, compile_person
 from keyhole.vault.identity.places import places
-from keyhole.vault.identity.records import Entity, Group, union
+from keyhole.vault.identity.records import Entity, Group
 from keyhole.vault.identity.shown import Places
 
 if TYPE_CHECKING:

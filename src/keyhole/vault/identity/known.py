@@ -10,12 +10,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from keyhole.core.identity import AliasView, GroupView, IdentityView
-from keyhole.vault.identity.book import Book
-from keyhole.vault.identity.records import Entity, Group, union
+from keyhole.core.identity import AliasView, GroupView, IdentityView, union
 from keyhole.vault.storage import Storage
+
+if TYPE_CHECKING:
+    from keyhole.vault.identity.records import Entity, Group
 
 _KEPT = 20_000
 
@@ -75,7 +76,7 @@ class Groups:
         return group_id in self.above([other])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Known:
     """The identities of an org at one revision.
 
@@ -90,6 +91,8 @@ class Known:
     async def person(self, storage: Storage, entity_id: str) -> Person | None:
         """The entity of this id, or the one that it was merged into; ``None`` when there is none (any more)."""
         if entity_id not in self._people:
+            from keyhole.vault.identity.book import Book  # noqa: PLC0415  # the owner of a local vault is no entity
+
             if self._groups is None:
                 self._groups = Groups(await Book(storage).groups())
             entity = await Book(storage).now_of(entity_id)

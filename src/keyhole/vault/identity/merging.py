@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.identity import union
 from keyhole.core.request import Operation
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.identity import fields
 from keyhole.vault.identity.book import Book
 from keyhole.vault.identity.desk import Desk, given_by_entity
-from keyhole.vault.identity.records import Alias, Entity, union
+from keyhole.vault.identity.records import Alias, Entity
 
 if TYPE_CHECKING:
     from keyhole.vault.vault import Vault

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -184,11 +184,6 @@ def claim_path(accessor: str, name: str) -> str:
 def alias_paths(kind: str, alias: Alias) -> list[str]:
     """The paths by which an alias leads to who has it."""
     return [factors_path(kind, alias.accessor, alias.name), alias_path(kind, alias.id)]
-
-
-def union(*lists: Iterable[str]) -> tuple[str, ...]:
-    """All of them once, sorted."""
-    return tuple(sorted({each for one in lists for each in one}))
 
 
 def _alias(fields: dict[str, Any]) -> Alias:

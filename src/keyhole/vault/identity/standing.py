@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keyhole.core.errors import Unauthenticated
-from keyhole.core.identity import NOBODY, Caller
+from keyhole.core.identity import NOBODY, Caller, union
 from keyhole.core.policy import Acl
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity.known import Person
-from keyhole.vault.identity.records import union
 from keyhole.vault.token import Grant, Token
 
 if TYPE_CHECKING:
