@@ -11,7 +11,6 @@ import hashlib
 import json
 import secrets
 import sys
-from dataclasses import replace
 
 from keyhole import app
 from keyhole.config import Config
@@ -50,7 +49,7 @@ async def fill(vault: Vault, token: bytes, count: int, end: float, spread: float
             now=now,
             until=0.0,
         )
-        return replace(made, state=LeaseState.ACTIVE, expires=end - spread * number / count)
+        return made._replace(state=LeaseState.ACTIVE, expires=end - spread * number / count)
 
     for start in range(0, count, _CHUNK):
         chunk = [lease(number) for number in range(start, min(start + _CHUNK, count))]

@@ -3,15 +3,13 @@
 Every limit against a hostile peer is a setting too and stands here or in a dataclass that is a field here.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import math
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from keyhole.core import EMPTY
 from keyhole.core.cidr import parse_cidrs
@@ -177,7 +175,7 @@ class Config(NamedTuple):
     forbid_commands: bool = False
     api: ApiLimits = ApiLimits()
 
-    def checked(self) -> Config:
+    def checked(self) -> Self:
         """This configuration, when it makes sense. Raises ``InvalidRequest`` that names the setting."""
         for name, value in self._asdict().items():
             if isinstance(value, (int, float)) and not 0 <= value < math.inf:

@@ -15,7 +15,6 @@ from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
 from keyhole.seals import asks_for, open_seal, quorum
 from keyhole.stores import open_store
-from keyhole.vault.migration import migrate
 from keyhole.vault.node import Node
 from keyhole.vault.sealing import NO_RECOVERY, HandOut
 
@@ -264,6 +263,8 @@ async def migrate_vault(
             raise NotFound("there is no vault in this store", "make a vault: keyhole init")
         threshold = quorum(header.seal)[1] if header.seal.startswith("shares:") else 0
         await node.unseal(old(asks_for(header.seal), threshold))
+        from keyhole.vault.migration import migrate  # noqa: PLC0415  # few commands change the seal
+
         await migrate(node, seal, entered, hand_out=hand_out, recovery=recovery)
     except IntegrityError as error:
         raise Sealed(error.reason, error.hint) from None

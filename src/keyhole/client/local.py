@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from keyhole.client import context
 from keyhole.client.core import Result
-from keyhole.client.road import Road
 from keyhole.core.errors import KeyholeError
 from keyhole.core.request import Reply
 from keyhole.core.stated import Stated
@@ -23,6 +22,8 @@ from keyhole.core.value import Secret
 
 if TYPE_CHECKING:
     import socket
+
+    from keyhole.client.road import Road
 
 T = TypeVar("T")
 PROXY_TTL = "12h"
@@ -88,6 +89,8 @@ class LocalTransport:
 
     def road(self, token: str = "") -> Road:
         """Start the proxy, and keep it running in a thread until ``close``."""
+        from keyhole.client.road import Road  # noqa: PLC0415  # most commands do not travel
+
         url, ca = self.run(self._opened.start_proxy())
         token = token or self._token or self._proxy_token()
         self._to_background()

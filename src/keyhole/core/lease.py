@@ -3,8 +3,6 @@
 Source of the rules: Vault's token and lease documentation (``/docs/concepts/lease``, ``/docs/concepts/tokens``).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping
@@ -63,6 +61,18 @@ class LeaseState(StrEnum):
     ACTIVE = "active"
     REVOKING = "revoking"
     IRREVOCABLE = "irrevocable"
+
+
+class Term(NamedTuple):
+    """How long something granted now lives, and the warning to give with it.
+
+    Attributes:
+        ttl: seconds from now; 0 for without end.
+        warning: set when the caller asked for more than it gets.
+    """
+
+    ttl: int
+    warning: str = ""
 
 
 class Lease(NamedTuple):
@@ -137,18 +147,6 @@ class Lease(NamedTuple):
             raise InvalidRequest("lease is not renewable")
         age = math.ceil(now - self.issued)
         return compute_term(requested=increment, default=self.default_ttl, maximum=self.max_ttl, age=age)
-
-
-class Term(NamedTuple):
-    """How long something granted now lives, and the warning to give with it.
-
-    Attributes:
-        ttl: seconds from now; 0 for without end.
-        warning: set when the caller asked for more than it gets.
-    """
-
-    ttl: int
-    warning: str = ""
 
 
 def compute_term(

@@ -10,15 +10,13 @@ and a body sealed under the key of its org. The digest of a row is
 and starts from 32 zero bytes. The last row of each commit carries an Ed25519 signature over its digest.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import operator
 import struct
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii as _text
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 GENESIS = bytes(32)
 _MAGIC = b"keyhole journal 1\0"
@@ -123,7 +121,7 @@ class Record(NamedTuple):
         return Intent.of(self).encode_outcome(result, **more)
 
     @classmethod
-    def decode(cls, body: bytes) -> Record:
+    def decode(cls, body: bytes) -> Self:
         """The record of a body; unknown fields of later versions are passed over."""
         data = {name: value for name, value in json.loads(body).items() if name in _FIELDS}
         for name in ("secrets", "parameters"):
@@ -165,7 +163,7 @@ class Intent:
         self._body = body
 
     @classmethod
-    def of(cls, record: Record) -> Intent:
+    def of(cls, record: Record) -> Self:
         """Encode a record, whose phase is ``intent``."""
         return cls(record.encode())
 

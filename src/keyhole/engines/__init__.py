@@ -31,10 +31,10 @@ from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Lease
 from keyhole.core.notice import DAYS, Notice
 from keyhole.core.request import Limits, Operation, Reply
 from keyhole.core.value import Secret
-from keyhole.crypto.passwords import PasswordRules
 
 if TYPE_CHECKING:
     from keyhole.core.service import Service
+    from keyhole.crypto.passwords import PasswordRules
     from keyhole.engines.strays import Strays
     from keyhole.net.ask import Heard
 
@@ -163,7 +163,7 @@ class _NoNet:
         raise InternalError("nobody can be asked here")
 
 
-PasswordsView = Callable[[str], Awaitable[PasswordRules]]
+PasswordsView = Callable[[str], Awaitable["PasswordRules"]]
 """The rules of the password policy of a name in the caller's org. Raises ``NotFound``."""
 
 

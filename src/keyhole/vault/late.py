@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Generic, TypeVar, overload
 
 _Part = TypeVar("_Part")
+
+
+def late_function(where: str) -> Callable[..., Any]:
+    """A function that is imported when it is called: ``MODULE:NAME`` of this package."""
+    module, _, name = where.partition(":")
+
+    def late(*given: Any) -> Any:
+        return getattr(import_module(f"keyhole.vault.{module}"), name)(*given)
+
+    return late
 
 
 class Late(Generic[_Part]):

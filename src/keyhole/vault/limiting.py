@@ -185,7 +185,7 @@ class Limiting:
         tallies: where rates and calls under way are counted, if processes share that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, _vault: object = None) -> None:
         self.tallies: Tallies | None = None
         self._meters: OrderedDict[tuple[str, str, str], Meter] = OrderedDict()
 

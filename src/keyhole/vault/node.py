@@ -27,17 +27,12 @@ from keyhole.core.value import Secret
 from keyhole.engines import Route
 from keyhole.seals import Seal, open_seal, quorum
 from keyhole.stores import Batch, Put, Store
-from keyhole.vault.alarms import raise_alarm
-from keyhole.vault.attempt import Attempt
 from keyhole.vault.audit import Journal, high_water
 from keyhole.vault.clock import Clock, elapsed
-from keyhole.vault.history import History
 from keyhole.vault.keys import MAX_USES, Header, Keys, new_id, read_header
-from keyhole.vault.late import Late
+from keyhole.vault.late import Late, late_function
 from keyhole.vault.lease_lines import LeaseLimits
-from keyhole.vault.migration import Migration
 from keyhole.vault.orgs import Orgs
-from keyhole.vault.reported import REPORTED_VERSION
 from keyhole.vault.sealing import (
     NO_RECOVERY,
     HandOut,
@@ -58,6 +53,8 @@ from keyhole.vault.tokens import Grant
 from keyhole.vault.vault import Vault
 
 if TYPE_CHECKING:
+    from keyhole.vault.attempt import Attempt
+    from keyhole.vault.migration import Migration
     from keyhole.vault.rekey import Rekey
     from keyhole.vault.root_generation import RootGeneration
 
@@ -89,6 +86,7 @@ class Node:
         close_others: seals those.
     """
 
+    migration: Late[Migration] = Late("migration:Migration")
     rekey: Late[Rekey] = Late("rekey:Rekey")
     recovery_rekey: Late[Rekey] = Late("rekey:Rekey", recovery=True)
     root_generation: Late[RootGeneration] = Late("root_generation:RootGeneration")
@@ -126,7 +124,6 @@ class Node:
         self.configured = ""
         self.tell: Callable[[bytes], None] | None = None
         self.close_others: Callable[[], Awaitable[None]] | None = None
-        self.migration = Migration(self)
 
     async def header(self) -> Header | None:
         """What stands at the entrance of the store; ``None`` before ``init``."""
@@ -247,6 +244,8 @@ class Node:
             IntegrityError: the shares do not open this vault; all of them are forgotten.
         """
         await self._end_sealing()
+        from keyhole.vault.attempt import Attempt  # noqa: PLC0415  # few vaults have shares
+
         async with self._lock:
             header = await self._made_header()
             if self.vault is not None:
@@ -334,6 +333,8 @@ class Node:
 
     async def status(self) -> dict[str, Any]:
         """How it stands, in the field names of Vault's ``sys/seal-status``."""
+        from keyhole.vault.reported import REPORTED_VERSION  # noqa: PLC0415  # few commands ask
+
         header = await self.header()
         migration = self.vault is None and header is not None and self.migration.wanted(header)
         return {
@@ -418,13 +419,13 @@ class Node:
         journal = Journal(self.store, keys.signing, keys.ring, clock)
         vault = self._make(self.store, keys, journal, clock, root.id, orgs)
         vault.default_egress, vault.address = self._egress, lambda: self.address
-        vault.alarm = partial(raise_alarm, vault)
+        vault.alarm = partial(late_function("alarms:raise_alarm"), vault)
         vault.strangers.limits, vault.expiry.limits = self._refusals, self._leases
         vault.expiry.background = self._sweeper is not None
         if credential is not None:
             await require_sealer(vault, credential)
         more = self._extend(vault) if self._extend is not None else ()
-        vault.fix_mounts(tables(vault, History(self.store, keys, vault_id), self.seal_all, more))
+        vault.fix_mounts(tables(vault, vault_id, self.seal_all, more))
         record_clock(vault)
         self.vault, self._attempt = vault, None
         return vault

@@ -24,10 +24,10 @@ from keyhole.core.value import Secret
 from keyhole.crypto.aead import KEY_SIZE
 from keyhole.seals import KEPT_ELSEWHERE, Dealing, Renewing, Seal, asks_for, quorum
 from keyhole.stores import Batch, Store
-from keyhole.vault.attempt import Attempt
 from keyhole.vault.keys import Header, Quorum, new_id, new_request_id
 
 if TYPE_CHECKING:
+    from keyhole.vault.attempt import Attempt
     from keyhole.vault.vault import Vault
 
 SHAMIR = "shamir"
@@ -134,7 +134,7 @@ async def keep_alive(seal: Seal | None) -> None:
 
 async def strengthen(store: Store, seal: Seal, header: Header, root: bytes) -> None:
     """Wrap the root key anew, where it was wrapped with weaker parameters than today's."""
-    if await asyncio.to_thread(seal.needs_rewrap, header.root):
+    if seal.needs_rewrap(header.root):
         stronger = header._replace(root=await asyncio.to_thread(seal.wrap, root))
         with contextlib.suppress(KeyholeError):  # another node did it, or the store is read-only: try next time
             await store.commit(Batch(puts=[stronger.put()]))

@@ -1,7 +1,5 @@
 """A token: what it is, and its two forms, as an entry of the store and as a batch token that holds all of it."""
 
-from __future__ import annotations
-
 import json
 import operator
 import re

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from keyhole.core.errors import InternalError
-from keyhole.crypto.passwords import PasswordRules
+
+if TYPE_CHECKING:
+    from keyhole.crypto.passwords import PasswordRules
 
 
 async def no_alarm(*_about: object) -> None:

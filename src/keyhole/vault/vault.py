@@ -26,7 +26,6 @@ from keyhole.core.policy import Decision, PathRule
 from keyhole.core.record import Intent, Record
 from keyhole.core.request import Credential, Operation, Reply, Request
 from keyhole.core.value import Secret
-from keyhole.crypto.passwords import PasswordRules
 from keyhole.engines import Context, Engine, NetView
 from keyhole.stores import Store
 from keyhole.vault import wrapping
@@ -42,7 +41,6 @@ from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.late import Late
 from keyhole.vault.leases import Leases
 from keyhole.vault.lending import Lent, lent_by, open_loan, used
-from keyhole.vault.limiting import Limiting
 from keyhole.vault.meters import Meters
 from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import AUTH, Mount, Mounts
@@ -59,7 +57,9 @@ from keyhole.vault.unset import no_alarm, no_passwords
 
 if TYPE_CHECKING:
     from keyhole.core.service import Service
+    from keyhole.crypto.passwords import PasswordRules
     from keyhole.vault.captured import Kept
+    from keyhole.vault.limiting import Limiting
     from keyhole.vault.rotations import Rotations
 
 _SECRETS = "secret/"
@@ -82,6 +82,7 @@ class Vault:
         root_org: id of the org ``root``.
     """
 
+    limiting: Late[Limiting] = Late("limiting:Limiting")
     rotations: Late[Rotations] = Late("rotations:Rotations")
 
     def __init__(self, store: Store, keys: Keys, journal: Journal, clock: Clock, root_org: str, orgs: Orgs) -> None:
@@ -109,7 +110,6 @@ class Vault:
         self.devices = Devices(self)
         self.quotas = Quotas(self)
         self.shares = Shares(self)
-        self.limiting = Limiting()
         self.meters = Meters(leases=self.expiry.counts, refused=self.shares.refused)
 
     def fix_mounts(self, fixed: list[Mount]) -> None:

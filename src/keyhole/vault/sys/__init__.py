@@ -11,7 +11,6 @@ from importlib import import_module
 
 from keyhole import engines
 from keyhole.engines import Engine, Route
-from keyhole.vault.history import History
 from keyhole.vault.mounts import Mount
 from keyhole.vault.vault import Vault
 
@@ -42,26 +41,29 @@ _SYSTEM = (
 )
 
 
-def tables(vault: Vault, history: History, seal: Callable[[], Awaitable[None]], more: tuple[Route, ...]) -> list[Mount]:
+def tables(vault: Vault, vault_id: str, seal: Callable[[], Awaitable[None]], more: tuple[Route, ...]) -> list[Mount]:
     """Mounts of everything that administers a vault.
 
     Args:
         vault: open.
-        history: of its journal.
+        vault_id: its id, for the history of its journal.
         seal: closes it.
         more: routes below ``sys/`` of whoever stands around it.
     """
-    given = {
-        "audit": (vault, history),
-        "own": (vault, history),
-        "reports": (vault, history),
-        "system": (vault, seal),
-        "tools": (),
-        "plugins": (),
-    }
 
     @cache  # each org has mounts of its own, and all of them these engines
     def system() -> Engine:
+        from keyhole.vault.history import History  # noqa: PLC0415  # most commands do not look back
+
+        past = History(vault.store, vault.keys, vault_id)
+        given = {
+            "audit": (vault, past),
+            "own": (vault, past),
+            "reports": (vault, past),
+            "system": (vault, seal),
+            "tools": (),
+            "plugins": (),
+        }
         found = [_routes(topic, *given.get(topic, (vault,))) for topic in _SYSTEM]
         return Engine("system", (*(route for routes in found for route in routes), *more))
 
