@@ -127,7 +127,7 @@ kinds = {each for module in ours for each in vars(module).values() if isinstance
 made = filter(dataclasses.is_dataclass, kinds)
 print(sorted(each.__module__ + "." + each.__name__ for each in made), file=sys.stderr)
 """
-MOST_MADE = 23  # a frozen one with slots takes as long as loading two modules
+MOST_MADE = 24  # a frozen one with slots takes as long as loading two modules
 
 
 def test_a_listing_makes_few_dataclasses(local):

@@ -33,7 +33,7 @@ class Derived(Protocol):
 D = TypeVar("D", bound=Derived)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Read:
     """The services at one revision of their epoch.
 
