@@ -1,10 +1,12 @@
 """`doctor --agent`: the ways out, tried from inside of a sandbox and from outside."""
 
 import json
+import os
 import sys
 
 import pytest
 
+import keyhole
 from cli_driver import run
 from faces.run_fixtures import namespaces_allowed, runner_for
 
@@ -21,6 +23,8 @@ def test_outside_it_says_what_is_open_and_fails(monkeypatch):
     assert "OTHER_API_KEY" not in found["environment"]["detail"]
     assert found["proxy"]["state"] == "not tried"
     assert found["covers"]["state"] == "not tried"
+    assert found["Keyhole's own code"]["state"] == ("open" if os.access(keyhole.__file__, os.W_OK) else "held")
+    assert found["signals"]["state"] == "open"
     assert "a-real-value" not in done.out
 
 
@@ -34,7 +38,8 @@ def test_inside_everything_is_held():
         (vault / "vault.db").write_text("canary")
         outcome = runner.run(
             [sys.executable, "-m", "keyhole", "doctor", "--agent", "--json"],
-            env={"HOME": str(runner.place / "user")},
+            env={"HOME": str(runner.place / "user"), "PYTHONPATH": str(runner.source)},
+            pinned=True,
             hidden=[str(vault)],
             network="broker",
         )
@@ -43,7 +48,8 @@ def test_inside_everything_is_held():
     assert outcome.code == 0
     assert found["covers"]["state"] == "held"
     assert found["vault"]["state"] == "held"
-    assert len(found) >= 20
+    assert len(found) >= 25
+    assert str(runner.place / "user" / ".bashrc") in found["files that run later"]["detail"]
 
 
 def test_the_name_of_an_agent_is_still_taken_for_one():

@@ -61,6 +61,7 @@ attempt("UDP to the internet")(lambda: reach(socket.AF_INET, DATAGRAM, ("192.0.2
 attempt("UDP to loopback outside")(lambda: reach(socket.AF_INET, DATAGRAM, ("127.0.0.1", GIVEN["udp"])))
 attempt("an abstract socket outside")(lambda: reach(socket.AF_UNIX, STREAM, "\0" + GIVEN["abstract"]))
 attempt("a socket file outside")(lambda: reach(socket.AF_UNIX, STREAM, GIVEN["file"]))
+attempt("a socket file for datagrams outside")(lambda: reach(socket.AF_UNIX, DATAGRAM, GIVEN["datagrams"]))
 attempt("a socket file that was allowed")(lambda: reach(socket.AF_UNIX, STREAM, GIVEN["allowed"]))
 attempt("a port that was allowed")(lambda: reach(socket.AF_INET, STREAM, ("127.0.0.1", GIVEN["local"])))
 attempt("the host of a virtual machine")(lambda: socket.socket(40, STREAM) and "opened")
@@ -104,6 +105,18 @@ def _():
 @attempt("memory of others by its name")
 def _():
     return Path("/dev/shm", GIVEN["named memory"]).read_bytes().decode() or "read"
+
+
+@attempt("what others type")
+def _():
+    terminal = os.open(GIVEN["terminal"], os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    return os.read(terminal, 100).decode()
+
+
+@attempt("a terminal of its own")
+def _():
+    _, terminal = os.openpty()
+    return os.ttyname(terminal)
 
 
 @attempt("a cgroup of its own")

@@ -9,11 +9,14 @@ from keyhole.core.value import Secret
 from keyhole.faces.run.child import run_child
 from keyhole.faces.run.plan import RunPlan
 from keyhole.process import harden_process
+from keyhole.process.pinned import pin_code
 
 
 def main() -> None:
     given = json.loads(sys.stdin.readline() if sys.argv[1] == "-" else sys.argv[1])
     harden_process()
+    if given.get("pinned"):
+        pin_code()
     told: dict = {"messages": []}
     plan = RunPlan(
         tuple(given["argv"]),

@@ -13,6 +13,7 @@ import pytest
 
 from children import child
 from faces.run_fixtures import SYSTEM_PYTHON, Runner, namespaces_allowed, runner_for
+from keyhole.process import scope
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is made of Linux namespaces")
 
@@ -83,6 +84,32 @@ def test_the_command_cannot_take_the_cover_off(runner, vault, trick):
     outcome = runner.run(sh(script), hidden=[str(vault)])
     assert outcome.level == "full"
     assert CANARY not in outcome.out
+
+
+@pytest.mark.parametrize("what", ["{place}", "{home}", "{db}"])
+def test_other_names_of_what_is_hidden_hide_it_too(runner, vault, what):
+    second = runner.place / "second"
+    second.mkdir(exist_ok=True)
+    (runner.place / "second file").touch()
+    source = what.format(place=runner.place, home=vault, db=vault / "vault.db")
+    target = runner.place / "second file" if source.endswith(".db") else second
+    look = f'grep -rs {CANARY} "{target}"; echo looked'
+    command = runner.command(sh(look), hidden=[str(vault)], told=str(runner.place / "told"))
+    wrap = f'mount --bind "{source}" "{target}" && exec unshare -Urm "$@"'
+    command["args"] = ["unshare", "-Urm", "sh", "-c", wrap, "sh", *command["args"]]
+    done = subprocess.run(**command, capture_output=True, text=True, timeout=60, check=False)
+    assert "looked" in done.stdout, done.stderr
+    assert CANARY not in done.stdout
+
+
+def test_queues_of_others_are_not_there(runner):
+    place = runner.place / "queues"
+    place.mkdir(exist_ok=True)
+    command = runner.command(sh(f"ls -A {place}; echo looked"))
+    wrap = f'mount -t mqueue mqueue {place} && touch {place}/canary && exec "$@"'
+    command["args"] = ["unshare", "-Urmi", "sh", "-c", wrap, "sh", *command["args"]]
+    done = subprocess.run(**command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "looked\n", done.stderr
 
 
 def test_a_working_directory_among_the_hidden_is_refused(runner, vault):
@@ -194,8 +221,11 @@ def test_the_user_stays_the_same_and_may_still_write_his_files(runner):
 
 def test_nobody_can_read_the_disk_below_or_change_the_kernel(runner):
     script = "for d in /dev/* /dev/mapper/*; do [ -b $d ] && [ -r $d ] && echo disk $d; done; "
-    script += "echo x > /proc/sys/kernel/core_pattern"
-    outcome = runner.run(sh(script + " && echo written"))
+    script += "for d in /dev/tty[0-9]* /dev/vcs* /dev/console /dev/input/*; do "
+    script += "[ -c $d ] && [ -r $d ] && [ $(stat -c %t:%T $d) != 1:3 ] && echo seat $d; done; "
+    script += "for s in sysrq-trigger irq/default_smp_affinity mtrr; do [ -w /proc/$s ] && echo setting $s; done; "
+    script += "echo x > /proc/sys/kernel/core_pattern && echo written"
+    outcome = runner.run(sh(script))
     assert outcome.out == ""
 
 
@@ -206,6 +236,27 @@ def test_the_command_cannot_type_into_the_terminal(runner):
         assert re.search(r"Errno (1|5|25)\]", outcome.err)
     else:
         assert "Errno 1]" in outcome.err
+
+
+def test_the_command_knows_the_terminal_that_it_was_started_on_by_its_name(runner):
+    keyboard, terminal = os.openpty()
+    try:
+        command = runner.command(["tty"])
+        done = subprocess.run(**command, stdin=terminal, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (0, f"{os.ttyname(terminal)}\n"), done.stderr
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+@pytest.mark.skipif(not scope.known(), reason="this kernel cannot limit signals: Landlock of Linux 6.12 can")
+def test_the_command_ends_nobody_in_the_group_that_it_shares_with_keyhole(runner):
+    told = runner.place / "told group"
+    told.unlink(missing_ok=True)
+    command = runner.command(sh("kill -9 0"), told=str(told))
+    done = subprocess.run(**command, start_new_session=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 128 + signal.SIGKILL
+    assert told.exists(), "keyhole run has come to its own end"
 
 
 def test_what_the_command_left_behind_ends_with_it(runner):

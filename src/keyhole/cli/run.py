@@ -160,10 +160,19 @@ def run_command(
             )
             _introduce(session, gets, values, scrub=plan.scrub)
             with _captured(session, capture, str(made["accessor"])):
-                return asyncio.run(run_child(plan, on_sandbox=lambda report: _tell(session, report)))
+                return _run(session, plan)
     except KeyholeError as error:
         session.out.error(error)
         return OWN_FAILURE
+
+
+def _run(session: Session, plan: RunPlan) -> int:
+    """Run the command. What is loaded meanwhile is what is there now, whatever it does to our files."""
+    if plan.sandbox != "off":
+        from keyhole.process.pinned import pin_on_linux  # noqa: PLC0415  # --help needs none
+
+        pin_on_linux()
+    return asyncio.run(run_child(plan, on_sandbox=lambda report: _tell(session, report)))
 
 
 def _of_services(gets: Granted) -> dict[str, Any]:

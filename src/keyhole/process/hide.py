@@ -15,14 +15,59 @@ _RUNTIME = (
     "gcr",
     "gnupg",
     "keyring",
+    "kwallet5.socket",
+    "kwallet6.socket",
     "openssh_agent",
+    "org.keepassxc.KeePassXC.BrowserServer",
     "p11-kit",
     "podman",
     "ssh-agent.socket",
     "systemd",
 )
-_SYSTEM = ("/run/docker.sock", "/run/podman", "/run/containerd", "/run/pcscd")
+_SYSTEM = (
+    "/run/buildkit",
+    "/run/containerd",
+    "/run/crio",
+    "/run/dbus/system_bus_socket",
+    "/run/docker.sock",
+    "/run/k3s",
+    "/run/libvirt",
+    "/run/pcscd",
+    "/run/podman",
+    "/run/snapd.socket",
+    "/run/systemd/private",
+    "/var/lib/incus/unix.socket",
+    "/var/lib/lxd/unix.socket",
+    "/var/snap/lxd/common/lxd/unix.socket",
+)
+_HOME = (
+    ".1password",
+    ".bitwarden-ssh-agent.sock",
+    ".colima/*/docker.sock",
+    ".docker/desktop",
+    ".docker/run",
+    ".gnupg/S.*",
+    ".lima/*/sock",
+    ".rd/docker.sock",
+    ".ssh/agent",
+)
+# Variables with the socket of an agent, or of an editor, a terminal or a window manager that starts what it is told.
+_NAMED = (
+    "ALACRITTY_SOCKET",
+    "CONTAINER_HOST",
+    "DOCKER_HOST",
+    "I3SOCK",
+    "KITTY_LISTEN_ON",
+    "NVIM",
+    "NVIM_LISTEN_ADDRESS",
+    "SSH_AUTH_SOCK",
+    "SWAYSOCK",
+    "VSCODE_GIT_IPC_HANDLE",
+    "VSCODE_IPC_HOOK_CLI",
+    "WEZTERM_UNIX_SOCKET",
+)
 _LISTENS = 1 << 16  # __SO_ACCEPTCON in the flags of /proc/net/unix (net/unix/af_unix.c)
+_DATAGRAMS = "0002"  # SOCK_DGRAM, there as well
 _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")  # https://sqlite.org/tempfiles.html
 
 
@@ -34,11 +79,13 @@ class Cover:
         vault: the vault's own; the sandbox is not complete without these.
         others: what belongs to keychains, agents and programs that would start something outside.
         missing: what no mount can hide, in words for the user.
+        private: folders of which the command gets one of its own: sockets that are opened there later are not in it.
     """
 
     vault: tuple[str, ...]
     others: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
 
 
 def cover(
@@ -63,7 +110,8 @@ def cover(
     candidates = [*_others(environ, address), *(_servers() if shut else ())]
     found = _outermost(path for path in candidates if os.path.realpath(path) not in kept)
     others = [path for path in found if not _inside(path, vault_paths)]
-    return Cover(vault_paths, tuple(others), tuple(missing))
+    private = _outermost([Path(f"/run/user/{os.getuid()}")]) if shut else ()
+    return Cover(vault_paths, tuple(others), tuple(missing), private)
 
 
 def _companions(path: Path) -> list[Path]:
@@ -77,8 +125,7 @@ def _others(environ: Mapping[str, str], bus_address: str) -> Iterator[Path]:
         yield from (Path(runtime, name) for name in _RUNTIME)
     yield from (Path(name) for name in _SYSTEM)
     yield from _bus_paths(bus_address)
-    if agent := environ.get("SSH_AUTH_SOCK"):
-        yield Path(agent)
+    yield from (Path(environ[name].removeprefix("unix:").replace("//", "/")) for name in _NAMED if environ.get(name))
     if agent := environ.get("GPG_AGENT_INFO"):
         yield Path(agent.split(":", 1)[0])
     temporary = {"/tmp", environ.get("TMPDIR") or "/tmp"}  # noqa: S108  # to hide what others put there
@@ -90,13 +137,15 @@ def _others(environ: Mapping[str, str], bus_address: str) -> Iterator[Path]:
     if home := environ.get("HOME"):
         data = Path(environ.get("XDG_DATA_HOME") or Path(home, ".local/share"))
         yield from (data / "keyrings", data / "kwalletd")
-        yield Path(home, ".ssh/agent")
+        yield from (path for name in _HOME for path in Path(home).glob(name))
         yield from Path(home, ".agent-vault").glob("*.key")  # an owner's; an agent that has a key of its own may use it
-        yield from Path(home, ".gnupg").glob("S.*")
 
 
 def _servers() -> Iterator[Path]:
-    """The socket files on which some process of this machine listens now, but for those of this process."""
+    """The socket files on which some process of this machine listens now, but for those of this process.
+
+    A socket for datagrams is one as soon as it has a name.
+    """
     try:
         with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:  # noqa: PTH123  # as below
             lines = [line.rstrip("\n").split(None, 7) for line in table]
@@ -104,7 +153,11 @@ def _servers() -> Iterator[Path]:
     except OSError:
         return
     for fields in lines[1:]:
-        if len(fields) == 8 and int(fields[3], 16) & _LISTENS and fields[7].startswith("/"):
+        if (
+            len(fields) == 8
+            and fields[7].startswith("/")
+            and (int(fields[3], 16) & _LISTENS or fields[4] == _DATAGRAMS)
+        ):
             path = Path(fields[7])
             if f"socket:[{fields[6]}]" not in own and _is_socket(path):
                 yield path

@@ -45,10 +45,15 @@ class _CapData(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
+def failure(call: str) -> OSError:
+    """Why the last call of this library failed."""
+    number = ctypes.get_errno()
+    return OSError(number, f"{call}: {os.strerror(number)}")
+
+
 def _check(result: int, call: str) -> None:
     if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{call}: {os.strerror(number)}")
+        raise failure(call)
 
 
 def unshare(flags: int) -> None:

@@ -20,14 +20,12 @@ The user id stays what it was.
 from __future__ import annotations
 
 import os
-import re
-import stat
 
-from keyhole.process import linux, seccomp
+from keyhole.process import linux, places, scope, seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 USER_PID, USER, ROOT_PID, ROOT, NONE = "user+pid", "user", "root+pid", "root", "none"
 
@@ -38,11 +36,9 @@ _ROOT_KEEPS = sum(
     for capability in (_CHOWN, _DAC_OVERRIDE, _FOWNER, _FSETID, _KILL, _SETGID, _SETUID, _NET_BIND, _SETFCAP)
 )
 
+_SEEN = "the command sees other processes of this user, and may leave some behind"
+_SIGNALLED = "the command sees and can signal other processes of this user, and may leave some behind"
 _RESOLVER = "/etc/resolv.conf"  # without it, names are asked of this machine (resolv.conf(5))
-_MEMORY = "/dev/shm"  # noqa: S108  # it is covered, nothing is put there
-_KEPT_FLAGS = {"nosuid": linux.MS_NOSUID, "nodev": linux.MS_NODEV, "noexec": linux.MS_NOEXEC}
-_EMPTY = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-
 
 _MODES = {"off": (NONE,), "auto": (USER_PID, USER, NONE), "require": (USER_PID,)}
 _MODES_OF_ROOT = _MODES | {"auto": (USER_PID, ROOT_PID, USER, ROOT, NONE), "require": (USER_PID, ROOT_PID)}
@@ -130,7 +126,15 @@ def _own_ranges(path: str) -> str:
     return "".join(lines)
 
 
-def furnish(mode: str, vault: list[str], others: list[str], resolver: str = "", named: Iterable[str] = ()) -> list[str]:
+def furnish(
+    mode: str,
+    vault: list[str],
+    others: list[str],
+    resolver: str = "",
+    named: Sequence[str] = (),
+    code: Sequence[Sequence[str]] = ((), ()),
+    private: Iterable[str] = (),
+) -> list[str]:
     """Mount what hides; runs as process 1 of the pid namespace where there is one.
 
     Args:
@@ -138,7 +142,9 @@ def furnish(mode: str, vault: list[str], others: list[str], resolver: str = "", 
         vault: the vault's own files and directories, absolute and free of symbolic links.
         others: sockets and directories of keychains and agents, the same.
         resolver: a file that stands in the place of ``/etc/resolv.conf``; empty for the system's own.
-        named: texts such as arguments; what they name in the folder of shared memory stays there.
+        named: texts such as arguments; what they name in folders that are the command's own stays there.
+        code: files that stay as they are, and directories in these that need not; see ``pinned``.
+        private: folders in which there is only what was named.
 
     Returns:
         The protections that do not hold in this mode, in words.
@@ -152,107 +158,30 @@ def furnish(mode: str, vault: list[str], others: list[str], resolver: str = "", 
         linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
         if has_pid_namespace(mode):
             linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
-        memory = _own_memory(named)
+        mounts = places.Mounts()
         for path in vault:
-            _cover(path)
+            for name in mounts.names(path):
+                places.cover(name)
         if resolver and os.path.exists(_RESOLVER):  # noqa: PTH110  # no pathlib on this path
             linux.mount(resolver, os.path.realpath(_RESOLVER), None, linux.MS_BIND)
     except OSError as error:
         raise Unavailable(error.strerror or str(error)) from error
-    missing = [memory] if memory else []
+    missing = [why for why in (places.own_memory(named), places.own_terminals()) if why]
+    missing += places.own_queues()
+    missing += filter(None, (places.own_folder(path, named, "mode=0700", f"what lies in {path}") for path in private))
     for path in others:
         try:
-            _cover(path)
+            for name in mounts.names(path):
+                places.cover(name)
         except OSError as error:
             missing.append(f"{path} is not hidden ({error.strerror})")
-    missing += _close_settings("/sys" if os.geteuid() == 0 else "/sys/fs/cgroup")
+    missing += places.keep(*code)
+    missing += places.close_devices()
+    missing += places.close_settings("/sys" if os.geteuid() == 0 else "/sys/fs/cgroup")
     if os.geteuid() == 0:
-        missing += _take_roots_back_doors()
+        missing += places.close_roots_settings()
     if not has_pid_namespace(mode):
-        missing.append("the command sees and can signal other processes of this user, and may leave some behind")
-    return missing
-
-
-def _cover(path: str) -> None:
-    """Lay an empty read-only directory, or the null device, over what is there; nothing there is nothing to hide."""
-    try:
-        kind = os.stat(path).st_mode  # noqa: PTH116  # no pathlib on this path
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    if stat.S_ISDIR(kind):
-        linux.mount("keyhole", path, "tmpfs", _EMPTY | linux.MS_RDONLY, "size=4k,nr_inodes=2,mode=0555")
-    else:
-        linux.mount("/dev/null", path, None, linux.MS_BIND)
-
-
-def _own_memory(named: Iterable[str]) -> str:
-    """Shared memory of POSIX for this command alone (shm_overview(7)), in which what was named is still there.
-
-    Returns:
-        Why it is not, in words, or nothing.
-    """
-    place = os.path.realpath(_MEMORY)
-    if not os.path.isdir(place):  # noqa: PTH112  # no pathlib on this path
-        return ""
-    found = re.findall(rf"(?:{re.escape(_MEMORY)}|{re.escape(place)})/+([^/:;,=\"'\s]+)", "\n".join(named))
-    held: dict[str, int] = {}
-    try:
-        with os.scandir(place) as entries:
-            there = {entry.name for entry in entries}
-        for name in there.intersection(found):
-            held[name] = os.open(f"{place}/{name}", os.O_PATH | os.O_NOFOLLOW)
-        linux.mount("shm", place, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
-        for name, descriptor in held.items():
-            path = f"{place}/{name}"
-            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                os.mkdir(path)  # noqa: PTH102  # no pathlib on this path
-            else:
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-            linux.mount(f"/proc/self/fd/{descriptor}", path, None, linux.MS_BIND | linux.MS_REC)
-    except OSError as error:
-        return f"shared memory of others is not hidden ({error.strerror})"
-    finally:
-        for descriptor in held.values():
-            os.close(descriptor)
-    return ""
-
-
-def _close_settings(place: str) -> list[str]:
-    """Make mounts read-only through which a kernel is set: processes outside can be frozen or ended by their cgroup."""
-    missing = []
-    for line in _read("/proc/self/mountinfo").splitlines():
-        fields = line.split()
-        path = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[4])
-        if (path != place and not path.startswith(f"{place}/")) or "ro" in fields[5].split(","):
-            continue
-        try:
-            keep = sum(flag for name, flag in _KEPT_FLAGS.items() if name in fields[5].split(","))
-            linux.mount("none", path, None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | keep)
-        except OSError as error:
-            missing.append(f"kernel settings in {path} may be written ({error.strerror})")
-    return missing
-
-
-def _take_roots_back_doors() -> list[str]:
-    """Root could read the disk below the files, or have the kernel start a program outside."""
-    missing = []
-    try:
-        linux.mount("/proc/sys", "/proc/sys", None, linux.MS_BIND | linux.MS_REC)
-        linux.mount("none", "/proc/sys", None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | _EMPTY)
-    except OSError as error:
-        missing.append(f"root may write kernel settings ({error.strerror})")
-    devices = []
-    for folder in ("/dev", "/dev/mapper"):
-        try:
-            with os.scandir(folder) as entries:
-                devices += [e.path for e in entries if stat.S_ISBLK(e.stat(follow_symlinks=False).st_mode)]
-        except OSError:
-            continue
-    for path in devices:
-        try:
-            _cover(path)
-        except OSError as error:
-            missing.append(f"root may read the disk {path} ({error.strerror})")
+        missing.append(_SEEN if scope.known() else _SIGNALLED)
     return missing
 
 
@@ -267,6 +196,7 @@ def lock(mode: str, *, shut: bool = False) -> None:
         return
     linux.limit_capabilities(_ROOT_KEEPS if os.geteuid() == 0 else 0)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    scope.limit_signals()
     typing = seccomp.typing_allowed()
     if typing or shut:
         seccomp.restrict(os.uname().machine, typing=typing, families=shut)

@@ -27,6 +27,7 @@ from keyhole.faces.run.port import SessionPort, session_port
 from keyhole.faces.run.ssh import SOCKET, AgentSocket, agent_socket, write_configuration
 from keyhole.faces.run.trust import TrustFiles, trust_files
 from keyhole.process.hide import Cover, cover
+from keyhole.process.pinned import current
 
 if TYPE_CHECKING:
     from keyhole.faces.run.output import Output
@@ -238,6 +239,9 @@ class _Attempt:
             "mode": self.mode,
             "vault": self.hidden.vault,
             "others": self.hidden.others,
+            "private": self.hidden.private,
+            "sockets": [_latin(os.fsencode(path)) for path in self.plan.sockets],
+            "code": pinned.parts() if (pinned := current()) is not None else ((), ()),
             "network": self.inside.wanted if self.inside is not None else None,
             "resolver": self.inside.resolver if self.inside is not None else "",
             "cwd": _latin(os.fsencode(self.plan.cwd or Path.cwd())),

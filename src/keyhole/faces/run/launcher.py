@@ -129,8 +129,10 @@ def _guarded(channel: socket.socket, lines: Any, plan: dict[str, Any]) -> int:
 def _serve(channel: socket.socket, lines: Any, plan: dict[str, Any]) -> int:
     """Furnish the sandbox, wait for the word, run the command; its exit code."""
     try:
-        named = [plan["cwd"], *plan["argv"], *plan["env"].values()]
-        missing = sandbox.furnish(plan["mode"], plan["vault"], plan["others"], plan["resolver"], named)
+        named = [plan["cwd"], *plan["argv"], *plan["env"].values(), *plan["sockets"]]
+        missing = sandbox.furnish(
+            plan["mode"], plan["vault"], plan["others"], plan["resolver"], named, plan["code"], plan["private"]
+        )
     except sandbox.Unavailable as refusal:
         _send(channel, {"unavailable": str(refusal)})
         return 125

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import keyhole
 from keyhole.config import home
 from keyhole.process.hide import cover
 from keyhole.trial.escapes import Escape, Try
@@ -23,6 +24,16 @@ _KEYS = (
 _SECRET_NAME = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PAT|CREDENTIALS?)$", re.IGNORECASE)
 _SHORTEST = 8
 _PATIENCE = 1.0
+
+
+# What shells, logins, desktops, ssh, git and timers start, without being asked about what stands in it.
+_STARTED = (
+    ".bashrc", ".bash_profile", ".profile", ".zshrc", ".zshenv", ".config/fish/config.fish", ".ssh/config", ".ssh/rc",
+    ".ssh/authorized_keys", ".gitconfig", ".config/autostart", ".config/systemd/user", ".local/bin",
+    ".local/share/dbus-1/services",
+)  # fmt: skip
+_STARTED_HERE = (".git/config", ".git/hooks", ".vscode/tasks.json", ".envrc")
+_STARTED_BY_ROOT = ("/etc/cron.d", "/etc/profile.d", "/etc/systemd/system", "/usr/local/bin")
 
 
 def _vault() -> Iterator[Escape]:
@@ -64,6 +75,37 @@ def _connects(path: Path) -> bool:
     return False
 
 
+def _own_code() -> Iterator[Escape]:
+    """Files of Keyhole's own code, which the process with the keys loads when it needs them."""
+    changed = [path for path in (Path(keyhole.__file__), Path(os.__file__)) if _writes(path)]
+    if changed:
+        detail = f"{', '.join(map(str, changed))} can be written: what stands there runs with the keys"
+        yield Escape("Keyhole's own code", "open", detail)
+    else:
+        yield Escape("Keyhole's own code", "held", "none of its files can be written")
+
+
+def _started_later() -> Iterator[Escape]:
+    """Files of which the user, and others for him, start programs later, outside. They are not a sandbox's to close."""
+    name = "files that run later"
+    places = [*(Path.home() / each for each in _STARTED), *map(Path, _STARTED_BY_ROOT)]
+    places += [path for each in _STARTED_HERE if (path := Path.cwd() / each).exists()]
+    written = [str(path) for path in places if _writes(path)]
+    if written:
+        detail = f"it may write {', '.join(written[:4])} and {len(written) - 4} more" if written[4:] else ""
+        detail = detail or f"it may write {', '.join(written)}"
+        yield Escape(name, "not tried", f"{detail}: look at them before you start what reads them")
+    else:
+        yield Escape(name, "held", "none of the usual ones can be written")
+
+
+def _writes(path: Path) -> bool:
+    """Whether it, or the nearest folder that there is, can be written. Nothing is."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return os.access(path, os.W_OK)
+
+
 def _credentials() -> Iterator[Escape]:
     """Keys that other programs keep in files of the user's."""
     people = Path.home()
@@ -102,4 +144,6 @@ def _environment() -> Iterator[Escape]:
         yield Escape("environment", "held", "no variable looks as if it had a real value")
 
 
-TRIES: tuple[Try, ...] = (_vault, _sockets, _credentials, _environment) if os.name == "posix" else (_environment,)
+TRIES: tuple[Try, ...] = (
+    (_vault, _sockets, _own_code, _credentials, _environment, _started_later) if os.name == "posix" else (_environment,)
+)

@@ -16,8 +16,10 @@ from keyhole.trial.escapes import Escape, Try
 _OURS = b"keyhole.faces.run.launcher"
 _SEIZE = 0x4206  # ptrace(2): attaches without a stop, and ends with the tracer
 _NEWUSER, _NEWNS, _NEWNET = 0x10000000, 0x00020000, 0x40000000
+_NULL = 1 << 8 | 3  # the device that a sandbox lays over others
 _DETACH = 2  # umount2(2)
 _KEYCTL, _READ = {"x86_64": 250, "aarch64": 219}, 11  # keyctl(2)
+_SETTINGS = ("sys/kernel/core_pattern", "sysrq-trigger", "irq/default_smp_affinity")
 _CAPABILITIES = {
     2: "DAC_READ_SEARCH", 12: "NET_ADMIN", 13: "NET_RAW", 16: "SYS_MODULE", 17: "SYS_RAWIO", 18: "SYS_CHROOT",
     19: "SYS_PTRACE", 21: "SYS_ADMIN", 27: "MKNOD", 38: "PERFMON", 39: "BPF",
@@ -42,6 +44,69 @@ def _others() -> Iterator[Escape]:
     seized = _in_child(lambda: ctypes.CDLL(None).ptrace(_SEIZE, target, None, None) == 0)
     detail = f"{_name(target)} can be attached to" if seized else f"{_name(target)} is closed to it"
     yield Escape("ptrace", "open" if seized else "held", detail)
+
+
+def _signals() -> Iterator[Escape]:
+    """Whether processes that are not this command's could be ended. Signal 0 is none (kill(2))."""
+    reached = [number for number in _targets() if _signalled(number)]
+    if not reached:
+        yield Escape("signals", "held", "nobody outside can be signalled")
+    elif _inside():
+        yield Escape("signals", "open", "keyhole run and its process group can be ended: this kernel has no Landlock 6")
+    else:
+        yield Escape("signals", "open", f"{len(reached)} processes can be ended, such as {_name(reached[0])}")
+
+
+def _signalled(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _terminals() -> Iterator[Escape]:
+    """Terminals at which somebody else sits: whoever opens one reads what is typed there."""
+    own = {found.st_rdev for stream in range(3) if (found := _status(f"/dev/fd/{stream}")) is not None}
+    with suppress(OSError):
+        descriptor = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        own.add(os.fstat(descriptor).st_rdev)
+        os.close(descriptor)
+    places = [*Path("/dev/pts").glob("[0-9]*"), *Path("/dev").glob("tty[0-9]*")]
+    others = [p for p in places if (found := _status(p)) is not None and found.st_rdev not in own | {_NULL}]
+    opened = sorted(str(path) for path in others if _may(path))
+    if opened:
+        yield Escape("terminals of others", "open", f"{len(opened)} can be read, such as {opened[0]}")
+    else:
+        yield Escape("terminals of others", "held", "none can be opened")
+
+
+def _status(path: str | Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116  # of either kind
+    except OSError:
+        return None
+
+
+def _may(path: Path) -> bool:
+    return os.access(path, os.R_OK)
+
+
+def _queues() -> Iterator[Escape]:
+    """Message queues of POSIX, where there is a place that shows them (mq_overview(7))."""
+    places = re.findall(r"(?m)^\S+ \S+ \S+ \S+ (\S+) .* - mqueue ", _text("/proc/self/mountinfo"))
+    found = [str(path) for place in places for path in _listed(Path(place)) if _may(path)]
+    if found:
+        yield Escape("message queues", "open", f"{len(found)} of others can be read, such as {found[0]}")
+    else:
+        yield Escape("message queues", "held", "there is none that it could read")
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _inside() -> bool:
@@ -144,7 +209,7 @@ def _in_child(work: Callable[[], bool]) -> bool:
 
 def _kernel() -> Iterator[Escape]:
     """What only root could do: have the kernel start a program outside, read the disk below the files."""
-    writable = os.path.exists("/proc/sys/kernel/core_pattern") and _can("/proc/sys/kernel/core_pattern", os.O_WRONLY)  # noqa: PTH110
+    writable = any(os.access(f"/proc/{name}", os.W_OK) for name in _SETTINGS)
     disks = [path.name for path in Path("/dev").iterdir() if path.is_block_device() and _can(str(path), os.O_RDONLY)]
     if writable or disks:
         what = ["kernel settings can be written"] * writable + [f"the disk {disks[0]} can be read"] * bool(disks)
@@ -193,4 +258,8 @@ def _text(path: str) -> str:
         return ""
 
 
-TRIES: tuple[Try, ...] = (_others, _rights, _namespaces, _kernel, _keyring, _dumps) if os.name == "posix" else ()
+TRIES: tuple[Try, ...] = (
+    (_others, _signals, _terminals, _queues, _rights, _namespaces, _kernel, _keyring, _dumps)
+    if os.name == "posix"
+    else ()
+)

@@ -22,6 +22,7 @@ from keyhole.core.errors import KeyholeError, UpstreamUnreachable
 from keyhole.faces.mcp.gateway.gate import Gate
 from keyhole.faces.mcp.gateway.launcher import START
 from keyhole.process.hide import cover
+from keyhole.process.pinned import current
 from keyhole.scrub import Scrubber
 
 PASSED = ("PATH", "HOME", "LANG", "TMPDIR")
@@ -79,7 +80,7 @@ class Shut:
         if sys.platform != "linux":
             if self.wish == "require":
                 raise UpstreamUnreachable("the sandbox that was required needs Linux", "--sandbox auto")
-            return {"modes": ["none"], "vault": [], "others": [], "whole": False, "memory": 0}
+            return {"modes": ["none"], "vault": [], "others": [], "code": [], "whole": False, "memory": 0}
         from keyhole.process.sandbox import has_pid_namespace, modes  # noqa: PLC0415  # Linux only
 
         covered = cover(self.hidden, os.environ)
@@ -90,6 +91,7 @@ class Shut:
             "modes": tried,
             "vault": covered.vault,
             "others": covered.others,
+            "code": pinned.parts() if (pinned := current()) is not None else ((), ()),
             "whole": whole,
             "memory": self.memory,
         }

@@ -106,7 +106,7 @@ def _shut_in(plan: dict[str, Any], mode: str, word: int) -> NoReturn:
         if sandbox.has_pid_namespace(mode):
             _go_inside(word)
         named = [*plan["argv"], *plan["env"].values()]
-        missing = sandbox.furnish(mode, plan["vault"], plan["others"], named=named)
+        missing = sandbox.furnish(mode, plan["vault"], plan["others"], named=named, code=plan["code"])
         said = {"unavailable": "; ".join(missing)} if missing and plan["whole"] else {"missing": missing}
     except sandbox.Unavailable as refusal:
         said = {"unavailable": str(refusal)}
