@@ -6,7 +6,7 @@ import pytest
 
 from keyhole.core.errors import AuditUnavailable, Conflict, StoreUnavailable
 from keyhole.core.record import Phase, Record
-from keyhole.stores import open_store
+from keyhole.stores import open_store, sqlite
 from keyhole.testing import open_vault
 from vault.world import journal
 
@@ -128,5 +128,22 @@ def test_two_who_ask_again_and_again_share_their_commits(tmp_path):
         await asyncio.gather(ask("a"), late())
         assert handed.count + len(commits) <= 25
         assert len(await named(vault, *(f"{name}{number}" for name in "ab" for number in range(20)))) == 40
+
+    alone(tmp_path, scenario)
+
+
+def test_the_thread_that_writes_may_begin_as_soon_as_it_has_something_and_not_for_each_of_many(tmp_path, monkeypatch):
+    gave_way = []
+    monkeypatch.setattr(sqlite, "_give_way", lambda: gave_way.append(None))
+
+    async def scenario(vault, handed, log, org):
+        gave_way.clear()
+        await log.intend(record("a"), org)
+        assert len(gave_way) == 1
+        await asyncio.gather(*[log.intend(record(name), org) for name in "bcd"])
+        await log.drain()
+        assert len(gave_way) == 2  # the others went together, and waited for the first
+        await asyncio.gather(*[log.intend(record(name), org) for name in "efgh"])
+        assert len(gave_way) == 2
 
     alone(tmp_path, scenario)

@@ -17,7 +17,7 @@ import functools
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from keyhole.core.errors import StoreUnavailable
@@ -30,6 +30,10 @@ from keyhole.stores.sqlite.writer import Writer
 
 WATCH_SECONDS = 0.5
 """How often ``watch`` looks for changes of other processes."""
+
+_give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
+"""Lets the thread that writes begin. On one core it would else wait until this one has nothing left to do, and the disk
+with it."""
 
 _LOOK_SECONDS = 0.001  # also for a step of the event loop that takes long
 
@@ -142,9 +146,14 @@ class SqliteStore:
             return fold(seek, prefix, after, limit, delimiter)
 
     async def commit(self, batch: Batch) -> None:
-        await self.submit(batch)
+        await self._handed(batch)
 
     def submit(self, batch: Batch) -> asyncio.Future[None]:
+        written = self._handed(batch)
+        _give_way()
+        return written
+
+    def _handed(self, batch: Batch) -> asyncio.Future[None]:
         self._require_usable()
         validate(batch)
         return self._writer.submit(batch)
