@@ -11,6 +11,7 @@ import pytest
 from tests.broker.stack import LOOPBACK, Stack, basic, read_reply
 from tests.engines.ssh_world import Server, key_pair
 
+from keyhole.broker import ssh as broker_ssh
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.service import Service
 from keyhole.core.ssh import AGENT
@@ -318,6 +319,24 @@ def test_a_sealed_vault_signs_no_more_and_keeps_no_key(run, tmp_path):
             return before, after, agent._held
 
     assert run(scene()) == (ssh_agent.SIGNATURE, ssh_agent.FAILURE, {})
+
+
+def test_a_key_that_is_lent_while_the_vault_is_sealed_is_not_kept(run, tmp_path, monkeypatch):
+    said = Spoken(tmp_path)
+    read = broker_ssh._key
+
+    async def scene():
+        async with Stack() as stack:
+            await said.service(stack)
+            agents = stack.keyhole.broker.ssh
+            agent = agents.open((await stack.agent("coder", "forge")).encode(), "127.0.0.1")
+            monkeypatch.setattr(broker_ssh, "_key", lambda loan: (agents.forget(), read(loan))[1])
+            answers = [(await agent.answer(*each))[4] for each in (said.bind(), LISTED, said.login())]
+            return answers, agent._held, [(r["phase"], r.get("result")) for r in await uses(stack)]
+
+    answers, held, records = run(scene())
+    assert (answers, held) == ([ssh_agent.SUCCESS, ssh_agent.FAILURE, ssh_agent.FAILURE], {})
+    assert records[-1] == ("outcome", "sealed")
 
 
 def test_a_binding_names_users_and_keys_of_hosts(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import struct
 import subprocess
 
 import pytest
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.crypto import pki
+from keyhole.crypto import pki, ssh, ssh_auth
 from keyhole.crypto.client_certificate import read_authorities, read_client_certificate
 from keyhole.crypto.foreign_jwt import key_of_pem
 from keyhole.crypto.pki.ocsp import Question
@@ -41,6 +42,16 @@ def certificate(*extensions):
 
 def text(der, kind="CERTIFICATE"):
     return f"-----BEGIN {kind}-----\n{base64.encodebytes(der).decode()}-----END {kind}-----\n"
+
+
+def test_a_key_of_ssh_that_is_compressed_is_no_key():
+    point = KEY.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
+    parts = (b"ecdsa-sha2-nistp256", b"nistp256", point)
+    blob = b"".join(struct.pack(">I", len(part)) + part for part in parts)
+    assert ssh_auth.verify(blob, blob, b"data") is False
+    assert ssh_auth.proof(blob, "forge.test", 0.0) is None
+    with pytest.raises(InvalidRequest):
+        ssh.read_public(f"ecdsa-sha2-nistp256 {base64.b64encode(blob).decode()}")
 
 
 @pytest.mark.parametrize(("oid", "value"), ODD.values(), ids=ODD)

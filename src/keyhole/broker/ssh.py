@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from keyhole.broker.directory import Directory
 from keyhole.broker.late import require_still
 from keyhole.broker.loan import Loan, Scrubbers
-from keyhole.core.errors import Conflict, InternalError, KeyholeError, NoService, PolicyDenied
+from keyhole.core.errors import Conflict, InternalError, KeyholeError, NoService, PolicyDenied, Sealed
 from keyhole.core.identity import Caller
 from keyhole.core.record import clip
 from keyhole.core.request import Operation, Request
@@ -99,6 +99,7 @@ class SshAgent:
         self._bind: Bind | None = None
         self._held: dict[bytes, _Held] | None = None
         self._error: BaseException | None = None
+        self._closed = False
         self._vault: Vault | None = None
 
     async def answer(self, kind: int, content: bytes) -> bytes:
@@ -155,6 +156,7 @@ class SshAgent:
             try:
                 _require_same(service, lent.service)
                 private, blob = await asyncio.to_thread(_key, loan)
+                self._require_open()
             except BaseException as error:
                 vault.conclude(state, loan.intent, _result(error))
                 raise
@@ -186,6 +188,10 @@ class SshAgent:
         held.signatures += 1
         return ssh_agent.signature(await asyncio.to_thread(sign, held.private, data, login.algorithm))
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Sealed("the vault was sealed meanwhile", "log in again")
+
     def _request(self, service: Service | None = None) -> Request:
         host = str(service.hosts[0]) if service is not None else str(AGENT)
         data = {"method": "SSH", "host": host, "target": "/"}
@@ -206,7 +212,8 @@ class SshAgent:
         raise error
 
     def close(self) -> None:
-        """The client has gone: record how often each key has signed, and forget it."""
+        """The client has gone, or the vault was sealed: record how often each key has signed, and forget it."""
+        self._closed = True
         for held in (self._held or {}).values():
             if self._vault is not None:
                 self._vault.conclude(held.state, held.loan.intent, _result(self._error), statements=held.signatures)

@@ -7,7 +7,6 @@ RSA keys below 2048 bits, DSA and keys of security tokens (whose certificates ar
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import struct
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import SSHCertificateBuilder, SSHCertificateType
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.crypto.unreadable import UNREADABLE
 
 ED25519 = "ssh-ed25519"
 RSA = "ssh-rsa"
@@ -36,6 +36,7 @@ RSA_SIZES = (2048, 3072, 4096)
 SIGNERS = ("rsa-sha2-256", "rsa-sha2-512")
 _PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+_WRONG: tuple[type[Exception], ...] = (*UNREADABLE, IndexError)
 
 
 class PublicKey(NamedTuple):
@@ -130,7 +131,7 @@ def read_public(text: str) -> PublicKey:
         if kind not in KINDS:
             raise InvalidRequest("keys of this type are not certified", f"use {', '.join(KINDS)}")
         key = serialization.load_ssh_public_key(b" ".join([kind.encode(), base64.b64encode(blob)]))
-    except (IndexError, ValueError, UnicodeDecodeError, binascii.Error, UnsupportedAlgorithm):
+    except _WRONG:
         raise _no_key() from None
     if not isinstance(key, _PublicKey):
         raise _no_key()

@@ -9,7 +9,7 @@ import base64
 import struct
 from typing import NamedTuple
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCert
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.crypto.ssh import CURVES, RSA_SIZES, _load, _string
+from keyhole.crypto.unreadable import UNREADABLE
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {"rsa-sha2-256": hashes.SHA256(), "rsa-sha2-512": hashes.SHA512()}
 _CURVE_HASHES: dict[str, hashes.HashAlgorithm] = {
@@ -24,6 +25,8 @@ _CURVE_HASHES: dict[str, hashes.HashAlgorithm] = {
     "ecdsa-sha2-nistp384": hashes.SHA384(),
     "ecdsa-sha2-nistp521": hashes.SHA512(),
 }
+_WRONG: tuple[type[Exception], ...] = (*UNREADABLE, IndexError, struct.error)
+_UNPROVEN: tuple[type[Exception], ...] = (*_WRONG, InvalidSignature)
 _CERTIFIED = "-cert-v01@openssh.com"
 
 
@@ -72,7 +75,7 @@ def verify(host_key: bytes, signature: bytes, data: bytes) -> bool:
         if rest:
             return False
         return _verify(key, name.decode("ascii"), content, data)
-    except (ValueError, UnicodeDecodeError, UnsupportedAlgorithm, struct.error):
+    except _WRONG:
         return False
 
 
@@ -95,7 +98,7 @@ def proof(host_key: bytes, host: str, now: float) -> Proof | None:
             serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
         )
         return Proof(authority.decode(), certified=True)
-    except (ValueError, UnicodeDecodeError, UnsupportedAlgorithm, InvalidSignature, struct.error):
+    except _UNPROVEN:
         return None
 
 
@@ -115,7 +118,7 @@ def certificate_blob(line: bytes, private: bytes) -> bytes:
         identity = load_ssh_public_identity(_line(blob))
         if isinstance(identity, SSHCertificate) and identity.public_key() == _load(private).public_key():
             return blob
-    except (ValueError, IndexError, UnsupportedAlgorithm, struct.error):
+    except _WRONG:
         pass
     raise InvalidRequest("signed_key is no certificate of the private key", "look at the secret, or at the role")
 
