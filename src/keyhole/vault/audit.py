@@ -28,6 +28,7 @@ SLOT_LEASE = 30.0
 _RENEW_AFTER = 10.0
 _OUTCOME_DELAY = 0.05
 _BACKLOG = 100_000
+_QUICK = 0.002  # seconds of a commit
 _PLACE = struct.Struct(">7sIQ")
 _SIGNATURE = b"keyhole journal signature 1\0"
 _new = tuple.__new__  # what a class of tuples does itself, without its function in Python around it
@@ -116,7 +117,8 @@ class Intended:
         if not self._queued:
             self._queued = True
             # Nobody waits for it, so nobody hears if it fails; the outcome behind it stays queued then.
-            self._journal.intend(self._record, self._org).add_done_callback(_hear)
+            written = self._journal.intend(self._record, self._org)
+            written.add_done_callback(lambda it: it.cancelled() or it.exception())
 
     async def durable(self) -> None:
         """Return when it is durable. Raises ``AuditUnavailable``."""
@@ -136,11 +138,6 @@ class Intended:
         both = await self._journal.intend_with(self._record, self._org, change)
         self._durable = True
         return both
-
-
-def _hear(written: asyncio.Future[None]) -> None:
-    if not written.cancelled():
-        written.exception()
 
 
 class Journal:
@@ -168,6 +165,7 @@ class Journal:
         self._waiters: list[asyncio.Future[None]] = []
         self._joined = _Joined()
         self._alone = False
+        self._took = 0.0  # seconds of the last commit
         self._submit: Callable[[Batch], asyncio.Future[None]] | None = getattr(store, "submit", None)
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -274,8 +272,9 @@ class Journal:
                 return
             while self._pending:
                 # Where several ask, those whose commit has just ended ask again in the next step of the loop. They
-                # share this commit if it waits for that: else each half of them waits for the other, by turns.
-                if others:
+                # share this commit if it waits for that: else each half of them waits for the other, by turns. While
+                # commits take long, by turns is better: one half is worked at while the other waits for the disk.
+                if others and self._took < _QUICK:
                     await asyncio.sleep(0)
                 others = True
                 pending, self._pending = self._pending, []
@@ -283,6 +282,7 @@ class Journal:
                 joined, self._joined = self._joined, _Joined()
                 if waiters:
                     self._alone = len(waiters) == 1
+                begun_at = self._clock.now()
                 try:
                     both = await self._commit(pending, joined.changes)
                 except KeyholeError as error:
@@ -295,6 +295,7 @@ class Journal:
                     if not waiter.done():
                         waiter.set_result(None)
                 joined.settle(both)
+                self._took = self._clock.now() - begun_at
         finally:
             self._task = None
 
