@@ -178,6 +178,26 @@ def test_sockets_of_servers_outside_are_not_there_unless_they_were_allowed(tried
     assert tried["a mount taken off"] is False
 
 
+LISTEN = (
+    "import socket, sys; s = socket.socket(1); s.bind(sys.argv[1]); s.listen(); print(flush=True); sys.stdin.read()"
+)
+
+
+def test_a_socket_that_was_opened_by_a_relative_name_is_not_there(runner):
+    place = runner.place / "relative"
+    place.mkdir(exist_ok=True)
+    if runner.user:
+        os.chown(place, runner.user["user"], -1)
+    serve = [SYSTEM_PYTHON, "-c", LISTEN, f"{os.getpid()}.sock"]
+    with child(serve, cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **runner.user) as server:
+        server.stdout.readline()
+        path = place / serve[-1]
+        connect = f"import socket; print(socket.socket(1).connect_ex({str(path)!r}))"
+        assert runner.run([SYSTEM_PYTHON, "-c", connect], network="host").out == "0\n"
+        assert runner.run([SYSTEM_PYTHON, "-c", connect]).out == f"{errno.ECONNREFUSED}\n"
+        server.stdin.close()
+
+
 def test_memory_and_keys_of_others_of_the_same_user_are_not_there(tried):
     assert tried["shared memory of others"] == errno.ENOENT
     assert tried["memory of others by its name"] == errno.ENOENT

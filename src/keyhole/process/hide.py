@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def _others(environ: Mapping[str, str], bus_address: str) -> Iterator[Path]:
 def _servers() -> Iterator[Path]:
     """The socket files on which some process of this machine listens now, but for those of this process.
 
-    A socket for datagrams is one as soon as it has a name.
+    A socket for datagrams is one as soon as it has a name. A relative name is looked for where processes are.
     """
     try:
         with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:  # noqa: PTH123  # as below
@@ -152,15 +153,27 @@ def _servers() -> Iterator[Path]:
         own = {os.readlink(f"/proc/self/fd/{name}") for name in _descriptors()}  # noqa: PTH115  # there may be many
     except OSError:
         return
+    begun = []
     for fields in lines[1:]:
-        if (
-            len(fields) == 8
-            and fields[7].startswith("/")
-            and (int(fields[3], 16) & _LISTENS or fields[4] == _DATAGRAMS)
-        ):
+        if len(fields) == 8 and (int(fields[3], 16) & _LISTENS or fields[4] == _DATAGRAMS):
             path = Path(fields[7])
-            if f"socket:[{fields[6]}]" not in own and _is_socket(path):
+            if f"socket:[{fields[6]}]" in own or fields[7].startswith("@"):
+                continue
+            if not path.is_absolute():
+                begun.append(path)
+            elif _is_socket(path):
                 yield path
+    places = _working_directories() if begun else ()
+    yield from (place / path for place in places for path in begun if _is_socket(place / path))
+
+
+def _working_directories() -> set[Path]:
+    """Those of the processes that this user may look at."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            found.add(link.readlink())
+    return found
 
 
 def _descriptors() -> list[str]:
