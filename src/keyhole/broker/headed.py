@@ -7,7 +7,7 @@ from keyhole.broker.own_token import shows_token
 from keyhole.broker.said import summary
 from keyhole.core.host import Authority
 from keyhole.core.message import Call
-from keyhole.core.target import canonical_target, readings
+from keyhole.core.target import judged
 
 
 def summed_up(call: Call) -> tuple[bool, dict[str, object]]:
@@ -24,7 +24,6 @@ def wanted_of(call: Call) -> Wanted:
     """What a call is matched by. Raises what refuses its target."""
     heading = call.heading
     if not heading.paths:
-        heading.target = canonical_target(call.target)
-        heading.paths = readings(heading.target)
+        heading.target, heading.paths = judged(call.target)
     authority = Authority(call.host, call.port)
     return Wanted(call.scheme, authority, call.method, heading.paths, call.service, call.headers, heading.target)

@@ -16,6 +16,7 @@ always is, with upper-case digits. The query is passed on byte for byte, except 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +30,7 @@ _PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_~-]+)+/?\Z")  # nothing in it to deci
 _TRIPLET = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BROKEN_TRIPLET = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOUBLE = re.compile(rb"%25[0-9A-Fa-f]{2}")
-_MANIFOLD = re.compile(rb"//|%2F|%25[0-9A-Fa-f]{2}|%[89A-F]")
+_MANIFOLD = re.compile(rb"//|%2F|%25[0-9A-Fa-f]{2}")
 _AGAIN = re.compile(r"%[0-9A-Fa-f]{2}")
 _WIDE = re.compile(r"%[uU][0-9A-Fa-f]{4}")  # in which a second decoder of Microsoft's would read a character
 _SLASH = re.compile("%2[Ff]")
@@ -57,14 +58,18 @@ def canonical_target(target: bytes) -> bytes:
         BadRequestFraming: it is no origin-form, or has bytes that no request line may have.
         InvalidRequest: its path could be read in ways that cannot be told, or in too many.
     """
+    return judged(target)[0]
+
+
+def judged(target: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """What ``canonical_target`` and ``readings`` say of it, found at once. Raises what the first raises."""
     path, mark, query = target.partition(b"?")
     if not path.startswith(b"/"):
         raise BadRequestFraming("the request target does not start with '/'", "send origin-form: /path?query")
     if _ILLEGAL.search(target):
         raise BadRequestFraming("the request target has a space, a control character or a '#'", "percent-encode it")
-    if not _PLAIN_PATH.match(path):
-        path = _normal_path(path)
-    return path + mark + (query if query.isascii() else _encode_query(query))
+    path, meant = (path, (path.decode(),)) if _PLAIN_PATH.match(path) else _normal_path(path)
+    return path + mark + (query if query.isascii() else _encode_query(query)), meant
 
 
 def readings(target: bytes) -> tuple[str, ...]:
@@ -87,7 +92,8 @@ def readings(target: bytes) -> tuple[str, ...]:
 
 def _readings(path: bytes) -> tuple[str, ...]:
     if not _MANIFOLD.search(path):
-        return (unquote_to_bytes(path).decode(),)
+        with contextlib.suppress(UnicodeDecodeError):
+            return (unquote_to_bytes(path).decode(),)
     found: dict[str, None] = {}
     for text in _meant(_resolved([path.decode()])):
         _note(found, text)
@@ -140,7 +146,7 @@ def _resolved(texts: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def _normal_path(path: bytes) -> bytes:
+def _normal_path(path: bytes) -> tuple[bytes, tuple[str, ...]]:
     if b"\\" in path:
         raise InvalidRequest("the path has a backslash", _HINT)
     if _BROKEN_TRIPLET.search(path):
@@ -151,14 +157,15 @@ def _normal_path(path: bytes) -> bytes:
     if _TRIPLET.search(unquote_to_bytes(unquote_to_bytes(path))):
         raise _too_often()
     known: set[str] = set()
-    for text in _readings(path):
+    meant = _readings(path)
+    for text in meant:
         if _WIDE.search(text):
             raise InvalidRequest("the path is percent-encoded twice, and not as RFC 3986 says", _HINT)
         for segment in text.split("/")[1:]:
             if segment not in known:
                 known.add(segment)
                 _check_segment(segment)
-    return path
+    return path, meant
 
 
 def _normal_triplet(match: re.Match[bytes]) -> bytes:

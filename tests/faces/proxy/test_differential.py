@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import http.client
 import os
+import random
 import re
 import shutil
 import socket
@@ -19,10 +21,31 @@ import pytest
 from children import child
 from faces.proxy.rig import HOST, Received, Rig, h11_targets, llhttp_targets
 from faces.proxy.test_smuggling import LIMITS, llhttp_cases, play, smuggling_cases
+from keyhole.core.errors import InvalidRequest
+from keyhole.core.target import canonical_target, readings
 
 SENTINEL = b"/last-of-all"
 LAST = b"GET %b HTTP/1.1\r\nHost: last\r\nConnection: close\r\n\r\n" % SENTINEL
 Sent = list[tuple[bytes, list[bytes]]]
+PARTS = [
+    "/",
+    "/",
+    "//",
+    "a",
+    "admin",
+    "%2F",
+    "%2f",
+    "%25",
+    "%252F",
+    "%2520",
+    "%E9",
+    "%C3%A9",
+    "%2561",
+    ".",
+    "..",
+    "%2e",
+]
+PARTS += ["%252e", ";x", "%3B", "%25%32%46", "é", "~", "x:", "@", "%5C", "%00", "%C0%AF", "%3F", "%23", "index.html"]
 NGINX = """
 daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log crit;
 events {{ worker_connections 256; }}
@@ -140,6 +163,34 @@ def test_nginx_finds_the_same_requests(sent: Sent, tmp_path: Path, unused_port: 
         expected = _ask(unused_port, sent)
     seen = _seen((tmp_path / "seen.log").read_bytes().splitlines())
     assert {port: seen.get(port, []) for port in expected} == expected
+
+
+@pytest.mark.parametrize("merging", ["on", "off"])
+def test_what_nginx_makes_of_a_path_is_among_its_readings(merging: str, tmp_path: Path, unused_port: int) -> None:
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if nginx is None:
+        pytest.skip("nginx is not installed: it did not read any path")
+    config, dice, accepted = tmp_path / "nginx.conf", random.Random(11), 0
+    text = NGINX.format(folder=tmp_path, port=unused_port).replace("merge_slashes off", f"merge_slashes {merging}")
+    config.write_text(text.replace("return 204;", 'return 200 "$uri";'))
+    with _running(nginx, "-p", str(tmp_path), "-c", str(config)) as process:
+        asyncio.run(_listening(unused_port, process))
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", unused_port)) as connection:
+            for _ in range(1500):
+                path = "/" + "".join(dice.choices(PARTS, k=dice.randint(1, 7)))
+                try:
+                    target = canonical_target(path.encode())
+                except InvalidRequest:
+                    continue
+                accepted += 1
+                connection.request("GET", target.decode())
+                raw = connection.getresponse().read()
+                try:
+                    read = {raw.decode()}
+                except UnicodeDecodeError:
+                    read = {raw.decode("latin-1"), raw.decode(errors="replace")}
+                assert read & {*readings(target)}, (target, raw)
+    assert accepted > 100
 
 
 def test_go_finds_the_same_requests(sent: Sent, tmp_path: Path) -> None:
