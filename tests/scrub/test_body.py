@@ -190,6 +190,36 @@ def test_bomb_inside_a_bomb_is_measured_by_what_was_received():
         _through(gzip.compress(inner, 9), b"gzip, gzip")
 
 
+SKIPPED = b"\x50\x2a\x4d\x18" + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("coding", "sent"),
+    [
+        ("zstd", SKIPPED * 20_000),
+        ("zstd", zstd.compress(b"") * 20_000),
+        ("gzip", gzip.compress(b"") * 20_000),
+        ("zstd, gzip", gzip.compress(SKIPPED * 20_000)),
+        ("", gzip.compress(b"") * 20_000),
+        ("", zstd.compress(b"") * 20_000),
+    ],
+)
+def test_a_body_of_countless_parts_with_nothing_in_them_is_withheld(coding, sent):
+    with pytest.raises(ScrubFailedClosed, match="parts that are almost empty"):
+        _through(sent, coding.encode(), size=65_536)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])
+@pytest.mark.parametrize("coding", ["same", ""])
+def test_many_small_parts_are_delivered(compress, coding):
+    lines = [b"%d %b\n" % (number, bytes(random.Random(number).choices(b"abcdef", k=90))) for number in range(6000)]
+    name = {gzip.compress: b"gzip", zstd.compress: b"zstd"}[compress] if coding else b""
+    sent = b"".join(map(compress, lines))
+    plain = _through(sent, name, size=65_536)
+    undone = gzip.decompress(plain) if compress is gzip.compress else zstd.decompress(plain)
+    assert undone == b"".join(lines)
+
+
 def test_highly_compressible_but_small_body_is_delivered():
     plain = b"0" * (8 << 20)
     assert gzip.decompress(_through(gzip.compress(plain), b"gzip")) == plain

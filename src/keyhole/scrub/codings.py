@@ -29,12 +29,32 @@ ZSTD_MAGIC = (b"\x28\xb5\x2f\xfd", *(bytes((first,)) + b"\x2a\x4d\x18" for first
 """Of frames, and of those that are skipped, of which one may come first (RFC 8878 section 3.1)."""
 
 _ZSTD_WINDOW_LOG = 23
+_FREE_PARTS = 4096
+_LEAST_PART = 64  # bytes, on average
 _DAMAGED = "The upstream's body does not match its Content-Encoding"
 _HINT = "the answer is withheld because it cannot be inspected; ask the upstream for identity or report the fault there"
 
 
 def _refusal(reason: str) -> ScrubFailedClosed:
     return ScrubFailedClosed(reason, _HINT)
+
+
+class _Parts:
+    """Counts members or frames: each costs as much as kilobytes do, and an empty one has 8 bytes."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._number = 0
+
+    def take(self, data: bytes) -> None:
+        """There is more input."""
+        self._taken += len(data)
+
+    def begin(self) -> None:
+        """One begins. Raises ``ScrubFailedClosed`` where they are many and tiny."""
+        self._number += 1
+        if self._number > _FREE_PARTS + self._taken // _LEAST_PART:
+            raise _refusal("The upstream's compressed body has too many parts that are almost empty")
 
 
 class Decoder(Protocol):
@@ -73,9 +93,11 @@ class _Zlib:
         self._head = b""
         self._inflate: zlib._Decompress | None = None
         self._complete = False
+        self._parts = _Parts()
         self.raw = False
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
+        self._parts.take(data)
         while data or self._inflate is not None:
             if self._inflate is None:
                 data = self._begin(self._head + data)
@@ -104,6 +126,7 @@ class _Zlib:
         if len(data) < (3 if self._complete else 2):
             self._head = data
             return b""
+        self._parts.begin()
         self.raw = not self._gzip and (data[0] & 0x0F != zlib.DEFLATED or (data[0] << 8 | data[1]) % 31 != 0)
         self._inflate = zlib.decompressobj(31 if self._gzip else -15 if self.raw else 15)
         return data
@@ -141,10 +164,13 @@ class _Zstd:
     def __init__(self) -> None:
         self._frame: zstd.ZstdDecompressor | None = None
         self._begun = False
+        self._parts = _Parts()
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
+        self._parts.take(data)
         while data:
             if self._frame is None:
+                self._parts.begin()
                 options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
                 self._frame = zstd.ZstdDecompressor(options=options)
             frame = self._frame
