@@ -375,3 +375,9 @@ def test_no_accepted_host_has_another_a_label_than_the_url_standard_gives_it(nam
         assert row["output"] is not None, row["input"]
         assert ascii_host(row["output"]) == host, row["input"]
     assert accepted > 5 or name == "verifydnslength_tests.json"
+
+
+def test_a_segment_that_cannot_be_seen_is_a_segment_also_for_a_rule_that_denies():
+    rule, found = PathGlob("/*"), readings(canonical_target(b"/%86"))
+    assert "/\x86" in found
+    assert all(rule.denies(reading) for reading in found if rule.matches(reading))

@@ -229,8 +229,10 @@ class PathGlob:
         """Whether any upstream could read this path as one that is meant. For rules that deny.
 
         Case, width and invisible characters do not count, nor do ``;parameters``, dots and spaces at the end of a
-        segment, and a slash at the end of the path.
+        segment, and a slash at the end of the path. What is meant as it is written always is.
         """
+        if self.matches(path):  # also a segment of nothing but what does not count
+            return True
         plain = [_fold(segment) for segment in path.split("/")[1:]]
         bare = [_strip(segment) for segment in plain]
         for segments in (plain, bare) if bare != plain else (plain,):
