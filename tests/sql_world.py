@@ -50,6 +50,10 @@ class World:
     def run(self, work):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
+    def call_soon(self, act, *about):
+        """Have the loop do something, without waiting for it."""
+        self._loop.call_soon_threadsafe(act, *about)
+
     async def _start(self):
         folder = Path(self._exit.enter_context(tempfile.TemporaryDirectory()))
         (folder / "ca.pem").write_bytes(self._ca_pem)

@@ -265,7 +265,7 @@ class _Broker:
         assert isinstance(error, KeyholeError)
         self.refused += 1
 
-    async def begin_handshake(self):
+    async def in_turn(self, _seat, _remote):
         pass
 
     async def open_tunnel(self, _credential, host, port, _remote, _service, _seat):

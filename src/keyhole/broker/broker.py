@@ -90,7 +90,6 @@ class Broker:
         sessions: with databases.
         ssh: makes the agents of ``SSH_AUTH_SOCK``.
         notings: of calls, for a replay of policies.
-        begin_handshake: waits for the turn of a client whose tunnel was opened by the same task.
         clients: say how many connections of clients listeners have.
     """
 
@@ -114,7 +113,6 @@ class Broker:
         self._guards: dict[tuple[str, ...], Guard] = {}
         self._authorities: tuple[Vault, Authorities] | None = None
         self._captures: Captures | None = None
-        self.begin_handshake = lambda: node.open_vault().shares.handshake()  # noqa: PLW0108  # another vault by then
         self.notings = Notings(node.open_vault, self.learn_values)
         self.clients: list[Callable[[], int]] = []
         self.sessions = Sessions(
@@ -165,6 +163,10 @@ class Broker:
                 self._captures.refused_tunnel(state, caller, request, refusal)
             raise refusal
         return await self.authorities(vault).context(state, authority.host, caller)
+
+    async def in_turn(self, seat: Seat | None, remote: str) -> None:
+        """Wait until a client may go on with what costs the processor."""
+        await self._node.open_vault().shares.go_on(seat, remote)
 
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         """Record that a face refused what it could not take for a call."""

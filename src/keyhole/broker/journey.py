@@ -135,7 +135,7 @@ class Journey(Flow):
             headers = without_stale(headers)
         if isinstance(upstream, ClientAnswer) and upstream.status == 101:
             stream = self.flowing = WebSocketStream(
-                upstream.take_over(), self._loan, self._live.limits, self.end, self._watch
+                upstream.take_over(), self._loan, self._live.limits, self.end, self._watch, in_turn=self.in_turn
             )
             self.given = Answer(101, reason, headers, None, stream, WEBSOCKET)
             return self.given

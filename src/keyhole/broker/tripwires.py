@@ -152,7 +152,8 @@ class Tripwires:
                 coding = b", ".join(value for name, value in call.headers if name == b"content-encoding")
                 watch = Watch(wires.values, key, ends, coding=coding)
             trailing = partial(Watch, wires.values, key, frozenset[bytes](), place="trailers")
-            call.body = WatchedBody(call.body, watch, trailing, alarm)
+            in_turn = partial(vault.shares.admission.pause, (caller.org_id, caller.name))
+            call.body = WatchedBody(call.body, watch, trailing, alarm, in_turn)
         if not call.upgrade:
             return None
         mine = own if "frame" in places else frozenset[bytes]()

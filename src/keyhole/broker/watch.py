@@ -135,11 +135,21 @@ class WatchedBody:
         watch: looks at it.
         trailing: makes what looks at its trailers.
         alarm: awaited when one trips.
+        in_turn: waits while it is others' turn; the first chunk goes with its call.
     """
 
-    __slots__ = ("_alarm", "_body", "_ended", "_trailing", "_watch", "length")
+    __slots__ = ("_alarm", "_begun", "_body", "_ended", "_in_turn", "_trailing", "_watch", "length")
 
-    def __init__(self, body: Body, watch: Watching, trailing: Callable[[], Watch], alarm: Alarm) -> None:
+    def __init__(
+        self,
+        body: Body,
+        watch: Watching,
+        trailing: Callable[[], Watch],
+        alarm: Alarm,
+        in_turn: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._begun = False
+        self._in_turn = in_turn
         self._body = body
         self._watch = watch
         self._trailing = trailing
@@ -158,6 +168,9 @@ class WatchedBody:
             while not self._ended:
                 chunk = await self._body.read()
                 self._ended = not chunk
+                if self._begun and chunk:
+                    await self._in_turn()
+                self._begun = True
                 if not chunk and (trailers := self._body.trailers):
                     watch = self._trailing()
                     watch.feed(b"\n".join(part for pair in trailers for part in pair))

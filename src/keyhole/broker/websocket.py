@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 
 from keyhole.broker.frames import AnswerFrames, CallFrames
 from keyhole.broker.live import Ended, StreamLimits
@@ -43,6 +44,7 @@ class WebSocketStream:
         limits: bounds.
         ended: called once at the end.
         watch: looks at what the caller sends.
+        in_turn: waits while it is others' turn.
     """
 
     __slots__ = (
@@ -51,6 +53,7 @@ class WebSocketStream:
         "_ended",
         "_error",
         "_farewell",
+        "_in_turn",
         "_inbound",
         "_limits",
         "_outbound",
@@ -68,7 +71,10 @@ class WebSocketStream:
         limits: StreamLimits,
         ended: Ended,
         watch: FrameWatch | None = None,
+        *,
+        in_turn: Callable[[], Awaitable[None]],
     ) -> None:
+        self._in_turn = in_turn
         self._connection = connection
         self._inbound = AnswerFrames(None if loan is None else loan.scrubber, limits.frames)
         self._outbound = CallFrames(
@@ -90,6 +96,10 @@ class WebSocketStream:
         """The next frames, scrubbed; ``b""`` at the end."""
         connection = self._connection
         while self._farewell is None:
+            if self._unread or connection.buffer:
+                await self._in_turn()
+                if self._farewell is not None:
+                    break
             try:
                 data = self._next()
             except FrameError as error:
@@ -139,6 +149,9 @@ class WebSocketStream:
             self._outbound.add(data[at : at + _SLICE])
             more = True
             while more and self._farewell is None:
+                await self._in_turn()
+                if self._farewell is not None:
+                    return
                 try:
                     frames, more = self._outbound.take()
                 except Tripped as error:

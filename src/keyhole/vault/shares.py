@@ -219,6 +219,13 @@ class Shares:
                 raise
         return turn
 
+    async def admit(self, state: OrgState, caller: Caller) -> None:
+        """Have who opens a session wait for their turn, as ``begin`` does. Raises ``RateLimited``: too many wait."""
+        tenant, whose = self._tenant(state), (state.org.id, caller.name)
+        ASKING.set(whose)
+        if not self.admission.enter(whose):
+            await self._admitted(tenant, caller.name)
+
     async def _admitted(self, tenant: _Tenant, agent: str) -> None:
         try:
             await self.admission.wait((tenant.id, agent))
@@ -238,7 +245,7 @@ class Shares:
         Raises:
             RateLimited: too many wait.
         """
-        whose = (org, agent) if agent else (f"at {network(remote)}" if remote else "", org)
+        whose = (org, agent) if agent else _at(remote, org)
         if not self.admission.enter(whose):
             try:
                 await self.admission.wait(whose)
@@ -246,9 +253,15 @@ class Shares:
                 self.note("turns")
                 raise
 
-    async def handshake(self) -> None:
-        """Have the running task wait for its turn to do a handshake of TLS."""
-        await self.admission.pause(ASKING.get())
+    async def go_on(self, seat: Seat | None = None, remote: str = "") -> None:
+        """Have the running task wait for its turn to go on, such as with a handshake of TLS.
+
+        It waits for whom it works, else for who is behind the connection, else for the address.
+        """
+        whose = ASKING.get()
+        if not whose[0]:
+            whose = (seat.whose if seat is not None else None) or _at(remote)
+        await self.admission.pause(whose)
 
     def holding(self, state: OrgState, caller: Caller) -> Held:
         """What is held for a request that has not begun yet."""
@@ -407,3 +420,8 @@ class Shares:
         if self._timer is None and not self._closed:
             self._since = self._vault.clock.now()
             self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self.flush)
+
+
+def _at(remote: str, org: str = "") -> tuple[str, str]:
+    """Who waits while nobody knows who asks: an address, and the org that is named."""
+    return f"at {network(remote)}" if remote else "", org

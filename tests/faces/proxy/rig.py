@@ -250,7 +250,7 @@ class FakeBroker:
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         self.noted.append((error.code, remote))
 
-    async def begin_handshake(self) -> None:
+    async def in_turn(self, seat: object, remote: str) -> None:
         """It is always their turn."""
 
     async def open_tunnel(

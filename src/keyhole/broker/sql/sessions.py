@@ -28,6 +28,7 @@ from keyhole.core.errors import (
     KeyholeError,
     PolicyDenied,
     RateLimited,
+    Sealed,
 )
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
@@ -182,6 +183,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
+    async def in_turn(self, remote: str) -> None:
+        """Wait for the turn of a client from an address."""
+        with contextlib.suppress(Sealed):  # without a vault there is nobody to wait for, and no session
+            await self._node.open_vault().shares.go_on(None, remote)
+
     async def open(self, call: SqlCall) -> SqlStream:
         """Open a session, or refuse it.
 
@@ -199,7 +205,7 @@ class Sessions:
         try:
             state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
             timing.org, match = state.org.name, Match()
-            await vault.shares.admission.pause((state.org.id, caller.name))
+            await vault.shares.admit(state, caller)
             try:
                 match = (await self._directory(vault, state)).session(caller, call.scheme, call.service, call.authority)
                 service = match.service
@@ -294,7 +300,9 @@ class Sessions:
             session.ours = self._new_key()
             self._keys[session.ours] = session
             opening += messages.message(b"K", session.ours)
-        stream = SqlStream(line.wire, line.talk, scrubber, self._databases.limits, session.end, opening + line.ready)
+        stream = SqlStream(
+            line.wire, line.talk, scrubber, self._databases.limits, session.end, opening + line.ready, session.in_turn
+        )
         session.stream = session.flowing = stream
         return stream
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from keyhole.broker.sql.limits import SqlLimits
@@ -69,6 +70,7 @@ class SqlStream:
         limits: bounds.
         ended: called once at the end.
         opening: what the client gets first, in full.
+        in_turn: waits while it is others' turn.
 
     Attributes:
         opening: the same.
@@ -79,6 +81,7 @@ class SqlStream:
         "_ended",
         "_error",
         "_farewell",
+        "_in_turn",
         "_limits",
         "_masked",
         "_over",
@@ -93,8 +96,16 @@ class SqlStream:
     )
 
     def __init__(
-        self, wire: Wire, talk: Talk, scrubber: Scrubber, limits: SqlLimits, ended: Ended, opening: bytes
+        self,
+        wire: Wire,
+        talk: Talk,
+        scrubber: Scrubber,
+        limits: SqlLimits,
+        ended: Ended,
+        opening: bytes,
+        in_turn: Callable[[], Awaitable[None]],
     ) -> None:
+        self._in_turn = in_turn
         self._wire = wire
         self._talk = talk
         self._scrubber = scrubber
@@ -120,6 +131,9 @@ class SqlStream:
         wire = self._wire
         while self._farewell is None:
             if wire.buffer:
+                await self._in_turn()
+                if self._farewell is not None:
+                    break
                 data, wire.buffer = wire.buffer, b""
                 self._received += len(data)
                 self.touched = wire.loop.time()
@@ -152,6 +166,7 @@ class SqlStream:
 
     async def write(self, data: bytes) -> None:
         """Send the client's messages on."""
+        await self._in_turn()
         if self._farewell is not None:
             return
         wire = self._wire

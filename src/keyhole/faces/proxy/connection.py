@@ -393,7 +393,7 @@ class ProxyConnection(AnsweringWire):
 
     async def _accept_tls(self, context: ssl.SSLContext, host: str) -> bool:
         """Whether HTTP/2 was agreed on (RFC 7301)."""
-        await self._owner.broker.begin_handshake()
+        await self._owner.broker.in_turn(self.seat, self._remote)
         if context.sni_callback is not _check_server_name:
             context.sni_callback = _check_server_name
             context.sslobject_class = _Named

@@ -37,8 +37,12 @@ class Broker(Protocol):
             tunnel that is passed on, which ``handle`` opens; ``core.ssh.SPOKEN`` for an agent of SSH.
         """
 
-    async def begin_handshake(self) -> None:
-        """Wait until the client of the tunnel that this task has opened may have its handshake of TLS."""
+    async def in_turn(self, seat: Seat | None, remote: str) -> None:
+        """Wait until a client may go on with what costs the processor; one whose tunnel this task has opened is known.
+
+        Raises:
+            KeyholeError: there is no open vault.
+        """
 
     async def handle(self, call: Call) -> Answer:
         """Make the call. The answer's body may have an async ``close``, which is called when it is not read to its end.

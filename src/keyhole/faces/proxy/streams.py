@@ -5,6 +5,7 @@ A refusal is an answer on its stream; the others go on.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from keyhole.core.errors import (
@@ -61,7 +62,7 @@ class StreamFace:
 
     def __init__(self, wire: Wire, owner: Owner, tunnel: Tunnel | None, remote: str, seat: Guest | None) -> None:
         self._owner = owner
-        self._session = ServerSession(wire, owner.limits, self._serve, owner)
+        self._session = ServerSession(wire, owner.limits, self._serve, owner, self._in_turn)
         self._relayed: set[Stream] = set()
         self._tunnel = tunnel
         self._remote = remote
@@ -81,6 +82,10 @@ class StreamFace:
         self._session.leave()
         for stream in self._relayed:
             stream.leave()
+
+    async def _in_turn(self) -> None:
+        with contextlib.suppress(KeyholeError):  # without a vault there is nobody to wait for, and calls are refused
+            await self._owner.broker.in_turn(self._seat, self._remote)
 
     async def _serve(self, stream: ServerStream) -> None:
         """Answer one request, during which the connection keeps its place."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,9 @@ class Session(Stream, Protocol):
 
 class Sessions(Protocol):
     """What decides and acts. It refuses by raising ``KeyholeError``."""
+
+    async def in_turn(self, remote: str) -> None:
+        """Wait until a client from an address may have its handshake of TLS."""
 
     async def open(self, call: SqlCall) -> Session:
         """Open a session. The task is cancelled when the client goes away."""
@@ -59,10 +62,12 @@ class Guest:
         call: what is known of what it wants; without a token it has to show one.
         tls: for a listener that offers TLS.
         begun: told when its session has begun.
+        in_turn: as of ``Sessions``.
     """
 
     wire: Wire
     call: SqlCall
+    in_turn: Callable[[str], Awaitable[None]]
     tls: ssl.SSLContext | None = None
     begun: Callable[[Stream], None] = lambda _: None
 
@@ -78,6 +83,7 @@ class Guest:
 
     async def secure(self, context: ssl.SSLContext) -> None:
         """Go on under TLS; what has come already is its first records."""
+        await self.in_turn(self.call.remote)
         self.wire.start_tls(TlsChannel(context, server_side=True), client=False)
         await self.wire.handshake()
 

@@ -56,7 +56,7 @@ class SqlFace:
         Raises:
             OSError, ssl.SSLError: the connection broke.
         """
-        guest = Guest(wire, call, tls, begun)
+        guest = Guest(wire, call, self._sessions.in_turn, tls, begun)
         talk: postgres.Talker | mysql.Talker
         talk = mysql.Talker(guest) if call.scheme == "mysql" else postgres.Talker(guest)
         wire.read_deadline = wire.loop.time() + self.limits.login

@@ -67,6 +67,7 @@ class FrameReader(Generic[StreamT]):
         start_window: the same on a new stream.
         frame_bytes: payload of one frame that it will take.
         waiting: streams that wait for room to send.
+        behind: more has come than was read.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -86,7 +87,8 @@ class FrameReader(Generic[StreamT]):
         self._unreturned = 0
         self._resets = Budget(limits.resets, limits.resets_rate, now)
         self._noise = Budget(limits.noise, limits.noise_rate, now)
-        self._greeted = False
+        self._greeted = self.behind = False
+        self._left = 0  # header sections that may be read now
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
             frames.DATA: self._data,
             frames.HEADERS: self._headers,
@@ -169,10 +171,19 @@ class FrameReader(Generic[StreamT]):
             del self._abandoned[number]
         self._make_noise()
 
-    def _read_frames(self, data: bytes) -> bytes:
-        """Act on all frames that are complete; what is left of the data. Raises ``ConnectionFault``."""
+    def _read_frames(self, data: bytes, sections: int = 0) -> bytes:
+        """Act on all frames that are complete; what is left of the data. Raises ``ConnectionFault``.
+
+        Args:
+            data: as it came.
+            sections: header sections, after which ``behind`` is set and no more is read; 0 for any number.
+        """
         position, end = 0, len(data)
+        self.behind, self._left = False, sections
         while end - position >= frames.HEADER:
+            if sections and not self._left:
+                self.behind = True
+                break
             size, kind, flags, number = frames.read_header(data, position)
             if not self._greeted and (kind != frames.SETTINGS or flags & frames.ACK):
                 raise ConnectionFault("the peer does not speak HTTP/2: its first frame is not SETTINGS")
@@ -229,6 +240,7 @@ class FrameReader(Generic[StreamT]):
     def _end_section(self) -> None:
         section, self._section = self._section, None
         if section is not None:
+            self._left -= 1
             self._fields_came(section.stream, self._fields.decode(bytes(section.block)), ends=section.end)
 
     def _priority(self, _flags: int, _number: int, payload: bytes) -> None:

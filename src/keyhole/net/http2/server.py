@@ -26,6 +26,7 @@ from keyhole.net.http2.stream import ServerStream
 
 _log = logging.getLogger("keyhole.net")
 
+_SECTIONS = 4  # header sections that are read of one client before it is another's turn
 Serve = Callable[[ServerStream], Awaitable[None]]
 
 
@@ -47,10 +48,19 @@ class ServerSession(Intake):
         listener: bounds on the client.
         serve: answers the request of a stream; its task is cancelled when the client takes the request back.
         hall: counts the requests of the listener.
+        in_turn: waits while it is others' turn, when many requests have come at once.
     """
 
-    def __init__(self, wire: Wire, listener: ListenerLimits, serve: Serve, hall: Hall) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        listener: ListenerLimits,
+        serve: Serve,
+        hall: Hall,
+        in_turn: Callable[[], Awaitable[None]],
+    ) -> None:
         super().__init__(listener, wire.loop)
+        self._in_turn = in_turn
         self._wire = wire
         self._serve = serve
         self._hall = hall
@@ -112,9 +122,12 @@ class ServerSession(Intake):
                 wire.buffer = wire.buffer[preface:]
                 preface = 0
             if not preface:
-                wire.buffer = self._read_frames(wire.buffer)
+                wire.buffer = self._read_frames(wire.buffer, _SECTIONS)
             if wire.clogged:
                 await self.drained()
+            if self.behind:
+                await self._in_turn()
+                continue
             if wire.eof or (self._away and not self._streams):
                 await self._rest()
                 return
