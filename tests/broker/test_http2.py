@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from broker.h2_upstream import GOAWAY, H2Upstream, Pieces, Strict, context, frame, ok
+from broker.h2_upstream import GOAWAY, Asked, H2Upstream, Pieces, Strict, Talk, context, frame, ok
 from broker.stack import HOST, SECRET, Stack, authority, until
 from broker.test_minted import client_pem
+from keyhole.config import Config
 from keyhole.core.errors import KeyholeError, UpstreamTimeout
 from keyhole.core.message import Answer, Call
 
@@ -595,3 +596,26 @@ def test_a_certificate_of_a_client_has_a_connection_of_its_own(world: World, run
         return [dict(each["subjectAltName"])["DNS"] for each in shown]
 
     assert run(scenario()) == ["one.bank.test", "two.bank.test"]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_answer_that_drips_is_cut_and_never_looks_whole(declared: bool) -> None:
+    async def drip(talk: Talk, asked: Asked) -> None:
+        length = [(b"content-length", b"99999")] if declared else []
+        talk.head(asked, [(b":status", b"200"), *length])
+        while asked.reset is None:
+            await talk.data(asked, b"x")
+            await asyncio.sleep(0.02)  # never silent for as long as silence is allowed
+
+    async def go() -> None:
+        async with Stack(Config(stream_rate=1000.0, rate_window=0.1)) as stack:
+            world = World(stack)
+            await world.prepare()
+            world.upstream.say = drip
+            answer = await world.ask()
+            with pytest.raises(UpstreamTimeout, match="slow"):
+                await whole(answer)
+            [asked] = world.upstream.requests
+            await until(lambda: asked.reset is not None)
+
+    asyncio.run(asyncio.wait_for(go(), 60))

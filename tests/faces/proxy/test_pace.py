@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from broker.stack import read_reply
+from faces.proxy.h2 import DATA, Client, frame, request
 from faces.proxy.rig import Received, Rig, get, until
 from keyhole.broker.upstream import UpstreamLimits, UpstreamTimeouts
 from keyhole.faces.api.server import ApiServer
@@ -131,6 +132,23 @@ def test_a_request_that_drips_is_refused_and_never_completed_upstream(framing: b
             assert (reply.status, reply.code) == (400, "bad_request_framing")
             assert b"slow" in reply.body
             await until(lambda: rig.upstream.open == 0)
+            assert not rig.upstream.requests
+
+    asyncio.run(run())
+
+
+def test_a_request_by_http2_that_drips_is_refused_and_never_completed_upstream() -> None:
+    async def run() -> None:
+        async with Rig(limits=LISTENER) as rig, asyncio.timeout(60):
+            rig.differential = False
+            client = await Client.tunnel(rig)
+            stream = client.ask(request(method=b"POST"), b"x", end=False)
+            while not client.answers[stream].over:
+                client.send(frame(DATA, 0, stream, b"x"))
+                await asyncio.sleep(EVERY)
+            answer = await client.answer(stream)
+            assert answer.status == 400
+            assert b"slow" in answer.body
             assert not rig.upstream.requests
 
     asyncio.run(run())
