@@ -1,5 +1,6 @@
 """`add`, `env`, `run` and `call`, on a local vault and on a server."""
 
+import socket
 import sys
 
 from cli_driver import ok, run
@@ -98,6 +99,17 @@ def test_a_service_of_ones_own_gets_a_placeholder_of_the_shape_that_the_sdk_expe
     ok("service", "add", "own", *options)
     ok("grant", "default", "own")
     assert "my-own-placeholder" in run("env").out
+
+
+def test_run_says_that_a_socket_which_is_to_be_reached_is_not_there(vault, tmp_path):
+    ok("agent", "add", "default")
+    there, missing = tmp_path / "there", tmp_path / "missing"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(there))
+        named = ("--allow-local", str(there), "--allow-local", str(missing))
+        said = run("run", *named, "--", "true").err.splitlines()
+    warned = [line for line in said if "--allow-local" in line]
+    assert warned == [f"warning: --allow-local: nobody has opened a socket {missing}"]
 
 
 def test_a_service_that_lends_nothing_says_so(vault):

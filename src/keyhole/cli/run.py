@@ -158,7 +158,7 @@ def run_command(
                 **wishes,
                 **_of_services(gets),
             )
-            _introduce(session, gets, values, scrub=plan.scrub)
+            _introduce(session, gets, plan)
             with _captured(session, capture, str(made["accessor"])):
                 return _run(session, plan)
     except KeyholeError as error:
@@ -248,7 +248,11 @@ def _captured(session: Session, path: str | None, accessor: str) -> Iterator[Non
         session.out.warn(f"{recorder.missed} calls came too fast to be captured")
 
 
-def _introduce(session: Session, gets: Granted, values: dict[str, Secret], *, scrub: bool) -> None:
+def _introduce(session: Session, gets: Granted, plan: RunPlan) -> None:
+    values = plan.reveal
+    for path in plan.sockets:
+        if not path.is_socket():
+            session.out.warn(f"--allow-local: nobody has opened a socket {path}")
     for variable in gets.hidden:
         session.out.warn(f"{variable.name} of the service {variable.service} is taken by another service")
     if not gets.services:
@@ -259,7 +263,7 @@ def _introduce(session: Session, gets: Granted, values: dict[str, Secret], *, sc
 
         session.out.warn(f"the command gets the real value in {', '.join(sorted(values))}")
         short = [name for name, value in sorted(values.items()) if len(value) < MIN_SECRET]
-        if short and scrub:
+        if short and plan.scrub:
             session.out.warn(f"too short to be found in what the command prints: {', '.join(short)}")
 
 
