@@ -10,10 +10,13 @@ import gzip
 import json
 import resource
 import zlib
+from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
 from broker.stack import HOST, SECRET, Received, Reply, Stack, read_reply, until, vectors
+from keyhole.scrub import BodyScrubber
 from scrub.decoders import once, shows
 
 CASES = [case for case in vectors("redaction/response_cases.jsonl") if not case["where"].startswith("ws-")]
@@ -208,6 +211,38 @@ def test_bomb_is_stopped_in_little_memory(stack: Stack, run, token: str, coding:
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert reply.code == "scrub_failed_closed" or not reply.whole
     assert grown < 64 * 1024  # KiB
+
+
+@pytest.mark.parametrize("coding", ["gzip", ""])
+def test_a_few_bytes_that_unfold_to_many_leave_others_their_turn(stack: Stack, run, token: str, coding: str) -> None:
+    packed = gzip.compress(bytes(8 << 20))  # in pieces of 64 KiB
+    line = f"Content-Encoding: {coding}\r\n".encode() if coding else b""
+    stack.upstream.say = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (line, len(packed), packed)
+    longest = passes = 0
+    feeding = BodyScrubber.steps
+
+    def counted(self: BodyScrubber, data: bytes) -> Iterator[bytes]:
+        nonlocal longest
+        begun = passes
+        for number, step in enumerate(feeding(self, data)):
+            yield step
+            longest = max(longest, number // (passes - begun + 1))
+
+    async def ask() -> Reply:
+        async def others() -> None:
+            nonlocal passes
+            while True:
+                await asyncio.sleep(0)
+                passes += 1
+
+        waiting = asyncio.create_task(others())
+        with mock.patch.object(BodyScrubber, "steps", counted):
+            reply = await stack.get(token)
+        waiting.cancel()
+        return reply
+
+    assert run(ask()).status == 200
+    assert 0 < longest <= 32
 
 
 @pytest.mark.parametrize("coding", ["zzz", "gzip, zzz", "compress", "gzip;q=1", "gzip gzip", "br, br, br, br"])

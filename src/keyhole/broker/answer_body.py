@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import monotonic
+from typing import TypeVar
 
 from keyhole.broker.connections import UpstreamAnswer
 from keyhole.broker.exchange import OwnAnswer
@@ -14,6 +15,8 @@ from keyhole.core.errors import KeyholeError
 from keyhole.core.message import Headers, Taker
 from keyhole.net.http1.answer import ClientAnswer
 from keyhole.scrub import BodyScrubber, GrpcScrubber
+
+T = TypeVar("T")
 
 
 class AnswerBody:
@@ -71,7 +74,9 @@ class AnswerBody:
 
     def has_room(self, size: int) -> bool:
         """Whether so much of the upstream's may be handed on. What is to wait for its turn, or for room, is read."""
-        taker, flow = self._taker, self._flow
+        taker, flow, scrubber = self._taker, self._flow, self._scrubber
+        if isinstance(scrubber, BodyScrubber) and scrubber.unfolds(b""):
+            return False
         return taker is not None and flow.reason is None and taker.has_room(size) and flow.may_go_on
 
     def take(self, piece: bytes) -> None:
@@ -103,10 +108,10 @@ class AnswerBody:
                     await self._flow.in_turn()
                 self._received += len(chunk)
                 if first and self._upstream.ended:
-                    clean = chunk if scrubber is None else self._timed(scrubber.whole, chunk)
+                    clean = await self._scrubbed(chunk, ended=True)
                     await self._finish(None)
                     return clean
-                clean = chunk if scrubber is None else self._timed(scrubber.feed, chunk)
+                clean = await self._scrubbed(chunk)
                 if clean:
                     return clean
             self._flow.require_uncut()
@@ -122,7 +127,21 @@ class AnswerBody:
         await self._finish(None)
         return rest
 
-    def _timed(self, scrub: Callable[[bytes], bytes], chunk: bytes) -> bytes:
+    async def _scrubbed(self, chunk: bytes, *, ended: bool = False) -> bytes:
+        """What may be seen of a chunk. One that may be many times as long unfolded takes turns with others."""
+        scrubber = self._scrubber
+        if scrubber is None:
+            return chunk
+        if not isinstance(scrubber, BodyScrubber) or not scrubber.unfolds(chunk):
+            return self._timed(scrubber.whole if ended else scrubber.feed, chunk)
+        steps, clean = scrubber.steps(chunk), []
+        while (piece := self._timed(lambda _: next(steps, None), chunk)) is not None:
+            clean.append(piece)
+            await self._flow.in_turn()
+            self._flow.require_uncut()
+        return b"".join([*clean, scrubber.finish()] if ended else clean)
+
+    def _timed(self, scrub: Callable[[bytes], T], chunk: bytes) -> T:
         begun = monotonic()
         clean = scrub(chunk)
         self._flow.timing.scrub += monotonic() - begun

@@ -105,11 +105,17 @@ class _Inspected:
         return self._stream.held + self._pending + len(self._head or b"")
 
     def feed(self, data: bytes) -> bytes:
+        if self._head is None and self._decoder is None:
+            return self._stream.feed(data)
+        return b"".join(self.steps(data))
+
+    def steps(self, data: bytes) -> Iterator[bytes]:
         if self._head is not None:
             data = self._recognise(self._head + data)
         if self._decoder is None:
-            return self._stream.feed(data)
-        return self._look_inside(self._decoder, data)
+            yield self._stream.feed(data)
+        else:
+            yield from self._look_inside(self._decoder, data)
 
     def finish(self) -> bytes:
         if self._decoder is None:
@@ -142,12 +148,13 @@ class _Inspected:
             self._lag = self._BLOCK if head.startswith(codings.ZSTD_MAGIC) else 0
         return head
 
-    def _look_inside(self, decoder: _Metered, data: bytes) -> bytes:
+    def _look_inside(self, decoder: _Metered, data: bytes) -> Iterator[bytes]:
         inner = self._inner
         assert inner is not None  # noqa: S101  # set together with the decoder
         for piece in decoder.pieces(data):
             self._decoded += len(piece)
-            inner.feed(piece)
+            for _ in inner.steps(piece):
+                yield b""
             if inner.masked:
                 raise self._refusal()
         self._waiting.append((data, self._decoded))
@@ -166,7 +173,7 @@ class _Inspected:
         clean = self._stream.feed(b"".join(released)) if released else b""
         if self._stream.masked:
             raise self._refusal()
-        return clean
+        yield clean
 
     @staticmethod
     def _refusal() -> ScrubFailedClosed:
@@ -231,15 +238,31 @@ class BodyScrubber:
             return self._straight.feed(data)
         if self._passes or not data:
             return data
+        if not self._stack:
+            self._meter.received += len(data)
+            return self._plain.feed(data)
+        return b"".join(self.steps(data))
+
+    def unfolds(self, data: bytes) -> bool:
+        """Whether these bytes may be many more than they seem, so that ``steps`` is the way through them."""
+        if self._passes or self._stack:
+            return bool(self._stack)
+        plain = self._inspected
+        if plain is None:
+            return data.startswith(_MAGIC) or len(data) < _LONGEST_MAGIC
+        return plain.straight is None
+
+    def steps(self, data: bytes) -> Iterator[bytes]:
+        """As ``feed``, a little at a time, so that others have their turn between. Raises as ``feed``."""
         self._meter.received += len(data)
         if not self._stack:
-            clean = self._plain.feed(data)
-            self._straight = self._plain.straight
-            return clean
-        out = [self._encode(self._plain.feed(piece)) for piece in self._decode(data, 0)]
+            yield from self._plain.steps(data)
+            return
+        for piece in self._decode(data, 0):
+            for clean in self._plain.steps(piece):
+                yield self._encode(clean)
         if self._unflushed:
-            out.append(self._flush())
-        return b"".join(out)
+            yield self._flush()
 
     def finish(self) -> bytes:
         """Say that the body has ended and get the rest.
