@@ -256,3 +256,14 @@ def test_a_command_that_needs_no_keychain_does_not_pay_for_loading_it():
         "assert not any(m.split('.')[0] in ('keyring', 'secretstorage') for m in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="says what Linux does not load")
+def test_a_keychain_loads_no_backend_of_another_system():
+    program = (
+        "import sys; from keyhole.keepers.keychain import Keychain; Keychain('wait').available();"
+        "print([m for m in sys.modules if m.startswith(('keyring.backends.macOS', 'keyring.backends.Windows'))])"
+    )
+    nowhere = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=nowhere)
+    assert done.stdout.strip() == "[]"

@@ -8,6 +8,7 @@ these.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ _KNOWN = (
     ("keyring.backends.macOS", "Keyring"),
     ("keyring.backends.Windows", "WinVaultKeyring"),
 )
+_ELSEWHERE = {"keyring.backends.macOS": "darwin", "keyring.backends.Windows": "win32"}
+"""Which are of one system alone: on others they are not even loaded."""
 _CHAINER = ("keyring.backends.chainer", "ChainerBackend")
 T = TypeVar("T")
 
@@ -115,6 +118,8 @@ class Keychain:
     def _best(self) -> Any:
         viable = []
         for module, name in _KNOWN:
+            if _ELSEWHERE.get(module, sys.platform) != sys.platform:
+                continue
             try:
                 backend = getattr(importlib.import_module(module), name)
                 viable.append((float(backend.priority), backend))
