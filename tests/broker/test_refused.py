@@ -66,7 +66,7 @@ REQUESTS: dict[str, list[bytes]] = {
     "[paths]": [
         *(
             _line(b"GET /v1/%b HTTP/1.1" % path)
-            for path in (b"../a", b"./a", b"%2e%2e/a", b".%2E/a", b"a/..;x/b", b"a//b")
+            for path in (b"../a", b"./a", b"%2e%2e/a", b".%2E/a", b"a/..;x/b", b"a//../b")
         ),
         *(
             _line(b"GET /v1/%b HTTP/1.1" % path)
@@ -74,7 +74,7 @@ REQUESTS: dict[str, list[bytes]] = {
         ),
         *(
             _line(b"GET /v1/%b HTTP/1.1" % path)
-            for path in (b"%c0%ae%c0%ae/", b"%uff0e/", b"\xff", b"..%2fa", b"%2f%2fa")
+            for path in (b"%c0%ae%c0%ae/", b"%uff0e/", b"\xc0\xaf", b"..%2fa", b"%2f%252fa", b"%25252e")
         ),
     ],
     "line ends": [

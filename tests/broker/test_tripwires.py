@@ -350,7 +350,7 @@ def test_no_refusal_on_record_has_a_value_whatever_it_is_refused_for(stack: Stac
         name = await service(stack, value=value)
         token, _ = await session(stack, name, name)
         elsewhere, _ = await stack.connect(token, f"{value}.evil.test:443")
-        twice = await stack.get(token, f"/v1/{value}//x")
+        twice = await stack.get(token, f"/v1/{value}/../x")
         person = await stack.get(token, f"/v1/{value}", headers=b"X-Keyhole-Context: on_behalf_of=bob\r\n")
         itself = await stack.get(token, headers=f"X-Keyhole-Context: run={token}\r\n".encode())
         assert [each.code for each in (elsewhere, twice, person, itself)] == [
