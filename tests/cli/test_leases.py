@@ -72,16 +72,15 @@ def test_what_cannot_be_renewed_says_why(otp):
     assert run("leases", "renew", "/").code == 3
 
 
-def test_what_cannot_be_taken_back_is_said_tried_again_and_forgotten_by_force(local):
+def test_what_cannot_be_taken_back_is_said_tried_again_and_forgotten_by_force(local, monkeypatch):
     otp = one_time_passwords()
     lease = otp()
 
     async def away(_context, _lease):
         raise UpstreamUnreachable("the target does not answer", "is it up?")
 
-    before = ssh.ENGINE.revoke
-    object.__setattr__(ssh.ENGINE, "revoke", away)
-    try:
+    with monkeypatch.context() as broken:
+        broken.setattr(ssh, "ENGINE", ssh.ENGINE._replace(revoke=away))
         assert run("leases", "revoke", lease).code == 6
         swept = run("leases", "sweep", "--json")
         assert (swept.code, swept.json) == (1, {**SWEPT, "waiting": 1})
@@ -95,8 +94,6 @@ def test_what_cannot_be_taken_back_is_said_tried_again_and_forgotten_by_force(lo
         assert ok("leases", "sweep", "--json").json == SWEPT
         lease = otp()
         assert run("leases", "revoke", lease).code == 6
-    finally:
-        object.__setattr__(ssh.ENGINE, "revoke", before)
     assert ok("leases", "sweep").out == "taken back: 1; to be tried again: 0; irrevocable: 0\n"
 
 
