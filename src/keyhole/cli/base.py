@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,10 +32,15 @@ class Session:
         vault_env: ``VAULT_ADDR`` and ``VAULT_TOKEN`` count.
         asks: somebody at a terminal may be asked.
         passphrase: where the passphrase comes from.
+
+    Args:
+        json: answers are JSON.
+        program: the process is there for this command alone.
     """
 
-    def __init__(self, *, json: bool = False) -> None:
+    def __init__(self, *, json: bool = False, program: bool = False) -> None:
         self.out = Output(json=json)
+        self._program = program
         self.vault = ""
         self.org = ""
         self.vault_env = False
@@ -44,6 +50,13 @@ class Session:
         self._client: Client | None = None
         self.local: LocalVault | None = None
         self._refused = 0
+
+    def pin_code(self) -> None:
+        """Load code from where it is now, since a command is to run beside it; not in a program that calls ours."""
+        if self._program and sys.platform == "linux":
+            from keyhole.process.pinned import pin_code  # noqa: PLC0415  # --help needs none
+
+            pin_code()
 
     @property
     def where(self) -> Where:

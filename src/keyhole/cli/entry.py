@@ -26,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command, and give its exit code.
 
     Args:
-        args: what follows the program's name; the process's own arguments by default.
+        args: what follows the program's name; the process's own arguments by default, and then the process is its own.
     """
     words = list(sys.argv[1:] if args is None else args)
     if os.environ.get(_COMPLETE):
@@ -37,7 +37,8 @@ def main(args: Sequence[str] | None = None) -> int:
         limit_time()
         return shell_complete(root, {"obj": Session()}, PROG, _COMPLETE, os.environ[_COMPLETE])
     # A usage error can come before --json was read, and its reader is the same program.
-    session = Session(json="--json" in words[: words.index("--") if "--" in words else None])
+    json = "--json" in words[: words.index("--") if "--" in words else None]
+    session = Session(json=json, program=args is None)
     try:
         return _run(words, session)
     except BrokenPipeError:

@@ -169,9 +169,7 @@ def run_command(
 def _run(session: Session, plan: RunPlan) -> int:
     """Run the command. What is loaded meanwhile is what is there now, whatever it does to our files."""
     if plan.sandbox != "off":
-        from keyhole.process.pinned import pin_on_linux  # noqa: PLC0415  # --help needs none
-
-        pin_on_linux()
+        session.pin_code()
     return asyncio.run(run_child(plan, on_sandbox=lambda report: _tell(session, report)))
 
 

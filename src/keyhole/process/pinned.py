@@ -105,12 +105,6 @@ def current() -> Pinned | None:
     return _pinned[0] if _pinned else None
 
 
-def pin_on_linux() -> None:
-    """Pin the code where directories can be reached by descriptors."""
-    if sys.platform == "linux":
-        pin_code()
-
-
 def pin_code() -> Pinned:
     """Load code from where it is now, for as long as this process lives. Linux only; once is enough.
 

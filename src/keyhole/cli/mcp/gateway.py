@@ -58,9 +58,7 @@ def gateway(session: Session, /, *, agent: str, listen: str, servers: tuple[str,
     _require_servers(session, servers)
     if not listen and sys.stdin.isatty():
         session.out.say("waits for a client of MCP on stdin; clients start it: keyhole mcp install --gateway")
-    from keyhole.process.pinned import pin_on_linux  # noqa: PLC0415  # --help needs none
-
-    pin_on_linux()
+    session.pin_code()
     own = session.client.party()
     stands = Gateway(own, ways(session), frozenset(servers))
 
