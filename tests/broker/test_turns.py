@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets import ConnectionClosed
 
-from broker.stack import HOST, Stack, reset, until
+from broker.stack import HOST, Stack, Streams, reset, until
 from broker.websocket_rig import library
 from keyhole.broker.frames import AnswerFrames, CallFrames
 from keyhole.broker.watch import Watch
@@ -30,6 +30,14 @@ async def world() -> AsyncIterator[Stack]:
     async with Stack() as stack:
         stack.keyhole.node.open_vault().shares.admission = Admission(alone=2)
         yield stack
+
+
+async def many_tunnels(stack: Stack) -> list[Streams]:
+    """Tunnels of one agent."""
+    await stack.secret("stripe/key")
+    await stack.service("pay")
+    token = await stack.agent("coder", "pay")
+    return [await stack.tunnel(token) for _ in range(MANY)]
 
 
 def small_frames(count: int) -> bytes:
@@ -83,10 +91,7 @@ def test_bodies_that_are_watched_are_looked_at_in_turn(monkeypatch: pytest.Monke
 
     async def go() -> None:
         async with world() as stack:
-            await stack.secret("stripe/key")
-            await stack.service("pay")
-            token = await stack.agent("coder", "pay")
-            tunnels = [await stack.tunnel(token) for _ in range(MANY)]
+            tunnels = await many_tunnels(stack)
             passes.note(monkeypatch, Watch, "feed", further())
             passes.begin()
             sending = [stack.send(tunnel, method="POST", body=b"x" * 500_000) for tunnel in tunnels]
@@ -103,11 +108,8 @@ def test_bodies_of_answers_are_scrubbed_in_turn(monkeypatch: pytest.MonkeyPatch)
 
     async def go() -> None:
         async with world() as stack:
-            await stack.secret("stripe/key")
-            await stack.service("pay")
-            token = await stack.agent("coder", "pay")
+            tunnels = await many_tunnels(stack)
             stack.upstream.say = b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2_000_000
-            tunnels = [await stack.tunnel(token) for _ in range(MANY)]
             passes.note(monkeypatch, BodyScrubber, "feed", further())
             passes.begin()
             replies = await asyncio.gather(*(stack.send(tunnel) for tunnel in tunnels))
