@@ -167,7 +167,7 @@ def test_there_is_colour_on_a_terminal_unless_nobody_wants_it(local, plain):
     with tailing(env=env, stdout=theirs) as process:
         found = read_until(ours, b"policy_denied")
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(60) == 130, process.stderr.read()
     os.close(ours)
     os.close(theirs)
     assert (b"\x1b[31m" in found) is not plain

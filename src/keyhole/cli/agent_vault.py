@@ -18,7 +18,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from keyhole import __version__
-from keyhole.cli.base import Session
+from keyhole.cli.base import Session, interruptions
 from keyhole.cli.repo.guarding import guard_new
 from keyhole.cli.repo.place import Place
 from keyhole.cli.repo.vaults import make_vault
@@ -343,7 +343,7 @@ def main(arguments: list[str] | None = None) -> int:
         _fail(session, error.format_message())
     except KeyholeError as error:
         _fail(session, f"{error.reason}{f' ({error.hint})' if error.hint else ''}")
-    except (KeyboardInterrupt, click.Abort):
+    except interruptions():
         _fail(session, "stopped")
     return 1
 

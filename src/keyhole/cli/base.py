@@ -220,3 +220,10 @@ def command(name: str, *, examples: str, **attributes: Any) -> Callable[[Callabl
 def group(name: str, *, examples: str, **attributes: Any) -> Callable[[Callable[..., Any]], Group]:
     """Make a noun of a function; add verbs with ``@noun.command("verb", examples=…)``."""
     return click.group(name, cls=Group, examples=examples, **attributes)
+
+
+def interruptions() -> tuple[type[BaseException], ...]:
+    """What Ctrl-C comes as: also as cancelling, where the signal comes just as asyncio begins to run something."""
+    from asyncio import CancelledError  # noqa: PLC0415  # few commands are interrupted
+
+    return KeyboardInterrupt, click.Abort, CancelledError

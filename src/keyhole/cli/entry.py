@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import click
 
-from keyhole.cli.base import PROG, Session
+from keyhole.cli.base import PROG, Session, interruptions
 from keyhole.cli.root import root
 from keyhole.core.errors import InternalError, InvalidRequest, KeyholeError
 
@@ -45,7 +45,7 @@ def main(args: Sequence[str] | None = None) -> int:
         # Python would complain at exit that it cannot flush; there is nobody to complain to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
-    except (KeyboardInterrupt, click.Abort):
+    except interruptions():
         import warnings  # noqa: PLC0415  # few commands are interrupted
 
         # What was cut between being asked and being begun is no mistake of anybody's.

@@ -18,7 +18,7 @@ from keyhole.cli.agentsecrets.kept import secrets
 from keyhole.cli.agentsecrets.proxy import proxy, status
 from keyhole.cli.agentsecrets.spawned import env
 from keyhole.cli.agentsecrets.teams import agent, environment, project, workspace
-from keyhole.cli.base import Session
+from keyhole.cli.base import Session, interruptions
 from keyhole.core.errors import KeyholeError
 
 _PROG = "agentsecrets"
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyholeError as error:
         click.echo(f"Error: {error.reason}{f' ({error.hint})' if error.hint else ''}", err=True)
-    except (KeyboardInterrupt, click.Abort):
+    except interruptions():
         click.echo("Error: stopped", err=True)
     finally:
         session.close()
