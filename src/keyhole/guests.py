@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def proxy_face(keyhole: Keyhole, limits: ListenerLimits, instance: str) -> ProxyServer:
     """What serves agents; ``instance`` is its name in ``Via``."""
-    return ProxyServer(
+    face = ProxyServer(
         keyhole.broker,
         limits,
         instance=instance,
@@ -25,6 +25,8 @@ def proxy_face(keyhole: Keyhole, limits: ListenerLimits, instance: str) -> Proxy
         agents=ssh_face(keyhole),
         noted=bounds.shortage(keyhole.node),
     )
+    keyhole.node.forgetting.append(face.regulars.forget)  # there are tokens in it
+    return face
 
 
 def sql_face(keyhole: Keyhole) -> SqlFace:

@@ -29,3 +29,19 @@ def test_a_sealed_vault_leaves_neither_keys_nor_values_behind() -> None:
             assert not [held for held in gc.get_objects() if isinstance(held, tuple) and VALUE.encode() in held]
 
     asyncio.run(main())
+
+
+def test_who_opened_tunnels_lately_is_forgotten_with_the_vault() -> None:
+    async def main() -> None:
+        async with Stack() as stack:
+            await stack.secret("stripe/key", VALUE)
+            await stack.service("stripe")
+            token = await stack.agent("coder", "stripe")
+            _, writer = await stack.tunnel(token)
+            writer.close()
+            regulars = stack.proxy.regulars
+            assert len(regulars) == 1
+            await stack.keyhole.node.seal()
+            assert len(regulars) == 0
+
+    asyncio.run(main())
