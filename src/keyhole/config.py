@@ -57,6 +57,8 @@ class Config(NamedTuple):
         upstream_proxy_names: let that proxy resolve names, also those that do not resolve here. What resolves here is
             judged all the same.
         upstream_proxy_credentials: file with ``USER:PASSWORD`` for that proxy.
+        upstream_no_proxy: what is reached without it: ``HOST``, ``.DOMAIN`` for all below it, or a CIDR block in which
+            every address of the host lies.
         resolver: ``HOST:PORT`` of a DNS server; empty for the system's resolver.
         resolve: ``HOST:ADDRESS`` entries that answer before any resolver.
         tls_cert, tls_key: PEM files; with them both listeners speak TLS.
@@ -95,7 +97,7 @@ class Config(NamedTuple):
             the oldest makes room for a new one.
         org_share, agent_share: part of all of this that one org, and one agent of it, may take: connections, calls
             under way, memory for bodies, sessions with databases, new certificates.
-        org_shares: the part of single orgs, by name; in the file only.
+        org_shares: the part of single orgs, by name.
         calls: calls of the proxy and requests of the API under way.
         held_bytes: bytes of bodies that are held whole because they have to be judged or signed.
         certificates: new certificates for tunnels, a minute.
@@ -123,6 +125,7 @@ class Config(NamedTuple):
     upstream_proxy: str = ""
     upstream_proxy_names: bool = False
     upstream_proxy_credentials: str = ""
+    upstream_no_proxy: tuple[str, ...] = ()
     resolver: str = ""
     resolve: tuple[str, ...] = ()
     tls_cert: str = ""
@@ -215,6 +218,12 @@ class Config(NamedTuple):
         return self._replace(trusted_proxies=tuple(parse_cidrs(list(self.trusted_proxies), "trusted_proxies")))
 
 
+SETTINGS = (*(name for name in Config._fields if name != "api"), "api_limits")
+"""What a file, a variable or an option may say."""
+TABLES = ("org_shares", "api_limits")
+"""Those of them that are names with a value each."""
+
+
 def sql_address(text: str) -> tuple[str, str]:
     """Scheme and ``HOST:PORT`` of a listener for clients of databases. Raises ``InvalidRequest``."""
     from keyhole.core.sql import SCHEMES as DATABASES  # noqa: PLC0415  # for who serves databases alone
@@ -288,37 +297,47 @@ def load(path: str | None = None, flags: Mapping[str, Any] | None = None) -> Con
     Raises:
         InvalidRequest: an unknown setting, a wrong type, or a file that cannot be read.
     """
-    known = {*Config._fields} - {"api", "org_shares"}
     values: dict[str, Any] = {}
-    limits: dict[str, Any] = {}
-    shares: dict[str, float] = {}
     if path:
         data = _read(path)
-        limits = data.pop("api_limits", {})
-        shares = _shares(data.pop("org_shares", {}))
-        unknown = data.keys() - known
+        unknown = data.keys() - set(SETTINGS)
         if unknown:
-            raise InvalidRequest(f"{path}: unknown setting {min(unknown)!r}", f"known: {', '.join(sorted(known))}")
+            raise InvalidRequest(f"{path}: unknown setting {min(unknown)!r}", f"known: {', '.join(sorted(SETTINGS))}")
         values.update(data)
-    for name in known:
+    for name in SETTINGS:
         text = os.environ.get(f"KEYHOLE_{name.upper()}")
         if text is not None:
             values[name] = text
     values.update({name: value for name, value in (flags or {}).items() if value not in (None, ())})
-    config = Config(**{name: _typed(name, value) for name, value in values.items()}, org_shares=shares)
-    if limits:
-        try:
-            config = config._replace(api=ApiLimits(**{name: int(value) for name, value in limits.items()}))
-        except (TypeError, ValueError):
-            raise InvalidRequest("api_limits: unknown name or not a number", "see docs/server.md") from None
-    return config.checked()
+    shares = _shares(values.pop("org_shares", {}))
+    limits = _limits(values.pop("api_limits", {}))
+    typed = {name: _typed(name, value) for name, value in values.items()}
+    return Config(**typed, org_shares=shares, api=limits).checked()
 
 
-def _shares(table: Any) -> dict[str, float]:
+def _shares(said: Any) -> dict[str, float]:
     try:
-        return {str(name): float(part) for name, part in table.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise InvalidRequest("org_shares: each is ORG = PART", "for example acme = 0.25") from None
+        return {str(name): float(part) for name, part in _table(said).items()}
+    except (TypeError, ValueError):
+        raise InvalidRequest("org_shares: each is ORG = PART", "for example acme = 0.25, or acme=0.25,b=0.5") from None
+
+
+def _limits(said: Any) -> ApiLimits:
+    try:
+        return ApiLimits(**{name: _whole(value, least=1) for name, value in _table(said).items()})
+    except (TypeError, ValueError):
+        names = ", ".join(ApiLimits._fields)
+        raise InvalidRequest(
+            f"api_limits: each is NAME = NUMBER, NAME one of {names}", "see docs/settings.md"
+        ) from None
+
+
+def _table(said: Any) -> dict[str, Any]:
+    """A table as the file has it, or ``NAME=VALUE`` as variables (with commas between) and options say it."""
+    if isinstance(said, Mapping):
+        return dict(said)
+    parts = said.split(",") if isinstance(said, str) else list(said)
+    return {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in parts)}
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from keyhole.core.value import Secret
 from keyhole.net.dial import Dialer, _is_local, _plain
 from keyhole.net.guard import Guard
 from keyhole.net.resolve import Resolver
-from keyhole.net.via import Via
+from keyhole.net.via import Spared, Via
 
 LOOPBACK = Guard(allow=["127.0.0.0/8", "::1/128"])
 
@@ -214,6 +214,77 @@ def test_a_name_that_only_the_corporate_proxy_knows_needs_the_setting():
     assert proxy.asked == []
     via(proxy, "unknown.test", Guard(), names=True)
     assert proxy.asked == [b"CONNECT unknown.test:443 HTTP/1.1\r\nHost: unknown.test:443\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("host", "static", "spared"),
+    [
+        ("api.test", ["api.test:127.0.0.1"], ("api.test",)),
+        ("api.test", ["api.test:127.0.0.1"], ("API.test.",)),
+        ("deep.api.test", ["deep.api.test:127.0.0.1"], (".test",)),
+        ("deep.api.test", ["deep.api.test:127.0.0.1"], ("x.test", "*.api.test")),
+        ("api.test", ["api.test:127.0.0.1"], ("127.0.0.0/8",)),
+        ("127.0.0.1", [], ("127.0.0.1",)),
+    ],
+)
+@pytest.mark.parametrize("names", [False, True])
+def test_what_is_spared_is_reached_without_the_corporate_proxy(host, static, spared, names):
+    assert _dialled(host, static, spared, names=names) == ["direct"]
+
+
+@pytest.mark.parametrize(
+    ("host", "static", "spared"),
+    [
+        ("api.test", ["api.test:127.0.0.1"], ()),
+        ("api.test", ["api.test:127.0.0.1"], (".api.test", "pi.test", "x.api.test")),
+        ("evilapi.test", ["evilapi.test:127.0.0.1"], ("api.test", ".api.test")),
+        ("api.test", ["api.test:127.0.0.1", "api.test:127.0.0.2"], ("127.0.0.1/32",)),
+    ],
+)
+def test_what_is_not_spared_goes_through_the_corporate_proxy(host, static, spared):
+    assert _dialled(host, static, spared) == ["proxy"]
+
+
+def test_the_guard_holds_for_what_is_spared():
+    with pytest.raises(AddressDenied):
+        _dialled("api.test", ["api.test:127.0.0.1"], ("api.test",), guard=Guard())
+
+
+def test_a_spared_name_is_not_left_to_the_corporate_proxy():
+    with pytest.raises(UpstreamUnreachable):
+        _dialled("unknown.test", [], (".test",), names=True)
+
+
+@pytest.mark.parametrize("part", ["*", "a b", "10.0.0.0/99", "", "http://api.test"])
+def test_what_is_no_destination_cannot_be_spared(part):
+    with pytest.raises(InvalidRequest):
+        Spared.parse([part])
+
+
+def _dialled(host, static, spared, *, names=False, guard=LOOPBACK):
+    """Who took the connection: the host itself or the corporate proxy."""
+
+    async def main():
+        proxy = CorporateProxy()
+        async with listener(proxy) as (corporate, _), listener() as (port, reached):
+            over = Via("http", Authority("127.0.0.1", corporate), names, None, Spared.parse(spared))
+            dialer = Dialer(Resolver("127.0.0.1:1", static, timeout=0.2), via=over)
+            sock = await dialer.dial(host, port, guard, timeout=5)
+            if not proxy.asked:
+                await asyncio.get_running_loop().sock_recv(sock, 1)
+            sock.close()
+        return [name for name, used in (("proxy", proxy.asked), ("direct", reached)) if used]
+
+    return asyncio.run(main())
+
+
+def test_a_corporate_proxy_that_is_down_is_named_as_such():
+    async def main():
+        dialer = Dialer(Resolver("", ()), via=Via("http", Authority("127.0.0.1", 1)))
+        with pytest.raises(UpstreamUnreachable, match="corporate proxy"):
+            await dialer.dial("93.184.215.14", 443, Guard(), timeout=5)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from keyhole.cli.base import Session, command, pass_session
+from keyhole.config import SETTINGS, TABLES, Config
 from keyhole.core.errors import IntegrityError, InvalidRequest, NotFound, Sealed
 
 if TYPE_CHECKING:
     from keyhole.app import Started
+
+
+def _further(function: Callable[..., None]) -> Callable[..., None]:
+    """Options for the settings that have none of their own. There are too many for a page of help: a table has them."""
+    said = {parameter.name for parameter in getattr(function, "__click_params__", ())}
+    for name in SETTINGS:
+        if name in said or name == "vault":
+            continue
+        option = f"--{name.replace('_', '-')}"
+        default = Config._field_defaults.get(name)
+        if isinstance(default, bool):
+            function = click.option(option, is_flag=True, default=None, hidden=True)(function)
+        else:
+            function = click.option(option, metavar="VALUE", multiple=name in TABLES, hidden=True)(function)
+    return function
 
 
 @command(
@@ -23,6 +40,7 @@ if TYPE_CHECKING:
     keyhole server --config /etc/keyhole/keyhole.toml --listen 0.0.0.0:8200 --tls-cert cert.pem --tls-key key.pem
     """,
 )
+@_further
 @click.option("--config", "config_file", metavar="FILE", help="Settings in TOML; KEYHOLE_… and options win.")
 @click.option("--dev", is_flag=True, help="A vault in memory, open, with a root token. Nothing is kept.")
 @click.option("--dev-root-token-id", metavar="TOKEN", default="", help="That root token. For development only.")
@@ -44,13 +62,21 @@ if TYPE_CHECKING:
 @click.option("--upstream-proxy", metavar="ADDRESS", help="A corporate proxy: HOST:PORT or socks5://HOST:PORT.")
 @click.option("--upstream-proxy-names", is_flag=True, default=None, help="Let that proxy resolve names.")
 @click.option("--upstream-proxy-credentials", metavar="FILE", help="A file with USER:PASSWORD for that proxy.")
+@click.option("--upstream-no-proxy", metavar="HOST", multiple=True, help="Reached without it: HOST, .DOMAIN or CIDR.")
 @click.option("--resolver", metavar="HOST:PORT", help="A DNS server for upstreams, instead of the system's.")
 @click.option("--resolve", metavar="HOST:ADDRESS", multiple=True, help="Answer for one host; may be repeated.")
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain for both listeners.")
 @click.option("--tls-key", metavar="FILE", help="Its private key.")
 @click.option("--tls-client-ca", metavar="FILE", help="CAs of certificates that clients of the API may prove.")
 @click.option("--tls-require-client-cert", is_flag=True, default=None, help="Refuse clients of the API without one.")
-@click.option("--trusted-proxy", "trusted_proxies", metavar="CIDR", multiple=True, help="Believe its X-Forwarded-For.")
+@click.option(
+    "--trusted-proxy",
+    "--trusted-proxies",
+    "trusted_proxies",
+    metavar="CIDR",
+    multiple=True,
+    help="Believe its X-Forwarded-For.",
+)
 @click.option("--require-request-header", is_flag=True, default=None, help="Refuse without X-Vault-Request: true.")
 @click.option("--insecure-listen", is_flag=True, default=None, help="Listen off loopback without TLS.")
 @click.option("--workers", metavar="N", help="Processes that serve together (Linux), or auto; 1 unless said.")
@@ -71,6 +97,8 @@ def server_command(
     With --json the first line of stdout, once it is ready, is an object with api, proxy, ca_file, pid and, with --dev,
     root_token. A vault with a passphrase starts sealed unless --passphrase-file or --passphrase-fd opens it; one with
     shares always does. With --await-init whoever reaches the API first makes the vault and gets its root token.
+
+    Every other setting of docs/settings.md is an option too, such as --connect-timeout 5s or --org-shares acme=0.25.
     """
     from keyhole.app import Started, serve  # noqa: PLC0415  # the whole house: help and clients do without
     from keyhole.config import load  # noqa: PLC0415

@@ -17,6 +17,7 @@ from keyhole.net.guard import Guard
 from keyhole.net.resolve import Resolver
 from keyhole.net.via import Via
 
+_PROXY_HINT = "check upstream_proxy"
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried as well (RFC 8305, section 5)
 
 
@@ -25,9 +26,9 @@ class Dialer:
 
     Args:
         resolver: where names are looked up.
-        via: a corporate proxy that every connection goes through. The guard judges the target first, and the proxy is
-            asked for the address that was judged. Where it resolves names, what resolves here is still judged, but
-            what the proxy then dials is the proxy's decision.
+        via: a corporate proxy that connections go through, but for those that it spares. The guard judges the target
+            first, and the proxy is asked for the address that was judged. Where it resolves names, what resolves here
+            is still judged, but what the proxy then dials is the proxy's decision.
 
     Attributes:
         own: address and port of every listener of this process, which are never dialled. A listener on all addresses
@@ -62,7 +63,7 @@ class Dialer:
         try:
             async with asyncio.timeout(timeout):
                 addresses = await self.judged(host, port, guard)
-                if self._via is None:
+                if self._via is None or self._via.spares(host, addresses):
                     return await _connect_any(addresses, port)
                 return await self._tunnel(self._via, host, port, addresses)
         except TimeoutError:
@@ -87,7 +88,7 @@ class Dialer:
         try:
             addresses = await self._resolver.resolve(host)
         except UpstreamUnreachable:
-            if self._via is None or not self._via.names:
+            if self._via is None or not self._via.names or self._via.spares(host, ()):
                 raise
             return []
         for address in addresses:
@@ -112,7 +113,10 @@ class Dialer:
         targets = [host] if via.names else addresses
         last: KeyholeError | None = None
         for target in targets:
-            sock = await _connect_any(await self._resolver.resolve(via.address.host), via.address.port)
+            try:
+                sock = await _connect_any(await self._resolver.resolve(via.address.host), via.address.port)
+            except UpstreamUnreachable as error:
+                raise UpstreamUnreachable(f"no way to the corporate proxy: {error.reason}", _PROXY_HINT) from None
             try:
                 await via.ask(sock, Authority(target, port))
             except UpstreamUnreachable as error:

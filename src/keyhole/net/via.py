@@ -1,5 +1,7 @@
 """The corporate proxy on the way to upstreams: HTTP ``CONNECT`` (RFC 9110 section 9.3.6) or SOCKS 5 (RFC 1928, 1929).
 
+What ``upstream_no_proxy`` names is reached without it.
+
 Whoever dials has judged the target; this only asks for it. Answers are read to their last byte and no further, and what
 could belong to the target is never taken for one.
 """
@@ -12,13 +14,15 @@ import ipaddress
 import os
 import re
 import socket
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from keyhole.config import Config
+from keyhole.core.cidr import parse_cidrs, within
 from keyhole.core.errors import InvalidRequest, UpstreamUnreachable
-from keyhole.core.host import Authority, parse_authority
+from keyhole.core.host import Authority, parse_authority, parse_host
 from keyhole.core.value import Secret
 
 _PORTS = {"http": 8080, "socks5": 1080}
@@ -42,20 +46,60 @@ _CREDENTIALS_HINT = "check its credentials: upstream_proxy_credentials names a f
 
 
 @dataclass(frozen=True, slots=True)
+class Spared:
+    """Destinations that a corporate proxy is not asked for.
+
+    Attributes:
+        hosts: canonical hosts.
+        domains: such as ``.corp.example``; what is below them.
+        blocks: CIDR blocks, in which every address of a host has to lie.
+    """
+
+    hosts: frozenset[str]
+    domains: tuple[str, ...]
+    blocks: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, parts: Iterable[str]) -> Spared:
+        """Read ``HOST``, ``.DOMAIN`` and ``CIDR``. Raises ``InvalidRequest``."""
+        hosts, domains, blocks = set(), [], []
+        for part in (part.strip() for part in parts):
+            if "/" in part:
+                blocks += parse_cidrs([part], "upstream_no_proxy")
+            elif part.startswith((".", "*.")):
+                domains.append("." + parse_host(part.lstrip("*").removeprefix(".")))
+            else:
+                hosts.add(parse_host(part))
+        return cls(frozenset(hosts), tuple(domains), tuple(blocks))
+
+    def has(self, host: str, addresses: Sequence[str]) -> bool:
+        """Is it one of them?"""
+        if host in self.hosts or host.endswith(self.domains):
+            return True
+        return bool(self.blocks and addresses) and all(within(address, self.blocks) for address in addresses)
+
+
+@dataclass(frozen=True, slots=True)
 class Via:
-    """A proxy that every outgoing connection goes through.
+    """A proxy that outgoing connections go through.
 
     Attributes:
         scheme: ``http`` or ``socks5``.
         address: where it listens.
         names: ask it for the name, and also for names that do not resolve here; else for the address that was judged.
         credentials: ``user:password``, where it wants them.
+        spared: what is reached without it.
     """
 
     scheme: str
     address: Authority
     names: bool = False
     credentials: Secret | None = field(default=None, repr=False)
+    spared: Spared | None = None
+
+    def spares(self, host: str, addresses: Sequence[str]) -> bool:
+        """Is a canonical host with these judged addresses reached without the proxy?"""
+        return self.spared is not None and self.spared.has(host, addresses)
 
     @classmethod
     def of(cls, config: Config) -> Via | None:
@@ -63,7 +107,8 @@ class Via:
         if not config.upstream_proxy:
             return None
         names, file = config.upstream_proxy_names, config.upstream_proxy_credentials
-        return cls.parse(config.upstream_proxy, names=names, credentials_file=file)
+        via = cls.parse(config.upstream_proxy, names=names, credentials_file=file)
+        return replace(via, spared=Spared.parse(config.upstream_no_proxy))
 
     @classmethod
     def parse(cls, text: str, *, names: bool = False, credentials_file: str = "") -> Via:
