@@ -206,12 +206,12 @@ class TracedVault(Vault):
         trace.get_current_span().set_attributes({**_about(caller), "keyhole.request_id": request.id})
         await super().record_refusal(state, caller, request, error, path=path, rule=rule)
 
-    async def use(self, *args: Any, **options: Any) -> Lent:
-        """As ``Vault.use``."""
+    async def begin_use(self, *args: Any, **options: Any) -> Lent:
+        """As ``Vault.begin_use``."""
         _, caller, request, path = args[:4]
         said = {**_about(caller), "keyhole.service": path.partition("/")[2]}
         with _span(self._tracer, "keyhole.use", said) as span:
-            lent = await super().use(*args, **options)
+            lent = await super().begin_use(*args, **options)
             span.set_attributes({"keyhole.secrets": lent.intent.record().secrets, "keyhole.outcome": "ok"})
             span.set_attribute("keyhole.request_id", request.id)
             return lent

@@ -2,7 +2,7 @@
 
     authenticate - match - use - inject - send - scrub - record
 
-The upstream connection may be made while the intent is being committed; no byte of a credential leaves before that.
+While the intent is being committed, the upstream connection and the request are made; nothing leaves before that.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ from keyhole.broker.upstream import Pool
 from keyhole.broker.watch import FrameWatch, Tripped
 from keyhole.broker.websocket import WEBSOCKET, prepare
 from keyhole.core.errors import (
-    AuditUnavailable,
     Conflict,
     KeyholeError,
     PolicyDenied,
@@ -72,7 +71,7 @@ from keyhole.vault.node import Node
 from keyhole.vault.shares import Turn
 from keyhole.vault.vault import Vault
 
-_AUTHORITIES = "authorities"
+_AGAIN = "send the request again"
 _OPEN = Guard()
 
 
@@ -294,29 +293,29 @@ class Broker:
         try:
             kept, passes = minting.kept if minting is not None else None, call.upgrade == PASSTHROUGH
             path = f"services/{service.name}"
-            lent = await vault.use(state, caller, request, path, kept=kept, closed=passes)
-            call.timing.vault = monotonic() - call.timing.begun - call.timing.queue
-            turn.started()
+            lent = await vault.begin_use(state, caller, request, path, kept=kept, closed=passes)
         except BaseException:
             if lease is not None:
                 lease.cancel()
             raise
         shown = self._tripwires.session(vault, caller, service) if lending is service else lending
         loan = Loan(shown, lent.secrets, lent.intent, self._scrubbers, lent.former)
-        journey = Journey(vault, state, caller, service, loan.intent, loan, self._live, call.timing, turn.end, watch)
+        journey = Journey(
+            vault, state, caller, service, loan.intent, loan, self._live, call.timing, turn, lent.durable, watch
+        )
         if lending is service:
             self._tripwires.lent(vault, state, loan)
         if lent.service is not service and lent.service.as_data() != service.as_data():
             # Changed since it was matched: what is lent for the new destination must not go to the old one.
             if lease is not None:
                 lease.cancel()
-            changed = Conflict(f"the service {service.name!r} was changed meanwhile", "send the request again")
-            journey.end(changed)
-            raise changed
+            await journey.refuse(Conflict(f"the service {service.name!r} was changed meanwhile", _AGAIN))
         if passes and lease is not None:
-            return await journey.tunnel(lease.connect(), beginning(call.scheme, call.host))
+            opening = journey.once_recorded(lease, lease.connect)
+            return await journey.tunnel(opening, beginning(call.scheme, call.host))
         exchange = Exchange(
             loan,
+            journey.recorded,
             lambda: self._reserve(key, state, service, loan, call, guard),
             lambda errand: run_errand(vault, state, self._pool, guard, service, loan.intent.record(), errand),
             self._kept.room(state.org.id, service, loan.values) if kind.keeps else None,
@@ -361,17 +360,10 @@ class Broker:
         """A host without any service, where the org's egress rule lets calls through: nothing is lent."""
         lease = self._reserved((state.org.id, *bound_to(call, caller)), call, _OPEN)
         intent = Intent.of(egress(caller, request, state.org.egress))
-        journey = Journey(vault, state, caller, None, intent, None, self._live, call.timing, turn.end, watch)
-        try:
-            await vault.journal.intend(intent, state.org.id)
-            turn.started()
-        except BaseException as error:
-            lease.cancel()
-            if not isinstance(error, AuditUnavailable):  # then there is no intent to conclude
-                journey.end(error)
-            raise
-        call.timing.vault = monotonic() - call.timing.begun - call.timing.queue
-        return await journey.answer(lease.send(message, judged(vault, caller, None, call.body)), call)
+        durable = vault.journal.intend(intent, state.org.id)
+        journey = Journey(vault, state, caller, None, intent, None, self._live, call.timing, turn, durable, watch)
+        body = judged(vault, caller, None, call.body)
+        return await journey.answer(journey.once_recorded(lease, lambda: lease.send(message, body)), call)
 
     async def directory(self, vault: Vault, state: OrgState) -> Directory:
         """The compiled services of an org."""

@@ -150,13 +150,21 @@ class _Witness:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._vault, name)
 
-    async def use(self, state: OrgState, caller: Caller, request: Request, path: str, **how: Any) -> Lent:
-        try:
-            lent = await self._vault.use(state, caller, request, path, **how)
-        except KeyholeError as error:
+    async def begin_use(self, state: OrgState, caller: Caller, request: Request, path: str, **how: Any) -> Lent:
+        def failed(error: KeyholeError) -> None:
             self._captures.add(state.org.id, refusal_of(caller, request, error, path=path), self._trace)
+
+        def recorded(durable: asyncio.Future[None]) -> None:
+            self._trace.lent = asyncio.get_running_loop().time()
+            if not durable.cancelled() and isinstance(error := durable.exception(), KeyholeError):
+                failed(error)
+
+        try:
+            lent = await self._vault.begin_use(state, caller, request, path, **how)
+        except KeyholeError as error:
+            failed(error)
             raise
-        self._trace.lent = asyncio.get_running_loop().time()
+        lent.durable.add_done_callback(recorded)
         self._trace.injection = lent.service.inject.describe()
         return lent
 

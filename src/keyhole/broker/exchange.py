@@ -68,6 +68,7 @@ class Exchange:
 
     Attributes:
         loan: what was lent.
+        recorded: waits until the intent is durable, before which nothing leaves.
         reserve: makes a connection, where none is reserved yet or a further message goes to the same place.
         errand: sends a message elsewhere, with a record of its own, and reads its answer.
         room: what the injection keeps between calls; ``None`` for kinds that keep nothing.
@@ -78,6 +79,7 @@ class Exchange:
     """
 
     loan: Loan
+    recorded: Callable[[], Awaitable[None]]
     reserve: Callable[[], Awaitable[Lease]]
     errand: Callable[[Message], Awaitable[Heard]]
     room: Room | None
@@ -144,6 +146,7 @@ class Exchange:
 
     async def _drive(self, lease: Lease | None, steps: Steps, body: Body | None) -> UpstreamAnswer | OwnAnswer:
         message = next(steps)
+        await self.recorded()
         for _ in range(_STEPS):
             if message.errand:
                 message = await self._run_errand(steps, message)

@@ -1,15 +1,19 @@
-"""One call from its durable intent to its outcome: sends, scrubs what comes back, and records how it ended."""
+"""One call from its intent to its outcome: sends, scrubs what comes back, and records how it ended.
+
+While the intent is on its way to the disk the call is made ready; nothing leaves before ``recorded`` has returned.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from keyhole.broker.answer_body import AnswerBody
 from keyhole.broker.connections import UpstreamAnswer
 from keyhole.broker.exchange import OwnAnswer
+from keyhole.broker.lease import Lease
 from keyhole.broker.live import Flow, Live
 from keyhole.broker.loan import Loan, without_stale
 from keyhole.broker.tunnel import TunnelStream
@@ -26,15 +30,16 @@ from keyhole.core.timing import Timing
 from keyhole.net.http1.answer import ClientAnswer
 from keyhole.net.http1.client import ClientConnection
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.shares import Turn
 from keyhole.vault.vault import Vault
 
 T = TypeVar("T")
 
 
 class Journey(Flow):
-    """One call from its durable intent to its outcome. Ends exactly once."""
+    """One call from its intent to its outcome. Ends exactly once."""
 
-    __slots__ = ("_done", "_ended", "_intent", "_live", "_loan", "_refusal", "_state", "_watch")
+    __slots__ = ("_durable", "_ended", "_intent", "_live", "_loan", "_refusal", "_state", "_turn", "_watch")
 
     def __init__(
         self,
@@ -46,18 +51,47 @@ class Journey(Flow):
         loan: Loan | None,
         live: Live,
         timing: Timing,
-        done: Callable[[], None] | None = None,
+        turn: Turn,
+        durable: asyncio.Future[None],
         watch: FrameWatch | None = None,
     ) -> None:
         super().__init__(vault, caller, service, timing)
         self._watch = watch
-        self._done = done
+        self._turn = turn
+        self._durable: asyncio.Future[None] | None = durable
         self._state = state
         self._intent = intent
         self._loan = loan
         self._live = live
         self._ended = False
         self._refusal: Callable[[KeyholeError], Headers] | None = None
+
+    async def recorded(self) -> None:
+        """Return once the intent is durable; nothing may leave before. Said again, nothing happens.
+
+        Raises:
+            AuditUnavailable: it is not, and so there is no outcome to record either.
+        """
+        if self._durable is not None:
+            await self._durable
+            self._durable = None
+            timing = self.timing
+            timing.vault = monotonic() - timing.begun - timing.queue
+            self._turn.started()
+
+    async def once_recorded(self, lease: Lease, act: Callable[[], Awaitable[T]]) -> T:
+        """Do something with a lease when the intent is durable; it is given back where that raises."""
+        try:
+            await self.recorded()
+        except BaseException:
+            lease.cancel()
+            raise
+        return await act()
+
+    async def refuse(self, error: KeyholeError) -> NoReturn:
+        """End with this before anything has left. Raises it."""
+        await self._awaited(_failing(error))
+        raise error
 
     async def answer(self, sending: Awaitable[UpstreamAnswer | OwnAnswer], call: Call) -> Answer:
         """Send, and give back the answer as the caller may see it."""
@@ -83,7 +117,11 @@ class Journey(Flow):
         self._live.add(self)
         task = self.task = asyncio.current_task()
         try:
-            return await opening
+            try:
+                return await opening
+            except KeyholeError:  # it is told to nobody before what was intended is on record
+                await self.recorded()
+                raise
         except BaseException as error:
             self.end(error)
             if self.reason is not None and task is not None and not task.uncancel():
@@ -108,8 +146,12 @@ class Journey(Flow):
         self._live.discard(self)
         if self.reason is None:  # nothing is left to be cut, and what was lent goes with the last who holds this
             self.given = self.flowing = None
-        if self._done is not None:
-            self._done()
+        self._turn.end()
+        durable = self._durable
+        if durable is not None:
+            if durable.done() and not durable.cancelled() and durable.exception() is not None:
+                return  # nothing was intended; whoever refuses the call counts it
+            durable.cancel()  # nobody waits for it any more; it is written all the same
         result = result_of(self.reason or error)
         self.vault.meters.calls.ended(self.timing, result, received, sent)
         self.vault.conclude(
@@ -146,6 +188,10 @@ class Journey(Flow):
         body = self.flowing = AnswerBody(self, self.end, upstream, scrubber, trailing, self._refusal)
         self.given = Answer(upstream.status, reason, headers, body)
         return self.given
+
+
+async def _failing(error: KeyholeError) -> None:
+    raise error
 
 
 def result_of(error: BaseException | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,6 +32,7 @@ class Lent(NamedTuple):
         secrets: by field; only the road may have them.
         intent: to be concluded when the use ends.
         service: as it was when it was used.
+        durable: done when the intent is; fails with ``AuditUnavailable``, and then there is no outcome to record.
         leases: of what was made for this use alone; whoever has used it ends them.
         former: by field, values that are never sent, and masked in answers: of what is being rotated, and such as the
             refresh token of an access token.
@@ -39,6 +41,7 @@ class Lent(NamedTuple):
     secrets: dict[str, Secret]
     intent: Intent
     service: Service
+    durable: asyncio.Future[None]
     leases: tuple[str, ...] = ()
     former: Mapping[str, tuple[Secret, ...]] = MappingProxyType({})
 

@@ -37,6 +37,7 @@ from keyhole.vault.compiled import Compiled, OrgState
 from keyhole.vault.devices import Devices
 from keyhole.vault.dispatch import WRITES, dispatch, fault, recorded_by_itself
 from keyhole.vault.expiry import Expiry
+from keyhole.vault.honey import NONE, baits, taste
 from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.late import Late
 from keyhole.vault.leases import Leases
@@ -63,8 +64,6 @@ if TYPE_CHECKING:
     from keyhole.vault.rotations import Rotations
 
 _SECRETS = "secret/"
-HONEY = "honey"
-NONE = frozenset[str]()
 
 
 Alarm = Callable[[OrgState, Caller, str, str, str], Awaitable[None]]
@@ -193,9 +192,9 @@ class Vault:
             return await recorded_by_itself(self, state, caller, asked)
         record = intent_for(caller, asked, decision)
         await self._durable(state, record, self.journal.intend(record, state.org.id))
-        if asked.operation is Operation.READ and asked.target.mount.path == _SECRETS and state.honey != NONE:
-            await self._taste(state, caller, request, (asked.target.params.get("path") or "",), record)
         try:
+            if asked.operation is Operation.READ and asked.target.mount.path == _SECRETS and state.honey != NONE:
+                await taste(self, state, caller, request, (asked.target.params.get("path") or "",))
             if self.devices.concern(state.generation):
                 await self.devices.asked(state, caller, asked)
             reply = await self._dispatch(state, caller, asked)
@@ -331,7 +330,16 @@ class Vault:
             self.conclude(state, record, "aborted")
             raise
 
-    async def use(
+    async def use(self, state: OrgState, caller: Caller, request: Request, path: str, *, own: bool = False) -> Lent:
+        """Open the secrets of a service for one loan. They are released only after the intent is durable.
+
+        Args and errors as of ``begin_use``.
+        """
+        lent = await self.begin_use(state, caller, request, path, own=own)
+        await self._durable(state, lent.intent, lent.durable)
+        return lent
+
+    async def begin_use(
         self,
         state: OrgState,
         caller: Caller,
@@ -342,7 +350,7 @@ class Vault:
         kept: Kept | None = None,
         closed: bool = False,
     ) -> Lent:
-        """Open the secrets of a service for one loan. They are released only after the intent is durable.
+        """As ``use``, while the intent is on its way to the disk: nothing may leave before ``Lent.durable`` is done.
 
         Args:
             state: of the caller's org.
@@ -379,6 +387,8 @@ class Vault:
                 await asyncio.shield(durable)
             lent, leases, hidden = await self._lend(state, caller, lending, own=own, kept=kept)
             former = {**hidden, **await self.rotations.masked(state, secrets, lent)}
+            if state.honey:
+                await taste(self, state, caller, request, secrets)
         except KeyholeError as error:
             await self._durable(state, record, durable)
             self.conclude(state, record, error.code)
@@ -387,23 +397,7 @@ class Vault:
             durable.cancel()  # nobody waits for it any more; it is written all the same
             self.conclude(state, record, InternalError.code if isinstance(error, Exception) else "aborted")
             raise
-        await self._durable(state, record, durable)
-        if state.honey:
-            await self._taste(state, caller, request, secrets, record)
-        return Lent(lent, record, service, leases, former)
-
-    async def _taste(
-        self, state: OrgState, caller: Caller, request: Request, secrets: tuple[str, ...], record: Intent
-    ) -> None:
-        """Raise an alarm when one of these is a honey secret; it is given out all the same, so that nobody notices."""
-        try:
-            if state.honey is None:
-                state.honey = frozenset(await self.storage(state.org.id, HONEY, configures=True).list(recursive=True))
-            for name in state.honey.intersection(secrets):
-                await self.alarm(state, caller, request.id, "", f"the honey secret {name} was touched")
-        except BaseException as error:
-            self.conclude(state, record, error.code if isinstance(error, KeyholeError) else "aborted")
-            raise
+        return Lent(lent, record, service, durable, leases, former)
 
     async def _find_service(self, state: OrgState, path: str) -> tuple[Service, tuple[str, ...]]:
         """The service at a path, and the names of the secrets that it lends."""
@@ -411,8 +405,7 @@ class Vault:
         service = (await self.services(state)).get(name) if above == SERVICES else None
         if service is None:
             raise NotFound(f"there is no service {name!r}", "keyhole service list")
-        if state.honey is None:
-            state.honey = frozenset(await self.storage(state.org.id, HONEY, configures=True).list(recursive=True))
+        await baits(self, state)
         found = state.lending[path] = service, tuple(sorted({secret for secret, _ in service.secret_refs()}))
         return found
 

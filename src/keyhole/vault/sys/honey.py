@@ -8,7 +8,8 @@ from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.path import parse_path
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
-from keyhole.vault.vault import HONEY, Vault
+from keyhole.vault.honey import HONEY
+from keyhole.vault.vault import Vault
 
 _MOST = 1024
 
