@@ -16,6 +16,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from html.entities import html5
+from itertools import accumulate
+from operator import add
 from typing import Protocol
 
 PASSES = 4
@@ -27,6 +29,8 @@ _END = 1024
 PARTIAL_REACH = 64
 """Bytes at the end of a text in which an unfinished escape is looked for."""
 
+_NEAR = 1024  # bytes before the end of a view whose places are found by counting back
+_LONGEST_STEP = 8192  # bytes of a text with many escapes that are undone without looking where they are
 CONTEXT = 60
 """Bytes before a text that decide whether a line break in it belongs to base64."""
 
@@ -77,7 +81,6 @@ _LINE_BREAK = re.compile(
 SEAM = b"]]><![CDATA["
 """What ends one CDATA section and begins the next: text that stands for nothing."""
 
-
 COLOUR = b"\x1b["
 """What begins a change of colour in a terminal (ECMA-48 section 8.3.117), which stands for nothing, too.
 
@@ -99,30 +102,50 @@ class View:
         pieces: literal text and decoded escape in turn, beginning and ending with literal text.
         sources: the escapes as they stood in the source, in order.
         base: where the first piece lies in the parent; negative when it begins before it.
+        size: bytes of the source.
         parent: the view that was decoded, or None for the source itself.
     """
 
-    __slots__ = ("_base", "_ends", "_parent", "_pieces", "_places", "_sources", "_starts", "text")
+    __slots__ = ("_base", "_ends", "_parent", "_pieces", "_places", "_size", "_sources", "text")
 
-    def __init__(self, pieces: list[bytes], sources: list[bytes], base: int, parent: View | None) -> None:
+    def __init__(self, pieces: list[bytes], sources: list[bytes], base: int, size: int, parent: View | None) -> None:
         self.text = b"".join(pieces)
         self._pieces = pieces
         self._sources = sources
         self._base = base
+        self._size = size
         self._parent = parent
         self._places: list[int] = []
-        self._starts: list[int] = []
         self._ends: list[int] = []
+
+    def leads(self) -> set[bytes]:
+        """The first bytes of the escapes, which say of what kind each is."""
+        return {source[:1] for source in set(self._sources)}
 
     def start(self, offset: int) -> int:
         """The source offset at which the byte at ``offset`` begins; negative when that is before the source."""
-        index = self._before(offset)
-        if index >= 0:
+        if not self._places and len(self.text) - offset <= _NEAR:
+            offset = self._start_near_end(offset)
+        elif (index := self._before(offset)) >= 0:
             into = offset - self._places[index]
             size = len(self._pieces[2 * index + 1])
-            offset = self._starts[index] if into < size else self._ends[index] + into - size
+            end = self._ends[index]
+            offset = end - len(self._sources[index]) if into < size else end + into - size
         offset += self._base
         return offset if self._parent is None else self._parent.start(offset)
+
+    def _start_near_end(self, offset: int) -> int:
+        """As ``start`` within this view, without the map: what is held back is a few bytes."""
+        place, end = len(self.text), self._size
+        for index in range(len(self._sources) - 1, -1, -1):
+            literal = len(self._pieces[2 * index + 2])
+            if offset >= place - literal:
+                break
+            place -= literal + len(self._pieces[2 * index + 1])
+            end -= literal + len(self._sources[index])
+            if offset >= place:
+                return end
+        return end - (place - offset)
 
     def end(self, offset: int) -> int:
         """The source offset behind the last byte of the view's first ``offset`` bytes."""
@@ -137,16 +160,9 @@ class View:
     def _before(self, offset: int) -> int:
         """The last escape whose place in the view is not behind ``offset``; the map is made on first use."""
         if not self._places:
-            place = start = 0
-            for index, source in enumerate(self._sources):
-                literal = len(self._pieces[2 * index])
-                place += literal
-                start += literal
-                self._places.append(place)
-                self._starts.append(start)
-                place += len(self._pieces[2 * index + 1])
-                start += len(source)
-                self._ends.append(start)
+            # Sums over millions of escapes, which an upstream may send: no step of Python for each.
+            self._places = list(accumulate(map(len, self._pieces)))[:-1:2]
+            self._ends = list(accumulate(map(add, map(len, self._pieces[::2]), map(len, self._sources))))
         return bisect_right(self._places, offset) - 1
 
 
@@ -169,12 +185,18 @@ def decoded(text: bytes, base: int, parent: View | None) -> list[View]:
     The first comes first; it is missing when there is nothing to undo. The others differ from it only where several
     kinds are there: then what one kind reads as an escape may be the beginning of a value that another kind wrote.
     """
+    leads = [lead for lead in _TOKEN_BY_LEAD if lead in text]
+    if len(leads) == 1 and b"\x1b" not in text and SEAM not in text:
+        only = _view(_TOKEN_BY_LEAD[leads[0]], text, base, parent)
+        return [] if only is None else [only]
     view = _view(_TOKEN, text, base, parent)
     if view is None:
         return []
-    single = [_view(pattern, text, base, parent) for lead, pattern in _TOKEN_BY_LEAD.items() if lead in text]
-    found = [each for each in single if each]
-    return [view, *found] if len(found) > 1 else [view]
+    kinds = view.leads().intersection(leads)
+    if len(kinds) < 2:
+        return [view]
+    single = [_view(_TOKEN_BY_LEAD[lead], text, base, parent) for lead in leads if lead in kinds]
+    return [view, *filter(None, single)]
 
 
 def _view(pattern: re.Pattern[bytes], text: bytes, base: int, parent: View | None) -> View | None:
@@ -182,8 +204,8 @@ def _view(pattern: re.Pattern[bytes], text: bytes, base: int, parent: View | Non
     if len(pieces) == 1:
         return None
     sources = pieces[1::2]
-    pieces[1::2] = [_plain[token] for token in sources]
-    return View(pieces, sources, base, parent)
+    pieces[1::2] = map(_plain.__getitem__, sources)
+    return View(pieces, sources, base, len(text), parent)
 
 
 def joined(text: bytes, base: int) -> View | None:
@@ -198,7 +220,7 @@ def joined(text: bytes, base: int) -> View | None:
     if not sources:
         return None
     pieces.append(text[done:])
-    return View(pieces, sources, base, None)
+    return View(pieces, sources, base, len(text), None)
 
 
 def coloured(text: bytes) -> bool:
@@ -360,16 +382,20 @@ class Gate:
         return merged
 
     def _around(self, search: _Search, text: bytes) -> Iterator[tuple[int, int]]:
-        """Regions that reach twice as far ahead, so that the search may go on behind the first reach.
+        """Regions that reach a step further ahead, so that the search may go on behind that step.
 
-        An occurrence has at most one reach of unescaped bytes between two of its escapes.
+        An occurrence has at most one reach of unescaped bytes between two of its escapes. Where one escape follows
+        another the steps grow, so that a text which is full of them costs few searches.
         """
-        reach = self._reach
+        reach = step = self._reach
         match = search(text)
         while match:
             begin, end = match.span()
-            yield max(begin - reach, 0), min(end + 2 * reach, len(text))
-            match = search(text, max(begin + reach, end))
+            yield max(begin - reach, 0), min(end + step + reach, len(text))
+            behind = max(begin + step, end)
+            match = search(text, behind)
+            dense = match is not None and match.start() < behind + reach
+            step = min(2 * step, max(reach, _LONGEST_STEP)) if dense else reach
 
 
 @lru_cache(maxsize=256)
