@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -14,9 +15,13 @@ from broker.stack import HOST, Stack, Streams, reset, until
 from broker.websocket_rig import library
 from keyhole.broker.frames import AnswerFrames, CallFrames
 from keyhole.broker.watch import Watch
+from keyhole.core.errors import ScrubFailedClosed
 from keyhole.net.http2.fields import FieldDecoder
 from keyhole.net.http2.frames import PREFACE
+from keyhole.net.websocket import FrameLimits
+from keyhole.scrub import Scrubber
 from keyhole.scrub.body import BodyScrubber
+from keyhole.scrub.scrubber import Stream
 from keyhole.vault.admission import Admission
 from loop_passes import Passes
 
@@ -92,7 +97,7 @@ def test_bodies_that_are_watched_are_looked_at_in_turn(monkeypatch: pytest.Monke
     async def go() -> None:
         async with world() as stack:
             tunnels = await many_tunnels(stack)
-            passes.note(monkeypatch, Watch, "feed", further())
+            passes.note(monkeypatch, Watch, "steps", further())
             passes.begin()
             sending = [stack.send(tunnel, method="POST", body=b"x" * 500_000) for tunnel in tunnels]
             assert {reply.status for reply in await asyncio.gather(*sending)} == {200}
@@ -119,6 +124,67 @@ def test_bodies_of_answers_are_scrubbed_in_turn(monkeypatch: pytest.MonkeyPatch)
     asyncio.run(asyncio.wait_for(go(), 60))
     assert sum(passes.done.values()) >= MANY * 4
     assert passes.most <= IN_TURN
+
+
+PACKED = gzip.compress(b"x" * 2_000_000)
+MESSAGE = b"\1" + len(PACKED).to_bytes(4, "big") + PACKED
+OF_CONNECT = b"Content-Type: application/connect+json\r\n"
+COMPRESSED = OF_CONNECT + b"Connect-Content-Encoding: gzip\r\n"
+UNDECLARED = b"\0" + MESSAGE[1:]
+
+
+@pytest.mark.parametrize(
+    ("asked", "lines", "said", "length"),
+    [
+        (MESSAGE, COMPRESSED, b"", 0),
+        (PACKED, b"Content-Encoding: gzip\r\n", b"", 0),
+        (b"", b"", COMPRESSED, len(MESSAGE)),
+        (b"", b"", OF_CONNECT, len(MESSAGE)),
+    ],
+    ids=["message of a client", "body of a client", "message of an upstream", "what looks like one"],
+)
+def test_what_unfolds_to_many_times_its_length_is_looked_at_in_turn(
+    monkeypatch: pytest.MonkeyPatch, asked: bytes, lines: bytes, said: bytes, length: int
+) -> None:
+    passes = Passes()
+
+    async def go() -> None:
+        async with world() as stack:
+            tunnels = await many_tunnels(stack)
+            if said:
+                body = MESSAGE if said == COMPRESSED else UNDECLARED
+                stack.upstream.say = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (said, len(body), body)
+            passes.note(monkeypatch, Stream, "feed", further())
+            passes.begin()
+            sending = [stack.send(tunnel, method="POST", headers=lines, body=asked) for tunnel in tunnels]
+            replies = await asyncio.gather(*sending)
+            passes.end()
+            assert {(reply.status, len(reply.body) if said else 0) for reply in replies} == {(200, length)}
+
+    asyncio.run(asyncio.wait_for(go(), 60))
+    assert sum(passes.done.values()) >= MANY * 20
+    assert passes.most <= IN_TURN
+
+
+def test_frames_that_unfold_are_looked_at_one_by_one() -> None:
+    frames = AnswerFrames(Scrubber.compile([b"a-value-to-look-for"]), FrameLimits())
+    packed = gzip.compress(b"".join(b"%d" % number for number in range(2_000)))
+    frames.add(b"".join(b"\x82\x7e" + len(data).to_bytes(2) + data for data in [b"y" * 200, packed, packed]))
+    taken = []
+    more = True
+    while more:
+        data, more = frames.take()
+        taken.append(len(data))
+    assert taken == [204 + 4 + len(packed), 4 + len(packed), 0]
+
+
+def test_frame_that_unfolds_beyond_measure_is_withheld() -> None:
+    frames = AnswerFrames(Scrubber.compile([b"a-value-to-look-for"]), FrameLimits())
+    packed = gzip.compress(b"x" * 4_000_000)
+    frames.add(b"\x82\x7e" + len(packed).to_bytes(2) + packed)
+    assert frames.take() == (b"", True)
+    with pytest.raises(ScrubFailedClosed):
+        frames.take()
 
 
 def test_heads_that_come_at_once_by_http2_are_decoded_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:

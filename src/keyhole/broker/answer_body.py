@@ -75,8 +75,8 @@ class AnswerBody:
     def has_room(self, size: int) -> bool:
         """Whether so much of the upstream's may be handed on. What is to wait for its turn, or for room, is read."""
         taker, flow, scrubber = self._taker, self._flow, self._scrubber
-        if isinstance(scrubber, BodyScrubber) and scrubber.unfolds(b""):
-            return False
+        if isinstance(scrubber, GrpcScrubber) or (scrubber is not None and scrubber.unfolds(b"")):
+            return False  # any of the messages to come may be compressed
         return taker is not None and flow.reason is None and taker.has_room(size) and flow.may_go_on
 
     def take(self, piece: bytes) -> None:
@@ -132,7 +132,7 @@ class AnswerBody:
         scrubber = self._scrubber
         if scrubber is None:
             return chunk
-        if not isinstance(scrubber, BodyScrubber) or not scrubber.unfolds(chunk):
+        if not scrubber.unfolds(chunk):
             return self._timed(scrubber.whole if ended else scrubber.feed, chunk)
         steps, clean = scrubber.steps(chunk), []
         while (piece := self._timed(lambda _: next(steps, None), chunk)) is not None:

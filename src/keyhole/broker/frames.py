@@ -26,10 +26,12 @@ from keyhole.net.websocket import (
     encode_head,
 )
 from keyhole.net.websocket.frames import TOO_BIG
+from keyhole.scrub.codings import may_hold
 
 HELD = 1024 * 1024  # bytes of a message that is worked on whole
 _COLLECTED = 64 * 1024  # bytes of a fragment, after which it is sent on in parts
 _AT_ONCE = 512  # pieces between two looks at other connections
+_LIMITS = scrub.Limits(free_output=1024 * 1024, max_ratio=32)  # a piece is not looked into in turns
 
 
 class AnswerFrames:
@@ -80,9 +82,18 @@ class AnswerFrames:
                 if piece is None:
                     return bytes(out), False
                 out += self._control(piece) if piece.control else self._data(piece)
+                if not piece.control and self._may_unfold(piece):
+                    return bytes(out), True
         except KeyholeError as error:
             self._broken = error  # what came before it was right, and goes first
         return bytes(out), True
+
+    def _may_unfold(self, piece: Piece) -> bool:
+        """Whether it may have been many more bytes than it seems, so that others have their turn after it."""
+        body = self._body
+        if body is None or may_hold(piece.data):
+            return body is not None
+        return not (piece.opens and piece.begins) and body.unfolds(b"")
 
     def _control(self, piece: Piece) -> bytes:
         payload = piece.data
@@ -96,7 +107,7 @@ class AnswerFrames:
     def _data(self, piece: Piece) -> bytes:
         if piece.opens and piece.begins:
             self._opcode = piece.opcode
-            self._body = None if self._scrubber is None else scrub.body(self._scrubber)
+            self._body = None if self._scrubber is None else scrub.body(self._scrubber, limits=_LIMITS)
         if piece.fin:
             return self._last(piece)
         self._unsent += len(piece.data)

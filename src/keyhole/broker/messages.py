@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 
 from keyhole.broker.watch import Watch
-from keyhole.core.errors import InvalidRequest
+from keyhole.core.errors import InvalidRequest, ScrubFailedClosed
 from keyhole.core.grpc import CODINGS
+from keyhole.scrub.codings import GZIP_MAGIC, PIECE, decoder_for_magic
 
 _PREFIX = 5
 _PLAIN, _COMPRESSED = 0, 1
-_GZIP = 31  # the window of zlib, and a header of gzip (RFC 1952)
-_PIECE = 64 * 1024
 LONGEST = 4 * 1024 * 1024
 """Bytes of a compressed message, which is held until it was looked into; what gRPC's own servers take."""
 LONGEST_OPEN = 32 * 1024 * 1024
@@ -45,6 +43,15 @@ class MessagesWatch:
             Tripped: it carries what must not leave.
             InvalidRequest: it cannot be looked into.
         """
+        return b"".join(self.steps(chunk))
+
+    @property
+    def unfolds(self) -> bool:
+        """As of a ``Watch``."""
+        return self._coding != CODINGS[0]
+
+    def steps(self, chunk: bytes) -> Iterator[bytes]:
+        """As ``feed``, a little at a time, so that others have their turn between. Raises as ``feed``."""
         out: list[bytes] = []
         position = 0
         while position < len(chunk):
@@ -58,9 +65,16 @@ class MessagesWatch:
             piece = chunk[position : position + self._left]
             position += len(piece)
             self._left -= len(piece)
-            out.append(piece if self._held is None else self._hold(self._held, piece))
+            if self._held is None:
+                out.append(piece)
+                continue
+            self._held += piece
+            if not self._left:
+                held, self._held = bytes(self._held), None
+                yield from self._open(held[_PREFIX:])
+                out.append(held)
         ready = b"".join(out)
-        return self._plain.feed(ready) if ready else b""
+        yield self._plain.feed(ready) if ready else b""
 
     def finish(self) -> bytes:
         """What was held back, once nothing follows. Raises as ``feed``."""
@@ -83,35 +97,29 @@ class MessagesWatch:
         self._head = b""
         return head
 
-    def _hold(self, held: bytearray, piece: bytes) -> bytes:
-        """More of a compressed message; all of it once it was looked into."""
-        held += piece
-        if self._left:
-            return b""
-        self._held = None
-        self._open(bytes(memoryview(held)[_PREFIX:]))
-        return bytes(held)
-
-    def _open(self, data: bytes) -> None:
+    def _open(self, data: bytes) -> Iterator[bytes]:
+        """Look into a compressed message, a little at a time."""
         watch = self._begin()
         try:
             for piece in _inflated(data):
                 watch.feed(piece)
-        except zlib.error:
+                yield b""
+        except ScrubFailedClosed:
             raise InvalidRequest("a message is compressed so that it cannot be looked into", _HINT) from None
         watch.finish()
 
 
 def _inflated(data: bytes) -> Iterator[bytes]:
-    """What is in all members of gzip, in pieces. Raises ``zlib.error`` where that cannot be known, or is too much."""
+    """What is in all members of gzip, in pieces. Raises ``ScrubFailedClosed`` where that cannot be known."""
+    decoder = decoder_for_magic(data) if data.startswith(GZIP_MAGIC) else None
+    if decoder is None:
+        raise ScrubFailedClosed("this is not gzip", _HINT)
     size = 0
-    while data:
-        inflate = zlib.decompressobj(_GZIP)
-        while not inflate.eof:
-            piece = inflate.decompress(data, _PIECE)
-            data = inflate.unconsumed_tail
+    for at in range(0, len(data), PIECE):  # a decoder copies what it is given for each member in it
+        for piece in decoder.pieces(data[at : at + PIECE]):
             size += len(piece)
-            if size > LONGEST_OPEN or not (piece or data or inflate.eof):
-                raise zlib.error
+            if size > LONGEST_OPEN:
+                raise ScrubFailedClosed("it is too long", _HINT)
             yield piece
-        data = inflate.unused_data
+        yield b""
+    decoder.finish()

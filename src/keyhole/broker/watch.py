@@ -5,7 +5,7 @@ What may be the beginning of a value is held back until it is decided, so that n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,6 +74,15 @@ class Watch:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next piece and give what may be sent. Raises ``Tripped``."""
+        return b"".join(self.steps(chunk))
+
+    @property
+    def unfolds(self) -> bool:
+        """Whether a piece may be many more bytes than it seems, so that ``steps`` is the way through it."""
+        return self._coded is not None
+
+    def steps(self, chunk: bytes) -> Iterator[bytes]:
+        """As ``feed``, a little at a time, so that others have their turn between. Raises ``Tripped``."""
         text = self._tail + chunk if self._tail else chunk
         if MARK in text and any(end not in self._own for end in marked(text, self._key)):
             raise foreign(self._place)
@@ -81,15 +90,18 @@ class Watch:
         coded = self._coded
         if coded is not None:
             try:
-                coded.feed(chunk)
+                for _ in coded.steps(chunk):
+                    self._require_clean(masked=coded.masked)
+                    yield b""
             except ScrubFailedClosed:
                 self._coded = None  # what it is, only its upstream can tell
             self._require_clean(masked=coded.masked)
         if self._stream is None:
-            return chunk
+            yield chunk
+            return
         clean = self._stream.feed(chunk)
         self._require_clean(masked=self._stream.masked)
-        return clean
+        yield clean
 
     def finish(self) -> bytes:
         """What was held back, once nothing follows. Raises ``Tripped``."""
@@ -107,8 +119,12 @@ class Watch:
 class Watching(Protocol):
     """What looks at a body piece by piece, as ``Watch`` does."""
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Take the next piece and give what may be sent."""
+    @property
+    def unfolds(self) -> bool:
+        """Whether a chunk may be many more bytes than it seems."""
+
+    def steps(self, chunk: bytes) -> Iterator[bytes]:
+        """Take the next piece and give what may be sent, a little at a time."""
 
     def finish(self) -> bytes:
         """What was held back, once nothing follows."""
@@ -175,13 +191,24 @@ class WatchedBody:
                     watch = self._trailing()
                     watch.feed(b"\n".join(part for pair in trailers for part in pair))
                     watch.finish()
-                if clean := self._watch.feed(chunk) if chunk else self._watch.finish():
+                if clean := await self._looked_at(chunk) if chunk else self._watch.finish():
                     return clean
         except Tripped as error:
             error.alarmed = True
             await self._alarm(error)
             raise
         return b""
+
+    async def _looked_at(self, chunk: bytes) -> bytes:
+        """What may be sent of a chunk. One that is many times as long unfolded takes turns with others."""
+        steps, clean = self._watch.steps(chunk), []
+        if self._watch.unfolds:
+            await self._in_turn()
+        while (piece := next(steps, None)) is not None:
+            clean.append(piece)
+            if self._watch.unfolds:
+                await self._in_turn()
+        return b"".join(clean)
 
 
 def _coded(values: Scrubber, coding: bytes) -> BodyScrubber | None:

@@ -28,6 +28,8 @@ GZIP_MAGIC = b"\x1f\x8b\x08"
 ZSTD_MAGIC = (b"\x28\xb5\x2f\xfd", *(bytes((first,)) + b"\x2a\x4d\x18" for first in range(0x50, 0x60)))
 """Of frames, and of those that are skipped, of which one may come first (RFC 8878 section 3.1)."""
 
+_SIGNS = (GZIP_MAGIC, ZSTD_MAGIC[0], ZSTD_MAGIC[1][1:])
+
 _ZSTD_WINDOW_LOG = 23
 _FREE_PARTS = 4096
 _LEAST_PART = 64  # bytes, on average
@@ -299,6 +301,11 @@ def decoded(content: bytes, content_encoding: bytes, most: int) -> bytes:
         coding.decoder.finish()
         content = bytes(out)
     return content
+
+
+def may_hold(data: bytes) -> bool:
+    """Whether content that is gzip or zstd may begin somewhere in a piece, other than across its ends."""
+    return any(sign in data for sign in _SIGNS)
 
 
 def decoder_for_magic(head: bytes) -> Decoder | None:

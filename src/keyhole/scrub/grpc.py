@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
 
 from keyhole.core.errors import ScrubFailedClosed
 from keyhole.core.grpc import CODINGS
 
 from .body import BodyScrubber, Limits
-from .codings import parse
+from .codings import PIECE, may_hold, parse
 from .scrubber import Scrubber
 
 LONGEST = 4 * 1024 * 1024
@@ -66,7 +67,14 @@ class GrpcScrubber:
         Raises:
             ScrubFailedClosed: a message cannot be inspected; nothing more may be sent.
         """
-        out: list[bytes] = []
+        return b"".join(self.steps(data))
+
+    def unfolds(self, data: bytes) -> bool:
+        """As of a ``BodyScrubber``: whether ``steps`` is the way through these bytes."""
+        return self.recoded or may_hold(data) or (self._message is not None and self._message.unfolds(b""))
+
+    def steps(self, data: bytes) -> Iterator[bytes]:
+        """As ``feed``, a little at a time, so that others have their turn between. Raises as ``feed``."""
         position = 0
         while position < len(data):
             if not self._left:
@@ -74,13 +82,12 @@ class GrpcScrubber:
                 self._head += data[position : position + step]
                 position += step
                 if len(self._head) == _PREFIX:
-                    out.append(self._begin())
+                    yield self._begin()
                 continue
             piece = data[position : position + self._left]
             position += len(piece)
             self._left -= len(piece)
-            out.append(self._take(piece))
-        return b"".join(out)
+            yield from self._take(piece)
 
     def finish(self) -> bytes:
         """Say that the body has ended and get the rest. A message that was cut stays cut."""
@@ -108,31 +115,40 @@ class GrpcScrubber:
         self._head = b""
         return head
 
-    def _take(self, piece: bytes) -> bytes:
+    def _take(self, piece: bytes) -> Iterator[bytes]:
         if self._held is not None:
             self._held += piece
-            return b"" if self._left else self._end_compressed(bytes(self._held))
+            if not self._left:
+                yield from self._end_compressed(bytes(self._held))
+            return
         message = self._message
         if message is None:
             message = BodyScrubber(self._scrubber, b"", self._limits)
-            if not self._left:
+            if not self._left and not message.unfolds(piece):
                 clean = message.whole(piece)
                 self.masked = self.masked or message.masked
-                return clean
+                yield clean
+                return
             self._message = message
-        clean = message.feed(piece)
+        yield from message.steps(piece)
         if not self._left:
-            clean += self.finish()
-        return clean
+            yield self.finish()
 
-    def _end_compressed(self, message: bytes) -> bytes:
+    def _end_compressed(self, message: bytes) -> Iterator[bytes]:
         head, self._head, self._held = self._head, b"", None
         inside = BodyScrubber(self._scrubber, self._coding, self._limits)
-        again = inside.feed(message) + inside.finish()
+        clean: list[bytes] = []
+        for at in range(0, len(message), PIECE):  # a decoder copies what it is given for each member in it
+            for step in inside.steps(message[at : at + PIECE]):
+                clean.append(step)
+                yield b""
+        clean.append(inside.finish())
         if not inside.masked:
-            return head + message
+            yield head + message
+            return
         self.masked = True
-        return head[:1] + len(again).to_bytes(4, "big") + again
+        again = b"".join(clean)
+        yield head[:1] + len(again).to_bytes(4, "big") + again
 
 
 def messages(scrubber: Scrubber, coding: bytes, last: int, content_encoding: bytes) -> BodyScrubber | GrpcScrubber:
