@@ -17,10 +17,9 @@ import anyio
 from mcp.client._transport import TransportStreams
 from mcp.shared.message import SessionMessage
 
-import keyhole
 from keyhole.core.errors import KeyholeError, UpstreamUnreachable
 from keyhole.faces.mcp.gateway.gate import Gate
-from keyhole.faces.mcp.gateway.launcher import START
+from keyhole.faces.mcp.gateway.launched import Launched, launch
 from keyhole.process.hide import cover
 from keyhole.process.pinned import current
 from keyhole.scrub import Scrubber
@@ -131,15 +130,14 @@ async def connected(
         UpstreamUnreachable: it cannot be shut in as it has to be.
     """
     plan = {**shut.plan(), "argv": list(argv), "env": dict(env)}
-    process, lifeline = await _running(plan, shut, started)
+    program = await _running(plan, shut, started)
     to_session, reading = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     writing, from_session = anyio.create_memory_object_stream[SessionMessage](0)
 
     async def read() -> None:
-        assert process.stdout is not None  # noqa: S101  # it was started with a pipe
         dropped = 0
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, KeyholeError, OSError):
-            while data := await process.stdout.read(_PIECE):
+            while data := await program.stdout.read(_PIECE):
                 for message in gate.feed(data):
                     await to_session.send(message)
                 await asyncio.sleep(_BREATH if gate.dropped > dropped else 0)  # a flood waits in its pipe
@@ -148,69 +146,42 @@ async def connected(
         to_session.close()
 
     async def write() -> None:
-        assert process.stdin is not None  # noqa: S101  # as above
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             async for message in from_session:
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                process.stdin.write(text.encode(errors="replace") + b"\n")
-                await process.stdin.drain()
+                program.stdin.write(text.encode(errors="replace") + b"\n")
+                await program.stdin.drain()
 
     async with anyio.create_task_group() as group:
         for work in (read, write):
             group.start_soon(work)
-        group.start_soon(_listen, process, said)
+        group.start_soon(_listen, program.stderr, said)
         try:
             yield reading, writing
         finally:
             for stream in (to_session, reading, writing, from_session):
                 stream.close()
             with anyio.CancelScope(shield=True):
-                await _end(process, lifeline)
+                await program.end(_GRACE)
             group.cancel_scope.cancel()
 
 
-async def _listen(process: asyncio.subprocess.Process, said: Said) -> None:
-    assert process.stderr is not None  # noqa: S101  # it was started with a pipe
-    while data := await process.stderr.read(_PIECE):
+async def _listen(stderr: asyncio.StreamReader, said: Said) -> None:
+    while data := await stderr.read(_PIECE):
         said.feed(data)
 
 
-async def _running(
-    plan: Mapping[str, Any], shut: Shut, started: Callable[[int], None]
-) -> tuple[asyncio.subprocess.Process, socket.socket]:
+async def _running(plan: Mapping[str, Any], shut: Shut, started: Callable[[int], None]) -> Launched:
     """The launcher after it has done what the plan says. Raises ``UpstreamUnreachable``."""
-    process, lifeline = await _start()
-    started(process.pid)
+    launched = await launch()
+    started(launched.pid)
     try:
-        shut.heard(await _plan(lifeline, plan))
+        shut.heard(await _plan(launched.lifeline, plan))
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await _end(process, lifeline)
+            await launched.end(_GRACE)
         raise
-    return process, lifeline
-
-
-async def _start() -> tuple[asyncio.subprocess.Process, socket.socket]:
-    ours, theirs = socket.socketpair()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-I", "-S", "-c", START, str(Path(keyhole.__file__).parent.parent), str(theirs.fileno())),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-            env={name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
-            limit=_PIECE,
-        )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    ours.setblocking(False)  # noqa: FBT003  # the method takes nothing else
-    return process, ours
+    return launched
 
 
 async def _plan(lifeline: socket.socket, plan: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -222,21 +193,3 @@ async def _plan(lifeline: socket.socket, plan: Mapping[str, Any]) -> Mapping[str
             text += piece
     found: dict[str, Any] = json.loads(text) if text.endswith(b"\n") else {}
     return found
-
-
-async def _end(process: asyncio.subprocess.Process, lifeline: socket.socket) -> None:
-    """Let it end by itself when its stdin does; then take it and all that it started away."""
-    if process.stdin is not None:
-        process.stdin.close()
-    await _gone(process, _GRACE)
-    lifeline.close()
-    await _gone(process, _GRACE * 5)
-    transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001  # nothing else closes its pipes
-    transport.close()  # which kills a launcher that is still there, and with it the program
-
-
-async def _gone(process: asyncio.subprocess.Process, seconds: float) -> None:
-    """Wait for its end, and not, as ``Process.wait`` does, for that of its pipes, which may be full."""
-    until = asyncio.get_running_loop().time() + seconds
-    while process.returncode is None and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110  # there is none
-        await asyncio.sleep(0.01)

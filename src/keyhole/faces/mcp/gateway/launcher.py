@@ -1,7 +1,7 @@
 """The process between the gateway and a server's program: none of the program's outlives either of them.
 
-Run as ``python -I -S -c START`` with a socket, on which the gateway sends one line of JSON, is answered one, and then
-keeps its end open. When that closes, whatever ended the gateway, everything that the program has started is killed:
+Forked by ``forkserver`` with a socket, on which the gateway sends one line of JSON, is answered one, and then keeps its
+end open. When that closes, whatever ended the gateway, everything that the program has started is killed:
 what it left behind becomes our child (``PR_SET_CHILD_SUBREAPER``), or lies in a pid namespace that ends. The program's
 environment goes through the socket, so that it is in no environment but its own.
 
@@ -25,10 +25,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from keyhole.faces.mcp.gateway.launcher import main; main(sys.argv[2])"
-)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _NOT_FOUND, _OWN = 127, 125
