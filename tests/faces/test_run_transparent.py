@@ -12,7 +12,7 @@ import pytest
 
 from faces.run_fixtures import authority, namespaces_allowed
 from keyhole.faces.run.child import run_child
-from keyhole.faces.run.hello import Nameless, NamelessRequest, client_hello, host_field, server_name
+from keyhole.faces.run.hello import HelloReader, Nameless, NamelessRequest, client_hello, host_field, server_name
 from keyhole.faces.run.names import Names
 from keyhole.faces.run.plan import RunPlan
 
@@ -29,6 +29,22 @@ def hello(name: str | None) -> bytes:
     with pytest.raises(ssl.SSLWantReadError):
         handle.do_handshake()
     return outgoing.read()
+
+
+class Counted(bytes):
+    """Bytes that count how often they were looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key):
+        Counted.looks += 1
+        return super().__getitem__(key)
+
+
+def dribbled(message: bytes) -> list[Counted]:
+    """What a hostile client has sent after each of its pieces: records of one byte, and little at a time."""
+    records = b"".join(b"\x16\3\1\0\1" + bytes((byte,)) for byte in message)
+    return [Counted(records[:end]) for end in range(16, len(records) + 16, 16)]
 
 
 def built(*names: tuple[int, bytes], extensions: int = 1) -> bytes:
@@ -77,6 +93,16 @@ def test_a_hello_in_several_records_is_one():
 def test_what_does_not_name_one_host_is_nameless(body):
     with pytest.raises(Nameless):
         server_name(body)
+
+
+def test_a_hello_that_comes_in_tiny_records_and_pieces_is_not_read_again_for_each():
+    Counted.looks = 0
+    body = hello("api.example.com")[9:] + bytes(3000)
+    sent = dribbled(b"\1" + len(body).to_bytes(3, "big") + body)
+    reader = HelloReader()
+    assert {reader.body(data) for data in sent[:-1]} == {None}
+    assert reader.body(sent[-1]) == body
+    assert Counted.looks < 200 * len(body)
 
 
 def test_a_hello_without_a_name_is_nameless():
@@ -134,6 +160,17 @@ def test_malformed_questions_get_no_address(data):
     names = Names()
     answer = names.answer(data)
     assert answer == b"" or struct.unpack(">H", answer[6:8])[0] == 0
+    assert names.name("198.18.0.1") == "198.18.0.1"
+
+
+@pytest.mark.parametrize(
+    "label",
+    [b"a\r\nX-Keyhole-Service: api", b"\x1b[2Jkeyhole: all is well", b"a b", b"a/b", b"a:80", b"a@b", b"\xe9", b"a\0"],
+)
+def test_a_name_that_is_none_of_a_host_gets_no_address(label):
+    names = Names()
+    answer = names.answer(question(bytes((len(label),)) + label + b"\4test\0"))
+    assert struct.unpack(">HHHH", answer[:8])[1:] == (0x8005, 1, 0)
     assert names.name("198.18.0.1") == "198.18.0.1"
 
 

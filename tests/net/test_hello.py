@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from keyhole.net.hello import NotAHello, server_name
+from keyhole.net.hello import HelloReader, NotAHello, server_name
 
 
 def hello(name, **options):
@@ -36,6 +36,33 @@ def test_a_message_in_several_records_is_one():
     for size in (1, 7, 100):
         parts = [message[at : at + size] for at in range(0, len(message), size)]
         assert server_name(b"".join(head + len(part).to_bytes(2, "big") + part for part in parts)) == "api.example.com"
+
+
+class Counted(bytes):
+    """Bytes that count how often they were looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key):
+        Counted.looks += 1
+        return super().__getitem__(key)
+
+
+def dribbled(message):
+    """What a hostile client has sent after each of its pieces: records of one byte, and little at a time."""
+    records = b"".join(b"\x16\3\1\0\1" + bytes((byte,)) for byte in message)
+    return [Counted(records[:end]) for end in range(16, len(records) + 16, 16)]
+
+
+def test_a_message_that_comes_in_tiny_records_and_pieces_is_not_read_again_for_each():
+    Counted.looks = 0
+    body = hello("api.example.com")[9:] + bytes(3000)  # whatever follows the extensions
+    sent = dribbled(b"\1" + len(body).to_bytes(3, "big") + body)
+    reader = HelloReader()
+    assert {reader.server_name(data) for data in sent[:-1]} == {None}
+    with pytest.raises(NotAHello):
+        reader.server_name(sent[-1])
+    assert Counted.looks < 200 * len(body)
 
 
 def test_whatever_is_sent_is_a_name_or_none_or_refused():

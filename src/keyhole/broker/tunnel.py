@@ -12,7 +12,7 @@ from collections.abc import Callable
 from keyhole.broker.live import Ended, StreamLimits
 from keyhole.core.errors import KeyholeError, PolicyDenied, UpstreamTimeout
 from keyhole.core.host import Authority, parse_host
-from keyhole.net.hello import NotAHello, server_name
+from keyhole.net.hello import HelloReader, NotAHello
 from keyhole.net.http1.client import ClientConnection
 from keyhole.net.http1.wire import NEVER
 
@@ -152,9 +152,11 @@ def beginning(scheme: str, host: str) -> Callable[[bytes], bool | None]:
     if scheme == "ssh":
         return _is_ssh
 
+    reader = HelloReader()
+
     def is_hello(data: bytes) -> bool | None:
         try:
-            name = server_name(data)
+            name = reader.server_name(data)
         except NotAHello:
             return False
         if name is None:

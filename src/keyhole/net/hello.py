@@ -14,6 +14,25 @@ class NotAHello(Exception):
     """The bytes are no ClientHello, or one that could be read in two ways."""
 
 
+class HelloReader:
+    """Reads a ClientHello as its bytes come, and not all of them again for each that comes."""
+
+    __slots__ = ("_least",)
+
+    def __init__(self) -> None:
+        self._least = 0  # bytes without which the message cannot be complete
+
+    def server_name(self, data: bytes) -> str | None:
+        """As the function of that name, of all that the client has sent so far."""
+        if len(data) < self._least:
+            return None
+        hello = _message(data)
+        if isinstance(hello, int):
+            self._least = len(data) + hello
+            return None
+        return _name(hello)
+
+
 def server_name(data: bytes) -> str | None:
     """The name in a ClientHello; empty when it names none.
 
@@ -26,9 +45,10 @@ def server_name(data: bytes) -> str | None:
     Raises:
         NotAHello: it is none, is longer than 64 KiB, or names its server twice or not in ASCII.
     """
-    hello = _message(data)
-    if hello is None:
-        return None
+    return HelloReader().server_name(data)
+
+
+def _name(hello: bytes) -> str:
     reader = _Reader(hello)
     reader.take(2 + 32)  # version, random
     reader.vector(1)  # session id
@@ -60,10 +80,10 @@ def _host(content: bytes) -> str:
     return name.decode("ascii")
 
 
-def _message(data: bytes) -> bytes | None:
-    """The ClientHello's content, put together from records (RFC 8446 section 5.1)."""
-    message = b""
-    position = 0
+def _message(data: bytes) -> bytes | int:
+    """The ClientHello's content, put together from records (RFC 8446 section 5.1), or how many bytes it lacks."""
+    message = bytearray()
+    position, lacking = 0, 4
     while len(data) - position >= _RECORD_HEAD:
         head = data[position : position + _RECORD_HEAD]
         size = int.from_bytes(head[3:], "big")
@@ -73,15 +93,17 @@ def _message(data: bytes) -> bytes | None:
         position += _RECORD_HEAD + size
         if message and message[0] != _CLIENT_HELLO:
             raise NotAHello
-        if len(message) >= 4:
+        lacking = 4 - len(message)
+        if lacking <= 0:
             length = int.from_bytes(message[1:4], "big")
             if length > _LONGEST:
                 raise NotAHello
-            if len(message) >= 4 + length:
-                return message[4 : 4 + length]
+            lacking += length
+            if lacking <= 0:
+                return bytes(message[4 : 4 + length])
     if data[:1] not in {b"", bytes((_HANDSHAKE,))} or len(data) > _LONGEST + 4 + _RECORD_HEAD * 64:
         raise NotAHello
-    return None
+    return lacking
 
 
 class _Reader:

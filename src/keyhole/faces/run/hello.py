@@ -64,25 +64,41 @@ class _Bytes:
         return self.at == len(self.data)
 
 
-def client_hello(data: bytes) -> bytes | None:
-    """The body of the first handshake message of TLS; ``None`` while it is not there in full.
+class HelloReader:
+    """Reads the first handshake message of TLS as its bytes come, and not all of them again for each that comes."""
 
-    Raises:
-        Nameless: what begins there is no ClientHello.
-    """
-    message = b""
-    at = 0
-    while len(data) - at >= 5:
-        length = int.from_bytes(data[at + 3 : at + 5])
-        if data[at] != HANDSHAKE or data[at + 1] != 3 or not 0 < length <= _RECORD:
-            raise Nameless("this is not how TLS begins")
-        message += data[at + 5 : at + 5 + length]
-        at += 5 + length
-        if message and message[0] != _CLIENT_HELLO:
-            raise Nameless("this is not how TLS begins")
-        if len(message) >= 4 and len(message) >= 4 + (wanted := int.from_bytes(message[1:4])):
-            return message[4 : 4 + wanted]
-    return None
+    def __init__(self) -> None:
+        self._least = 0  # bytes without which the message cannot be complete
+
+    def body(self, data: bytes) -> bytes | None:
+        """Its body, of all that was sent so far; ``None`` while it is not there in full.
+
+        Raises:
+            Nameless: what begins there is no ClientHello.
+        """
+        if len(data) < self._least:
+            return None
+        message = bytearray()
+        at, lacking = 0, 4
+        while len(data) - at >= 5:
+            length = int.from_bytes(data[at + 3 : at + 5])
+            if data[at] != HANDSHAKE or data[at + 1] != 3 or not 0 < length <= _RECORD:
+                raise Nameless("this is not how TLS begins")
+            message += data[at + 5 : at + 5 + length]
+            at += 5 + length
+            if message and message[0] != _CLIENT_HELLO:
+                raise Nameless("this is not how TLS begins")
+            wanted = int.from_bytes(message[1:4]) if len(message) >= 4 else 0
+            lacking = 4 + wanted - len(message)
+            if lacking <= 0 and len(message) >= 4:
+                return bytes(message[4 : 4 + wanted])
+        self._least = len(data) + lacking
+        return None
+
+
+def client_hello(data: bytes) -> bytes | None:
+    """As ``HelloReader.body``, of bytes that are there at once."""
+    return HelloReader().body(data)
 
 
 def server_name(hello: bytes) -> str:

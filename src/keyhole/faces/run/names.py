@@ -7,6 +7,7 @@ tried can be told with the name that was meant. Nothing leaves: no question is a
 from __future__ import annotations
 
 import ipaddress
+import re
 import struct
 
 _FIRST = int(ipaddress.IPv4Address("198.18.0.1"))
@@ -16,6 +17,8 @@ _TTL = 60  # seconds
 _RESPONSE, _RECURSION = 0x8000, 0x0180  # QR; RD and RA (RFC 1035 section 4.1.1)
 _OPCODE, _REFUSED, _MALFORMED = 0x7800, 5, 1
 _LONGEST = 253  # characters of a name
+# Any other one could say more than a name in a record, and on a terminal.
+_HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 
 class Names:
@@ -59,7 +62,7 @@ class Names:
         kind, group = struct.unpack(">HH", question[end : end + 4])
         asked = question[12 : end + 4]
         name = _text(question[12:end])
-        if group != _IN or len(name) > _LONGEST:
+        if group != _IN or len(name) > _LONGEST or (name and not _HOST.fullmatch(name)):
             return struct.pack(">HHHHHH", ident, _RESPONSE | _REFUSED, 1, 0, 0, 0) + asked
         records = b""
         if kind in {_A, _ANY} and name:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from keyhole.faces.run.hello import HANDSHAKE, LARGEST, Nameless, NamelessRequest, client_hello, host_field, server_name
+from keyhole.faces.run.hello import HANDSHAKE, LARGEST, HelloReader, Nameless, NamelessRequest, host_field, server_name
 from keyhole.faces.run.names import Names
 from keyhole.faces.run.plan import RunPlan
 from keyhole.faces.run.port import SessionPort, serving
@@ -239,13 +239,14 @@ async def _named(reader: asyncio.StreamReader) -> tuple[str, bytes]:
     Raises:
         Nameless: it asks for none.
     """
-    data = b""
+    data, records = b"", HelloReader()
     while piece := await reader.read(_PIECE):
+        behind = max(len(data) - 3, 0)
         data += piece
         if data[0] == HANDSHAKE:
-            if (hello := client_hello(data)) is not None:
+            if (hello := records.body(data)) is not None:
                 return server_name(hello), data
-        elif (end := data.find(b"\r\n\r\n")) >= 0:
+        elif (end := data.find(b"\r\n\r\n", behind)) >= 0:
             return host_field(data[: end + 4]), data
         if len(data) > LARGEST:
             break
