@@ -9,6 +9,7 @@ from keyhole.faces.proxy import ProxyServer
 from keyhole.faces.sql import SqlFace
 from keyhole.faces.sql.door import SqlListenerLimits
 from keyhole.faces.ssh import SshFace
+from keyhole.net.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from keyhole.app import Keyhole
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def proxy_face(keyhole: Keyhole, limits: ListenerLimits, instance: str) -> ProxyServer:
     """What serves agents; ``instance`` is its name in ``Via``."""
+    keep_freed_memory()
     face = ProxyServer(
         keyhole.broker,
         limits,

@@ -12,6 +12,9 @@ import ssl
 from collections.abc import Sequence
 
 _RECORD = 16 * 1024  # the largest TLS record (RFC 8446 section 5.1)
+PIECE = 64 * 1024
+"""Bytes that a client's connection has OpenSSL hold at once: a buffer stays as large as it ever was, however long the
+connection then waits."""
 
 
 class TlsChannel:
@@ -59,6 +62,12 @@ class TlsChannel:
         Raises:
             ssl.SSLError: the handshake failed, the certificate is not acceptable, or a record is broken.
         """
+        if len(data) <= PIECE or not self._object.server_side:
+            return self._receive(data)
+        rest = memoryview(data)
+        return b"".join([self._receive(rest[at : at + PIECE]) for at in range(0, len(data), PIECE)])
+
+    def _receive(self, data: bytes | memoryview) -> bytes:
         incoming = self._incoming
         incoming.write(data)
         tls = self._object
@@ -84,8 +93,8 @@ class TlsChannel:
         """Begin a handshake as a client; then send ``output()``."""
         self.receive(b"")
 
-    def send(self, data: bytes) -> bytes:
-        """Encrypt; the bytes that have to be sent."""
+    def send(self, data: bytes | memoryview) -> bytes:
+        """Encrypt, ``PIECE`` bytes at most; the bytes that have to be sent."""
         tls = self._object
         self.patient = False
         written = tls.write(data)

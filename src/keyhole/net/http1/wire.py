@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import cast
 
-from keyhole.net.http1.tls import TlsChannel
+from keyhole.net.http1.tls import PIECE, TlsChannel
 
 HIGH_WATER = 128 * 1024  # bytes buffered for a consumer that is not waiting; one read of the socket may come on top
 NEVER = float("inf")
@@ -201,7 +201,11 @@ class Wire(asyncio.Protocol):
             self.transport.write(data)
             return
         try:
-            self.transport.write(self.tls.send(data))
+            if len(data) <= PIECE:
+                self.transport.write(self.tls.send(data))
+            else:  # not joined: then it costs no more than all at once
+                rest, send = memoryview(data), self.tls.send
+                self.transport.writelines([send(rest[at : at + PIECE]) for at in range(0, len(data), PIECE)])
         except ssl.SSLError as error:
             self.failure = error
             self.abort()
