@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from keyhole.broker.directory import Directory
@@ -139,7 +139,7 @@ class SshAgent:
         request = self._request()
         vault, state, caller = await self._who(request)
         directory = await self._agents.directory(vault, state)
-        known = [service for service in directory.logins() if _knows(service, bind.host_key, vault.clock.now())]
+        known = await asyncio.to_thread(_knowing, directory.logins(), bind.host_key, vault.clock.now())
         granted = [service for service in known if caller.acl.decide("use", f"services/{service.name}")]
         if not granted:
             error: KeyholeError = NoService("no service of SSH knows the key of this host", "keyhole service list")
@@ -220,13 +220,14 @@ class SshAgent:
         self._held = {}
 
 
-def _knows(service: Service, host_key: bytes, now: float) -> bool:
-    """Whether one of the service's host keys is this one, or has certified it."""
-    found = proof(host_key, service.hosts[0].host, now)
-    if found is None:
-        return False
-    line = f"{CERT_AUTHORITY} {found.line}" if found.certified else found.line
-    return line in service.inject["host_keys"]
+def _knowing(services: Iterable[Service], host_key: bytes, now: float) -> list[Service]:
+    """The services of which one of the host keys is this one, or has certified it; signatures take time."""
+    found: dict[str, str] = {}
+    for host in {service.hosts[0].host for service in services}:
+        said = proof(host_key, host, now)
+        if said is not None:
+            found[host] = f"{CERT_AUTHORITY} {said.line}" if said.certified else said.line
+    return [each for each in services if found.get(each.hosts[0].host) in each.inject["host_keys"]]
 
 
 def _require_same(matched: Service, lent: Service) -> None:
