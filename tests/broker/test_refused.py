@@ -420,6 +420,7 @@ LEFT_OUT = {
         b"Trailer: X-T",
         b"HTTP2-Settings: a",
     ],
+    "`Expect:": [b"Expect: 100-continue"],
     "`Upgrade`": [b"Connection: upgrade\r\nUpgrade: h2c", b"Connection: Upgrade\r\nUpgrade: foo/1"],
     "`X-HTTP-Method-Override`": [
         *(name + b": DELETE" for name in (b"X-HTTP-Method-Override", b"X-HTTP-Method", b"X-Method-Override")),
@@ -428,11 +429,17 @@ LEFT_OUT = {
     "`X-Original-URL`": [
         *(name + b": /evil" for name in (b"X-Original-URL", b"X-Rewrite-URL", b"X-Original-URI")),
         *(name + b": /evil" for name in (b"SCRIPT_NAME", b"Script-Name", b"PATH_INFO", b"X-Script-Name")),
+        *(name + b": /evil" for name in (b"X-Override-URL", b"X-HTTP-Path-Override", b"X_Envoy_Original_Path")),
+        *(name + b": /evil" for name in (b"X-Original-Path", b"X-Proxy-Url", b"X-Rewrite-Uri", b"X-Request-URI")),
     ],
+    "`X-Middleware-Subrequest`": [b"X-Middleware-Subrequest: middleware", b"X-Middleware-Rewrite: /evil"],
     "`Forwarded`": [
         *(name + b": evil" for name in (b"X-Forwarded-Host", b"X-Forwarded-For", b"X-Forwarded-Any", b"Forwarded")),
         *(name + b": evil" for name in (b"X-Real-IP", b"X-Host", b"X-Original-Host", b"X_Real_IP", b"X.Forwarded.A")),
         b"X-HTTP-Host-Override: evil",
+        *(name + b": 127.0.0.1" for name in (b"Client-IP", b"X-Client-IP", b"True-Client-IP", b"CF-Connecting-IP")),
+        *(name + b": 127.0.0.1" for name in (b"Fastly-Client-IP", b"X_Cluster_Client_IP", b"X-Originating-IP")),
+        *(name + b": 127.0.0.1" for name in (b"X-Forwarded", b"X-Remote-IP", b"X-Remote-Addr", b"X-Azure-ClientIP")),
     ],
     "`Proxy-Authorization`": [b"Proxy-Authorization: Basic YTpi", b"Proxy-Anything: 1", b"X-Keyhole-Anything: 1"],
     "`Content_Type`": [b"Content_Type: text/evil", b"Content.Encoding: gzip"],

@@ -70,6 +70,11 @@ def forms(token: str) -> list[tuple[str, bytes]]:
         ("/v1/x", b"X-Vault-Token: " + raw + b"\r\n"),
         ("/v1/x", b"Referer: http://agent:" + raw + b"@127.0.0.1/\r\n"),
         ("/v1/x", raw.replace(b".", b"-.") + b": 1\r\nX-" + raw + b": 1\r\n"),
+        *(("/v1/x", b"X-Proxy-Auth: Basic " + base64.b64encode(b"x" * at + raw + b"y") + b"\r\n") for at in range(3)),
+        ("/v1/x", b"Cookie: auth=" + base64.urlsafe_b64encode(b"agent:" + raw).rstrip(b"=") + b"\r\n"),
+        ("/v1/x?auth=" + base64.b64encode(b"agent:" + raw).decode().replace("=", "%3D"), b""),
+        ("/v1/x", b"X-Hex: " + raw.hex().encode() + b"\r\n"),
+        ("/v1/x?t=" + raw.hex().upper(), b""),
     ]
 
 
@@ -89,7 +94,7 @@ def test_header_that_names_another_method_is_left_out(stack: Stack, run, token: 
         assert b"DELETE" not in stack.upstream.last.head
 
 
-@pytest.mark.parametrize("number", range(14))
+@pytest.mark.parametrize("number", range(21))
 def test_callers_own_token_never_reaches_an_upstream(stack: Stack, run, token: str, number: int) -> None:
     path, headers = forms(token)[number]
     for reply in both(stack, run, token, path, headers):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from urllib.parse import unquote_to_bytes
 
 from keyhole.core.message import Call
-from keyhole.injections.placeholder import decode_basic
 
 # Tokens that are made here are longer. A shorter one was chosen for a development server, and may be an everyday word.
 _SHORTEST = 16
@@ -15,31 +15,42 @@ _LAYERS = 2  # of percent-encoding
 def shows_token(call: Call) -> bool:
     """Does the target, a header or what is said of the work carry the token that was presented with the call?
 
-    Plain, percent-encoded or in Basic credentials, as a client would put it there by mistake. Bodies are not searched,
-    and a caller that means to give its token away will find a disguise.
+    Plain, percent-encoded, in base64 at any offset (so in Basic credentials under any name) or in hexadecimal, as a
+    client would put it there by mistake. Bodies are not searched, and a caller that means to give its token away will
+    find a disguise.
     """
     token = call.token
     if len(token) < _SHORTEST:
         return False
-    if _holds(call.target, token):
+    encoded = 4 * (len(token) // 3 - 1)  # bytes of the shortest form of base64 that is looked for
+    if _holds(call.target, _forms(token) if len(call.target) >= encoded else (token,)):
         return True
     if call.stated is not None and any(token in text.encode() for text in call.stated.claims.values()):
         return True  # that goes to no upstream, but on record
-    names = b"\n".join([name for name, _ in call.headers])
-    if _holds(b"\n".join([value for _, value in call.headers]), token) or token.lower() in names:
+    headers = call.headers
+    if token.lower() in b"\n".join([name for name, _ in headers]):
         return True
-    if b"authorization" not in names:
-        return False
-    return any(
-        name.endswith(b"authorization") and token in (decode_basic(value) or b"") for name, value in call.headers
-    )
+    values = [value for _, value in headers]
+    long = max(map(len, values), default=0) >= encoded
+    return _holds(b"\n".join(values), _forms(token) if long else (token,))
 
 
-def _holds(text: bytes, token: bytes) -> bool:
-    for _ in range(_LAYERS):
-        if token in text:
-            return True
-        if b"%" not in text:
+def _forms(token: bytes) -> tuple[bytes, ...]:
+    """The token and its encodings; of base64 what does not depend on the bytes beside it, from each offset."""
+    whole = [token[at : at + (len(token) - at) // 3 * 3] for at in range(3)]
+    standard = [base64.b64encode(part) for part in whole]
+    safe = [base64.urlsafe_b64encode(part) for part in whole]
+    digits = token.hex().encode()
+    return (token, *standard, *safe, digits, digits.upper())
+
+
+def _holds(text: bytes, forms: tuple[bytes, ...]) -> bool:
+    layers = _LAYERS
+    while True:
+        for form in forms:
+            if form in text:
+                return True
+        if not layers or b"%" not in text:
             return False
+        layers -= 1
         text = unquote_to_bytes(text)
-    return token in text
