@@ -41,9 +41,13 @@ def test_an_entry_comes_back_as_it_was_written(ring):
         Where("org-1", "mount-1p", "1/abc", 7),
     ],
 )
-def test_an_entry_opens_in_no_other_place(ring, other):
+@pytest.mark.parametrize("before", [False, True])
+def test_an_entry_opens_in_no_other_place(ring, other, before):
+    blob = ring.seal(VALUE, WHERE)
+    if before:  # its data key is ready for use then
+        assert ring.open(blob, WHERE) == VALUE
     with pytest.raises(IntegrityError):
-        ring.open(ring.seal(VALUE, WHERE), other)
+        ring.open(blob, other)
 
 
 def test_places_that_read_alike_are_encoded_apart():

@@ -164,6 +164,21 @@ def test_a_recipe_of_ones_own():
     assert sent.get(b"x-method") == b"post"
 
 
+def test_each_call_has_a_nonce_of_its_own_and_the_same_wherever_it_stands():
+    how = Inject.from_data(
+        {"kind": "hmac", "message": "{nonce}", "header": "X-S", "headers": "X-N={nonce}\nX-M={nonce}"}
+    )
+    found = set()
+    for _ in range(2):
+        sent = next(inject(Message("GET", "https", "api.test", 443, b"/", []), how, Terms({"value": b"key"}, NOW)))
+        nonce = sent.get(b"x-n")
+        assert nonce == sent.get(b"x-m")
+        assert len(bytes.fromhex(nonce.decode())) == 16
+        assert sent.get(b"x-s").decode() == sha256(b"key", nonce)
+        found.add(nonce)
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize("target", [b"/x", b"/x?", b"/x?a=1", b"/x?sig=old", b"/x?sig=old&a=1&s%69g=older"])
 def test_a_parameter_with_the_signature_comes_last_and_once(target):
     sent = signed({"message": "{target}", "query": "sig", "encoding": "base64"}, b"key", target=target)

@@ -183,8 +183,8 @@ class Broker:
         vault = self._node.open_vault()
         leaks, data = summed_up(call)
         request = Request(call.token, Operation.USE, "services", data, "", call.remote, new_request_id())
-        if call.stated is not None and not leaks:
-            request = replace(request, stated=call.stated)
+        if not leaks:
+            request.stated = call.stated
         timing = call.timing
         timing.begun = monotonic()
         try:

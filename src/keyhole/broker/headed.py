@@ -22,8 +22,10 @@ def summed_up(call: Call) -> tuple[bool, dict[str, object]]:
 
 def wanted_of(call: Call) -> Wanted:
     """What a call is matched by. Raises what refuses its target."""
-    heading = call.heading
-    if not heading.paths:
-        heading.target, heading.paths = judged(call.target)
-    authority = Authority(call.host, call.port)
-    return Wanted(call.scheme, authority, call.method, heading.paths, call.service, call.headers, heading.target)
+    wanted = call.heading.wanted
+    if not isinstance(wanted, Wanted):
+        target, paths = judged(call.target)
+        authority = Authority(call.host, call.port)
+        wanted = Wanted(call.scheme, authority, call.method, paths, call.service, call.headers, target)
+        call.heading.wanted = wanted
+    return wanted

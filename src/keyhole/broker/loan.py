@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -27,7 +26,6 @@ _RANGE = frozenset({b"range", b"if-range", b"request-range", b"a-im"})
 _STALE_WHEN_RECODED = frozenset(
     {b"content-length", b"etag", b"content-md5", b"digest", b"content-digest", b"repr-digest", b"accept-ranges"}
 )
-_NONCE = 16  # bytes
 
 
 class Scrubbers:
@@ -135,7 +133,7 @@ class Loan:
         if accepted is not None:
             message.set(b"accept-encoding", scrub.accept_encoding(accepted))
         grpc.narrow(message.headers, message.set)
-        return inject(message, self.service.inject, Terms(self.values, now, kept, os.urandom(_NONCE)))
+        return inject(message, self.service.inject, Terms(self.values, now, kept))
 
     def injected(self, message: Message) -> None:
         """A message is about to be sent: from here on its forms are looked for in answers too."""

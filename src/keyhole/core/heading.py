@@ -16,13 +16,11 @@ class Heading:
     Attributes:
         leaks: the head shows the caller's own token.
         summary: what a record says of it; ``None`` while nobody looked.
-        target: the canonical target.
-        paths: its readings; empty while nobody looked.
+        wanted: what the call is matched by; ``None`` while nobody looked.
         clean: stands for the values that are surely in no part of it, as no placeholder is; ``None`` for unknown.
     """
 
     leaks: bool = False
     summary: dict[str, object] | None = field(default=None, repr=False)
-    target: bytes = field(default=b"", repr=False)
-    paths: tuple[str, ...] = field(default=(), repr=False)
+    wanted: object = field(default=None, repr=False)
     clean: object = field(default=None, repr=False)

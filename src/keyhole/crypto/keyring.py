@@ -112,9 +112,9 @@ class Keyring:
         self._journal_keys = {term: JournalKey(key) for term, key in self._journals.items()}
         self._name = name
         self._token = token
-        # Data keys of entries that were opened lately, ready for use, by what wraps them and where they belong. They
-        # open nothing that the keys above would not.
-        self._opened: dict[tuple[bytes, bytes], AeadKey] = {}
+        # Data keys of entries that were opened lately, ready for use with their place as bytes, by what wraps them and
+        # where they belong. They open nothing that the keys above would not.
+        self._opened: dict[tuple[bytes, Where], tuple[AeadKey, bytes]] = {}
         self.name_key = siv.NameKey(name)
         self.current = max(self._entries)
 
@@ -181,22 +181,20 @@ class Keyring:
         """
         if len(blob) < ENTRY_OVERHEAD or blob[0] != FORMAT:
             raise does_not_open()
-        place = associated_data(where)
         wrapped = blob[:_WRAPPED_END]
-        key = self._opened.get((wrapped, place))
-        if key is None:
-            key = self._unwrap(wrapped, place)
+        key, place = self._opened.get((wrapped, where)) or self._unwrap(wrapped, where)
         return key.open(blob[_WRAPPED_END:], place)
 
-    def _unwrap(self, wrapped: bytes, place: bytes) -> AeadKey:
+    def _unwrap(self, wrapped: bytes, where: Where) -> tuple[AeadKey, bytes]:
+        place = associated_data(where)
         term = self._entry_keys.get(_HEADER.unpack_from(wrapped)[1])
         if term is None:
             raise does_not_open()
         key = AeadKey(term.open(wrapped[_HEADER.size :], place + wrapped[1 : _HEADER.size]))
         if len(self._opened) >= _OPENED:
             self._opened.clear()
-        self._opened[wrapped, place] = key
-        return key
+        found = self._opened[wrapped, where] = key, place
+        return found
 
     def rewrap(self, blob: bytes, old: Where, new: Where) -> bytes:
         """The same plaintext for another place (usually the next revision), under the current term and a new data key.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ MEMBERS = {
     "stand-in": "nothing",
 }
 LONGEST = 16 * 1024  # bytes of a secret in a header; common servers take no more
+_NONCE = 16  # bytes
 _VISIBLE = re.compile(rb"[\x20-\x7e]+")
 
 Steps = Generator[Message, Heard, None]
@@ -69,13 +71,20 @@ class Terms:
         now: seconds since the epoch.
         kept: what earlier loans of these same values through this service left for later ones, such as a token with
             its end. It is forgotten when the vault is sealed, and starts empty when a value changes.
-        nonce: random bytes that nobody else has, for this call.
+        nonce: random bytes that nobody else has, for this call; ask ``nonce_of``, as most injections need none.
     """
 
     values: Mapping[str, bytes] = field(repr=False)
     now: float = 0.0
     kept: dict[str, Any] = field(default_factory=dict, repr=False)
     nonce: bytes = b""
+
+
+def nonce_of(terms: Terms) -> bytes:
+    """The nonce of a call, drawn when it is first asked for."""
+    if not terms.nonce:
+        terms.nonce = os.urandom(_NONCE)
+    return terms.nonce
 
 
 def inject(message: Message, how: Inject, terms: Terms) -> Steps:

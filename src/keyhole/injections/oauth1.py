@@ -17,7 +17,7 @@ from keyhole.core.host import Authority
 from keyhole.core.inject import Inject
 from keyhole.core.message import Message
 from keyhole.core.signing import OAUTH1_METHODS
-from keyhole.injections import Steps, Terms, header_value
+from keyhole.injections import Steps, Terms, header_value, nonce_of
 from keyhole.injections.parameters import require_few
 
 Pairs = list[tuple[bytes, bytes]]
@@ -47,7 +47,7 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
         method = next(iter(OAUTH1_METHODS))
     protocol = {
         b"oauth_consumer_key": values["consumer_key"],
-        b"oauth_nonce": terms.nonce.hex().encode(),
+        b"oauth_nonce": nonce_of(terms).hex().encode(),
         b"oauth_signature_method": method.encode(),
         b"oauth_timestamp": b"%d" % int(terms.now),
         b"oauth_version": b"1.0",

@@ -22,7 +22,7 @@ from keyhole.core.host import Authority
 from keyhole.core.inject import Inject
 from keyhole.core.message import Message
 from keyhole.core.recipe import Named, Recipe, Template, mentions
-from keyhole.injections import Steps, Terms, header_value
+from keyhole.injections import Steps, Terms, header_value, nonce_of
 
 _FORM = b"application/x-www-form-urlencoded"
 _WHSEC = b"whsec_"  # before the base64 of keys of Standard Webhooks
@@ -118,7 +118,7 @@ class _Parts:
         self._message = message
         self._values: Mapping[str, bytes] = terms.values
         self._milliseconds = round(terms.now * 1000)
-        self._nonce = terms.nonce.hex().encode()
+        self._nonce = nonce_of(terms).hex().encode()
         self.signature = b""
 
     def text(self, template: Template) -> bytes:
