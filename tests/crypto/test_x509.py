@@ -69,6 +69,11 @@ def test_a_client_refuses_a_leaf_of_another_orgs_ca(authority, tmp_path):
         handshake(other, *authority.issue("api.stripe.com"), "api.stripe.com", tmp_path)
 
 
+def test_a_server_sends_its_leaf_and_not_the_ca_that_its_clients_have(authority):
+    (leaf,) = x509.load_pem_x509_certificates(authority.issue("api.stripe.com")[0])
+    assert leaf.issuer != leaf.subject
+
+
 def test_a_leaf_lives_less_than_a_week_and_can_only_be_a_server(authority):
     leaf = leaf_of(authority.issue("api.stripe.com")[0])
     now = dt.datetime.now(dt.UTC)

@@ -83,8 +83,7 @@ class Authorities:
 
 
 def _mint(authority: CertificateAuthority, host: str) -> ssl.SSLContext:
-    chain, key = authority.issue(host)
-    return server_context(chain, key, _ALPN)
+    return server_context(*authority.issue(host), _ALPN)
 
 
 async def _load(storage: Storage, org: str, now: float) -> CertificateAuthority:
