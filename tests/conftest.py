@@ -1,11 +1,13 @@
-"""What holds for every test: how often Python looks for garbage, how many keys of RSA are made, and that hypothesis has
-the same examples in every run, and all the time for them that they need."""
+"""What holds for every test: who compiles it, how often Python looks for garbage, how many keys of RSA are made, and
+that hypothesis has the same examples in every run, and all the time for them that they need."""
 
 import gc
 import itertools
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from compiling import compile_share
 
 # How long an example takes says how much else the machine does, and nothing about what is tested. New examples are for
 # the campaigns to look for.
@@ -18,6 +20,12 @@ settings.load_profile("here")
 def pytest_configure():
     """Thousands of tests are found, and none of what is found becomes garbage: look seldom."""
     gc.set_threshold(20_000, 10, 10)
+
+
+def pytest_collection(session):
+    """Before it looks for tests a worker compiles its share of them."""
+    if worker := getattr(session.config, "workerinput", None):
+        compile_share(session.config, int(worker["workerid"].removeprefix("gw")), worker["workercount"])
 
 
 def pytest_collection_finish():
