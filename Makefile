@@ -31,7 +31,7 @@ demo: $(STAMPS)/runtime
 	@$(BIN)/keyhole demo
 
 test: $(STAMPS)/dev $(STAMPS)/needs $(NODE)/ready $(CLIENTS)/ready $(SDK)/ready $(FRAMEWORKS)/ready
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
