@@ -570,9 +570,14 @@ def test_no_reader_fails_with_anything_but_a_reason(kind, content):
         assert opened(kind, content, password="p").found == ()
 
 
-@pytest.mark.parametrize("item", [{"type": {}, "name": "x"}, {"type": 1, "collectionIds": 1.5, "name": "x"}])
-def test_an_item_of_bitwarden_with_parts_of_another_kind_is_no_trouble(item):
-    bitwarden.parse(json.dumps({"encrypted": False, "items": [item]}).encode(), Origin("file"))
+@pytest.mark.parametrize(
+    ("item", "skipped"), [({"type": {}, "name": "x"}, ["x"]), ({"type": 1, "collectionIds": 1.5, "name": "x"}, [])]
+)
+def test_an_item_of_bitwarden_with_parts_of_another_kind_is_no_trouble(item, skipped):
+    good = {"type": 1, "name": "good", "login": {"password": "v"}}
+    read = bitwarden.parse(json.dumps({"encrypted": False, "items": [item, good]}).encode(), Origin("file"))
+    assert [each.name for each in read.skipped] == skipped
+    assert len(read.found) == 1
 
 
 def test_a_damaged_archive_in_any_compression_is_refused():

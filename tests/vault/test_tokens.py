@@ -54,7 +54,7 @@ def test_expired_tokens_are_swept_also_after_the_vault_was_sealed_and_unsealed(m
         await vault.node.unseal(seal=place.seal)
         clock.advance(3601)
         async with asyncio.timeout(60):
-            while len(await entries(vault)) == before:  # noqa: ASYNC110 - nothing announces a sweep
+            while len(await entries(vault)) >= before:  # noqa: ASYNC110 - nothing announces a sweep
                 await asyncio.sleep(0.01)
 
     place.play(scenario, clock=clock)
