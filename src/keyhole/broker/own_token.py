@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import base64
+from base64 import b64encode
+from binascii import hexlify
 from urllib.parse import unquote_to_bytes
 
 from keyhole.core.message import Call
 
 # Tokens that are made here are longer. A shorter one was chosen for a development server, and may be an everyday word.
 _SHORTEST = 16
+_SAFE = bytes.maketrans(b"+/", b"-_")
 _LAYERS = 2  # of percent-encoding
 
 
@@ -22,7 +24,7 @@ def shows_token(call: Call) -> bool:
     token = call.token
     if len(token) < _SHORTEST:
         return False
-    encoded = 4 * (len(token) // 3 - 1)  # bytes of the shortest form of base64 that is looked for
+    encoded = (len(token) - 2) // 3 * 4  # bytes of the shortest form of base64 that is looked for
     if _holds(call.target, _forms(token) if len(call.target) >= encoded else (token,)):
         return True
     if call.stated is not None and any(token in text.encode() for text in call.stated.claims.values()):
@@ -37,11 +39,11 @@ def shows_token(call: Call) -> bool:
 
 def _forms(token: bytes) -> tuple[bytes, ...]:
     """The token and its encodings; of base64 what does not depend on the bytes beside it, from each offset."""
-    whole = [token[at : at + (len(token) - at) // 3 * 3] for at in range(3)]
-    standard = [base64.b64encode(part) for part in whole]
-    safe = [base64.urlsafe_b64encode(part) for part in whole]
-    digits = token.hex().encode()
-    return (token, *standard, *safe, digits, digits.upper())
+    size = len(token) - 2
+    size -= size % 3
+    forms = [token, *[b64encode(token[at : at + size]) for at in range(3)], hexlify(token)]
+    forms += [form.translate(_SAFE) for form in forms[1:4] if b"+" in form or b"/" in form]
+    return (*forms, forms[4].upper())
 
 
 def _holds(text: bytes, forms: tuple[bytes, ...]) -> bool:
