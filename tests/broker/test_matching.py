@@ -201,20 +201,30 @@ def open_net(stack: Stack, rule: str):
 def test_egress_rule_decides_on_hosts_without_service(stack: Stack, run, rule: str, code: str) -> None:
     """Here every host is on loopback, so a call that egress allows is stopped by the guard and nothing before it."""
 
-    async def ask() -> tuple[Reply, Reply | None]:
+    async def ask() -> None:
         token = await open_net(stack, rule)()
-        reply, _ = await stack.connect(token, f"other.test:{stack.secure}")
-        inside = await stack.get(token, host="other.test") if reply.status == 200 else None
-        plain = await stack.absolute(token, f"http://other.test:{stack.plain}/")
-        assert plain.code == code
-        return reply, inside
+        for destination in (f"other.test:{stack.secure}", f"127.0.0.1:{stack.secure}"):
+            before = len(await stack.records())
+            reply, _ = await stack.connect(token, destination)
+            assert (reply.status, reply.code) == (403, code)
+            [record] = [each for each in (await stack.records())[before:] if each.get("host") == destination]
+            assert (record["phase"], record["result"]) == ("refused", code)
+            plain = await stack.absolute(token, f"http://{destination}/")
+            assert plain.code == code
+        reply, _ = await stack.connect(token, f"{HOST}:{stack.secure}")
+        assert reply.status == 200, "a service's host is for the guard of the service"
 
-    reply, inside = run(ask())
-    if rule == "deny":
-        assert (reply.status, reply.code) == (403, code)
-    else:
-        assert inside is not None
-        assert inside.code == code
+    run(ask())
+
+
+def test_a_tunnel_to_a_name_that_leads_nowhere_is_not_opened(stack: Stack, run) -> None:
+    async def ask() -> Reply:
+        token = await open_net(stack, "allow")()
+        reply, _ = await stack.connect(token, "nowhere.invalid:443")
+        return reply
+
+    reply = run(ask())
+    assert (reply.status, reply.code) == (502, "upstream_unreachable")
 
 
 VARIANTS = [
@@ -257,7 +267,7 @@ def test_deleted_service_falls_back_to_the_egress_rule(stack: Stack, run) -> Non
     async def ask() -> list[str]:
         token = await open_net(stack, "allow")()
         await stack.ask("delete", "services/ours")
-        first = await stack.get(token)
+        first, _ = await stack.connect(token, f"{HOST}:{stack.secure}")
         await stack.ask("update", "sys/org", {"egress": "deny"})
         reply, _ = await stack.connect(token, f"{HOST}:{stack.secure}")
         return [first.code, reply.code]

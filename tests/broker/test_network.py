@@ -45,6 +45,7 @@ def test_refused_destinations_are_never_dialled(played: dict[str, Any]) -> None:
     blocked = [row for row in played["urls"] if row["must"] == "block"]
     assert len(blocked) > 500
     assert [(row["id"], row["dialled"]) for row in blocked if row["dialled"]] == []
+    assert [(row["id"], row["tunnelled"]) for row in blocked if 200 in row["tunnelled"]] == []
     for way in ("absolute", "tunnelled"):
         wrong = [(row["id"], row["url"], row[way]) for row in blocked if not {400, 403}.intersection(row[way])]
         assert wrong == []

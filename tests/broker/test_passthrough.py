@@ -117,7 +117,7 @@ ALLOWED = 'path "services/*" { capabilities = ["use"] }'
 
 def test_where_every_call_is_let_out_no_tunnel_is_passed_on_without_a_rule(run):
     async def scene():
-        async with Stack() as stack:
+        async with Stack(Config(resolve=(f"{OTHER}:93.184.215.14",))) as stack:
             token = await passing(stack)
             await stack.ask("update", "sys/org", {"egress": "allow"})
             reader, writer = await stack.tunnel(token, OTHER, stack.secure, tls=False)

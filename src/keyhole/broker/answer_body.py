@@ -17,6 +17,7 @@ from keyhole.net.http1.answer import ClientAnswer
 from keyhole.scrub import BodyScrubber, GrpcScrubber
 
 T = TypeVar("T")
+_BEGINNING = 0.2  # seconds
 
 
 class AnswerBody:
@@ -32,6 +33,8 @@ class AnswerBody:
     """
 
     __slots__ = (
+        "_ahead",
+        "_begun",
         "_done",
         "_ended",
         "_flow",
@@ -40,6 +43,7 @@ class AnswerBody:
         "_scrubber",
         "_taker",
         "_trailing",
+        "_unfolding",
         "_upstream",
         "length",
         "trailers",
@@ -59,7 +63,9 @@ class AnswerBody:
         self._upstream = upstream
         self._scrubber = scrubber
         self._received = 0
-        self._done = False
+        self._done = self._unfolding = False
+        self._ahead: asyncio.Task[bytes] | None = None
+        self._begun: list[bytes] | None = []  # clean, and held until it is plain that it is the beginning of no bomb
         self._trailing = trailing
         self._refusal = refusal
         self._taker: Taker | None = None
@@ -91,12 +97,43 @@ class AnswerBody:
             self._taker.take(piece)
         flow.went_on()
 
+    async def begin(self) -> None:
+        """Read ahead in a compressed body, so that one which cannot be inspected is refused before its head is sent.
+
+        A beginning that is long in coming is not waited for, but what has come is looked through.
+        """
+        if self._scrubber is not None and self._scrubber.recoded:
+            self._ahead = ahead = asyncio.create_task(self._read())
+            ahead.add_done_callback(_noted)
+            try:
+                while not (await asyncio.wait({ahead}, timeout=_BEGINNING))[0]:
+                    if not (self._unfolding or self._swollen):
+                        break
+            except BaseException:
+                ahead.cancel()
+                raise
+
+    @property
+    def failure(self) -> KeyholeError | None:
+        """Why nothing of it can be sent, where that is known before it is read."""
+        ahead = self._ahead
+        if ahead is None or not ahead.done() or ahead.cancelled():
+            return None
+        error = ahead.exception()
+        return error if isinstance(error, KeyholeError) else None
+
     async def read(self) -> bytes:
         """The next scrubbed chunk; ``b""`` at the end.
 
         Raises:
             KeyholeError: the upstream broke off, or the body cannot be inspected; the rest is withheld.
         """
+        if (ahead := self._ahead) is None:
+            return await self._read()
+        self._ahead = None
+        return await ahead
+
+    async def _read(self) -> bytes:
         if self._done:
             return b""
         scrubber = self._scrubber
@@ -112,10 +149,12 @@ class AnswerBody:
                     await self._finish(None)
                     return clean
                 clean = await self._scrubbed(chunk)
-                if clean:
+                if clean and (self._begun is None or (clean := self._beginning(clean))):
                     return clean
             self._flow.require_uncut()
             rest = b"" if scrubber is None else scrubber.finish()
+            if self._begun:
+                rest = b"".join([*self._begun, rest])
         except BaseException as error:
             await self._finish(error)
             reason = self._flow.reason or error
@@ -127,6 +166,20 @@ class AnswerBody:
         await self._finish(None)
         return rest
 
+    @property
+    def _swollen(self) -> bool:
+        return isinstance(self._scrubber, BodyScrubber) and self._scrubber.swollen
+
+    def _beginning(self, clean: bytes) -> bytes:
+        """What may be sent of a beginning: all that there is, once it does not unfold as a bomb does."""
+        assert self._begun is not None  # noqa: S101  # until now
+        if self._swollen:
+            self._begun.append(clean)
+            return b""
+        clean = b"".join([*self._begun, clean]) if self._begun else clean
+        self._begun = None
+        return clean
+
     async def _scrubbed(self, chunk: bytes, *, ended: bool = False) -> bytes:
         """What may be seen of a chunk. One that may be many times as long unfolded takes turns with others."""
         scrubber = self._scrubber
@@ -135,10 +188,12 @@ class AnswerBody:
         if not scrubber.unfolds(chunk):
             return self._timed(scrubber.whole if ended else scrubber.feed, chunk)
         steps, clean = scrubber.steps(chunk), []
+        self._unfolding = True
         while (piece := self._timed(lambda _: next(steps, None), chunk)) is not None:
             clean.append(piece)
             await self._flow.in_turn()
             self._flow.require_uncut()
+        self._unfolding = False
         return b"".join([*clean, scrubber.finish()] if ended else clean)
 
     def _timed(self, scrub: Callable[[bytes], T], chunk: bytes) -> T:
@@ -149,6 +204,9 @@ class AnswerBody:
 
     async def close(self) -> None:
         """The client went away: nothing more is read, and the connection is not used again."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+            await asyncio.wait({self._ahead})
         if not self._done:
             await self._finish(asyncio.CancelledError())
 
@@ -171,3 +229,9 @@ class AnswerBody:
         self._ended(error, status=status, received=self._received, masked=masked)
         if error is not None:
             await self._upstream.close()
+
+
+def _noted(ahead: asyncio.Task[bytes]) -> None:
+    """Whoever reads learns of a failure; where nobody reads, nobody has to."""
+    if not ahead.cancelled():
+        ahead.exception()

@@ -152,11 +152,14 @@ class Broker:
             return spoken
         match = directory.tunnel(caller, authority, state.org.egress)
         refusal = match.refusal
+        if refusal is None and state.org.egress != "deny" and directory.unknown(authority):
+            refusal = await self._pool.unfit(*authority)
         if refusal is not None:
             vault.meters.calls.tunnel_refused(state.org.name, match.about, refusal.code)
             request = about(wanted.request(), match)
             await record_refused(self._tripwires, vault, state, caller, request, refusal)
-            note_tunnel(await self.notings.of(state), caller, authority, match)
+            if match.refusal is not None:
+                note_tunnel(await self.notings.of(state), caller, authority, match)
             refusal.request_id = request.id
             if self._captures is not None:
                 self._captures.refused_tunnel(state, caller, request, refusal)

@@ -244,6 +244,10 @@ class Directory:
             match = self.decide(caller, Wanted(scheme, authority, "GET", ("/",)), egress)
         return match
 
+    def unknown(self, authority: Authority) -> bool:
+        """Does no service mean this destination, whoever may use it?"""
+        return not any(self.at(scheme, authority) for scheme in (*SCHEMES, *PASSED))
+
     def match(self, caller: Caller, wanted: Wanted) -> Match:
         """Which service a call goes through, or why it may not be made.
 

@@ -99,7 +99,10 @@ class Journey(Flow):
             self._refusal = grpc.refusal
         upstream = await self._awaited(sending)
         try:
-            return self._answer(upstream)
+            answer = self._answer(upstream)
+            if isinstance(answer.body, AnswerBody):
+                await answer.body.begin()
+            return answer  # noqa: TRY300 - what fails above ends the call
         except BaseException as error:
             self.end(error, status=upstream.status)
             await upstream.close()

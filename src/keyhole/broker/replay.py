@@ -97,7 +97,7 @@ class Rules:
             state.mounts,
             state.known,
             state.bindings,
-            rules=changes.policies,
+            rules=dict(changes.policies),
         )
 
     async def decide(self, question: Question) -> Answer:

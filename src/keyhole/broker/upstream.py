@@ -81,6 +81,9 @@ class UpstreamLimits:
     sessions: int = 1024
 
 
+_GLOBAL = Guard()
+
+
 class Pool:
     """Connections to upstreams.
 
@@ -119,6 +122,14 @@ class Pool:
     def connections(self) -> int:
         """Connections now, idle or not."""
         return 0 if self._group is None else len(self._group)
+
+    async def unfit(self, host: str, port: int) -> KeyholeError | None:
+        """Why a canonical host cannot be dialled without an exemption, as far as its addresses say so."""
+        try:
+            await self._dialer.judged(host, port, _GLOBAL)
+        except KeyholeError as error:
+            return error
+        return None
 
     def reserve(
         self,

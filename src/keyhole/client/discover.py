@@ -14,8 +14,9 @@ import json
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from keyhole.core.errors import InvalidRequest
 
@@ -24,6 +25,7 @@ _MOST = 16
 _STORES = ("sqlite:", "postgres:", "postgresql:", "memory:")
 
 
+@dataclass(frozen=True, slots=True)
 class Where:
     """A vault, found.
 
@@ -33,10 +35,9 @@ class Where:
         token: empty where none is known; not in ``repr``.
     """
 
-    def __init__(self, location: str, *, remote: bool, token: str = "") -> None:
-        self.location: Final = location
-        self.remote: Final = remote
-        self.token: Final = token
+    location: str
+    remote: bool
+    token: str = ""
 
     def __repr__(self) -> str:
         return f"Where({self.location!r})"
@@ -74,7 +75,7 @@ def discover(
         token = token.strip() or (stored_token(location) if remote else "")
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidRequest("the token has characters that no token has", "check KEYHOLE_TOKEN")
-    return Where(location, remote=remote, token=token)
+    return Where(location, remote, token)
 
 
 def _servers(text: str) -> str:

@@ -33,21 +33,13 @@ class Road:
     adopt: Callable[[socket.socket], None] | None = field(default=None, compare=False)
 
     @classmethod
-    def at(
-        cls,
-        url: str,
-        ca: str,
-        token: str,
-        *,
-        reached_as: str = "",
-        adopt: Callable[[socket.socket], None] | None = None,
-    ) -> Self:
+    def at(cls, url: str, ca: str, token: str, *, reached_as: str = "") -> Self:
         """From the proxy's URL. ``reached_as`` is the server's host where the proxy listens on every address."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         if host in _UNSPECIFIED and reached_as:
             host = reached_as
-        return cls(parts.scheme, host, parts.port or 8210, ca, token, adopt)
+        return cls(parts.scheme, host, parts.port or 8210, ca, token)
 
     def __repr__(self) -> str:
         return f"Road({self.scheme}://{self.host}:{self.port})"

@@ -20,6 +20,7 @@ class Limits:
         max_codings: how many content codings may be stacked; undeclared layers count by themselves.
         free_output: decoded bytes that are always allowed.
         max_ratio: decoded bytes for each byte received, once the free ones are used up.
+        doubted: decoded bytes from which on such a ratio is a reason to wait for more before anything is sent.
         max_pending: compressed bytes that may wait for their content to be judged.
     """
 
@@ -27,6 +28,7 @@ class Limits:
     free_output: int = 32 * 1024 * 1024
     max_ratio: int = 200
     max_pending: int = 1024 * 1024
+    doubted: int = 64 * 1024
 
 
 _LIMITS = Limits()
@@ -39,9 +41,15 @@ class _Meter:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._decoded = 0
         self.received = 0
 
+    @property
+    def swollen(self) -> bool:
+        return self._decoded > max(self._limits.doubted, self._limits.max_ratio * self.received)
+
     def check(self, decoded: int) -> None:
+        self._decoded = max(self._decoded, decoded)
         if decoded > self._limits.free_output and decoded > self._limits.max_ratio * self.received:
             raise ScrubFailedClosed(
                 "The upstream's compressed body expands beyond the limit",
@@ -217,6 +225,11 @@ class BodyScrubber:
     def masked(self) -> bool:
         """Whether anything was masked so far."""
         return self._inspected is not None and self._inspected.masked
+
+    @property
+    def swollen(self) -> bool:
+        """Whether what has come so far unfolds as a bomb does, though it is not beyond the limit yet."""
+        return self._meter.swollen
 
     def whole(self, data: bytes) -> bytes:
         """Take a whole body and give what can go to the client; in place of ``feed`` and ``finish``.

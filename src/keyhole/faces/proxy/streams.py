@@ -195,6 +195,11 @@ class StreamFace:
             stream.begin(answer.status, fields, end=True)
             await give_up(body)
             return
+        failure: KeyholeError | None = getattr(body, "failure", None)
+        if failure is not None:
+            await give_up(body)
+            self._refuse(stream, failure, head)
+            return
         answer.on_cut = stream.hurry
         stream.begin(answer.status, fields)
         await self._answer_body(stream, head, body)

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import AuditUnavailable, Conflict, InvalidRequest, KeyholeError
@@ -49,6 +50,7 @@ class NoDeviceWrote(AuditUnavailable):
     status = 500
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Device:
     """A device that is in use.
 
@@ -62,23 +64,13 @@ class Device:
         state: what was last said of it in the journal.
     """
 
-    def __init__(
-        self,
-        name: str,
-        stored: Mapping[str, Any],
-        revision: int,
-        made: kinds.Made,
-        style: Style,
-        lane: Lane,
-        state: str = "ok",
-    ) -> None:
-        self.name = name
-        self.stored = stored
-        self.revision = revision
-        self.made = made
-        self.style = style
-        self.lane = lane
-        self.state = state
+    name: str
+    stored: Mapping[str, Any]
+    revision: int
+    made: kinds.Made
+    style: Style
+    lane: Lane
+    state: str = "ok"
 
 
 class Devices:

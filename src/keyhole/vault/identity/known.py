@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,6 +76,7 @@ class Groups:
         return group_id in self.above([other])
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Known:
     """The identities of an org at one revision.
 
@@ -82,10 +84,9 @@ class Known:
         revision: of the entry that moves with every change of them.
     """
 
-    def __init__(self, revision: int) -> None:
-        self.revision = revision
-        self._groups: Groups | None = None
-        self._people: dict[str, Person | None] = {}
+    revision: int
+    _groups: Groups | None = None
+    _people: dict[str, Person | None] = field(default_factory=dict)
 
     async def person(self, storage: Storage, entity_id: str) -> Person | None:
         """The entity of this id, or the one that it was merged into; ``None`` when there is none (any more)."""
