@@ -166,6 +166,11 @@ class Broker:
             raise refusal
         return await self.authorities(vault).context(state, authority.host, caller)
 
+    def may_go_on(self, seat: Seat | None, remote: str) -> bool:
+        """Whether a client may go on at once with what costs the processor; if not, it waits ``in_turn``."""
+        vault = self._node.vault
+        return vault is not None and vault.shares.may_go_on(seat, remote)
+
     async def in_turn(self, seat: Seat | None, remote: str) -> None:
         """Wait until a client may go on with what costs the processor."""
         await self._node.open_vault().shares.go_on(seat, remote)

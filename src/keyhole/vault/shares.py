@@ -253,6 +253,10 @@ class Shares:
                 self.note("turns")
                 raise
 
+    def may_go_on(self, seat: Seat | None, remote: str) -> bool:
+        """Whether who is behind a connection, else its address, may go on at once; if not, ``go_on``."""
+        return self.admission.enter((seat.whose if seat is not None else None) or _at(remote))
+
     async def go_on(self, seat: Seat | None = None, remote: str = "") -> None:
         """Have the running task wait for its turn to go on, such as with a handshake of TLS.
 

@@ -250,6 +250,9 @@ class FakeBroker:
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         self.noted.append((error.code, remote))
 
+    def may_go_on(self, seat: object, remote: str) -> bool:
+        return True
+
     async def in_turn(self, seat: object, remote: str) -> None:
         """It is always their turn."""
 

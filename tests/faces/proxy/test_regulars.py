@@ -93,6 +93,22 @@ def test_who_was_refused_is_not_remembered() -> None:
     asyncio.run(run())
 
 
+def test_what_is_forgotten_while_a_tunnel_is_judged_is_not_remembered_afterwards() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            judge = rig.broker.open_tunnel
+
+            async def seal(*args: Any) -> Any:
+                rig.server.regulars.forget()
+                return await judge(*args)
+
+            rig.broker.open_tunnel = seal  # type: ignore[method-assign]
+            await rig.tunnel()
+            assert len(rig.server.regulars) == 0
+
+    asyncio.run(run())
+
+
 def test_another_address_and_other_bytes_are_somebody_else() -> None:
     async def run() -> None:
         known, connect = Regulars(), Connect(Authority(HOST, 443), TOKEN)
@@ -102,6 +118,10 @@ def test_another_address_and_other_bytes_are_somebody_else() -> None:
         assert known.find(RAW + b" ", "127.0.0.1") is None
         known.forget()
         assert known.find(RAW, "127.0.0.1") is None
+        known.keep(RAW, "127.0.0.1", connect, known.forgotten - 1)  # it was being judged meanwhile
+        assert known.find(RAW, "127.0.0.1") is None
+        known.keep(RAW, "127.0.0.1", connect, known.forgotten)
+        assert known.find(RAW, "127.0.0.1") is connect
 
     asyncio.run(run())
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from typing import cast
+from functools import partial
 
 from keyhole.core.errors import (
     BadRequestFraming,
@@ -18,7 +18,6 @@ from keyhole.core.errors import (
     KeyholeError,
     fault_place,
 )
-from keyhole.core.host import Authority, parse_host
 from keyhole.core.message import Call, Stream
 from keyhole.core.passthrough import SCHEMES as PASSED
 from keyhole.core.sql import SqlCall
@@ -26,6 +25,7 @@ from keyhole.core.ssh import SPOKEN as SSH_AGENT
 from keyhole.faces.proxy import socks
 from keyhole.faces.proxy.answering import AnsweringWire
 from keyhole.faces.proxy.gate import LastAdmitted, Tunnel, admit, passing, read_credential
+from keyhole.faces.proxy.names import channel_for, was_for_another
 from keyhole.faces.proxy.owner import Owner
 from keyhole.faces.proxy.refusal import ESTABLISHED, FULL, render_refusal
 from keyhole.faces.proxy.regulars import Connect, read_connect
@@ -41,24 +41,11 @@ from keyhole.net.http1.grammar import (
     parse_request_head,
 )
 from keyhole.net.http1.pace import Pace, window_for
-from keyhole.net.http1.tls import TlsChannel
 from keyhole.net.http1.wire import NEVER
 from keyhole.net.http2.frames import ConnectionFault
-from keyhole.net.http2.preface import begins_with_preface
+from keyhole.net.http2.preface import begins_with_preface, may_begin
 
 _log = logging.getLogger("keyhole.proxy")
-
-
-class _Named(ssl.SSLObject):
-    """The server's side of TLS in a tunnel, as the context's callback receives it.
-
-    Attributes:
-        host: that the handshake must ask for.
-        refused: it asked for another.
-    """
-
-    host: str  # without it the callback fails, and so does the handshake
-    refused = False
 
 
 _MOMENT = 1.0  # seconds
@@ -123,7 +110,7 @@ class ProxyConnection(AnsweringWire):
         if self.seat is None:
             self._no_room()
             return
-        self.task = self.loop.create_task(self._run())
+        self.read_deadline = self.loop.time() + self._owner.limits.idle_timeout
 
     def _no_room(self) -> None:
         """Tell the client, and close."""
@@ -134,6 +121,18 @@ class ProxyConnection(AnsweringWire):
         self.end()
         # What it has sent by then would make a close reset the answer away (RFC 9112 section 9.6).
         self._grace = self.loop.call_later(_MOMENT if self._owner.may_linger(self) else 0, self.abort)
+
+    def unawaited(self) -> None:
+        """Bytes came that nobody waits for: the first ones begin the work."""
+        if self.task is None and self.seat is not None:
+            self.task = self.loop.create_task(self._run())
+        super().unawaited()
+
+    def expire(self, now: float) -> None:
+        """As in ``Wire``; a client that has said nothing is not waited for any longer."""
+        if self.task is None and now > self.read_deadline:
+            self.close(self._owner.limits.linger)
+        super().expire(now)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: whatever is being done for it stops."""
@@ -151,7 +150,9 @@ class ProxyConnection(AnsweringWire):
         """
         super().input_ended()
         if not self.serving:
-            if not self.buffer:
+            if self.task is None:
+                self.close(self._owner.limits.linger)
+            elif not self.buffer:
                 self.part()
         elif self._grace is None and not self._passing:
             self._grace = self.loop.call_later(self._owner.limits.linger, self.abort)
@@ -185,7 +186,6 @@ class ProxyConnection(AnsweringWire):
     async def _serve(self) -> None:
         owner = self._owner
         limits = owner.limits
-        self.read_deadline = self.loop.time() + limits.idle_timeout
         if await self._speaks_http2():
             await self._serve_streams()
             return
@@ -198,7 +198,7 @@ class ProxyConnection(AnsweringWire):
     async def _speaks_http2(self) -> bool:
         """Whether a client of the proxy's own port speaks HTTP/2; under TLS ALPN says so (RFC 9113 section 3.3)."""
         under_tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
-        preface = await begins_with_preface(self, self._owner.limits.head_timeout)
+        preface = may_begin(self.buffer) and await begins_with_preface(self, self._owner.limits.head_timeout)
         return preface if under_tls is None else under_tls.selected_alpn_protocol() == "h2"
 
     async def _serve_requests(self) -> None:
@@ -275,10 +275,12 @@ class ProxyConnection(AnsweringWire):
     async def _connect(self, raw: bytes) -> bool:
         if self._tunnel is not None:
             raise InvalidRequest("CONNECT inside a tunnel is refused", "send it to the proxy's own port")
-        known = self._owner.regulars.find(raw, self._remote)
+        regulars = self._owner.regulars
+        known = regulars.find(raw, self._remote)
         connect = known or read_connect(raw, self._owner.limits.wire)
+        remember = None if known else partial(regulars.keep, raw, self._remote, connect, regulars.forgotten)
         try:
-            return await self._open(connect, lambda: self.write(ESTABLISHED), None if known else raw)
+            return await self._open(connect, lambda: self.write_now(ESTABLISHED), remember)
         except KeyholeError as error:
             self.write(render_refusal(error, close=True))
             return False
@@ -293,7 +295,7 @@ class ProxyConnection(AnsweringWire):
             if asked is None:
                 return False
             connect = Connect(asked.authority, asked.credential)
-            return await self._open(connect, lambda: self.write(socks.SUCCEEDED))
+            return await self._open(connect, lambda: self.write_now(socks.SUCCEEDED))
         except socks.Unspoken as error:
             self._owner.broker.note_refusal(error, self._remote)
             self.write(error.answer)
@@ -303,13 +305,15 @@ class ProxyConnection(AnsweringWire):
             self.serving = False
         return False
 
-    async def _open(self, connect: Connect, established: Callable[[], None], raw: bytes | None = None) -> bool:
+    async def _open(
+        self, connect: Connect, established: Callable[[], None], remember: Callable[[], None] | None = None
+    ) -> bool:
         """Open a tunnel. Whether requests are served in it.
 
         Args:
             connect: what was asked for.
             established: tells the client that it is there.
-            raw: its bytes, to know them again.
+            remember: called if requests may be served in it.
 
         Raises:
             KeyholeError: it is refused, and the client was told nothing yet.
@@ -324,7 +328,6 @@ class ProxyConnection(AnsweringWire):
             call.seat = self.seat
             return await self._pass_on(call, established)
         established()
-        self.flush()
         if context == SSH_AGENT:
             if self._owner.agents is not None:
                 await self._owner.agents.serve(self, self._credential, self._remote)
@@ -332,16 +335,14 @@ class ProxyConnection(AnsweringWire):
         if isinstance(context, str):
             await self._serve_database(SqlCall(self._credential, context, service, authority, remote=self._remote))
             return False
-        if raw is not None:
-            self._owner.regulars.keep(raw, self._remote, connect)
+        if remember is not None:
+            remember()
         self._tunnel, self._fields, self._last = connect.plain, connect.fields, connect.last
         self.serving = False
         self.read_deadline = self.loop.time() + self._owner.limits.tunnel_timeout
-        while not self.buffer:
-            if self.eof:
-                return False
-            await self.wait()
-        if self.buffer[0] != _TLS_HANDSHAKE:
+        if not await self._spoken(context, authority.host):
+            return False
+        if self.tls is None and self.buffer[0] != _TLS_HANDSHAKE:
             http2 = await begins_with_preface(self, self._owner.limits.head_timeout)
         elif context is None:
             return False
@@ -352,6 +353,26 @@ class ProxyConnection(AnsweringWire):
         if http2:
             await self._serve_streams()
         return not http2
+
+    async def _spoken(self, context: ssl.SSLContext | None, host: str) -> bool:
+        """Wait for the first bytes in a tunnel, or for the end of the handshake that they began; whether they came."""
+        if context is not None:
+            self.taker = partial(self._greeted, context, host)
+        try:
+            while not self.buffer and self.tls is None:
+                if self.eof:
+                    return False
+                await self.wait()
+        finally:
+            self.taker = None
+        return True
+
+    def _greeted(self, context: ssl.SSLContext, host: str) -> bool:
+        """The first bytes are there. Whether they begin a handshake, which goes on by itself."""
+        if self.buffer[0] != _TLS_HANDSHAKE or not self._owner.broker.may_go_on(self.seat, self._remote):
+            return False
+        self.start_tls(channel_for(context, host), client=False)
+        return True
 
     async def _serve_streams(self) -> None:
         """Serve what speaks HTTP/2 to its end."""
@@ -393,18 +414,15 @@ class ProxyConnection(AnsweringWire):
 
     async def _accept_tls(self, context: ssl.SSLContext, host: str) -> bool:
         """Whether HTTP/2 was agreed on (RFC 7301)."""
-        await self._owner.broker.in_turn(self.seat, self._remote)
-        if context.sni_callback is not _check_server_name:
-            context.sni_callback = _check_server_name
-            context.sslobject_class = _Named
-        channel = TlsChannel(context, server_side=True)
-        expected = cast("_Named", channel.handle)
-        expected.host = host
-        self.start_tls(channel, client=False)
+        channel = self.tls
+        if channel is None:
+            await self._owner.broker.in_turn(self.seat, self._remote)
+            channel = channel_for(context, host)
+            self.start_tls(channel, client=False)
         try:
             await self.handshake()
         except ssl.SSLError:
-            if expected.refused:
+            if was_for_another(channel):
                 error = BadRequestFraming(
                     "the TLS server name differs from the host of the tunnel", "use one and the same"
                 )
@@ -418,20 +436,3 @@ class ProxyConnection(AnsweringWire):
         self.write(render_refusal(error, close=True))
         self.flush()
         await self.linger(self._owner.limits.linger, self._owner.limits.linger_bytes)
-
-
-def _check_server_name(handle: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
-    """Refuse a handshake whose server name is not the host of its tunnel.
-
-    An address has no name there (RFC 6066 section 3), and some clients send none without a dot in it, such as Java's.
-    """
-    expected = cast("_Named", handle)
-    host = expected.host
-    if name == host:
-        return None
-    try:
-        unnamed = Authority(host, 443).is_ip or "." not in host
-        expected.refused = not (unnamed if name is None else parse_host(name) == host)
-    except KeyholeError:
-        expected.refused = True
-    return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if expected.refused else None

@@ -9,6 +9,7 @@ from keyhole.core.host import Authority
 from keyhole.faces.proxy.connection import ProxyConnection
 from keyhole.faces.proxy.owner import Owner
 from keyhole.faces.proxy.regulars import Connect
+from keyhole.net.http1.wire import NEVER
 from keyhole.net.http2 import frames
 from keyhole.net.http2.stream import ServerStream
 from keyhole.net.http2.transport import StreamTransport
@@ -48,10 +49,12 @@ class StreamTunnel(ProxyConnection):
         """
         line = self._line = StreamTransport(self._stream, self, (remote, 0))
         self.connection_made(line)
-        if self.task is None:
+        if self.seat is None:
             line.give_back()  # so that the listener forgets it
             self._stream.reset(frames.REFUSED_STREAM)
             return
+        self.read_deadline = NEVER
+        self.task = self.loop.create_task(self._run())
         try:
             await line.run()
         finally:

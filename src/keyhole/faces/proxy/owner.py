@@ -37,6 +37,9 @@ class Broker(Protocol):
             tunnel that is passed on, which ``handle`` opens; ``core.ssh.SPOKEN`` for an agent of SSH.
         """
 
+    def may_go_on(self, seat: Seat | None, remote: str) -> bool:
+        """Whether a client whose tunnel was opened may go on at once; if not, it waits ``in_turn``."""
+
     async def in_turn(self, seat: Seat | None, remote: str) -> None:
         """Wait until a client may go on with what costs the processor; one whose tunnel this task has opened is known.
 

@@ -51,11 +51,16 @@ def read_connect(raw: bytes, limits: WireLimits) -> Connect:
 
 
 class Regulars:
-    """CONNECTs by their bytes and the address that they came from; what was not said for a minute is forgotten."""
+    """CONNECTs by their bytes and the address that they came from; what was not said for a minute is forgotten.
 
-    __slots__ = ("_new", "_old", "_timer")
+    Attributes:
+        forgotten: how often everything was.
+    """
+
+    __slots__ = ("_new", "_old", "_timer", "forgotten")
 
     def __init__(self) -> None:
+        self.forgotten = 0
         self._new: dict[tuple[bytes, str], Connect] = {}
         self._old: dict[tuple[bytes, str], Connect] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -72,9 +77,16 @@ class Regulars:
                 self.keep(raw, remote, found)
         return found
 
-    def keep(self, raw: bytes, remote: str, connect: Connect) -> None:
-        """Remember one that opened a tunnel, unless it is long."""
-        if len(raw) > _LONGEST:
+    def keep(self, raw: bytes, remote: str, connect: Connect, forgotten: int | None = None) -> None:
+        """Remember one that opened a tunnel, unless it is long.
+
+        Args:
+            raw: its bytes.
+            remote: the address that it came from.
+            connect: the same, read.
+            forgotten: the attribute when it came; it is not remembered if everything was forgotten since.
+        """
+        if len(raw) > _LONGEST or forgotten not in {None, self.forgotten}:
             return
         if len(self._new) >= _MOST:
             self._old, self._new = self._new, {}
@@ -85,6 +97,7 @@ class Regulars:
     def forget(self) -> None:
         """Remember nothing."""
         self._new, self._old = {}, {}
+        self.forgotten += 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

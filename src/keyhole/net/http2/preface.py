@@ -23,13 +23,15 @@ async def begins_with_preface(wire: Wire, timeout: float) -> bool:  # noqa: ASYN
     """
     begun = False
     with contextlib.suppress(TimeoutError):  # whoever reads next finds what there is, and judges it
-        while len(wire.buffer) < _WHOLE and _begins(wire.buffer) and not wire.eof:
+        while len(wire.buffer) < _WHOLE and may_begin(wire.buffer) and not wire.eof:
             if wire.buffer and not begun:
                 begun = True
                 wire.read_deadline = min(wire.read_deadline, wire.loop.time() + min(timeout, _MOMENT))
             await wire.wait()
-    return len(wire.buffer) >= _WHOLE and _begins(wire.buffer) and read_header(wire.buffer, len(PREFACE))[1] == SETTINGS
+    data = wire.buffer
+    return len(data) >= _WHOLE and may_begin(data) and read_header(data, len(PREFACE))[1] == SETTINGS
 
 
-def _begins(data: bytes) -> bool:
+def may_begin(data: bytes) -> bool:
+    """Whether these bytes are the preface as far as they go, or that and more."""
     return data.startswith(PREFACE) or PREFACE.startswith(data)

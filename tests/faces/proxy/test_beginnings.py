@@ -1,0 +1,106 @@
+"""How a connection and a tunnel begin: with their first bytes, and not before."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import pytest
+from tests.faces.proxy.rig import HOST, Rig, client_context, get, read_answer, until
+
+from keyhole.net.http1.limits import ListenerLimits
+
+
+async def _connected(rig: Rig) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    streams = await rig.open()
+    await until(lambda: rig.server.connections > 0)
+    return streams
+
+
+def _working() -> set[str]:
+    return {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
+
+
+def test_a_client_that_has_said_nothing_has_no_task_yet() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            reader, writer = await _connected(rig)
+            assert "ProxyConnection._run" not in _working()
+            writer.write(get())
+            assert (await read_answer(reader))[0] == 200
+            assert "ProxyConnection._run" in _working()
+
+    asyncio.run(run())
+
+
+def test_a_client_that_says_nothing_is_not_waited_for_for_ever() -> None:
+    async def run() -> None:
+        async with Rig(limits=ListenerLimits(linger=0.1, idle_timeout=0.2)) as rig:
+            reader, _ = await _connected(rig)
+            assert await reader.read() == b""
+            await until(lambda: rig.server.connections == 0)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_ends_its_side_without_a_word_is_forgotten() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            reader, writer = await _connected(rig)
+            writer.write_eof()
+            assert await reader.read() == b""
+            await until(lambda: rig.server.connections == 0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_handshake_begins_when_it_is_the_clients_turn(*, at_once: bool) -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            turn, waited = asyncio.Event(), []
+
+            async def in_turn(seat: object, remote: str) -> None:
+                waited.append((seat, remote))
+                await turn.wait()
+
+            rig.broker.may_go_on = lambda _seat, _remote: at_once  # type: ignore[method-assign]
+            rig.broker.in_turn = in_turn  # type: ignore[method-assign]
+            reader, writer = await rig.tunnel(tls=False)
+            shaking = asyncio.create_task(writer.start_tls(client_context(), server_hostname=HOST))
+            if not at_once:
+                await until(lambda: bool(waited))
+                assert not shaking.done()
+            turn.set()
+            await shaking
+            writer.write(get(absolute=False))
+            assert (await read_answer(reader))[0] == 200
+            assert len(waited) == (not at_once)
+
+    asyncio.run(run())
+
+
+def test_the_first_bytes_of_a_handshake_may_come_one_by_one() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            reader, writer = await rig.tunnel(tls=False)
+            into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = client_context().wrap_bio(into, out, server_hostname=HOST)
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            for byte in out.read():
+                writer.write(bytes((byte,)))
+                await asyncio.sleep(0)
+            while True:
+                into.write(await reader.read(65536))
+                try:
+                    client.do_handshake()
+                except ssl.SSLWantReadError:
+                    continue
+                break
+            client.write(get(absolute=False))
+            writer.write(out.read())
+            into.write(await reader.read(65536))
+            assert client.read(65536).startswith(b"HTTP/1.1 200 ")
+
+    asyncio.run(run())
