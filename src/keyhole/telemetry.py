@@ -191,7 +191,7 @@ class TracedVault(Vault):
         parent = request.stated.trace if request.stated is not None else None
         said = {"keyhole.operation": request.operation.value, "keyhole.path": clip(request.path)}
         with _span(self._tracer, "keyhole.handle", said, SpanKind.SERVER, parent) as span:
-            reply = await super().handle(replace(request, stated=_stated(request.stated, span)))
+            reply = await super().handle(request.but(stated=_stated(request.stated, span)))
             span.set_attributes({"keyhole.outcome": "ok", "keyhole.request_id": reply.request_id})
             return reply
 

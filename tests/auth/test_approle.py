@@ -1,7 +1,6 @@
 """Machines that log in with a role id and a secret id: who gets a token, how often, from where, and what is kept."""
 
 import asyncio
-import dataclasses
 import functools
 import json
 
@@ -161,7 +160,7 @@ class _Elsewhere:
         return getattr(self._node, name)
 
     async def handle(self, request):
-        return await self._node.handle(dataclasses.replace(request, remote="192.0.2.7"))
+        return await self._node.handle(request.but(remote="192.0.2.7"))
 
 
 def test_a_role_that_is_narrowed_narrows_also_what_comes_of_older_secret_ids():

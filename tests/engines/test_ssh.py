@@ -253,6 +253,16 @@ def test_weak_and_strange_keys_are_refused(tmp_path):
     with_ssh(scenario)
 
 
+def test_a_certificate_counts_from_the_beginning_of_time_at_the_earliest(tmp_path):
+    _, public = key_pair(tmp_path)
+
+    async def scenario(ssh):
+        await ssh("roles/user", **USER, not_before_duration="3000000000s")
+        assert seen(await ssh.sign("user", public), tmp_path)["Valid"].startswith("before ")
+
+    with_ssh(scenario)
+
+
 def test_options_and_extensions_that_are_not_allowed_are_refused(tmp_path):
     _, public = key_pair(tmp_path)
 

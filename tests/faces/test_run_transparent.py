@@ -11,10 +11,12 @@ import sys
 import pytest
 
 from faces.run_fixtures import authority, namespaces_allowed
+from keyhole.faces.run import transparent
 from keyhole.faces.run.child import run_child
 from keyhole.faces.run.hello import HelloReader, Nameless, NamelessRequest, client_hello, host_field, server_name
 from keyhole.faces.run.names import Names
 from keyhole.faces.run.plan import RunPlan
+from keyhole.net.http1.limits import ListenerLimits
 
 BASE = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
 
@@ -84,11 +86,25 @@ def test_a_hello_in_several_records_is_one():
         built((0, b"2001:db8::1")),
         built((0, b"a b.example")),
         built((0, b"\xff.example")),
+        built((0, "a\u3002example".encode())),
         built((0, b"a.example"))[:-1],
         built((0, b"a.example"))[:40],
         b"",
     ],
-    ids=["none", "two", "twice", "of another kind", "IPv4", "IPv6", "space", "no text", "cut", "cut early", "empty"],
+    ids=[
+        "none",
+        "two",
+        "twice",
+        "of another kind",
+        "IPv4",
+        "IPv6",
+        "space",
+        "no text",
+        "another dot",
+        "cut",
+        "cut early",
+        "empty",
+    ],
 )
 def test_what_does_not_name_one_host_is_nameless(body):
     with pytest.raises(Nameless):
@@ -126,6 +142,28 @@ def test_a_request_without_one_host_is_nameless(host):
 
 def test_a_request_names_its_host():
     assert host_field(b"GET / HTTP/1.1\r\nHost: API.example.com:80\r\n\r\n") == "api.example.com"
+
+
+@pytest.mark.parametrize(
+    ("said", "of_tls"),
+    [(b"\x17\3\3\0\5hello", False), (b"EHLO there\r\n", False), (hello("a.example")[:-1], True), (b"", None)],
+    ids=["other records", "another protocol", "half a hello", "nothing"],
+)
+def test_what_names_no_host_in_time_is_nameless_unless_nothing_was_said(monkeypatch, said, of_tls):
+    monkeypatch.setattr(transparent, "_LIMITS", ListenerLimits(head_timeout=0.05))
+
+    async def go():
+        reader = asyncio.StreamReader()
+        if said:
+            reader.feed_data(said)
+        return await transparent._named(reader)
+
+    if of_tls is None:
+        assert asyncio.run(go()) == ("", b"")
+        return
+    with pytest.raises(Nameless) as refused:
+        asyncio.run(go())
+    assert refused.value.of_tls == of_tls
 
 
 # Questions.

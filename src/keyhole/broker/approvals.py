@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from keyhole.broker.late import require_still
@@ -233,4 +233,4 @@ def _record(case: Case, request_id: str) -> Record:
 
 def noted(request: Request, approval: str) -> Request:
     """The request as its record shows it: with the approval that it is made by, or waits for."""
-    return replace(request, data={**request.data, "approval": approval})
+    return request.but(data={**request.data, "approval": approval})

@@ -97,7 +97,7 @@ class Rules:
             state.mounts,
             state.known,
             state.bindings,
-            rules=dict(changes.policies),
+            rules=changes.policies,
         )
 
     async def decide(self, question: Question) -> Answer:

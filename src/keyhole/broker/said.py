@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from keyhole.broker.decided import Decided
@@ -55,7 +54,7 @@ def egress(caller: Caller, request: Request, rule: str) -> Record:
 
 def about(request: Request, match: Match) -> Request:
     """The request as the record of its refusal shows it: with the service that the refusal is about."""
-    return replace(request, data={**request.data, "service": match.about})
+    return request.but(data={**request.data, "service": match.about})
 
 
 def summary(call: Call, authority: Authority, *, target: bool) -> dict[str, object]:
@@ -84,7 +83,7 @@ async def record_tripped(
     """Record a refusal, without the target that a value may stand in, and raise the alarm."""
     request = found.request
     if error.of_value:
-        request = replace(request, data={**request.data, "target": "", "parameters": ()})
+        request = request.but(data={**request.data, "target": "", "parameters": ()})
     caller, request = await _recordable(tripwires, vault, state, caller, request)
     await vault.record_refusal(state, caller, request, error, rule=RULE)
     if not error.alarmed:
@@ -99,14 +98,14 @@ async def _recordable(
     try:
         values = await tripwires.learn(vault, state)
     except KeyholeError:
-        return replace(caller, run=caller.run.unsaid()), replace(request, data={})
+        return caller._replace(run=caller.run.unsaid()), request.but(data={})
     claims = "\n".join(caller.run.as_data().values())
     if _shows(values, claims):
-        caller = replace(caller, run=caller.run.unsaid())
+        caller = caller._replace(run=caller.run.unsaid())
     data = request.data
     if _shows(values, "\n".join([str(data.get("host", "")), str(data.get("target", "")), *data.get("parameters", ())])):
         host = "" if _shows(values, str(data.get("host", ""))) else data.get("host", "")
-        request = replace(request, data={**data, "host": host, "target": "", "parameters": ()})
+        request = request.but(data={**data, "host": host, "target": "", "parameters": ()})
     return caller, request
 
 

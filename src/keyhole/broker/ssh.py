@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from keyhole.broker.directory import Directory
 from keyhole.broker.late import require_still
@@ -146,7 +146,7 @@ class SshAgent:
             if known:
                 first = min(service.name for service in known)
                 error = PolicyDenied(f"{caller.name} may not use the service {first!r}", "ask for a grant")
-                request = replace(request, data={**request.data, "service": first})
+                request = request.but(data={**request.data, "service": first})
             await vault.record_refusal(state, caller, request, error)
             raise error
         for service in granted:

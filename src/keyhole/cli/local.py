@@ -11,7 +11,6 @@ from keyhole import process
 from keyhole.config import Config, load
 from keyhole.core.errors import IntegrityError, InternalError, KeyholeError, NotFound, Sealed
 from keyhole.core.request import LocalOwner, Operation, Reply, Request
-from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
 from keyhole.seals import asks_for, open_seal, quorum
 from keyhole.stores import open_store
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import socket
 
     from keyhole.app import Keyhole
+    from keyhole.core.stated import Stated
     from keyhole.engines import NetView, Route
     from keyhole.faces.proxy import ProxyServer
     from keyhole.net.ask import Heard

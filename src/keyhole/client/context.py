@@ -14,8 +14,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
-from keyhole.core.stated import HEADER, Stated
+if TYPE_CHECKING:
+    from keyhole.core.stated import Stated
 
 VARIABLES = {f"KEYHOLE_{name.upper()}": name for name in ("workflow", "run", "step", "tool")}
 PARENT = "TRACEPARENT"
@@ -38,12 +40,22 @@ def of_environment(environ: Mapping[str, str]) -> Stated | None:
     """What an environment says. Raises ``InvalidRequest`` for long or unprintable text."""
     claims = {name: environ[variable] for variable, name in VARIABLES.items() if environ.get(variable)}
     parent = environ.get(PARENT)
-    return Stated.of(claims, parent) if claims or parent else None
+    return _stated(claims, parent) if claims or parent else None
+
+
+def _stated(claims: Mapping[str, Any], parent: str | None) -> Stated | None:
+    from keyhole.core.stated import Stated  # noqa: PLC0415  # most programs say nothing
+
+    return Stated.of(claims, parent)
 
 
 def headers(stated: Stated | None) -> dict[str, str]:
     """The header that says so, for a request to a vault or through its proxy; none for nothing."""
-    return {HEADER: stated.header()} if stated else {}
+    if not stated:
+        return {}
+    from keyhole.core.stated import HEADER  # noqa: PLC0415  # as above
+
+    return {HEADER: stated.header()}
 
 
 @contextmanager
@@ -64,7 +76,7 @@ def context(
         InvalidRequest: a text is unprintable or has more than 200 characters.
     """
     claims = {"workflow": workflow, "run": run, "step": step, "tool": tool, "on_behalf_of": on_behalf_of}
-    with within(Stated.of(claims, traceparent)):
+    with within(_stated(claims, traceparent)):
         yield
 
 

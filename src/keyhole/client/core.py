@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from keyhole.core import errors
@@ -31,17 +30,16 @@ _BY_STATUS: dict[int, type[KeyholeError]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Wire:
     """A request as HTTP: method, target below the server's address, headers and body."""
 
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes | None
+    def __init__(self, method: str, target: str, headers: dict[str, str], body: bytes | None) -> None:
+        self.method: Final = method
+        self.target: Final = target
+        self.headers: Final = headers
+        self.body: Final = body
 
 
-@dataclass(slots=True)
 class Result:
     """What the vault answered; the same from a server and from a vault in this process.
 
@@ -56,14 +54,26 @@ class Result:
         renewable: the lease can be renewed.
     """
 
-    data: dict[str, Any] = field(default_factory=dict)
-    auth: dict[str, Any] | None = None
-    warnings: list[str] = field(default_factory=list)
-    found: bool = True
-    request_id: str = ""
-    lease_id: str = ""
-    lease_duration: int = 0
-    renewable: bool = False
+    def __init__(
+        self,
+        data: dict[str, Any] | None = None,
+        auth: dict[str, Any] | None = None,
+        warnings: list[str] | None = None,
+        *,
+        found: bool = True,
+        request_id: str = "",
+        lease_id: str = "",
+        lease_duration: int = 0,
+        renewable: bool = False,
+    ) -> None:
+        self.data = {} if data is None else data
+        self.auth = auth
+        self.warnings = [] if warnings is None else warnings
+        self.found = found
+        self.request_id = request_id
+        self.lease_id = lease_id
+        self.lease_duration = lease_duration
+        self.renewable = renewable
 
 
 def build(

@@ -14,9 +14,8 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from keyhole.core.errors import InvalidRequest
 
@@ -25,7 +24,6 @@ _MOST = 16
 _STORES = ("sqlite:", "postgres:", "postgresql:", "memory:")
 
 
-@dataclass(frozen=True, slots=True)
 class Where:
     """A vault, found.
 
@@ -35,9 +33,10 @@ class Where:
         token: empty where none is known; not in ``repr``.
     """
 
-    location: str
-    remote: bool
-    token: str = ""
+    def __init__(self, location: str, *, remote: bool, token: str = "") -> None:
+        self.location: Final = location
+        self.remote: Final = remote
+        self.token: Final = token
 
     def __repr__(self) -> str:
         return f"Where({self.location!r})"
@@ -75,7 +74,7 @@ def discover(
         token = token.strip() or (stored_token(location) if remote else "")
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidRequest("the token has characters that no token has", "check KEYHOLE_TOKEN")
-    return Where(location, remote, token)
+    return Where(location, remote=remote, token=token)
 
 
 def _servers(text: str) -> str:

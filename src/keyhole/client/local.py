@@ -10,20 +10,19 @@ import contextlib
 import json
 import threading
 from collections.abc import Coroutine, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from keyhole.client import context
 from keyhole.client.core import Result
 from keyhole.core.errors import KeyholeError
 from keyhole.core.request import Reply
-from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
 
 if TYPE_CHECKING:
     import socket
 
     from keyhole.client.road import Road
+    from keyhole.core.stated import Stated
 
 T = TypeVar("T")
 PROXY_TTL = "12h"
@@ -94,7 +93,7 @@ class LocalTransport:
         url, ca = self.run(self._opened.start_proxy())
         token = token or self._token or self._proxy_token()
         self._to_background()
-        return replace(Road.at(url, ca, token), adopt=lambda sock: self.run(self._opened.adopt(sock)))
+        return Road.at(url, ca, token, adopt=lambda sock: self.run(self._opened.adopt(sock)))
 
     def another(self, token: str = "") -> Borrowed:
         """This vault, to be asked from another thread; as the holder of ``token`` where there is one."""
@@ -185,7 +184,7 @@ async def ask(
     else:
         reply = await opened.ask(operation, path, data, token=token, org=org, stated=stated)
     fields = {name: _plain(value) for name, value in (reply.data or {}).items()}
-    result = Result(fields, reply.auth, list(reply.warnings), reply.found, reply.request_id)
+    result = Result(fields, reply.auth, list(reply.warnings), found=reply.found, request_id=reply.request_id)
     result.lease_duration = reply.duration
     if (lease := reply.lease) is not None:
         result.lease_id, result.lease_duration, result.renewable = lease.id, lease.ttl, lease.renewable

@@ -33,13 +33,21 @@ class Road:
     adopt: Callable[[socket.socket], None] | None = field(default=None, compare=False)
 
     @classmethod
-    def at(cls, url: str, ca: str, token: str, *, reached_as: str = "") -> Self:
+    def at(
+        cls,
+        url: str,
+        ca: str,
+        token: str,
+        *,
+        reached_as: str = "",
+        adopt: Callable[[socket.socket], None] | None = None,
+    ) -> Self:
         """From the proxy's URL. ``reached_as`` is the server's host where the proxy listens on every address."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         if host in _UNSPECIFIED and reached_as:
             host = reached_as
-        return cls(parts.scheme, host, parts.port or 8210, ca, token)
+        return cls(parts.scheme, host, parts.port or 8210, ca, token, adopt)
 
     def __repr__(self) -> str:
         return f"Road({self.scheme}://{self.host}:{self.port})"

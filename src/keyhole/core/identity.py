@@ -1,16 +1,13 @@
 """Who asks. An agent is a machine identity, a user a person; both are entities of exactly one org."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Self
 
 from keyhole.core import EMPTY
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.policy import Acl, Decision
 from keyhole.core.record import IntentForm
-from keyhole.core.trace import parse_traceparent
 
 Scope = Literal["full", "proxy"]
 TokenType = Literal["service", "batch"]
@@ -49,7 +46,7 @@ class RunContext(NamedTuple):
     span: str = ""
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> RunContext:
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
         """Pick the five fields out of request data. Raises ``InvalidRequest`` for long or unprintable text."""
         picked = {}
         for name in ("workflow", "run", "step", "tool", "on_behalf_of"):
@@ -59,11 +56,11 @@ class RunContext(NamedTuple):
             picked[name] = text
         return cls(**picked)
 
-    def unsaid(self) -> RunContext:
+    def unsaid(self) -> Self:
         """The same without what a request said of itself."""
         return self._replace(claimed="", **dict.fromkeys(filter(None, self.claimed.split(",")), ""))
 
-    def extended(self, data: Mapping[str, Any]) -> RunContext:
+    def extended(self, data: Mapping[str, Any]) -> Self:
         """The context of a token that is made by one with this context: what is set stays, the rest is picked.
 
         What the request that makes it says of itself is not set: it is said again in the data, or by who uses the
@@ -84,6 +81,8 @@ class RunContext(NamedTuple):
         made, parent = self.from_data({**data, **own}), data.get("traceparent")
         if not parent:
             return made
+        from keyhole.core.trace import parse_traceparent  # noqa: PLC0415  # few tokens are made within a trace
+
         trace = parse_traceparent(str(parent))
         if trace is None:
             raise InvalidRequest("traceparent is none by W3C Trace Context", "such as 00-(32 digits)-(16 digits)-01")
@@ -181,8 +180,32 @@ class Login(NamedTuple):
     type: str = "default"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Caller:
+class _CallerFields(NamedTuple):
+    """What a caller is made of; see there."""
+
+    org: str
+    org_id: str
+    name: str
+    accessor: str
+    scope: Scope
+    policies: tuple[str, ...]
+    acl: Acl
+    token_id: str = ""
+    type: TokenType = "service"
+    holder: str = ""
+    until: float = 0.0
+    services: frozenset[str] | None = None
+    run: RunContext = NO_RUN
+    bound: bool = False
+    cidrs: tuple[str, ...] = ()
+    entity: IdentityView = NOBODY
+    identity_policies: tuple[str, ...] = ()
+    alone: bool = False
+    identities: int = 0
+    display: str = ""
+
+
+class Caller(_CallerFields):
     """An authenticated identity with what it may do. Made by the door only.
 
     Attributes:
@@ -207,30 +230,17 @@ class Caller:
         alone: they add nothing, because its token was made for some policies only.
         identities: revision of the org's identities that this was compiled from.
         display: what people and other systems see of it, without slashes.
-        forms: what the door has worked out of its records; lives and dies with this object.
     """
 
-    org: str
-    org_id: str
-    name: str
-    accessor: str
-    scope: Scope
-    policies: tuple[str, ...]
-    acl: Acl
-    token_id: str = ""
-    type: TokenType = "service"
-    holder: str = ""
-    until: float = 0.0
-    services: frozenset[str] | None = None
-    run: RunContext = NO_RUN
-    bound: bool = False
-    cidrs: tuple[str, ...] = ()
-    entity: IdentityView = NOBODY
-    identity_policies: tuple[str, ...] = ()
-    alone: bool = False
-    identities: int = 0
-    display: str = ""
-    forms: dict[tuple[object, ...], IntentForm] = field(default_factory=dict, repr=False)
+    # Two tokens of one agent are two callers, whatever else they have in common.
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+    __hash__ = object.__hash__
+
+    @cached_property
+    def forms(self) -> dict[tuple[object, ...], IntentForm]:
+        """What the door has worked out of its records; lives and dies with this object."""
+        return {}
 
     def allows(self, operation: str, path: str, *, sudo: bool = False) -> Decision:
         """Pure: what the policies say of an operation on a path."""

@@ -14,8 +14,8 @@ from keyhole.core.errors import InvalidRequest
 SYSTEM_DEFAULT_TTL = 2_764_800  # 32 days, as Vault's
 SYSTEM_MAX_TTL = 2_764_800
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_DURATION = r"(?:\d+(?:\.\d+)?[smhd])+"
+_PART = r"(\d+(?:\.\d+)?)([smhd])"
 _MAX_DIGITS = 100
 _LONGEST = 100 * 365 * 86_400
 
@@ -35,8 +35,8 @@ def parse_duration(value: Any, *, name: str = "ttl") -> int:
             seconds = None  # also more digits than Python turns into a number
         elif text.isdecimal() and text.isascii():
             seconds = int(text)
-        elif _DURATION.fullmatch(text) and text.isascii():
-            seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+        elif re.fullmatch(_DURATION, text) and text.isascii():
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text))
     if seconds is None or not 0 <= seconds <= _LONGEST:
         raise InvalidRequest(f"{name} is not a duration", "write seconds, or like 90s, 1h30m, 7d")
     return int(seconds)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.parameters import Parameters, merge_parameters, parameters_pass, parse_parameters
-from keyhole.core.templates import fill, is_template, without_templates
 
 if TYPE_CHECKING:
     from keyhole.core.identity import IdentityView
@@ -36,6 +35,12 @@ _PARAMETER_OPERATIONS = frozenset({"create", "read", "update", "patch"})
 _ALSO_BELOW = ("sys/leases/renew", "sys/renew")
 _DECIDED = 4096
 _LONG = 256
+
+
+def _without_templates(path: str) -> str:
+    from keyhole.core.templates import without_templates  # noqa: PLC0415  # most policies have none
+
+    return without_templates(path)
 
 
 class PathRule(NamedTuple):
@@ -70,7 +75,7 @@ class PathRule(NamedTuple):
             raise InvalidRequest(
                 f'path "{path}": invalid capability "{capability}"', f"use some of {', '.join(CAPABILITIES)}"
             )
-        plain = without_templates(path)
+        plain = _without_templates(path) if "{" in path or "}" in path else path
         if "*" in plain[:-1]:
             raise InvalidRequest(f'path "{path}": "*" is only allowed at the end', 'use "+" for a whole segment')
         if any("+" in segment and segment != "+" for segment in plain.split("/")):
@@ -93,12 +98,14 @@ class PathRule(NamedTuple):
     @property
     def is_template(self) -> bool:
         """Whether its path is another one for each entity."""
-        return is_template(self.path)
+        return "{{" in self.path
 
     def filled(self, view: IdentityView) -> PathRule | None:
         """The rule for one entity; ``None`` where it has none for this one."""
         if not self.is_template:
             return self
+        from keyhole.core.templates import fill  # noqa: PLC0415  # most policies have none
+
         path = fill(self.path, view)
         return None if path is None else self._replace(path=path)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
+from keyhole.core import EMPTY
 from keyhole.core.identity import Caller, Login
 from keyhole.core.lease import Lease
-from keyhole.core.stated import Stated
 from keyhole.core.value import Secret
+
+if TYPE_CHECKING:
+    from keyhole.core.stated import Stated
 
 
 class Operation(StrEnum):
@@ -43,7 +45,6 @@ class Anonymous:
 Credential = bytes | LocalOwner | Anonymous | Caller
 
 
-@dataclass(slots=True)
 class Request:
     """One thing asked of the vault. Nobody changes one: it is not frozen because each frozen field costs a call.
 
@@ -61,20 +62,52 @@ class Request:
         peer_certificate: what the asker proved in the TLS handshake to hold the key of, as DER; empty for nothing.
     """
 
-    credential: Credential
-    operation: Operation
-    path: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-    org: str = ""
-    remote: str = ""
-    id: str = ""
-    wrap_ttl: int = 0
-    peer_certificate: bytes = b""
-    stated: Stated | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    __slots__ = (
+        "credential",
+        "data",
+        "headers",
+        "id",
+        "operation",
+        "org",
+        "path",
+        "peer_certificate",
+        "remote",
+        "stated",
+        "wrap_ttl",
+    )
+
+    def __init__(
+        self,
+        credential: Credential,
+        operation: Operation,
+        path: str,
+        data: Mapping[str, Any] = EMPTY,
+        org: str = "",
+        remote: str = "",
+        id: str = "",  # noqa: A002  # it is called what it is
+        wrap_ttl: int = 0,
+        peer_certificate: bytes = b"",
+        stated: Stated | None = None,
+        headers: Mapping[str, str] = EMPTY,
+    ) -> None:
+        self.credential = credential
+        self.operation = operation
+        self.path = path
+        self.data = data
+        self.org = org
+        self.remote = remote
+        self.id = id
+        self.wrap_ttl = wrap_ttl
+        self.peer_certificate = peer_certificate
+        self.stated = stated
+        self.headers = headers
+
+    def but(self, **others: Any) -> Request:
+        """The same with other values of these attributes."""
+        return Request(**{**{name: getattr(self, name) for name in self.__slots__}, **others})
 
     def named(self, request_id: str) -> Request:
-        """The same under an id; ``dataclasses.replace`` takes ten times as long."""
+        """The same under an id; ``but`` takes several times as long."""
         return Request(
             self.credential,
             self.operation,
@@ -90,7 +123,6 @@ class Request:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class WrapInfo:
     """Where an answer lies that was wrapped.
 
@@ -103,19 +135,21 @@ class WrapInfo:
         wrapped_accessor: of the token that the answer makes known; empty for none.
     """
 
-    token: str = field(repr=False)
-    accessor: str
-    ttl: int
-    created: float
-    path: str
-    wrapped_accessor: str = ""
+    def __init__(
+        self, token: str, accessor: str, ttl: int, created: float, path: str, wrapped_accessor: str = ""
+    ) -> None:
+        self.token: Final = token
+        self.accessor: Final = accessor
+        self.ttl: Final = ttl
+        self.created: Final = created
+        self.path: Final = path
+        self.wrapped_accessor: Final = wrapped_accessor
 
 
 Limits = tuple[tuple[str, ...], ...]
 """Lists of hosts, ``name[:port]`` or with ``*.`` before the name: what is lent may go where every list lets it go."""
 
 
-@dataclass(slots=True)
 class Reply:
     """What the vault says.
 
@@ -137,19 +171,58 @@ class Reply:
         headers: of the answer in HTTP, besides.
     """
 
-    data: dict[str, Any] | None = None
-    auth: dict[str, Any] | None = None
-    warnings: list[str] = field(default_factory=list)
-    lent: dict[str, Secret] | None = None
-    found: bool = True
-    login: Login | None = None
-    lease: Lease | None = None
-    wrap: WrapInfo | None = None
-    bare: bool = False
-    raw: bytes | None = None
-    hosts: Limits = ()
-    content_type: str = ""
-    duration: int = 0
-    status: int = 0
-    request_id: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
+    __slots__ = (
+        "auth",
+        "bare",
+        "content_type",
+        "data",
+        "duration",
+        "found",
+        "headers",
+        "hosts",
+        "lease",
+        "lent",
+        "login",
+        "raw",
+        "request_id",
+        "status",
+        "warnings",
+        "wrap",
+    )
+
+    def __init__(
+        self,
+        data: dict[str, Any] | None = None,
+        auth: dict[str, Any] | None = None,
+        warnings: list[str] | None = None,
+        lent: dict[str, Secret] | None = None,
+        *,
+        found: bool = True,
+        login: Login | None = None,
+        lease: Lease | None = None,
+        wrap: WrapInfo | None = None,
+        bare: bool = False,
+        raw: bytes | None = None,
+        hosts: Limits = (),
+        content_type: str = "",
+        duration: int = 0,
+        status: int = 0,
+        request_id: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.data = data
+        self.auth = auth
+        self.warnings = [] if warnings is None else warnings
+        self.lent = lent
+        self.found = found
+        self.login = login
+        self.lease = lease
+        self.wrap = wrap
+        self.bare = bare
+        self.raw = raw
+        self.hosts = hosts
+        self.content_type = content_type
+        self.duration = duration
+        self.status = status
+        self.request_id = request_id
+        self.headers = {} if headers is None else headers

@@ -1,7 +1,5 @@
 """How much of one process an org or an agent may take, so that whoever floods it is a nuisance to itself alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

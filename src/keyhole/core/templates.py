@@ -28,11 +28,6 @@ _SELECTOR = re.compile(
 _MEANS_MORE = frozenset("/*+")
 
 
-def is_template(path: str) -> bool:
-    """Whether a rule's path has something to be filled in."""
-    return "{{" in path
-
-
 def without_templates(path: str) -> str:
     """The path with one letter in the place of each template, to be checked like any other.
 

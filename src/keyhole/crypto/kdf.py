@@ -4,15 +4,11 @@ Safe here: stored bytes can only name a profile, never carry parameters, so whoe
 guess cheaper than the weakest profile that is accepted. A passphrase is stretched once, at unseal.
 """
 
-from __future__ import annotations
-
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from keyhole.core.errors import IntegrityError, InvalidRequest
 
@@ -93,6 +89,8 @@ def derive(profile: Profile, passphrase: bytes, salt: bytes, *, testing: bool = 
         raise InvalidRequest(f"a salt has at least {SALT_SIZE} bytes")
     if profile.algorithm == "pbkdf2-sha256":
         return pbkdf2_sha256(passphrase, salt, profile.iterations)
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id  # noqa: PLC0415  # few seals have a passphrase
+
     stretch = Argon2id(
         salt=salt,
         length=KEY_SIZE,
@@ -111,6 +109,8 @@ def pbkdf2_sha256(passphrase: bytes, salt: bytes, iterations: int, length: int =
     """
     if iterations < 1 or length < 1:
         raise InvalidRequest("PBKDF2 needs at least one iteration and one byte of output")
+    from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC  # noqa: PLC0415  # the same
+
     return PBKDF2HMAC(algorithm=SHA256(), length=length, salt=salt, iterations=iterations).derive(passphrase)
 
 

@@ -16,23 +16,21 @@ rest. A route with ``exists`` has its writes told apart into create and update, 
    lease in the reply. ``revoke`` needs nothing but the lease, and what is gone already counts as taken back.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 from keyhole.core import EMPTY
-from keyhole.core.errors import Conflict, InternalError, InvalidRequest, KeyholeError
+from keyhole.core.errors import Conflict, InvalidRequest, KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL, Lease
-from keyhole.core.notice import DAYS, Notice
 from keyhole.core.request import Limits, Operation, Reply
 from keyhole.core.value import Secret
+from keyhole.engines import absent
 
 if TYPE_CHECKING:
+    from keyhole.core.notice import Notice
     from keyhole.core.service import Service
     from keyhole.crypto.passwords import PasswordRules
     from keyhole.engines.strays import Strays
@@ -120,13 +118,6 @@ class LeaseView(Protocol):
         """
 
 
-class _NoLeases:
-    """Where nothing can be leased: logins, what the door asks by itself, engines that have no ``revoke``."""
-
-    async def begin(self, **_wanted: Any) -> Lease:
-        raise InternalError("nothing can be leased here")
-
-
 class NetView(Protocol):
     """Questions to servers that a mount names, as ``net.ask.Asker`` gives them.
 
@@ -144,31 +135,15 @@ class NetView(Protocol):
         body: bytes = b"",
         ca_pem: str = "",
         allow: Sequence[str] = (),
-    ) -> Heard:
+    ) -> "Heard":
         """Send one request to a server that the guard lets through, and read the whole answer."""
 
     async def addresses(self, host: str, port: int, *, allow: Sequence[str] = ()) -> list[str]:
         """The addresses of a host that a driver may dial, all of which the guard lets through."""
 
 
-class _NoNet:
-    """Where nobody can be asked: a door without a process around it."""
-
-    programs = False
-
-    async def ask(self, *_asked: Any, **_how: Any) -> Heard:
-        raise InternalError("nobody can be asked here")
-
-    async def addresses(self, *_asked: Any, **_how: Any) -> list[str]:
-        raise InternalError("nobody can be asked here")
-
-
 PasswordsView = Callable[[str], Awaitable["PasswordRules"]]
 """The rules of the password policy of a name in the caller's org. Raises ``NotFound``."""
-
-
-async def _no_passwords(_name: str) -> PasswordRules:
-    raise InternalError("there are no password policies here")
 
 
 LendView = Callable[[str, str], Awaitable[Secret]]
@@ -178,16 +153,8 @@ Whoever wrote those settings had to have ``read`` on it. Raises ``NotFound``, ``
 """
 
 
-async def _no_lend(_path: str, _field: str) -> Secret:
-    raise InternalError("there are no secrets to be lent here")
-
-
 BindView = Callable[["Service"], Awaitable[None]]
 """Raises ``PolicyDenied`` where a source that a service names may not be lent to where the service sends."""
-
-
-async def _unbound(_service: Service) -> None:
-    """Where there are no sources."""
 
 
 class NoticesView(Protocol):
@@ -196,24 +163,10 @@ class NoticesView(Protocol):
     async def days(self) -> Sequence[int]:
         """The days before a date at which they want to be told."""
 
-    async def tell(self, notice: Notice) -> bool:
+    async def tell(self, notice: "Notice") -> bool:
         """Tell them. False when they were told already: a notice of the same kind and key is given once."""
 
 
-class _NoNotices:
-    """Where nobody is told anything: a door without a vault around it."""
-
-    async def days(self) -> Sequence[int]:
-        return DAYS
-
-    async def tell(self, _notice: Notice) -> bool:
-        return False
-
-
-_NO_LEASES, _NO_NET, _NO_NOTICES = _NoLeases(), _NoNet(), _NoNotices()
-
-
-@dataclass(slots=True, eq=False, repr=False)
 class Context:
     """All that an engine is given.
 
@@ -232,21 +185,35 @@ class Context:
         notices: tells the administrators of the org.
     """
 
-    storage: StorageView
-    now: float
-    caller: Caller
-    mount: str
-    default_ttl: int = SYSTEM_DEFAULT_TTL
-    max_ttl: int = SYSTEM_MAX_TTL
-    leases: LeaseView = _NO_LEASES
-    net: NetView = _NO_NET
-    passwords: PasswordsView = _no_passwords
-    lend: LendView = _no_lend
-    require_lendable: BindView = _unbound
-    notices: NoticesView = _NO_NOTICES
+    def __init__(
+        self,
+        storage: StorageView,
+        now: float,
+        caller: Caller,
+        mount: str,
+        default_ttl: int = SYSTEM_DEFAULT_TTL,
+        max_ttl: int = SYSTEM_MAX_TTL,
+        leases: LeaseView = absent.LEASES,
+        net: NetView = absent.NET,
+        passwords: PasswordsView = absent.no_passwords,
+        lend: LendView = absent.no_lend,
+        require_lendable: BindView = absent.unbound,
+        notices: NoticesView = absent.NOTICES,
+    ) -> None:
+        self.storage = storage
+        self.now = now
+        self.caller = caller
+        self.mount = mount
+        self.default_ttl = default_ttl
+        self.max_ttl = max_ttl
+        self.leases = leases
+        self.net = net
+        self.passwords = passwords
+        self.lend = lend
+        self.require_lendable = require_lendable
+        self.notices = notices
 
 
-@dataclass(slots=True)
 class Call:
     """One request as a handler sees it: parameters from the path, fields from the body or query, and from where.
 
@@ -256,14 +223,31 @@ class Call:
     ``certificate`` is what an asker of an open route proved in the TLS handshake to hold the key of, as DER.
     """
 
-    operation: Operation
-    path: str
-    params: Mapping[str, str]
-    data: Mapping[str, Any]
-    remote: str = ""
-    wrap_ttl: int = 0
-    token: bytes = field(default=b"", repr=False)
-    certificate: bytes = b""
+    __slots__ = ("certificate", "data", "operation", "params", "path", "remote", "token", "wrap_ttl")
+
+    def __init__(
+        self,
+        operation: Operation,
+        path: str,
+        params: Mapping[str, str],
+        data: Mapping[str, Any],
+        remote: str = "",
+        wrap_ttl: int = 0,
+        token: bytes = b"",
+        certificate: bytes = b"",
+    ) -> None:
+        self.operation = operation
+        self.path = path
+        self.params = params
+        self.data = data
+        self.remote = remote
+        self.wrap_ttl = wrap_ttl
+        self.token = token
+        self.certificate = certificate
+
+    def but(self, **others: Any) -> Self:
+        """The same with other values of these attributes."""
+        return type(self)(**{**{name: getattr(self, name) for name in self.__slots__}, **others})
 
     def require_new(self, *, stored: bool) -> None:
         """For a write on a route with ``exists``, after what it replaces was read: a create must not replace.
@@ -419,7 +403,7 @@ class Engine(NamedTuple):
     revoke: Revoke | None = None
     revoke_all: RevokeAll | None = None
     renew: Renew | None = None
-    strays: Strays | None = None
+    strays: "Strays | None" = None
     due: Due | None = None
     ends: Ends | None = None
     settle: Settle | None = None

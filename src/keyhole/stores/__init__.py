@@ -17,8 +17,6 @@ Promises of every member:
 7. Failure of the medium (full, read-only, gone) is ``StoreUnavailable``; damaged content is ``IntegrityError``.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, Protocol

@@ -12,7 +12,6 @@ import contextlib
 import json
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from keyhole.core.errors import AuditUnavailable, Conflict, IntegrityError, InternalError, KeyholeError
@@ -34,15 +33,17 @@ _SIGNATURE = b"keyhole journal signature 1\0"
 _new = tuple.__new__  # what a class of tuples does itself, without its function in Python around it
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Slot:
     """A writer's place: number, entry revision, and the head of the chain it continues."""
 
-    number: int
-    revision: int
-    expires: float
-    sequence: int
-    digest: bytes
+    __slots__ = ("digest", "expires", "number", "revision", "sequence")
+
+    def __init__(self, number: int, revision: int, expires: float, sequence: int, digest: bytes) -> None:
+        self.number = number
+        self.revision = revision
+        self.expires = expires
+        self.sequence = sequence
+        self.digest = digest
 
 
 class _Joined:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from keyhole.core.errors import Conflict
@@ -33,7 +32,6 @@ class Derived(Protocol):
 D = TypeVar("D", bound=Derived)
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class _Read:
     """The services at one revision of their epoch.
 
@@ -44,10 +42,17 @@ class _Read:
         derived: what was compiled of them, by what made it.
     """
 
-    revision: int = 0
-    entries: Layered[str, tuple[int, Service]] = field(default_factory=Layered)
-    services: Layered[str, Service] = field(default_factory=lambda: Layered(ordered=True))
-    derived: dict[object, Any] = field(default_factory=dict)
+    def __init__(
+        self,
+        revision: int = 0,
+        entries: Layered[str, tuple[int, Service]] | None = None,
+        services: Layered[str, Service] | None = None,
+        derived: dict[object, Any] | None = None,
+    ) -> None:
+        self.revision = revision
+        self.entries = Layered() if entries is None else entries
+        self.services = Layered(ordered=True) if services is None else services
+        self.derived = {} if derived is None else derived
 
     def has(self, part: Scanned) -> bool:
         """Whether an entry is as it was."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyhole.core.cidr import within
@@ -10,12 +9,12 @@ from keyhole.core.errors import PolicyDenied, Unauthenticated
 from keyhole.core.identity import ROOT_ORG, Caller
 from keyhole.core.policy import ROOT
 from keyhole.core.request import Anonymous, Credential, LocalOwner, Request
-from keyhole.core.stated import Stated
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity import standing
 from keyhole.vault.tokens import MOUNT, Token, org_of
 
 if TYPE_CHECKING:
+    from keyhole.core.stated import Stated
     from keyhole.vault.vault import Vault
 
 OWNER = "user/owner"
@@ -55,7 +54,7 @@ def working(caller: Caller, stated: Stated) -> Caller:
     """A caller in the work that its request says it does. Raises ``PolicyDenied`` for work that is not the token's."""
     # Tokens are called like who made them; the owner of a local vault is who has no token and may do everything.
     owner = not caller.token_id and caller.policies == (ROOT,)
-    return replace(caller, run=stated.joined(caller.run, vouched=owner), forms={})
+    return caller._replace(run=stated.joined(caller.run, vouched=owner))
 
 
 async def at_work(vault: Vault, state: OrgState, caller: Caller, request: Request) -> tuple[OrgState, Caller]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from keyhole.core import EMPTY
 from keyhole.core.errors import NotFound, Unauthenticated
 from keyhole.core.identity import NOBODY, Caller, IdentityView
 from keyhole.core.policy import ROOT, Acl, PathRule
@@ -31,7 +31,6 @@ _CALLERS = 20_000
 _ACLS = 5_000
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class OrgState:
     """Everything compiled for one org at one epoch.
 
@@ -52,20 +51,30 @@ class OrgState:
         derived: what else was compiled of its configuration.
     """
 
-    org: Org
-    epoch: int
-    generation: int
-    mounts: Mounts
-    known: Known
-    bindings: Bindings
-    rules: dict[str, list[PathRule]] = field(default_factory=dict)
-    acls: dict[tuple[object, ...], Acl] = field(default_factory=dict)
-    lending: dict[str, tuple[Service, tuple[str, ...]]] = field(default_factory=dict)
-    callers: dict[str, tuple[int, Token, Caller]] = field(default_factory=dict)
-    logins: dict[str, Caller] = field(default_factory=dict)
-    honey: frozenset[str] | None = None
-    former: Mapping[tuple[str, str], tuple[Secret, ...]] | None = None
-    derived: dict[str, object] = field(default_factory=dict)
+    def __init__(
+        self,
+        org: Org,
+        epoch: int,
+        generation: int,
+        mounts: Mounts,
+        known: Known,
+        bindings: Bindings,
+        rules: Mapping[str, list[PathRule]] = EMPTY,
+    ) -> None:
+        self.org = org
+        self.epoch = epoch
+        self.generation = generation
+        self.mounts = mounts
+        self.known = known
+        self.bindings = bindings
+        self.rules = dict(rules)
+        self.acls: dict[tuple[object, ...], Acl] = {}
+        self.lending: dict[str, tuple[Service, tuple[str, ...]]] = {}
+        self.callers: dict[str, tuple[int, Token, Caller]] = {}
+        self.logins: dict[str, Caller] = {}
+        self.honey: frozenset[str] | None = None
+        self.former: Mapping[tuple[str, str], tuple[Secret, ...]] | None = None
+        self.derived: dict[str, object] = {}
 
 
 class Compiled:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyhole.core.errors import Conflict, InternalError, KeyholeError, PolicyDenied, fault_place
@@ -11,7 +10,6 @@ from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context
 from keyhole.vault.asked import Asked, call_of, decide
 from keyhole.vault.compiled import OrgState
-from keyhole.vault.desk import Desk
 from keyhole.vault.mounts import Target
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ async def dispatch(vault: Vault, state: OrgState, caller: Caller, asked: Asked) 
             if asked.operation not in _RETRIED or attempt == _ATTEMPTS - 1:
                 raise
         context = vault.context(state, caller, target.mount)
-        call = replace(call, operation=await _still_allowed(caller, asked, target, context))
+        call = call.but(operation=await _still_allowed(caller, asked, target, context))
     raise InternalError("unreachable")
 
 
@@ -65,6 +63,8 @@ async def answer(vault: Vault, state: OrgState, caller: Caller, target: Target, 
     context = vault.context(state, caller, target.mount)
     if target.mount.engine.revoke is None:
         return await target.handler(context, call) or Reply()
+    from keyhole.vault.desk import Desk  # noqa: PLC0415  # few engines lease anything
+
     context.leases = desk = Desk(vault, state, caller, target.mount, call.path)
     try:
         reply = await desk.work(target.handler(context, call)) or Reply()

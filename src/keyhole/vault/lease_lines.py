@@ -4,8 +4,6 @@ A line notes whether its target is away. One lease of it, the scout, is then tri
 through, all others of the line are tried at once.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from keyhole.core.errors import Conflict, LeaseLimit
 from keyhole.vault.storage import Change, Item, Storage, Write
@@ -23,12 +22,12 @@ _TRUSTED = 60.0  # seconds for which a count that was checked is not checked aga
 _RETRIES = 20
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class _Known:
     """What a process keeps of one count."""
 
-    lock: asyncio.Lock
-    checked: float = 0.0
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.checked = 0.0
 
 
 class Places:
@@ -58,7 +57,7 @@ class Places:
             ]
             for each in of_others:
                 del self._known[each]
-            self._known[key] = _Known(asyncio.Lock())
+            self._known[key] = _Known()
         return Place(storage, key[1], most, count, self._known[key], self._now)
 
 

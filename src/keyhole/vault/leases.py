@@ -18,7 +18,7 @@ import operator
 import string
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, Unauthenticated
 from keyhole.core.identity import Caller
@@ -31,7 +31,9 @@ from keyhole.vault.lease_bars import Bars
 from keyhole.vault.lease_places import Place
 from keyhole.vault.storage import Change, Storage, Write
 from keyhole.vault.tokens import MOUNT as TOKENS
-from keyhole.vault.tokens import Tokens
+
+if TYPE_CHECKING:
+    from keyhole.vault.vault import Vault
 
 MOUNT = "leases"
 ALPHABET = string.ascii_letters + string.digits
@@ -49,17 +51,16 @@ class Leases:
     """The leases of all orgs.
 
     Args:
-        storage: ``(org id, mount id)`` to the storage of a mount.
-        tokens: to see whether the one for which something is leased is alive.
+        vault: whose they are. Its tokens say whether the one for which something is leased is alive.
 
     Attributes:
         bars: what was revoked as a whole lately.
     """
 
-    def __init__(self, storage: Callable[..., Storage], tokens: Tokens) -> None:
-        self.bars = Bars(partial(storage, mount=BARS, configures=True))
-        self._storage = storage
-        self._tokens = tokens
+    def __init__(self, vault: Vault) -> None:
+        self.bars = Bars(partial(vault.storage, mount=BARS, configures=True))
+        self._storage = vault.storage
+        self._tokens = vault.tokens
 
     def storage(self, org_id: str) -> Storage:
         """Where the leases of an org lie."""

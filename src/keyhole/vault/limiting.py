@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from keyhole.core.checks.limits import Bucket, Limits, Quota
+from keyhole.core.bucket import Bucket
+from keyhole.core.checks.limits import Limits, Quota
 from keyhole.core.errors import Conflict, RateLimited
 from keyhole.core.identity import Caller
 from keyhole.core.tally import Tallies
@@ -98,10 +99,10 @@ class Meter:
 
     def _take_one(self, rate: Quota) -> int:
         if self.tallies is None:
-            return self.bucket.take(rate, self.limits.burst, self.now())
+            return self.bucket.take(rate.number, rate.seconds, self.limits.burst, self.now())
         with self.tallies.held("rates", f"{self.key}\0{rate.text}\0{self.limits.burst}") as cell:
             bucket = Bucket(cell[0], cell[1])  # one that was never used has filled since long
-            wait = bucket.take(rate, self.limits.burst, self.now())
+            wait = bucket.take(rate.number, rate.seconds, self.limits.burst, self.now())
             cell[:2] = bucket.left, bucket.at
             return wait
 

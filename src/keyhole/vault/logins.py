@@ -9,7 +9,7 @@ login method that is not there as one that knows nobody: no answer tells which o
 
 from __future__ import annotations
 
-from dataclasses import replace
+from copy import copy
 from typing import TYPE_CHECKING
 
 from keyhole import auth
@@ -26,7 +26,6 @@ from keyhole.vault.compiled import OrgState
 from keyhole.vault.identity import standing
 from keyhole.vault.identity.entering import enter
 from keyhole.vault.identity.known import Known
-from keyhole.vault.mount_table import load_engine
 from keyhole.vault.mounts import AUTH, Mount, Mounts, Target, unset
 from keyhole.vault.orgs import NO_ORG, Org
 from keyhole.vault.recording import given_out, intent_of
@@ -165,9 +164,11 @@ def _with_decoy(vault: Vault, state: OrgState, request: Request) -> OrgState:
         kind = auth.MEMBERS[int(digest[:8], 16) % len(auth.MEMBERS)]
     engine = vault.decoys.get(kind)
     if engine is None:
-        engine = vault.decoys[kind] = load_engine(path, kind, {}, vault.tables.guesses)
+        engine = vault.decoys[kind] = vault.tables.make_engine(path, kind, {})
     mounts = Mounts([Mount(path, "none", engine, kind, config=unset(path))])
-    return replace(state, org=state.org._replace(id=NO_ORG), mounts=mounts, logins={})
+    there = copy(state)
+    there.org, there.mounts, there.logins = state.org._replace(id=NO_ORG), mounts, {}
+    return there
 
 
 async def _state(vault: Vault, name: str) -> OrgState:

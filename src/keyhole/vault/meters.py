@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import InternalError, KeyholeError
@@ -13,22 +13,22 @@ from keyhole.core.identity import ROOT_ORG
 from keyhole.core.record import clip
 from keyhole.core.request import Reply, Request
 from keyhole.core.times import format_time
-from keyhole.vault.figures import CallFigures
 
 if TYPE_CHECKING:
     from keyhole.vault.exposition import Gauge, Reading
+    from keyhole.vault.figures import CallFigures
 
 _SHOWN = 1000  # running requests that are listed
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Count:
     """Requests of one operation that ended in one way."""
 
-    number: int = 0
-    seconds: float = 0.0
-    shortest: float = 0.0
-    longest: float = 0.0
+    __slots__ = ("longest", "number", "seconds", "shortest")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.seconds = self.shortest = self.longest = 0.0
 
     def add(self, seconds: float) -> None:
         """One more, that took so long."""
@@ -38,7 +38,6 @@ class Count:
         self.seconds += seconds
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Meters:
     """Counts of a process.
 
@@ -49,22 +48,28 @@ class Meters:
         logins: by type of the login method and result, ``ok`` or ``refused``.
         refused: how often an org or agent had its share of something, by what it was.
         due: work of engines that was due, by type of the engine and result.
-        calls: of the broker.
         readings: give what else can be read of the process, when it is asked for.
         gather: gives the ``state`` of each other process that serves together with this one; ``None`` where none does.
     """
 
-    started: float = field(default_factory=time.time)
-    counts: dict[tuple[str, str], Count] = field(default_factory=dict)
-    leases: Mapping[str, int] = field(default_factory=dict)
-    logins: Counter[tuple[str, str]] = field(default_factory=Counter)
-    due: Counter[tuple[str, str]] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
-    calls: CallFigures = field(default_factory=CallFigures)
-    readings: list[Reading] = field(default_factory=list)
-    gather: Callable[[str, bool], Awaitable[list[dict[str, Any]]]] | None = None
-    _running: dict[int, tuple[float, Request]] = field(default_factory=dict)
-    _next: int = 0
+    def __init__(self, leases: Mapping[str, int], refused: Counter[str]) -> None:
+        self.leases = leases
+        self.refused = refused
+        self.started = time.time()
+        self.counts: dict[tuple[str, str], Count] = {}
+        self.logins: Counter[tuple[str, str]] = Counter()
+        self.due: Counter[tuple[str, str]] = Counter()
+        self.readings: list[Reading] = []
+        self.gather: Callable[[str, bool], Awaitable[list[dict[str, Any]]]] | None = None
+        self._running: dict[int, tuple[float, Request]] = {}
+        self._next = 0
+
+    @cached_property
+    def calls(self) -> CallFigures:
+        """Calls of the broker."""
+        from keyhole.vault.figures import CallFigures  # noqa: PLC0415  # a command makes none
+
+        return CallFigures()
 
     async def counted(self, request: Request, answering: Awaitable[Reply]) -> Reply:
         """The answer to a request, which is counted; raises what it raises."""
@@ -143,6 +148,8 @@ class Meters:
         states = [self.state(org, others=others)]
         if self.gather is not None:
             states += await self.gather(org, others)
+        from keyhole.vault.figures import CallFigures  # noqa: PLC0415  # as above
+
         calls = CallFigures()
         for state in states:
             calls.add_state(state["calls"])

@@ -11,17 +11,17 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from keyhole import auth, engines
+from keyhole import engines
 from keyhole.core.errors import Conflict, InvalidRequest
 from keyhole.engines import Engine
 from keyhole.vault.mounts import AUTH, Mount, Mounts, unset
 from keyhole.vault.storage import Change, Storage, Write
 
 if TYPE_CHECKING:
+    from keyhole.auth import Guesses
     from keyhole.vault.orgs import Orgs
 
 MOUNT = "mounts"
@@ -47,7 +47,6 @@ class Entry(NamedTuple):
     seal_wrap: bool = False
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Table:
     """The stored table of an org.
 
@@ -59,11 +58,19 @@ class Table:
         moves: the latest moves, as ``sys/remount/status`` answers them.
     """
 
-    entries: list[Entry]
-    tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
-    going: list[Entry] = field(default_factory=list)
-    moves: list[dict[str, str]] = field(default_factory=list)
-    upgrading: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        entries: list[Entry],
+        tuned: dict[str, dict[str, Any]] | None = None,
+        going: list[Entry] | None = None,
+        moves: list[dict[str, str]] | None = None,
+        upgrading: list[str] | None = None,
+    ) -> None:
+        self.entries = entries
+        self.tuned = {} if tuned is None else tuned
+        self.going = [] if going is None else going
+        self.moves = [] if moves is None else moves
+        self.upgrading = [] if upgrading is None else upgrading
 
     def at(self, path: str) -> Entry | None:
         """The entry with exactly this path."""
@@ -102,14 +109,19 @@ class MountTables:
 
     Attributes:
         fixed: the mounts that every org has for good.
-        guesses: counts failed logins, of all login methods together.
     """
 
     def __init__(self, orgs: Orgs) -> None:
         self._orgs = orgs
         self._engines: dict[str, dict[str, Engine]] = {}
         self.fixed: list[Mount] = []
-        self.guesses = auth.Guesses()
+
+    @cached_property
+    def guesses(self) -> Guesses:
+        """Counts failed logins, of all login methods together."""
+        from keyhole.auth import Guesses  # noqa: PLC0415  # as below
+
+        return Guesses()
 
     async def load(self, org_id: str, before: Mounts | None = None) -> Mounts:
         """The mounts of an org as of now: the same object as ``before`` when nothing has changed."""
@@ -162,7 +174,22 @@ class MountTables:
             prefix = "auth_" if mount.path.startswith(AUTH) else ""
             accessor, shown = _derived(org_id, mount.id, prefix + mount.type)
             said = {"config": unset(mount.path), **table.tuned.get(mount.path, {})}
-            fixed.append(replace(mount, accessor=accessor, uuid=shown, fixed=True, **said))
+            fixed.append(
+                Mount(
+                    path=mount.path,
+                    id=mount.id,
+                    made=mount.made,
+                    type=mount.type,
+                    description=said.get("description", mount.description),
+                    accessor=accessor,
+                    uuid=shown,
+                    options=mount.options,
+                    config=said["config"],
+                    local=mount.local,
+                    seal_wrap=mount.seal_wrap,
+                    fixed=True,
+                )
+            )
         made = [self._mount(org_id, entry, upgrading=entry.id in table.upgrading) for entry in table.entries]
         return Mounts([*fixed, *made], revision, [self._mount(org_id, entry) for entry in table.going])
 
@@ -186,13 +213,16 @@ class MountTables:
         made = self._engines.setdefault(org_id, {})
         key = _instance(entry)
         if key not in made:
-            made[key] = load_engine(entry.path, entry.type, entry.options, self.guesses)
+            made[key] = self.make_engine(entry.path, entry.type, entry.options)
         return made[key]
 
+    def make_engine(self, path: str, kind: str, options: Mapping[str, str]) -> Engine:
+        """An engine for a mount at a path. Raises ``InvalidRequest`` for an unknown type, or for an option."""
+        if not path.startswith(AUTH):
+            return engines.load(kind, options)
+        from keyhole import auth  # noqa: PLC0415  # the owner of a local vault does not log in
 
-def load_engine(path: str, kind: str, options: Mapping[str, str], guesses: auth.Guesses) -> Engine:
-    """The engine for a mount at a path. Raises ``InvalidRequest`` when there is none of this type, or for an option."""
-    return auth.load(kind, guesses) if path.startswith(AUTH) else engines.load(kind, options)
+        return auth.load(kind, self.guesses)
 
 
 def new_entry(path: str, kind: str, taken: Mounts, **said: Any) -> Entry:

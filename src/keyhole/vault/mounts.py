@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from keyhole.core import EMPTY
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.lease import SYSTEM_DEFAULT_TTL, SYSTEM_MAX_TTL
 from keyhole.core.request import Operation
@@ -19,7 +19,6 @@ _COMPILED = 1024
 _WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 
 
-@dataclass(frozen=True)
 class Mount:
     """An engine at a path.
 
@@ -38,18 +37,34 @@ class Mount:
         fixed: part of every org; it can be neither moved nor disabled.
     """
 
-    path: str
-    id: str
-    made: Engine | Callable[[], Engine]
-    type: str
-    description: str = ""
-    accessor: str = ""
-    uuid: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    local: bool = False
-    seal_wrap: bool = False
-    fixed: bool = False
+    def __init__(
+        self,
+        path: str,
+        id: str,  # noqa: A002  # it is called what it is
+        made: Engine | Callable[[], Engine],
+        type: str,  # noqa: A002  # the same
+        description: str = "",
+        *,
+        accessor: str = "",
+        uuid: str = "",
+        options: Mapping[str, str] = EMPTY,
+        config: Mapping[str, Any] = EMPTY,
+        local: bool = False,
+        seal_wrap: bool = False,
+        fixed: bool = False,
+    ) -> None:
+        self.path: Final = path
+        self.id: Final = id
+        self.made: Final = made
+        self.type: Final = type
+        self.description: Final = description
+        self.accessor: Final = accessor
+        self.uuid: Final = uuid
+        self.options: Final = options
+        self.config: Final = config
+        self.local: Final = local
+        self.seal_wrap: Final = seal_wrap
+        self.fixed: Final = fixed
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -102,7 +117,6 @@ class Mounts:
         self._resolved: dict[tuple[Operation, str], Target] = {}
         self._found: dict[str, Mount | None] = {}
         self._mounts = sorted(mounts, key=lambda each: len(each.path), reverse=True)
-        self._tables: dict[str, list[tuple[re.Pattern[str], Route]]] = {}
 
     def __iter__(self) -> Iterator[Mount]:
         """All mounts, the longest path first."""
@@ -162,8 +176,8 @@ class Mounts:
         fits = False
         if mount is not None:
             below = path[len(mount.path) :]
-            for pattern, route in self._table(mount):
-                match = pattern.fullmatch(below)
+            for route in mount.engine.routes:
+                match = _compiled(route.pattern).fullmatch(below)
                 if match is None:
                     continue
                 fits = True
@@ -174,13 +188,6 @@ class Mounts:
         if mount is not None:
             raise NotFound("unsupported path", f"ask for help: GET /v1/{mount.path}?help=1")
         raise NotFound(f"no handler for route '{path}'", "GET sys/mounts says what is mounted")
-
-    def _table(self, mount: Mount) -> list[tuple[re.Pattern[str], Route]]:
-        """A mount's routes, compiled when it is first asked: a command asks one or two of them."""
-        table = self._tables.get(mount.path)
-        if table is None:
-            table = self._tables[mount.path] = [(_compiled(route.pattern), route) for route in mount.engine.routes]
-        return table
 
 
 @functools.lru_cache(maxsize=_COMPILED)  # the mounts of all orgs have the same few engines

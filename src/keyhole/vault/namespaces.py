@@ -12,7 +12,6 @@ Everything else stays a path, to which there is no mount.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyhole.core.errors import KeyholeError
@@ -59,5 +58,5 @@ async def settle(vault: Vault, request: Request) -> Request:
     if own.mounts.find(f"{request.path}/") is not None:
         return request
     if org_id and name == own.org.name:
-        return replace(request, path=rest)
-    return replace(request, path=rest, org=name) if stranger or login else request
+        return request.but(path=rest)
+    return request.but(path=rest, org=name) if stranger or login else request

@@ -60,24 +60,6 @@ class NoticeLimits(NamedTuple):
     kept: float = 400 * DAY
 
 
-class OrgNotices:
-    """What an engine has as ``Context.notices``."""
-
-    __slots__ = ("_notices", "_org_id")
-
-    def __init__(self, notices: Notices, org_id: str) -> None:
-        self._notices = notices
-        self._org_id = org_id
-
-    async def days(self) -> Sequence[int]:
-        """As ``engines.NoticesView.days``."""
-        return await self._notices.days(self._org_id)
-
-    async def tell(self, notice: Notice) -> bool:
-        """As ``engines.NoticesView.tell``."""
-        return await self._notices.tell(self._org_id, notice)
-
-
 class Notices:
     """The notices of all orgs of an open vault.
 
@@ -91,17 +73,9 @@ class Notices:
     def __init__(self, vault: Vault) -> None:
         self.limits = NoticeLimits()
         self._vault = vault
-        self._views: dict[str, OrgNotices] = {}
         self._lines: dict[tuple[str, str], asyncio.Semaphore] = {}
         self._down: dict[tuple[str, str], float] = {}
         self._running: set[str] = set()
-
-    def of(self, org_id: str) -> OrgNotices:
-        """Those of one org."""
-        view = self._views.get(org_id)
-        if view is None:
-            view = self._views[org_id] = OrgNotices(self, org_id)
-        return view
 
     def storage(self, org_id: str) -> Storage:
         """Where they lie: ``config``, ``c/CHANNEL``, ``s/CHANNEL`` how it goes, ``m/MARK``, ``q/CHANNEL/LETTER``."""

@@ -13,8 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyhole.core.cidr import network
@@ -25,12 +24,12 @@ from keyhole.core.record import Phase, Record, clip
 from keyhole.core.request import Reply, Request
 from keyhole.core.tally import LocalTallies, Tallies
 from keyhole.vault.keys import new_request_id
-from keyhole.vault.lease_places import Place, Places
 from keyhole.vault.mounts import AUTH
 from keyhole.vault.orgs import NO_ORG
 
 if TYPE_CHECKING:
     from keyhole.vault.compiled import OrgState
+    from keyhole.vault.lease_places import Place, Places
     from keyhole.vault.storage import Storage
     from keyhole.vault.vault import Vault
 
@@ -135,11 +134,16 @@ class _Window(NamedTuple):
     blocked: bool
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class _Count:
-    quota: Quota
-    windows: Tallies
-    refused: int = 0
+    def __init__(
+        self,
+        quota: Quota,
+        windows: Tallies,
+        refused: int = 0,
+    ) -> None:
+        self.quota = quota
+        self.windows = windows
+        self.refused = refused
 
 
 class Quotas:
@@ -157,7 +161,12 @@ class Quotas:
         self._counts: dict[tuple[str, str], _Count] = {}
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._places = Places(vault.clock.now)
+
+    @cached_property
+    def _places(self) -> Places:
+        from keyhole.vault.lease_places import Places  # noqa: PLC0415  # few vaults have such quotas
+
+        return Places(self._vault.clock.now)
 
     def storage(self, org_id: str) -> Storage:
         """Where the quotas of an org lie; they are part of its configuration."""

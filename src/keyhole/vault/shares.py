@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from keyhole.core.checks.limits import Bucket, Quota
+from keyhole.core.bucket import Bucket
 from keyhole.core.cidr import network
 from keyhole.core.errors import RateLimited
 from keyhole.core.fair import ASKING
@@ -301,7 +301,7 @@ class Shares:
         tenant, agent = self._tenant(state), caller.name
         whole, own = (part_of(self.limits.certificates, part) for part in tenant.parts)
         for name, whose, most in ((agent, "this agent", own), ("", "this org", whole)):
-            wait = self._wait_for(tenant, "certificates", name, Quota("", most, 60), most)
+            wait = self._wait_for(tenant, "certificates", name, (most, 60), most)
             if wait:
                 reason = f"{whose} gets certificates for {most} new hosts a minute"
                 raise self._refusal(tenant, agent, "certificates", reason, _KNOWN_HOSTS, wait)
@@ -391,13 +391,13 @@ class Shares:
         for name, whose, rate in ((agent, "this agent", limits.agent_rate), ("", "this org", limits.org_rate)):
             if not rate:
                 continue
-            milli = Quota("", max(1, round(rate * 1000)), 1000)
-            wait = self._wait_for(tenant, "rate", name, milli, max(1, round(rate)))
+            thousandths = (max(1, round(rate * 1000)), 1000)
+            wait = self._wait_for(tenant, "rate", name, thousandths, max(1, round(rate)))
             if wait:
                 raise self._refusal(tenant, agent, "rate", f"{whose} may ask {rate:g} times a second", _SLOWER, wait)
 
-    def _wait_for(self, tenant: _Tenant, what: str, agent: str, rate: Quota, burst: int) -> int:
-        """Seconds until there is room in a rate; 0 where there was, and it is taken."""
+    def _wait_for(self, tenant: _Tenant, what: str, agent: str, rate: tuple[int, int], burst: int) -> int:
+        """Seconds until there is room in a rate, so many in so many seconds; 0 where there was, and it is taken."""
         key, now = (tenant.id, agent, what), self._vault.clock.now()
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -406,7 +406,7 @@ class Shares:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(key)
-        return bucket.take(rate, burst, now)
+        return bucket.take(*rate, burst, now)
 
     def _refusal(
         self, tenant: _Tenant, agent: str, what: str, reason: str, hint: str, retry_after: int = 1

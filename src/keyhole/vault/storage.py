@@ -4,10 +4,7 @@ Underneath, every path segment is encrypted (so the store learns neither names n
 with its own data key, and the associated data binds it to org, mount, key and revision.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from keyhole.core.errors import Conflict, IntegrityError
@@ -65,13 +62,20 @@ class Write(NamedTuple):
     due: float | None = None
 
 
-@dataclass(slots=True)
 class Change:
     """Writes that hold together or not at all."""
 
-    writes: list[Write] = field(default_factory=list)
-    deletes: list[tuple[str, int]] = field(default_factory=list)
-    checks: list[tuple[str, int]] = field(default_factory=list)
+    __slots__ = ("checks", "deletes", "writes")
+
+    def __init__(
+        self,
+        writes: list[Write] | None = None,
+        deletes: list[tuple[str, int]] | None = None,
+        checks: list[tuple[str, int]] | None = None,
+    ) -> None:
+        self.writes = [] if writes is None else writes
+        self.deletes = [] if deletes is None else deletes
+        self.checks = [] if checks is None else checks
 
 
 class Storage:

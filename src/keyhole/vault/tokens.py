@@ -16,7 +16,6 @@ import operator
 import os
 import string
 from collections.abc import Sequence
-from dataclasses import replace
 
 from keyhole.core.errors import Conflict, InvalidRequest, Unauthenticated
 from keyhole.core.identity import Caller
@@ -321,7 +320,7 @@ async def _anew(storage: Storage, change: Change, token: Token) -> tuple[Change,
     if any(item.data is not None for item in items):
         raise InvalidRequest("cannot create a token with a duplicate ID", "choose another")
     writes = [write._replace(expected=item.revision) for write, item in zip(change.writes, items, strict=True)]
-    return replace(change, writes=writes), token._replace(revision=items[0].revision)
+    return Change(writes, change.deletes, change.checks), token._replace(revision=items[0].revision)
 
 
 def _write(token: Token) -> Write:

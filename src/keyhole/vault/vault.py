@@ -28,7 +28,7 @@ from keyhole.core.request import Credential, Operation, Reply, Request
 from keyhole.core.value import Secret
 from keyhole.engines import Context, Engine, NetView
 from keyhole.stores import Store
-from keyhole.vault import wrapping
+from keyhole.vault import given, wrapping
 from keyhole.vault.asked import Asked, decide, intent_for
 from keyhole.vault.audit import Journal
 from keyhole.vault.callers import at_work, authenticate
@@ -40,17 +40,14 @@ from keyhole.vault.expiry import Expiry
 from keyhole.vault.honey import NONE, baits, taste
 from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.late import Late
-from keyhole.vault.leases import Leases
 from keyhole.vault.lending import Lent, lent_by, open_loan, used
 from keyhole.vault.meters import Meters
 from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import AUTH, Mount, Mounts
-from keyhole.vault.notices import Notices
 from keyhole.vault.orgs import NO_ORG, SERVICES, Orgs
 from keyhole.vault.quotas import Quotas
 from keyhole.vault.recording import given_out, intent_of, refusal_of
 from keyhole.vault.shares import Shares
-from keyhole.vault.sources import Sources
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
 from keyhole.vault.tokens import Tokens, read_form
@@ -60,8 +57,11 @@ if TYPE_CHECKING:
     from keyhole.core.service import Service
     from keyhole.crypto.passwords import PasswordRules
     from keyhole.vault.captured import Kept
+    from keyhole.vault.leases import Leases
     from keyhole.vault.limiting import Limiting
+    from keyhole.vault.notices import Notices
     from keyhole.vault.rotations import Rotations
+    from keyhole.vault.sources import Sources
 
 _SECRETS = "secret/"
 
@@ -81,8 +81,11 @@ class Vault:
         root_org: id of the org ``root``.
     """
 
+    leases: Late[Leases] = Late("leases:Leases")
     limiting: Late[Limiting] = Late("limiting:Limiting")
+    notices: Late[Notices] = Late("notices:Notices")
     rotations: Late[Rotations] = Late("rotations:Rotations")
+    sources: Late[Sources] = Late("sources:Sources")
 
     def __init__(self, store: Store, keys: Keys, journal: Journal, clock: Clock, root_org: str, orgs: Orgs) -> None:
         self.store = store
@@ -102,9 +105,6 @@ class Vault:
         self.decoys: dict[str, Engine] = {}
         self.compiled = Compiled(store, orgs, self.tables, self._policy)
         self.strangers = Strangers(clock, journal, root_org)
-        self.leases = Leases(self.storage, self.tokens)
-        self.sources = Sources(self)
-        self.notices = Notices(self)
         self.expiry = Expiry(self)
         self.devices = Devices(self)
         self.quotas = Quotas(self)
@@ -254,9 +254,9 @@ class Vault:
         if self.net is not None:
             context.net = self.net
         context.passwords = partial(self.passwords, state.org.id)
-        context.lend = partial(self.sources.lend, state, caller)
-        context.require_lendable = partial(self.sources.require_lendable, state, caller)
-        context.notices = self.notices.of(state.org.id)
+        context.lend = partial(given.lend, self, state, caller)
+        context.require_lendable = partial(given.require_lendable, self, state, caller)
+        context.notices = given.OrgNotices(self, state.org.id)
         return context
 
     async def unmount_all(self) -> None:

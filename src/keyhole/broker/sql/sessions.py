@@ -215,11 +215,11 @@ class Sessions:
                 over = vault.shares.session(state, caller, self._databases.limits.sessions)
             except KeyholeError as error:
                 about = timing.service = match.about or (match.service.name if match.service is not None else "")
-                request = replace(request, data={**data, "service": about})
+                request = request.but(data={**data, "service": about})
                 await vault.record_refusal(state, caller, request, error)
                 raise
             timing.service, opened = service.name, clip(service.inject["database"] or call.database)
-            request = replace(request, data={**data, "host": str(service.hosts[0]), "target": f"/{opened}"})
+            request = request.but(data={**data, "host": str(service.hosts[0]), "target": f"/{opened}"})
             lent = await vault.use(state, caller, request, f"services/{service.name}", own=True)
             timing.vault = monotonic() - timing.begun
             return await self._begin(SqlSession(self, vault, state, caller, lent, timing, over), service, lent, call)

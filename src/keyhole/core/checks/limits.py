@@ -8,10 +8,8 @@ that begins at a whole multiple of its length since the epoch: a day at midnight
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from keyhole.core.errors import InvalidRequest
@@ -90,20 +88,3 @@ class Limits(NamedTuple):
         lines = [f"rate: {self.rate.text}, {self.burst} at once"] if self.rate else []
         lines += [f"count: {self.count.text}"] if self.count else []
         return lines + ([f"concurrent: {self.concurrent}"] if self.concurrent else [])
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Bucket:
-    """A token bucket: how many calls are left, and when that was so."""
-
-    left: float
-    at: float
-
-    def take(self, rate: Quota, burst: int, now: float) -> int:
-        """Take one call. Returns 0, or after how many seconds (at least 1) there is one again."""
-        grown = max(0.0, now - self.at) * rate.number / rate.seconds
-        self.left, self.at = min(float(burst), self.left + grown), now
-        if self.left >= 1.0:
-            self.left -= 1.0
-            return 0
-        return max(1, math.ceil((1.0 - self.left) * rate.seconds / rate.number))

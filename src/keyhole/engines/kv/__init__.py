@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.path import DEFAULT_FIELD
 from keyhole.core.request import Operation, Reply
-from keyhole.engines import Call, Context, Engine, Field, Route
+from keyhole.engines import Call, Context, Ending, Engine, Field, Route
 from keyhole.engines.kv import versions
 from keyhole.engines.kv.document import CONFIG, exists
-from keyhole.engines.kv.ending import all_ends, tell_of_end
 from keyhole.engines.kv.metadata import (
     DESCRIPTIVE,
     TYPES,
@@ -50,6 +49,18 @@ async def _bring_over(context: Context) -> None:
     from keyhole.engines.kv.upgrade import from_v1  # noqa: PLC0415  # few mounts are without versions
 
     await from_v1(context)
+
+
+async def _tell_of_end(context: Context, path: str) -> str:
+    from keyhole.engines.kv.ending import tell_of_end  # noqa: PLC0415  # a command does not sweep
+
+    return await tell_of_end(context, path)
+
+
+async def _all_ends(context: Context) -> list[Ending]:
+    from keyhole.engines.kv.ending import all_ends  # noqa: PLC0415  # few commands ask
+
+    return await all_ends(context)
 
 
 def _marking(pattern: str, handler: versions.Marking, help_text: str) -> Route:
@@ -113,8 +124,8 @@ ENGINE = Engine(
     ),
     lend=versions.lend,
     marks=versions.marks,
-    due=tell_of_end,
-    ends=all_ends,
+    due=_tell_of_end,
+    ends=_all_ends,
     upgrade=_bring_over,
     options={"version": "2"},
 )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from keyhole.core.errors import Expired, NotFound
 from keyhole.core.path import parse_path
 from keyhole.core.times import format_time
 from keyhole.engines import Context, Writing
-from keyhole.engines.kv import lifetime
 
 DEFAULT_VERSIONS = 10
 CONFIG = "config"
@@ -21,7 +19,6 @@ _HEADS = 256
 _HEAD_LIMIT = 2048  # bytes of one that is kept
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Document:
     """Metadata of a secret and the data of its current version, as stored. The data come last: see ``split``.
 
@@ -29,29 +26,52 @@ class Document:
     ``rotated`` is when the value last became another one, ``told`` names the notices of its end that were given.
     """
 
-    created: float
-    updated: float
-    current: int = 0
-    oldest: int = 0
-    max_versions: int = 0
-    cas_required: bool = False
-    delete_after: int = 0
-    custom: dict[str, str] | None = None
-    type: str = ""
-    owner: str = ""
-    tags: list[str] = field(default_factory=list)
-    expires: float = 0.0
-    rotate_every: int = 0
-    rotated: float = 0.0
-    told: list[str] = field(default_factory=list)
-    versions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    data: Any = None
-    revision: int = 0
-    stored: bool = True
+    def __init__(
+        self,
+        created: float,
+        updated: float,
+        *,
+        current: int = 0,
+        oldest: int = 0,
+        max_versions: int = 0,
+        cas_required: bool = False,
+        delete_after: int = 0,
+        custom: dict[str, str] | None = None,
+        type: str = "",  # noqa: A002  # it is called what it is
+        owner: str = "",
+        tags: list[str] | None = None,
+        expires: float = 0.0,
+        rotate_every: int = 0,
+        rotated: float = 0.0,
+        told: list[str] | None = None,
+        versions: dict[str, dict[str, Any]] | None = None,
+        data: Any = None,
+        revision: int = 0,
+        stored: bool = True,
+    ) -> None:
+        self.created = created
+        self.updated = updated
+        self.current = current
+        self.oldest = oldest
+        self.max_versions = max_versions
+        self.cas_required = cas_required
+        self.delete_after = delete_after
+        self.custom = custom
+        self.type = type
+        self.owner = owner
+        self.tags = [] if tags is None else tags
+        self.expires = expires
+        self.rotate_every = rotate_every
+        self.rotated = rotated
+        self.told = [] if told is None else told
+        self.versions = {} if versions is None else versions
+        self.data = data
+        self.revision = revision
+        self.stored = stored
 
     def encode(self) -> bytes:
         """JSON, without what the store keeps."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name not in {"revision", "stored"}}
+        fields = {name: value for name, value in vars(self).items() if name not in {"revision", "stored"}}
         return json.dumps(fields, separators=(",", ":")).encode()
 
     def describe(self, number: int) -> dict[str, Any]:
@@ -73,6 +93,8 @@ class Document:
         """What stores it where it was read, due when somebody is to be told of its end."""
         due = None
         if (self.expires or self.rotate_every) and self.current and not self.gone(self.current, context.now):
+            from keyhole.engines.kv import lifetime  # noqa: PLC0415  # few secrets end
+
             ends = lifetime.ends_of(self.expires, self.rotate_every, self.renewed)
             due = lifetime.next_time(ends, await context.notices.days(), self.told, context.now)
         return (f"k/{name}", self.encode(), self.revision, due)

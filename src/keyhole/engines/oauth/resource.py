@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -111,7 +111,7 @@ async def connect(context: Context, call: Call) -> Reply:
     }
     data = {**given, "given": given, "allow": [], "iss_required": document.get(REQUIRES_ISSUER) is True}
     data["registered"] = dict(client.registered or {})
-    sent = replace(call, data={} if client.secret is None else {"client_secret": client.secret})
+    sent = call.but(data={} if client.secret is None else {"client_secret": client.secret})
     data = await managing.complete(context, sent, before if same else None, data)
     return await managing.store(context, sent, name, item.revision, before, data)
 

@@ -101,7 +101,7 @@ async def _certified(wish: _Wish, key: ssh.PublicKey) -> dict[str, Any]:
         host=host,
         key_id=_key_id(wish, key),
         principals=_principals(wish, host=host),
-        after=now - role["not_before_duration"],
+        after=max(now - role["not_before_duration"], 0),
         before=now + _ttl(wish),
         critical=_critical(wish),
         extensions=_extensions(wish),

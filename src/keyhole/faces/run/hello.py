@@ -144,6 +144,8 @@ def host_field(raw: bytes) -> str:
 
 def _host(name: bytes) -> str:
     try:
+        if not name.isascii():  # RFC 6066: whoever reads it later may read another one
+            raise Nameless("what it asks for is no name of a server")
         return _named(parse_host(name))
     except KeyholeError:
         raise Nameless("what it asks for is no name of a server") from None

@@ -117,8 +117,7 @@ class Transparent:
 
     async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, where: str, port: int) -> None:
         try:
-            async with asyncio.timeout(_LIMITS.head_timeout):
-                host, said = await _named(reader)
+            host, said = await _named(reader)
         except Nameless as why:
             self._note(where, port, "nameless")
             writer.write(_UNKNOWN if why.of_tls else _refusal(str(why)))
@@ -240,16 +239,20 @@ async def _named(reader: asyncio.StreamReader) -> tuple[str, bytes]:
         Nameless: it asks for none.
     """
     data, records = b"", HelloReader()
-    while piece := await reader.read(_PIECE):
-        behind = max(len(data) - 3, 0)
-        data += piece
-        if data[0] == HANDSHAKE:
-            if (hello := records.body(data)) is not None:
-                return server_name(hello), data
-        elif (end := data.find(b"\r\n\r\n", behind)) >= 0:
-            return host_field(data[: end + 4]), data
-        if len(data) > LARGEST:
-            break
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LIMITS.head_timeout):
+            while piece := await reader.read(_PIECE):
+                behind = max(len(data) - 3, 0)
+                data += piece
+                if data[0] == HANDSHAKE:
+                    if (hello := records.body(data)) is not None:
+                        return server_name(hello), data
+                elif (end := data.find(b"\r\n\r\n", behind)) >= 0:
+                    return host_field(data[: end + 4]), data
+                if len(data) > LARGEST:
+                    break
+    if data[:1] == bytes((HANDSHAKE,)):
+        raise Nameless("the first message of TLS did not come to its end")
     if data:
         raise NamelessRequest("what was sent is neither TLS nor HTTP")
     return "", b""

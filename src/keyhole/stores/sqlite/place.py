@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import sqlite3
 import stat
@@ -278,6 +277,8 @@ def _sync_folder(folder: Path) -> None:
 
 def _sweep(path: Path) -> None:
     """Remove the drafts of creators that were killed: second names of the store, and old ones that never became it."""
+    import glob  # noqa: PLC0415  # only where a store was made
+
     which = identity(path)
     for draft in path.parent.glob(f".{glob.escape(path.name)}.*.new*"):
         with contextlib.suppress(OSError):

@@ -52,7 +52,7 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 def _sockets() -> Iterator[Escape]:
     """Keychains, agents and programs that start others: what the sandbox covers, and what leads outside besides."""
-    found = [Path(path) for path in cover((), os.environ).others]
+    found = [Path(path) for path in cover((), os.environ, shut=True).others]
     found += [Path(path) for path in _STARTERS]
     for folder in _DISPLAYS:
         with suppress(OSError):
@@ -66,18 +66,19 @@ def _sockets() -> Iterator[Escape]:
 
 
 def _connects(path: Path) -> bool:
-    with suppress(OSError):
-        if path.is_socket():
-            with socket.socket(socket.AF_UNIX) as handle:
-                handle.settimeout(_PATIENCE)
-                handle.connect(str(path))
-                return True
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
+        with suppress(OSError):
+            if path.is_socket():
+                with socket.socket(socket.AF_UNIX, kind) as handle:
+                    handle.settimeout(_PATIENCE)
+                    handle.connect(str(path))
+                    return True
     return False
 
 
 def _own_code() -> Iterator[Escape]:
     """Files of Keyhole's own code, which the process with the keys loads when it needs them."""
-    changed = [path for path in (Path(keyhole.__file__), Path(os.__file__)) if _writes(path)]
+    changed = [path for path in (Path(keyhole.__file__), Path(os.__file__)) if _changes(path)]
     if changed:
         detail = f"{', '.join(map(str, changed))} can be written: what stands there runs with the keys"
         yield Escape("Keyhole's own code", "open", detail)
@@ -104,6 +105,15 @@ def _writes(path: Path) -> bool:
     while not path.exists() and path != path.parent:
         path = path.parent
     return os.access(path, os.W_OK)
+
+
+def _changes(path: Path) -> bool:
+    """Whether what stands there can be changed: written, made writable by whom it belongs to, or replaced."""
+    if _writes(path) or _writes(path.parent):
+        return True
+    with suppress(OSError):
+        return path.stat().st_uid == os.geteuid() and not os.statvfs(path).f_flag & os.ST_RDONLY
+    return False
 
 
 def _credentials() -> Iterator[Escape]:

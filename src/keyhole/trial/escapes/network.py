@@ -20,6 +20,7 @@ _PATIENCE = 2.0  # seconds
 _NOWHERE = (("IPv4", socket.AF_INET, "192.0.2.1"), ("IPv6", socket.AF_INET6, "2001:db8::1"))  # RFC 5737, RFC 3849
 _METADATA = "169.254.169.254"
 _FAKE = b"\xc6\x12"  # 198.18.0.0/16: what --transparent answers
+_UP = 1  # RTF_UP (linux/route.h)
 _LISTENING = "0A"  # include/net/tcp_states.h
 _LISTENS = 1 << 16  # __SO_ACCEPTCON
 _VSOCK, _PACKET, _RING = 40, 17, 425
@@ -43,6 +44,27 @@ def _routes() -> Iterator[Escape]:
         "open": f"{_METADATA} has a route: a cloud gives its machine's keys there",
     }
     yield Escape("cloud metadata", state, why[state])
+
+
+def _networks() -> Iterator[Escape]:
+    """Networks beside this machine, such as that of other containers, which need no way to the internet."""
+    found = []
+    for line in _text("/proc/net/route").splitlines()[1:]:
+        fields = line.split()
+        place, mask = (socket.inet_ntoa(struct.pack("=I", int(fields[at], 16))) for at in (1, 7))
+        if fields[0] != "lo" and int(fields[3], 16) & _UP and mask != "0.0.0.0":  # noqa: S104  # an address, not bound
+            found.append(f"{place}/{mask} by {fields[0]}")
+    for line in _text("/proc/net/ipv6_route").splitlines():
+        fields = line.split()
+        wide = fields[1] not in {"00", "80"} and not fields[0].startswith(("fe8", "ff"))
+        if fields[9] != "lo" and int(fields[8], 16) & _UP and wide:
+            found.append(
+                f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(fields[0]))}/{int(fields[1], 16)} by {fields[9]}"
+            )
+    if found:
+        yield Escape("networks beside", "open", f"machines there can be connected to: {', '.join(found[:4])}")
+    else:
+        yield Escape("networks beside", "held", "no network but loopback is there")
 
 
 def _source(family: int, address: str) -> str:
@@ -194,4 +216,4 @@ def _text(path: str) -> str:
         return ""
 
 
-TRIES: tuple[Try, ...] = (_routes, _names, _local, _kinds, _abstract, _proxy)
+TRIES: tuple[Try, ...] = (_routes, _networks, _names, _local, _kinds, _abstract, _proxy)

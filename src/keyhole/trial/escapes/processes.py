@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from keyhole.trial.escapes import Escape, Try
 
 _OURS = b"keyhole.faces.run.launcher"
 _SEIZE = 0x4206  # ptrace(2): attaches without a stop, and ends with the tracer
+_MOST_SEIZED = 16  # processes that are tried, of which the nearest come first
+_TIOCSTI = 0x5412
 _NEWUSER, _NEWNS, _NEWNET = 0x10000000, 0x00020000, 0x40000000
 _NULL = 1 << 8 | 3  # the device that a sandbox lays over others
 _DETACH = 2  # umount2(2)
 _KEYCTL, _READ = {"x86_64": 250, "aarch64": 219}, 11  # keyctl(2)
+_SYS_ADMIN = 21
 _SETTINGS = ("sys/kernel/core_pattern", "sysrq-trigger", "irq/default_smp_affinity")
+_CGROUPS = ("/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/freezer", "/sys/kernel/uevent_helper")
 _CAPABILITIES = {
     2: "DAC_READ_SEARCH", 12: "NET_ADMIN", 13: "NET_RAW", 16: "SYS_MODULE", 17: "SYS_RAWIO", 18: "SYS_CHROOT",
-    19: "SYS_PTRACE", 21: "SYS_ADMIN", 27: "MKNOD", 38: "PERFMON", 39: "BPF",
+    19: "SYS_PTRACE", 21: "SYS_ADMIN", 22: "SYS_BOOT", 27: "MKNOD", 34: "SYSLOG", 38: "PERFMON", 39: "BPF",
+    40: "CHECKPOINT_RESTORE",
 }  # fmt: skip
 
 
@@ -40,10 +47,14 @@ def _others() -> Iterator[Escape]:
         yield Escape("other processes", "held", "none is to be seen; the launcher beside this command is closed")
     else:
         yield Escape("other processes", "held", f"{len(targets)} are to be seen, and none can be read")
-    target = 1 if _inside() else os.getppid()
-    seized = _in_child(lambda: ctypes.CDLL(None).ptrace(_SEIZE, target, None, None) == 0)
-    detail = f"{_name(target)} can be attached to" if seized else f"{_name(target)} is closed to it"
-    yield Escape("ptrace", "open" if seized else "held", detail)
+    tried = targets[:_MOST_SEIZED]
+    seized = next((number for number in tried if _seizes(number)), 0)
+    closed = f"{_name(tried[0])} is closed to it" if tried else "there is no process to attach to"
+    yield Escape("ptrace", "open" if seized else "held", f"{_name(seized)} can be attached to" if seized else closed)
+
+
+def _seizes(number: int) -> bool:
+    return _in_child(lambda: ctypes.CDLL(None).ptrace(_SEIZE, number, None, None) == 0)
 
 
 def _signals() -> Iterator[Escape]:
@@ -81,6 +92,49 @@ def _terminals() -> Iterator[Escape]:
         yield Escape("terminals of others", "held", "none can be opened")
 
 
+def _typing() -> Iterator[Escape]:
+    """Whether it could type at the terminal that it shares with a shell, which would run that (ioctl_tty(2))."""
+    if not sys.platform.startswith("linux"):
+        return
+    name = "typing at its terminal"
+    if not _can("/dev/tty", os.O_RDWR | os.O_NOCTTY):
+        yield Escape(name, "held", "it has no terminal")
+    elif _types():
+        yield Escape(name, "open", "what it types there is read, and run, by the shell that started it")
+    else:
+        yield Escape(name, "held", "it is refused")
+
+
+def _types() -> bool:
+    """Whether the call is let through, shown by a device that knows nothing of it; a kernel may refuse it as well."""
+    import fcntl  # noqa: PLC0415  # POSIX only
+
+    with Path("/dev/null").open("rb") as nothing:
+        try:
+            fcntl.ioctl(nothing, _TIOCSTI, b"x")
+        except OSError as error:
+            if error.errno != errno.ENOTTY:
+                return False
+    found = re.search(r"CapEff:\s*([0-9a-f]+)", _text("/proc/self/status"))
+    may_always = found is not None and bool(int(found[1], 16) >> _SYS_ADMIN & 1)
+    return may_always or _text("/proc/sys/dev/tty/legacy_tiocsti").strip() != "0"
+
+
+def _memory() -> Iterator[Escape]:
+    """Memory that programs share by names or numbers (shm_overview(7), sysvipc(7))."""
+    if " - tmpfs keyhole " in _text("/proc/self/mountinfo"):
+        yield Escape("shared memory", "held", "what is there is this command's own")
+        return
+    found = [str(path) for path in _listed(Path("/dev/shm")) if _may(path)]  # noqa: S108  # looked at, not used
+    lines = [line.split() for line in _text("/proc/sysvipc/shm").splitlines()[1:]]
+    user = os.geteuid()
+    found += [f"segment {f[1]}" for f in lines if user in {0, int(f[7])} or int(f[2], 8) & 0o4]
+    if found:
+        yield Escape("shared memory", "open", f"{len(found)} pieces of others can be read, such as {found[0]}")
+    else:
+        yield Escape("shared memory", "held", "there is none that it could read")
+
+
 def _status(path: str | Path) -> os.stat_result | None:
     try:
         return os.stat(path)  # noqa: PTH116  # of either kind
@@ -111,24 +165,45 @@ def _listed(folder: Path) -> list[Path]:
 
 def _inside() -> bool:
     """Whether process 1 is the launcher of keyhole run, so that all others are the command's own."""
-    try:
-        return _OURS in Path("/proc/1/cmdline").read_bytes()
-    except OSError:
-        return False
+    return _OURS in _command(1)
 
 
 def _targets() -> list[int]:
-    """Processes that are not this command's: the launcher inside; outside all but those that we descend from."""
+    """Processes that are not this command's, nearest ancestors first: the launcher alone where it is process 1.
+
+    The command's own are what the launcher has started. Without a launcher there is none but this one's.
+    """
     if _inside():
         return [1]
-    line, number = set(), os.getpid()
-    while number > 0 and number not in line:
-        line.add(number)
+    parents = _parents()
+    line, top = [os.getpid()], os.getpid()
+    while (above := parents.get(line[-1], 0)) > 0 and above not in line:
+        line.append(above)
+    for below, above in pairwise(line):
+        if _OURS in _command(above):
+            top = below
+            break
+    own = [top]
+    for number in own:
+        own += [child for child, parent in parents.items() if parent == number]
+    ancestors = [number for number in line if number not in own]
+    return ancestors + sorted(parents.keys() - {*own, *ancestors})
+
+
+def _parents() -> dict[int, int]:
+    """Of each process that is to be seen, the one that started it."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
-            number = int(Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()[1])
-    parent = os.getppid()
-    line.discard(parent)  # its environment is what keyhole run keeps to itself
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if int(path.name) not in line]
+            found[int(path.name)] = int((path / "stat").read_bytes().rpartition(b")")[2].split()[1])
+    return found
+
+
+def _command(number: int) -> bytes:
+    try:
+        return Path(f"/proc/{number}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _opens(number: int, name: str) -> bool:
@@ -209,7 +284,7 @@ def _in_child(work: Callable[[], bool]) -> bool:
 
 def _kernel() -> Iterator[Escape]:
     """What only root could do: have the kernel start a program outside, read the disk below the files."""
-    writable = any(os.access(f"/proc/{name}", os.W_OK) for name in _SETTINGS)
+    writable = any(os.access(path, os.W_OK) for path in (*(f"/proc/{name}" for name in _SETTINGS), *_CGROUPS))
     disks = [path.name for path in Path("/dev").iterdir() if path.is_block_device() and _can(str(path), os.O_RDONLY)]
     if writable or disks:
         what = ["kernel settings can be written"] * writable + [f"the disk {disks[0]} can be read"] * bool(disks)
@@ -259,7 +334,7 @@ def _text(path: str) -> str:
 
 
 TRIES: tuple[Try, ...] = (
-    (_others, _signals, _terminals, _queues, _rights, _namespaces, _kernel, _keyring, _dumps)
+    (_others, _signals, _terminals, _typing, _queues, _memory, _rights, _namespaces, _kernel, _keyring, _dumps)
     if os.name == "posix"
     else ()
 )

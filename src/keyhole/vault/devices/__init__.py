@@ -13,7 +13,6 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import AuditUnavailable, Conflict, InvalidRequest, KeyholeError
@@ -50,7 +49,6 @@ class NoDeviceWrote(AuditUnavailable):
     status = 500
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Device:
     """A device that is in use.
 
@@ -64,13 +62,23 @@ class Device:
         state: what was last said of it in the journal.
     """
 
-    name: str
-    stored: Mapping[str, Any]
-    revision: int
-    made: kinds.Made
-    style: Style
-    lane: Lane
-    state: str = "ok"
+    def __init__(
+        self,
+        name: str,
+        stored: Mapping[str, Any],
+        revision: int,
+        made: kinds.Made,
+        style: Style,
+        lane: Lane,
+        state: str = "ok",
+    ) -> None:
+        self.name = name
+        self.stored = stored
+        self.revision = revision
+        self.made = made
+        self.style = style
+        self.lane = lane
+        self.state = state
 
 
 class Devices:

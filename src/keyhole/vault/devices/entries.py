@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from keyhole.core import EMPTY
 from keyhole.core.identity import Caller
 from keyhole.core.record import clip
 from keyhole.core.request import Operation, Reply, Request
@@ -51,7 +51,6 @@ class Style(NamedTuple):
         return self.hashed(value) if value and self.hash_accessors else value
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Seen:
     """A request that an entry is about, gathered once for all devices.
 
@@ -67,16 +66,29 @@ class Seen:
         data: instead of the request's own.
     """
 
-    request: Request
-    path: str
-    operation: str
-    org: tuple[str, str] = ("", "root")
-    caller: Caller | None = None
-    mount: Mapping[str, str] = field(default_factory=dict)
-    plain_request: Collection[str] = ()
-    plain_response: Collection[str] = ()
-    headers: Mapping[str, bool] = field(default_factory=dict)
-    data: Mapping[str, Any] | None = None
+    def __init__(
+        self,
+        request: Request,
+        path: str,
+        operation: str,
+        org: tuple[str, str] = ("", "root"),
+        caller: Caller | None = None,
+        mount: Mapping[str, str] = EMPTY,
+        plain_request: Collection[str] = (),
+        plain_response: Collection[str] = (),
+        headers: Mapping[str, bool] = EMPTY,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.request = request
+        self.path = path
+        self.operation = operation
+        self.org = org
+        self.caller = caller
+        self.mount = mount
+        self.plain_request = plain_request
+        self.plain_response = plain_response
+        self.headers = headers
+        self.data = data
 
 
 def request_entry(style: Style, seen: Seen, now: float, error: str = "") -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,7 +75,6 @@ class Groups:
         return group_id in self.above([other])
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Known:
     """The identities of an org at one revision.
 
@@ -84,9 +82,10 @@ class Known:
         revision: of the entry that moves with every change of them.
     """
 
-    revision: int
-    _groups: Groups | None = None
-    _people: dict[str, Person | None] = field(default_factory=dict)
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        self._groups: Groups | None = None
+        self._people: dict[str, Person | None] = {}
 
     async def person(self, storage: Storage, entity_id: str) -> Person | None:
         """The entity of this id, or the one that it was merged into; ``None`` when there is none (any more)."""

@@ -7,7 +7,6 @@ the agent's own token: it may do no more, ends no later than either, and every r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
@@ -78,7 +77,7 @@ class _Handlers:
             )
         target = state.mounts.resolve(Operation.CREATE, f"{mount.path}login")
         body = {"jwt": subject, "role": call.data.get("role")}
-        stranger = replace(context.caller, acl=await self._vault.compiled.acl(state, ()))
+        stranger = context.caller._replace(acl=await self._vault.compiled.acl(state, ()))
         asking = self._vault.context(state, stranger, mount)
         reply = await target.handler(asking, Call(Operation.CREATE, f"{mount.path}login", {}, body, call.remote))
         if reply is None or reply.login is None or not reply.login.name:

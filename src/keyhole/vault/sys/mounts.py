@@ -15,7 +15,7 @@ from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
 from keyhole.core.path import parse_path
 from keyhole.core.request import Operation, Reply
 from keyhole.engines import Call, Context, Field, Route
-from keyhole.vault.mount_table import Table, load_engine, new_entry
+from keyhole.vault.mount_table import Table, new_entry
 from keyhole.vault.mounts import AUTH, Mount, Mounts, unset
 from keyhole.vault.sys import mount_config, upgrading
 from keyhole.vault.sys.unmounting import remove_disabled
@@ -80,7 +80,7 @@ class _Handlers:
         if kind == "kv":
             options.setdefault("version", "1")
         self._check_type(path, kind)
-        load_engine(path, kind, options, self._vault.tables.guesses)
+        self._vault.tables.make_engine(path, kind, options)
         said = {
             "description": mount_config.parse_description(data.get("description") or ""),
             "options": options,

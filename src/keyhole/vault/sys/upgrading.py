@@ -7,7 +7,7 @@ done by the next sweep.
 from __future__ import annotations
 
 from keyhole.core.identity import Caller
-from keyhole.vault.mount_table import Entry, Table, load_engine
+from keyhole.vault.mount_table import Entry, Table
 from keyhole.vault.vault import Vault
 
 WARNING = (
@@ -32,7 +32,7 @@ async def upgrade_mounts(vault: Vault, org_id: str) -> None:
 async def _upgrade(vault: Vault, org_id: str, entry: Entry) -> None:
     state = await vault.compiled.state(org_id)
     mount = state.mounts.by_id(entry.id)
-    engine = load_engine(entry.path, entry.type, entry.options, vault.tables.guesses)
+    engine = vault.tables.make_engine(entry.path, entry.type, entry.options)
     if mount is None:
         return  # it was disabled meanwhile
     if engine.upgrade is not None:
