@@ -549,6 +549,7 @@ def test_a_dead_target_does_not_delay_the_others(monkeypatch):
     async def scenario(vault, lab, clock):
         vault.vault.expiry.limits = LeaseLimits(line=8, jobs=2, stuck=0.0)
         monkeypatch.setattr("keyhole.vault.sys.sweep._BATCH", 10)
+        monkeypatch.setattr("keyhole.vault.node._SWEEP_EVERY", 0.01)
         dead = Lab("dead/").mount(vault)
         dead.silent = asyncio.Event()
         for _ in range(40):
