@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -71,6 +73,9 @@ class _Recorder(BaseRequestHandler):
             back = threading.Thread(target=self._pass, args=(there, self.request), daemon=True)
             back.start()
             self._pass(self.request, there)
+            # A client that is gone reads no more: a reset says so, an end of what it sends does not.
+            there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            there.shutdown(socket.SHUT_RD)
             back.join()
 
     def _pass(self, source, sink):
