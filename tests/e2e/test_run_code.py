@@ -1,5 +1,6 @@
 """A command that may write to Keyhole's own files runs nothing in the process that has the keys."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -29,6 +30,17 @@ IN_PLACE = '"$0" -c "$1" "$2" "$3"; ' + ASK
 INSTEAD = 'mv "$2" "$2.old" && cp -r "$2.old" "$2" && "$0" -c "$1" "$2" "$3"; ' + ASK
 
 
+def environment(folder):
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONPATH": str(folder / "ours"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "KEYHOLE_HOME": str(folder / "vault"),
+        "KEYHOLE_SEAL": f"keyfile:{folder / 'key'}",
+    }
+
+
 @pytest.fixture
 def installed(tmp_path):
     """Keyhole as whoever installs it for himself has it, with a vault."""
@@ -39,14 +51,7 @@ def installed(tmp_path):
     key = tmp_path / "key"
     key.write_bytes(os.urandom(32))
     key.chmod(0o600)
-    env = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "PYTHONPATH": str(ours),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "KEYHOLE_HOME": str(tmp_path / "vault"),
-        "KEYHOLE_SEAL": f"keyfile:{key}",
-    }
+    env = environment(tmp_path)
 
     def call(*words, **more):
         command = [sys.executable, "-P", "-m", "keyhole", *words]
@@ -65,4 +70,35 @@ def test_what_a_command_writes_into_keyholes_files_does_not_run_with_the_keys(in
     call, ours, mark = installed
     done = call("run", "--sandbox", "require", "--", "sh", "-c", script, sys.executable, CHANGE, str(ours), str(mark))
     assert (done.stdout, done.stderr.splitlines()[0]) == (said, "keyhole: sandbox full, network: the broker alone")
+    assert not mark.exists(), f"it ran: {mark.read_text()}"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_loads_nothing_that_was_put_in_the_place_of_its_files(installed, workers):
+    _, ours, mark = installed
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-P", "-m", "keyhole", "--json", "server", "--workers", workers),
+            *("--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0"),
+        ],
+        env=environment(ours.parent),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with server:
+        try:
+            said = json.loads(server.stdout.readline())
+            instead = ours.with_name("instead")
+            shutil.copytree(ours, instead)
+            subprocess.run([sys.executable, "-c", CHANGE, instead, mark], check=True)
+            ours.rename(ours.with_name("ours.old"))
+            instead.rename(ours)
+            for path in ("sys/health", "sys/keyhole", "sys/internal/specs/openapi", "sys/audit", "secret/data/x"):
+                subprocess.run(["curl", "-sS", "-o", os.devnull, f"{said['api']}/v1/{path}"], check=True)
+            asked = ["curl", "-s", "-o", os.devnull, "-x", said["proxy"].replace("://", "://agent:wrong@")]
+            for url in ("http://api.test/", "https://api.test/"):
+                subprocess.run([*asked, url], check=False)
+        finally:
+            server.terminate()
+    assert server.returncode == 0
     assert not mark.exists(), f"it ran: {mark.read_text()}"

@@ -52,7 +52,7 @@ class Session:
         self._refused = 0
 
     def pin_code(self) -> None:
-        """Load code from where it is now, since a command is to run beside it; not in a program that calls ours."""
+        """Load code from where it is now, since commands may run beside it; not in a program that calls ours."""
         if self._program and sys.platform == "linux":
             from keyhole.process.pinned import pin_code  # noqa: PLC0415  # --help needs none
 

@@ -119,6 +119,7 @@ def server_command(
     passphrase = session.passphrase.get() if session.passphrase.given and not dev else None
 
     def ready(started: Started) -> None:
+        session.pin_code()  # commands of this user may change its files, and what is loaded later has the keys
         _announce(session, started, dev=dev)
 
     if parent.count(config) > 1:

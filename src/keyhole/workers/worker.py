@@ -115,6 +115,7 @@ class _Worker:
     async def _boot(self, data: Data) -> Data:
         """Open the vault, if its key or what opens it was given, and then the listeners."""
         from keyhole import app  # noqa: PLC0415  # slow to import, and the process hides itself before
+        from keyhole.process.pinned import pin_code  # noqa: PLC0415  # the same
         from keyhole.workers.crew import Crew  # noqa: PLC0415  # the same
         from keyhole.workers.tallies import SharedTallies  # noqa: PLC0415  # the same
 
@@ -135,6 +136,7 @@ class _Worker:
             await app.unseal_at_start(keyhole, passphrase)
         started, self._read_again = await app.listening(keyhole, self._stack)
         await crew.captures.catch_up()
+        pin_code()  # as the program itself does
         self._crew, self._node = crew, keyhole.node
         return asdict(started)
 
