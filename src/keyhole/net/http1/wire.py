@@ -251,7 +251,8 @@ class Wire(asyncio.Protocol):
     def part(self) -> None:
         """Say no goodbye to a peer that ended its side without one where no message was under way.
 
-        It could only be taken for cut if there were something to cut, and who has closed would answer with a reset.
+        RFC 8446 section 6.1 asks for a close_notify before a side is closed, so that nothing is taken for cut. Here is
+        nothing to cut, and who says none itself has mostly closed both sides, and would answer with a reset.
         """
         if self.eof and self.tls is not None and not self.tls.closed:
             self._ended = True
