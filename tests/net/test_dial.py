@@ -278,6 +278,13 @@ def _dialled(host, static, spared, *, names=False, guard=LOOPBACK):
     return asyncio.run(main())
 
 
+@pytest.mark.parametrize("host", ["metadata.google.internal", "metadata.goog", "instance-data"])
+@pytest.mark.parametrize("names", [False, True])
+def test_a_metadata_service_is_refused_by_name_though_it_does_not_resolve_here(host, names):
+    with pytest.raises(AddressDenied):
+        _dialled(host, [], (), names=names, guard=Guard())
+
+
 def test_a_corporate_proxy_that_is_down_is_named_as_such():
     async def main():
         dialer = Dialer(Resolver("", ()), via=Via("http", Authority("127.0.0.1", 1)))

@@ -18,6 +18,11 @@ from keyhole.net.resolve import Resolver
 from keyhole.net.via import Via
 
 _PROXY_HINT = "check upstream_proxy"
+# Names of metadata services, which need not resolve here to be meant: a corporate proxy may know them.
+_METADATA = frozenset(
+    {"metadata.google.internal", "metadata.goog", "metadata", "instance-data", "instance-data.ec2.internal"}
+)
+_METADATA_ADDRESS = "169.254.169.254"
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried as well (RFC 8305, section 5)
 
 
@@ -85,6 +90,8 @@ class Dialer:
 
     async def judged(self, host: str, port: int, guard: Guard) -> list[str]:
         """The addresses of a canonical host, all of which the guard has passed. Raises as ``dial``."""
+        if host in _METADATA:
+            guard.check(_METADATA_ADDRESS, host)
         try:
             addresses = await self._resolver.resolve(host)
         except UpstreamUnreachable:
