@@ -285,6 +285,10 @@ def test_a_metadata_service_is_refused_by_name_though_it_does_not_resolve_here(h
         _dialled(host, [], (), names=names, guard=Guard())
 
 
+def test_a_container_may_be_called_metadata():
+    assert _dialled("metadata", ["metadata:127.0.0.1"], ("metadata",)) == ["direct"]
+
+
 def test_a_corporate_proxy_that_is_down_is_named_as_such():
     async def main():
         dialer = Dialer(Resolver("", ()), via=Via("http", Authority("127.0.0.1", 1)))

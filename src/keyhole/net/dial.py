@@ -19,9 +19,7 @@ from keyhole.net.via import Via
 
 _PROXY_HINT = "check upstream_proxy"
 # Names of metadata services, which need not resolve here to be meant: a corporate proxy may know them.
-_METADATA = frozenset(
-    {"metadata.google.internal", "metadata.goog", "metadata", "instance-data", "instance-data.ec2.internal"}
-)
+_METADATA = frozenset({"metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"})
 _METADATA_ADDRESS = "169.254.169.254"
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried as well (RFC 8305, section 5)
 
