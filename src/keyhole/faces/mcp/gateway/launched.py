@@ -48,10 +48,19 @@ class _Forks:
         return self._process.poll() is None
 
     def launch(self, descriptors: list[int]) -> int:
-        """The process of a new launcher with these. Raises ``OSError``."""
+        """The process of a new launcher with these.
+
+        Raises:
+            OSError: there is none. Where the answer did not come in time there never is another, as it would be taken
+                for the answer to the next request.
+        """
         with self._lock:
-            socket.send_fds(self._control, [LAUNCH], descriptors)
-            process = int.from_bytes(self._control.recv(NUMBER, socket.MSG_WAITALL))
+            try:
+                socket.send_fds(self._control, [LAUNCH], descriptors)
+                process = int.from_bytes(self._control.recv(NUMBER, socket.MSG_WAITALL))
+            except OSError:
+                self._control.close()
+                raise
         if not process:
             raise OSError("no process could be started")
         return process
