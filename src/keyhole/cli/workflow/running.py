@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyhole.cli.base import Session, pass_session
+from keyhole.cli.base import Session, interruptions, pass_session
 from keyhole.cli.granted import DEFAULT_AGENT
 from keyhole.cli.names import agents
 from keyhole.cli.workflow.checked import told
@@ -130,7 +130,7 @@ def _go(session: Session, found: Workflow, file: StateFile, verdicts: Mapping[st
     try:
         session.client.read("sys/keyhole")  # opens a local vault with its road at once
         ending, outputs = asyncio.run(_run(session, found, file, verdicts))
-    except KeyboardInterrupt:
+    except interruptions():
         session.out.warn(f"stopped; go on with: keyhole workflow resume {run}")
         raise
     finally:
