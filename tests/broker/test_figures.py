@@ -24,10 +24,14 @@ SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_co
 def parsed(text):
     """Name and sorted labels to value, as a Prometheus server reads the text format 0.0.4, or an assertion."""
     assert text.endswith("\n")
-    found, kinds, done, family = {}, {}, set(), ""
+    found, kinds, done, family, about = {}, {}, set(), "", ""
     for line in text.splitlines():
+        if line.startswith("# HELP "):
+            about = line.split(" ")[2]
+            continue
         if line.startswith("# TYPE "):
             _, _, family, kind = line.split(" ")
+            assert family == about, f"{family} is not explained"
             assert family not in kinds, f"a second type of {family}"
             assert kind in {"counter", "gauge", "histogram", "summary", "untyped"}
             kinds[family] = kind

@@ -20,7 +20,8 @@ def test_metrics_count_requests_by_how_they_ended():
         assert 'keyhole_request_seconds_count{operation="read",result="not_found"} 1' in text
         assert 'keyhole_request_seconds_count{operation="update",result="ok"} 1' in text
         assert "vault_core_unsealed 1" in text
-        assert all(re.fullmatch(r"# TYPE \w+ \w+|\w+(\{[^}]*\})? [0-9.e+-]+", line) for line in text.splitlines())
+        line = re.compile(r"# HELP \w+ .+|# TYPE \w+ \w+|\w+(\{[^}]*\})? [0-9.e+-]+")
+        assert all(map(line.fullmatch, text.splitlines()))
         shown = (await ask("GET", "sys/metrics")).json
         assert {"Timestamp", "Gauges", "Counters", "Samples", "Points"} <= shown.keys()
         assert (await ask("GET", "sys/metrics?format=carrier")).status == 400

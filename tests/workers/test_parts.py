@@ -210,10 +210,11 @@ def test_guesses_in_two_processes_lock_one_name(shared):
 
 
 def test_figures_add_up_by_family():
-    head = "# TYPE keyhole_sealed gauge\nkeyhole_sealed {}\n# TYPE a_total counter\n"
+    head = "# HELP keyhole_sealed Is it?\n# TYPE keyhole_sealed gauge\nkeyhole_sealed {}\n# TYPE a_total counter\n"
     first = head.format(0) + 'a_total{x="1"} 3\n# TYPE b counter\nb 1.5\n'
     second = head.format(1) + 'a_total{x="2"} 4\na_total{x="1"} 1\n'
     assert merged([first, second]).splitlines() == [
+        "# HELP keyhole_sealed Is it?",
         "# TYPE keyhole_sealed gauge",
         "keyhole_sealed 1",
         "# TYPE a_total counter",

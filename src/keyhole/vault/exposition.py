@@ -31,6 +31,31 @@ class Gauge(NamedTuple):
 
 Reading = Callable[[], Iterable[Gauge]]
 Labels = dict[str, str]
+HELP = {
+    "keyhole_api_responses_total": "Answers of the API, by status.",
+    "keyhole_call_bytes_total": "Bytes of bodies and streams, received from upstreams or sent on streams.",
+    "keyhole_call_stage_seconds": "Seconds that a call spent in a stage.",
+    "keyhole_calls_open": "Calls under way, by what they are.",
+    "keyhole_calls_total": "Calls by how they ended.",
+    "keyhole_calls_waiting": "Calls that wait for a turn.",
+    "keyhole_certificates_minted_total": "Certificates made for hosts of tunnels.",
+    "keyhole_client_connections": "Connections of clients to the proxy.",
+    "keyhole_due_total": "Work whose time had come, by engine and how it went.",
+    "keyhole_leases_total": "Leases by what happened to them.",
+    "keyhole_logins_total": "Logins by method and how they ended.",
+    "keyhole_request_seconds": "Seconds that requests took, by operation and how they ended.",
+    "keyhole_sealed": "Whether the vault is sealed.",
+    "keyhole_share_refusals_total": "Refusals to who had used up a share, by what it was of.",
+    "keyhole_start_time_seconds": "When the process started, in seconds since 1970.",
+    "keyhole_upstream_connections": "Connections to upstreams, idle in the pool or busy.",
+    "vault_core_in_flight_requests": "Requests under way.",
+    "vault_core_unsealed": "Whether the vault is unsealed.",
+}
+
+
+def heading(name: str, kind: str) -> list[str]:
+    """What stands before the lines of a family: what it means, and of which type it is."""
+    return [f"# HELP {name} {HELP[name]}", f"# TYPE {name} {kind}"]
 
 
 def read(readings: Iterable[Reading], org: str, *, others: bool) -> list[Gauge]:
@@ -66,11 +91,11 @@ def exposition(calls: CallFigures, gauges: Sequence[Gauge], org: str, *, others:
 
 
 def _counters(shown: list[tuple[Labels, ServiceFigures]]) -> list[str]:
-    lines = ["# TYPE keyhole_calls_total counter"]
+    lines = heading("keyhole_calls_total", "counter")
     for labels, figures in shown:
         for code, number in sorted(figures.codes.items()):
             lines.append(_line("calls_total", {**labels, "outcome": outcome_of(code), "code": code}, number))
-    lines.append("# TYPE keyhole_call_bytes_total counter")
+    lines += heading("keyhole_call_bytes_total", "counter")
     for labels, figures in shown:
         lines.append(_line("call_bytes_total", {**labels, "direction": "received"}, figures.received))
         lines.append(_line("call_bytes_total", {**labels, "direction": "sent"}, figures.sent))
@@ -78,7 +103,7 @@ def _counters(shown: list[tuple[Labels, ServiceFigures]]) -> list[str]:
 
 
 def _histograms(shown: list[tuple[Labels, ServiceFigures]]) -> list[str]:
-    lines = ["# TYPE keyhole_call_stage_seconds histogram"]
+    lines = heading("keyhole_call_stage_seconds", "histogram")
     for labels, figures in shown:
         for name, stage in zip(STAGES, figures.stages, strict=True):
             lines += _histogram("call_stage_seconds", {**labels, "stage": name}, stage)
@@ -100,7 +125,7 @@ def _gauges(gauges: Iterable[Gauge]) -> list[str]:
     for gauge in sorted(gauges, key=lambda gauge: (gauge.name, gauge.org or "", *gauge.labels.items())):
         if gauge.name != last:
             last = gauge.name
-            lines.append(f"# TYPE keyhole_{last} {'counter' if last.endswith('_total') else 'gauge'}")
+            lines += heading(f"keyhole_{last}", "counter" if last.endswith("_total") else "gauge")
         labels = gauge.labels if gauge.org is None else {"org": gauge.org, **gauge.labels}
         lines.append(_line(gauge.name, labels, gauge.value))
     return lines

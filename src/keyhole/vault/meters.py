@@ -126,9 +126,10 @@ class Meters:
 
     def totals(self) -> list[str]:
         """``counters`` as lines of Prometheus."""
-        lines = {
-            name: [f"# TYPE keyhole_{name}_total counter"] for name in ("due", "leases", "logins", "share_refusals")
-        }
+        from keyhole.vault.exposition import heading  # noqa: PLC0415  # short commands tell nobody figures
+
+        families = ("due", "leases", "logins", "share_refusals")
+        lines = {name: heading(f"keyhole_{name}_total", "counter") for name in families}
         for name, labels, number in self.counters():
             shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
             lines[name].append(f"keyhole_{name}_total{{{shown}}} {number}")
@@ -157,17 +158,17 @@ class Meters:
 
     async def prometheus(self) -> str:
         """The counts in the text format of Prometheus 0.0.4, for the org root."""
-        from keyhole.vault.exposition import exposition  # noqa: PLC0415  # as above
+        from keyhole.vault.exposition import exposition, heading  # noqa: PLC0415  # as above
 
         calls, gauges = await self.everywhere(ROOT_ORG, others=True)
         lines = [
-            "# TYPE vault_core_unsealed gauge",
+            *heading("vault_core_unsealed", "gauge"),
             "vault_core_unsealed 1",
-            "# TYPE vault_core_in_flight_requests gauge",
+            *heading("vault_core_in_flight_requests", "gauge"),
             f"vault_core_in_flight_requests {self.in_flight}",
-            "# TYPE keyhole_start_time_seconds gauge",
+            *heading("keyhole_start_time_seconds", "gauge"),
             f"keyhole_start_time_seconds {self.started:.6f}",
-            "# TYPE keyhole_request_seconds summary",
+            *heading("keyhole_request_seconds", "summary"),
         ]
         for (operation, result), count in sorted(self.counts.items()):
             labels = f'{{operation="{operation}",result="{result}"}}'

@@ -26,6 +26,7 @@ from keyhole.faces.api import reading, status
 from keyhole.faces.api.envelope import JSON, Answer, render, render_error
 from keyhole.faces.api.reading import Asker, Scope
 from keyhole.vault import namespaces
+from keyhole.vault.exposition import heading
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.mounts import UnsupportedOperation
 from keyhole.vault.node import Node
@@ -232,9 +233,9 @@ class Api:
     def figures(self) -> str:
         """What this process counts, in the text format of Prometheus."""
         lines = [
-            "# TYPE keyhole_sealed gauge",
+            *heading("keyhole_sealed", "gauge"),
             f"keyhole_sealed {int(self._node.vault is None)}",
-            "# TYPE keyhole_api_responses_total counter",
+            *heading("keyhole_api_responses_total", "counter"),
         ]
         lines += [f'keyhole_api_responses_total{{status="{code}"}} {n}' for code, n in sorted(self.counts.items())]
         if self._node.vault is not None:
