@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -28,6 +29,8 @@ class Issuer:
         self.asked: list[str] = []
         self.codes: dict[str, dict[str, Any]] = {}
         self.away = False
+        self.begun = asyncio.Event()
+        self.held: asyncio.Event | None = None
         self.answers: dict[str, tuple[int, Any]] = {}
 
     def sign(
@@ -43,6 +46,9 @@ class Issuer:
 
     async def ask(self, method, url, *, headers=(), body=b"", ca_pem="", allow=()):
         self.asked.append(f"{method} {url}")
+        if self.held is not None:
+            self.begun.set()
+            await self.held.wait()
         if self.away:
             raise UpstreamUnreachable("the issuer is away")
         path = urlsplit(url).path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -183,6 +184,22 @@ def test_an_issuer_that_is_away_is_not_asked_by_every_stranger_also_when_it_neve
             moment = time.time() + 11
             patch.setattr(Clock, "now", lambda _self: moment)
             assert (await login(issuer.sign())).status == 200
+
+    scene(scenario)
+
+
+def test_who_hangs_up_keeps_nobody_from_the_keys_of_an_issuer():
+    async def scenario(_ask, issuer, login):
+        issuer.held = asyncio.Event()
+        first = asyncio.create_task(login(issuer.sign()))
+        await asyncio.wait_for(issuer.begun.wait(), 5)
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(login(issuer.sign()))
+        await asyncio.sleep(0)
+        issuer.held.set()
+        answer = await second
+        assert answer.status == 200, answer.body
 
     scene(scenario)
 

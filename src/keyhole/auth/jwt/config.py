@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import math
 import os
@@ -19,6 +19,7 @@ from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.crypto.foreign_jwt import ALGORITHMS, UnknownKey, VerifyingKey, key_of_pem, keys_of_jwks, verify
 from keyhole.engines import Call, Context
 from keyhole.engines.outside import is_trusted
+from keyhole.net.together import Together, awaited
 
 PATH = "config"
 KEPT = 600.0  # seconds for which keys are used without asking again
@@ -108,16 +109,26 @@ async def load(context: Context) -> Config:
     return Config(json.loads(item.data), item.revision)
 
 
+@dataclass(eq=False, slots=True)
+class _Known:
+    """What an issuer said, under one revision of the settings."""
+
+    revision: int
+    asked: float = -math.inf
+    answered: bool = False
+    keys: tuple[VerifyingKey, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Issuer:
-    """The issuer of a mount: its keys, kept for a while, and asked for again when a token names an unknown one."""
+    """The issuer of a mount: its keys, kept for a while, and asked for again when a token names an unknown one.
+
+    A stranger who makes us ask and hangs up stops no question: it would be the last one for a while.
+    """
 
     def __init__(self) -> None:
-        self._revision = -1
-        self._asked = -math.inf
-        self._answered = False
-        self._keys: tuple[VerifyingKey, ...] = ()
-        self._document: Mapping[str, Any] = {}
-        self._one = asyncio.Lock()
+        self._known = _Known(-1)
+        self._asking: Together[_Known, None] = Together()
 
     async def verify(self, context: Context, config: Config, token: str) -> dict[str, Any]:
         """The claims of a token that the issuer has signed. Raises ``InvalidRequest``."""
@@ -138,24 +149,35 @@ class Issuer:
             return tuple(key_of_pem(each) for each in pems)
         if not config.revision:
             return ()
-        async with self._one:
-            if config.revision != self._revision:
-                self._document, self._keys, self._revision, self._asked = {}, (), config.revision, -math.inf
-            age = context.now - self._asked
-            missing = than is self._keys or not self._keys
-            if age >= KEPT or (missing and age >= PAUSE):
-                self._asked = context.now  # also when it fails: an issuer that is away is not asked by every stranger
-                self._answered = False
-                self._document, self._keys = await ask(context, config.data, config.allow)
-                self._answered = True
-            elif not self._keys and not self._answered:
-                raise UpstreamUnreachable("the issuer gave no keys", f"try again in {PAUSE:.0f} seconds")
-            return self._keys
+        return (await self._current(context, config, than)).keys
 
     async def document(self, context: Context, config: Config) -> Mapping[str, Any]:
         """What the issuer says of itself (OpenID Connect Discovery)."""
-        await self.keys(context, config)
-        return self._document
+        if config.data["jwt_validation_pubkeys"] or not config.revision:
+            return {}
+        return (await self._current(context, config)).document
+
+    async def _current(self, context: Context, config: Config, than: tuple[VerifyingKey, ...] | None = None) -> _Known:
+        if config.revision != self._known.revision:
+            self._known = _Known(config.revision)
+        known = self._known
+        if (asking := self._asking.get(known)) is not None:
+            with contextlib.suppress(KeyholeError):  # whoever began it says so; the keys that are known still count
+                await awaited(asking)
+        else:
+            age, missing = context.now - known.asked, than is known.keys or not known.keys
+            if age >= KEPT or (missing and age >= PAUSE):
+                await self._asking.wait(known, lambda: _ask(context, config, known))
+        if not known.keys and not known.answered:
+            raise UpstreamUnreachable("the issuer gave no keys", f"try again in {PAUSE:.0f} seconds")
+        return known
+
+
+async def _ask(context: Context, config: Config, known: _Known) -> None:
+    known.asked = context.now  # also when it fails: an issuer that is away is not asked by every stranger
+    known.answered = False
+    known.document, known.keys = await ask(context, config.data, config.allow)
+    known.answered = True
 
 
 async def ask(
