@@ -18,6 +18,7 @@ from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.request import Operation, Reply
 from keyhole.crypto import kdf
 from keyhole.engines import Call, Context, Engine, Field, Route
+from keyhole.net.tasks import to_its_end
 
 _RESERVED = frozenset({"owner", "root", "admin"})  # Keyhole's own identities are called user/owner and so on
 _LONGEST = 1024
@@ -34,11 +35,7 @@ class _Method:
     async def stretch(self, password: str, salt: bytes, profile: kdf.Profile) -> bytes:
         """The hash of a password, in a thread; only under the lock."""
         work = asyncio.ensure_future(asyncio.to_thread(kdf.derive, profile, password.encode(), salt))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait([work])  # the lock is held as long as the memory, also for who hangs up
-            raise
+        return await to_its_end(work)  # the turn is held as long as the memory, also for who hangs up
 
     async def exists(self, context: Context, params: Mapping[str, str]) -> bool:
         return (await context.storage.get_one(_path(params["name"]))).data is not None

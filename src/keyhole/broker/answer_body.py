@@ -14,6 +14,7 @@ from keyhole.broker.loan import without_stale
 from keyhole.core.errors import KeyholeError
 from keyhole.core.message import Headers, Taker
 from keyhole.net.http1.answer import ClientAnswer
+from keyhole.net.tasks import heard
 from keyhole.scrub import BodyScrubber, GrpcScrubber
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class AnswerBody:
         """
         if self._scrubber is not None and self._scrubber.recoded:
             self._ahead = ahead = asyncio.create_task(self._read())
-            ahead.add_done_callback(_noted)
+            ahead.add_done_callback(heard)  # whoever reads learns of a failure; where nobody reads, nobody has to
             try:
                 while not (await asyncio.wait({ahead}, timeout=_BEGINNING))[0]:
                     if not (self._unfolding or self._swollen):
@@ -229,9 +230,3 @@ class AnswerBody:
         self._ended(error, status=status, received=self._received, masked=masked)
         if error is not None:
             await self._upstream.close()
-
-
-def _noted(ahead: asyncio.Task[bytes]) -> None:
-    """Whoever reads learns of a failure; where nobody reads, nobody has to."""
-    if not ahead.cancelled():
-        ahead.exception()

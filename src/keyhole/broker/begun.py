@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from keyhole.core.message import Body, Headers
+from keyhole.net.tasks import heard
 
 PATIENCE = 0.2
 """Seconds for the first chunk of a body of unknown length; then the head goes alone."""
@@ -26,7 +27,7 @@ class BegunBody:
     def __init__(self, body: Body) -> None:
         self._body = body
         self._first: asyncio.Task[bytes] | None = asyncio.get_running_loop().create_task(_read(body))
-        self._first.add_done_callback(_noticed)
+        self._first.add_done_callback(heard)
         self.length = body.length
 
     @property
@@ -60,9 +61,3 @@ class BegunBody:
 
 async def _read(body: Body) -> bytes:
     return await body.read()
-
-
-def _noticed(task: asyncio.Task[bytes]) -> None:
-    """Look at how it ended, so that what failed with nobody waiting is not reported as forgotten."""
-    if not task.cancelled():
-        task.exception()

@@ -25,6 +25,7 @@ from keyhole.core.placeholder import MARK, marked
 from keyhole.core.service import Service
 from keyhole.core.target import canonical_target, readings
 from keyhole.injections.placeholder import decode_basic
+from keyhole.net.tasks import Tasks, heard
 from keyhole.scrub import too_short
 from keyhole.scrub.codings import decoded
 from keyhole.vault import captured
@@ -34,7 +35,7 @@ from keyhole.vault.shares import Turn
 from keyhole.vault.vault import Vault
 
 _CODING = b"content-encoding"
-_under_way: set[asyncio.Future[UpstreamAnswer | OwnAnswer]] = set()
+_under_way = Tasks()
 
 
 @dataclass(slots=True)
@@ -141,18 +142,10 @@ async def answered(
     """
     if minting is None or minting.rule is None:
         return await sending
-    task = asyncio.ensure_future(_kept(vault, state, caller, service, minting, loan, sending))
-    _under_way.add(task)
-    task.add_done_callback(_ended)
+    task = _under_way.begin(_kept(vault, state, caller, service, minting, loan, sending))
+    task.add_done_callback(heard)  # a failure has its record
     turn.outlast(task)
     return await asyncio.shield(task)
-
-
-def _ended(task: asyncio.Future[UpstreamAnswer | OwnAnswer]) -> None:
-    """Nobody may be there any more to hear of a failure; it has its record."""
-    _under_way.discard(task)
-    if not task.cancelled():
-        task.exception()
 
 
 async def _kept(

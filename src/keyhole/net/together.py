@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from keyhole.core.errors import KeyholeError, own
+from keyhole.net.tasks import heard
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class Together(Generic[K, T]):
         if work is None:
             work = self._works[key] = asyncio.get_running_loop().create_task(make())
             work.add_done_callback(partial(self._ended, key))
+            work.add_done_callback(heard)  # nobody may be there any more
         return work
 
     async def wait(self, key: K, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -58,8 +60,6 @@ class Together(Generic[K, T]):
     def _ended(self, key: K, work: asyncio.Task[T]) -> None:
         if self._works.get(key) is work:
             del self._works[key]
-        if not work.cancelled():
-            work.exception()  # nobody may be there any more to hear of it
 
 
 async def awaited(work: asyncio.Future[T]) -> T:

@@ -12,21 +12,19 @@ from keyhole.core.errors import KeyholeError
 from keyhole.core.identity import Caller
 from keyhole.core.notice import Notice
 from keyhole.core.record import Phase, Record
+from keyhole.net.tasks import Tasks
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.vault import Vault
 
 OPERATION = "alarm"
 _SAME = 300  # seconds in which the same alarm of the same caller is told once; each is recorded
 _log = logging.getLogger("keyhole.alarm")
-_under_way: set[asyncio.Task[None]] = set()
+_under_way = Tasks()
 
 
 async def to_the_end(job: Coroutine[Any, Any, None]) -> None:
     """Wait for a job that goes on when whoever waits for it is cancelled: hanging up is no way around an alarm."""
-    task = asyncio.get_running_loop().create_task(job)
-    _under_way.add(task)
-    task.add_done_callback(_under_way.discard)
-    await asyncio.shield(task)
+    await asyncio.shield(_under_way.begin(job))
 
 
 async def raise_alarm(vault: Vault, state: OrgState, caller: Caller, request_id: str, service: str, what: str) -> None:

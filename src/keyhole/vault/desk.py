@@ -153,9 +153,7 @@ class Desk:
         """Take back what was begun and not given out, also when whoever asked has gone meanwhile."""
         begun, self._begun = self._begun, []
         if begun:
-            job = asyncio.get_running_loop().create_task(self._take_back(begun))
-            self._vault.expiry.keep(job)
-            await asyncio.shield(job)
+            await asyncio.shield(self._vault.expiry.begin(self._take_back(begun)))
 
     async def _take_back(self, begun: list[Lease]) -> None:
         vault, state = self._vault, self._state

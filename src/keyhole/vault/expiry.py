@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from keyhole.core.errors import (
     Conflict,
@@ -30,6 +30,7 @@ from keyhole.core.identity import Caller
 from keyhole.core.lease import Lease, LeaseState
 from keyhole.core.record import Phase, Record
 from keyhole.engines import RevokeAll
+from keyhole.net.tasks import Tasks
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.lease_lines import Job, LeaseLimits, Line, Tried, batches, chance
@@ -38,6 +39,7 @@ from keyhole.vault.mounts import Mount
 if TYPE_CHECKING:
     from keyhole.vault.vault import Vault
 
+T = TypeVar("T")
 _log = logging.getLogger("keyhole.leases")
 _CHUNK = 50  # leases of one commit
 _NOW = 1.0  # due before everything else
@@ -65,19 +67,24 @@ class Expiry:
         self._vault = vault
         self._lines: dict[tuple[str, str, str], Line] = {}
         self._running: dict[str, Job] = {}
-        self._kept: set[asyncio.Task[Any]] = set()
+        self._kept = Tasks()
+        self._once: set[str] = set()
         self._crowded = False
         self._freed = asyncio.Event()
 
-    def keep(self, job: asyncio.Task[Any]) -> None:
-        """Hold on to a task until it ends."""
-        self._kept.add(job)
-        job.add_done_callback(self._kept.discard)
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Have work done by itself; what is not done when the vault is closed is stopped."""
+        return self._kept.begin(work)
+
+    def begin_once(self, key: str, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """As ``begin``, unless work of this key is under way."""
+        if key not in self._once:
+            self._once.add(key)
+            self.begin(make()).add_done_callback(lambda _: self._once.discard(key))
 
     async def drain(self) -> None:
         """Wait until nothing is under way."""
-        while self._kept:
-            await asyncio.wait(self._kept)
+        await self._kept.settle()
 
     async def rest(self, seconds: float) -> None:
         """Wait that long, or until there is room again for what did not fit."""
@@ -92,10 +99,7 @@ class Expiry:
 
     async def close(self) -> None:
         """Stop; what was claimed is due again later."""
-        kept = list(self._kept)
-        for job in kept:
-            job.cancel()
-        await asyncio.gather(*kept, return_exceptions=True)
+        await self._kept.end()
 
     async def end(
         self, state: OrgState, ids: Iterable[str], *, wait: bool = False, force: bool = False, made: bool = False
@@ -263,10 +267,9 @@ class Expiry:
         if not line.length:
             line.moved = now
         line.length += len(batch)
-        job = asyncio.get_running_loop().create_task(self._in_turn(state, batch, line, force=force))
+        job = self.begin(self._in_turn(state, batch, line, force=force))
         started = {lease.mark: job for lease in batch}
         self._running |= started
-        self.keep(job)
 
         def done(_job: Job) -> None:
             for mark in started:

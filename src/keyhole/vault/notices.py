@@ -13,7 +13,8 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyhole import notifiers
@@ -75,7 +76,6 @@ class Notices:
         self._vault = vault
         self._lines: dict[tuple[str, str], asyncio.Semaphore] = {}
         self._down: dict[tuple[str, str], float] = {}
-        self._running: set[str] = set()
 
     def storage(self, org_id: str) -> Storage:
         """Where they lie: ``config``, ``c/CHANNEL``, ``s/CHANNEL`` how it goes, ``m/MARK``, ``q/CHANNEL/LETTER``."""
@@ -127,20 +127,9 @@ class Notices:
             if item.data is not None:
                 await storage.change(deletes=[(path, item.revision)])
             return True
-        if path == CONFIG:
-            self._start(f"{org_id}/{path}", self._look_again(org_id))
-            return False
-        self._start(f"{org_id}/{path}", self._in_turn(org_id, path))
+        make = partial(self._look_again, org_id) if path == CONFIG else partial(self._in_turn, org_id, path)
+        self._vault.expiry.begin_once(f"notice/{org_id}/{path}", make)
         return False
-
-    def _start(self, key: str, doing: Coroutine[Any, Any, None]) -> None:
-        if key in self._running:
-            doing.close()
-            return
-        self._running.add(key)
-        job = asyncio.get_running_loop().create_task(doing)
-        job.add_done_callback(lambda _: self._running.discard(key))
-        self._vault.expiry.keep(job)
 
     async def _look_again(self, org_id: str) -> None:
         """The days were changed: look at every secret, and then be due no more."""

@@ -38,7 +38,6 @@ class Rotations:
     def __init__(self, vault: Vault) -> None:
         self.steps = Steps(vault)
         self._vault = vault
-        self._running: set[str] = set()
         self._turns = asyncio.Semaphore(self.steps.limits.jobs)
 
     def storage(self, org_id: str) -> Storage:
@@ -93,13 +92,8 @@ class Rotations:
 
     def take(self, org_id: str, path: str) -> None:
         """Go on with a rotation that is due; returns at once."""
-        name, key = path.removeprefix("r/"), f"{org_id}/{path}"
-        if key in self._running:
-            return
-        self._running.add(key)
-        job = asyncio.get_running_loop().create_task(self._quietly(org_id, name))
-        job.add_done_callback(lambda _: self._running.discard(key))
-        self._vault.expiry.keep(job)
+        name = path.removeprefix("r/")
+        self._vault.expiry.begin_once(f"rotation/{org_id}/{name}", lambda: self._quietly(org_id, name))
 
     async def _quietly(self, org_id: str, name: str) -> None:
         try:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from keyhole.core.errors import InternalError, KeyholeError, StoreUnavailable, fault_place
+from keyhole.net.tasks import Tasks
 
 MOST = 64 * 1024 * 1024
 """Bytes of one message."""
@@ -39,7 +40,7 @@ class Channel:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._waiting: dict[int, asyncio.Future[Data]] = {}
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving = Tasks()
         self._number = 0
         self._ended = False
 
@@ -87,9 +88,7 @@ class Channel:
 
     def _take(self, message: Data) -> None:
         if "to" not in message:
-            task = asyncio.get_running_loop().create_task(self._answer(message))
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+            self._serving.begin(self._answer(message))
             return
         waiting = self._waiting.get(message["to"])
         if waiting is None or waiting.done():
@@ -123,8 +122,7 @@ class Channel:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(_gone())
-        for task in self._serving:
-            task.cancel()
+        self._serving.cancel()
         if self._writer is not None:
             self._writer.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from keyhole.core.tally import Tallies
 from keyhole.faces.api import status
 from keyhole.faces.api.app import Api
 from keyhole.faces.api.envelope import Answer
+from keyhole.net.tasks import Tasks
 from keyhole.vault.node import Node
 from keyhole.vault.vault import Vault
 from keyhole.workers.channel import Data
@@ -82,7 +82,7 @@ class Crew:
         self._ask = ask
         self.captures = Captured(index, ask)
         self._epoch = epoch
-        self._told: set[asyncio.Task[None]] = set()
+        self._told = Tasks()
         self._api: Api | None = None
         self._node: Node | None = None
         self._sessions: Sessions | None = None
@@ -99,9 +99,7 @@ class Crew:
 
     def tell_root(self, root: bytes) -> None:
         """Let the others open the vault, or follow to a new root key."""
-        task = asyncio.get_running_loop().create_task(self._tell_root(root, self._epoch))
-        self._told.add(task)
-        task.add_done_callback(self._told.discard)
+        self._told.begin(self._tell_root(root, self._epoch))
 
     async def _tell_root(self, root: bytes, epoch: int) -> None:
         with contextlib.suppress(KeyholeError):
@@ -172,8 +170,7 @@ class Crew:
                 self._node, data["method"], data["path"], data["body"], data["query"], who
             )
         finally:
-            while self._told:  # who is told that the vault is open may ask any worker
-                await asyncio.wait(self._told)
+            await self._told.settle()  # who is told that the vault is open may ask any worker
         return {"status": code, "headers": headers, "body": body}
 
 

@@ -42,6 +42,7 @@ from keyhole.net.guard import Guard
 from keyhole.net.mysql import packets
 from keyhole.net.mysql.talk import MysqlTalk
 from keyhole.net.postgres import messages
+from keyhole.net.tasks import Tasks
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.lending import Lent
@@ -178,7 +179,7 @@ class Sessions:
         self._open: set[SqlSession] = set()
         self._keys: dict[bytes, SqlSession] = {}
         self.elsewhere: Callable[[bytes | None, bytes, str], Awaitable[None]] | None = None
-        self._after: set[asyncio.Task[None]] = set()
+        self._after = Tasks()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -319,9 +320,7 @@ class Sessions:
         self._open.discard(session)
         if session.ours:
             self._keys.pop(session.ours, None)
-        task = asyncio.get_running_loop().create_task(self._clear_away(session, busy=busy))
-        self._after.add(task)
-        task.add_done_callback(self._after.discard)
+        self._after.begin(self._clear_away(session, busy=busy))
 
     async def _clear_away(self, session: SqlSession, *, busy: bool) -> None:
         """Stop what the database still does for nobody, and take back the lease."""
@@ -358,8 +357,7 @@ class Sessions:
 
     async def settle(self) -> None:
         """Wait until what ended sessions left behind is ended too."""
-        while self._after:
-            await asyncio.wait(set(self._after))
+        await self._after.settle()
 
 
 def _who(caller: Caller) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from keyhole.engines.database.plugins import Address
+from keyhole.net.tasks import Tasks
 
 _CONNECT = 5.0
 _READ = 64 * 1024
@@ -35,7 +36,7 @@ class Relay:
         self._first: _Stream | None = None
         self._server: asyncio.Server | None = None
         self._folder = ""
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = Tasks()
 
     @classmethod
     async def open(cls, place: Address, address: str, context: ssl.SSLContext | None) -> Relay:
@@ -66,9 +67,7 @@ class Relay:
             )
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._serve(reader, writer))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running.begin(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first, self._first = self._first, None
@@ -103,9 +102,7 @@ class Relay:
         """Let go of everything."""
         if self._server is not None:
             self._server.close()
-        for task in tuple(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._running.end()
         if self._first is not None:
             self._first[1].transport.abort()
             self._first = None

@@ -28,6 +28,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from keyhole.net.http1.limits import ListenerLimits
+from keyhole.net.tasks import Tasks
 
 _LIMITS = ListenerLimits()
 _MOST = 256  # connections at a time
@@ -188,12 +189,10 @@ async def serving(
         sock: that is bound already, instead.
         path: it is a Unix socket.
     """
-    tasks: set[asyncio.Task[None]] = set()
+    tasks = Tasks()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        tasks.begin(serve(reader, writer))
 
     limit = _LIMITS.wire.head_bytes
     if sock is not None and path:
@@ -206,9 +205,7 @@ async def serving(
         yield server
     finally:
         server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end()
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

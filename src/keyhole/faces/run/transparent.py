@@ -27,6 +27,7 @@ from keyhole.faces.run.names import Names
 from keyhole.faces.run.plan import RunPlan
 from keyhole.faces.run.port import SessionPort, serving
 from keyhole.net.http1.limits import ANSWER_LIMITS, ListenerLimits
+from keyhole.net.tasks import Tasks
 
 _LIMITS = ListenerLimits()
 _MOST = 512  # connections at a time
@@ -65,7 +66,7 @@ class Transparent:
         self._open = 0
         self._noted: set[tuple[str, int, str]] = set()
         self._recording = asyncio.Semaphore(_RECORDS)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     @staticmethod
     def write_resolver(folder: Path) -> str:
@@ -91,10 +92,7 @@ class Transparent:
                 await self._finish()
 
     async def _finish(self) -> None:
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_CONNECT)
-        for task in self._tasks:
-            task.cancel()
+        await self._tasks.end(_CONNECT)
         if self._noted:
             places = sorted(
                 {_place(host, port) + (" (UDP)" if why == "udp" else "") for host, port, why in self._noted}
@@ -179,9 +177,7 @@ class Transparent:
         if (host, port, why) in self._noted or len(self._noted) >= _NOTED:
             return
         self._noted.add((host, port, why))
-        task = asyncio.ensure_future(self._record(host, port, why))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.begin(self._record(host, port, why))
 
     async def _record(self, host: str, port: int, why: str) -> None:
         """Have the broker record it: it is asked for a service that cannot exist."""

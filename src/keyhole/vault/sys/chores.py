@@ -62,9 +62,8 @@ class Chores:
             if chore.key in self._running or self._lines[chore.line] >= self._jobs:
                 continue
             self._lines[chore.line] += 1
-            job = self._running[chore.key] = asyncio.get_running_loop().create_task(self._do(chore))
+            job = self._running[chore.key] = self._vault.expiry.begin(self._do(chore))
             job.add_done_callback(partial(self._done, chore))
-            self._vault.expiry.keep(job)
 
     def _done(self, chore: Chore, _job: asyncio.Task[None]) -> None:
         del self._running[chore.key]

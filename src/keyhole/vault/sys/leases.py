@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable
 from typing import Any
@@ -89,7 +88,7 @@ class _Handlers:
             with contextlib.suppress(KeyholeError):
                 await job
 
-        self._vault.expiry.keep(asyncio.get_running_loop().create_task(quietly()))
+        self._vault.expiry.begin(quietly())
 
     async def sweep(self, context: Context, call: Call) -> Reply:
         state, expiry = await self.state(context), self._vault.expiry

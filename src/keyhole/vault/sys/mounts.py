@@ -157,8 +157,7 @@ class _Handlers:
 
         if not await self._vault.tables.change(org_id, edit):
             return Reply()
-        doing = asyncio.get_running_loop().create_task(self._upgrade(org_id))
-        self._vault.expiry.keep(doing)
+        doing = self._vault.expiry.begin(self._upgrade(org_id))
         if not self._vault.expiry.background:  # nobody sweeps, and the process may end with the request
             await asyncio.shield(doing)
         return Reply(warnings=[upgrading.WARNING])

@@ -21,6 +21,7 @@ from keyhole.engines.database.hiding import hidden
 from keyhole.engines.database.plugins import Address, Dialled, Kind, Login, Refused, Unsure
 from keyhole.engines.database.statements import take_apart
 from keyhole.engines.database.tls import context_of, said_of_tls
+from keyhole.net.tasks import to_its_end
 
 try:
     import pymysql
@@ -122,10 +123,7 @@ class MysqlSession:
         """Let the thread work. It is waited for even when nobody wants the outcome: what follows must follow."""
         job = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
-            return await asyncio.shield(job)
-        except asyncio.CancelledError:
-            await asyncio.wait([job])
-            raise
+            return await to_its_end(job)
         except MySQLError as error:
             words = hidden(_words(error), secret)
             kind = TargetFailed if _is_said(error) else Unsure

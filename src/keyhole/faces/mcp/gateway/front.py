@@ -30,6 +30,7 @@ from keyhole.faces.mcp.gateway.questions import SAMPLING, Check, Question, Quest
 from keyhole.faces.mcp.gateway.sides import Sides, no_prompt, no_resource, split_uri
 from keyhole.faces.mcp.gateway.streams import Streams
 from keyhole.faces.mcp.said import at_work
+from keyhole.net.tasks import Tasks
 
 Context = ServerRequestContext[Any, Any]
 Paging = types.PaginatedRequestParams | None
@@ -153,7 +154,7 @@ class _Front:
         self._level: types.LoggingLevel = "info"
         self._session: ServerSession | None = None
         self._watched: dict[tuple[str, str], str] = {}
-        self._telling: set[asyncio.Task[None]] = set()
+        self._telling = Tasks()
 
     def _agent(self, context: Context) -> Agent:
         """Who asks. The one client of stdin and stdout is remembered, so that it hears of changes."""
@@ -265,9 +266,7 @@ class _Front:
             changes.RESOURCES: session.send_resource_list_changed,
         }.get(change.kind)
         work = told() if told is not None else session.send_resource_updated(uri or "")
-        task = asyncio.create_task(_quietly(work))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._telling.begin(_quietly(work))
 
 
 def build(gateway: Gateway, agent_of: Callable[[Context], Agent]) -> Server[Any]:

@@ -25,6 +25,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from keyhole.faces.mcp.gateway.questions import ELICITATION, REFUSED, SAMPLING, Asked, Check, Question, QuestionLimits
+from keyhole.net.tasks import Tasks, heard
 
 Said = TypeVar("Said", bound=types.Result)
 _ANSWERS: Mapping[type[Any], type[types.Result]] = {
@@ -58,7 +59,7 @@ class Parking:
     def __init__(self, limits: QuestionLimits) -> None:
         self.limits = limits
         self._parked: dict[bytes, Conversation] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._places = Counter[bytes]()
         self._closed = False
 
@@ -96,7 +97,7 @@ class Parking:
             if self._closed:
                 raise MCPError(code=types.INTERNAL_ERROR, message="the gateway ends")
             conversation = Conversation(self, holder, bound, visitor, may_wait=len(text) <= self.limits.call)
-            self._started(conversation.begin(make))
+            self._tasks.keep(conversation.begin(make))
             said = await conversation.next()
         else:
             found = self._parked.get(_key(params.request_state or ""))
@@ -133,14 +134,7 @@ class Parking:
         self._closed = True
         for conversation in list(self._parked.values()):
             conversation.end()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _started(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self._tasks.end()
 
 
 class Conversation:
@@ -182,7 +176,7 @@ class Conversation:
             return found
 
         self._task = asyncio.create_task(run())
-        self._task.add_done_callback(_heard)
+        self._task.add_done_callback(heard)  # its client may not come back
         return self._task
 
     def begun(self, check: Check) -> None:
@@ -304,12 +298,6 @@ class Conversation:
             self._timer.cancel()
             self._timer = None
         self._parking.forget(self._state)
-
-
-def _heard(task: asyncio.Task[Any]) -> None:
-    """Nobody may come to hear how it has ended."""
-    if not task.cancelled():
-        task.exception()
 
 
 class Stale(MCPError):

@@ -24,6 +24,7 @@ from keyhole.core.tool_server import ToolServer
 from keyhole.faces.mcp.gateway import changes
 from keyhole.faces.mcp.gateway.cleaned import Cleaner, Following
 from keyhole.faces.mcp.gateway.questions import ELICITATION, REFUSED, SAMPLING, Listens, Question, QuestionLimits
+from keyhole.net.tasks import Tasks
 from keyhole.scrub import Scrubber
 from keyhole.vault.tool_rules import is_bounded
 
@@ -114,7 +115,7 @@ class Talk:
         self._say = say
         self._clients: list[tuple[Listens | None, Patience]] = []
         self._logged: Following | None = None
-        self._following: set[asyncio.Task[None]] = set()
+        self._following = Tasks()
 
     @asynccontextmanager
     async def with_client(self, client: Listens | None, patience: Patience) -> AsyncIterator[None]:
@@ -190,19 +191,15 @@ class Talk:
                 f"{name}_list_changed": bool(getattr(has, name) and getattr(has, name).list_changed)
                 for name in ("tools", "prompts", "resources")
             }
-            task = asyncio.create_task(self.follow(client, **wanted)) if any(wanted.values()) else None
-        else:
-            task = None
+            if any(wanted.values()):
+                self._following.begin(self.follow(client, **wanted))
         try:
             for uri in list(self._watched):
                 with contextlib.suppress(MCPError):
                     await asyncio.wait_for(self.subscribe(client, uri), _PATIENCE)
             await stop.wait()
         finally:
-            tasks = [*self._following, *([task] if task is not None else [])]
-            for each in tasks:
-                each.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._following.end()
 
     async def subscribe(self, client: ClientSession, uri: str) -> None:
         """Hear of changes of a resource until the server ends; nothing from one that says none."""
@@ -213,9 +210,7 @@ class Talk:
             asked = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri))
             await client.send_request(asked, types.EmptyResult)
         elif self._life.server.transport == "stdio":
-            task = asyncio.create_task(self.follow(client, resource_subscriptions=[uri]))
-            self._following.add(task)
-            task.add_done_callback(self._following.discard)
+            self._following.begin(self.follow(client, resource_subscriptions=[uri]))
 
     async def follow(self, client: ClientSession, **wanted: Any) -> None:
         """Hear of some changes until the server ends that, or this is cancelled."""
