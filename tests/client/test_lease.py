@@ -18,6 +18,7 @@ from client.cluster import cluster, gets_in, until, users, works
 from keyhole.client import AsyncClient, Client
 from keyhole.client.failover import Failover
 from keyhole.client.http import HttpTransport
+from keyhole.client.leasing import AsyncLease, Lease
 from keyhole.core.errors import Expired, InvalidRequest, NotFound, Unreachable
 from sdk import built
 
@@ -197,6 +198,39 @@ def test_asyncio_has_the_same(servers):
 
     names = asyncio.run(main())
     until(lambda: not users() & set(names))
+
+
+def test_a_lease_that_was_being_made_is_taken_back_however_often_who_waits_is_cancelled():
+    class Slow(Lease):
+        def __init__(self):
+            self.asked, self.may, self.did = threading.Event(), threading.Event(), []
+
+        def _catch_sigterm(self):
+            self.did.append("catch")
+
+        def _let_sigterm(self):
+            self.did.append("let")
+
+        def start(self):
+            self.asked.set()
+            self.may.wait(10)
+            self.did.append("start")
+
+        def stop(self):
+            self.did.append("stop")
+
+    async def main():
+        lease = Slow()
+        task = asyncio.create_task(AsyncLease(lambda: lease).__aenter__())
+        await asyncio.to_thread(lease.asked.wait, 10)
+        for _ in range(2):
+            task.cancel()
+            await asyncio.wait([task], timeout=0)
+        lease.may.set()
+        await asyncio.wait([task])
+        assert (task.cancelled(), lease.did) == (True, ["catch", "start", "stop", "let"])
+
+    asyncio.run(main())
 
 
 @contextlib.contextmanager

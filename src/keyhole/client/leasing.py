@@ -309,30 +309,32 @@ class AsyncLease:
     async def __aenter__(self) -> Leased:
         import asyncio  # noqa: PLC0415  # slow to import, and blocking clients do without
 
+        from keyhole.net.tasks import to_its_end  # noqa: PLC0415  # as above
+
         self._lease = lease = await asyncio.to_thread(self._make)
         lease._catch_sigterm()  # noqa: SLF001  # signals are the main thread's
         starting = asyncio.ensure_future(asyncio.to_thread(lease.start))
         try:
-            return await asyncio.shield(starting)
+            return await to_its_end(starting)
         except BaseException:
-            with contextlib.suppress(KeyholeError):
-                await starting
-                await asyncio.to_thread(lease.stop)
-            lease._let_sigterm()  # noqa: SLF001  # as above
+            try:
+                if starting.exception() is None:
+                    with contextlib.suppress(KeyholeError):
+                        await to_its_end(asyncio.ensure_future(asyncio.to_thread(lease.stop)))
+            finally:
+                lease._let_sigterm()  # noqa: SLF001  # as above
             raise
 
     async def __aexit__(self, *_: object) -> None:
         import asyncio  # noqa: PLC0415  # as above
 
+        from keyhole.net.tasks import to_its_end  # noqa: PLC0415  # as above
+
         lease = self._lease
         if lease is None:
             return
-        stopping = asyncio.ensure_future(asyncio.to_thread(lease.stop))
         try:
-            await asyncio.shield(stopping)
-        except asyncio.CancelledError:
-            await stopping
-            raise
+            await to_its_end(asyncio.ensure_future(asyncio.to_thread(lease.stop)))
         finally:
             lease._let_sigterm()  # noqa: SLF001  # as above
 
