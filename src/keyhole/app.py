@@ -218,17 +218,6 @@ def _spans(environ: Mapping[str, str]) -> Spans | None:
     return open_spans(environ)
 
 
-async def open_local(config: Config, passphrase: Secret | None = None, *, interactive: bool = False) -> Keyhole:
-    """Open an existing vault of this machine. Raises ``NotFound`` when there is none, and what ``unseal`` raises."""
-    keyhole = await assemble(config)
-    try:
-        await keyhole.node.unseal(passphrase, spec=config.seal, interactive=interactive)
-    except BaseException:
-        await keyhole.close()
-        raise
-    return keyhole
-
-
 async def open_ephemeral(config: Config, *, token: str = "") -> tuple[Keyhole, str]:
     """A vault in memory, open, and its root token. Whatever store the settings name is left alone."""
     keyhole = await assemble(config._replace(vault=MEMORY), create=True)

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 MARK = b"keyhole"
 _TAG = 8  # characters: 40 bits, more than enough for an alarm that a stranger might want to raise
-_SHORTEST = 16
 _END = re.compile(r"(.*keyhole(?:\S*[^a-z0-9\s])?)([a-z0-9]{16,})")
 # A run that has a mark in it is none: it begins behind that mark.
 _RUN = rb"((?:(?!keyhole)[a-z2-7]){16,})"

@@ -21,7 +21,6 @@ HEADER = "X-Keyhole-Context"
 CLAIMS = ("workflow", "run", "step", "tool", "on_behalf_of")
 TRACEPARENT = "traceparent"
 _LIMIT = 4096  # bytes of the header
-_LONGEST = 512  # characters of a traceparent of a later version
 
 
 class Stated(NamedTuple):

@@ -29,7 +29,6 @@ from keyhole.crypto.age_plugin import NOBODY, Prompts
 from keyhole.crypto.kdf import hkdf
 from keyhole.crypto.signing import SigningKey
 
-NATIVE = "age1"
 PRIVATE = "AGE-SECRET-KEY-1"
 PLUGIN = "AGE-PLUGIN-"
 _BEGIN = "-----BEGIN"

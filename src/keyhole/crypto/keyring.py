@@ -128,11 +128,6 @@ class Keyring:
         """The terms whose entries can be opened, ascending."""
         return tuple(self._entries)
 
-    @property
-    def journal_terms(self) -> tuple[int, ...]:
-        """The terms whose journal records can be opened, ascending."""
-        return tuple(self._journals)
-
     def rotated(self) -> Self:
         """A keyring with one more term, which becomes current; everything older stays readable."""
         term = self.current + 1
@@ -148,22 +143,12 @@ class Keyring:
         Raises:
             InvalidRequest: it is the current term, or not in this keyring.
         """
-        return type(self)(self._dropped(self._entries, term), self._journals, self._name, self._token)
-
-    def without_journal(self, term: int) -> Self:
-        """A keyring that cannot open journal records of this term any more.
-
-        Raises:
-            InvalidRequest: it is the current term, or not in this keyring.
-        """
-        return type(self)(self._entries, self._dropped(self._journals, term), self._name, self._token)
-
-    def _dropped(self, keys: Mapping[int, bytes], term: int) -> dict[int, bytes]:
         if term == self.current:
             raise InvalidRequest("the current term cannot be dropped", "rotate first, then rewrap every entry")
-        if term not in keys:
+        if term not in self._entries:
             raise InvalidRequest(f"there is no term {term} in this keyring")
-        return {number: key for number, key in keys.items() if number != term}
+        entries = {number: key for number, key in self._entries.items() if number != term}
+        return type(self)(entries, self._journals, self._name, self._token)
 
     def seal(self, plaintext: bytes, where: Where) -> bytes:
         """The envelope of an entry: a fresh data key wrapped by the current term, and the body under it."""

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from keyhole.core.errors import IntegrityError, InvalidRequest
 
 KEY_SIZE = 32
-SIGNATURE_SIZE = 64
 
 
 class SigningKey:

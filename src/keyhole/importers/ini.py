@@ -22,7 +22,6 @@ class Setting:
         raw: the value as scanned, without white space at its ends.
         start: offset of its first byte.
         line: number.
-        indented: it belongs to the setting before it.
     """
 
     section: str
@@ -30,7 +29,6 @@ class Setting:
     raw: str
     start: int
     line: int
-    indented: bool = False
 
     @property
     def end(self) -> int:
@@ -61,7 +59,7 @@ def settings(text: str, *, colons: bool = True) -> Iterator[Setting]:
             continue
         lead = len(line.text) - len(line.text.lstrip(_SPACE))
         if colons and lead:
-            yield Setting(section, "", plain, line.start + lead, line.number, indented=True)
+            yield Setting(section, "", plain, line.start + lead, line.number)
             continue
         mark = min((at for at in (line.text.find(char) for char in ("=:" if colons else "=")) if at > 0), default=0)
         name, value = line.text[:mark].strip(_SPACE), line.text[mark + 1 :]

@@ -24,7 +24,6 @@ from keyhole.importers.text import decoded, first, scan
 
 TITLE = "sops file"
 PLACES: tuple[str, ...] = ()
-SHAPES = ("yaml", "json", "dotenv", "ini")
 VERSION = "3.9.0"
 """Of sops, to whose readers the files that are written here speak."""
 _OTHER_MASTERS = ("pgp", "kms", "gcp_kms", "azure_kv", "hc_vault")
@@ -256,7 +255,7 @@ def write(items: Sequence[Item], recipients: Sequence[Recipient], now: datetime,
         items: to be written; each value is sealed as a text.
         recipients: of age.
         now: the time, with its zone.
-        shape: one of ``SHAPES``.
+        shape: ``yaml``, ``json``, ``dotenv`` or ``ini``.
 
     Raises:
         InvalidRequest: there are no recipients, or two items would stand in one place.

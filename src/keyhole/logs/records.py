@@ -10,7 +10,6 @@ from typing import Any
 from .scrubber import WITHHELD, LogScrubber
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_OWN_WAY = frozenset(("msg", "args", "exc_info", "exc_text", "stack_info"))
 _TEXTS = ("name", "pathname", "filename", "module", "funcName", "threadName", "processName", "taskName", "message")
 
 

@@ -31,7 +31,7 @@ _MAX_CREDENTIALS = 1024
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: |\r\n)")
 
 _SOCKS, _LOGIN = 5, 1  # versions of the protocol and of its login
-_NO_LOGIN, _BY_PASSWORD, _NONE_FITS = 0, 2, 0xFF
+_NO_LOGIN, _BY_PASSWORD = 0, 2
 _CONNECT = 1
 _IPV4, _NAME, _IPV6 = 1, 3, 4
 _REFUSED = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from keyhole.core.request import Operation
@@ -167,9 +167,3 @@ def _responses(route: Route) -> dict[str, Any]:
     answer = _BARE if route.bare else {"description": "OK", "content": _content(_ANSWER)}
     empty = {"description": "Done; there is nothing to say."}
     return {"200": answer, "202": answer, "204": empty, "default": _REFUSED}
-
-
-def subset(whole: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The document of one path."""
-    kept = {name: item for name, item in whole["paths"].items() if name == path}
-    return {**whole, "paths": kept}

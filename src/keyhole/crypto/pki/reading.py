@@ -32,7 +32,6 @@ class CertificateInfo:
         after: from when it counts, seconds since the epoch.
         before: when it ends.
         authority: it may sign certificates.
-        signs_lists: it may sign lists of revoked ones.
         path_length: how many authorities may stand below it; ``None`` for any number.
         public: its key, in DER.
         key: type and bits of that.
@@ -48,7 +47,6 @@ class CertificateInfo:
     after: int
     before: int
     authority: bool
-    signs_lists: bool
     path_length: int | None
     public: bytes = field(repr=False)
     key: KeyInfo
@@ -126,7 +124,6 @@ def read_certificate(pem: str) -> CertificateInfo:
         int(certificate.not_valid_before_utc.timestamp()),
         int(certificate.not_valid_after_utc.timestamp()),
         authority and (usage is None or usage.key_cert_sign),
-        authority and (usage is None or usage.crl_sign),
         constraints.path_length if constraints is not None else None,
         public_der(key),
         kind_of(key),

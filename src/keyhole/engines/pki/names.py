@@ -62,17 +62,6 @@ def _once(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def merged(first: AltNames, second: AltNames) -> AltNames:
-    """Both, each name once."""
-    return AltNames(
-        _once((*first.dns, *second.dns)),
-        _once((*first.emails, *second.emails)),
-        _once((*first.ips, *second.ips)),
-        _once((*first.uris, *second.uris)),
-        tuple(dict.fromkeys((*first.others, *second.others))),
-    )
-
-
 def subject_of(data: Mapping[str, Any], common_name: str) -> Subject:
     """A subject from the fields of a role or a request."""
     fields = tuple((name, tuple(parse_texts(data.get(name), name))) for name in SUBJECT_FIELDS if data.get(name))

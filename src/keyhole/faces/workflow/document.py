@@ -171,11 +171,6 @@ class Workflow:
         """How many steps may be under way at once."""
         return _width(self.parts)
 
-    @property
-    def uses_tools(self) -> bool:
-        """Whether a gateway is needed."""
-        return any(isinstance(step.act, Use) for step in self.steps())
-
 
 def _width(parts: tuple[Part, ...]) -> int:
     return max((1 if isinstance(each, Step) else sum(map(_width, each.branches.values())) for each in parts), default=0)

@@ -27,7 +27,6 @@ _RUN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _LARGEST = 64 * 1024 * 1024  # bytes of the file of one run
 _MOST_RUNS = 1000
 _TRIES, _LOOKED = 10, 0.02  # how often a run is tried to be taken, and seconds between, in which who looks has looked
-ENDINGS = frozenset({"done", "failed", "waiting", "doubt"})
 
 
 @dataclass(slots=True)

@@ -25,7 +25,6 @@ MAX_PASSWORD = 10_000  # bytes of an answer to a question for a password
 AUTHENTICATION_OK = b"R\0\0\0\x08\0\0\0\0"
 CLEARTEXT_PASSWORD = b"R\0\0\0\x08\0\0\0\x03"
 TERMINATE = b"X\0\0\0\x04"
-SYNC = b"S\0\0\0\x04"
 _PARAMETERS = 64
 _INT = struct.Struct(">i")
 

@@ -28,7 +28,6 @@ _MASKED = 0x80
 _SHORT, _MEDIUM, _LONG = 125, 126, 127
 _DATA = frozenset({CONTINUATION, TEXT, BINARY})
 _KNOWN = _DATA | {CLOSE, PING, PONG}
-_LONGEST_HEAD = 14
 # 1004 to 1006 and 1015 never stand in a frame (section 7.4.1); 1012 to 1014 were registered later.
 _CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
 
@@ -153,11 +152,6 @@ class FrameReader:
     def between(self) -> bool:
         """Whether no frame has begun and not ended."""
         return self._left < 0 and self._at == len(self._data)
-
-    @property
-    def within_message(self) -> bool:
-        """Whether a message has begun and not ended."""
-        return bool(self._message)
 
     def add(self, data: bytes) -> None:
         """Take bytes from the peer; then call ``next`` until it gives nothing."""

@@ -8,7 +8,7 @@ from typing import Any
 from keyhole.core.times import format_time
 from keyhole.vault.identity.known import Groups
 from keyhole.vault.identity.places import Place
-from keyhole.vault.identity.records import EXTERNAL, Alias, Entity, Group
+from keyhole.vault.identity.records import Alias, Entity, Group
 
 Places = Mapping[str, Place]
 
@@ -105,11 +105,6 @@ def group_alias(alias: Alias, canonical_id: str, places: Places) -> dict[str, An
     """The alias of a group."""
     shown = entity_alias(alias, canonical_id, places)
     return {name: value for name, value in shown.items() if name not in ("custom_metadata", "local")}
-
-
-def is_external(found: Group) -> bool:
-    """Do logins say who is in it?"""
-    return found.type == EXTERNAL
 
 
 def _mount(alias: Alias, places: Places) -> dict[str, str]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _DAY = 24 * 3600
 _CLIENT_ID = 26
 _ALPHABET = string.ascii_letters + string.digits
-_LONGEST_TEMPLATE = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
