@@ -403,6 +403,7 @@ def test_a_root_token_that_ends_makes_none_without_end():
         {"no_parent": [1]},
         {"policies": ["default"], "no_default_policy": {"a": 1}},
         {"meta": {"a": 1}},
+        {"meta": ["a"]},
         {"workflow": "a\nb"},
         {"run": "x" * 1000},
     ],
@@ -414,6 +415,15 @@ def test_odd_fields_of_a_new_token_are_a_bad_request(fields):
         if fields.keys() & {"num_uses", "ttl", "scope", "workflow", "run"}:
             errors.append(await refusal(vault.ask("update", "agents/coder/token", fields)))
         assert all(isinstance(error, InvalidRequest) for error in errors), errors
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("meta", [{"team": "red", "site": "a=b"}, ["team=red", "site=a=b"]])
+def test_the_meta_of_a_token_is_an_object_or_pairs(meta):
+    async def scenario(vault):
+        made = await vault.ask("update", "auth/token/create", {"policies": ["default"], "meta": meta})
+        assert made.auth["metadata"] == {"team": "red", "site": "a=b"}
 
     play(scenario)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from keyhole.core.cidr import covers, parse_cidrs
 from keyhole.core.errors import InvalidRequest, PolicyDenied
+from keyhole.core.fields import parse_map
 from keyhole.core.identity import Caller, TokenType
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
@@ -227,9 +228,7 @@ def _scope(caller: Caller, data: Mapping[str, Any]) -> Any:
 
 
 def _meta(data: Mapping[str, Any]) -> dict[str, str]:
-    meta = data.get("meta") or {}
-    if not isinstance(meta, dict) or not all(isinstance(text, str) for text in meta.values()):
-        raise InvalidRequest("meta is a map of texts")
+    meta = parse_map(data.get("meta"), "meta")
     if len(meta) > _META_FIELDS or any(
         len(key) > _META_LENGTH or len(text) > _META_LENGTH for key, text in meta.items()
     ):
