@@ -348,6 +348,8 @@ def _read(path: str) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise InvalidRequest(f"{path}: {error.strerror}", "check --config") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{path}: not TOML: it is not UTF-8", "write the file again in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise InvalidRequest(
             f"{path}: not TOML: {error}", 'a setting is a line like: listen = "127.0.0.1:8200"'

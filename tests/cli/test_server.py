@@ -102,6 +102,14 @@ def test_settings_that_make_no_sense_are_named_before_anything_starts(options):
     assert ran.out == ""
 
 
+def test_a_file_of_settings_that_is_not_utf_8_is_said_to_be(tmp_path):
+    config = tmp_path / "keyhole.toml"
+    config.write_bytes('data = "/var/lib/schlüssel"\n'.encode("latin-1"))
+    ran = run("server", "--dev", "--config", config)
+    assert (ran.code, ran.out) == (3, "")
+    assert f"{config}: not TOML: it is not UTF-8" in ran.err
+
+
 def test_settings_come_from_the_file_the_environment_and_the_options(tmp_path):
     config = tmp_path / "keyhole.toml"
     config.write_text('egress = "log"\nlisten = "127.0.0.1:1"\n')
