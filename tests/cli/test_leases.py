@@ -68,7 +68,7 @@ def test_what_cannot_be_renewed_says_why(otp):
     ran = run("leases", "renew", otp())
     assert ran.code == 3
     assert "lease is not renewable" in ran.err
-    assert run("leases", "renew", "none/such").code == 3
+    assert run("leases", "renew", "none/such").code == 5
     assert run("leases", "renew", "/").code == 3
 
 

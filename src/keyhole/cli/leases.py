@@ -46,7 +46,13 @@ def list_leases(session: Session, /, *, prefix: str, irrevocable: bool) -> None:
 def renew(session: Session, /, *, lease: str, increment: str) -> None:
     """Let a lease live longer, up to its limit."""
     seconds = parse_duration(increment, name="--increment")
-    said = session.client.write("sys/leases/renew", {"lease_id": _lease_id(lease), "increment": seconds})
+    name = _lease_id(lease)
+    try:
+        said = session.client.write("sys/leases/renew", {"lease_id": name, "increment": seconds})
+    except InvalidRequest:
+        if _looked_up(session, name) is None:
+            raise NotFound(f"there is no lease {name}", "it may have ended: keyhole leases list") from None
+        raise
     for warning in said.warnings:
         session.out.warn(warning)
     data = {"id": said.lease_id, "ttl": said.lease_duration, "renewable": said.renewable}
