@@ -57,7 +57,7 @@ def test_a_server_opens_its_vault_or_starts_sealed_and_is_unsealed(stored, tmp_p
         certificate.unlink()
         assert run("get", "a").code == 6
         (tmp_path / "wrong").write_text("not the passphrase\n")
-        assert run("operator", "unseal", "--passphrase-file", tmp_path / "wrong").code != 0
+        assert run("operator", "unseal", "--passphrase-file", tmp_path / "wrong").code == 6
         assert run("operator", "unseal").code == 6
         ok("operator", "unseal", "--passphrase-file", passfile)
         assert ok("get", "a").out == "the-first-value\n"

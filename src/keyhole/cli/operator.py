@@ -12,7 +12,7 @@ from keyhole.cli.fsck import fsck
 from keyhole.cli.init import initialise, recovery_options, seal_options
 from keyhole.cli.migrate import migrate
 from keyhole.cli.rekey import generate_root, rekey
-from keyhole.core.errors import NotFound, Sealed
+from keyhole.core.errors import InvalidRequest, NotFound, Sealed
 
 SEALED = 6
 _SHAMIR = "shamir"  # how the wire format calls the seal with shares
@@ -102,7 +102,12 @@ def unseal(session: Session, /, *, reset: bool, migrating: bool) -> None:
     elif data["sealed"]:
         shares = data["type"] == _SHAMIR or (migrating and data["recovery_seal"])
         body: dict[str, Any] = _key(session, asks=data.get("asks_for", ""), shares=shares)
-        data = session.client.write("sys/unseal", {**body, "migrate": True} if migrating else body).data
+        try:
+            data = session.client.write("sys/unseal", {**body, "migrate": True} if migrating else body).data
+        except InvalidRequest as error:
+            if shares or "key" not in body:
+                raise
+            raise Sealed(error.reason, error.hint) from None  # as a local vault says of a wrong passphrase
     if data["type"] != _SHAMIR and not (migrating and data["recovery_seal"]):
         session.out.done({"sealed": data["sealed"]}, f"{session.where.location} is open")
         return
