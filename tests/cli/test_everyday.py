@@ -77,6 +77,7 @@ def test_env_shows_placeholders_and_never_a_key(vault):
     assert "A" * 20 not in done.out
     assert {row["variable"] for row in run("env", "--json").json} >= {"GITHUB_TOKEN", "GH_TOKEN"}
     assert run("env", "--agent", "nobody").code == 5
+    assert run("env", "--agent", "").code == 3
 
 
 def test_a_service_of_ones_own_gets_a_placeholder_of_the_shape_that_the_sdk_expects(vault):

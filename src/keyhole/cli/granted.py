@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from keyhole.core.path import parse_name
 from keyhole.core.service import Service
 
 if TYPE_CHECKING:
@@ -91,10 +92,11 @@ def granted(client: Reads, agent: str) -> Granted:
     """Ask what an agent may use.
 
     Raises:
+        InvalidRequest: this is no name of an agent.
         NotFound: there is no such agent, or no vault.
         KeyholeError: the caller may not ask.
     """
-    client.read(f"agents/{agent}")
+    client.read(f"agents/{parse_name(agent)}")
     services = bindings(client, agent)
     found: dict[str, Variable] = {}
     hidden = []
