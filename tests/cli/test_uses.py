@@ -44,6 +44,13 @@ def test_one_query_says_which_step_used_what_when_and_how_it_ended(vault, monkey
     assert ok("audit", "uses", "--run", "4712").out == ""
     assert {r["step"] for r in ok("audit", "query", "--workflow", "nightly", "--json").json} == {"fetch", "store"}
     assert run("audit", "query", "--limit", "0").code == 3
+    exported = ok("audit", "export", "--workflow", "nightly", "--before", "2999-01-01")
+    assert [json.loads(line) for line in exported.out.splitlines()] == ok(
+        "audit", "query", "--workflow", "nightly", "--json"
+    ).json
+    assert exported.err == f"exported {len(exported.out.splitlines())} records\n"
+    assert "sys/audit-log" in ok("audit", "export").out
+    assert ok("audit", "export", "--between", "2020-01-01", "2020-01-02").out == ""
     tailed = [json.loads(line) for line in ok("tail", "--no-follow", "--run", "4711", "--json").out.splitlines()]
     assert {(line["run"], line["agent"]) for line in tailed} == {("4711", "agent/coder")}
     assert ok("tail", "--no-follow", "--run", "4712", "--json").out == ""

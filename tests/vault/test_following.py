@@ -62,6 +62,31 @@ def test_several_writers_are_followed_at_once_also_one_that_begins_later(tmp_pat
     asyncio.run(main())
 
 
+def test_from_the_beginning_all_writers_are_read_in_the_order_of_time(tmp_path):
+    place = Place(tmp_path)
+
+    async def main():
+        async with place.open() as one, place.open() as two:
+            for number in range(220):  # more than a page of a writer, while the other one is at its beginning
+                await one.ask("update", "secret/data/a", {"data": {"a": str(number)}})
+                if number % 40 == 0:
+                    await two.ask("update", "secret/data/b", {"data": {"a": "b"}})
+            await two.vault.journal.drain()
+            await follow(one, await start(one))
+            seen, cursor = [], "beginning"
+            until = (await one.ask("read", "sys/audit-log", {"limit": 1})).data["records"][0]["time"]
+            while records := (data := await follow(one, cursor, whole="true", before=until))["records"]:
+                seen, cursor = seen + records, data["cursor"]
+            assert len(set(places(seen))) == len(seen)
+            assert sum(record.get("path", "").startswith("secret/") for record in seen) == 2 * (220 + 6)
+            assert {record["writer"] for record in seen} == {0, 1}
+            times = [record["time"] for record in seen]
+            assert times == sorted(times)
+            assert sum(record.get("path") == "sys/audit-log" for record in seen) >= 4
+
+    asyncio.run(main())
+
+
 class Watched:
     """A store that counts the journal rows that were read of it, and says when somebody has looked at its heads."""
 

@@ -16,11 +16,13 @@ from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.names import agents, secrets, services
 from keyhole.cli.uses import HEAD, cells, uses
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.times import parse_moment
 
 VIOLATED = 1
 WAIT = 20.0  # seconds for which a request for further records waits
 _PACE = 0.5  # seconds between two requests, each of which is recorded
 _SELF = "sys/audit-log"
+_BEGINNING = "beginning"  # instead of the cursor of an earlier answer
 _PARTS = 4  # of a traceparent
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -115,6 +117,33 @@ def tail(session: Session, /, *, follow: bool, **wanted: Any) -> None:
             if not (follow and record.get("path") == _SELF):
                 session.out.result(record, line(record))
         sys.stdout.flush()
+
+
+@audit.command(
+    "export",
+    examples="keyhole audit export > audit.jsonl\n"
+    "keyhole audit export --between 2027-01-01 2027-02-01 --agent coder | gzip > january.jsonl.gz",
+)
+@_filters
+@pass_session
+def export(session: Session, /, **wanted: Any) -> None:
+    """All records that match, oldest first, each a JSON object on a line of its own.
+
+    It ends with the records that are there when it begins. Names of secrets stand in it, and no value. What proves that
+    nothing was left out is keyhole audit verify, with a checkpoint.
+    """
+    asked = window(wanted)
+    [newest] = _records(session, {"limit": 1})
+    now = newest["time"]
+    if not asked.get("before") or parse_moment(asked["before"]) > parse_moment(now):
+        asked["before"] = now
+    asked |= {"cursor": _BEGINNING, "whole": "true"}
+    count = 0
+    while (data := _ask(session, asked))["records"]:
+        session.out.lines(data["records"])
+        count += len(data["records"])
+        asked["cursor"] = data["cursor"]
+    session.out.say(f"exported {count} records")
 
 
 def _records(session: Session, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:

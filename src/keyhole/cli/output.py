@@ -46,6 +46,11 @@ class Output:
         for line in [text] if isinstance(text, str) else text:
             click.echo(printable(self.shown(line)))
 
+    def lines(self, data: Iterable[Any]) -> None:
+        """Results that are JSON with and without ``--json``, a line for each."""
+        for item in data:
+            click.echo(self.shown(json.dumps(item, ensure_ascii=False)))
+
     def done(self, data: Any, message: str) -> None:
         """A command that changes something says what it changed: a message, or the result with ``--json``."""
         if self.json:

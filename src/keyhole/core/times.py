@@ -26,3 +26,11 @@ def parse_time(value: Any) -> float:
         return moment.timestamp()
     except (ValueError, OverflowError):
         raise InvalidRequest("this is not a time", "write 2027-01-31 or 2027-01-31T12:00:00Z") from None
+
+
+def parse_moment(value: Any) -> float:
+    """Seconds since the epoch, from a number of them or a time; 0 where nothing is said. Raises ``InvalidRequest``."""
+    if not value:
+        return 0.0
+    text = str(value)
+    return float(text) if text.replace(".", "", 1).isdecimal() else parse_time(text)

@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 from keyhole.core.errors import IntegrityError, InvalidRequest
+from keyhole.core.fields import parse_switch
 from keyhole.core.numbers import parse_count
 from keyhole.core.record import GENESIS, Phase, Record, link
-from keyhole.core.times import DAY, format_time, parse_time
+from keyhole.core.times import DAY, format_time, parse_moment
 from keyhole.crypto.signing import verify
 from keyhole.stores import JournalRow, Store
 from keyhole.vault.audit import open_row, open_slot, signed
@@ -28,6 +29,8 @@ _FOLLOWED = 1000  # records of one answer to who follows
 _WATCHING = ("sys/audit-log", "sys/capture/")
 _SEEN = frozenset({"read", "list"})
 _CHECKPOINT = b"keyhole checkpoint 1\0"
+BEGINNING = "beginning"
+"""Stands for the cursor before all records."""
 CONTEXT = ("workflow", "run", "step", "tool", "on_behalf_of", "trace", "span")
 """Fields of a record that say for what work something was asked."""
 _EXACT = ("agent", "accessor", "service", "result", "id", "operation", *CONTEXT)
@@ -41,6 +44,7 @@ class Filter(NamedTuple):
         secret: name of a secret that was read, written or lent.
         after, before: seconds since the epoch, 0 for no bound.
         limit: how many of the latest matches are given.
+        whole: does who follows get the records of who reads the journal too?
     """
 
     exact: Mapping[str, str]
@@ -48,11 +52,12 @@ class Filter(NamedTuple):
     after: float = 0.0
     before: float = 0.0
     limit: int = 100
+    whole: bool = False
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Filter:
         """Read the parameters of ``sys/audit-log``. Raises ``InvalidRequest`` for unknown or bad ones."""
-        unknown = data.keys() - {*_EXACT, "secret", "after", "before", "limit", "list", "cursor", "wait"}
+        unknown = data.keys() - {*_EXACT, "secret", "after", "before", "limit", "list", "cursor", "wait", "whole"}
         if unknown:
             raise InvalidRequest(f"unknown parameter {min(unknown)[:40]!r}")
         usual = _FOLLOWED if data.get("cursor") else 100
@@ -66,6 +71,7 @@ class Filter(NamedTuple):
             after=parse_moment(data.get("after")),
             before=parse_moment(data.get("before")),
             limit=limit,
+            whole=parse_switch(data.get("whole"), "whole"),
         )
 
     def accepts(self, record: Record, seconds: float) -> bool:
@@ -75,14 +81,6 @@ class Filter(NamedTuple):
         if self.secret and self.secret not in record.secrets:
             return False
         return all(getattr(record, name) == text for name, text in self.exact.items())
-
-
-def parse_moment(value: Any) -> float:
-    """Seconds since the epoch, from a number of them or a time; 0 where nothing is said. Raises ``InvalidRequest``."""
-    if not value:
-        return 0.0
-    text = str(value)
-    return float(text) if text.replace(".", "", 1).isdecimal() else parse_time(text)
 
 
 class Cursor(NamedTuple):
@@ -96,6 +94,8 @@ class Cursor(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """Read the text of a cursor. Raises ``InvalidRequest``."""
+        if text == BEGINNING:
+            return cls({})
         try:
             plain = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
             version, _, rest = plain.partition(" ")
@@ -161,7 +161,8 @@ class History:
     async def follow(self, org_id: str, wanted: Filter, cursor: Cursor) -> tuple[list[dict[str, Any]], Cursor, bool]:
         """Matching records behind a cursor, in the order of their time as far as they are read together.
 
-        Left out is that somebody reads along: whoever follows would see nothing but followers.
+        Left out is that somebody reads along, unless the whole is wanted: whoever follows would see nothing but
+        followers.
 
         Returns:
             the records, the next cursor, and whether there is more to be read at once.
@@ -177,16 +178,19 @@ class History:
         read = dict(cursor.read)
         behind = [writer for writer, head in heads.items() if head > read.get(writer, 0)]
         pages = [await self._store.scan(writer, after=read.get(writer, 0), limit=_PAGE) for writer in behind]
+        ends = {page[-1].writer: page[-1] for page in pages if len(page) == _PAGE}
         found: list[dict[str, Any]] = []
         for row in heapq.merge(*pages, key=lambda row: row.time):
             read[row.writer] = row.sequence
             if row.partition != org_id:
                 continue
             record = await self._record(row)
-            if wanted.accepts(record, row.time / 1e9) and not _watches(record):
+            if wanted.accepts(record, row.time / 1e9) and (wanted.whole or not _watches(record)):
                 found.append(_shown(row, record))
                 if len(found) == wanted.limit:
                     break
+            if row is ends.get(row.writer):
+                break  # what this writer wrote next may be older than the others' next
         return found, Cursor(read), any(head > read.get(writer, 0) for writer, head in heads.items())
 
     async def verify(self, anchor: Mapping[str, Any] | None = None, *, since: bool = False) -> dict[str, Any]:

@@ -96,7 +96,10 @@ def routes(vault: Vault, history: History) -> tuple[Route, ...]:
             sudo=frozenset({Operation.READ, Operation.LIST}),
             fields=(
                 *(Field(name, "exact text") for name in _FIELDS),
-                Field("cursor", "of an earlier answer: the records behind it, none twice and none left out"),
+                Field(
+                    "cursor", "of an earlier answer, or beginning: the records behind it, none twice and none left out"
+                ),
+                Field("whole", "with cursor: also the records of who reads the journal", "boolean"),
                 Field("wait", f"with cursor: how long to wait for a record, at most {LONGEST}s"),
             ),
             help="The latest records that match, or those that follow.",

@@ -10,9 +10,9 @@ from keyhole.core.errors import InvalidRequest, RateLimited
 from keyhole.core.numbers import parse_count
 from keyhole.core.path import parse_path
 from keyhole.core.request import Operation, Reply
-from keyhole.core.times import DAY, format_time
+from keyhole.core.times import DAY, format_time, parse_moment
 from keyhole.engines import Call, Context, Field, Route
-from keyhole.vault.history import History, parse_moment
+from keyhole.vault.history import History
 from keyhole.vault.reports.access import access
 from keyhole.vault.reports.inventory import Inventory
 from keyhole.vault.reports.stale import REASONS, stale
