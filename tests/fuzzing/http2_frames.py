@@ -265,6 +265,9 @@ class _Broker:
         assert isinstance(error, KeyholeError)
         self.refused += 1
 
+    def tunnel_at_once(self, _credential, _authority, _service, _seat):
+        return None
+
     def may_go_on(self, _seat, _remote):
         return True
 

@@ -31,6 +31,7 @@ from keyhole.broker.live import Live, StreamLimits
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.minting import Minting, answered, minting_of
 from keyhole.broker.noting import Notings
+from keyhole.broker.opened import opened_before
 from keyhole.broker.readings import of_flows, of_pool
 from keyhole.broker.renewed import relending, with_renewed
 from keyhole.broker.said import Connecting, about, egress, record_refused, record_tripped
@@ -42,13 +43,7 @@ from keyhole.broker.tunnel import beginning
 from keyhole.broker.upstream import Pool
 from keyhole.broker.watch import FrameWatch, Tripped
 from keyhole.broker.websocket import WEBSOCKET, prepare
-from keyhole.core.errors import (
-    Conflict,
-    KeyholeError,
-    PolicyDenied,
-    Sealed,
-    Unauthenticated,
-)
+from keyhole.core.errors import Conflict, KeyholeError, PolicyDenied, Sealed, Unauthenticated
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.inject import KINDS
@@ -165,6 +160,15 @@ class Broker:
                 self._captures.refused_tunnel(state, caller, request, refusal)
             raise refusal
         return await self.authorities(vault).context(state, authority.host, caller)
+
+    def tunnel_at_once(
+        self, credential: bytes, authority: Authority, service: str, seat: Seat | None
+    ) -> ssl.SSLContext | None:
+        """What ``open_tunnel`` gives, where nothing has to be waited for, made or recorded; ``None`` for all else."""
+        vault = self._node.vault
+        if vault is None:
+            return None
+        return opened_before(vault, self.authorities(vault), credential, authority, service, seat)
 
     def may_go_on(self, seat: Seat | None, remote: str) -> bool:
         """Whether a client may go on at once with what costs the processor; if not, it waits ``in_turn``."""

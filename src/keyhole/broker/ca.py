@@ -54,6 +54,11 @@ class Authorities:
             known = self._known[org_id] = await self._loading.wait(org_id, lambda: _load(storage, state.org.name, now))
         return known
 
+    def kept(self, state: OrgState, host: str) -> ssl.SSLContext | None:
+        """What ``context`` gives, if it is there."""
+        cached = self._contexts.get(state.org.id, host)
+        return cached[1] if cached is not None and cached[0] > self._vault.clock.now() else None
+
     async def context(self, state: OrgState, host: str, caller: Caller | None = None) -> ssl.SSLContext:
         """The server side of TLS for a host, the same object while its leaf lives.
 
@@ -65,10 +70,10 @@ class Authorities:
         Raises:
             RateLimited: the caller has had its share of new leaves.
         """
+        kept = self.kept(state, host)
+        if kept is not None:
+            return kept
         name = (state.org.id, host)
-        cached = self._contexts.get(*name)
-        if cached is not None and cached[0] > self._vault.clock.now():
-            return cached[1]
         if caller is not None and self._minting.get(name) is None:
             self._vault.shares.take_certificate(state, caller)
         return await self._minting.wait(name, lambda: self._made(state, host))

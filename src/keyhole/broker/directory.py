@@ -244,6 +244,10 @@ class Directory:
             match = self.decide(caller, Wanted(scheme, authority, "GET", ("/",)), egress)
         return match
 
+    def opened(self, caller: Caller, authority: Authority, name: str) -> bool:
+        """Whether such a tunnel was granted before, to what speaks HTTP. ``False`` says nothing of others."""
+        return (caller.acl, authority) in self._opened and not self.spoken_at(authority, name)
+
     def unknown(self, authority: Authority) -> bool:
         """Does no service mean this destination, whoever may use it?"""
         return not any(self.at(scheme, authority) for scheme in (*SCHEMES, *PASSED))

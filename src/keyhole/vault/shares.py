@@ -164,16 +164,29 @@ class Shares:
 
     def seat(self, seat: Seat | None, state: OrgState, caller: Caller) -> None:
         """Count a client's connection for who has proved to be behind it. Raises ``RateLimited``."""
-        if seat is None:
-            return
-        if seat.whose == (state.org.id, caller.name):
+        if seat is None or seat.whose == (state.org.id, caller.name):
             return
         tenant = self._tenant(state)
-        whole, own = part_of(seat.capacity, tenant.parts[0]), part_of(seat.capacity, tenant.parts[1])
-        full = seat.prove(tenant.id, caller.name, (whole, own))
+        whole, own = most = _of_seats(tenant, seat)
+        full = seat.prove(tenant.id, caller.name, most)
         if full:
-            most, whose = (own, "this agent") if full == "agent" else (whole, "this org")
-            raise self._refusal(tenant, caller.name, "connections", f"{whose} has {most} connections open", _LATER)
+            count, whose = (own, "this agent") if full == "agent" else (whole, "this org")
+            raise self._refusal(tenant, caller.name, "connections", f"{whose} has {count} connections open", _LATER)
+
+    def at_once(self, seat: Seat | None, state: OrgState, caller: Caller) -> bool:
+        """Whether something may be done now that ends before anybody else has a turn; then the seat is theirs.
+
+        Where it may not, it has to ``begin`` and to ``seat``: it waits for its turn, or is refused and counted.
+        """
+        tenant, agent, limits = self._tenant(state), caller.name, self.limits
+        used, (whole, own) = tenant.agents.get(agent), tenant.calls
+        if limits.rates or not tenant.starting.open or tenant.all.calls >= whole or self._all.calls >= limits.calls:
+            return False
+        if used is not None and used.calls >= own:
+            return False
+        if seat is not None and seat.prove(tenant.id, agent, _of_seats(tenant, seat)):
+            return False
+        return self.admission.enter((tenant.id, agent))
 
     async def begin(
         self, state: OrgState, caller: Caller, queueing: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -424,6 +437,11 @@ class Shares:
         if self._timer is None and not self._closed:
             self._since = self._vault.clock.now()
             self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self.flush)
+
+
+def _of_seats(tenant: _Tenant, seat: Seat) -> tuple[int, int]:
+    """How many connections an org, and an agent of it, may have at the listener of one."""
+    return part_of(seat.capacity, tenant.parts[0]), part_of(seat.capacity, tenant.parts[1])
 
 
 def _at(remote: str, org: str = "") -> tuple[str, str]:

@@ -33,9 +33,14 @@ class Starting:
         self._line: FairQueue[tuple[Starter, asyncio.Future[None]]] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def open(self) -> bool:
+        """Whether there is room for one more."""
+        return len(self._started) < self._limits.starting
+
     def enter(self, starter: Starter) -> bool:
         """Start at once, if there is room."""
-        if len(self._started) >= self._limits.starting:
+        if not self.open:
             return False
         self._started[starter] = asyncio.get_running_loop().time()
         return True

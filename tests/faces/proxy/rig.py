@@ -24,6 +24,7 @@ import trustme
 
 from keyhole.broker.upstream import Pool, UpstreamLimits
 from keyhole.core.errors import KeyholeError, NoService, Unauthenticated
+from keyhole.core.host import Authority
 from keyhole.core.message import Answer, Call, Message
 from keyhole.faces.proxy import ProxyServer
 from keyhole.net.guard import Guard
@@ -249,6 +250,14 @@ class FakeBroker:
 
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         self.noted.append((error.code, remote))
+
+    def tunnel_at_once(
+        self, credential: bytes, authority: Authority, _service: str, _seat: object
+    ) -> ssl.SSLContext | None:
+        if credential != TOKEN or self.revoked or authority.host != HOST:
+            return None
+        self.tunnels.append((credential, *authority))
+        return tunnel_context(authority.host)
 
     def may_go_on(self, seat: object, remote: str) -> bool:
         return True

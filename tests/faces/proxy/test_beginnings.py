@@ -6,9 +6,12 @@ import asyncio
 import ssl
 
 import pytest
-from tests.faces.proxy.rig import HOST, Rig, client_context, get, read_answer, until
+from tests.faces.proxy.rig import CREDENTIAL, HOST, Rig, client_context, get, read_answer, until
 
+from keyhole.core.errors import Sealed
 from keyhole.net.http1.limits import ListenerLimits
+
+NAME = HOST.encode()
 
 
 async def _connected(rig: Rig) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -102,5 +105,97 @@ def test_the_first_bytes_of_a_handshake_may_come_one_by_one() -> None:
             writer.write(out.read())
             into.write(await reader.read(65536))
             assert client.read(65536).startswith(b"HTTP/1.1 200 ")
+
+    asyncio.run(run())
+
+
+async def _known(rig: Rig) -> None:
+    """A tunnel was there and is gone, so that the next one is like one that there was."""
+    _, writer = await rig.tunnel(tls=False)
+    writer.close()
+    await until(lambda: rig.server.connections == 0)
+
+
+def test_a_tunnel_like_one_that_there_was_has_no_task_before_its_first_request() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            await _known(rig)
+            reader, writer = await rig.tunnel()
+            assert "ProxyConnection._run" not in _working()
+            writer.write(get(absolute=False))
+            assert (await read_answer(reader))[0] == 200
+            assert "ProxyConnection._run" in _working()
+            assert [call.scheme for call in rig.broker.calls] == ["https"]
+
+    asyncio.run(run())
+
+
+def test_in_such_a_tunnel_nobody_shakes_hands_out_of_turn() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            await _known(rig)
+            waited = asyncio.Event()
+
+            async def in_turn(_seat: object, _remote: str) -> None:
+                waited.set()
+
+            rig.broker.may_go_on = lambda _seat, _remote: False  # type: ignore[method-assign]
+            rig.broker.in_turn = in_turn  # type: ignore[method-assign]
+            await rig.tunnel()
+            assert waited.is_set()
+
+    asyncio.run(run())
+
+
+def test_in_such_a_tunnel_a_handshake_for_another_host_is_refused_and_recorded() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            await _known(rig)
+            with pytest.raises(ssl.SSLError):
+                await rig.tunnel(sni="other.test")
+            await until(lambda: rig.server.connections == 0)
+            assert rig.broker.noted == [("bad_request_framing", "127.0.0.1")]
+
+    asyncio.run(run())
+
+
+def test_in_such_a_tunnel_http2_is_spoken_without_waiting_for_the_client() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            await _known(rig)
+            reader, _ = await rig.tunnel(alpn="h2")
+            settings = await reader.readexactly(9)
+            assert settings[3] == 4  # RFC 9113 section 6.5
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_in_such_a_tunnel_silence_ends_as_in_any_other(*, tls: bool) -> None:
+    limits = {"idle_timeout": 0.2, "tunnel_timeout": 60.0} if tls else {"idle_timeout": 60.0, "tunnel_timeout": 0.2}
+
+    async def run() -> None:
+        async with Rig(limits=ListenerLimits(linger=0.1, **limits)) as rig:
+            await _known(rig)
+            reader, _ = await rig.tunnel(tls=tls)
+            assert await reader.read() == b""
+            await until(lambda: rig.server.connections == 0)
+
+    asyncio.run(run())
+
+
+def test_a_fault_while_such_a_tunnel_is_judged_is_told() -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            await _known(rig)
+
+            def fail(*_details: object) -> None:
+                raise Sealed("the vault was sealed", "unseal it")
+
+            rig.broker.tunnel_at_once = fail  # type: ignore[method-assign]
+            rig.broker.revoked = True
+            reader, writer = await rig.open()
+            writer.write(b"CONNECT %b:443 HTTP/1.1\r\nHost: %b:443\r\n%b\r\n" % (NAME, NAME, CREDENTIAL))
+            assert (await read_answer(reader, "CONNECT"))[0] == 407
 
     asyncio.run(run())

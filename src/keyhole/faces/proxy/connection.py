@@ -1,6 +1,7 @@
 """One client of the proxy: requests in, answers out, one after the other, on one task for the whole connection.
 
-Read this file from ``_serve`` down; ``answering`` says how, and ``streams`` what becomes of a connection of HTTP/2.
+Read this file from ``_serve`` down; ``answering`` says how, ``tunnelling`` how tunnels begin, and ``streams`` what
+becomes of a connection of HTTP/2.
 """
 
 from __future__ import annotations
@@ -11,35 +12,22 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 
-from keyhole.core.errors import (
-    BadRequestFraming,
-    InternalError,
-    InvalidRequest,
-    KeyholeError,
-    fault_place,
-)
+from keyhole.core.errors import InternalError, InvalidRequest, KeyholeError, fault_place
 from keyhole.core.message import Call, Stream
 from keyhole.core.passthrough import SCHEMES as PASSED
 from keyhole.core.sql import SqlCall
 from keyhole.core.ssh import SPOKEN as SSH_AGENT
 from keyhole.faces.proxy import socks
-from keyhole.faces.proxy.answering import AnsweringWire
-from keyhole.faces.proxy.gate import LastAdmitted, Tunnel, admit, passing, read_credential
-from keyhole.faces.proxy.names import channel_for, was_for_another
+from keyhole.faces.proxy.gate import admit, passing, read_credential
 from keyhole.faces.proxy.owner import Owner
 from keyhole.faces.proxy.refusal import ESTABLISHED, FULL, render_refusal
 from keyhole.faces.proxy.regulars import Connect, read_connect
 from keyhole.faces.proxy.streams import StreamFace
+from keyhole.faces.proxy.tunnelling import TunnelWire
 from keyhole.net.carry import carry
-from keyhole.net.guests import Guest
 from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import Decoder, request_decoder
-from keyhole.net.http1.grammar import (
-    LastFields,
-    Malformed,
-    RequestHead,
-    parse_request_head,
-)
+from keyhole.net.http1.grammar import Malformed, RequestHead, parse_request_head
 from keyhole.net.http1.pace import Pace, window_for
 from keyhole.net.http1.wire import NEVER
 from keyhole.net.http2.frames import ConnectionFault
@@ -49,40 +37,20 @@ _log = logging.getLogger("keyhole.proxy")
 
 
 _MOMENT = 1.0  # seconds
-_TLS_HANDSHAKE = 0x16  # the content type of a TLS record that begins a connection (RFC 8446 section 5.1)
 
 
-class ProxyConnection(AnsweringWire):
+class ProxyConnection(TunnelWire):
     """The server's side of one client connection."""
 
-    __slots__ = (
-        "_credential",
-        "_credential_header",
-        "_fields",
-        "_grace",
-        "_last",
-        "_passing",
-        "_remote",
-        "_serving",
-        "_streams",
-        "_tunnel",
-        "seat",
-        "task",
-    )
+    __slots__ = ("_credential_header", "_grace", "_passing", "_serving", "_streams", "task")
 
     def __init__(self, owner: Owner) -> None:
         super().__init__(owner)
-        self._credential = b""
         self._credential_header: bytes | None = None
-        self._tunnel: Tunnel | None = None
-        self._remote = ""
-        self._fields = LastFields()
-        self._last = LastAdmitted()
         self._grace: asyncio.TimerHandle | None = None
         self._streams: StreamFace | None = None
         self._passing = False
         self._serving = False
-        self.seat: Guest | None = None
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -123,10 +91,23 @@ class ProxyConnection(AnsweringWire):
         self._grace = self.loop.call_later(_MOMENT if self._owner.may_linger(self) else 0, self.abort)
 
     def unawaited(self) -> None:
-        """Bytes came that nobody waits for: the first ones begin the work."""
-        if self.task is None and self.seat is not None:
-            self.task = self.loop.create_task(self._run())
+        """Bytes came that nobody waits for: the first ones begin the work, unless that is done already."""
+        if self.task is None and self.seat is not None and not self.at_once():
+            self._begin()
         super().unawaited()
+
+    def shaken(self) -> None:
+        """As in ``Wire``; a client that is waited for without a task has time again for its first request."""
+        super().shaken()
+        if self.task is not None or self.tls is None:
+            return
+        if self.failure is not None or self.tls.alpn == "h2":  # there is something to record, or to say
+            self._begin()
+        else:
+            self.read_deadline = self.loop.time() + self._owner.limits.idle_timeout
+
+    def _begin(self) -> None:
+        self.task = self.loop.create_task(self._run())
 
     def expire(self, now: float) -> None:
         """As in ``Wire``; a client that has said nothing is not waited for any longer."""
@@ -150,10 +131,10 @@ class ProxyConnection(AnsweringWire):
         """
         super().input_ended()
         if not self.serving:
+            if not self.buffer:
+                self.part()
             if self.task is None:
                 self.close(self._owner.limits.linger)
-            elif not self.buffer:
-                self.part()
         elif self._grace is None and not self._passing:
             self._grace = self.loop.call_later(self._owner.limits.linger, self.abort)
 
@@ -166,7 +147,7 @@ class ProxyConnection(AnsweringWire):
         elif self.stream is not None:
             self.stream.leave()
 
-    # One task, from the first byte to the last.
+    # One task, from what has to be waited for first to the last byte.
 
     async def _run(self) -> None:
         try:
@@ -186,6 +167,10 @@ class ProxyConnection(AnsweringWire):
     async def _serve(self) -> None:
         owner = self._owner
         limits = owner.limits
+        if self._led is not None:
+            if await self._inside(*self._led):
+                await self._serve_requests()
+            return
         if await self._speaks_http2():
             await self._serve_streams()
             return
@@ -337,42 +322,17 @@ class ProxyConnection(AnsweringWire):
             return False
         if remember is not None:
             remember()
-        self._tunnel, self._fields, self._last = connect.plain, connect.fields, connect.last
         self.serving = False
-        self.read_deadline = self.loop.time() + self._owner.limits.tunnel_timeout
-        if not await self._spoken(context, authority.host):
-            return False
-        if self.tls is None and self.buffer[0] != _TLS_HANDSHAKE:
-            http2 = await begins_with_preface(self, self._owner.limits.head_timeout)
-        elif context is None:
-            return False
-        else:
-            self._tunnel = connect.secure
-            http2 = await self._accept_tls(context, authority.host)
+        self.lead(connect, context)
+        return await self._inside(connect, context)
+
+    async def _inside(self, connect: Connect, context: ssl.SSLContext | None) -> bool:
+        """Serve what is spoken in a tunnel, if that is HTTP/2. Whether requests of HTTP/1 are to be served in it."""
+        http2 = await self.enter(connect, context)
         self.read_deadline = NEVER
         if http2:
             await self._serve_streams()
-        return not http2
-
-    async def _spoken(self, context: ssl.SSLContext | None, host: str) -> bool:
-        """Wait for the first bytes in a tunnel, or for the end of the handshake that they began; whether they came."""
-        if context is not None:
-            self.taker = partial(self._greeted, context, host)
-        try:
-            while not self.buffer and self.tls is None:
-                if self.eof:
-                    return False
-                await self.wait()
-        finally:
-            self.taker = None
-        return True
-
-    def _greeted(self, context: ssl.SSLContext, host: str) -> bool:
-        """The first bytes are there. Whether they begin a handshake, which goes on by itself."""
-        if self.buffer[0] != _TLS_HANDSHAKE or not self._owner.broker.may_go_on(self.seat, self._remote):
-            return False
-        self.start_tls(channel_for(context, host), client=False)
-        return True
+        return http2 is False
 
     async def _serve_streams(self) -> None:
         """Serve what speaks HTTP/2 to its end."""
@@ -411,24 +371,6 @@ class ProxyConnection(AnsweringWire):
 
         if self._owner.databases is not None:
             await self._owner.databases.serve(self, call, begun)
-
-    async def _accept_tls(self, context: ssl.SSLContext, host: str) -> bool:
-        """Whether HTTP/2 was agreed on (RFC 7301)."""
-        channel = self.tls
-        if channel is None:
-            await self._owner.broker.in_turn(self.seat, self._remote)
-            channel = channel_for(context, host)
-            self.start_tls(channel, client=False)
-        try:
-            await self.handshake()
-        except ssl.SSLError:
-            if was_for_another(channel):
-                error = BadRequestFraming(
-                    "the TLS server name differs from the host of the tunnel", "use one and the same"
-                )
-                self._owner.broker.note_refusal(error, self._remote)
-            raise
-        return channel.alpn == "h2"
 
     async def _turn_away(self, error: Malformed) -> None:
         """Answer a head that could not be read, and close."""

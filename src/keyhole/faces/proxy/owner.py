@@ -37,6 +37,11 @@ class Broker(Protocol):
             tunnel that is passed on, which ``handle`` opens; ``core.ssh.SPOKEN`` for an agent of SSH.
         """
 
+    def tunnel_at_once(
+        self, credential: bytes, authority: Authority, service: str, seat: Seat | None
+    ) -> ssl.SSLContext | None:
+        """What ``open_tunnel`` returns, where that needs no waiting. ``None`` for all else, and for what is refused."""
+
     def may_go_on(self, seat: Seat | None, remote: str) -> bool:
         """Whether a client whose tunnel was opened may go on at once; if not, it waits ``in_turn``."""
 

@@ -320,7 +320,7 @@ class Wire(asyncio.Protocol):
             self.failure = error
             self.eof = True
             self._flush_tls()
-            self._wake_reader(None)
+            self.shaken()
             self.transport.close()
             return b""
         if not channel.patient:
@@ -328,8 +328,12 @@ class Wire(asyncio.Protocol):
         if channel.closed:
             self.input_ended()
         if channel.established is not was_established:
-            self._wake_reader(None)
+            self.shaken()
         return data
+
+    def shaken(self) -> None:
+        """The handshake is over: TLS is established, or ``failure`` says why not."""
+        self._wake_reader(None)
 
     def _flush_tls(self) -> None:
         if self.tls is not None and not self.lost:
