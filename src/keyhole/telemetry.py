@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Unpack
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -42,6 +42,7 @@ from keyhole.core.trace import Trace
 from keyhole.vault.asked import Asked
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.lending import Lent
+from keyhole.vault.recording import About
 from keyhole.vault.vault import Vault
 
 _GROUP = "opentelemetry_traces_exporter"
@@ -200,11 +201,11 @@ class TracedVault(Vault):
         return await super()._dispatch(state, caller, asked)
 
     async def record_refusal(
-        self, state: OrgState, caller: Caller, request: Request, error: KeyholeError, *, path: str = "", rule: str = ""
+        self, state: OrgState, caller: Caller, request: Request, error: KeyholeError, **about: Unpack[About]
     ) -> None:
         """As ``Vault.record_refusal``."""
         trace.get_current_span().set_attributes({**_about(caller), "keyhole.request_id": request.id})
-        await super().record_refusal(state, caller, request, error, path=path, rule=rule)
+        await super().record_refusal(state, caller, request, error, **about)
 
     async def begin_use(self, *args: Any, **options: Any) -> Lent:
         """As ``Vault.begin_use``."""

@@ -75,6 +75,7 @@ def test_each_call_has_one_intent_and_one_outcome_and_each_refusal_one_record(st
     assert (first["method"], first["target"]) == ("GET", "/v1/a")
     assert (outcome["status"], outcome["received"]) == (200, 2)
     assert (refused["target"], refused["service"]) == ("/v2/b", first["service"])
+    assert refused["secrets"] == first["secrets"] == (f"{first['service']}/key",)
     assert "query-value" not in str(found)
     assert SECRET not in str(found)
     assert len(stack.upstream.requests) == 2

@@ -1,7 +1,7 @@
 """``sys/own/``: an agent sees its own records and leases, and asks for access; nothing of anybody else's."""
 
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound, PolicyDenied
-from vault.world import CANARY, agent, play, policy_token, refusal, stripe
+from vault.world import CANARY, agent, play, policy_token, refusal, stripe, use
 
 APPROVER = """
 path "approvals/*" { capabilities = ["read", "list", "update"] }
@@ -22,6 +22,24 @@ def test_an_agent_sees_its_own_records_and_no_others():
         named = (await vault.ask("read", "sys/own/audit-log", {"agent": "other", "limit": 5}, token=coder)).data
         assert {record["caller"] for record in named["records"]} == {"agent/coder"}
         assert CANARY not in str(found)
+
+    play(scenario)
+
+
+def test_who_was_refused_a_credential_is_found_by_its_name_and_learns_no_name_from_it():
+    async def scenario(vault):
+        await stripe(vault)
+        coder = await agent(vault, "coder")
+        await refusal(vault.ask("read", "secret/data/stripe/api-key", token=coder))
+        await refusal(use(vault, "services/stripe", coder))
+        about = {"secret": "stripe/api-key", "agent": "coder", "result": "policy_denied"}
+        found = (await vault.ask("read", "sys/audit-log", about)).data["records"]
+        assert [record["operation"] for record in found] == ["read", "use"]
+
+        own = (await vault.ask("read", "sys/own/audit-log", {"secret": "stripe/api-key"}, token=coder)).data["records"]
+        assert [record["operation"] for record in own] == ["read"], "nor does asking for a name say whether it is right"
+        shown = (await vault.ask("read", "sys/own/audit-log", {"service": "stripe"}, token=coder)).data["records"]
+        assert [(record["phase"], record.get("secrets")) for record in shown] == [("refused", None)]
 
     play(scenario)
 

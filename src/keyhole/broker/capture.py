@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from keyhole.broker.errand import OPERATION as MINT
 from keyhole.broker.lease import Lease
@@ -31,7 +31,7 @@ from keyhole.scrub import Scrubber
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_id
 from keyhole.vault.lending import Lent
-from keyhole.vault.recording import refusal_of
+from keyhole.vault.recording import About, refusal_of
 from keyhole.vault.vault import Vault
 
 CALLS = 1000
@@ -169,7 +169,7 @@ class _Witness:
         return lent
 
     async def record_refusal(
-        self, state: OrgState, caller: Caller, request: Request, error: KeyholeError, **about: str
+        self, state: OrgState, caller: Caller, request: Request, error: KeyholeError, **about: Unpack[About]
     ) -> None:
         await self._vault.record_refusal(state, caller, request, error, **about)
         self._captures.add(state.org.id, refusal_of(caller, request, error, **about), self._trace)

@@ -47,6 +47,11 @@ def call_of(asked: Asked) -> Call:
 
 def intent_for(caller: Caller, asked: Asked, decision: Decision) -> Intent:
     """The intent to be recorded of it."""
+    return intent_of(caller, asked.request, asked.operation, asked.path, decision.rule, secrets_of(asked))
+
+
+def secrets_of(asked: Asked) -> tuple[str, ...]:
+    """The names of the secrets that it is about, as its records have them."""
     target = asked.target
     named = target.params.get("path", "") if target.mount.engine.lend is not None else ""
-    return intent_of(caller, asked.request, asked.operation, asked.path, decision.rule, (named,) if named else ())
+    return (named,) if named else ()

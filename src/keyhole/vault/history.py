@@ -18,6 +18,7 @@ from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.core.fields import parse_switch
 from keyhole.core.numbers import parse_count
 from keyhole.core.record import GENESIS, Phase, Record, link
+from keyhole.core.request import Operation
 from keyhole.core.times import DAY, format_time, parse_moment
 from keyhole.crypto.signing import verify
 from keyhole.stores import JournalRow, Store
@@ -45,6 +46,7 @@ class Filter(NamedTuple):
         after, before: seconds since the epoch, 0 for no bound.
         limit: how many of the latest matches are given.
         whole: does who follows get the records of who reads the journal too?
+        own: for who asked for it. What a service lends to others is no business of one who was refused its use.
     """
 
     exact: Mapping[str, str]
@@ -53,6 +55,7 @@ class Filter(NamedTuple):
     before: float = 0.0
     limit: int = 100
     whole: bool = False
+    own: bool = False
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Filter:
@@ -78,9 +81,14 @@ class Filter(NamedTuple):
         """Does a record of this time match?"""
         if (self.after and seconds < self.after) or (self.before and seconds > self.before):
             return False
-        if self.secret and self.secret not in record.secrets:
+        if self.secret and self.secret not in self.shown(record).secrets:
             return False
         return all(getattr(record, name) == text for name, text in self.exact.items())
+
+    def shown(self, record: Record) -> Record:
+        """A record that matched, as whoever asked may see it."""
+        hides = self.own and record.phase is Phase.REFUSED and record.operation == Operation.USE
+        return record._replace(secrets=()) if hides else record
 
 
 class Cursor(NamedTuple):
@@ -141,7 +149,8 @@ class History:
                         break
             found += latest
         found.sort(key=lambda item: (item[0].time, item[0].writer, item[0].sequence))
-        return [_shown(row, record) for row, record in found[-wanted.limit :]], Cursor(heads)
+        shown = [_shown(row, wanted.shown(record)) for row, record in found[-wanted.limit :]]
+        return shown, Cursor(heads)
 
     async def records(
         self, org_id: str, after: float = 0.0, before: float = 0.0

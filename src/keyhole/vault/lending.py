@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from keyhole.core.errors import InternalError, NotFound
+from keyhole.core.errors import InternalError, KeyholeError, NotFound
 from keyhole.core.path import CERTIFICATE
 from keyhole.core.record import Intent
 from keyhole.core.request import Reply, Request
@@ -82,6 +82,15 @@ async def _first_there(lend: Lend, choices: list[list[tuple[str, str]]]) -> dict
         except NotFound as error:
             missing = missing or error
     raise missing or InternalError("a service without a secret")
+
+
+async def names_of(vault: Vault, state: OrgState, service: str) -> tuple[str, ...]:
+    """The names of the secrets that a service lends; none where there is no such service, or it cannot be read now."""
+    try:
+        found = (await vault.services(state)).get(service) if service else None
+    except KeyholeError:
+        return ()
+    return tuple(sorted({secret for secret, _ in found.secret_refs()})) if found is not None else ()
 
 
 def lent_by(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from keyhole.core.errors import ApprovalRequired, KeyholeError
 from keyhole.core.identity import Caller
@@ -66,9 +66,21 @@ def given_out(reply: Reply) -> dict[str, str]:
     return said
 
 
-def refusal_of(
-    caller: Caller | None, request: Request, error: KeyholeError, *, path: str = "", rule: str = ""
-) -> Record:
+class About(TypedDict, total=False):
+    """What is known of a request that is refused.
+
+    Attributes:
+        path: canonical, where it could be read.
+        rule: that decided.
+        secrets: names of those that would have been read, written or lent.
+    """
+
+    path: str
+    rule: str
+    secrets: tuple[str, ...]
+
+
+def refusal_of(caller: Caller | None, request: Request, error: KeyholeError, **about: Unpack[About]) -> Record:
     """The one record of a request that was refused; without a caller of one who is unknown."""
     fields: dict[str, Any] = {} if caller is None else _identity(caller)
     if request.stated is not None and request.stated.trace is not None:
@@ -82,9 +94,10 @@ def refusal_of(
         phase=Phase.REFUSED,
         id=request.id,
         operation=request.operation.value,
-        path=path or clip(request.path),
+        path=about.get("path") or clip(request.path),
         result=error.code,
-        rule=rule,
+        rule=about.get("rule", ""),
+        secrets=about.get("secrets", ()),
         remote=request.remote,
         **fields,
     )

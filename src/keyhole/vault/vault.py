@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from keyhole.core.errors import (
     InternalError,
@@ -29,7 +29,7 @@ from keyhole.core.value import Secret
 from keyhole.engines import Context, Engine, NetView
 from keyhole.stores import Store
 from keyhole.vault import given, wrapping
-from keyhole.vault.asked import Asked, decide, intent_for
+from keyhole.vault.asked import Asked, decide, intent_for, secrets_of
 from keyhole.vault.audit import Journal
 from keyhole.vault.callers import at_work, authenticate
 from keyhole.vault.clock import Clock
@@ -40,13 +40,13 @@ from keyhole.vault.expiry import Expiry
 from keyhole.vault.honey import NONE, baits, taste
 from keyhole.vault.keys import Keys, new_request_id
 from keyhole.vault.late import Late
-from keyhole.vault.lending import Lent, lent_by, open_loan, used
+from keyhole.vault.lending import Lent, lent_by, names_of, open_loan, used
 from keyhole.vault.meters import Meters
 from keyhole.vault.mount_table import MountTables
 from keyhole.vault.mounts import AUTH, Mount, Mounts
 from keyhole.vault.orgs import NO_ORG, SERVICES, Orgs
 from keyhole.vault.quotas import Quotas
-from keyhole.vault.recording import given_out, intent_of, refusal_of
+from keyhole.vault.recording import About, given_out, intent_of, refusal_of
 from keyhole.vault.shares import Shares
 from keyhole.vault.storage import Storage
 from keyhole.vault.strangers import Strangers
@@ -186,7 +186,10 @@ class Vault:
         decision = decide(caller, asked)
         if not decision.allowed:
             refusal = PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
-            await self.record_refusal(state, caller, request, refusal, path=asked.path, rule=decision.rule)
+            named = secrets_of(asked)
+            await self.record_refusal(
+                state, caller, request, refusal, path=asked.path, rule=decision.rule, secrets=named
+            )
             raise refusal
         if asked.target.route.recorded and not request.wrap_ttl:
             return await recorded_by_itself(self, state, caller, asked)
@@ -281,10 +284,12 @@ class Vault:
             self.devices.concluded(intent, result, fields)
 
     async def record_refusal(
-        self, state: OrgState, caller: Caller, request: Request, error: KeyholeError, *, path: str = "", rule: str = ""
+        self, state: OrgState, caller: Caller, request: Request, error: KeyholeError, **about: Unpack[About]
     ) -> None:
         """Record that something was refused. A refusal is one record, and is durable before it is said."""
-        record = refusal_of(caller, request, error, path=path, rule=rule)
+        if request.operation is Operation.USE:
+            about["secrets"] = await names_of(self, state, str(request.data.get("service", "")))
+        record = refusal_of(caller, request, error, **about)
         await self.journal.intend(record, state.org.id)
         if self.devices.concern():
             await self.devices.refused(request, error, state, caller)

@@ -33,7 +33,8 @@ class _Handlers:
     async def records(self, context: Context, call: Call) -> Reply:
         caller = context.caller
         wanted = Filter.from_data({name: value for name, value in call.data.items() if name in _FIELDS})
-        wanted = wanted._replace(exact={**wanted.exact, "caller": caller.name}, limit=min(wanted.limit, _MOST))
+        exact = {**wanted.exact, "caller": caller.name}
+        wanted = wanted._replace(exact=exact, limit=min(wanted.limit, _MOST), own=True)
         await self._vault.journal.drain()
         records, _ = await self._history.query(caller.org_id, wanted)
         return Reply({"records": records})
