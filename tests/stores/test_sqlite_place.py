@@ -181,7 +181,7 @@ def test_creators_at_the_same_time_share_one_store(tmp_path):
 
 
 @FORKS
-@pytest.mark.parametrize("moment", ["_fill", "_sync_folder", "_sweep"])
+@pytest.mark.parametrize("moment", ["_fill", "sync_folder", "_sweep"])
 def test_killed_creator_leaves_nothing_or_a_whole_store(tmp_path, monkeypatch, moment):
     path = tmp_path / "vault.db"
     child = os.fork()

@@ -8,6 +8,7 @@ import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.consent import read_value
+from keyhole.cli.copies import backup, restore
 from keyhole.cli.fsck import fsck
 from keyhole.cli.init import initialise, recovery_options, seal_options
 from keyhole.cli.migrate import migrate
@@ -20,10 +21,10 @@ _SHAMIR = "shamir"  # how the wire format calls the seal with shares
 
 @group("operator", examples="keyhole operator status\nkeyhole operator unseal")
 def operator() -> None:
-    """Unseal, seal, status, new keys. A local vault is opened by each command that needs it."""
+    """Unseal, seal, status, new keys, copies. A local vault is opened by each command that needs it."""
 
 
-for _command in (rekey, generate_root, migrate, fsck):
+for _command in (rekey, generate_root, migrate, fsck, backup, restore):
     operator.add_command(_command)
 
 

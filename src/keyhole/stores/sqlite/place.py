@@ -16,10 +16,10 @@ import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from keyhole.core.errors import InvalidRequest, NotFound, StoreUnavailable
+from keyhole.core.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from keyhole.stores.sqlite import schema
 from keyhole.stores.sqlite.faults import FAULTS, translate
 
@@ -36,6 +36,7 @@ _CACHE_KIB = 16 * 1024
 _WAL_LIMIT = 16 * 1024 * 1024
 _MAGIC = b"SQLite format 3\0"
 _STALE_SECONDS = 60
+_COMPANIONS = ("-wal", "-journal")
 
 _lock = threading.Lock()
 _opened: Counter[Identity] = Counter()
@@ -92,8 +93,26 @@ def prepare(path: Path, *, create: bool) -> None:
     if not os.path.lexists(path):
         if not create:
             raise NotFound(f"there is no store at {path}", "make a vault: keyhole init")
-        _create(path)
+        _create(path, _fill)
     _check_file(path)
+
+
+def install(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make the store at ``path``, where there is none, of what ``fill`` writes into a file.
+
+    Raises:
+        Conflict: there is something of that name.
+        StoreUnavailable: the place is unsafe, or cannot be written.
+    """
+    _make_folder(path.parent)
+    _check_folder(path.parent)
+    if os.path.lexists(path) or not _create(path, fill):
+        raise Conflict(f"there is a store at {path} already", "move it away, or name another place with --vault")
+
+
+def reserve(path: Path) -> None:
+    """Make an empty file of mode 0600 where nothing is. Raises ``OSError``."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
 
 @contextlib.contextmanager
@@ -108,7 +127,7 @@ def admitted(path: Path) -> Iterator[Identity]:
         if which in _inherited:
             raise forked()
         if which not in _opened:
-            _check_header(path)
+            check_header(path)
         _opened[which] += 1
     try:
         yield which
@@ -218,7 +237,8 @@ def _check_file(path: Path) -> None:
         _sweep(path)
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
+    """Raises ``StoreUnavailable`` for a file that is not a store of ours. Not for one that this process has open."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -231,23 +251,31 @@ def _check_header(path: Path) -> None:
         raise StoreUnavailable(f"{path} is not a Keyhole store", "name another file; this one was not touched")
 
 
-def _create(path: Path) -> None:
+def _create(path: Path, fill: Callable[[Path], None]) -> bool:
+    """Whether the store that is there now is the one that was filled."""
+    for rest in (path.with_name(path.name + end) for end in _COMPANIONS):
+        if os.path.lexists(rest) and not os.path.lexists(path):  # SQLite would write its pages into the new store
+            raise StoreUnavailable(f"{rest} is left of a store that is gone", "move it away, or the store back")
+    made = True
     # Built under another name and linked into place: a link fails where the name is taken, also by a racing process.
     draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
     try:
-        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        reserve(draft)
         try:
-            _fill(draft)
-            with contextlib.suppress(FileExistsError):
+            fill(draft)
+            try:
                 os.link(draft, path)
+            except FileExistsError:
+                made = False
         finally:
             draft.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StoreUnavailable(
             f"{path} cannot be made: {error.strerror}", "choose a local disk that you can write"
         ) from None
     _sweep(path)
+    return made
 
 
 def _fill(draft: Path) -> None:
@@ -267,7 +295,8 @@ def _fill(draft: Path) -> None:
         )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises ``OSError``."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
