@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from typing import Any
 
 import pytest
-from tests.faces.proxy.rig import CREDENTIAL, HOST, TOKEN, Rig, get, read_answer, until
+from tests.faces.proxy.rig import CREDENTIAL, HOST, TOKEN, Rig, client_context, get, read_answer, until
 
 from keyhole.core.errors import NoService
 from keyhole.core.host import Authority
@@ -105,6 +107,40 @@ def test_what_is_forgotten_while_a_tunnel_is_judged_is_not_remembered_afterwards
             rig.broker.open_tunnel = seal  # type: ignore[method-assign]
             await rig.tunnel()
             assert len(rig.server.regulars) == 0
+
+    asyncio.run(run())
+
+
+def _tunnel_of_a_thread(rig: Rig, context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSession | None:
+    """A call in a tunnel of its own; the session with the ticket that came, if one did."""
+    with socket.create_connection(rig.address, 30) as raw:
+        raw.sendall(RAW)
+        assert b" 200 " in raw.recv(4096)
+        with context.wrap_socket(raw, server_hostname=HOST, session=session) as tls:
+            tls.sendall(get(absolute=False).replace(HOST.encode(), b"%b:8443" % HOST.encode()))
+            assert tls.recv(4096).startswith(b"HTTP/1.1 ")
+            assert tls.session_reused == (session is not None)
+            return tls.session if tls.session is not None and tls.session.has_ticket else None
+
+
+def test_who_resumes_no_session_gets_a_ticket_now_and_then_until_it_resumes_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(regulars, "_UNRESUMED", 2)
+    monkeypatch.setattr(regulars, "_AGAIN", 4)
+
+    async def run() -> None:
+        async with Rig() as rig:
+            rig.broker.refuse = NoService("nothing is sent on", "look at the calls")
+            context, session, given = client_context(), None, []
+            for _ in range(9):
+                session = await asyncio.to_thread(_tunnel_of_a_thread, rig, context, None)
+                given.append(session is not None)
+            assert given == [True, True, False, False, True, False, False, False, True]
+            assert session is not None
+            for _ in range(2):
+                assert await asyncio.to_thread(_tunnel_of_a_thread, rig, context, session) is not None
+            assert await asyncio.to_thread(_tunnel_of_a_thread, rig, context, None) is not None
 
     asyncio.run(run())
 

@@ -22,8 +22,15 @@ class _Named(ssl.SSLObject):
     refused = False
 
 
-def channel_for(context: ssl.SSLContext, host: str) -> TlsChannel:
-    """The server's side of TLS, with a context that is for tunnels to this host alone."""
+def channel_for(context: ssl.SSLContext, host: str, *, ticket: bool) -> TlsChannel:
+    """The server's side of TLS in a tunnel.
+
+    Args:
+        context: for tunnels to this host alone.
+        host: that the handshake must ask for.
+        ticket: give the client one to resume its session with, where it gets TLS 1.3 (RFC 8446 section 4.6.1).
+    """
+    context.num_tickets = int(ticket)  # a connection copies what its context says when it is made
     if context.sni_callback is not _check_server_name:
         context.sni_callback = _check_server_name
         context.sslobject_class = _Named

@@ -16,6 +16,8 @@ from keyhole.net.http1.limits import WireLimits
 _MOST = 256  # in each of two generations
 _LONGEST = 4096  # bytes of a head
 _TURN = 30.0  # seconds
+_UNRESUMED = 8  # tunnels of a client that resumes no session, before it gets no more tickets
+_AGAIN = 16  # of such tunnels one gets a ticket all the same
 
 
 class Connect:
@@ -29,9 +31,10 @@ class Connect:
         secure: the tunnel, for requests under TLS.
         fields: the header section that came last in such a tunnel.
         last: the request that came last.
+        unresumed: handshakes in such tunnels, one after the other, that resumed no session.
     """
 
-    __slots__ = ("authority", "credential", "fields", "last", "plain", "secure", "service")
+    __slots__ = ("authority", "credential", "fields", "last", "plain", "secure", "service", "unresumed")
 
     def __init__(self, authority: Authority, credential: bytes, service: str = "") -> None:
         self.authority = authority
@@ -41,6 +44,19 @@ class Connect:
         self.secure = Tunnel("https", authority.host, authority.port, credential)
         self.fields = LastFields()
         self.last = LastAdmitted()
+        self.unresumed = 0
+
+    @property
+    def ticket(self) -> bool:
+        """Whether the next such tunnel gets a session ticket.
+
+        Making one is a tenth of a handshake, and most clients never show it.
+        """
+        return self.unresumed < _UNRESUMED or self.unresumed % _AGAIN == 0
+
+    def shaken(self, *, resumed: bool) -> None:
+        """A handshake in such a tunnel is complete."""
+        self.unresumed = 0 if resumed else self.unresumed + 1
 
 
 def read_connect(raw: bytes, limits: WireLimits) -> Connect:

@@ -18,6 +18,7 @@ from keyhole.faces.proxy.refusal import ESTABLISHED
 from keyhole.faces.proxy.regulars import Connect
 from keyhole.net.guests import Guest
 from keyhole.net.http1.grammar import LastFields
+from keyhole.net.http1.tls import TlsChannel
 from keyhole.net.http2.preface import begins_with_preface
 
 _TLS_HANDSHAKE = 0x16  # the content type of a TLS record that begins a connection (RFC 8446 section 5.1)
@@ -47,7 +48,7 @@ class TunnelWire(AnsweringWire):
         if self._led is None:
             return self._led_again()
         connect, context = self._led
-        if context is None or self.tls is not None or not self._greeted(context, connect.authority.host):
+        if context is None or self.tls is not None or not self._greeted(connect, context):
             return False
         return not self.buffer
 
@@ -82,20 +83,19 @@ class TunnelWire(AnsweringWire):
 
     async def enter(self, connect: Connect, context: ssl.SSLContext | None) -> bool | None:
         """Wait for what is spoken in the tunnel: whether that is HTTP/2; ``None`` for nothing that is served."""
-        host = connect.authority.host
-        if not await self._spoken(context, host):
+        if not await self._spoken(connect, context):
             return None
         if self.tls is None and self.buffer[0] != _TLS_HANDSHAKE:
             return await begins_with_preface(self, self._owner.limits.head_timeout)
         if context is None:
             return None
         self._tunnel = connect.secure
-        return await self._accept_tls(context, host)
+        return await self._accept_tls(connect, context)
 
-    async def _spoken(self, context: ssl.SSLContext | None, host: str) -> bool:
+    async def _spoken(self, connect: Connect, context: ssl.SSLContext | None) -> bool:
         """Wait for the first bytes in a tunnel, or for the end of the handshake that they began; whether they came."""
         if context is not None:
-            self.taker = partial(self._greeted, context, host)
+            self.taker = partial(self._greeted, connect, context)
         try:
             while not self.buffer and self.tls is None:
                 if self.eof:
@@ -105,20 +105,31 @@ class TunnelWire(AnsweringWire):
             self.taker = None
         return True
 
-    def _greeted(self, context: ssl.SSLContext, host: str) -> bool:
+    def _greeted(self, connect: Connect, context: ssl.SSLContext) -> bool:
         """The first bytes are there. Whether they begin a handshake, which goes on by itself."""
         if self.buffer[0] != _TLS_HANDSHAKE or not self._owner.broker.may_go_on(self.seat, self._remote):
             return False
-        self.start_tls(channel_for(context, host), client=False)
+        self._shake(connect, context)
         return True
 
-    async def _accept_tls(self, context: ssl.SSLContext, host: str) -> bool:
+    def _shake(self, connect: Connect, context: ssl.SSLContext) -> TlsChannel:
+        """Begin a handshake with the bytes that are there."""
+        channel = channel_for(context, connect.authority.host, ticket=connect.ticket)
+        self.start_tls(channel, client=False)
+        return channel
+
+    def shaken(self) -> None:
+        """As in ``Wire``; what the client makes of tickets is seen here."""
+        super().shaken()
+        if self._led is not None and self.tls is not None and self.failure is None:
+            self._led[0].shaken(resumed=self.tls.resumed)
+
+    async def _accept_tls(self, connect: Connect, context: ssl.SSLContext) -> bool:
         """Whether HTTP/2 was agreed on (RFC 7301)."""
         channel = self.tls
         if channel is None:
             await self._owner.broker.in_turn(self.seat, self._remote)
-            channel = channel_for(context, host)
-            self.start_tls(channel, client=False)
+            channel = self._shake(connect, context)
         try:
             await self.handshake()
         except ssl.SSLError:

@@ -121,6 +121,11 @@ class TlsChannel:
         return self._object.selected_alpn_protocol()
 
     @property
+    def resumed(self) -> bool:
+        """Whether the handshake went on with an earlier session (RFC 8446 section 2.2)."""
+        return bool(self._object.session_reused)
+
+    @property
     def session(self) -> ssl.SSLSession | None:
         """A client's session, to resume later. In TLS 1.3 it exists once a ticket has been read."""
         return self._object.session
