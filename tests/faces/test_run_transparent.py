@@ -13,9 +13,10 @@ import pytest
 from faces.run_fixtures import authority, namespaces_allowed
 from keyhole.faces.run import transparent
 from keyhole.faces.run.child import run_child
-from keyhole.faces.run.hello import HelloReader, Nameless, NamelessRequest, client_hello, host_field, server_name
+from keyhole.faces.run.hello import Nameless, NamelessRequest, host_field, server_name
 from keyhole.faces.run.names import Names
 from keyhole.faces.run.plan import RunPlan
+from keyhole.net.hello import HelloReader
 from keyhole.net.http1.limits import ListenerLimits
 
 BASE = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
@@ -33,20 +34,9 @@ def hello(name: str | None) -> bytes:
     return outgoing.read()
 
 
-class Counted(bytes):
-    """Bytes that count how often they were looked at."""
-
-    looks = 0
-
-    def __getitem__(self, key):
-        Counted.looks += 1
-        return super().__getitem__(key)
-
-
-def dribbled(message: bytes) -> list[Counted]:
-    """What a hostile client has sent after each of its pieces: records of one byte, and little at a time."""
-    records = b"".join(b"\x16\3\1\0\1" + bytes((byte,)) for byte in message)
-    return [Counted(records[:end]) for end in range(16, len(records) + 16, 16)]
+def record(message: bytes) -> bytes:
+    """A record of TLS with a message of its handshake."""
+    return b"\x16\3\1" + struct.pack(">H", len(message)) + message
 
 
 def built(*names: tuple[int, bytes], extensions: int = 1) -> bytes:
@@ -60,19 +50,11 @@ def built(*names: tuple[int, bytes], extensions: int = 1) -> bytes:
 # Names.
 
 
-def test_the_name_is_found_wherever_the_bytes_are_cut():
-    data = hello("API.Example.com")
+def test_the_name_is_found_wherever_the_bytes_are_cut_and_in_normal_form():
+    data, reader = hello("API.Example.com"), HelloReader()
     for end in range(len(data)):
-        assert client_hello(data[:end]) is None
-    assert server_name(client_hello(data)) == "api.example.com"
-
-
-def test_a_hello_in_several_records_is_one():
-    data = hello("api.example.com")[5:]
-    records = b"".join(
-        b"\x16\3\1" + struct.pack(">H", len(part)) + part for part in (data[:7], data[7:100], data[100:])
-    )
-    assert server_name(client_hello(records)) == "api.example.com"
+        assert server_name(reader, data[:end]) is None
+    assert server_name(reader, data) == "api.example.com"
 
 
 @pytest.mark.parametrize(
@@ -108,22 +90,12 @@ def test_a_hello_in_several_records_is_one():
 )
 def test_what_does_not_name_one_host_is_nameless(body):
     with pytest.raises(Nameless):
-        server_name(body)
-
-
-def test_a_hello_that_comes_in_tiny_records_and_pieces_is_not_read_again_for_each():
-    Counted.looks = 0
-    body = hello("api.example.com")[9:] + bytes(3000)
-    sent = dribbled(b"\1" + len(body).to_bytes(3, "big") + body)
-    reader = HelloReader()
-    assert {reader.body(data) for data in sent[:-1]} == {None}
-    assert reader.body(sent[-1]) == body
-    assert Counted.looks < 200 * len(body)
+        server_name(HelloReader(), record(b"\1" + len(body).to_bytes(3) + body))
 
 
 def test_a_hello_without_a_name_is_nameless():
     with pytest.raises(Nameless):
-        server_name(client_hello(hello(None)))
+        server_name(HelloReader(), hello(None))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +103,7 @@ def test_a_hello_without_a_name_is_nameless():
 )
 def test_what_does_not_begin_as_tls_does_is_no_hello(data):
     with pytest.raises(Nameless):
-        client_hello(data)
+        server_name(HelloReader(), data)
 
 
 @pytest.mark.parametrize("host", [b"", b"Host: 192.0.2.1\r\n", b"Host: a\r\nHost: b\r\n", b"Host: a b\r\n"])

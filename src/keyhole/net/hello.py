@@ -8,10 +8,14 @@ _SERVER_NAME = 0
 _HOST_NAME = 0
 _RECORD_HEAD = 5
 _LONGEST = 64 * 1024
+_OTHER = "this is not how TLS begins"
+_LONG = "the first message of TLS is too long"
+_MALFORMED = "the first message of TLS is malformed"
+_SEVERAL = "it names more than one server"
 
 
 class NotAHello(Exception):
-    """The bytes are no ClientHello, or one that could be read in two ways."""
+    """The bytes are no ClientHello, or one that could be read in two ways; the text says why."""
 
 
 class HelloReader:
@@ -58,25 +62,27 @@ def _name(hello: bytes) -> str:
         return ""
     extensions = _Reader(reader.vector(2))
     if not reader.empty:
-        raise NotAHello
+        raise NotAHello(_MALFORMED)
     found: list[str] = []
     while not extensions.empty:
         kind, content = extensions.number(2), extensions.vector(2)
         if kind == _SERVER_NAME:
             found.append(_host(content))
     if len(found) > 1:
-        raise NotAHello
+        raise NotAHello(_SEVERAL)
     return found[0] if found else ""
 
 
 def _host(content: bytes) -> str:
     outer = _Reader(content)
     names = _Reader(outer.vector(2))
-    if not outer.empty or names.number(1) != _HOST_NAME:
-        raise NotAHello
-    name = names.vector(2)
-    if not names.empty or not name or not name.isascii():  # one name of one kind, as every client sends it
-        raise NotAHello
+    if not outer.empty:
+        raise NotAHello(_MALFORMED)
+    kind, name = names.number(1), names.vector(2)
+    if not names.empty:  # every client sends one name of one kind
+        raise NotAHello(_SEVERAL)
+    if kind != _HOST_NAME or not name or not name.isascii():  # RFC 6066: whoever reads it later may read another one
+        raise NotAHello("what it asks for is no name of a server")
     return name.decode("ascii")
 
 
@@ -88,21 +94,23 @@ def _message(data: bytes) -> bytes | int:
         head = data[position : position + _RECORD_HEAD]
         size = int.from_bytes(head[3:], "big")
         if head[0] != _HANDSHAKE or head[1] != 3 or not 0 < size <= 1 << 14:
-            raise NotAHello
+            raise NotAHello(_OTHER)
         message += data[position + _RECORD_HEAD : position + _RECORD_HEAD + size]
         position += _RECORD_HEAD + size
         if message and message[0] != _CLIENT_HELLO:
-            raise NotAHello
+            raise NotAHello(_OTHER)
         lacking = 4 - len(message)
         if lacking <= 0:
             length = int.from_bytes(message[1:4], "big")
             if length > _LONGEST:
-                raise NotAHello
+                raise NotAHello(_LONG)
             lacking += length
             if lacking <= 0:
                 return bytes(message[4 : 4 + length])
-    if data[:1] not in {b"", bytes((_HANDSHAKE,))} or len(data) > _LONGEST + 4 + _RECORD_HEAD * 64:
-        raise NotAHello
+    if data[:1] not in {b"", bytes((_HANDSHAKE,))}:
+        raise NotAHello(_OTHER)
+    if len(data) > _LONGEST + 4 + _RECORD_HEAD * 64:
+        raise NotAHello(_LONG)
     return lacking
 
 
@@ -119,7 +127,7 @@ class _Reader:
 
     def take(self, size: int) -> bytes:
         if self._at + size > len(self._data):
-            raise NotAHello
+            raise NotAHello(_MALFORMED)
         self._at += size
         return self._data[self._at - size : self._at]
 

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from keyhole.faces.run.hello import HANDSHAKE, LARGEST, HelloReader, Nameless, NamelessRequest, host_field, server_name
+from keyhole.faces.run.hello import HANDSHAKE, LARGEST, Nameless, NamelessRequest, host_field, server_name
 from keyhole.faces.run.names import Names
 from keyhole.faces.run.plan import RunPlan
 from keyhole.faces.run.port import SessionPort, serving
+from keyhole.net.hello import HelloReader
 from keyhole.net.http1.limits import ANSWER_LIMITS, ListenerLimits
 from keyhole.net.tasks import Tasks
 
@@ -234,15 +235,15 @@ async def _named(reader: asyncio.StreamReader) -> tuple[str, bytes]:
     Raises:
         Nameless: it asks for none.
     """
-    data, records = b"", HelloReader()
+    data, hello = b"", HelloReader()
     with suppress(TimeoutError):
         async with asyncio.timeout(_LIMITS.head_timeout):
             while piece := await reader.read(_PIECE):
                 behind = max(len(data) - 3, 0)
                 data += piece
                 if data[0] == HANDSHAKE:
-                    if (hello := records.body(data)) is not None:
-                        return server_name(hello), data
+                    if (name := server_name(hello, data)) is not None:
+                        return name, data
                 elif (end := data.find(b"\r\n\r\n", behind)) >= 0:
                     return host_field(data[: end + 4]), data
                 if len(data) > LARGEST:
