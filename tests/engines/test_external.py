@@ -294,26 +294,6 @@ def test_secrets_and_parameters_of_aws_are_read(aws):
     scene(scenario)
 
 
-def test_a_signature_is_the_one_that_botocore_makes(aws):
-    """moto checks no signatures, so ours is held against that of AWS's own library."""
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
-
-    from keyhole.engines.external.kinds.aws import _signature
-
-    keys = {"access_key_id": "AKIAEXAMPLE", "secret_access_key": "of/it+", "session_token": "session"}
-    request = AWSRequest("POST", "https://ssm.eu-central-1.amazonaws.com/", data=b'{"Name": "x"}')
-    request.headers["content-type"] = "application/x-amz-json-1.1"
-    request.headers["x-amz-target"] = "AmazonSSM.GetParameter"
-    SigV4Auth(Credentials(*keys.values()), "ssm", "eu-central-1").add_auth(request)
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    theirs = headers.pop("authorization")
-    scope = (headers["x-amz-date"][:8], "eu-central-1", "ssm", "aws4_request")
-    host = {"host": "ssm.eu-central-1.amazonaws.com"}
-    assert _signature(keys, scope, {**headers, **host}, "/", b'{"Name": "x"}') == theirs
-
-
 def test_the_server_may_ask_aws_as_itself(aws, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "stand-in")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.inject import Inject
 from keyhole.core.message import Message
+from keyhole.crypto.sigv4 import Signer
 from keyhole.injections import Terms, inject
 from keyhole.injections.sigv4.chunked import LONGEST_CHUNK, SIGNED, SIGNED_TRAILER, Chunks
-from keyhole.injections.sigv4.signer import Signer
 
 # The example of "Signature calculations for the Authorization header: transferring payload in multiple chunks".
 SECRET = b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

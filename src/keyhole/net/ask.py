@@ -218,6 +218,11 @@ class Place:
     port: int
     target: str
 
+    @property
+    def header(self) -> str:
+        """The value of ``Host``."""
+        return Authority(self.host, self.port).header(self.scheme).decode()
+
 
 def parse_https(url: str, *, plain: Sequence[str] = ()) -> Place:
     """Read the URL of a server that is to be asked.
@@ -247,11 +252,9 @@ def parse_https(url: str, *, plain: Sequence[str] = ()) -> Place:
 
 
 def _request_head(method: str, place: Place, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
-    standard = 443 if place.scheme == "https" else 80
-    host = place.host if ":" not in place.host else f"[{place.host}]"
     lines = [f"{method} {place.target} HTTP/1.1"]
     fields = [
-        ("Host", host if place.port == standard else str(Authority(place.host, place.port))),
+        ("Host", place.header),
         *headers,
         ("Accept-Encoding", "identity"),
         ("Connection", "close"),

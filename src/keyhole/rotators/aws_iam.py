@@ -5,13 +5,11 @@ everywhere, for which ``verify`` asks STS who it is. An old key is made inactive
 user replaces its own key, for which its policy has to allow ``iam:ListAccessKeys``, ``CreateAccessKey``,
 ``UpdateAccessKey`` and ``DeleteAccessKey`` on itself.
 
-Signing is AWS's "Signature Version 4 signing process"; the actions are those of the IAM API Reference, 2010-05-08.
+The actions are those of the IAM API Reference, 2010-05-08.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 import time
 from collections.abc import Mapping
@@ -20,10 +18,10 @@ from urllib.parse import urlencode
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.fields import parse_text, parse_texts
-from keyhole.core.host import Authority
 from keyhole.core.path import parse_secret_ref
 from keyhole.core.value import Secret
-from keyhole.net.ask import Heard, Place, parse_https
+from keyhole.crypto.sigv4 import authorization_of_post
+from keyhole.net.ask import Heard, parse_https
 from keyhole.rotators import Needs, NotYet, Settings, Value, World, failed, field_of
 
 _ID, _KEY = "access_key_id", "secret_access_key"
@@ -135,29 +133,16 @@ async def _signed(world: World, by: Value, url: str, service: str, asked: Mappin
     key_id, secret = (field_of(by, name).reveal().strip() for name in (_ID, _KEY))
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(world.now))
     headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8", "x-amz-date": moment}
-    scope = (moment[:8], world.settings["region"], service, "aws4_request")
-    signed = _sign(secret, scope, {**headers, "host": _host(place)}, place.target, body)
-    credential = f"{key_id.decode('ascii', 'replace')}/{'/'.join(scope)}"
-    names = ";".join(sorted([*headers, "host"]))
-    headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={names}, Signature={signed}"
+    headers["authorization"] = authorization_of_post(
+        {**headers, "host": place.header},
+        place.target,
+        body,
+        key_id=key_id.decode("ascii", "replace"),
+        secret=secret,
+        region=world.settings["region"],
+        service=service,
+    )
     return await world.net.ask("POST", url, headers=tuple(headers.items()), body=body, allow=allow)
-
-
-def _sign(secret: bytes, scope: tuple[str, ...], headers: Mapping[str, str], target: str, body: bytes) -> str:
-    names = sorted(headers)
-    lines = "".join(f"{name}:{headers[name]}\n" for name in names)
-    request = "\n".join(["POST", target, "", lines, ";".join(names), hashlib.sha256(body).hexdigest()])
-    key = b"AWS4" + secret
-    for part in scope:
-        key = hmac.digest(key, part.encode(), "sha256")
-    hashed = hashlib.sha256(request.encode()).hexdigest()
-    text = "\n".join(["AWS4-HMAC-SHA256", headers["x-amz-date"], "/".join(scope), hashed])
-    return hmac.digest(key, text.encode(), "sha256").hex()
-
-
-def _host(place: Place) -> str:
-    standard = 443 if place.scheme == "https" else 80
-    return place.host if place.port == standard else str(Authority(place.host, place.port))
 
 
 def _element(body: bytes, tag: str) -> str:

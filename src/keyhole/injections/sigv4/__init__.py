@@ -17,13 +17,13 @@ from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.host import Authority
 from keyhole.core.inject import Inject
 from keyhole.core.message import Message
+from keyhole.crypto.sigv4 import ALGORITHM, Signer
 from keyhole.injections import Steps, Terms, header_value
 from keyhole.injections.sigv4 import chunked
 from keyhole.injections.sigv4.canonical import S3, digest, encode
 from keyhole.injections.sigv4.claim import FORMAT, Claim, parameter_name, parameters, read_claim, seconds
 from keyhole.injections.sigv4.minting import FORMS, mints
 from keyhole.injections.sigv4.place import place_of
-from keyhole.injections.sigv4.signer import ALGORITHM, Signer
 
 _DATE = b"x-amz-date"
 _TOKEN = b"x-amz-security-token"

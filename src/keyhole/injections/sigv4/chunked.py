@@ -13,7 +13,7 @@ import hashlib
 import re
 
 from keyhole.core.errors import InvalidRequest
-from keyhole.injections.sigv4.signer import EMPTY, Signer
+from keyhole.crypto.sigv4 import EMPTY, Signer
 
 SIGNED = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
 SIGNED_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"

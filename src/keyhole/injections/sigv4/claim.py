@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.message import Message
 from keyhole.core.signing import LONGEST_PRESIGNED, SCOPE_PART
+from keyhole.crypto.sigv4 import ALGORITHM
 from keyhole.injections.sigv4.canonical import decoded
-from keyhole.injections.sigv4.signer import ALGORITHM
 
 FORMAT = "%Y%m%dT%H%M%SZ"
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")

@@ -1,13 +1,11 @@
 """What the two kinds of AWS share: signed calls of its JSON protocol, by keys of the source or of the server itself.
 
-"Signature Version 4 signing process" and "AWS JSON 1.1 protocol".
+The protocol is "AWS JSON 1.1 protocol".
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import importlib
 import importlib.util
 import json
@@ -17,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, TargetFailed
-from keyhole.core.host import Authority
+from keyhole.crypto.sigv4 import authorization_of_post
 from keyhole.engines.external.kinds import nothing_there, require, require_credentials, require_word
 from keyhole.engines.external.source import Source
 from keyhole.engines.settings import switch, text
-from keyhole.net.ask import Place, parse_https
+from keyhole.net.ask import parse_https
 
 SETTINGS = (
     text("region", about="such as eu-central-1"),
@@ -30,7 +28,6 @@ SETTINGS = (
 )
 CREDENTIALS = ("access_key_id", "secret_access_key", "session_token")
 _REGION = re.compile(r"[a-z]{2}[a-z0-9-]{2,40}")
-_ALGORITHM = "AWS4-HMAC-SHA256"
 _SECONDS = 10.0
 _MISSING = frozenset({"ResourceNotFoundException", "ParameterNotFound", "ParameterVersionNotFound"})
 _THROTTLED = frozenset({"ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
@@ -73,8 +70,15 @@ async def call(source: Source, service: str, target: str, asked: Mapping[str, An
     headers = {"content-type": "application/x-amz-json-1.1", "x-amz-date": moment, "x-amz-target": target}
     if keys.get("session_token"):
         headers["x-amz-security-token"] = keys["session_token"].strip()
-    scope = (moment[:8], source.options["region"], service, "aws4_request")
-    headers["authorization"] = _signature(keys, scope, {**headers, "host": _host(place)}, place.target, body)
+    headers["authorization"] = authorization_of_post(
+        {**headers, "host": place.header},
+        place.target,
+        body,
+        key_id=keys["access_key_id"].strip(),
+        secret=keys["secret_access_key"].strip().encode(),
+        region=source.options["region"],
+        service=service,
+    )
     answer = await source.ask("POST", url, headers=tuple(headers.items()), body=body)
     if answer.status == 200 and isinstance(answer.data, dict):
         return answer.data
@@ -88,27 +92,6 @@ async def call(source: Source, service: str, target: str, asked: Mapping[str, An
         f"the source {source.name!r} refuses ({known})",
         f"check its keys and region, and that they may {target.rpartition('.')[2]} and decrypt",
     )
-
-
-def _host(place: Place) -> str:
-    standard = 443 if place.scheme == "https" else 80
-    return place.host if place.port == standard else str(Authority(place.host, place.port))
-
-
-def _signature(
-    keys: Mapping[str, str], scope: tuple[str, ...], headers: Mapping[str, str], target: str, body: bytes
-) -> str:
-    names = ";".join(sorted(headers))
-    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-    request = "\n".join(["POST", target, "", lines, names, hashlib.sha256(body).hexdigest()])
-    key = b"AWS4" + keys["secret_access_key"].strip().encode()
-    for part in scope:
-        key = hmac.digest(key, part.encode(), "sha256")
-    digest = hashlib.sha256(request.encode()).hexdigest()
-    text_ = "\n".join([_ALGORITHM, headers["x-amz-date"], "/".join(scope), digest])
-    signature = hmac.digest(key, text_.encode(), "sha256").hex()
-    credential = f"{keys['access_key_id'].strip()}/{'/'.join(scope)}"
-    return f"{_ALGORITHM} Credential={credential}, SignedHeaders={names}, Signature={signature}"
 
 
 async def _own_keys(source: Source) -> dict[str, str]:
