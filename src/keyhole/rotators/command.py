@@ -9,11 +9,7 @@ again.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import os
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +19,13 @@ from keyhole.core.fields import parse_texts
 from keyhole.core.numbers import parse_count
 from keyhole.core.path import parse_field
 from keyhole.core.value import Secret
+from keyhole.net.programs import ask_program
 from keyhole.rotators import Needs, NotYet, Settings, Value, World, failed
 
 _LATER = 75
 _MOST = 64 * 1024
 _SECONDS = 20
 _LONGEST = 25
-_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
 def read(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,60 +77,21 @@ def _opened(value: Value) -> dict[str, Any]:
 
 
 async def _run(world: World, step: str, **values: Value) -> dict[str, Any]:
-    """One step. What the program says on stderr may quote a value, and is read by nobody."""
+    """One step."""
     asked = {name: _opened(value) for name, value in values.items()}
     given = json.dumps({"step": step, "attempt": world.attempt, "note": dict(world.note), **asked}).encode()
-    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    seconds = world.settings["timeout"]
     try:
-        process = await asyncio.create_subprocess_exec(
-            *world.settings["argv"],
-            stdin=pipe,
-            stdout=pipe,
-            stderr=null,
-            env=_ENVIRONMENT,
-            cwd="/",
-            start_new_session=True,
-        )
+        code, output = await ask_program(world.settings["argv"], seconds=seconds, most=_MOST, given=given)
+    except TimeoutError:
+        raise failed(f"the command took longer than {seconds} s for the step {step}") from None
     except OSError as error:
         raise failed(f"the command cannot be started: {error.strerror}") from None
-    try:
-        async with asyncio.timeout(world.settings["timeout"]):
-            output = await _talk(process, given)
-            code = await process.wait() if output is not None else -1
-    except TimeoutError:
-        raise failed(f"the command took longer than {world.settings['timeout']} s for the step {step}") from None
-    finally:
-        _end(process)
-        await process.wait()
     if code == _LATER:
         raise NotYet(f"the command wants to try the step {step} again")
     if code or output is None:
         raise failed(f"the command failed at the step {step} ({code})")
     return _object(output, step)
-
-
-async def _talk(process: asyncio.subprocess.Process, given: bytes) -> bytes | None:
-    """Give it what it reads, and take what it prints; ``None`` when that is too much."""
-    found = bytearray()
-    if process.stdin is None or process.stdout is None:
-        return None
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read it
-        process.stdin.write(given)
-        await process.stdin.drain()
-    process.stdin.close()
-    while part := await process.stdout.read(_MOST):
-        if len(found) > _MOST:
-            continue  # asyncio waits for the end of the pipe too, which a full buffer never sees
-        found += part
-        if len(found) > _MOST:
-            _end(process)
-    return bytes(found) if len(found) <= _MOST else None
-
-
-def _end(process: asyncio.subprocess.Process) -> None:
-    """End it with all that it started, whether it has ended by itself or not."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _object(output: bytes, step: str) -> dict[str, Any]:

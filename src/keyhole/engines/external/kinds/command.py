@@ -6,11 +6,7 @@ its environment.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
 import re
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ from keyhole.core.path import DEFAULT_FIELD
 from keyhole.engines.external.kinds import fields_of, nothing_there, require, require_path
 from keyhole.engines.external.source import Source
 from keyhole.engines.settings import count, switch, texts
+from keyhole.net.programs import ask_program
 
 SETTINGS = (
     texts("argv", "the program by its absolute path, and its arguments; {path} stands for the path"),
@@ -31,7 +28,6 @@ _PATH = re.compile(r"[^-\0][^\0]*")  # what begins with a dash would be an optio
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 _PLACE = "{path}"
 _MOST = 1024 * 1024
-_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 _LOADERS = ("LD_", "DYLD_")
 
 
@@ -71,52 +67,20 @@ async def fetch(source: Source, path: str) -> dict[str, Any]:
 
 
 async def _run(source: Source, argv: list[str]) -> bytes:
-    """What the command prints. What it says on stderr may quote a value, and is read by nobody."""
+    """What the command prints."""
+    seconds, variables = source.options["timeout"], source.credentials
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={**_ENVIRONMENT, **source.credentials},
-            cwd="/",
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise TargetFailed(
-            f"the command of the source {source.name!r} cannot be started: {error.strerror}", "see that it is there"
-        ) from None
-    try:
-        async with asyncio.timeout(source.options["timeout"]):
-            output = await _output(process)
-            code = await process.wait() if output is not None else -1
+        code, output = await ask_program(argv, seconds=seconds, most=_MOST, variables=variables)
     except TimeoutError:
         raise UpstreamTimeout(
             f"the command of the source {source.name!r} took too long", "raise its timeout, or see why it waits"
         ) from None
-    finally:
-        _end(process)
-        await process.wait()
+    except OSError as error:
+        raise TargetFailed(
+            f"the command of the source {source.name!r} cannot be started: {error.strerror}", "see that it is there"
+        ) from None
     if output is None:
         raise TargetFailed(f"the command of the source {source.name!r} prints more than {_MOST:,} bytes", "print less")
     if code:
         raise TargetFailed(f"the command of the source {source.name!r} failed ({code})", "run it by hand to see why")
     return output
-
-
-async def _output(process: asyncio.subprocess.Process) -> bytes | None:
-    """All of it; ``None`` when it is too much."""
-    stream, found = process.stdout, bytearray()
-    while stream is not None and (part := await stream.read(64 * 1024)):
-        if len(found) > _MOST:
-            continue  # asyncio waits for the end of the pipe too, which a full buffer never sees
-        found += part
-        if len(found) > _MOST:
-            _end(process)
-    return bytes(found) if len(found) <= _MOST else None
-
-
-def _end(process: asyncio.subprocess.Process) -> None:
-    """End it with all that it started, whether it has ended by itself or not."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
