@@ -13,7 +13,7 @@ from typing import Any
 
 from keyhole.auth import settings
 from keyhole.auth.guesses import Guesses
-from keyhole.auth.outside import asked_host, entity_name
+from keyhole.auth.outside import asked_host, entity_name, pems
 from keyhole.auth.roles import Roles
 from keyhole.auth.settings import Setting, text, texts
 from keyhole.core.cidr import within
@@ -33,7 +33,6 @@ _REVIEW = "/apis/authentication.k8s.io/v1/tokenreviews"
 _ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9.-]{1,253}):([a-z0-9.-]{1,253})")
 _ALIASES = ("serviceaccount_uid", "serviceaccount_name")
 _SKEW = Leeway(60, 60, 60)
-_MOST_PEMS = 16
 
 
 def _ca(value: Any, name: str) -> str:
@@ -43,19 +42,10 @@ def _ca(value: Any, name: str) -> str:
     return str(value)
 
 
-def _pems(value: Any, name: str) -> list[str]:
-    found = [value] if isinstance(value, str) and "-----BEGIN" in value else texts(value, name)
-    if len(found) > _MOST_PEMS:
-        raise InvalidRequest(f"{name} has at most {_MOST_PEMS} keys")
-    for each in found:
-        key_of_pem(each)
-    return found
-
-
 CONFIG = (
     Setting("kubernetes_host", text, "", "https:// URL of the cluster's API"),
     Setting("kubernetes_ca_cert", _ca, "", "CAs that prove it, in PEM"),
-    Setting("pem_keys", _pems, [], "public keys or certificates of the cluster, to judge tokens without asking it"),
+    Setting("pem_keys", pems, [], "public keys or certificates of the cluster, to judge tokens without asking it"),
     Setting("issuer", text, "", "what tokens must name as their issuer, unless that is left out"),
     Setting("disable_iss_validation", parse_flag, default=True, help="leave the issuer out; asking the cluster does"),
     Setting("disable_local_ca_jwt", parse_flag, default=False, help="taken for Vault's clients: nothing local is read"),

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 
+from keyhole.auth.settings import texts
 from keyhole.core.errors import InvalidRequest
+from keyhole.crypto.foreign_jwt import key_of_pem
 from keyhole.net.ask import parse_https
+
+_MOST_PEMS = 16
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+-]{0,127}")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.@:+-]")
@@ -40,3 +45,13 @@ def entity_name(method: str, text: str) -> str:
 def _host(url: str) -> str:
     match = re.match(r"http://(\[[0-9a-fA-F:.]+\]|[^/:@?#]+)", url)
     return match[1].strip("[]").lower() if match else ""
+
+
+def pems(value: Any, name: str) -> list[str]:
+    """Public keys or certificates in PEM, as a setting: a list, or one text. Raises ``InvalidRequest``."""
+    found = [value] if isinstance(value, str) and "-----BEGIN" in value else texts(value, name)
+    if len(found) > _MOST_PEMS:
+        raise InvalidRequest(f"{name} has at most {_MOST_PEMS} keys")
+    for each in found:
+        key_of_pem(each)
+    return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keyhole.auth import settings
-from keyhole.auth.outside import asked_host
+from keyhole.auth.outside import asked_host, pems
 from keyhole.auth.settings import Setting, text, texts
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound, UpstreamUnreachable
 from keyhole.core.request import Reply
@@ -24,18 +24,8 @@ from keyhole.net.together import Together, awaited
 PATH = "config"
 KEPT = 600.0  # seconds for which keys are used without asking again
 PAUSE = 10.0  # seconds between two questions, so that tokens of strangers do not make us ask and ask
-_MOST_PEMS = 16
 _BOUNDS = JsonBounds(depth=16, string=65536, items=5000)
 _SOURCES = ("oidc_discovery_url", "jwks_url", "jwt_validation_pubkeys")
-
-
-def _pems(value: Any, name: str) -> list[str]:
-    found = [value] if isinstance(value, str) and "-----BEGIN" in value else texts(value, name)
-    if len(found) > _MOST_PEMS:
-        raise InvalidRequest(f"{name} has at most {_MOST_PEMS} keys")
-    for each in found:
-        key_of_pem(each)
-    return found
 
 
 def _algorithms(value: Any, name: str) -> list[str]:
@@ -72,7 +62,7 @@ SETTINGS = (
     Setting("oidc_response_types", _types, [], "code"),
     Setting("jwks_url", text, "", "where its keys lie (RFC 7517)"),
     Setting("jwks_ca_pem", text, "", "CAs that prove that server, in PEM, instead of the system's"),
-    Setting("jwt_validation_pubkeys", _pems, [], "its keys themselves, in PEM"),
+    Setting("jwt_validation_pubkeys", pems, [], "its keys themselves, in PEM"),
     Setting("bound_issuer", text, "", "what tokens must name as their issuer"),
     Setting("jwt_supported_algs", _algorithms, [], "signatures that count; all that are safe unless said"),
     Setting("default_role", text, "", "the role of logins that name none"),
