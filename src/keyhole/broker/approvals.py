@@ -130,18 +130,8 @@ class Desk:
 
 async def use_up(case: Case, found: Found) -> str:
     """Use an approval; returns its id. Raises ``ApprovalRequired`` when another call did. Standing ones stay."""
-    for _ in range(_RETRIES):
-        if not found.approved:
-            break
-        if found.standing is not None:
-            return found.approved
-        try:
-            await approvals.take(case.storage, case.wish, found)
-        except Conflict:  # used by another call, or decided once more
-            found = await case.find()
-        else:
-            return found.approved
-    raise ApprovalRequired("the approval was used up by another call", "send the request again to ask for another")
+    hint = "send the request again to ask for another"
+    return await approvals.use_up(case.storage, case.wish, found, case.find, hint)
 
 
 def case_of(

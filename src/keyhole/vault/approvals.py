@@ -15,17 +15,18 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, RateLimited
+from keyhole.core.errors import ApprovalRequired, Conflict, InvalidRequest, NotFound, PolicyDenied, RateLimited
 from keyhole.vault.storage import Change, Item, Storage, Write
 
 if TYPE_CHECKING:
     from keyhole.core.checks.approval import Subject  # loaded for the services that have checks alone
 
 MOUNT = "approvals"
+_RETRIES = 20
 MOST = 100  # requests of one agent
 MOST_STANDING = 1000  # rules of one org
 LONGEST_STANDING = 30 * 86_400  # seconds
@@ -128,6 +129,33 @@ async def take(storage: Storage, wish: Wish, found: Found) -> None:
     """Use an approval up. Raises ``Conflict`` when somebody else did."""
     index = f"d/{_key(wish.agent, 'exact', wish.subject.exact)}"
     await storage.commit(Change(deletes=[(found.path, found.revisions[0]), (index, found.revisions[1])]))
+
+
+async def use_up(storage: Storage, wish: Wish, found: Found, look: Callable[[], Awaitable[Found]], hint: str) -> str:
+    """Use an approval; returns its id. Standing ones stay.
+
+    Args:
+        storage: of approvals.
+        wish: what was approved.
+        found: what there was when it was looked for.
+        look: looks again.
+        hint: for whoever comes too late.
+
+    Raises:
+        ApprovalRequired: another call did.
+    """
+    for _ in range(_RETRIES):
+        if not found.approved:
+            break
+        if found.standing is not None:
+            return found.approved
+        try:
+            await take(storage, wish, found)
+        except Conflict:  # used by another call, or decided once more
+            found = await look()
+        else:
+            return found.approved
+    raise ApprovalRequired("the approval was used up by another call", hint)
 
 
 async def requests(storage: Storage, now: float) -> list[dict[str, Any]]:

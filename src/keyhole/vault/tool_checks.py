@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keyhole.core.errors import ApprovalRequired, Conflict, InvalidRequest, KeyholeError, PolicyDenied
@@ -110,7 +111,8 @@ async def admit(vault: Vault, state: OrgState, caller: Caller, request: Request,
     if not found.approved:
         raise await _asked(vault, state, caller, request, call, wish, found)
     await _count(meters)
-    return await _use_up(vault, storage, wish, found)
+    again = partial(_look, vault, storage, wish)
+    return await approvals.use_up(storage, wish, found, again, "call it again to ask for another")
 
 
 def _meters(vault: Vault, state: OrgState, caller: Caller, call: ToolCall) -> list[Meter]:
@@ -181,22 +183,6 @@ async def _asked(
             await vault.journal.intend(_event(caller, request, call, request_id), state.org.id)
             return _required(request_id)
     raise Conflict("the approval is being asked for by many at once", "try again")
-
-
-async def _use_up(vault: Vault, storage: Storage, wish: Wish, found: Found) -> str:
-    """Use an approval; returns its id. Raises ``ApprovalRequired`` when another call did. Standing ones stay."""
-    for _ in range(_RETRIES):
-        if not found.approved:
-            break
-        if found.standing is not None:
-            return found.approved
-        try:
-            await approvals.take(storage, wish, found)
-        except Conflict:
-            found = await _look(vault, storage, wish)
-        else:
-            return found.approved
-    raise ApprovalRequired("the approval was used up by another call", "call it again to ask for another")
 
 
 def _required(request_id: str) -> ApprovalRequired:
