@@ -102,14 +102,14 @@ def encode_fields(fields: Iterable[tuple[bytes, bytes]], status: int = 0) -> byt
     parts = [_status(status)] if status else []
     for name, value in fields:
         size = len(value)
-        parts.append(_name(name) + (bytes((size,)) if size < 127 else _integer(size, 7)) + value)
+        parts.append(_name(name) + (bytes((size,)) if size < 127 else integer(size, 7)) + value)
     return b"".join(parts)
 
 
 @functools.lru_cache(maxsize=256)
 def _name(name: bytes) -> bytes:
     index = _NAMES.get(name)
-    return b"\x00" + _integer(len(name), 7) + name if index is None else _integer(index, 4)
+    return b"\x00" + integer(len(name), 7) + name if index is None else integer(index, 4)
 
 
 @functools.lru_cache(maxsize=600)
@@ -118,12 +118,12 @@ def _status(status: int) -> bytes:
     return _STATUS_NAME + b"\x03%d" % status if index is None else bytes((_INDEXED | index,))
 
 
-def _integer(number: int, bits: int) -> bytes:
-    """An integer whose first byte has so many bits of its own, the others of them 0 (section 5.1)."""
+def integer(number: int, bits: int, first: int = 0) -> bytes:
+    """An integer that has so many bits of its first byte, the others of which are given (section 5.1)."""
     most = (1 << bits) - 1
     if number < most:
-        return bytes((number,))
-    out = [most]
+        return bytes((first | number,))
+    out = [first | most]
     number -= most
     while number > 127:
         out.append(number & 127 | 128)

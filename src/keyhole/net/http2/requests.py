@@ -14,6 +14,7 @@ from keyhole.core.message import Headers, Message
 from keyhole.net.http1.client import Stale
 from keyhole.net.http1.grammar import is_token
 from keyhole.net.http1.serialise import REQUEST_DROPPED
+from keyhole.net.http2.fields import integer
 
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
@@ -107,27 +108,14 @@ def _name(name: bytes) -> bytes:
     if not is_token(name):
         raise InvalidRequest("a header name is not a token", "use letters, digits and hyphens only")
     index = _NAMES.get(name)
-    return _integer(_NEVER, 0, 4) + _text(name.lower()) if index is None else _indexed(index)
+    return integer(0, 4, _NEVER) + _text(name.lower()) if index is None else _indexed(index)
 
 
 @functools.lru_cache(maxsize=64)
 def _indexed(index: int) -> bytes:
-    return _integer(_NEVER, index, 4)
+    return integer(index, 4, _NEVER)
 
 
 def _text(value: bytes) -> bytes:
     size = len(value)
-    return (bytes((size,)) if size < 127 else _integer(0, size, 7)) + value
-
-
-def _integer(first: int, number: int, bits: int) -> bytes:
-    """An integer whose first byte has so many bits of its own (section 5.1)."""
-    most = (1 << bits) - 1
-    if number < most:
-        return bytes((first | number,))
-    out = [first | most]
-    number -= most
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes((*out, number))
+    return (bytes((size,)) if size < 127 else integer(size, 7)) + value
