@@ -7,9 +7,8 @@ from keyhole.core.inject import Inject
 from keyhole.core.message import Message
 from keyhole.injections import Steps, Terms, multipart
 from keyhole.injections.content import change, media_type, require_body, require_plain
-from keyhole.injections.parameters import encode, require_few, set_parameter
+from keyhole.injections.parameters import FORM, encode, require_few, set_parameter
 
-_URLENCODED = b"application/x-www-form-urlencoded"
 _MULTIPART = b"multipart/form-data"
 
 
@@ -27,9 +26,9 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     require_body(message)
     content = message.content or b""
     if not content:
-        message.set(b"content-type", _URLENCODED)
+        message.set(b"content-type", FORM)
     kind, parameters = media_type(message)
-    if kind == _URLENCODED:
+    if kind == FORM:
         require_few(content)
         change(message, set_parameter(content, how["field"], value))
         message.wrote(value, encode(value))
@@ -38,6 +37,6 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     else:
         raise InvalidRequest(
             "the secret is bound to a field of a form, and the body says to be something else",
-            f"send it as {_URLENCODED.decode()} or {_MULTIPART.decode()}",
+            f"send it as {FORM.decode()} or {_MULTIPART.decode()}",
         )
     yield message

@@ -18,11 +18,10 @@ from keyhole.core.inject import Inject
 from keyhole.core.message import Message
 from keyhole.core.signing import OAUTH1_METHODS
 from keyhole.injections import Steps, Terms, header_value, nonce_of
-from keyhole.injections.parameters import require_few
+from keyhole.injections.parameters import decoded, is_form, require_few
 
 Pairs = list[tuple[bytes, bytes]]
 
-_FORM = b"application/x-www-form-urlencoded"
 _SCHEME = b"oauth "
 _KEPT = frozenset({b"oauth_callback", b"oauth_verifier"})
 _FIELD = re.compile(rb'([A-Za-z0-9_.~%-]{1,128})\s*=\s*"([^"]*)"')
@@ -30,7 +29,7 @@ _FIELD = re.compile(rb'([A-Za-z0-9_.~%-]{1,128})\s*=\s*"([^"]*)"')
 
 def needs_content(message: Message, _how: Inject) -> bool:
     """A form is part of what is signed (section 3.4.1.3.1)."""
-    return _is_form(message)
+    return is_form(message)
 
 
 def inject(message: Message, how: Inject, terms: Terms) -> Steps:
@@ -38,7 +37,7 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
     values = _values(terms.values)
     sent = _sent(message)
     path, mark, query = message.target.partition(b"?")
-    kept = [part for part in query.split(b"&") if not _decoded(part.partition(b"=")[0]).startswith(b"oauth_")]
+    kept = [part for part in query.split(b"&") if not decoded(part.partition(b"=")[0]).startswith(b"oauth_")]
     query_sent = [pair for pair in _pairs(query) if pair[0].startswith(b"oauth_")]
     message.target = path + mark + b"&".join(kept) if any(kept) else path
     said = dict(query_sent) | dict(sent)
@@ -55,7 +54,7 @@ def inject(message: Message, how: Inject, terms: Terms) -> Steps:
         **{name: value for name, value in said.items() if name in _KEPT},
     }
     parameters = [*protocol.items(), *_pairs(b"&".join(kept))]
-    if _is_form(message):
+    if is_form(message):
         require_few(message.content or b"")
         parameters += _pairs(message.content or b"")
     text = base_string(message, parameters)
@@ -103,17 +102,9 @@ def _sent(message: Message) -> Pairs:
     return [(name, text if name.lower() == b"realm" else unquote_to_bytes(text)) for name, text in found]
 
 
-def _is_form(message: Message) -> bool:
-    return (message.get(b"content-type") or b"").partition(b";")[0].strip().lower() == _FORM
-
-
 def _pairs(text: bytes) -> Pairs:
     parts = (part.partition(b"=") for part in text.split(b"&") if part)
-    return [(_decoded(name), _decoded(value)) for name, _, value in parts]
-
-
-def _decoded(text: bytes) -> bytes:
-    return unquote_to_bytes(text.replace(b"+", b"%20"))
+    return [(decoded(name), decoded(value)) for name, _, value in parts]
 
 
 def _encoded(text: bytes) -> bytes:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.message import Message
 
+FORM = b"application/x-www-form-urlencoded"
 MOST = 10_000  # parameters of a body; more would keep others waiting
 LONGEST = 8 * 1024  # bytes of a secret in a request target; common servers take no more of the whole of it
 
@@ -16,6 +18,16 @@ LONGEST = 8 * 1024  # bytes of a secret in a request target; common servers take
 def encode(value: bytes) -> bytes:
     """A value of which nothing can be taken for syntax: everything but unreserved characters is encoded."""
     return quote_from_bytes(value, safe="").encode()
+
+
+def decoded(text: bytes) -> bytes:
+    """A name or a value as it is meant, where a plus sign is a space."""
+    return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+def is_form(message: Message) -> bool:
+    """Whether the body says to be parameters."""
+    return (message.get(b"content-type") or b"").partition(b";")[0].strip().lower() == FORM
 
 
 def require_few(text: bytes) -> None:
@@ -53,7 +65,7 @@ def set_parameter(text: bytes, name: str, value: bytes) -> bytes:
     kept: list[bytes] = []
     placed = False
     for part in text.split(b"&") if text else ():
-        if _decode(part.partition(b"=")[0]) != wanted:
+        if decoded(part.partition(b"=")[0]) != wanted:
             kept.append(part)
         elif not placed:
             kept.append(own)
@@ -63,8 +75,4 @@ def set_parameter(text: bytes, name: str, value: bytes) -> bytes:
 
 def without(text: bytes, shown: bytes) -> bytes:
     """The parameters but for those that show a text in any spelling."""
-    return b"&".join([part for part in text.split(b"&") if shown not in part and shown not in _decode(part)])
-
-
-def _decode(part: bytes) -> bytes:
-    return unquote_to_bytes(part.replace(b"+", b" "))
+    return b"&".join([part for part in text.split(b"&") if shown not in part and shown not in decoded(part)])

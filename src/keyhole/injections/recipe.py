@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote_from_bytes
 
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.host import Authority
@@ -23,8 +23,8 @@ from keyhole.core.inject import Inject
 from keyhole.core.message import Message
 from keyhole.core.recipe import Named, Recipe, Template, mentions
 from keyhole.injections import Steps, Terms, header_value, nonce_of
+from keyhole.injections.parameters import decoded, is_form
 
-_FORM = b"application/x-www-form-urlencoded"
 _WHSEC = b"whsec_"  # before the base64 of keys of Standard Webhooks
 _recipe = functools.lru_cache(maxsize=1024)(Recipe.of)
 
@@ -87,27 +87,19 @@ def _remove_parameter(message: Message, name: bytes) -> None:
     if mark:
         kept = _without(query, name)
         message.target = path + mark + kept if kept else path
-    if message.content and _is_form(message):
+    if message.content and is_form(message):
         message.content = _without(message.content, name)
 
 
 def _without(text: bytes, name: bytes) -> bytes:
-    return b"&".join(part for part in text.split(b"&") if _decoded(part.partition(b"=")[0]) != name)
-
-
-def _is_form(message: Message) -> bool:
-    return (message.get(b"content-type") or b"").partition(b";")[0].strip().lower() == _FORM
-
-
-def _decoded(text: bytes) -> bytes:
-    return unquote_to_bytes(text.replace(b"+", b"%20"))
+    return b"&".join(part for part in text.split(b"&") if decoded(part.partition(b"=")[0]) != name)
 
 
 def _parameter(text: bytes, name: str) -> bytes:
     for part in text.split(b"&"):
         key, _, value = part.partition(b"=")
-        if _decoded(key) == name.encode():
-            return _decoded(value)
+        if decoded(key) == name.encode():
+            return decoded(value)
     return b""
 
 
