@@ -138,7 +138,7 @@ def test_a_key_is_moved_into_the_keychain_and_back_and_is_never_in_two_places(de
     assert [(each["in"], each["recipient"]) for each in listed] == [("file", public)]
 
 
-@pytest.mark.parametrize("step", ["keep", "_compare", "_write", "_sync_folder", "forget"])
+@pytest.mark.parametrize("step", ["keep", "_compare", "_write", "sync_folder", "forget"])
 def test_a_move_that_is_ended_at_any_step_leaves_a_key_that_opens_and_can_be_moved(team, owner_key, tmp_path, step):
     ok("repo", "key", "new")
     before = owner_key.read_bytes()

@@ -217,7 +217,11 @@ def _path(mount: str, name: str) -> str:
 
 
 def _write(session: Session, mount: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
-    path = f"{mount}/connections/{name}"
+    return write_connection(session, mount, f"{mount}/connections/{name}", body)
+
+
+def write_connection(session: Session, mount: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Write below the mount of an engine ``oauth``, which is mounted where there is none yet."""
     try:
         said = session.client.write(path, body)
     except NotFound:

@@ -14,7 +14,7 @@ from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.strict_json import JsonBounds, parse_object
 from keyhole.core.value import Secret
 from keyhole.crypto.importers.bitwarden import Stretching
-from keyhole.importers.collect import Collector, shown
+from keyhole.importers.collect import Collector, objects, shown
 from keyhole.importers.found import LIMITS, Item, Origin, Report
 from keyhole.importers.rows import rows, table
 
@@ -76,9 +76,9 @@ def _take_items(document: Mapping[str, Any], found: Collector) -> None:
     items = document.get("items")
     if not isinstance(items, list):
         raise InvalidRequest("it is no export of Bitwarden: it has no items", "export again as JSON")
-    folders = {str(each.get("id")): str(each.get("name") or "") for each in _objects(document.get("folders"))}
-    folders |= {str(each.get("id")): str(each.get("name") or "") for each in _objects(document.get("collections"))}
-    for number, item in enumerate(_objects(items)):
+    folders = {str(each.get("id")): str(each.get("name") or "") for each in objects(document.get("folders"))}
+    folders |= {str(each.get("id")): str(each.get("name") or "") for each in objects(document.get("collections"))}
+    for number, item in enumerate(objects(items)):
         name = str(item.get("name") or f"item-{number + 1}")
         shared = item.get("collectionIds")
         homes = [item.get("folderId"), *(shared if isinstance(shared, list) else [])]
@@ -87,7 +87,7 @@ def _take_items(document: Mapping[str, Any], found: Collector) -> None:
         if item.get("deletedDate"):
             found.skip(name, where, "is in the trash")
             continue
-        for history in _objects(item.get("passwordHistory"))[:1]:
+        for history in objects(item.get("passwordHistory"))[:1]:
             if history.get("password"):
                 found.skip(f"{name}#passwordHistory", where, "is an older password")
         login = item.get("login") if isinstance(item.get("login"), dict) else {}
@@ -122,7 +122,7 @@ def _fields(item: Mapping[str, Any], name: str, where: str, found: Collector) ->
     if isinstance(item.get("notes"), str) and item["notes"]:
         given["notes"] = item["notes"]
     yield from ((field, text) for field, text in given.items() if text)
-    for number, extra in enumerate(_objects(item.get("fields"))):
+    for number, extra in enumerate(objects(item.get("fields"))):
         field, text = str(extra.get("name") or f"field-{number + 1}"), extra.get("value")
         if extra.get("type") == _LINKED:
             found.skip(f"{name}#{field}", where, "only points to another field")
@@ -136,12 +136,8 @@ def _fields(item: Mapping[str, Any], name: str, where: str, found: Collector) ->
 def _labels(item: Mapping[str, Any]) -> dict[str, str]:
     login = item.get("login")
     uris = login.get("uris") if isinstance(login, dict) else None
-    first = next((each.get("uri") for each in _objects(uris) if isinstance(each.get("uri"), str)), "")
+    first = next((each.get("uri") for each in objects(uris) if isinstance(each.get("uri"), str)), "")
     return {"url": first[:512]} if first else {}
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _take_rows(content: bytes, found: Collector) -> None:

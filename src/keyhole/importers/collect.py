@@ -155,3 +155,8 @@ def field_name(text: str) -> str:
 def shown(name: str) -> str:
     """A key of a source for a person: cut, without what a terminal would obey."""
     return "".join(char if char.isprintable() else "?" for char in name[:80])
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of an array in a JSON document; none where it is something else."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

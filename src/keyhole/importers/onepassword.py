@@ -12,7 +12,7 @@ from typing import Any
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.path import DEFAULT_FIELD
 from keyhole.core.strict_json import JsonBounds, parse_object
-from keyhole.importers.collect import Collector, shown
+from keyhole.importers.collect import Collector, objects, shown
 from keyhole.importers.found import LIMITS, Item, Origin, Report
 from keyhole.importers.rows import rows, table
 
@@ -71,10 +71,10 @@ def _unzipped(content: bytes) -> bytes:
 def _take_vaults(document: Mapping[str, Any], found: Collector) -> None:
     if not isinstance(document.get("accounts"), list):
         raise InvalidRequest("it is no export of 1Password: it has no accounts", "export again as 1PUX")
-    for account in _objects(document["accounts"]):
-        for vault in _objects(account.get("vaults")):
+    for account in objects(document["accounts"]):
+        for vault in objects(account.get("vaults")):
             name = str(_object(vault.get("attrs")).get("name") or "vault")
-            for number, wrapped in enumerate(_objects(vault.get("items"))):
+            for number, wrapped in enumerate(objects(vault.get("items"))):
                 item = _object(wrapped.get("item")) or wrapped
                 _take_item(item, name, number, found)
 
@@ -88,7 +88,7 @@ def _take_item(item: Mapping[str, Any], vault: str, number: int, found: Collecto
         return
     if details.get("documentAttributes"):
         found.skip(title, where, "is a file, which stays in the archive")
-    if _objects(details.get("passwordHistory")):
+    if objects(details.get("passwordHistory")):
         found.skip(f"{title}#passwordHistory", where, "is an older password")
     fields = dict[str, str | None]()
     for field, text in _fields(details, title, where, found):
@@ -107,7 +107,7 @@ def _take_item(item: Mapping[str, Any], vault: str, number: int, found: Collecto
 
 def _fields(details: Mapping[str, Any], title: str, where: str, found: Collector) -> Iterator[tuple[str, str]]:
     """The texts of an item: its user name and password, its note, then its sections."""
-    for field in _objects(details.get("loginFields")):
+    for field in objects(details.get("loginFields")):
         text = field.get("value")
         name = field.get("designation") or field.get("name") or field.get("id")
         if isinstance(text, str) and text and name and field.get("fieldType") not in {"B", "C", "I"}:
@@ -115,8 +115,8 @@ def _fields(details: Mapping[str, Any], title: str, where: str, found: Collector
     for name, key in (("password", "password"), ("notes", "notesPlain")):
         if isinstance(details.get(key), str) and details[key]:
             yield name, details[key]
-    for section in _objects(details.get("sections")):
-        for number, field in enumerate(_objects(section.get("fields"))):
+    for section in objects(details.get("sections")):
+        for number, field in enumerate(objects(section.get("fields"))):
             name = str(field.get("title") or field.get("id") or f"field-{number + 1}")
             text, why = _value(_object(field.get("value")))
             if why:
@@ -145,10 +145,6 @@ def _value(value: Mapping[str, Any]) -> tuple[str, str]:
 
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _take_rows(content: bytes, found: Collector) -> None:

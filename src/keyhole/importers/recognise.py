@@ -104,11 +104,11 @@ class Recogniser:
     def _why_not(self, proposal: Proposal, wish: Wish) -> str:
         found = proposal.found
         names = (found.variable, found.name, proposal.name)
-        if _named(names, wish.leave):
+        if named(names, wish.leave):
             return "is to be left, as you said"
         if any(self._is_placeholder(_text(value)) for value in proposal.fields.values()):
             return "is a placeholder of Keyhole already"
-        if _named(names, wish.take):
+        if named(names, wish.take):
             return ""
         if proposal.entry is None and found.variable in self._settings:
             return f"is a setting for {self._settings[found.variable]}, and no secret"
@@ -220,7 +220,8 @@ def _filled(entry: CatalogEntry, found: Found, settings: Mapping[str, Found]) ->
         return entry  # what is missing is asked for later
 
 
-def _named(names: Iterable[str], globs: tuple[str, ...]) -> bool:
+def named(names: Iterable[str], globs: tuple[str, ...]) -> bool:
+    """Is one of these names meant by one of the patterns?"""
     return any(name and fnmatch.fnmatchcase(name, glob) for name in names for glob in globs)
 
 

@@ -29,6 +29,7 @@ from keyhole.repo.kept import (
     opens_unattended,
 )
 from keyhole.repo.names import parse_part
+from keyhole.repo.tree import sync_folder
 
 VARIABLES = ("KEYHOLE_REPO_KEY", "AGENT_VAULT_KEY")
 _MAX = 64 * 1024  # bytes
@@ -226,7 +227,7 @@ def move(path: Path, where: str, asked: Asked, new: Callable[[str], Secret]) -> 
     beside.unlink(missing_ok=True)  # of a move that was ended; the key itself is still in its place
     _write(beside, data)
     beside.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     forget(before, asked)
     return identity
 
@@ -271,7 +272,7 @@ def _write(path: Path, data: bytes) -> None:
             os.link(fresh, path)  # never over another
         finally:
             fresh.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except FileExistsError:
         raise Conflict(f"{path} is there already", "a key file is never written over: name another") from None
     except OSError as error:
@@ -281,14 +282,6 @@ def _write(path: Path, data: bytes) -> None:
 def _beside(path: Path) -> Path:
     """Where a key file is written before it gets its name."""
     return path.with_name(f".{path.name}.new")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def free(path: Path) -> Path:

@@ -25,6 +25,7 @@ from keyhole.repo.documents import instant
 from keyhole.repo.members import Members
 from keyhole.repo.opened import Opened
 from keyhole.repo.signed import Signed
+from keyhole.repo.tree import sync_folder
 
 KIND = "read"
 CONTEXT = ("workflow", "run", "step")
@@ -179,7 +180,7 @@ def record(
         os.write(file, line)
         os.fsync(file)
         if last is None:
-            _sync(path.parent)
+            sync_folder(path.parent)
     return read
 
 
@@ -257,11 +258,3 @@ def _last(file: int, path: Path) -> Read | None:
         raise AuditUnavailable(
             f"the last line of {path} is no record of a read, so none can follow it", "move it away, and keep it"
         ) from None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -242,17 +242,17 @@ class Tree(Reading):
             if data is not None:
                 _write(pending / str(number), data)
             moves.append((path, str(number) if data is not None else ""))
-        _sync(pending)
+        sync_folder(pending)
         _write(local / "plan.new", json.dumps({"message": change.message, "moves": moves}).encode())
         (local / "plan.new").rename(local / _PLAN)
-        _sync(local)
+        sync_folder(local)
         self._move(moves)
 
     def finish(self) -> None:
         """Forget the plan of a change that is where it has to be."""
         local = self._local()
         (local / _PLAN).unlink(missing_ok=True)
-        _sync(local)
+        sync_folder(local)
 
     def left(self) -> Change | None:
         """A change that was carried out here and not finished, such as by a command that was ended before its commit.
@@ -274,7 +274,7 @@ class Tree(Reading):
         found = [name for name in (_PLAN, _PENDING) if os.path.lexists(local / name)]
         for name in found:
             (local / name).rename(aside / name)
-        _sync(local)
+        sync_folder(local)
         return [f"{VAULT}/{LOCAL}/{name}" for name in found]
 
     def _plan(self) -> tuple[str, list[tuple[str, str]]] | None:
@@ -422,7 +422,8 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -16,6 +16,7 @@ from functools import partial
 from time import monotonic
 
 from keyhole.broker.directory import Directory, Match
+from keyhole.broker.journey import result_of
 from keyhole.broker.live import Flow, Live
 from keyhole.broker.loan import Loan, Scrubbers
 from keyhole.broker.sql.stream import SqlStream
@@ -122,7 +123,7 @@ class SqlSession(Flow):
         busy = self.stream is not None and self.stream.busy
         self.flowing = None
         self._sessions.over(self, busy=busy)
-        result = _result(self.reason or error)
+        result = result_of(self.reason or error)
         self.vault.meters.calls.ended(self.timing, result, received, sent)
         self.vault.conclude(
             self._state,
@@ -225,7 +226,7 @@ class Sessions:
             timing.vault = monotonic() - timing.begun
             return await self._begin(SqlSession(self, vault, state, caller, lent, timing, over), service, lent, call)
         except BaseException as error:
-            vault.meters.calls.refused(timing, _result(error))
+            vault.meters.calls.refused(timing, result_of(error))
             over()
             if isinstance(error, KeyholeError):
                 error.request_id = request.id
@@ -393,12 +394,3 @@ def _derived(account: Account) -> list[bytes]:
 
 def _nothing() -> None:
     """Nothing was counted."""
-
-
-def _result(error: BaseException | None) -> str:
-    """How a session ended, for its record."""
-    if error is None:
-        return "ok"
-    if isinstance(error, KeyholeError):
-        return error.code
-    return "aborted" if isinstance(error, asyncio.CancelledError) else InternalError.code

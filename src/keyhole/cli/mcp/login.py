@@ -11,6 +11,7 @@ from keyhole.cli.base import Session, pass_session
 from keyhole.cli.consent import read_value
 from keyhole.cli.mcp.servers import server
 from keyhole.cli.oauth import read_text as read_certificates
+from keyhole.cli.oauth import write_connection
 from keyhole.cli.oauth_connect import PASTED, by_paste, through_browser
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.core.lease import parse_duration
@@ -94,16 +95,7 @@ def _listening(session: Session, path: str) -> Landing:
 def _prepare(session: Session, path: str, wanted: dict[str, Any], bound: dict[str, Any]) -> None:
     """Make the connection, and let the server have its tokens."""
     mount = path.partition("/connections/")[0]
-    try:
-        said = session.client.write(f"{path}/resource", wanted)
-    except NotFound:
-        if session.local is not None and not session.local.is_open:
-            raise
-        session.client.write(f"sys/mounts/{mount}", {"type": "oauth"})
-        session.out.say(f"mounted the engine oauth at {mount}/")
-        said = session.client.write(f"{path}/resource", wanted)
-    for warning in said.warnings:
-        session.out.warn(warning)
+    write_connection(session, mount, f"{path}/resource", wanted)
     if not bound["oauth"]:
         body = {key: value for key, value in bound.items() if key not in {"name", "approved"}}
         reference = f"/{mount}/{path.rpartition('/')[2]}"

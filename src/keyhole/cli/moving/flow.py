@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from keyhole.cli.import_store import CONFLICT, REPLACED, STORED
 from keyhole.cli.moving.batch import Batch
 from keyhole.cli.moving.sinks import Became, Sink
 from keyhole.importers import Found, Skipped
+from keyhole.importers.recognise import named
 
 _MARKED, _TO_DO = "marked as due for a new value", "make a new value at the source"
 
@@ -57,13 +57,9 @@ def _told(each: Became, due: str) -> Became:
 
 def _why_not(found: Found, wanted: Wanted) -> str:
     names = (found.name, found.variable)
-    if _named(names, wanted.skip):
+    if named(names, wanted.skip):
         return "is to be left, as you said"
-    return "" if _named(names, wanted.names) else found.doubt
-
-
-def _named(names: tuple[str, ...], globs: tuple[str, ...]) -> bool:
-    return any(name and fnmatch.fnmatchcase(name, glob) for name in names for glob in globs)
+    return "" if named(names, wanted.names) else found.doubt
 
 
 def _say(

@@ -72,10 +72,7 @@ class SessionPort:
     refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
     def __init__(self, proxy_url: str, on_message: Callable[[str], None]) -> None:
-        parts = urlsplit(proxy_url)
-        self._there = (parts.hostname or "", parts.port or 80)
-        pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-        self._credential = b"Proxy-Authorization: Basic " + base64.b64encode(pair.encode()) + b"\r\n"
+        self._there, self._credential = way_to(proxy_url)
         self._on_message = on_message
         self._told = False
         self._open = 0
@@ -171,6 +168,14 @@ async def session_port(port: SessionPort) -> AsyncIterator[SessionPort]:
     async with serving(port.serve, wanted=port.wanted) as server:
         port.begin(server)
         yield port
+
+
+def way_to(proxy_url: str) -> tuple[tuple[str, int], bytes]:
+    """The address of a proxy, and the line of a request's head with which it is asked."""
+    parts = urlsplit(proxy_url)
+    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    line = b"Proxy-Authorization: Basic " + base64.b64encode(pair.encode()) + b"\r\n"
+    return (parts.hostname or "", parts.port or 80), line
 
 
 @asynccontextmanager

@@ -12,7 +12,6 @@ service that cannot exist.
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 import socket
 import struct
@@ -20,12 +19,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from keyhole.faces.run.hello import HANDSHAKE, LARGEST, Nameless, NamelessRequest, host_field, server_name
 from keyhole.faces.run.names import Names
 from keyhole.faces.run.plan import RunPlan
-from keyhole.faces.run.port import SessionPort, serving
+from keyhole.faces.run.port import SessionPort, serving, way_to
 from keyhole.net.hello import HelloReader
 from keyhole.net.http1.limits import ANSWER_LIMITS, ListenerLimits
 from keyhole.net.tasks import Tasks
@@ -56,10 +54,7 @@ class Transparent:
     """
 
     def __init__(self, plan: RunPlan, on_message: Callable[[str], None]) -> None:
-        parts = urlsplit(plan.proxy_url)
-        self._there = (parts.hostname or "", parts.port or 80)
-        pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-        self._credential = b"Proxy-Authorization: Basic " + base64.b64encode(pair.encode()) + b"\r\n"
+        self._there, self._credential = way_to(plan.proxy_url)
         self._on_message = on_message
         of_services = (place.rpartition(":")[2] for place in plan.served)
         self.ports = sorted({80, 443, *(int(port) for port in of_services if port.isdecimal())})

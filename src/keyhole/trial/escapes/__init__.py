@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 State = Literal["held", "open", "not tried"]
@@ -38,3 +39,11 @@ def tries() -> Iterator[Escape]:
 
     for attempt in (*network.TRIES, *processes.TRIES, *files.TRIES):
         yield from attempt()
+
+
+def text_of(path: str) -> str:
+    """What a file says; nothing where it cannot be read."""
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""

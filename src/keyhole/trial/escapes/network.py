@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from keyhole.trial.escapes import Escape, State, Try
+from keyhole.trial.escapes import Escape, State, Try, text_of
 
 _PATIENCE = 2.0  # seconds
 _NOWHERE = (("IPv4", socket.AF_INET, "192.0.2.1"), ("IPv6", socket.AF_INET6, "2001:db8::1"))  # RFC 5737, RFC 3849
@@ -49,12 +49,12 @@ def _routes() -> Iterator[Escape]:
 def _networks() -> Iterator[Escape]:
     """Networks beside this machine, such as that of other containers, which need no way to the internet."""
     found = []
-    for line in _text("/proc/net/route").splitlines()[1:]:
+    for line in text_of("/proc/net/route").splitlines()[1:]:
         fields = line.split()
         place, mask = (socket.inet_ntoa(struct.pack("=I", int(fields[at], 16))) for at in (1, 7))
         if fields[0] != "lo" and int(fields[3], 16) & _UP and mask != "0.0.0.0":  # noqa: S104  # an address, not bound
             found.append(f"{place}/{mask} by {fields[0]}")
-    for line in _text("/proc/net/ipv6_route").splitlines():
+    for line in text_of("/proc/net/ipv6_route").splitlines():
         fields = line.split()
         wide = fields[1] not in {"00", "80"} and not fields[0].startswith(("fe8", "ff"))
         if fields[9] != "lo" and int(fields[8], 16) & _UP and wide:
@@ -78,7 +78,7 @@ def _source(family: int, address: str) -> str:
 
 
 def _names() -> Iterator[Escape]:
-    servers = re.findall(r"(?m)^nameserver\s+(\S+)", _text("/etc/resolv.conf")) or ["127.0.0.1"]
+    servers = re.findall(r"(?m)^nameserver\s+(\S+)", text_of("/etc/resolv.conf")) or ["127.0.0.1"]
     for server in servers:
         said = _ask(server)
         if said and _FAKE not in said:
@@ -113,7 +113,7 @@ def _local() -> Iterator[Escape]:
 def _listeners() -> Iterator[int]:
     own = _own_sockets()
     for name in ("tcp", "tcp6"):
-        for line in _text(f"/proc/net/{name}").splitlines()[1:]:
+        for line in text_of(f"/proc/net/{name}").splitlines()[1:]:
             fields = line.split()
             if fields[3] == _LISTENING and fields[9] not in own:
                 yield int(fields[1].rpartition(":")[2], 16)
@@ -176,7 +176,7 @@ def _ring() -> bool:
 
 def _abstract() -> Iterator[Escape]:
     own = _own_sockets()
-    lines = [line.split(None, 7) for line in _text("/proc/net/unix").splitlines()[1:]]
+    lines = [line.split(None, 7) for line in text_of("/proc/net/unix").splitlines()[1:]]
     named = [f for f in lines if len(f) == 8 and f[7].startswith("@") and int(f[3], 16) & _LISTENS and f[6] not in own]
     if named:
         yield Escape("abstract sockets", "open", f"{len(named)} servers outside listen on some, such as {named[0][7]}")
@@ -207,13 +207,6 @@ def _proxy() -> Iterator[Escape]:
         yield Escape("proxy", "open", "it passes hosts without a service: egress of the org is not deny")
     else:
         yield Escape("proxy", "not tried", "it does not answer, so no call can be made at all")
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 TRIES: tuple[Try, ...] = (_routes, _networks, _names, _local, _kinds, _abstract, _proxy)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from keyhole.trial.escapes import Escape, Try
+from keyhole.trial.escapes import Escape, Try, text_of
 
 _OURS = b"keyhole.faces.run.launcher"
 _SEIZE = 0x4206  # ptrace(2): attaches without a stop, and ends with the tracer
@@ -115,18 +115,18 @@ def _types() -> bool:
         except OSError as error:
             if error.errno != errno.ENOTTY:
                 return False
-    found = re.search(r"CapEff:\s*([0-9a-f]+)", _text("/proc/self/status"))
+    found = re.search(r"CapEff:\s*([0-9a-f]+)", text_of("/proc/self/status"))
     may_always = found is not None and bool(int(found[1], 16) >> _SYS_ADMIN & 1)
-    return may_always or _text("/proc/sys/dev/tty/legacy_tiocsti").strip() != "0"
+    return may_always or text_of("/proc/sys/dev/tty/legacy_tiocsti").strip() != "0"
 
 
 def _memory() -> Iterator[Escape]:
     """Memory that programs share by names or numbers (shm_overview(7), sysvipc(7))."""
-    if " - tmpfs keyhole " in _text("/proc/self/mountinfo"):
+    if " - tmpfs keyhole " in text_of("/proc/self/mountinfo"):
         yield Escape("shared memory", "held", "what is there is this command's own")
         return
     found = [str(path) for path in _listed(Path("/dev/shm")) if _may(path)]  # noqa: S108  # looked at, not used
-    lines = [line.split() for line in _text("/proc/sysvipc/shm").splitlines()[1:]]
+    lines = [line.split() for line in text_of("/proc/sysvipc/shm").splitlines()[1:]]
     user = os.geteuid()
     found += [f"segment {f[1]}" for f in lines if user in {0, int(f[7])} or int(f[2], 8) & 0o4]
     if found:
@@ -148,7 +148,7 @@ def _may(path: Path) -> bool:
 
 def _queues() -> Iterator[Escape]:
     """Message queues of POSIX, where there is a place that shows them (mq_overview(7))."""
-    places = re.findall(r"(?m)^\S+ \S+ \S+ \S+ (\S+) .* - mqueue ", _text("/proc/self/mountinfo"))
+    places = re.findall(r"(?m)^\S+ \S+ \S+ \S+ (\S+) .* - mqueue ", text_of("/proc/self/mountinfo"))
     found = [str(path) for place in places for path in _listed(Path(place)) if _may(path)]
     if found:
         yield Escape("message queues", "open", f"{len(found)} of others can be read, such as {found[0]}")
@@ -225,7 +225,7 @@ def _name(number: int) -> str:
 
 
 def _rights() -> Iterator[Escape]:
-    status = _text("/proc/self/status")
+    status = text_of("/proc/self/status")
     found = re.search(r"CapEff:\s*([0-9a-f]+)", status)
     if found is None:
         yield Escape("capabilities", "not tried", "this system has none")
@@ -245,7 +245,7 @@ def _namespaces() -> Iterator[Escape]:
     entered = _in_child(lambda: _enter("/proc/1/ns/net"))
     detail = "the network of process 1 can be entered" if entered else "those of process 1 cannot be entered"
     yield Escape("other namespaces", "open" if entered else "held", detail)
-    covers = re.findall(r"(?m)^\S+ \S+ \S+ \S+ (\S+) .* - tmpfs keyhole ", _text("/proc/self/mountinfo"))
+    covers = re.findall(r"(?m)^\S+ \S+ \S+ \S+ (\S+) .* - tmpfs keyhole ", text_of("/proc/self/mountinfo"))
     if not covers:
         yield Escape("covers", "not tried", "nothing is covered here: the vault's files are as everybody's")
         return
@@ -306,7 +306,7 @@ def _keyring() -> Iterator[Escape]:
     call = _KEYCTL.get(os.uname().machine)
     if call is None or not sys.platform.startswith("linux"):
         return
-    lines = [line.split(None, 8) for line in _text("/proc/keys").splitlines()]
+    lines = [line.split(None, 8) for line in text_of("/proc/keys").splitlines()]
     keys = [fields for fields in lines if len(fields) == 9 and fields[7] != "keyring"]
     syscall = ctypes.CDLL(None).syscall
     read = [f[8].partition(":")[0] for f in keys if syscall(call, _READ, ctypes.c_int(int(f[0], 16)), None, 0) >= 0]
@@ -324,13 +324,6 @@ def _dumps() -> Iterator[Escape]:
         yield Escape("core dumps", "held", "a crash leaves no memory on the disk")
     else:
         yield Escape("core dumps", "open", "a crash may leave this command's memory on the disk")
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 TRIES: tuple[Try, ...] = (
