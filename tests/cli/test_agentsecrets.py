@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli_driver import ok
+from cli_driver import ok, run
 from keyhole.cli.agentsecrets import main
 
 
@@ -33,6 +33,8 @@ def say(capsys):
 def test_lists_have_the_forms_that_the_sdk_reads(stripe, say):
     assert say("secrets", "list") == "STRIPE_API_KEY\n"
     assert say("secrets", "get", "STRIPE_API_KEY") == "STRIPE_API_KEY\n"
+    for name in ("stripe/api-key", "STRIPE"):
+        assert say("secrets", "get", name) == f"{name}\n"
     assert "│ api.stripe.com │ service  │ -        │" in say("workspace", "allowlist", "list")
     assert "│ default │ keyhole   │ —           │" in say("project", "list")
     assert say("workspace", "list") == "→ keyhole (personal)\n"
@@ -44,6 +46,18 @@ def test_lists_have_the_forms_that_the_sdk_reads(stripe, say):
     assert say("proxy", "logs") == ""
     assert "not found in keychain" in say("secrets", "get", "NO_SUCH", code=1)
     assert "keyhole run --agent NAME" in say("project", "use", "x", code=1)
+
+
+def test_the_log_is_narrowed_by_any_name_of_a_secret(stripe, say, monkeypatch):
+    ok("set", "other/key", stdin="sk_live_0123456789abcdef")
+    ok("service", "add", "other", "--host", "127.0.0.1:1", "--secret", "other/key", "--bearer")
+    ok("grant", "default", "other")
+    monkeypatch.setenv("KEYHOLE_TOKEN", ok("agent", "token", "default", "-q").out.strip())
+    run("call", "https://127.0.0.1:1/", "--bearer", "other/key")
+    monkeypatch.delenv("KEYHOLE_TOKEN")
+    for name in ("OTHER_KEY", "other/key", "OTHER"):
+        assert len(say("proxy", "logs", "--secret", name).splitlines()) == 1
+    assert say("proxy", "logs", "--secret", "STRIPE") == ""
 
 
 def test_agents_are_registered_without_showing_a_token(stripe, say):
@@ -59,6 +73,11 @@ def test_agents_are_registered_without_showing_a_token(stripe, say):
         (("secrets", "set", "A=sk_live_value"), "keyhole set NAME < FILE"),
         (("secrets", "delete", "A"), "keyhole rm NAME"),
         (("workspace", "allowlist", "add", "a.test"), "keyhole service add NAME --host HOST"),
+        (("init", "-f", "--storage-mode", "1"), "keyhole init"),
+        (("login",), "keyhole login"),
+        (("logout", "-f"), "keyhole logout"),
+        (("mcp", "serve"), "keyhole mcp serve"),
+        (("exec",), "keyhole get NAME --reveal"),
         (("workspace", "switch", "x"), "keyhole org"),
         (("agent", "token", "issue", "default", "--label", "x"), "keyhole agent token NAME"),
         (("agent", "policy", "set", "default", "--allow", "A"), "keyhole grant NAME SERVICE"),

@@ -4,7 +4,7 @@ import pytest
 
 from keyhole.core.service import Service
 from keyhole.faces.run.agentsecrets.asked import read
-from keyhole.faces.run.agentsecrets.names import choose, known
+from keyhole.faces.run.agentsecrets.names import choose, known, listing
 from keyhole.faces.run.agentsecrets.said import Refused, of_broker
 from keyhole.net.http1.grammar import parse_request_head
 from keyhole.net.http1.limits import WireLimits
@@ -146,3 +146,18 @@ def test_refusals_of_the_broker_are_said_in_the_words_of_the_contract():
 def test_secrets_are_listed_by_their_variables_or_their_path():
     found = [name for name, _ in known([service("one", "a/key"), service("two", "b/key", variables=["TOKEN"])])]
     assert found == ["A_KEY", "TOKEN"]
+
+
+def test_a_list_says_what_else_a_secret_is_called():
+    assert listing([service("one", "a/key", variables=["TOKEN"])]) == [
+        {"key": "TOKEN", "domains": [HOST], "names": ["A_KEY", "A_KEY_VALUE", "ONE", "a/key", "a/key#value"]}
+    ]
+
+
+def test_a_request_says_once_where_it_goes_and_how():
+    for line in ("X-AS-Target-URL: https://other.example/", "x-as-target-url: https://other.example/"):
+        with pytest.raises(Refused) as error:
+            asked("Bearer: A", more=[line])
+        assert error.value.status == 400
+    with pytest.raises(Refused):
+        asked("Bearer: A", more=["X-AS-Method: GET", "X-AS-Method: DELETE"])

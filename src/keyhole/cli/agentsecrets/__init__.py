@@ -17,7 +17,7 @@ from keyhole.cli.agentsecrets.call import call
 from keyhole.cli.agentsecrets.kept import secrets
 from keyhole.cli.agentsecrets.proxy import proxy, status
 from keyhole.cli.agentsecrets.spawned import env
-from keyhole.cli.agentsecrets.teams import agent, environment, project, workspace
+from keyhole.cli.agentsecrets.teams import agent, environment, project, refused, workspace
 from keyhole.cli.base import Session, interruptions
 from keyhole.core.errors import KeyholeError
 
@@ -32,6 +32,16 @@ def program_group() -> None:
 
 for each in (call, env, status, secrets, proxy, workspace, project, agent, environment):
     program_group.add_command(each)
+
+
+for _verb, _hint in (
+    ("init", "keyhole init, and keyhole add NAME"),
+    ("login", "keyhole login for a server; a vault of this machine needs none"),
+    ("logout", "keyhole logout"),
+    ("mcp", "keyhole mcp serve, keyhole mcp install"),
+    ("exec", "no value is printed: keyhole run -- COMMAND, or keyhole get NAME --reveal for who may read it"),
+):
+    refused(program_group, _verb, _hint)
 
 
 def main(arguments: list[str] | None = None) -> int:

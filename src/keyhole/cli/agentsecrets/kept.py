@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from keyhole.cli.base import Session, pass_session
@@ -9,20 +11,24 @@ from keyhole.client.session import own_port
 from keyhole.core.errors import InvalidRequest, NotFound
 
 
-def listed(session: Session) -> dict[str, list[str]]:
-    """The name of each secret, and the hosts where it may go."""
+def listed(session: Session) -> list[dict[str, Any]]:
+    """Each secret: its name (``key``), the hosts where it may go (``domains``), and its other ``names``."""
     port = own_port()
     if port is not None:
-        return {str(item["key"]): list(item["domains"]) for item in port.get("/secrets")["secrets"]}
+        return list(port.get("/secrets")["secrets"])
     from keyhole.cli.granted import DEFAULT_AGENT, bindings  # noqa: PLC0415  # within a session nothing of the vault is needed
     from keyhole.core.service import Service  # noqa: PLC0415  # the same
-    from keyhole.faces.run.agentsecrets.names import known  # noqa: PLC0415  # the same
+    from keyhole.faces.run.agentsecrets.names import listing  # noqa: PLC0415  # the same
 
-    found: dict[str, list[str]] = {}
-    services = [Service.from_data(name, data) for name, data in bindings(session.client, DEFAULT_AGENT).items()]
-    for name, service in known(services):
-        found.setdefault(name, []).extend(str(host).removesuffix(":443") for host in service.hosts)
-    return dict(sorted(found.items()))
+    return listing(Service.from_data(name, data) for name, data in bindings(session.client, DEFAULT_AGENT).items())
+
+
+def names_of(session: Session, key: str) -> set[str]:
+    """All names of what a call would mean by this one; empty where that is nothing."""
+    from keyhole.faces.run.agentsecrets.names import normal  # noqa: PLC0415  # few commands ask for one
+
+    named = [{item["key"], *item["names"]} for item in listed(session)]
+    return set().union(*(names for names in named if key in names or normal(key) in names))
 
 
 @click.group("secrets")
@@ -34,8 +40,8 @@ def secrets() -> None:
 @pass_session
 def list_secrets(session: Session) -> None:
     """The names, one a line."""
-    for name in listed(session):
-        click.echo(name)
+    for item in listed(session):
+        click.echo(item["key"])
 
 
 @secrets.command("get")
@@ -43,7 +49,7 @@ def list_secrets(session: Session) -> None:
 @pass_session
 def get(session: Session, key: str) -> None:
     """The name again, if there is such a secret; never its value."""
-    if key not in listed(session):
+    if not names_of(session, key):
         raise NotFound(f"secret '{key}' not found in keychain", "agentsecrets secrets list")
     click.echo(key)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from keyhole.cli.agentsecrets.kept import names_of
 from keyhole.cli.base import Session, pass_session
 from keyhole.client.session import own_port
 from keyhole.core.errors import InvalidRequest, NotFound
@@ -77,7 +78,8 @@ def logs(session: Session, *, last: int, secret: str) -> None:
 
         records = session.client.read("sys/audit-log", agent=f"agent/{DEFAULT_AGENT}", limit=1000).data["records"]
         found = [_event(record) for record in records if _is_call(record)]
-    for entry in [e for e in found if not secret or secret in e["secret_keys"]][-last:]:
+    wanted = {secret, *names_of(session, secret)} if secret else set()
+    for entry in [e for e in found if not secret or not wanted.isdisjoint(e["secret_keys"])][-last:]:
         click.echo(json.dumps(entry))
 
 

@@ -19,7 +19,7 @@ from keyhole.core.path import parse_name
 _HERE = "keyhole"
 
 
-def _refused(group: click.Group, name: str, hint: str) -> None:
+def refused(group: click.Group, name: str, hint: str) -> None:
     """A verb that says which of our commands does this."""
 
     @group.command(name, context_settings={"ignore_unknown_options": True}, help=f"Refused: {hint}.")
@@ -75,7 +75,7 @@ def members(session: Session) -> None:
 
 
 for _verb in ("switch", "create", "invite", "remove", "promote", "demote"):
-    _refused(workspace, _verb, "keyhole org, keyhole policy, or --vault of keyhole run")
+    refused(workspace, _verb, "keyhole org, keyhole policy, or --vault of keyhole run")
 
 
 @workspace.group("allowlist")
@@ -87,13 +87,13 @@ def allowlist() -> None:
 @pass_session
 def list_allowed(session: Session) -> None:
     """The hosts of the services that the agent may use."""
-    hosts = sorted({host.partition(":")[0] for found in listed(session).values() for host in found})
+    hosts = sorted({host.partition(":")[0] for item in listed(session) for host in item["domains"]})
     _table(("Domain", "Added By", "Added At"), [(host, "service", "-") for host in hosts])
 
 
 for _verb in ("add", "remove"):
-    _refused(allowlist, _verb, "a host is bound to each secret: keyhole service add NAME --host HOST --secret SECRET …")
-_refused(allowlist, "log", "keyhole audit query")
+    refused(allowlist, _verb, "a host is bound to each secret: keyhole service add NAME --host HOST --secret SECRET …")
+refused(allowlist, "log", "keyhole audit query")
 
 
 @click.group("project")
@@ -119,7 +119,7 @@ def use(session: Session, name: str) -> None:
 
 
 for _verb in ("create", "update", "delete", "invite"):
-    _refused(project, _verb, "keyhole agent add NAME, keyhole agent rm NAME")
+    refused(project, _verb, "keyhole agent add NAME, keyhole agent rm NAME")
 
 
 @click.group("agent")
@@ -178,7 +178,7 @@ def token() -> None:
 
 
 for _verb in ("list", "issue", "revoke"):
-    _refused(token, _verb, "keyhole agent token NAME, keyhole agent revoke NAME")
+    refused(token, _verb, "keyhole agent token NAME, keyhole agent tokens NAME, keyhole agent revoke NAME --accessor …")
 
 
 @agent.group("policy")
@@ -200,7 +200,7 @@ def get_policy(session: Session, name: str) -> None:
     click.echo(f"Allowed Secrets: {', '.join(filter(None, secrets)) or '(none)'}\nDenied Secrets: (none)")
 
 
-_refused(policy, "set", "keyhole grant NAME SERVICE, keyhole revoke NAME SERVICE")
+refused(policy, "set", "keyhole grant NAME SERVICE, keyhole revoke NAME SERVICE")
 
 
 @click.group("environment")
@@ -208,4 +208,4 @@ def environment() -> None:
     """Environments."""
 
 
-_refused(environment, "switch", "an agent of its own for each: keyhole run --agent NAME -- COMMAND")
+refused(environment, "switch", "an agent of its own for each: keyhole run --agent NAME -- COMMAND")

@@ -17,6 +17,7 @@ from keyhole.net.http1.grammar import RequestHead, list_tokens, spelled_names
 from keyhole.net.http1.serialise import HOP_BY_HOP
 
 _INJECT = b"x-as-inject-"
+_ONCE = (b"x-as-target-url", b"x-as-method")
 _WHOLE = (b"bearer", b"basic")
 _NAMED = (b"header", b"query", b"body", b"form")
 _LEFT_OUT = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
@@ -99,6 +100,9 @@ def read(head: RequestHead, raw: bytes) -> Asked:
         Refused: it lacks what the contract demands, or says it in no clear way.
     """
     fields = head.fields
+    for name in _ONCE:
+        if sum(low == name for low, _ in head.headers) > 1:
+            raise malformed(f"{name.decode().upper()} stands twice")
     url = fields.get(b"x-as-target-url", b"")
     if not url:
         raise malformed("X-AS-Target-URL header is required")

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keyhole.core.inject import Inject, placed
 from keyhole.core.path import DEFAULT_FIELD
@@ -123,6 +123,19 @@ def known(services: Iterable[Service]) -> Iterator[tuple[str, Service]]:
         yield from ((name, service) for name in names if service.secret)
 
 
+def listing(services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Each secret by its name for lists (``key``), where it may go (``domains``), and its other ``names``."""
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    for name, service in known(services):
+        hosts, names = found.setdefault(name, (set(), set()))
+        hosts.update(str(host).removesuffix(":443") for host in service.hosts)
+        names.update((*_exact(service), *_capitals(service)))
+    return [
+        {"key": name, "domains": sorted(hosts), "names": sorted(names - {name})}
+        for name, (hosts, names) in sorted(found.items())
+    ]
+
+
 def normal(text: str) -> str:
     """A name as that of an environment variable."""
     return _WORD.sub("_", text.upper()).strip("_")
@@ -135,14 +148,23 @@ def _level(key: str, services: Iterable[Service]) -> int | None:
 
 
 def _means(service: Service, key: str, level: int | None) -> bool:
-    path, _, field = service.secret.partition("#")
+    path = service.secret.partition("#")[0]
     if level == 0:
         return key in service.variables
-    full = path if field == DEFAULT_FIELD else f"{path}#{field}"
     if level == 1:
         several = bool(_named(service)) and key.partition("#")[0] == path
-        return bool(path) and (several or key in {full, service.secret})
-    return bool(path) and normal(key) in {normal(full), normal(service.secret), normal(service.name)}
+        return bool(path) and (several or key in _exact(service))
+    return bool(path) and normal(key) in _capitals(service)
+
+
+def _exact(service: Service) -> set[str]:
+    """The path of the secret, with and without its usual field."""
+    path, _, field = service.secret.partition("#")
+    return {path if field == DEFAULT_FIELD else service.secret, service.secret}
+
+
+def _capitals(service: Service) -> set[str]:
+    return {normal(name) for name in (*_exact(service), service.name)}
 
 
 def _named(service: Service) -> set[str]:

@@ -28,7 +28,7 @@ from keyhole.core.errors import KeyholeError
 from keyhole.core.service import Service
 from keyhole.faces.run.agentsecrets import said
 from keyhole.faces.run.agentsecrets.asked import Asked, read
-from keyhole.faces.run.agentsecrets.names import Chosen, Wish, choose, known
+from keyhole.faces.run.agentsecrets.names import Chosen, Wish, choose, listing
 from keyhole.faces.run.agentsecrets.said import Refused
 from keyhole.faces.run.port import SessionPort
 from keyhole.net.http1.framing import request_decoder
@@ -117,7 +117,7 @@ class AgentSecretsPort(SessionPort):
         elif path == b"/health":
             writer.write(said.rendered(200, {"project": self._wish.agent, "status": "ok"}))
         elif path == b"/secrets":
-            writer.write(said.rendered(200, {"secrets": _listed(await self._look())}))
+            writer.write(said.rendered(200, {"secrets": listing((await self._look()).values())}))
         elif path == b"/logs":
             writer.write(said.rendered(200, {"logs": list(self._log)}))
         else:
@@ -273,14 +273,6 @@ async def _refusal(head: AnswerHead, back: asyncio.StreamReader, asked: Asked) -
     keys = ", ".join(place.key for place in asked.places)
     style = asked.places[0].style if asked.places else ""
     return said.of_broker(head.status, detail, asked.authority.host, keys, style)
-
-
-def _listed(services: Mapping[str, Service]) -> list[dict[str, Any]]:
-    """The names of the secrets, and where each may go."""
-    found: dict[str, set[str]] = {}
-    for name, service in known(services.values()):
-        found.setdefault(name, set()).update(str(host).removesuffix(":443") for host in service.hosts)
-    return [{"key": name, "domains": sorted(hosts)} for name, hosts in sorted(found.items())]
 
 
 def _entry(asked: Asked, agent: str) -> dict[str, Any]:
