@@ -194,6 +194,7 @@ def test_a_cluster_that_is_away_is_said_to_be_away():
         ({}, 400, "no host provided"),
         ({"kubernetes_host": "10.0.0.1"}, 400, "kubernetes_host"),
         ({"kubernetes_host": HOST, "token_reviewer_jwt": "reviewer_jwt"}, 500, "must have three parts"),
+        ({"kubernetes_host": HOST, "token_reviewer_jwt": "a.b.c"}, 500, "token_reviewer_jwt: "),
         ({"kubernetes_host": HOST, "pem_keys": ["-----BEGIN PUBLIC KEY-----"]}, 400, "not a public key"),
         ({"kubernetes_host": HOST, "kubernetes_ca_cert": "x"}, 400, "not in PEM form"),
         ({"kubernetes_host": HOST, "disable_local_ca_jwt": True}, 400, "kubernetes_ca_cert must be given"),

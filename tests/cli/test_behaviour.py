@@ -350,7 +350,8 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path):
     assert ran.code == 3
     assert "chmod 600" in ran.err
     assert run("operator", "status").code == 5
-    assert run("init", "--seal", f"keyfile:{tmp_path / 'missing'}").code == 6
+    missing = run("init", "--seal", f"keyfile:{tmp_path / 'missing'}")
+    assert (missing.code, "--make-keyfile" in missing.err) == (6, True)
 
 
 def test_nobody_reading_the_output_is_no_error(local, tmp_path):

@@ -120,7 +120,9 @@ class _Method:
             try:
                 unverified_claims(reviewer)
             except Refused as error:
-                raise InvalidForVault(error.reason, "token_reviewer_jwt is the token of a service account") from None
+                raise InvalidForVault(
+                    f"token_reviewer_jwt: {error.reason}", "give the token of a service account"
+                ) from None
         config |= {"token_reviewer_jwt": reviewer, "allow": [host] if trusted else []}
         await context.storage.change([("config", json.dumps(config).encode(), item.revision)])
 

@@ -12,7 +12,7 @@ import click
 
 from keyhole.cli.base import Session, command, pass_session
 from keyhole.cli.consent import has_terminal
-from keyhole.core.errors import Conflict, InvalidRequest
+from keyhole.core.errors import Conflict, InvalidRequest, Sealed
 from keyhole.core.value import Secret
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -151,6 +151,8 @@ def make_local(
     kind, _, rest = seal.partition(":")
     if make_keyfile:
         _make_keyfile(kind, rest)
+    elif kind == "keyfile" and rest and not os.path.lexists(rest):
+        raise Sealed(f"there is no key file {rest}", "mount it, or have one made: --make-keyfile")
     asks = asks_for(seal)
     passphrase = (
         None if not asks else session.passphrase.get_new() if kind == "passphrase" else session.passphrase.get()
