@@ -268,6 +268,28 @@ def test_agents_are_listed_shown_and_removed(stripe):
     assert run("grant", "coder", "nothing").code == 5
 
 
+def test_one_token_of_an_agent_is_found_and_ended_alone(stripe):
+    made = ok("agent", "token", "coder", "--uses", "3", "--run", "4711", "--json").json
+    ok("agent", "token", "coder")
+    [newest, found] = ok("agent", "tokens", "coder", "--json").json
+    assert (found["accessor"], found["num_uses"], found["run"]) == (made["accessor"], 3, "4711")
+    shown = ok("agent", "tokens", "coder").out
+    assert "run=4711 uses=3" in shown
+    assert made["token"] not in shown
+    assert run("agent", "revoke", "coder", "--accessor", "").code == 3
+    ok("agent", "revoke", "coder", "--accessor", made["accessor"])
+    assert ok("agent", "tokens", "coder", "--json").json == [newest]
+    assert run("agent", "revoke", "coder", "--accessor", made["accessor"]).code == 5
+
+
+@pytest.mark.parametrize(
+    "limit", [("--uses", "0"), ("--ttl", ""), ("--max-ttl", ""), ("--service", ""), ("--bind", ""), ("--run", "")]
+)
+def test_a_limit_that_is_nothing_makes_no_token_without_it(stripe, limit):
+    assert run("agent", "token", "coder", *limit).code == 3
+    assert ok("agent", "tokens", "coder", "--json").json == []
+
+
 def test_a_policy_is_written_tested_and_removed(stripe, tmp_path):
     (tmp_path / "ops.hcl").write_text('path "secret/data/*" { capabilities = ["read"] }\n')
     ok("policy", "write", "ops", tmp_path / "ops.hcl")

@@ -179,3 +179,34 @@ def test_an_answer_that_has_to_be_wrapped_is_not_given_as_it_is():
             assert (await refusal(vault.node.handle(ask)) is None) is allowed, ttl
 
     play(scenario)
+
+
+def test_live_tokens_are_counted_listed_without_themselves_and_ended_one_by_one():
+    clock = FrozenClock()
+
+    async def scenario(vault):
+        await two_services(vault)
+        short, once = await mint(vault, ttl="1m"), await mint(vault, num_uses=1, services=["stripe"])
+        found = (await vault.ask("read", "agents/coder/tokens")).data
+        assert (len(found["tokens"]), found["total"]) == (3, 3)
+        assert not any(token in str(found) for token in (short, once))
+        [narrow] = [token for token in found["tokens"] if "services" in token]
+        assert (narrow["services"], narrow["num_uses"]) == (["stripe"], 1)
+        await vault.ask("read", "auth/token/lookup-self", token=once)
+        clock.advance(61)
+        [left] = (await vault.ask("read", "agents/coder/tokens")).data["tokens"]
+        assert (await vault.ask("read", "agents/coder")).data["tokens"] == 1
+        await vault.ask("update", "agents/other")
+        for name, accessor, kind in (
+            ("other", left["accessor"], NotFound),
+            ("coder", "", InvalidRequest),
+            ("coder", 7, InvalidRequest),
+            ("coder", "of-nobody", NotFound),
+        ):
+            refused = await refusal(vault.ask("update", f"agents/{name}/revoke", {"accessor": accessor}))
+            assert isinstance(refused, kind), (name, accessor)
+        ended = await vault.ask("update", "agents/coder/revoke", {"accessor": left["accessor"]})
+        assert ended.data["revoked"] == 1
+        assert (await vault.ask("read", "agents/coder/tokens")).data == {"tokens": [], "total": 0}
+
+    play(scenario, clock=clock)

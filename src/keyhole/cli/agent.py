@@ -8,6 +8,7 @@ import click
 
 from keyhole.cli.base import Session, group, pass_session
 from keyhole.cli.names import agents, policies, services
+from keyhole.core.errors import InvalidRequest
 from keyhole.core.path import parse_name
 
 
@@ -60,7 +61,14 @@ def show(session: Session, /, *, name: str) -> None:
 @click.option("--ttl", metavar="DURATION", help="How long it lives; 24h unless said.")
 @click.option("--scope", type=click.Choice(["full", "proxy"]), help="proxy: it can do nothing but make calls.")
 @click.option("--max-ttl", "explicit_max_ttl", metavar="DURATION", help="A cap that renewals cannot pass.")
-@click.option("--uses", "--num-uses", "num_uses", type=int, metavar="N", help="Requests that it is good for.")
+@click.option(
+    "--uses",
+    "--num-uses",
+    "num_uses",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Requests that it is good for; any number unless said.",
+)
 @click.option(
     "--service",
     "services",
@@ -93,6 +101,10 @@ def show(session: Session, /, *, name: str) -> None:
 @pass_session
 def token(session: Session, /, *, name: str, **fields: Any) -> None:
     """Make a token for an agent, and print it once."""
+    for option in click.get_current_context().command.params:
+        given = fields.get(str(option.name))
+        if given == "" or (isinstance(given, tuple) and "" in given):  # a variable that is not set limits nothing
+            raise InvalidRequest(f"{option.opts[0]} is empty", "give it a value, or leave it out")
     body = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items() if value}
     answer = session.client.write(f"agents/{parse_name(name)}/token", body)
     for warning in answer.warnings:
@@ -102,12 +114,38 @@ def token(session: Session, /, *, name: str, **fields: Any) -> None:
     session.out.result(answer.data, str(answer.data["token"]))
 
 
-@agent.command("revoke", examples="keyhole agent revoke coder")
+@agent.command("tokens", examples="keyhole agent tokens coder\nkeyhole agent tokens coder --json")
 @click.argument("name", shell_complete=agents)
 @pass_session
-def revoke(session: Session, /, *, name: str) -> None:
-    """End all tokens of an agent, at once."""
-    data = session.client.write(f"agents/{parse_name(name)}/revoke").data
+def tokens(session: Session, /, *, name: str) -> None:
+    """The live tokens of an agent by their accessors, the newest first. A token itself is shown only once."""
+    data = session.client.read(f"agents/{parse_name(name)}/tokens").data
+    found = data["tokens"]
+    rows = [[t["accessor"], t["created"], t["expires_at"], t["scope"], _narrowed(t)] for t in found]
+    session.out.table(
+        found, ["accessor", "created", "expires_at", "scope", "for"], rows, empty=f"{name} has no live token"
+    )
+    if len(found) < data["total"]:
+        session.out.warn(f"these are the newest {len(found)} of {data['total']}")
+
+
+def _narrowed(token: dict[str, Any]) -> str:
+    """What it is for, and how far it reaches."""
+    said = [f"{name}={token[name]}" for name in ("workflow", "run", "step", "tool", "on_behalf_of") if name in token]
+    said += [f"services={','.join(token['services'])}"] if "services" in token else []
+    return " ".join([*said, *([f"uses={token['num_uses']}"] if "num_uses" in token else [])])
+
+
+@agent.command(
+    "revoke", examples="keyhole agent revoke coder\nkeyhole agent revoke coder --accessor fyCpPzJq28jUFtjL90UqdCuX"
+)
+@click.argument("name", shell_complete=agents)
+@click.option("--accessor", metavar="ACCESSOR", help="End this token alone; see keyhole agent tokens.")
+@pass_session
+def revoke(session: Session, /, *, name: str, accessor: str | None) -> None:
+    """End all tokens of an agent, at once, or one of them."""
+    body = {"accessor": accessor} if accessor is not None else {}
+    data = session.client.write(f"agents/{parse_name(name)}/revoke", body).data
     session.out.done({"name": name, **data}, f"ended {data['revoked']} token(s) of {name}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
+from keyhole.core.fields import parse_text
 from keyhole.core.identity import Caller, Login
 from keyhole.core.lease import parse_duration
 from keyhole.core.numbers import parse_count, parse_flag
@@ -28,6 +29,7 @@ from keyhole.vault.identity.book import Book
 from keyhole.vault.identity.entering import enter, leave
 from keyhole.vault.identity.places import AGENTS
 from keyhole.vault.identity.records import Entity
+from keyhole.vault.sys.agent_tokens import end_one, live_tokens, tokens_of
 from keyhole.vault.sys.token_create import asked_cidrs, services_of
 from keyhole.vault.sys.token_roles import parse_policies
 from keyhole.vault.sys.tokens import end_tokens, own_parent
@@ -134,7 +136,7 @@ class _Handlers:
     async def read(self, context: Context, call: Call) -> Reply:
         name = await self.required(context, call)
         data = json.loads((await context.storage.get_one(f"a/{name}")).data)
-        live = await self._vault.tokens.of_entity(self._vault.storage(context.caller.org_id, TOKENS), f"agent/{name}")
+        live = await live_tokens(self._vault, context.caller.org_id, name, context.now)
         return Reply(
             {
                 "name": name,
@@ -295,8 +297,18 @@ class _Handlers:
                         f"ask for that right, or for sudo on {call.path}",
                     )
 
+    async def tokens(self, context: Context, call: Call) -> Reply:
+        name = await self.required(context, call)
+        return Reply(await tokens_of(self._vault, context.caller.org_id, name, context.now))
+
     async def revoke(self, context: Context, call: Call) -> Reply:
-        return Reply({"revoked": await self.end_all(context, await self.required(context, call))})
+        name, asked = await self.required(context, call), call.data.get("accessor")
+        if asked is None:
+            return Reply({"revoked": await self.end_all(context, name)})
+        accessor = parse_text(asked, "accessor")
+        if not accessor:  # a variable that is not set must not end them all
+            raise InvalidRequest("the accessor is empty", f"keyhole agent tokens {name}")
+        return Reply({"revoked": await end_one(self._vault, context.caller.org_id, name, accessor)})
 
     async def grant(self, context: Context, call: Call) -> Reply:
         name, service = await self.required(context, call), parse_name(call.params["service"])
@@ -356,7 +368,13 @@ def routes(vault: Vault) -> tuple[Route, ...]:
             ),
             help="A new token for the agent.",
         ),
-        Route("{name}/revoke", {Operation.CREATE: r.revoke}, help="End all tokens of the agent."),
+        Route("{name}/tokens", {Operation.READ: r.tokens}, help="Its live tokens by accessor, the newest first."),
+        Route(
+            "{name}/revoke",
+            {Operation.CREATE: r.revoke},
+            fields=(Field("accessor", "of the only token to be ended"),),
+            help="End all tokens of the agent, or one of them.",
+        ),
         Route(
             "{name}/services/{service}",
             {Operation.CREATE: r.grant, Operation.DELETE: r.take_back},
