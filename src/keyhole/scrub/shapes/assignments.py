@@ -157,6 +157,16 @@ def is_common(value: str) -> bool:
     return bool(_SEQUENCE.search(lower))
 
 
+def _is_image_variable(match: re.Match[bytes]) -> bool:
+    """Of ``ENV NAME VALUE``, the older form in a Dockerfile: on a line of its own, and judged as an assignment is."""
+    at = match.start()
+    if match.string[match.string.rfind(b"\n", 0, at) + 1 : at].strip():
+        return False
+    secret, typed, uuid = _judged(match["name"])
+    value = match["v"].decode("latin-1")
+    return secret and (uuid if is_uuid(value) else is_secret(value, typed=typed, quoted=bool(match["quote"])))
+
+
 def _is_basic(match: re.Match[bytes]) -> bool:
     """Name and password of RFC 7617."""
     try:
@@ -242,6 +252,25 @@ ASSIGNMENTS = (
         edge=False,
         bits=0,
         check=_is_assigned,
+        generic=True,
+    ),
+    Shape(
+        "assigned-secret",
+        "secret in a variable of an image",
+        ("env ",),
+        r"(?i:env)[ \t]{1,8}(?P<name>(?>[A-Za-z_][A-Za-z0-9_]{2,60}))[ \t]{1,8}(?P<quote>[\"']?)"
+        r"(?P<v>(?>[^\"'\s=\\]{8,256}))[\"']?[ \t]{0,8}\r?(?:\n|\Z)",
+        ("ENV API_TOKEN <m32>", '    ENV DB_PASSWORD "<m4>-<m8>!"'),
+        (
+            "ENV API_TOKEN=",
+            "ENV DB_PASSWORD is-asked-for",
+            "ENV DB_PASSWORD $ARG_PASSWORD_1",
+            "ENV PUBLIC_KEY <m32>",
+            "run env API_TOKEN <m32>",
+        ),
+        edge=False,
+        bits=0,
+        check=_is_image_variable,
         generic=True,
     ),
     Shape(
