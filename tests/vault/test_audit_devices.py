@@ -79,7 +79,7 @@ def test_refusals_of_callers_and_of_strangers_are_entries_too(tmp_path):
 
     async def scenario(vault):
         await enable(vault, "f", "file", file_path=str(file))
-        made = await vault.ask("update", "auth/token/create", {"policies": ["default"]})
+        made = await vault.ask("update", "auth/token/create", {"policies": ["default"], "meta": {"role": "ci"}})
         token = made.auth["client_token"]
         with pytest.raises(PolicyDenied):
             await vault.ask("read", "secret/data/x", token=token)
@@ -90,6 +90,7 @@ def test_refusals_of_callers_and_of_strangers_are_entries_too(tmp_path):
         denied, _, unknown, _, asked, failed = entries(file)[-6:]
         assert denied["error"] == "permission denied"
         assert denied["auth"]["policies"] == ["default"]
+        assert denied["auth"]["metadata"] == {"role": "ci"}
         assert "policies" not in unknown["auth"]
         assert "error" not in asked
         assert failed["error"]

@@ -203,6 +203,7 @@ class _CallerFields(NamedTuple):
     alone: bool = False
     identities: int = 0
     display: str = ""
+    meta: Mapping[str, str] = EMPTY
 
 
 class Caller(_CallerFields):
@@ -230,6 +231,7 @@ class Caller(_CallerFields):
         alone: they add nothing, because its token was made for some policies only.
         identities: revision of the org's identities that this was compiled from.
         display: what people and other systems see of it, without slashes.
+        meta: what its token says of itself, such as the role of a login. It decides nothing.
     """
 
     # Two tokens of one agent are two callers, whatever else they have in common.

@@ -129,6 +129,7 @@ async def _make(vault: Vault, state: OrgState, token: Token) -> Caller:
         alone=token.alone,
         identities=revision,
         display=token.display or token.name.replace("/", "-"),
+        meta=token.meta,
     )
 
 

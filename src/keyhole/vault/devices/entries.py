@@ -126,7 +126,7 @@ def _auth(style: Style, seen: Seen) -> dict[str, Any]:
         found["token_policies"] = list(caller.policies)
         found["identity_policies"] = list(caller.identity_policies)
         found["entity_id"] = caller.entity.id
-        found["metadata"] = caller.run.as_data()
+        found["metadata"] = {**caller.meta, **caller.run.as_data()}
         found["token_type"] = caller.type
     return {name: value for name, value in found.items() if value}
 
