@@ -79,6 +79,15 @@ def test_a_call_is_one_line_from_its_beginning_to_its_end():
     assert cells(uses([begun])[0])[6] == "no end"
 
 
+def test_what_is_leased_began_when_it_was_asked_for():
+    read = {"operation": "read", "path": "database/creds/app"}
+    begun = record("intent", **read)
+    between = record("intent", **CALL) | {"id": "r2", "time": "2027-01-31T12:00:00.010000Z"}
+    ended = record("outcome", **read, time="2027-01-31T12:00:00.040000Z", result="ok", lease="database/creds/app/1")
+    leased, call = uses([begun, between, ended])
+    assert (leased["time"], leased["ms"], call["id"]) == (begun["time"], 40, "r2")
+
+
 @pytest.mark.parametrize(
     ("fields", "counts"),
     [

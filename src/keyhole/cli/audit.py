@@ -204,6 +204,7 @@ def line(record: dict[str, Any]) -> str:
     ]
     if record.get("secrets"):
         what.append(f"secrets={','.join(record['secrets'])}")
+    what += [f"{name}={record[name]}" for name in ("lease", "remote") if record.get(name)]
     return " ".join(part for part in what if part)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keyhole.core.record import Phase
+from keyhole.core.times import parse_time
 
 HEAD = ("time", "run", "step", "agent", "credential", "for", "result", "ms")
 _CONTEXT = ("workflow", "run", "step", "tool", "on_behalf_of", "trace", "span", "claimed")
@@ -26,13 +27,17 @@ def uses(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         records: as ``sys/audit-log`` gives them.
     """
     found: dict[str, dict[str, Any]] = {}
+    begun: dict[str, str] = {}  # of all requests: that one leases something is known at its end only
     for record in records:
+        began = begun.setdefault(record.get("id", ""), record["time"])
         if not _is_use(record):
             continue
         entry = found.setdefault(record["id"], {})
-        begun = entry.get("time", record["time"])
-        entry.update(_entry(record), time=begun)
-    return list(found.values())
+        entry.update(_entry(record), time=began)
+        if record["operation"] == "read" and record["phase"] == Phase.OUTCOME:
+            entry["ms"] = round((parse_time(record["time"]) - parse_time(began)) * 1000)
+    order = {number: place for place, number in enumerate(begun)}
+    return sorted(found.values(), key=lambda entry: order[entry["id"]])
 
 
 def cells(use: Mapping[str, Any]) -> list[str]:
