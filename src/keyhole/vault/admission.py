@@ -22,7 +22,7 @@ from keyhole.core.errors import RateLimited
 from keyhole.core.fair import FairQueue
 
 _MOST = 2
-_ALONE = 16
+_ALONE = 64
 _LATELY = 4096  # passes
 _QUIET = 1.0  # seconds
 _EACH = 5_000
