@@ -20,6 +20,13 @@ WRITES = frozenset({Operation.CREATE, Operation.UPDATE})
 _RETRIED = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
 
 
+async def told_apart(vault: Vault, state: OrgState, caller: Caller, asked: Asked) -> Asked:
+    """A write as a create or an update, by what is there."""
+    mount, route, _, params = asked.target
+    there = route.exists is None or await route.exists(vault.context(state, caller, mount), params)
+    return asked._replace(operation=Operation.UPDATE if there else Operation.CREATE)
+
+
 async def dispatch(vault: Vault, state: OrgState, caller: Caller, asked: Asked) -> Reply:
     """The engine's reply. A write that lost a race is done again on what is there now, if it is still allowed."""
     target = asked.target

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import gc
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +129,9 @@ class Node:
         """What stands at the entrance of the store; ``None`` before ``init``."""
         return await read_header(self.store)
 
-    async def handle(self, request: Request) -> Reply:
+    def handle(self, request: Request) -> Coroutine[Any, Any, Reply]:
         """Hand a request to the door. Raises ``Sealed`` when the vault is not open."""
-        return await self.open_vault().measured(request)
+        return self.open_vault().measured(request)
 
     def open_vault(self) -> Vault:
         """The open vault. Raises ``Sealed``."""

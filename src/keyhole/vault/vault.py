@@ -9,9 +9,8 @@ outcome follows. What the steps mean is written elsewhere; this file holds their
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Unpack
 
 from keyhole.core.errors import (
     InternalError,
@@ -35,7 +34,7 @@ from keyhole.vault.callers import at_work, authenticate
 from keyhole.vault.clock import Clock
 from keyhole.vault.compiled import Compiled, OrgState
 from keyhole.vault.devices import Devices
-from keyhole.vault.dispatch import WRITES, dispatch, fault, recorded_by_itself
+from keyhole.vault.dispatch import WRITES, dispatch, fault, recorded_by_itself, told_apart
 from keyhole.vault.expiry import Expiry
 from keyhole.vault.honey import NONE, baits, taste
 from keyhole.vault.keys import Keys, new_request_id
@@ -117,9 +116,9 @@ class Vault:
         self.compiled.forget()
         self.bare_mounts = self.tables.standard(NO_ORG)
 
-    async def measured(self, request: Request) -> Reply:
+    def measured(self, request: Request) -> Coroutine[Any, Any, Reply]:
         """As ``handle``, counted in ``meters``."""
-        return await self.meters.counted(request, self.handle(request))
+        return self.meters.counted(request, self.handle(request))
 
     async def handle(self, request: Request) -> Reply:
         """Do what is asked, or refuse it.
@@ -130,7 +129,7 @@ class Vault:
         if not request.id:
             request = request.named(new_request_id())
         try:
-            reply = await self._handle(request)
+            reply = await self._answering(request)
         except KeyholeError as error:
             error.request_id = error.request_id or request.id
             if self.quotas.told:
@@ -149,6 +148,14 @@ class Vault:
         reply.request_id = request.id
         return reply
 
+    def _answering(self, request: Request) -> Coroutine[Any, Any, Reply]:
+        """What answers a request. Who is recognised at once, as nearly everybody is, goes a shorter way."""
+        if request.stated is None and not request.path.startswith(AUTH) and not wrapping.asks(request):
+            known = self.recognise(request.credential, request.org)
+            if known is not None:
+                return self._answer(*known, request)
+        return self._handle(request)
+
     async def _handle(self, request: Request) -> Reply:
         if request.path.startswith(AUTH):
             from keyhole.vault.logins import log_in  # noqa: PLC0415  # the owner of a local vault does not log in
@@ -166,53 +173,58 @@ class Vault:
 
                 return await answer_stranger(self, request, error)
         state, caller = known if request.stated is None else await at_work(self, *known, request)
-        turn = await self.shares.begin(state, caller)
-        try:
-            return await self._answer(state, caller, request)
-        finally:
-            turn.end()
+        return await self._answer(state, caller, request)
 
     async def _answer(self, state: OrgState, caller: Caller, request: Request) -> Reply:
-        """Do what a known caller asks."""
-        if request.operation is Operation.USE:
-            return await used(self, state, caller, request)
-        if self.quotas.concern(state):
-            await self.quotas.admit(state, request)
+        """Do what a known caller asks, when it is their turn."""
+        turn = await self.shares.begin(state, caller)
         try:
-            asked = await self._read_path(request, state, caller)
-        except KeyholeError as error:
-            await self.record_refusal(state, caller, request, error)
-            raise
-        decision = decide(caller, asked)
-        if not decision.allowed:
-            refusal = PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
-            named = secrets_of(asked)
-            await self.record_refusal(
-                state, caller, request, refusal, path=asked.path, rule=decision.rule, secrets=named
-            )
-            raise refusal
-        if asked.target.route.recorded and not request.wrap_ttl:
-            return await recorded_by_itself(self, state, caller, asked)
-        record = intent_for(caller, asked, decision)
-        await self._durable(state, record, self.journal.intend(record, state.org.id))
-        try:
-            if asked.operation is Operation.READ and asked.target.mount.path == _SECRETS and state.honey != NONE:
-                await taste(self, state, caller, request, (asked.target.params.get("path") or "",))
-            if self.devices.concern(state.generation):
-                await self.devices.asked(state, caller, asked)
-            reply = await self._dispatch(state, caller, asked)
-            if request.wrap_ttl:
-                reply = await wrapping.wrap(self, state, request, asked.path, reply)
-        except KeyholeError as error:
-            self.conclude(state, record, error.code)
-            raise
-        except BaseException as error:  # also when whoever waited has gone: an intent never stays without an outcome
-            self.conclude(state, record, InternalError.code if isinstance(error, Exception) else "aborted")
-            if isinstance(error, Exception):
-                raise fault(error) from error
-            raise
-        self.conclude(state, record, "ok", **given_out(reply))
-        return reply
+            if request.operation is Operation.USE:
+                return await used(self, state, caller, request)
+            if self.quotas.concern(state):
+                await self.quotas.admit(state, request)
+            try:
+                asked = self._read_path(request, state, caller)
+                if asked.operation in WRITES:
+                    asked = await told_apart(self, state, caller, asked)
+            except KeyholeError as error:
+                await self.record_refusal(state, caller, request, error)
+                raise
+            decision = decide(caller, asked)
+            if not decision.allowed:
+                refusal = PolicyDenied("permission denied", f"{decision.reason}; ask for a grant")
+                about = About(path=asked.path, rule=decision.rule, secrets=secrets_of(asked))
+                await self.record_refusal(state, caller, request, refusal, **about)
+                raise refusal
+            if asked.target.route.recorded and not request.wrap_ttl:
+                return await recorded_by_itself(self, state, caller, asked)
+            record = intent_for(caller, asked, decision)
+            written = self.journal.intend(record, state.org.id)
+            try:
+                await written
+            except asyncio.CancelledError:  # it is written all the same, and then has an outcome
+                self.conclude(state, record, "aborted")
+                raise
+            try:
+                if asked.operation is Operation.READ and asked.target.mount.path == _SECRETS and state.honey != NONE:
+                    await taste(self, state, caller, request, (asked.target.params.get("path") or "",))
+                if self.devices.concern(state.generation):
+                    await self.devices.asked(state, caller, asked)
+                reply = await self._dispatch(state, caller, asked)
+                if request.wrap_ttl:
+                    reply = await wrapping.wrap(self, state, request, asked.path, reply)
+            except KeyholeError as error:
+                self.conclude(state, record, error.code)
+                raise
+            except BaseException as error:  # also when whoever waited has gone: no intent stays without an outcome
+                self.conclude(state, record, InternalError.code if isinstance(error, Exception) else "aborted")
+                if isinstance(error, Exception):
+                    raise fault(error) from error
+                raise
+            self.conclude(state, record, "ok", **given_out(reply))
+            return reply
+        finally:
+            turn.end()
 
     def recognise(self, credential: Credential, org: str = "") -> tuple[OrgState, Caller] | None:
         """What ``authenticate`` says of a token that was read since anything in the store last changed.
@@ -252,15 +264,7 @@ class Vault:
 
     def context(self, state: OrgState, caller: Caller, mount: Mount) -> Context:
         """What an engine is given."""
-        storage = self.storage(state.org.id, mount.id, configures=mount.engine.configures)
-        context = Context(storage, self.clock.now(), caller, mount.path, mount.default_ttl, mount.max_ttl)
-        if self.net is not None:
-            context.net = self.net
-        context.passwords = partial(self.passwords, state.org.id)
-        context.lend = partial(given.lend, self, state, caller)
-        context.require_lendable = partial(given.require_lendable, self, state, caller)
-        context.notices = given.OrgNotices(self, state.org.id)
-        return context
+        return given.Given(self, state, caller, mount)
 
     async def unmount_all(self) -> None:
         """Leave the org root of a new vault with the mounts that every org has for good, and no ``secret/``."""
@@ -307,25 +311,21 @@ class Vault:
         if self.devices.concern():
             await self.devices.refused(request, error)
 
-    async def _read_path(self, request: Request, state: OrgState, caller: Caller) -> Asked:
-        """The canonical path and who answers it; a write is told apart into create and update."""
-        path = parse_path(request.path, listing=request.operation is Operation.LIST)
+    @staticmethod
+    def _read_path(request: Request, state: OrgState, caller: Caller) -> Asked:
+        """The canonical path and who answers it."""
+        operation = request.operation
+        path = parse_path(request.path, listing=operation is Operation.LIST)
         try:
-            target = state.mounts.resolve(request.operation, path)
+            return Asked(request, path, state.mounts.resolve(operation, path), operation)
         except NotFound as error:
             # Only who may do everything learns that there is no such route; others cannot probe for mounts.
-            if not caller.allows(request.operation.value, path):
+            if not caller.allows(operation.value, path):
                 raise PolicyDenied("permission denied", f"no policy of yours has a rule for {path}") from error
             raise
-        operation = request.operation
-        if operation in WRITES:
-            context = self.context(state, caller, target.mount)
-            there = target.route.exists is None or await target.route.exists(context, target.params)
-            operation = Operation.UPDATE if there else Operation.CREATE
-        return Asked(request, path, target, operation)
 
-    async def _dispatch(self, state: OrgState, caller: Caller, asked: Asked) -> Reply:
-        return await dispatch(self, state, caller, asked)
+    def _dispatch(self, state: OrgState, caller: Caller, asked: Asked) -> Coroutine[Any, Any, Reply]:
+        return dispatch(self, state, caller, asked)
 
     async def _durable(self, state: OrgState, record: Intent, written: asyncio.Future[None]) -> None:
         """Wait for an intent. It is written also when whoever asked goes away meanwhile, and then has an outcome."""
