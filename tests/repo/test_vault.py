@@ -218,6 +218,28 @@ def test_what_has_expired_is_refused(world):
         world.get("stripe/key")
 
 
+def test_a_date_that_has_passed_goes_with_the_value_that_it_was_for(world):
+    world.set("stripe/key", expires=world.now + timedelta(days=1))
+    world.now += timedelta(days=2)
+    world.set("stripe/key", expires=None)
+    with pytest.raises(Expired):
+        world.get("stripe/key")  # nothing was changed at its source
+    world.set("stripe/key", "a-new-value-0001")
+    assert world.get("stripe/key") == "a-new-value-0001"
+    world.set("stripe/key", expires=world.now + timedelta(days=1))
+    world.set("stripe/key", "a-new-value-0002")
+    world.now += timedelta(days=2)
+    with pytest.raises(Expired):
+        world.get("stripe/key")  # one that lay ahead stays
+    world.do(changes.remove, "stripe/key")
+    world.set("stripe/key", "a-new-value-0002")
+    assert world.get("stripe/key") == "a-new-value-0002"
+    world.set("stripe/key", expires=world.now + timedelta(days=1))
+    world.set("stripe/key", expires=changes.NEVER)
+    world.now += timedelta(days=2)
+    assert world.get("stripe/key") == CANARY
+
+
 def test_a_removed_secret_is_gone_and_may_come_again(world):
     world.set("stripe/key")
     world.do(changes.remove, "stripe/key")

@@ -10,7 +10,7 @@ import hmac
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from keyhole.core.errors import Conflict, InvalidRequest, KeyholeError, NotFound, PolicyDenied
 from keyhole.core.value import Secret
@@ -46,6 +46,9 @@ from keyhole.repo.sealing import (
 )
 from keyhole.repo.sidecar import Sidecar
 from keyhole.repo.tree import Change
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+"""For ``expires``: from now on the secret has no date."""
 
 
 def create(identity: Identity, owner: str, *, opaque: bool = False) -> Change:
@@ -91,7 +94,8 @@ def store(
         value: in clear; it is sealed here.
         groups: to which it belongs; those it has, else the first part of its name.
         also: members for whom it is sealed besides, and stays so.
-        expires: when it is not to be used any more; ``None`` leaves what was said.
+        expires: when it is not to be used any more, or ``NEVER``; ``None`` leaves what was said, but a date that has
+            passed goes with the value that it was for.
         due: why it has to be changed at its source all the same. What was due stays so with the value that it had.
 
     Raises:
@@ -102,7 +106,7 @@ def store(
     everybody = opened.require_members()
     after, ciphertext = _sealed_anew(opened, actor, name, value, groups=groups, also=also, due=due)
     if expires is not None:
-        after = replace(after, expires=expires)
+        after = replace(after, expires=None if expires == NEVER else expires)
     require_unlike_secrets(opened, {after.secret: after})
     files = {sealed_path(after.secret): ciphertext}
     message = f"agent-vault: set {after.secret}"
@@ -164,10 +168,12 @@ def _sealed_anew(
     else:
         changes = {"groups": belongs, "also": besides, "rotated": actor.now, "due": due}
         if before.removed:
-            changes["created"] = actor.now
+            changes |= {"created": actor.now, "expires": None}
         elif _is_value(opened, actor, name, data):  # nothing was changed at its source
             lost = "set: it was readable before" if set(before.recipients) - set(texts) else ""
             changes |= {"rotated": before.rotated, "due": due or before.due or lost}
+        elif before.expires is not None and before.expires <= actor.now:
+            changes["expires"] = None
         after = before.next(document.digest, ciphertext, texts, **changes)
     return after, ciphertext
 

@@ -23,7 +23,8 @@ def parse_part(text: str, what: str = "name") -> str:
     if hidden_kind(text) and len(text) <= _LONGEST:
         return text
     if not _PART.fullmatch(text) or text.endswith(".") or _DEVICES.fullmatch(text):
-        raise InvalidRequest(f"{text[:40]!r} is not the {what} of anything in a repo vault", f"use {_NEXT}")
+        of = "" if what == "name" else f" of {'an' if what[0] in 'aeiou' else 'a'} {what}"
+        raise InvalidRequest(f"{text[:40]!r} is no name{of} that a repo vault takes", f"use {_NEXT}")
     return text
 
 

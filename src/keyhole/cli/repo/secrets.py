@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,9 @@ from keyhole.cli.repo.history import release_version
 from keyhole.cli.repo.noun import repo
 from keyhole.cli.repo.place import Place, place_options
 from keyhole.cli.secrets import allow_reveal, no_value
+from keyhole.cli.when import expiry_of
 from keyhole.core.errors import InvalidRequest
+from keyhole.core.times import parse_time
 from keyhole.repo import changes
 from keyhole.repo.documents import instant
 from keyhole.repo.hidden import Kind
@@ -29,7 +32,9 @@ from keyhole.repo.reads import release
 @click.argument("extra", nargs=-1, metavar="")
 @click.option("--from-file", metavar="FILE", default="", help="Read the value from a file.")
 @click.option("--group", "groups", multiple=True, metavar="GROUP", help="To which it belongs; may be repeated.")
-@click.option("--expires", metavar="TIME", default="", help="Not given out after this time, RFC 3339.")
+@click.option(
+    "--expires", metavar="WHEN", default="", help="Not given out after this: 90d from now, 2027-01-31, or never."
+)
 @click.option("--exact", is_flag=True, help="Keep a newline at the end; one is taken off otherwise.")
 @environment_options
 @place_options
@@ -113,8 +118,14 @@ def remove(session: Session, /, *, name: str, directory: str, key_file: str) -> 
 
 
 def _time(text: str) -> datetime:
+    said = expiry_of(text)
+    if "expires_in" in said:
+        seconds = time.time() + said["expires_in"]
+    elif said["expires_at"] == "":
+        return changes.NEVER
+    else:
+        seconds = said["expires_at"] if isinstance(said["expires_at"], int) else parse_time(said["expires_at"])
     try:
-        when = datetime.fromisoformat(text)
-        return when.astimezone(UTC) if when.tzinfo is not None else when.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise InvalidRequest("--expires is no time", "write it like 2027-01-31T00:00:00Z") from None
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidRequest("--expires is no time", "write 90d, 2027-01-31, or never") from None
