@@ -100,6 +100,31 @@ def test_every_verb_says_what_scripts_look_for(team):
     assert "No agents" in team("list-agents")[0]
 
 
+def test_check_says_as_json_what_cannot_be_read(team):
+    team("init")
+    (team.folder / ".agent-vault/config.yaml").write_text(": no")
+    [told] = json.loads(team("check", "--json", code=1)[0])["errors"]
+    assert told.startswith("config.yaml is not what")
+    assert "ERROR: config.yaml is not what" in team("check", code=1)[0]
+
+
+def test_a_value_without_an_end_is_refused(team, monkeypatch):
+    team("init")
+    monkeypatch.setattr("keyhole.cli.agent_vault.LONGEST", 20 << 20)
+    assert "a secret has at most" in team("set", "a/b", "--from-file", "/dev/zero", code=1)[1]
+
+
+def test_what_goes_wrong_is_said_in_one_line(team, monkeypatch):
+    def fail(*_):
+        raise RuntimeError(VALUE)
+
+    team("init")
+    monkeypatch.setattr("keyhole.cli.agent_vault._text_of", fail)
+    assert team("set", "a/b", "--from-file", "x", code=1)[1] == "Error: internal error: RuntimeError\n"
+    team.keys.joinpath("agents").write_text("in the way")
+    assert "agents: " in team("add-agent", "bot1", code=1)[1]
+
+
 def test_set_takes_one_value_from_one_place(team):
     team("init")
     (team.folder / "value.txt").write_text("from-a-file-1\n")

@@ -19,15 +19,16 @@ from click.shell_completion import get_completion_class
 
 from keyhole import __version__
 from keyhole.cli.base import Session, interruptions
+from keyhole.cli.consent import LONGEST
 from keyhole.cli.repo.guarding import guard_new
 from keyhole.cli.repo.place import Place
 from keyhole.cli.repo.vaults import make_vault
 from keyhole.cli.shells import SHELLS
-from keyhole.core.errors import KeyholeError, NotFound
+from keyhole.core.errors import IntegrityError, InvalidRequest, KeyholeError, NotFound
 from keyhole.core.value import Secret
 from keyhole.crypto import age
 from keyhole.repo import changes, keys
-from keyhole.repo.checking import check
+from keyhole.repo.checking import Findings, check
 from keyhole.repo.documents import instant
 from keyhole.repo.hidden import Kind
 from keyhole.repo.members import Role
@@ -125,7 +126,7 @@ def remove_agent(name: str) -> None:
 
 
 @program_group.command("list-agents")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_agents(*, as_json: bool) -> None:
     """List all agents in the vault."""
     opened = _place().open()
@@ -167,10 +168,10 @@ def revoke(agent: str, group: str) -> None:
 @program_group.command("set")
 @click.argument("path")
 @click.argument("value", required=False)
-@click.option("--from-file", default=None)
-@click.option("--group", default=None)
-@click.option("--expires", default=None)
-@click.option("--agents", default="")
+@click.option("--from-file", metavar="FILE", default=None, help="Read the value from a file.")
+@click.option("--group", metavar="GROUP", default=None, help="To which it belongs; else the first part of PATH.")
+@click.option("--expires", metavar="TIME", default=None, help="Not given out after this time, ISO 8601.")
+@click.option("--agents", metavar="A,B", default="", help="Agents who can open it besides those of the group.")
 def set_secret(
     path: str, value: str | None, from_file: str | None, group: str | None, expires: str | None, agents: str
 ) -> None:
@@ -197,7 +198,7 @@ def set_secret(
 
 @program_group.command("get")
 @click.argument("path")
-@click.option("--key", default="")
+@click.option("--key", metavar="FILE", default="", help="Your key; else AGENT_VAULT_KEY, or the owner's.")
 def get(path: str, key: str) -> None:
     """Get (decrypt) a secret."""
     place = _place(key)
@@ -208,8 +209,8 @@ def get(path: str, key: str) -> None:
 
 
 @program_group.command("list")
-@click.option("--group", default=None)
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--group", metavar="GROUP", default=None, help="Only those of this group.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_secrets(*, group: str | None, as_json: bool) -> None:
     """List all secrets in the vault."""
     opened = _place().open()
@@ -241,11 +242,14 @@ def list_secrets(*, group: str | None, as_json: bool) -> None:
 
 
 @program_group.command("check")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def check_vault(context: click.Context, *, as_json: bool) -> None:
     """Audit the vault for issues."""
-    found = check(_place().open(), datetime.now(UTC))
+    try:
+        found = check(_place().open(), datetime.now(UTC))
+    except (IntegrityError, InvalidRequest) as error:  # a vault that cannot be read is what a check is to find
+        found = Findings(errors=[_told(error)])
     if not keys.owner_file(os.environ).exists():
         found.warnings.append("owner key not found on this machine")
     if as_json:
@@ -282,7 +286,7 @@ def recover_agent(name: str) -> None:
 
 @program_group.command("restore-agent")
 @click.argument("name")
-@click.option("--to", "to_path", required=True)
+@click.option("--to", "to_path", metavar="FILE", required=True, help="Where the key is written; it must not be there.")
 def restore_agent(name: str, to_path: str) -> None:
     """Restore an agent's original private key from escrow."""
     place = _place()
@@ -319,7 +323,8 @@ def _time(text: str) -> datetime:
 
 def _text_of(path: str) -> bytes:
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data = file.read(LONGEST + 1)  # one that has no end is refused for its length
         data.decode()
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from None
@@ -342,10 +347,18 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         _fail(session, error.format_message())
     except KeyholeError as error:
-        _fail(session, f"{error.reason}{f' ({error.hint})' if error.hint else ''}")
+        _fail(session, _told(error))
     except interruptions():
         _fail(session, "stopped")
+    except OSError as error:
+        _fail(session, f"{error.filename or 'the output'}: {error.strerror}")
+    except Exception as error:  # noqa: BLE001  # its text could quote a value; its type cannot
+        _fail(session, f"internal error: {type(error).__name__}")
     return 1
+
+
+def _told(error: KeyholeError) -> str:
+    return f"{error.reason}{f' ({error.hint})' if error.hint else ''}"
 
 
 def _fail(session: Session, reason: str) -> None:

@@ -12,11 +12,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from keyhole.core.errors import InvalidRequest, KeyholeError
 from keyhole.core.value import Secret
 
 _LINE = 64 * 1024
+LONGEST = 32 << 20
+"""Bytes of a value that is read at all; what keeps it has bounds of its own."""
 
 
 def has_terminal() -> bool:
@@ -171,20 +174,31 @@ def read_value(prompt: str, from_file: str = "", *, exact: bool = False) -> Secr
         exact: keep the one newline at the end that an editor or ``echo`` puts there.
 
     Raises:
-        InvalidRequest: nothing was given, or the file cannot be read.
+        InvalidRequest: nothing was given, it is longer than any value may be, or the file cannot be read.
     """
     if from_file:
         try:
-            content = Path(from_file).read_bytes()
+            with Path(from_file).open("rb") as file:
+                content = _bounded(file)
         except OSError as error:
             raise InvalidRequest(f"{from_file} cannot be read: {error.strerror}", "check --from-file") from None
     elif sys.stdin is not None and sys.stdin.isatty():
         return _not_empty(ask_hidden(prompt))
     else:
         with contextlib.suppress(OSError):
-            return _not_empty(_stripped(sys.stdin.buffer.read(), exact=exact))
+            return _not_empty(_stripped(_bounded(sys.stdin.buffer), exact=exact))
         raise KeyholeError("stdin cannot be read", "pipe the value in, or give it with --from-file FILE")
     return _not_empty(_stripped(content, exact=exact))
+
+
+def _bounded(stream: BinaryIO) -> bytes:
+    """All of it. Raises ``InvalidRequest`` for one that has no end, before memory has none left."""
+    content = stream.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise InvalidRequest(
+            f"the value is longer than {LONGEST >> 20} MiB", "keep large files elsewhere, and their key here"
+        )
+    return content
 
 
 def _stripped(content: bytes, *, exact: bool) -> Secret:
