@@ -1,10 +1,13 @@
 """Secrets, on a local vault and on a server alike."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from cli_driver import ok, run
+from keyhole import Client
+from keyhole.faces.mcp.tools import Shelf
 
 VALUE = "sk_live_0123456789"
 
@@ -44,6 +47,22 @@ def test_a_missing_field_names_the_fields_that_are_there(vault):
     assert ran.code == 5
     assert "password, username" in ran.err
     assert "the-password" not in ran.err
+
+
+def test_a_name_with_a_slash_before_it_is_what_another_mount_has(vault):
+    with Client() as client:
+        client.write("sys/mounts/other", {"type": "kv", "options": {"version": "2"}})
+        client.write("sys/mounts/plain", {"type": "kv", "options": {"version": "1"}})
+        client.write("other/data/stripe/key", {"data": {"value": VALUE}})
+        client.write("plain/stripe/key", {"token": VALUE})
+        assert ok("get", "/other/data/stripe/key").out == f"{VALUE}\n"
+        assert ok("get", "/plain/stripe/key#token").out == f"{VALUE}\n"
+        shelf = Shelf(reveal=True)
+        asker = SimpleNamespace(ask=lambda _, path: client.read(path))
+        assert shelf.use(asker, "reveal_secret", {"secret": "/other/data/stripe/key"}).text == VALUE
+        client.delete("other/data/stripe/key")
+        assert run("get", "/other/data/stripe/key").code == 5
+    assert run("get", "//other/data/stripe/key").code == 3
 
 
 def test_lists_and_descriptions_show_no_value(vault):

@@ -17,7 +17,7 @@ from keyhole.cli.base import Command, Session, pass_session
 from keyhole.cli.granted import DEFAULT_AGENT, FromThread, Granted, bindings, granted
 from keyhole.cli.names import agents, command_line
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
-from keyhole.core.path import parse_secret_ref
+from keyhole.core.path import fields_of, parse_secret_ref, revealing
 from keyhole.core.service import Service
 from keyhole.core.sql import SQL
 from keyhole.core.ssh import SSH, known_hosts
@@ -337,7 +337,7 @@ def _revealed(session: Session, gets: Granted, wanted: tuple[str, ...]) -> dict[
             raise InvalidRequest(
                 f"no service says which variable the secret {path!r} stands in", f"name it: --env VARIABLE={reference}"
             )
-        data = session.client.read(f"secret/data/{path}").data.get("data") or {}
+        data = fields_of(session.client.read(revealing(path)).data)
         if not isinstance(data.get(field), str):
             raise NotFound(f"the secret {path!r} has no text in the field {field!r}", f"keyhole show {path}")
         found |= dict.fromkeys(names, Secret(data[field]))

@@ -14,7 +14,7 @@ from keyhole.cli.names import secrets
 from keyhole.cli.output import printable
 from keyhole.cli.when import expiry_of
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
-from keyhole.core.path import DEFAULT_FIELD, parse_field, parse_path
+from keyhole.core.path import DEFAULT_FIELD, fields_of, parse_field, parse_path, parse_secret_ref, revealing
 from keyhole.core.value import Secret
 
 TYPES = ("api-key", "oauth-token", "password", "certificate", "connection-string", "ssh-key", "backup", "custom")
@@ -143,6 +143,7 @@ def _options(labels: dict[str, Any]) -> dict[str, Any]:
     keyhole get stripe/api-key | pbcopy
     keyhole get db/prod#password --reveal
     keyhole get stripe/api-key --version 2
+    keyhole get /team/data/stripe/api-key         # of another mount, such as a repo vault
     keyhole get db/prod --json
     """,
 )
@@ -154,23 +155,22 @@ def _options(labels: dict[str, Any]) -> dict[str, Any]:
 def get_command(session: Session, /, *, name: str, version: int | None, reveal: bool, no_newline: bool) -> None:
     """Show a value. Needs the capability read, and is recorded.
 
-    On a terminal it asks first; into a pipe it prints at once.
+    On a terminal it asks first; into a pipe it prints at once. A slash before the name is for a source of services.
     """
-    path, mark, field = name.partition("#")
-    path = parse_path(path)
-    field = parse_field(field) if mark else DEFAULT_FIELD
+    path, field = parse_secret_ref(name)
+    mark = "#" in name
     allow_reveal(name, reveal=reveal)
-    answer = session.client.read(f"secret/data/{path}", **({"version": version} if version is not None else {}))
-    data, metadata = answer.data.get("data"), answer.data["metadata"]
-    if not answer.found or data is None:
-        raise NotFound(f"version {metadata['version']} of {path!r} is deleted", f"keyhole history {path}")
+    answer = session.client.read(revealing(path), **({"version": version} if version is not None else {}))
+    data, metadata = fields_of(answer.data), answer.data.get("metadata") or {}
+    if not answer.found or (not data and metadata):
+        raise NotFound(f"version {metadata.get('version')} of {path!r} is deleted", f"keyhole history {path}")
     if field not in data and (mark or not session.out.json):
         known = ", ".join(sorted(data)) or "none"
         raise NotFound(f"the secret {path!r} has no field {field!r}; it has: {known}", f"keyhole get '{path}#FIELD'")
     if session.out.json:
         whole = {"data": data} if not mark else {}
         session.out.result(
-            {"name": path, "field": field, "value": data.get(field), "version": metadata["version"]} | whole
+            {"name": path, "field": field, "value": data.get(field), "version": metadata.get("version")} | whole
         )
         return
     value = data[field] if isinstance(data[field], str) else json.dumps(data[field], ensure_ascii=False)

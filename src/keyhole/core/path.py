@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 from keyhole.core.codepoints import is_invisible
 from keyhole.core.errors import InvalidRequest
@@ -95,6 +97,22 @@ def parse_secret_ref(text: str) -> tuple[str, str]:
     slash = "/" if path.startswith("/") else ""
     path = slash + parse_path(path[len(slash) :])
     return path, parse_field(field) if mark else DEFAULT_FIELD
+
+
+def revealing(path: str) -> str:
+    """The API path whose READ answers what a reference names; ``path`` as ``parse_secret_ref`` gives it."""
+    return path.removeprefix("/") if path.startswith("/") else f"secret/data/{path}"
+
+
+def fields_of(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields in the answer to such a READ: what is asked of KV version 2 has them below ``data``.
+
+    A version that is deleted has none.
+    """
+    if set(answer) <= {"data", "metadata"} and "data" in answer:
+        inner = answer["data"]
+        return inner if isinstance(inner, Mapping) else {}
+    return answer
 
 
 def parse_field(text: str) -> str:

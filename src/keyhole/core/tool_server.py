@@ -272,11 +272,6 @@ def parse_memory(value: object) -> int:
     return found
 
 
-def capability_path(path: str) -> str:
-    """Where ``read`` shows what a reference names: a secret of ``secret/``, or a source."""
-    return path[1:] if path.startswith("/") else f"secret/data/{path}"
-
-
 def parse_server_name(text: str) -> str:
     """1 to 32 of ``a-z0-9-``, a letter or digit at both ends. Raises ``InvalidRequest``."""
     if not _SERVER.match(text) or text in _RESERVED:

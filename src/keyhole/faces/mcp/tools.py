@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from keyhole.client.core import Result
 from keyhole.client.travel import Answered, Trip
 from keyhole.core.errors import InvalidRequest, KeyholeError
-from keyhole.core.path import parse_secret_ref
+from keyhole.core.path import fields_of, parse_secret_ref, revealing
 
 _TEXT = 256 * 1024  # bytes of an answer that a model is given, unless it asks for more
 _MOST = 4 * 1024 * 1024
@@ -198,8 +198,8 @@ def _my_audit(asker: Asker, arguments: Mapping[str, Any]) -> Outcome:
 
 def _reveal(asker: Asker, arguments: Mapping[str, Any]) -> Outcome:
     path, name = parse_secret_ref(arguments["secret"])
-    fields = asker.ask("read", f"secret/data/{path}").data["data"]
-    if not isinstance(fields, dict) or name not in fields:
+    fields = fields_of(asker.ask("read", revealing(path)).data)
+    if name not in fields:
         raise InvalidRequest(f"{path} has no field {name!r}")
     return Outcome({"secret": f"{path}#{name}", "value": fields[name]}, str(fields[name]))
 
@@ -315,7 +315,7 @@ _TOOLS = (
 _REVEAL = Tool(
     "reveal_secret",
     "The value of a secret. It is recorded as a reveal, and takes the right to read it. Prefer call.",
-    {"secret": _described("its name, such as stripe/api-key or db/prod#password")},
+    {"secret": _described("its name, such as stripe/api-key, db/prod#password or /team/data/stripe/api-key")},
     _reveal,
     required=("secret",),
 )

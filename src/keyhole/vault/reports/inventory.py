@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keyhole.core.errors import NotFound, Unauthenticated
+from keyhole.core.path import revealing
 from keyhole.core.policy import DEFAULT, ROOT, Acl
 from keyhole.core.request import Operation
 from keyhole.core.service import Service
@@ -16,7 +17,7 @@ from keyhole.vault.compiled import OrgState
 from keyhole.vault.dispatch import answer
 from keyhole.vault.identity import standing
 from keyhole.vault.identity.book import Book
-from keyhole.vault.reports.usage import named, revealing
+from keyhole.vault.reports.usage import named
 from keyhole.vault.sys.agents import MOUNT as AGENTS
 from keyhole.vault.sys.agents import agent_now
 from keyhole.vault.token import Grant, Token

@@ -172,11 +172,6 @@ def named(path: str) -> str:
     return path.removeprefix(_SECRETS) if path.startswith(_SECRETS) else f"/{path}"
 
 
-def revealing(name: str) -> str:
-    """The API path whose READ reveals a credential."""
-    return name.removeprefix("/") if name.startswith("/") else _SECRETS + name
-
-
 def _split(path: str, secrets: tuple[str, ...]) -> tuple[str, str, str]:
     """Mount, first word below it and the rest, of a path below an engine that has secrets of its own."""
     for name in secrets:

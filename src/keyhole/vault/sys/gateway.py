@@ -18,6 +18,7 @@ from typing import Any
 
 from keyhole.core.errors import Conflict, InvalidRequest, NotFound, PolicyDenied
 from keyhole.core.numbers import parse_count
+from keyhole.core.path import revealing
 from keyhole.core.record import Intent
 from keyhole.core.request import Operation, Reply, Request
 from keyhole.core.times import format_time
@@ -25,7 +26,6 @@ from keyhole.core.tool_server import (
     FIELDS,
     SIDES,
     ToolServer,
-    capability_path,
     is_digest,
     is_tool_name,
     parse_server_name,
@@ -85,7 +85,7 @@ class _Handlers:
         server = ToolServer.from_data(name, call.data)
         check_rules(server.rules)
         for path, _ in server.secret_refs():
-            if not context.caller.allows("read", capability_path(path)):
+            if not context.caller.allows("read", revealing(path)):
                 raise PolicyDenied(
                     f"binding a secret needs read on it, and you may not read {path!r}",
                     "ask its owner to make the server, or to grant you read",
@@ -138,7 +138,7 @@ class _Handlers:
     async def _readable(self, context: Context, call: Call) -> ToolServer:
         server = await load_server(self.storage(context), call.params["name"])
         for path, _ in server.secret_refs():
-            if not context.caller.allows("read", capability_path(path)):
+            if not context.caller.allows("read", revealing(path)):
                 raise PolicyDenied(
                     f"you may not read {path!r}", f"a gateway needs read on the secrets of {server.name}"
                 )

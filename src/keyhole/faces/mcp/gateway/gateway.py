@@ -24,7 +24,8 @@ from keyhole.core.errors import (
     ScrubFailedClosed,
     Unauthenticated,
 )
-from keyhole.core.tool_server import SIDES, ToolServer, capability_path, parse_server_name, shown_name, split_shown
+from keyhole.core.path import revealing
+from keyhole.core.tool_server import SIDES, ToolServer, parse_server_name, shown_name, split_shown
 from keyhole.faces.mcp.gateway.changes import Changes
 from keyhole.faces.mcp.gateway.cleaned import Cleaner
 from keyhole.faces.mcp.gateway.parked import Parking
@@ -373,7 +374,7 @@ class _Loading:
         values, read = dict[tuple[str, str], str](), dict[str, Mapping[str, Any]]()
         for secret, name in server.secret_refs():
             if secret not in read:
-                data = self._own.ask("read", capability_path(secret)).data
+                data = self._own.ask("read", revealing(secret)).data
                 read[secret] = {name: data.get("access_token")} if secret == server.oauth else data["data"]
             value = read[secret].get(name)
             if not isinstance(value, str) or "\0" in value:
