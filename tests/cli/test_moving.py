@@ -247,6 +247,12 @@ class TestOut:
             assert Path(kind).stat().st_mode & 0o777 == 0o600
         assert "secret/data/stripe/api-key" in ok("audit", "query", "--json").out
 
+    def test_an_envelope_that_does_not_open_is_left_and_is_no_success(self, full):
+        ok("export", "agenticmail", "--to", "rows.json", "--password-file", "password", "--reveal", "stripe/*")
+        write("wrong", "another password\n")
+        ran = run("import", "agenticmail", "rows.json", "--password-file", "wrong", "--under", "new")
+        assert (ran.code, "does not open" in ran.err) == (2, True)
+
     def test_reads_of_a_repo_vault_are_recorded_before_the_values_leave(self, team):
         ok("repo", "set", "stripe/api-key", stdin="sk-0123456789")
         ok("repo", "export", "agenticmail", "--to", "rows.json", "--password-file", "password", "--reveal")

@@ -49,7 +49,7 @@ def list_orgs(session: Session, /) -> None:
 def show(session: Session, /) -> None:
     """Your own org and its settings."""
     data = session.client.read("sys/org").data
-    session.out.result(data, (f"{key + ':':<9}{value}" for key, value in data.items()))
+    session.out.result(data, (f"{key + ':':<10}{value}" for key, value in data.items()))
 
 
 @org.command("set", examples="keyhole org set --egress log")

@@ -48,7 +48,7 @@ def _take(parts: list[str], where: str, envelope: dict[str, Any], password: Secr
     try:
         value, seen = _opened(envelope, password)
     except (IntegrityError, InvalidRequest) as error:
-        found.skip(name, where, error.reason)
+        found.skip(name, where, error.reason, failed=True)
         return
     text = _text(value)
     if not found.refused(name, text, where, references=False):

@@ -34,10 +34,10 @@ class Collector:
         self._notes: list[str] = []
         self._asked: list[Asked] = []
 
-    def skip(self, name: str, where: str, why: str) -> None:
+    def skip(self, name: str, where: str, why: str, *, failed: bool = False) -> None:
         """Leave something alone. ``name`` is a key of the source, never a value."""
         self._count()
-        self._skipped.append(Skipped(shown(name), where, why))
+        self._skipped.append(Skipped(shown(name), where, why, failed))
 
     def note(self, text: str) -> None:
         """Tell the person."""

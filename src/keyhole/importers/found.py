@@ -148,11 +148,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that is not taken: its name as the source has it, where it stands, and why."""
+    """Something that is not taken: its name as the source has it, where it stands, and why.
+
+    ``failed``: it is what was asked for, and cannot be had.
+    """
 
     name: str
     where: str
     why: str
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,4 +273,4 @@ def _is_value(value: str) -> bool:
 
 
 def _no_url() -> InvalidRequest:
-    return InvalidRequest("this is not the https:// URL of a server", "for example https://issuer.example.com")
+    return InvalidRequest("this is not the https:// URL of a server", "for example https://host.example.com/path")

@@ -48,7 +48,8 @@ def move(session: Session, batch: Batch, sink: Sink, wanted: Wanted) -> int:
         became += [_told(each, due) for each in sink.put(found, kept)]
     sink.finish()
     _say(session, batch, sink, became, skipped, marks=sink.marks and not wanted.note_only)
-    return 2 if any(each.state == CONFLICT for each in became) else 0
+    failed = any(each.state == CONFLICT for each in became) or any(each.failed for each in skipped)
+    return 2 if failed else 0
 
 
 def _told(each: Became, due: str) -> Became:
