@@ -73,6 +73,11 @@ def test_every_limit_of_a_service_is_kept(stripe):
             "sk-holder-1 -> *** in query, body",
         ),
         (
+            ["--placeholder", "sk-holder-1", "--in", "path", "--in", "body"],
+            {"kind": "placeholder", "text": "sk-holder-1", "in": ["path", "body"]},
+            "sk-holder-1 -> *** in path, body",
+        ),
+        (
             ["--inject", "path", "--option", "text=sk-holder-1"],
             {"kind": "path", "text": "sk-holder-1"},
             "sk-holder-1 -> *** in path",

@@ -26,7 +26,13 @@ _OPTIONS = (
     click.option("--body-field", metavar="A.B", help="As a field of a JSON body."),
     click.option("--form-field", metavar="F", help="As a field of a form."),
     click.option("--placeholder", metavar="TEXT", help="In place of a text that the agent sends."),
-    click.option("--in", "places", metavar="PLACES", help="Where: header (unless said), query, path, body, frame."),
+    click.option(
+        "--in",
+        "places",
+        multiple=True,
+        metavar="PLACE",
+        help="Where: header (unless said), query, path, body, frame; may be repeated.",
+    ),
     click.option("--sigv4", is_flag=True, help="Sign again what an AWS SDK signed with placeholder keys."),
     click.option("--region", metavar="R", help="For --sigv4: the only region; the client's unless said."),
     click.option("--aws-service", metavar="S", help="For --sigv4: the only AWS service; the client's unless said."),
@@ -95,8 +101,8 @@ def _placeholder(options: dict[str, Any]) -> dict[str, Any] | None:
         if options["places"]:
             raise InvalidRequest("--in is about a placeholder", "say --placeholder TEXT as well")
         return None
-    places = (options["places"] or "header").split(",")
-    return {"kind": "placeholder", "text": options["placeholder"], "in": [place.strip() for place in places]}
+    places = [place.strip() for said in options["places"] or ("header",) for place in said.split(",")]
+    return {"kind": "placeholder", "text": options["placeholder"], "in": list(dict.fromkeys(places))}
 
 
 def _signed(options: dict[str, Any]) -> dict[str, Any] | None:
