@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, Unpack
 
@@ -31,9 +32,11 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from keyhole import __version__
 from keyhole.broker.broker import Broker
+from keyhole.broker.resources import Resources
+from keyhole.broker.transaction import Transaction
 from keyhole.core.errors import InternalError, KeyholeError
 from keyhole.core.identity import Caller
-from keyhole.core.message import Answer, Call, Headers, Message
+from keyhole.core.message import Answer, Call, Headers
 from keyhole.core.record import clip
 from keyhole.core.request import Reply, Request
 from keyhole.core.stated import Stated
@@ -233,6 +236,7 @@ class TracedBroker(Broker):
     def __init__(self, tracer: Tracer, *parts: Any, **options: Any) -> None:
         super().__init__(*parts, **options)
         self._tracer = tracer
+        self._begin = partial(TracedTransaction, tracer, self._resources)
 
     async def handle(self, call: Call) -> Answer:
         """As ``Broker.handle``."""
@@ -251,18 +255,32 @@ class TracedBroker(Broker):
         whole.returned()
         return answer
 
-    async def _lend(self, *args: Any, **options: Any) -> Answer:
-        with self._upstream(*args[2:6]) as span:
-            span.set_attribute("keyhole.service", args[6].name)
-            return _heard(span, await super()._lend(*args, **options))
 
-    async def _pass(self, *args: Any, **options: Any) -> Answer:
-        with self._upstream(*args[2:6]) as span:
-            return _heard(span, await super()._pass(*args, **options))
+class TracedTransaction(Transaction):
+    """A call that is watched.
+
+    Args:
+        tracer: makes the spans.
+        resources, call: as ``Transaction``.
+    """
+
+    __slots__ = ("_tracer",)
+
+    def __init__(self, tracer: Tracer, resources: Resources, call: Call) -> None:
+        super().__init__(resources, call)
+        self._tracer = tracer
+
+    async def forward(self) -> Answer:
+        """As ``Transaction.forward``."""
+        with self._upstream() as span:
+            if self.match.service is not None:
+                span.set_attribute("keyhole.service", self.match.service.name)
+            return _heard(span, await super().forward())
 
     @contextmanager
-    def _upstream(self, caller: Caller, request: Request, call: Call, message: Message) -> Iterator[Span]:
+    def _upstream(self) -> Iterator[Span]:
         """A client's span (OpenTelemetry's conventions for HTTP); an upstream that was to get a trace gets this one."""
+        caller, request, call = self.caller, self.request, self.call
         trace.get_current_span().set_attributes({**_about(caller), "keyhole.request_id": request.id})
         host = f"[{call.host}]" if ":" in call.host else call.host
         url = f"{call.scheme}://{host}:{call.port}{request.data.get('target', '')}"
@@ -275,7 +293,7 @@ class TracedBroker(Broker):
             "server.port": call.port,
         }
         with _span(self._tracer, clip(call.method), said, SpanKind.CLIENT) as span:
-            message.headers = _below(span, message.headers)
+            self.message.headers = _below(span, self.message.headers)
             yield span
 
 

@@ -64,7 +64,7 @@ def value(found, name, **labels):
 
 async def ended(stack):
     """Every call is counted: a client may have the last byte of an answer a moment earlier."""
-    await until(lambda: not len(stack.keyhole.broker._live))
+    await until(lambda: not len(stack.keyhole.broker._resources.live))
 
 
 async def page(stack, path="sys/metrics", token=b"root"):
@@ -131,7 +131,7 @@ def test_what_is_open_is_seen_and_gone_when_it_ends(world, run):
         asking = asyncio.create_task(world.get(world.token))
         open_body = {"org": "root", "kind": "body"}
 
-        await until(lambda: any(flow.flowing for flow in world.keyhole.broker._live))
+        await until(lambda: any(flow.flowing for flow in world.keyhole.broker._resources.live))
         found = parsed(await page(world))
         assert value(found, "calls_open", **open_body) == 1
         assert value(found, "upstream_connections", state="busy") >= 1

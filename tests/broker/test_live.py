@@ -264,7 +264,7 @@ def test_nothing_is_looked_after_once_all_calls_have_ended(stack: Stack, run) ->
         line = await _line(stack)
         await stack.get(line.token)
         await stack.ask("delete", f"services/{line.name}")
-        return len(stack.keyhole.broker._live)
+        return len(stack.keyhole.broker._resources.live)
 
     assert run(ask()) == 0
 

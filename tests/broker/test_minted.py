@@ -121,7 +121,7 @@ def test_whoever_hangs_up_in_the_middle_of_making_a_token_leaves_it_to_one_other
         first[1].write(f"GET /v1/x HTTP/1.1\r\nHost: {HOST}:{stack.secure}\r\n\r\n".encode())
         await until(lambda: bool(calls(stack, b"/token")))
         calling = [asyncio.create_task(stack.get(token)) for _ in range(8)]
-        [room] = [room for key, room in stack.keyhole.broker._kept._rooms.items() if key[1] == name]
+        [room] = [room for key, room in stack.keyhole.broker._resources.kept._rooms.items() if key[1] == name]
         await until(lambda: len(room.errand._waiters or ()) == 8)
         reset(first[1])
         await until(lambda: len(calls(stack, b"/token")) == 2)

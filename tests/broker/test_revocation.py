@@ -293,8 +293,8 @@ def test_proxy_token_can_call_and_do_nothing_else(stack: Stack, run) -> None:
 
 
 def test_new_secret_of_a_service_never_goes_to_its_old_host(stack: Stack, run, monkeypatch) -> None:
-    broker = stack.keyhole.broker
-    directory = broker.directory
+    resources = stack.keyhole.broker._resources
+    directory = resources.directory
 
     async def ask() -> tuple[Reply, list[str], Reply]:
         case = Case(stack)
@@ -302,13 +302,13 @@ def test_new_secret_of_a_service_never_goes_to_its_old_host(stack: Stack, run, m
         await stack.secret(f"{case.name}/new", f"new-value-of-{case.name}")
 
         async def changed_meanwhile(vault, state):
-            monkeypatch.setattr(broker, "directory", directory)
+            monkeypatch.setattr(resources, "directory", directory)
             found = await directory(vault, state)
             await stack.service(case.name, secret=f"{case.name}/new", hosts=[f"other.test:{stack.secure}"])
             await vault.compiled.state(state.org.id)
             return found
 
-        monkeypatch.setattr(broker, "directory", changed_meanwhile)
+        monkeypatch.setattr(resources, "directory", changed_meanwhile)
         first = await stack.send(streams)
         results = [record.get("result", "") for record in await stack.records(service=case.name)]
         second = await stack.send(streams)

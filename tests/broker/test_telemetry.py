@@ -145,11 +145,11 @@ def test_the_span_of_a_call_ends_with_its_answer_and_says_where_the_time_went(se
 
             stack.upstream.say = slowly
             asking = asyncio.create_task(stack.get(token))
-            await until(lambda: any(flow.flowing for flow in stack.keyhole.broker._live))
+            await until(lambda: any(flow.flowing for flow in stack.keyhole.broker._resources.live))
             assert "keyhole.call" not in spans(stack, sent)
             go_on.set()
             assert (await asking).body == b"abcd"
-            await until(lambda: not len(stack.keyhole.broker._live))
+            await until(lambda: not len(stack.keyhole.broker._resources.live))
             call = said(spans(stack, sent)["keyhole.call"])
             for stage in ("vault", "connect", "upstream", "scrub"):
                 assert call[f"keyhole.seconds.{stage}"] > 0
@@ -158,7 +158,7 @@ def test_the_span_of_a_call_ends_with_its_answer_and_says_where_the_time_went(se
             assert said(spans(stack, sent)["keyhole.call"])["keyhole.outcome"] == "policy_denied"
             stack.upstream.say = broken_off
             await stack.get(token)
-            await until(lambda: not len(stack.keyhole.broker._live))
+            await until(lambda: not len(stack.keyhole.broker._resources.live))
             call = said(spans(stack, sent)["keyhole.call"])
             assert (call["keyhole.outcome"], call["http.response.status_code"]) == ("upstream_unreachable", 200)
 

@@ -17,10 +17,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from keyhole.broker.directory import Match
+from keyhole.broker.watch import Tripped
 from keyhole.core.errors import Conflict, KeyholeError
+from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.looks import is_random
-from keyhole.core.question import Question
+from keyhole.core.message import Call
+from keyhole.core.question import TUNNEL, Question
+from keyhole.core.record import parameter_names
 from keyhole.scrub import Scrubber
 from keyhole.scrub.shapes import finder
 from keyhole.vault.compiled import OrgState
@@ -38,6 +43,9 @@ _HELD = 4000  # calls that wait to be stored; more are counted only
 _EVERY = 5.0  # seconds after which what was noted is stored
 _RETRIES = 50
 _BATCH = 50  # entries that are read or removed at once
+_LONG = 1000  # characters of a path that is noted
+_NAME = 100  # characters of another text
+_NAMES = 64  # headers
 _WORD = re.compile(r"[A-Za-z0-9_-]{20,}")
 _log = logging.getLogger("keyhole")
 
@@ -221,6 +229,51 @@ class Notings:
         for noting in self._of.values():
             noting.forget()
         self._of.clear()
+
+
+def asked_of(call: Call, match: Match, target: bytes, error: KeyholeError | None) -> dict[str, Any]:
+    """What is noted of a call.
+
+    Args:
+        call: as it was asked.
+        match: what it was matched to.
+        target: canonical; empty where it was refused before that was known.
+        error: the refusal; ``None`` for a call that was allowed.
+    """
+    path, _, query = target.decode("latin-1").partition("?")
+    names = list(dict.fromkeys(name[:_NAME].decode("latin-1") for name, _ in call.headers[:_NAMES]))
+    if isinstance(error, Tripped) and error.of_value:
+        path, query, names = "", "", []  # a value stands in one of them
+    service = match.service
+    length = 0 if call.body is None else call.body.length
+    return {
+        "service": call.service[:_NAME],
+        "shown": service.name if service is not None and match.shown else "",
+        "method": call.method[:_NAME],
+        "scheme": call.scheme,
+        "host": call.host,
+        "port": call.port,
+        "path": path if len(path) <= _LONG else "",
+        "parameters": tuple(name[:_NAME] for name in parameter_names(query)),
+        "headers": tuple(names),
+        "size": -1 if length is None else length,
+        "upgrade": call.upgrade,
+        "through": service.name if service is not None else match.about,
+        **_answered(error, match),
+    }
+
+
+def tunnel_asked(authority: Authority, match: Match) -> dict[str, Any]:
+    """What is noted of a CONNECT that was refused."""
+    asked = {"method": "CONNECT", "scheme": "https", "host": authority.host, "port": authority.port, "path": ""}
+    return {**asked, "upgrade": TUNNEL, "through": match.about, **_answered(match.refusal, match)}
+
+
+def _answered(error: KeyholeError | None, match: Match) -> dict[str, Any]:
+    if error is None:
+        return {"allowed": True}
+    stage = "tripwire" if isinstance(error, Tripped) else "rules" if error is match.refusal else "checks"
+    return {"allowed": False, "code": error.code, "stage": stage}
 
 
 def masked(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from keyhole.broker.decided import Decided
 from keyhole.broker.directory import Match
 from keyhole.broker.tripwires import Tripwires
 from keyhole.broker.watch import Tripped
@@ -78,16 +77,21 @@ async def record_refused(
 
 
 async def record_tripped(
-    tripwires: Tripwires, vault: Vault, state: OrgState, caller: Caller, found: Decided, error: Tripped
+    tripwires: Tripwires,
+    vault: Vault,
+    state: OrgState,
+    caller: Caller,
+    request: Request,
+    error: Tripped,
+    service: str,
 ) -> None:
-    """Record a refusal, without the target that a value may stand in, and raise the alarm."""
-    request = found.request
+    """Record a refusal, without the target that a value may stand in, and raise the alarm, which names the service."""
     if error.of_value:
         request = request.but(data={**request.data, "target": "", "parameters": ()})
     caller, request = await _recordable(tripwires, vault, state, caller, request)
     await vault.record_refusal(state, caller, request, error, rule=RULE)
     if not error.alarmed:
-        await vault.alarm(state, caller, request.id, found.match.about, error.what)
+        await vault.alarm(state, caller, request.id, service, error.what)
 
 
 async def _recordable(

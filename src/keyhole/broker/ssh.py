@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from keyhole.broker.directory import Directory
+from keyhole.broker.authenticated import authenticate
 from keyhole.broker.late import require_still
-from keyhole.broker.loan import Loan, Scrubbers
+from keyhole.broker.loan import Loan
+from keyhole.broker.resources import Resources
 from keyhole.core.errors import Conflict, InternalError, KeyholeError, NoService, PolicyDenied, Sealed
 from keyhole.core.identity import Caller
 from keyhole.core.record import clip
@@ -38,8 +39,6 @@ from keyhole.vault.vault import Vault
 
 _MOST_SIGNATURES = 64  # of one connection; a login takes one or two
 _FAILED = ssh_agent.message(ssh_agent.FAILURE)
-
-Authenticate = Callable[[Vault, Request], Awaitable[tuple[OrgState, Caller]]]
 
 
 @dataclass(slots=True)
@@ -59,22 +58,12 @@ class SshAgents:
 
     Args:
         node: where the door is.
-        scrubbers: compiled for recent loans.
-        directory: gives the compiled services of an org.
-        authenticate: who asks; records who is unknown.
+        resources: what agents and calls have in common.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        scrubbers: Callable[[], Scrubbers],
-        directory: Callable[[Vault, OrgState], Awaitable[Directory]],
-        authenticate: Authenticate,
-    ) -> None:
+    def __init__(self, node: Node, resources: Resources) -> None:
         self.node = node
-        self.scrubbers = scrubbers
-        self.directory = directory
-        self.authenticate = authenticate
+        self.resources = resources
         self._open: weakref.WeakSet[SshAgent] = weakref.WeakSet()
 
     def open(self, token: bytes, remote: str) -> SshAgent:
@@ -138,7 +127,7 @@ class SshAgent:
     async def _lend(self, bind: Bind) -> None:
         request = self._request()
         vault, state, caller = await self._who(request)
-        directory = await self._agents.directory(vault, state)
+        directory = await self._agents.resources.directory(vault, state)
         known = await asyncio.to_thread(_knowing, directory.logins(), bind.host_key, vault.clock.now())
         granted = [service for service in known if caller.acl.decide("use", f"services/{service.name}")]
         if not granted:
@@ -152,7 +141,7 @@ class SshAgent:
         for service in granted:
             asked = self._request(service)
             lent = await vault.use(state, caller, asked, f"services/{service.name}")
-            loan = Loan(service, lent.secrets, lent.intent, self._agents.scrubbers())
+            loan = Loan(service, lent.secrets, lent.intent, self._agents.resources.scrubbers)
             try:
                 _require_same(service, lent.service)
                 private, blob = await asyncio.to_thread(_key, loan)
@@ -201,7 +190,7 @@ class SshAgent:
 
     async def _who(self, request: Request) -> tuple[Vault, OrgState, Caller]:
         vault = self._vault = self._agents.node.open_vault()
-        state, caller = vault.recognise(self._token) or await self._agents.authenticate(vault, request)
+        state, caller = vault.recognise(self._token) or await authenticate(vault, request)
         return vault, state, caller
 
     async def _refuse(self, error: KeyholeError, held: _Held | None = None) -> None:

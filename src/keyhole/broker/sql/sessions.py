@@ -15,10 +15,12 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic
 
-from keyhole.broker.directory import Directory, Match
+from keyhole.broker.authenticated import authenticate
+from keyhole.broker.directory import Match
 from keyhole.broker.journey import result_of
-from keyhole.broker.live import Flow, Live
-from keyhole.broker.loan import Loan, Scrubbers
+from keyhole.broker.live import Flow
+from keyhole.broker.loan import Loan
+from keyhole.broker.resources import Resources
 from keyhole.broker.sql.stream import SqlStream
 from keyhole.broker.sql.upstream import Account, Databases, Destination, Line, needs_tls
 from keyhole.core.errors import (
@@ -39,7 +41,6 @@ from keyhole.core.request import Operation, Request
 from keyhole.core.service import Service
 from keyhole.core.sql import SqlCall
 from keyhole.core.timing import Timing
-from keyhole.net.guard import Guard
 from keyhole.net.mysql import packets
 from keyhole.net.mysql.talk import MysqlTalk
 from keyhole.net.postgres import messages
@@ -49,8 +50,6 @@ from keyhole.vault.keys import new_request_id
 from keyhole.vault.lending import Lent
 from keyhole.vault.node import Node
 from keyhole.vault.vault import Vault
-
-Authenticate = Callable[[Vault, Request], Awaitable[tuple[OrgState, Caller]]]
 
 
 class SqlSession(Flow):
@@ -150,33 +149,16 @@ class Sessions:
     Args:
         node: where the door is.
         databases: opens connections.
-        live: looks after sessions under way.
-        scrubbers: compiled for recent loans.
-        directory: gives the compiled services of an org.
-        guard: gives the guard with these exceptions.
-        authenticate: who asks; records who is unknown.
+        resources: what sessions and calls have in common.
 
     Attributes:
         elsewhere: passes a cancel request to the other workers of this server. Raises ``PolicyDenied``.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        databases: Databases,
-        live: Live,
-        scrubbers: Callable[[], Scrubbers],
-        directory: Callable[[Vault, OrgState], Awaitable[Directory]],
-        guard: Callable[[tuple[str, ...]], Guard],
-        authenticate: Authenticate,
-    ) -> None:
+    def __init__(self, node: Node, databases: Databases, resources: Resources) -> None:
         self._node = node
         self._databases = databases
-        self._live = live
-        self._scrubbers = scrubbers
-        self._directory = directory
-        self._guard = guard
-        self._authenticate = authenticate
+        self._resources = resources
         self._open: set[SqlSession] = set()
         self._keys: dict[bytes, SqlSession] = {}
         self.elsewhere: Callable[[bytes | None, bytes, str], Awaitable[None]] | None = None
@@ -205,11 +187,12 @@ class Sessions:
         timing.begun = monotonic()
         over: Callable[[], None] = _nothing
         try:
-            state, caller = vault.recognise(call.token) or await self._authenticate(vault, request)
+            state, caller = vault.recognise(call.token) or await authenticate(vault, request)
             timing.org, match = state.org.name, Match()
             await vault.shares.admit(state, caller)
             try:
-                match = (await self._directory(vault, state)).session(caller, call.scheme, call.service, call.authority)
+                directory = await self._resources.directory(vault, state)
+                match = directory.session(caller, call.scheme, call.service, call.authority)
                 service = match.service
                 if match.refusal is not None or service is None:
                     raise match.refusal or InternalError("no service and no refusal")
@@ -261,14 +244,13 @@ class Sessions:
         self._open.add(session)
         try:
             _require_same(service, lent.service)
-            loan = Loan(service, lent.secrets, lent.intent, self._scrubbers())
+            loan = Loan(service, lent.secrets, lent.intent, self._resources.scrubbers)
             account = _account(service, loan, call)
             host = service.hosts[0]
             authority = Authority(host.host, host.port)
-            destination = Destination(
-                authority, self._guard(service.allow_addresses), needs_tls(service.inject["sslmode"], host.host)
-            )
-            self._live.add(session)
+            guard = self._resources.guard(service.allow_addresses)
+            destination = Destination(authority, guard, needs_tls(service.inject["sslmode"], host.host))
+            self._resources.live.add(session)
             session.task = asyncio.current_task()
             begun = monotonic()
             try:
@@ -296,7 +278,7 @@ class Sessions:
         return await self._databases.mysql(destination, account, call, talk)
 
     def _flow(self, session: SqlSession, line: Line, loan: Loan, account: Account) -> SqlStream:
-        scrubber = self._scrubbers().get(loan.secrets(), _derived(account))
+        scrubber = self._resources.scrubbers.get(loan.secrets(), _derived(account))
         opening = scrubber.text(line.opening) if line.opening else b""
         if line.cancels:
             session.ours = self._new_key()
@@ -317,7 +299,7 @@ class Sessions:
 
     def over(self, session: SqlSession, *, busy: bool) -> None:
         """A session has ended: what it left behind is ended too."""
-        self._live.discard(session)
+        self._resources.live.discard(session)
         self._open.discard(session)
         if session.ours:
             self._keys.pop(session.ours, None)
@@ -349,7 +331,7 @@ class Sessions:
         if session is not None and token is not None:
             vault = self._node.open_vault()
             request = Request(token, Operation.USE, "services", {}, "", remote, new_request_id())
-            known = vault.recognise(token) or await self._authenticate(vault, request)
+            known = vault.recognise(token) or await authenticate(vault, request)
             if _who(known[1]) != _who(session.caller):
                 session = None
         if session is None or session.stop is None:
