@@ -26,6 +26,7 @@ from keyhole.core.errors import (
     UpstreamTls,
     UpstreamUnreachable,
 )
+from keyhole.engines.external.logins import Logins
 from keyhole.net.ask import Asker, AskLimits
 from keyhole.net.dial import Dialer
 from keyhole.net.resolve import Resolver
@@ -522,3 +523,25 @@ def test_a_command_that_is_not_there_says_so():
         assert isinstance(await refusal(get(vault, "x")), TargetFailed)
 
     scene(scenario)
+
+
+def test_logins_at_one_source_are_made_one_after_the_other_also_when_they_fail():
+    async def main():
+        logins, under_way, most = Logins(), 0, 0
+
+        async def log_in():
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.001)
+            under_way -= 1
+            raise TargetFailed("the source refuses the login")
+
+        waiting = [asyncio.create_task(logins.token(("source", 1), 0.0, log_in)) for _ in range(3)]
+        await asyncio.wait(waiting[:1])
+        waiting.append(asyncio.create_task(logins.token(("source", 1), 0.0, log_in)))
+        await asyncio.wait(waiting)
+        assert [type(each.exception()) for each in waiting] == [TargetFailed] * 4
+        assert most == 1
+
+    asyncio.run(main())

@@ -1,13 +1,14 @@
 """Work that many wait for: each has an error of their own, who goes takes nothing along, what has ended begins anew."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
 from keyhole.core.errors import RateLimited, UpstreamUnreachable, own
 from keyhole.net.resolve import Resolver
-from keyhole.net.together import Together
+from keyhole.net.together import OneByOne, Together
 
 
 def test_many_wait_for_one_piece_of_work():
@@ -64,6 +65,63 @@ def test_who_goes_takes_the_work_of_nobody_else_along():
         may.set()
         assert await waiting[1] == 7
         assert waiting[0].cancelled()
+
+    asyncio.run(main())
+
+
+def test_work_goes_on_to_its_end_when_all_have_gone_and_its_failure_is_no_news():
+    async def main() -> list[str]:
+        logged, ended = list[str](), list[str]()
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, about: logged.append(about["message"]))
+        together: Together[str, int] = Together()
+        may = asyncio.Event()
+
+        async def work() -> int:
+            await may.wait()
+            ended.append("work")
+            raise RateLimited("too many", "wait")
+
+        waiting = [asyncio.create_task(together.wait("a", work)) for _ in range(2)]
+        await asyncio.sleep(0)
+        for each in waiting:
+            each.cancel()
+        await asyncio.wait(waiting)
+        may.set()
+        await together.settle(5)
+        await asyncio.sleep(0)
+        gc.collect()
+        assert (ended, len(together)) == (["work"], 0)
+        return logged
+
+    assert asyncio.run(main()) == []
+
+
+def test_turns_come_one_by_one_also_past_who_goes_or_fails_and_none_is_kept():
+    async def main() -> None:
+        turns: OneByOne[str] = OneByOne()
+        done: list[int] = []
+        under_way = 0
+
+        async def take(number: int) -> None:
+            nonlocal under_way
+            async with turns.turn("a"):
+                assert not under_way
+                under_way += 1
+                await asyncio.sleep(0)
+                under_way -= 1
+                done.append(number)
+                if number == 1:
+                    raise ValueError
+
+        waiting = [asyncio.create_task(take(number)) for number in range(4)]
+        await asyncio.sleep(0)
+        waiting[2].cancel()
+        async with turns.turn("b"):  # another key waits for nobody
+            assert len(turns) == 2
+        await asyncio.wait(waiting[:2])
+        waiting.append(asyncio.create_task(take(4)))  # while one is waiting
+        await asyncio.wait(waiting)
+        assert (done, len(turns)) == ([0, 1, 3, 4], 0)
 
     asyncio.run(main())
 

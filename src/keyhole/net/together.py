@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -60,6 +61,33 @@ class Together(Generic[K, T]):
     def _ended(self, key: K, work: asyncio.Task[T]) -> None:
         if self._works.get(key) is work:
             del self._works[key]
+
+
+class OneByOne(Generic[K]):
+    """Turns at what is to be done once at a time, by its key: unlike shared work, each who waits does their own."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(self) -> None:
+        self._turns: dict[K, tuple[asyncio.Lock, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, key: K) -> AsyncIterator[None]:
+        """The turn of whoever came, in the order in which they did."""
+        lock, waiting = self._turns.get(key) or (asyncio.Lock(), 0)
+        self._turns[key] = lock, waiting + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._turns[key]
+            if waiting == 1:
+                del self._turns[key]
+            else:
+                self._turns[key] = lock, waiting - 1
 
 
 async def awaited(work: asyncio.Future[T]) -> T:

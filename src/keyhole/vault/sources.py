@@ -10,7 +10,6 @@ memory until nine tenths of its time have gone, and are lent only while the stor
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections import OrderedDict
@@ -24,14 +23,13 @@ from keyhole.core.path import DEFAULT_FIELD
 from keyhole.core.request import Limits, Operation
 from keyhole.core.value import Secret
 from keyhole.engines import Call, Context
+from keyhole.net.together import OneByOne
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.dispatch import answer
 from keyhole.vault.lending import open_loan
 from keyhole.vault.mounts import Target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from keyhole.core.service import Service
     from keyhole.vault.vault import Vault
 
@@ -97,7 +95,7 @@ class Sources:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._held: OrderedDict[_Key, Taken] = OrderedDict()
-        self._turns: dict[_Key, tuple[asyncio.Lock, int]] = {}
+        self._turns: OneByOne[_Key] = OneByOne()
         self._recent: OrderedDict[tuple[str, str], list[tuple[Taken, float]]] = OrderedDict()
         self._news: OrderedDict[tuple[str, str], int] = OrderedDict()  # numbered, the latest last
         self._number = 0
@@ -145,7 +143,7 @@ class Sources:
         if own:
             return await self._ask(state, caller, target, path)
         key = (state.org.id, caller.holder, path)
-        async with self._turn(key):
+        async with self._turns.turn(key):  # many uses at once make one lease
             held = self._held.get(key)
             if held is not None and await self._lendable(state, held):
                 return held
@@ -288,21 +286,6 @@ class Sources:
         nobody = Caller(state.org.name, state.org.id, "", "", "full", (), await self._vault.compiled.acl(state, ()))
         found = await mount.engine.marks(self._vault.context(state, nobody, mount), paths)
         return [(mount.id, mark) for mark in found]
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, key: _Key) -> AsyncIterator[None]:
-        """One at a time for each source and caller, so that many uses at once make one lease."""
-        lock, waiting = self._turns.get(key) or (asyncio.Lock(), 0)
-        self._turns[key] = lock, waiting + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, waiting = self._turns[key]
-            if waiting == 1:
-                del self._turns[key]
-            else:
-                self._turns[key] = lock, waiting - 1
 
     async def _lendable(self, state: OrgState, held: Taken) -> bool:
         if self._vault.clock.now() >= held.until or held.lease is None:

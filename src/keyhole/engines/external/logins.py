@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+
+from keyhole.net.together import OneByOne
 
 _SHARE = 2 / 3
 _LONGEST = 3600
@@ -24,27 +25,22 @@ class Logins:
     """The logins of one mount, each for one revision of a source."""
 
     _kept: dict[tuple[str, int], tuple[float, str]] = field(default_factory=dict, repr=False)
-    _running: dict[tuple[str, int], asyncio.Lock] = field(default_factory=dict)
+    _turns: OneByOne[tuple[str, int]] = field(default_factory=OneByOne)
 
     async def token(self, key: tuple[str, int], now: float, log_in: Callable[[], Awaitable[Login]]) -> tuple[str, bool]:
         """A token, and whether it was made just now. Those who need one at the same time wait for one login."""
         asked = self._kept.get(key)
         if asked is not None and asked[0] > now:
             return asked[1], False
-        lock = self._running.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                kept = self._kept.get(key)
-                if kept is not None and kept[0] > now and kept != asked:
-                    return kept[1], False
-                login = await log_in()
-                if len(self._kept) >= _MOST:
-                    self._kept.clear()
-                self._kept[key] = now + min(login.seconds, _LONGEST) * _SHARE, login.token
-                return login.token, True
-        finally:
-            if not lock.locked():
-                self._running.pop(key, None)
+        async with self._turns.turn(key):
+            kept = self._kept.get(key)
+            if kept is not None and kept[0] > now and kept != asked:
+                return kept[1], False
+            login = await log_in()
+            if len(self._kept) >= _MOST:
+                self._kept.clear()
+            self._kept[key] = now + min(login.seconds, _LONGEST) * _SHARE, login.token
+            return login.token, True
 
     def forget(self, key: tuple[str, int], token: str) -> None:
         """Let go of a token that was refused, unless there is another one by now."""
