@@ -10,7 +10,7 @@ import threading
 import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -19,6 +19,8 @@ import trustme
 from botocore import auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+
+from e2e.double import Handler
 
 HOST = "s3.aws.test"
 BUCKET_HOST = f"bucket.{HOST}"
@@ -162,15 +164,11 @@ def _crc32(data: bytes) -> str:
     return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     aws: Aws
 
-    def log_message(self, *_args):
-        pass
-
     def _serve(self):
-        body = self._body()
+        body = self.read_body()
         self.aws.heads.append(self.path.encode() + b"\n" + self.headers.as_bytes())
         try:
             checked = self.aws.verify(self.command, self.path, self.headers.items(), body)
@@ -182,16 +180,6 @@ class _Handler(BaseHTTPRequestHandler):
         {"s3": self._s3, "dynamodb": self._dynamodb, "sts": self._sts}[checked.service](checked.body)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815  # names of http.server
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        parts = []
-        while size := int(self.rfile.readline(), 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
 
     def _answer(self, status: int, body: bytes = b"", **headers: str):
         self.send_response(status)

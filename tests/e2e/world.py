@@ -10,13 +10,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import trustme
 
 import nursery
+from e2e.double import Handler
 
 ROOT = Path(__file__).parents[2]
 KEYHOLE = str(Path(sys.executable).with_name("keyhole"))
@@ -108,15 +109,11 @@ class Upstream:
         self._server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     upstream: Upstream
 
-    def log_message(self, *_args):
-        pass
-
     def _serve(self):
-        body = self._body()
+        body = self.read_body()
         self.upstream.seen.append(Seen(self.command, self.path, dict(self.headers.items()), body))
         path = urlsplit(self.path).path
         if site := self.upstream.sites.get(self.headers["Host"]):
@@ -135,16 +132,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, json.dumps({"ok": True, "got": len(body)}).encode())
 
     do_GET = do_POST = do_PUT = do_HEAD = _serve  # noqa: N815  # names of http.server
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        parts = []
-        while size := int(self.rfile.readline(), 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
 
     def _answer(self, status: int, body: bytes | list[bytes], headers: dict[str, str] | None = None):
         self.send_response(status)

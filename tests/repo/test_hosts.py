@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.inject import KINDS
 from keyhole.core.minted import ENDPOINTS
 from keyhole.core.service import Service
-from keyhole.repo import changes, keys
+from keyhole.repo import changes
 from keyhole.repo.ruling import limit_hosts
-from keyhole.testing import open_vault
+from repo.mounted import play, with_key
 from repo.test_opaque import Opaque
 from repo.world import CANARY, Folder
 from vault.world import SERVICE, agent, refusal, use
@@ -22,23 +20,7 @@ PATH = "/team/data/stripe/key"
 
 @pytest.fixture(params=[Folder, Opaque])
 def world(tmp_path, monkeypatch, request):
-    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "server"))
-    world = request.param.create(tmp_path)
-    world.set("stripe/key")
-    world.key_file = tmp_path / "owner.key"
-    keys.write(world.key_file, world.owner)
-    return world
-
-
-def play(world, scenario):
-    async def main():
-        async with open_vault() as vault:
-            await vault.ask("update", "sys/mounts/team", {"type": "repo"})
-            config = {"path": str(world.root), "key_file": str(world.key_file)}
-            await vault.ask("update", "team/config", config)
-            await scenario(vault)
-
-    asyncio.run(main())
+    return with_key(request.param, tmp_path, monkeypatch)
 
 
 def service(*hosts, **more):

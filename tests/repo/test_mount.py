@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from keyhole.core.errors import IntegrityError, InvalidRequest, NotFound, PolicyDenied
@@ -12,30 +10,14 @@ from keyhole.core.value import Secret
 from keyhole.crypto import age_scrypt
 from keyhole.repo import changes, kept, keys
 from keyhole.repo.refusals import refusals
-from keyhole.testing import open_vault
+from repo.mounted import play, with_key
 from repo.world import CANARY, Folder
 from vault.world import SERVICE, agent, journal, org, policy_token, recorded, refusal, use
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "server"))
-    world = Folder.create(tmp_path)
-    world.set("stripe/key")
-    world.key_file = tmp_path / "owner.key"
-    keys.write(world.key_file, world.owner)
-    return world
-
-
-def play(world, scenario):
-    async def main():
-        async with open_vault() as vault:
-            await vault.ask("update", "sys/mounts/team", {"type": "repo"})
-            config = {"path": str(world.root), "key_file": str(world.key_file)}
-            await vault.ask("update", "team/config", config)
-            await scenario(vault)
-
-    asyncio.run(main())
+    return with_key(Folder, tmp_path, monkeypatch)
 
 
 def test_an_agent_uses_a_secret_of_a_repository_and_the_journal_says_so(world):

@@ -13,7 +13,7 @@ from keyhole.stores import Batch, Entry, Put, open_store
 from keyhole.stores.postgres import place
 from keyhole.stores.postgres import writer as writer_module
 from keyhole.stores.postgres.writer import Writer
-from stores.test_sqlite_nodes import COUNTER, count_up, record
+from stores.nodes import COUNTER, count_up, record
 
 COMMIT = b"COMMIT\0"
 
