@@ -92,6 +92,38 @@ def test_what_is_no_key_is_refused_without_being_repeated(text):
         assert not text or text == "x" or text not in str(caught.value)
 
 
+LOW_ORDER = [  # RFC 7748: points whose multiples are few, with the bit that does not count too
+    bytes(32),
+    bytes(31) + b"\x80",
+    bytes([1]) + bytes(31),
+    bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+    bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+    bytes.fromhex("ec" + "ff" * 30 + "7f"),
+    bytes.fromhex("ed" + "ff" * 30 + "7f"),
+    bytes.fromhex("ee" + "ff" * 30 + "7f"),
+]
+
+
+def recipient_of(point):
+    """The text of a recipient, as BIP 173 writes it."""
+    bits = f"{int.from_bytes(point) << 4:0260b}"
+    words = [int(bits[at : at + 5], 2) for at in range(0, 260, 5)]
+    check = 1
+    for word in [3, 3, 3, 0, 1, 7, 5, *words, 0, 0, 0, 0, 0, 0]:  # of "age", then what it stands for
+        top, check = check >> 25, (check & 0x1FFFFFF) << 5 ^ word
+        for bit, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
+            check ^= generator if top >> bit & 1 else 0
+    words += [(check ^ 1) >> 5 * (5 - at) & 31 for at in range(6)]
+    return "age1" + "".join("qpzry9x8gf2tvdw0s3jn54khce6mua7l"[word] for word in words)
+
+
+@pytest.mark.parametrize("point", LOW_ORDER, ids=bytes.hex)
+def test_a_key_for_which_everybody_could_open_is_refused(point):
+    with pytest.raises(InvalidRequest, match="everybody could open"):
+        age.parse_recipient(recipient_of(point))
+    assert age.parse_recipient(recipient_of(bytes([9]) + bytes(31)))
+
+
 def test_keys_do_not_show_themselves():
     me = age.generate()
     assert me.to_text() not in repr(me)

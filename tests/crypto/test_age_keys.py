@@ -54,6 +54,15 @@ SHORT_RSA = line(rsa.RSAPublicNumbers(65537, (1 << 1023) + 1).public_key())  # n
 ED, OTHER_ED = ed25519.Ed25519PrivateKey.generate(), ed25519.Ed25519PrivateKey.generate()
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
+WEAK = [  # Ed25519: points of low order, and one that is not written as RFC 8032 does
+    bytes([1]) + bytes(31),
+    bytes(32),
+    bytes.fromhex("ec" + "ff" * 30 + "7f"),
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+    bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+    bytes([255]) * 32,
+]
+
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
@@ -140,6 +149,12 @@ def test_an_openssh_key_under_a_passphrase_opens_or_says_what_it_needs(tmp_path,
 def test_what_is_no_public_key_is_refused(text):
     with pytest.raises(InvalidRequest):
         age.parse_recipient(text)
+
+
+@pytest.mark.parametrize("key", WEAK, ids=bytes.hex)
+def test_an_ssh_key_for_which_everybody_could_open_is_refused(key):
+    with pytest.raises(InvalidRequest, match="everybody could open"):
+        age.parse_recipient(line(ed25519.Ed25519PublicKey.from_public_bytes(key)))
 
 
 def test_a_private_ssh_key_of_another_kind_is_refused():

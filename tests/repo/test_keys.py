@@ -283,6 +283,8 @@ def test_members_read_with_their_ssh_keys_and_write_with_ed25519(team, tmp_path)
     said = ok("repo", "my-key", "--key", ann, "--json").json
     assert said["recipient"] == ann_public.rpartition(" ")[0]
     words = ("--recipient", ann_public, "--sign", said["sign"], "--role", "member", "--group", "stripe")
+    refused = run("repo", "add-member", "ann", *words[:3], "01" + 31 * "00", *words[4:])  # for which anybody can sign
+    assert (refused.code, "no public key of signatures" in refused.err) == (3, True)
     ok("repo", "add-member", "ann", *words)
     told = ok("repo", "my-key", "--key", ben)
     assert "--sign" not in told.out

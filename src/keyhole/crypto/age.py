@@ -27,6 +27,7 @@ from keyhole.crypto import age_plugin
 from keyhole.crypto.age_header import MAX_FILE, MAX_STANZAS, damaged, read_header
 from keyhole.crypto.age_plugin import NOBODY, Prompts
 from keyhole.crypto.kdf import hkdf
+from keyhole.crypto.low_order import has_low_order
 from keyhole.crypto.signing import SigningKey
 
 PRIVATE = "AGE-SECRET-KEY-1"
@@ -36,6 +37,7 @@ _SIGNING = b"keyhole repo signing v1"
 _SIGNING_SSH = b"keyhole repo signing by ssh-ed25519 v1"
 _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 _IDENTITY = re.compile(r"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}")
+_BECH32, _CHECKSUM = "qpzry9x8gf2tvdw0s3jn54khce6mua7l", 6  # BIP 173
 _SSH = ("ssh-ed25519 ", "ssh-rsa ")
 _SSH_STANZAS = frozenset({b"ssh-ed25519", b"ssh-rsa"})
 
@@ -184,12 +186,23 @@ def parse_recipient(text: str) -> Recipient:
             return Recipient(bare, pyrage.ssh.Recipient.from_str(bare))
         if age_plugin.is_recipient(text):
             return Recipient(text, age_plugin.parse_recipient(text))
-        return Recipient(text, pyrage.x25519.Recipient.from_str(text if _RECIPIENT.fullmatch(text) else ""))
+        found = Recipient(text, pyrage.x25519.Recipient.from_str(text if _RECIPIENT.fullmatch(text) else ""))
     except (ValueError, pyrage.RecipientError):
         raise InvalidRequest(
             "this is no public key of age",
             "it begins with age1 and has 62 characters, or is that of a plugin (age1NAME1…) or of SSH in one line",
         ) from None
+    if has_low_order(_point(text)):
+        raise InvalidRequest("everybody could open what is sealed for this key", "ask its holder for another one")
+    return found
+
+
+def _point(text: str) -> bytes:
+    """The 32 bytes of a recipient whose checksum was seen to be right."""
+    bits = 0
+    for character in text[len("age1") : -_CHECKSUM]:
+        bits = bits << 5 | _BECH32.index(character)
+    return (bits >> 4).to_bytes(32, "big")
 
 
 def encrypt(plaintext: bytes, recipients: Sequence[Recipient]) -> bytes:

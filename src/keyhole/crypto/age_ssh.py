@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from keyhole.core.errors import InvalidRequest, KeyholeError, Sealed
 from keyhole.core.value import Secret
 from keyhole.crypto import ssh
+from keyhole.crypto.low_order import is_sound_ed25519
 
 KINDS = (ssh.ED25519, ssh.RSA)
 _MAX_BITS = 16384
@@ -71,6 +73,8 @@ def read_public(text: str) -> str:
         raise InvalidRequest(
             "this is no SSH key that a file can be sealed for", "take the line of a .pub file: ssh-ed25519 or ssh-rsa"
         )
+    if key.kind == ssh.ED25519 and not is_sound_ed25519(base64.b64decode(key.text.split()[1])[-32:]):
+        raise InvalidRequest("everybody could open what is sealed for this key", "ask its holder for another one")
     return key.text
 
 
@@ -95,8 +99,7 @@ def _load(data: bytes, passphrase: bytes | None) -> object | None:
 
 
 def _decoded(data: bytes) -> bytes:
-    import base64  # noqa: PLC0415 - for the one error above
-    import binascii  # noqa: PLC0415
+    import binascii  # noqa: PLC0415 - for the one error above
 
     try:
         return base64.b64decode(b"".join(data.splitlines()[1:-1]))

@@ -14,6 +14,7 @@ from typing import Any
 
 from keyhole.core.errors import IntegrityError, InternalError, InvalidRequest
 from keyhole.crypto.age import Recipient, parse_recipient
+from keyhole.crypto.low_order import is_sound_ed25519
 from keyhole.crypto.signing import SigningKey
 from keyhole.repo import signed
 from keyhole.repo.names import hidden_kind, parse_line, parse_part
@@ -176,11 +177,14 @@ def _digests(data: Any) -> tuple[str, ...]:
 
 
 def _member(data: Mapping[str, Any]) -> Member:
+    sign = bytes.fromhex(data["sign"])
+    if sign and not is_sound_ed25519(sign):
+        raise ValueError("anybody can sign for this key")
     return Member(
         parse_part(str(data["name"])),
         Role(data["role"]),
         parse_recipient(str(data["recipient"])),
-        bytes.fromhex(data["sign"]),
+        sign,
         tuple(parse_part(str(group), "group") for group in data["groups"]),
         parse_line(str(data.get("due", ""))),
     )

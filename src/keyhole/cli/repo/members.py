@@ -16,6 +16,7 @@ from keyhole.cli.repo.place import Place, place_options
 from keyhole.core.errors import InvalidRequest, NotFound
 from keyhole.crypto import age
 from keyhole.crypto.age import Recipient
+from keyhole.crypto.low_order import is_sound_ed25519
 from keyhole.repo import changes, keys
 from keyhole.repo.members import WRITERS, Role
 from keyhole.repo.opened import Opened
@@ -216,6 +217,6 @@ def public_key(text: str) -> bytes:
         found = bytes.fromhex(text)
     except ValueError:
         found = b"?"
-    if found and len(found) != 32:
+    if found and (len(found) != 32 or not is_sound_ed25519(found)):
         raise InvalidRequest("--sign is no public key of signatures", "ask for it: keyhole repo my-key")
     return found
