@@ -66,6 +66,28 @@ def test_the_next_verb_needs_no_help_after_a_kill(team):
     assert git(team, "log", "-2", "--format=%s").split("\n")[1] == "agent-vault: half"
 
 
+def test_a_lock_without_a_plan_is_said_with_what_takes_it_away(team):
+    (team / ".git" / "index.lock").touch()
+    refused = run("repo", "set", "a/two", stdin="two")
+    assert refused.code != 0
+    assert "keyhole operator fsck" in refused.err
+    assert "index.lock" in " ".join(ok("operator", "fsck", team, "--json").json["did"])
+    ok("repo", "set", "a/two", stdin="three")
+    assert ok("repo", "get", "a/two").out == "three"
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(team):
+    path = team / ".agent-vault" / "secrets" / "a" / "one.enc"
+    path.unlink()
+    path.mkdir()
+    for words in (["get", "a/one"], ["check"], ["set", "a/one"]):
+        said = run("repo", *words, stdin="two")
+        assert said.code in {1, 2}
+        assert "secrets/a/one.enc is not a plain file" in said.out + said.err
+    path.rmdir()
+    assert ok("repo", "get", "a/one").out == "two"  # which was begun before
+
+
 def test_a_pull_killed_between_the_index_and_the_branch_loses_no_file(team, tmp_path, monkeypatch):
     git(tmp_path, "clone", "-q", "--bare", "team", "remote.git")
     git(team, "remote", "add", "origin", tmp_path / "remote.git")

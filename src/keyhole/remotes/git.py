@@ -19,6 +19,7 @@ from keyhole.remotes import git_health, git_locks, git_moving, git_settings
 from keyhole.remotes.git_url import is_local, parse_git_url
 from keyhole.repo.tree import LOCAL, VAULT, Change, Reading
 
+_LOCKED = "another git works there; if it was killed: keyhole operator fsck --repair"
 _TIMEOUT = 120.0  # seconds
 _MOST = 400_000  # files
 _LONGEST = 32 * 1024 * 1024  # bytes
@@ -431,7 +432,7 @@ def _scratch(vault: Path) -> Iterator[Path]:
 def _not_moved(error: KeyholeError) -> KeyholeError:
     """Why a branch did not move."""
     if ".lock" in error.reason or "Unable to create" in error.reason:
-        return Conflict(error.reason, "another git works there; if it was killed: keyhole operator fsck --repair")
+        return Conflict(error.reason, _LOCKED)
     return Conflict("something was committed meanwhile", "try again")
 
 
@@ -444,5 +445,5 @@ class GitFailed(InvalidRequest):
     """
 
     def __init__(self, reason: str, printed: bytes = b"") -> None:
-        super().__init__(reason, "see git status")
+        super().__init__(reason, _LOCKED if ".lock': File exists" in reason else "see git status")
         self.printed = printed

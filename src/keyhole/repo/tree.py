@@ -138,11 +138,13 @@ class Tree(Reading):
             if error.errno in {errno.ELOOP, errno.EMLINK}:
                 raise _no_file(path) from None
             raise InvalidRequest(f"{path} cannot be read: {error.strerror}", "see the rights of the folder") from None
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE:
+        try:
+            if not stat.S_ISREG((status := os.fstat(descriptor)).st_mode) or status.st_size > _MAX_FILE:
                 raise _no_file(path)
-            return file.read(_MAX_FILE + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read(_MAX_FILE + 1)
+        finally:
+            os.close(descriptor)
 
     def names(self, folder: str) -> list[str]:
         """Names in a folder, sorted; empty when it is not there. Raises ``IntegrityError`` for a link."""
@@ -336,6 +338,8 @@ class Tree(Reading):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(last, dir_fd=folder)
             os.fsync(folder)
+        except IsADirectoryError:
+            raise _no_file(path) from None
         finally:
             os.close(folder)
         if not name:
@@ -443,4 +447,4 @@ def _require_pending(name: str) -> None:
 
 
 def _no_file(path: str) -> IntegrityError:
-    return IntegrityError(f"{VAULT}/{path} is not a plain file or folder", "somebody put a link there: remove it")
+    return IntegrityError(f"{VAULT}/{path} is not a plain file or folder", "somebody put something there: remove it")
