@@ -123,7 +123,21 @@ def test_a_changed_record_is_an_error_for_a_query_and_never_shown(place):
     async def ask(vault):
         return await refusal(vault.ask("read", "sys/audit-log", {"limit": "1000"}))
 
-    assert place.play(ask).status == 500
+    error = place.play(ask)
+    assert error.status == 500
+    assert f"record {WHICH} of writer 0 " in str(error)
+    assert "keyhole audit verify" in error.hint
+
+
+@pytest.mark.parametrize("writer", [-1, 2**40])
+def test_a_row_of_a_writer_that_cannot_be_is_an_error_in_words(place, writer):
+    with opened(place) as db:
+        db.execute("UPDATE journal SET writer = ? WHERE sequence = ?", (writer, WHICH))
+
+    async def ask(vault):
+        return await refusal(vault.ask("read", "sys/audit-log", {"limit": "1000"}))
+
+    assert f"record {WHICH} of writer {writer} " in str(place.play(ask))
 
 
 def test_a_row_deleted_in_the_middle_is_named(place):
@@ -187,6 +201,15 @@ def test_a_changed_slot_is_a_problem_and_not_a_crash(place):
         result = place.play(ask)
         assert not result["valid"]
         assert any("slot" in problem["problem"] for problem in result["problems"])
+
+
+@pytest.mark.parametrize("name", ["0x", "-1", "00", "9" * 30])
+def test_a_slot_with_a_name_that_no_writer_has_is_a_problem_and_not_a_crash(place, name):
+    with opened(place) as db:
+        db.execute("INSERT INTO entry (key, revision, live, value) VALUES (?, 1, 1, x'00')", (f"sys/journal/{name}",))
+    result = verify(place)
+    assert not result["valid"]
+    assert any("a slot has a name" in problem["problem"] for problem in result["problems"])
 
 
 def test_a_tail_cut_together_with_its_slot_needs_the_checkpoint(place):

@@ -11,6 +11,8 @@ import asyncio
 import base64
 import heapq
 import json
+import re
+import struct
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +28,8 @@ from keyhole.vault.audit import open_row, open_slot, signed
 from keyhole.vault.keys import SYSTEM, Keys
 
 _PAGE = 200
+_SLOTS = "sys/journal/"
+_WRITER = re.compile(r"0|[1-9][0-9]{0,9}")
 _FOLLOWED = 1000  # records of one answer to who follows
 _WATCHING = ("sys/audit-log", "sys/capture/")
 _SEEN = frozenset({"read", "list"})
@@ -217,7 +221,9 @@ class History:
         anomalies: list[dict[str, Any]] = []
         records = 0
         stored = await self._store.heads()
-        for writer in sorted({*stored, *heads, *await self._slots()}):
+        slots, odd = await self._slots()
+        problems += [{"writer": -1, "sequence": 0, "problem": "a slot has a name that no writer has"}] * odd
+        for writer in sorted({*stored, *heads, *slots}):
             chain = _Chain(writer, self._keys.signing.public)
             chain.expect("checkpoint", heads.get(writer))
             start = heads[writer][0] if since and writer in heads else 0
@@ -276,9 +282,12 @@ class History:
             ring = self._keys.ring(row.partition)
             try:
                 return open_row(ring, row)
-            except IntegrityError:
+            except (IntegrityError, struct.error):  # the latter for numbers that no row of ours has
                 if not await self._keys.newer(row.partition, ring):
-                    raise
+                    raise IntegrityError(
+                        f"record {row.sequence} of writer {row.writer} was damaged or changed",
+                        "see what else was: keyhole audit verify; --after and --before show what lies around it",
+                    ) from None
 
     async def _rows(self, writer: int, *, after: int = 0) -> AsyncIterator[JournalRow]:
         while page := await self._store.scan(writer, after=after, limit=_PAGE):
@@ -304,9 +313,11 @@ class History:
             head = first
             await asyncio.sleep(0)
 
-    async def _slots(self) -> list[int]:
-        keys = await self._store.list("sys/journal/")
-        return [int(key.rpartition("/")[2]) for key in keys]
+    async def _slots(self) -> tuple[list[int], int]:
+        """The writers that have a slot, and how many slots have a name that none has."""
+        names = [key.removeprefix(_SLOTS) for key in await self._store.list(_SLOTS)]
+        writers = [int(name) for name in names if _WRITER.fullmatch(name)]
+        return writers, len(names) - len(writers)
 
     async def _slot_head(self, writer: int) -> tuple[int, bytes] | None:
         [entry] = await self._store.get([f"sys/journal/{writer}"])
