@@ -180,6 +180,10 @@ def test_the_header_in_clear_opens_nothing_when_it_is_changed(tmp_path):
         b"\xff",
         json.dumps({**header, "format": 2}).encode(),
         json.dumps({**header, "root": "AAAA"}).encode(),
+        json.dumps({**header, "id": 5}).encode(),
+        json.dumps({**header, "seal": ["memory"]}).encode(),
+        json.dumps({**header, "recovery": [float("inf"), 1]}).encode(),
+        b"[" * 100_000,
     ):
         change(place, "sys/vault", blob)
         with pytest.raises((IntegrityError, StoreUnavailable)):

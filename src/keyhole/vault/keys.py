@@ -97,7 +97,9 @@ async def read_header(store: Store) -> Header | None:
         shares, threshold = map(int, data.get("recovery", (0, 0)))
         root = base64.b64decode(data["root"], validate=True)
         header = Header(data["id"], data["seal"], root, entry.revision, (shares, threshold))
-    except (ValueError, KeyError, TypeError):
+        if not (isinstance(header.vault_id, str) and isinstance(header.seal, str)):
+            raise TypeError  # noqa: TRY301 - one place says what is wrong
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise IntegrityError("the vault's header is damaged", "restore the store from a backup") from None
     if version > FORMAT:
         raise StoreUnavailable(f"the vault has format {version}, this program knows {FORMAT}", "upgrade keyhole")
