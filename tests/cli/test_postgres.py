@@ -1,5 +1,8 @@
 """A vault in PostgreSQL, from the command line."""
 
+import base64
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +29,32 @@ def test_vault_in_a_database_is_made_used_and_found_again(tmp_path, monkeypatch)
     again = run("init", "--vault", vault, "--seal", f"keyfile:{tmp_path}/key")
     assert again.code != 0
     assert "Traceback" not in again.err
+
+
+def test_seal_that_only_the_database_names_loads_no_code_and_sends_no_file(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("KEYHOLE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KEYHOLE_HOME", str(tmp_path / "home"))
+    vault = postgres_server.location()
+    ok("init", "--vault", vault, "--seal", f"keyfile:{tmp_path}/key", "--make-keyfile")
+    wrapped = b"x" * 60
+    fields = b"".join(
+        bytes((len(it),)) + it for it in (b"pkcs11", b"hkdf-sha256", hashlib.sha256(wrapped).digest()[:16])
+    )
+    blob = b"\2" + fields + len(wrapped).to_bytes(2, "big") + wrapped + bytes(60)
+    spec = f"pkcs11:token=a;object=b?module-path={tmp_path}/planted.so&pin-source=file:{tmp_path}/key"
+    with postgres_server.superuser() as connection:
+        entry = f"{postgres_server.schema_of(vault)}.entry"
+        [header] = connection.execute(f"SELECT value FROM {entry} WHERE key = 'sys/vault'").fetchone()
+        planted = json.loads(header) | {"seal": spec, "root": base64.b64encode(blob).decode()}
+        connection.execute(f"UPDATE {entry} SET value = %s WHERE key = 'sys/vault'", [json.dumps(planted).encode()])
+    for command in (["list"], ["operator", "migrate", "--to", f"keyfile:{tmp_path}/new", "--make-keyfile"]):
+        refused = run("--vault", vault, *command)
+        assert refused.code == 3, refused
+        assert "because a database says so" in refused.err
+        assert "KEYHOLE_SEAL" in refused.err
+    monkeypatch.setenv("KEYHOLE_SEAL", spec)
+    assert "planted.so" in run("--vault", vault, "list").err
 
 
 def test_command_gets_nothing_that_opens_the_database(tmp_path, monkeypatch):

@@ -257,6 +257,7 @@ async def migrate_vault(
     config = load(flags={"vault": location})
     process.harden_process()
     node = Node(await open_store(config.vault), max_uses=config.max_uses, egress=config.egress)
+    node.configured = config.seal
     try:
         header = await node.header()
         if header is None:

@@ -140,7 +140,10 @@ class Store(Protocol):
         """The store's own clock, seconds since the epoch."""
 
     async def close(self) -> None:
-        """Finish what was accepted, then release the medium. Idempotent."""
+        """Finish what was accepted, then release the medium. Idempotent.
+
+        A store may have ``shared`` besides, and true: others than this user of this machine can write there.
+        """
 
 
 async def open_store(location: str, *, create: bool = False) -> Store:

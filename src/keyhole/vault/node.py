@@ -13,14 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from keyhole.core.errors import (
-    Conflict,
-    IntegrityError,
-    InvalidRequest,
-    KeyholeError,
-    NotFound,
-    Sealed,
-)
+from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, KeyholeError, NotFound, Sealed
 from keyhole.core.policy import ROOT
 from keyhole.core.request import Credential, Reply, Request
 from keyhole.core.value import Secret
@@ -36,6 +29,7 @@ from keyhole.vault.orgs import Orgs
 from keyhole.vault.sealing import (
     NO_RECOVERY,
     HandOut,
+    believed,
     deal,
     record_clock,
     record_unsealed,
@@ -222,7 +216,10 @@ class Node:
             if credential is not None and passphrase is None:  # the same again, however it was reached
                 seal = seal or self.opener
             seal = seal or open_seal(
-                spec or header.seal, passphrase=passphrase, vault_id=header.vault_id, interactive=interactive
+                spec or believed(header, self.store, self.configured),
+                passphrase=passphrase,
+                vault_id=header.vault_id,
+                interactive=interactive,
             )
             keys = self._keys(root := await unwrap(seal, header))
             await keys.load()
@@ -257,7 +254,7 @@ class Node:
                 if not attempt.complete:
                     return
                 self._attempt = None
-                seal = open_seal(header.seal, passphrase=attempt.joined(), vault_id=header.vault_id)
+                seal = open_seal(believed(header, self.store), passphrase=attempt.joined(), vault_id=header.vault_id)
                 keys = self._keys(await unwrap(seal, header))
             except IntegrityError:
                 self._attempt = None
@@ -275,7 +272,8 @@ class Node:
                 await (keys := self._keys(root)).load()
                 await self._open(keys, header.vault_id)
                 with contextlib.suppress(KeyholeError):
-                    self.keep(open_seal(self.configured or header.seal, passphrase=None, vault_id=header.vault_id))
+                    spec = self.configured or believed(header, self.store)
+                    self.keep(open_seal(spec, passphrase=None, vault_id=header.vault_id))
 
     async def migrate(self, entered: bytes) -> None:
         """Take what opens the old seal, or one share towards it, and change over to the seal of the settings.
@@ -296,7 +294,7 @@ class Node:
             if (taken := self.migration.enter(entered, header)) is None:
                 return
             shares, secret = taken
-            old = open_seal(header.seal, passphrase=secret, vault_id=header.vault_id)
+            old = open_seal(believed(header, self.store), passphrase=secret, vault_id=header.vault_id)
             await (keys := self._keys(await unwrap(old, header))).load()
             vault = await self._open(keys, header.vault_id)
             self.vault = None  # nobody may use it before it has its new seal

@@ -45,6 +45,26 @@ def type_of(spec: str) -> str:
     return SHAMIR if kind == "shares" else kind
 
 
+def believed(header: Header, store: Store, configured: str = "") -> str:
+    """The seal that a header names, where its word may be taken.
+
+    Nothing proves a header before its vault is open. A key kept elsewhere means that code is loaded, or a file of this
+    machine is read and sent to a host; so where others can write to the store, the settings have to name such a seal.
+
+    Raises:
+        InvalidRequest: they do not.
+    """
+    kind = header.seal.partition(":")[0]
+    if kind not in KEPT_ELSEWHERE or not getattr(store, "shared", False):
+        return header.seal
+    if configured.partition(":")[0] == kind:
+        return configured
+    raise InvalidRequest(
+        f"a key kept elsewhere ({kind}) is not used because a database says so",
+        "if it is this vault's, name the whole seal in the settings: KEYHOLE_SEAL, or --seal of a server",
+    )
+
+
 def has_no_shares(kind: str) -> bool:
     """Is it a seal whose key somebody else keeps?"""
     return kind in KEPT_ELSEWHERE

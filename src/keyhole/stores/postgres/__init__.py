@@ -83,6 +83,8 @@ async def open_store(rest: str, *, create: bool) -> PostgresStore:
 class PostgresStore:
     """The contract on one database; made by ``open_store`` and used on the same event loop."""
 
+    shared = True
+
     def __init__(self, place: Place, connection: Connection, generation: int) -> None:
         self._place = place
         self._pid = os.getpid()
