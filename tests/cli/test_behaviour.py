@@ -382,3 +382,18 @@ def test_python_programs_find_the_same_vault(local):
 def test_version_is_one_line():
     assert ok("version").out.startswith("keyhole ")
     assert json.loads(ok("version", "--json").out)["version"]
+
+
+def test_a_folder_that_is_gone_is_said_in_words(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    ran = run("repo", "list")
+    assert ran.code == 2
+    assert "the folder where this was started is gone" in ran.err
+
+
+def test_a_command_without_a_name_is_not_run():
+    ran = run("run", "--", "")
+    assert (ran.code, "the command is empty" in ran.err) == (125, True)

@@ -96,7 +96,16 @@ def _system_error(error: OSError) -> KeyholeError:
         return KeyholeError(f"{error.filename}: {error.strerror}", "check that it is yours and can be written")
     if error.errno in _UNWRITABLE:
         return KeyholeError(f"the output cannot be written: {error.strerror}")
+    if isinstance(error, FileNotFoundError) and not _has_folder():
+        return InvalidRequest("the folder where this was started is gone", "go to another one: cd")
     return _internal_error(error)
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(os.getcwd())  # noqa: PTH109  # Path.cwd() is the same
+    except FileNotFoundError:
+        return False
 
 
 def _internal_error(error: Exception) -> KeyholeError:

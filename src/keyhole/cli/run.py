@@ -53,6 +53,12 @@ class ChildCommand(Command):
             raise click.exceptions.Exit(OWN_FAILURE) from None
 
 
+def _named(context: click.Context, _parameter: click.Parameter, argv: tuple[str, ...]) -> tuple[str, ...]:
+    if argv and not argv[0]:
+        raise click.UsageError("the command is empty", context)
+    return argv
+
+
 @click.command(
     "run",
     cls=ChildCommand,
@@ -64,7 +70,14 @@ class ChildCommand(Command):
     """,
     context_settings={"allow_interspersed_args": False},
 )
-@click.argument("argv", shell_complete=command_line, nargs=-1, required=True, metavar="COMMAND [ARGUMENTS]…")
+@click.argument(
+    "argv",
+    callback=_named,
+    shell_complete=command_line,
+    nargs=-1,
+    required=True,
+    metavar="COMMAND [ARGUMENTS]…",
+)
 @click.option(
     "--agent", shell_complete=agents, default=DEFAULT_AGENT, show_default=True, help="Who the command acts as."
 )
