@@ -36,6 +36,16 @@ async def login(ask, role_id, secret_id, **options):
     return await ask("POST", "auth/approle/login", {"role_id": role_id, "secret_id": secret_id}, token=None, **options)
 
 
+@pytest.mark.parametrize("metadata", ["[" * 50_000, '{"a":' * 50_000, '{"a": 1}', "x"])
+def test_metadata_that_is_no_object_of_texts_is_refused(metadata):
+    async def scenario(ask, _vault):
+        await role(ask)
+        refused = await ask("POST", "auth/approle/role/ci/secret-id", {"metadata": metadata})
+        assert (refused.status, b"metadata is a JSON object" in refused.body) == (400, True)
+
+    scene(scenario)
+
+
 def test_a_machine_gets_a_token_with_the_policies_of_its_role_and_nothing_more():
     async def scenario(ask, _vault):
         role_id = await role(ask, token_ttl="20m", token_max_ttl="30m")

@@ -83,6 +83,15 @@ def test_a_redirect_is_not_followed():
         assert elsewhere.seen == []
 
 
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'{"data":' * 100_000, b"[]", b"\xff"], ids=["list", "object", "no object", "no text"]
+)
+def test_an_answer_that_is_no_object_is_said_so_however_deep_it_is(content):
+    said = pytest.raises(Unreachable, match="something else than a JSON object")
+    with answering(content=content) as server, asking(server.url, token="hvs.t") as transport, said:
+        transport.ask("read", "x", {})
+
+
 def test_proxy_variables_of_the_environment_are_not_followed(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")

@@ -136,7 +136,7 @@ def _values(entry: CatalogEntry, from_file: str) -> dict[str, str]:
         return _complete(entry, typed)
     try:
         data = json.loads(_text(read_value("", from_file)))
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
         raise InvalidRequest(

@@ -244,7 +244,7 @@ def _anchor(path: str) -> dict[str, Any]:
         data = json.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}", "check --anchor") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise InvalidRequest(f"{path} is no checkpoint", "give the file that keyhole audit checkpoint wrote")

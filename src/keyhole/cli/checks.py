@@ -143,7 +143,7 @@ def _literal(text: str) -> Any:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -173,7 +173,7 @@ def _from_file(name: str) -> dict[str, Any]:
         data = json.loads(text) if len(text) <= _LARGEST else None
     except OSError as error:
         raise InvalidRequest(f"{name}: {error.strerror}", "check --conditions-from") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidRequest(f"{name}: not JSON", 'for example {"limits": {"rate": "10/m"}}') from None
     if isinstance(data, dict) and data.keys() <= set(FIELDS):
         return data

@@ -141,7 +141,7 @@ def _value(text: str) -> Any:
     """A text, or an object or list where it is written as JSON; ``{}`` is the text of a template."""
     try:
         found = json.loads(text) if text[:1] in {"{", "["} else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     return found or text
 

@@ -161,7 +161,7 @@ def _object(body: bytes, status: int, address: str) -> dict[str, Any]:
         return {}
     try:
         data = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise Unreachable(

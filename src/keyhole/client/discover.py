@@ -135,7 +135,7 @@ def _read_tokens() -> dict[str, Any]:
         )
     try:
         tokens = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         tokens = None
     if not isinstance(tokens, dict):
         raise InvalidRequest(f"the token file {path} is damaged", f"remove it and log in again: rm {path}")

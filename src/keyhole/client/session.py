@@ -47,7 +47,7 @@ class Port:
         answer = self.send("GET", path, [], None, _SECONDS)
         try:
             found = json.loads(answer.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if answer.status != 200 or not isinstance(found, dict):
             raise Unreachable(f"the port {self.number} is not ours", "run it in: keyhole run -- COMMAND")

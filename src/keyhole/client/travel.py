@@ -106,7 +106,10 @@ class Answered:
 
     def json(self) -> Any:
         """The body as JSON. Raises ``ValueError``."""
-        return json.loads(self.body)
+        try:
+            return json.loads(self.body)
+        except RecursionError:
+            raise ValueError("the JSON is nested too deeply") from None
 
 
 def resolve(ask: Ask, trip: Trip) -> str:
@@ -270,7 +273,7 @@ def _raise_refusal(response: http.client.HTTPResponse, content: bytes) -> None:
         return
     try:
         data = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = {}
     error: KeyholeError = refusal(response.status, headers, data if isinstance(data, dict) else {})
     raise error

@@ -82,7 +82,7 @@ class Book:
             keys = [bytes.fromhex(text) for text in json.loads(age.decrypt(sealed, [identity]))["keys"]]
             if 0 < len(keys) <= _MOST_KEYS:
                 return cls(vault, keys)
-        except (ValueError, KeyError, TypeError, InvalidRequest):
+        except (ValueError, KeyError, TypeError, RecursionError, InvalidRequest):
             pass
         raise IntegrityError(f"{NAMES} has no keys of names", "restore it from its history")
 

@@ -219,7 +219,7 @@ def _from_token(data: bytes, asked: Asked, token: str) -> Identity:
 def _token_file(data: bytes) -> dict[str, str]:
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     wanted = {"kind", "place", "recipient", "wrapped", "sealed"}
     if not isinstance(content, dict) or content.keys() != wanted or content["kind"] != _MARK:

@@ -177,7 +177,7 @@ def _metadata(value: Any) -> dict[str, str]:
     if isinstance(value, str) and value:
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InvalidRequest("metadata is a JSON object of texts") from None
     found = value or {}
     texts = isinstance(found, dict) and len(found) <= _METADATA

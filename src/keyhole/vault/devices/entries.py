@@ -257,5 +257,5 @@ def _hash_secret(value: Secret, hashed: Callable[[str | bytes], str]) -> Any:
     data = value.reveal()
     try:
         return _hash_leaves(json.loads(data), _all_leaf(hashed), 0)
-    except ValueError:
+    except (ValueError, RecursionError):
         return hashed(data)
