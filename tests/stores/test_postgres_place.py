@@ -7,8 +7,10 @@ import pytest
 
 import postgres_server
 from keyhole.core.errors import InvalidRequest, NotFound, StoreUnavailable
-from keyhole.stores import open_store
+from keyhole.stores import Batch, JournalRow, Put, open_store
 from keyhole.stores.postgres import place, schema
+
+ROW = JournalRow(0, 1, 7, "p0", b"body\\\x00", b"\\" * 32, b"")
 
 
 @pytest.mark.parametrize(
@@ -113,3 +115,38 @@ def test_several_that_make_the_store_at_once_all_succeed():
             await store.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["standard_conforming_strings = off", "client_encoding = 'SQL_ASCII'", "array_nulls = off", "row_security = off"],
+)
+def test_what_was_written_is_read_whatever_the_role_is_set_to(setting):
+    value = bytes(range(256)) + b"\\x5c\\000''"
+
+    async def written():
+        store = await open_store(location, create=True)
+        try:
+            await store.commit(Batch(puts=[Put("p0/a", value, 0), Put("p0/b", b"", 0, due=1.5)], appends=[ROW]))
+            return await read(store)
+        finally:
+            await store.close()
+
+    async def again():
+        store = await open_store(location)
+        try:
+            return await read(store)
+        finally:
+            await store.close()
+
+    async def read(store):
+        return [entry.value for entry in await store.get(["p0/a", "p0/b"])], await store.scan(0), await store.due(2.0)
+
+    location = postgres_server.location()
+    with postgres_server.superuser() as connection:
+        connection.execute(f"ALTER ROLE {postgres_server.ROLE} SET {setting}")
+        try:
+            assert asyncio.run(written()) == ([value, b""], [ROW], ["p0/b"])
+        finally:
+            connection.execute(f"ALTER ROLE {postgres_server.ROLE} RESET ALL")
+    assert asyncio.run(again()) == ([value, b""], [ROW], ["p0/b"])

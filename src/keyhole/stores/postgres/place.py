@@ -41,8 +41,13 @@ _SETTINGS = (
     ("lock_timeout", "10s"),
     ("statement_timeout", "30s"),
     ("default_transaction_isolation", "read committed"),
+    # The driver writes bytes and lists as these say; with others of the role's or the server's own, what is read back
+    # is not what was written.
+    ("client_encoding", "UTF8"),
+    ("standard_conforming_strings", "on"),
+    ("array_nulls", "on"),
+    ("row_security", "on"),
 )
-_SET = "SELECT set_config(%s, %s, false)"
 _UNBOUND = "SELECT bool_or(rolsuper OR rolbypassrls) FROM pg_roles WHERE rolname IN (session_user, current_user)"
 _PASSWORDS = {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 _WEAK = {"allow", "prefer"}
@@ -122,8 +127,9 @@ async def connect(place: Place) -> Connection:
     except psycopg.Error as error:
         raise _refused(str(error)) from None
     try:
-        for name, value in (*_SETTINGS, ("search_path", f'"{place.schema}", pg_temp')):
-            await connection.execute(_SET, (name, value))
+        settings = (*_SETTINGS, ("search_path", f'"{place.schema}", pg_temp'))
+        asked = ", ".join(["set_config(%s, %s, false)"] * len(settings))
+        await connection.execute(f"SELECT {asked}", [text for setting in settings for text in setting])
         await connection.execute(_DURABLE)
         bound = await (await connection.execute(_UNBOUND)).fetchone() == (False,)
     except psycopg.Error:
