@@ -164,9 +164,7 @@ async def generate_intermediate(context: Context, call: Call) -> Reply:
     )
     csr = await asyncio.to_thread(pki.make_request, key.der, content, role["signature_bits"])
     if way != EXISTING:
-        settings = await store.load_settings(context)
-        settings.key = settings.key or key.id
-        await context.storage.change([key.put(), settings.put()])
+        await _keep(context, key)
     found: dict[str, Any] = {"csr": issuing.base64_of(csr) if shape.form == "der" else csr.strip(), "key_id": key.id}
     if way == EXPORTED:
         text = pki.private_text(key.der, pkcs8=shape.pkcs8)
@@ -183,9 +181,7 @@ async def generate_key(context: Context, call: Call) -> Reply:
     if way == EXISTING:
         raise InvalidRequest("an existing key needs not be made", "use internal or exported")
     key = await _key(context, call.data, way)
-    settings = await store.load_settings(context)
-    settings.key = settings.key or key.id
-    await context.storage.change([key.put(), settings.put()])
+    await _keep(context, key)
     found: dict[str, Any] = {"key_id": key.id, "key_name": key.name, "key_type": key.type}
     if way == EXPORTED:
         found["private_key"] = Secret(json.dumps(pki.private_text(key.der).strip()))
@@ -231,10 +227,15 @@ async def bring_key(context: Context, call: Call) -> Reply:
         if key.der == private:
             return Reply({"key_id": key.id, "key_name": key.name, "key_type": key.type})
     key = store.new_key(private, info, store.check_name(name, known, "key"))
+    await _keep(context, key)
+    return Reply({"key_id": key.id, "key_name": key.name, "key_type": key.type})
+
+
+async def _keep(context: Context, key: store.Key) -> None:
+    """Store a new key; the first one is the default."""
     settings = await store.load_settings(context)
     settings.key = settings.key or key.id
     await context.storage.change([key.put(), settings.put()])
-    return Reply({"key_id": key.id, "key_name": key.name, "key_type": key.type})
 
 
 async def _bring(context: Context, certificates: list[str], pems: list[str], *, must_match: bool = False) -> Reply:
