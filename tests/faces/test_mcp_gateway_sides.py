@@ -356,3 +356,27 @@ def test_a_list_without_end_is_given_up_and_takes_no_other_list_with_it(monkeypa
             assert (await client.list_tools()).tools == []
 
     play(scenario)
+
+
+def test_tools_that_have_changed_are_asked_for_again_when_that_failed_or_its_client_went(monkeypatch):
+    async def scenario(stage):
+        await stage.add()
+        upstream = (await stage.gateway.servers())["evil"]
+        before = await upstream.tools()
+        (await upstream.session()).stale = True
+        list_tools, outcomes = upstream._list, [UpstreamUnreachable("the list is too large"), asyncio.CancelledError()]
+
+        async def failing(*about):
+            if outcomes:
+                raise outcomes.pop(0)
+            return await list_tools(*about)
+
+        monkeypatch.setattr(upstream, "_list", failing)
+        for kind in (UpstreamUnreachable, asyncio.CancelledError):
+            with pytest.raises(kind):
+                await upstream.tools()
+        after = await upstream.tools()
+        assert after.keys() == before.keys()
+        assert after is not before
+
+    play(scenario)

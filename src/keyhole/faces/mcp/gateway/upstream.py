@@ -271,8 +271,12 @@ class Upstream:
         async with session.in_use() as client:
             age = time.monotonic() - self._listed
             if session.stale or age > (1.0 if fresh else _FRESH):
-                session.stale = False
-                self._tools, self.refused = await self._list(session, client)
+                session.stale = False  # what is said to have changed from now on is asked for once more
+                try:
+                    self._tools, self.refused = await self._list(session, client)
+                except BaseException:
+                    session.stale = True
+                    raise
                 self._listed = time.monotonic()
         return self._tools
 
