@@ -67,6 +67,24 @@ def test_agents_are_registered_without_showing_a_token(stripe, say):
     assert "coder" not in say("agent", "list")
 
 
+def test_tokens_of_an_agent_are_listed_and_ended_as_the_sdk_asks(stripe, say):
+    assert say("agent", "token", "list", "default") == "No tokens found\n"
+    made = ok("agent", "token", "default", "--run", "4711", "--json").json
+    ok("agent", "token", "default")
+    line = next(found for found in say("agent", "token", "list", "default").splitlines() if "4711" in found)
+    assert (line[20:36].strip(), line[36:52].strip(), line[52:78].strip(), line[78:]) == (
+        ("4711", made["expires_at"][:10], "", "active")
+    )
+    number = line[0:20].strip()
+    for words in ((number,), ("--all",), (), (number, "--all", "--confirm")):
+        assert "Revoked" not in say("agent", "token", "revoke", *words, "--agent", "default", code=1)
+    assert "no token" in say("agent", "token", "revoke", "none", "--agent", "default", "--confirm", code=1)
+    say("agent", "token", "revoke", number, "--agent", "default", "--confirm")
+    assert len(ok("agent", "tokens", "default", "--json").json) == 1
+    say("agent", "token", "revoke", "--all", "--agent", "default", "--confirm")
+    assert ok("agent", "tokens", "default", "--json").json == []
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

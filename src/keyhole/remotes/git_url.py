@@ -18,7 +18,7 @@ _PATH = r"[A-Za-z0-9._~+@:,=%-]+(?:/[A-Za-z0-9._~+@:,=%-]+)*/?"
 _NETWORK = re.compile(rf"(?:https|ssh)://{_USER}{_HOST}{_PORT}/(?:~[A-Za-z0-9_-]*/)?{_PATH}")
 _SCP = re.compile(rf"(?!(?:https?|ssh|git|ftps?|file|ext|fd|rsync):){_USER}{_HOST}:(?!:)/?(?:~[A-Za-z0-9_-]*/)?{_PATH}")
 _PASSWORD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*:[^/]*@")
-_NEXT = "use https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH, or the absolute path of a repository"
+_NEXT = "use https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH, or the absolute path of a repository, without .."
 
 
 def parse_git_url(text: str) -> str:

@@ -17,6 +17,7 @@ from keyhole.core.errors import InvalidRequest, PolicyDenied
 from keyhole.core.path import parse_name
 
 _HERE = "keyhole"
+_ID = 19  # characters of an accessor, which fit into the first column and mean one token still
 
 
 def refused(group: click.Group, name: str, hint: str) -> None:
@@ -177,8 +178,45 @@ def token() -> None:
     """Tokens of agents."""
 
 
-for _verb in ("list", "issue", "revoke"):
-    refused(token, _verb, "keyhole agent token NAME, keyhole agent tokens NAME, keyhole agent revoke NAME --accessor …")
+refused(token, "issue", "keyhole agent token NAME prints one; keyhole run needs none")
+
+
+@token.command("list")
+@click.argument("name")
+@pass_session
+def list_tokens(session: Session, name: str) -> None:
+    """Columns of fixed widths: id, label, end, when last used (not kept), state."""
+    _require_outside()
+    found = session.client.read(f"agents/{parse_name(name)}/tokens").data["tokens"]
+    if not found:
+        click.echo("No tokens found")
+        return
+    click.echo(f"{'TOKEN ID':<20}{'LABEL':<16}{'EXPIRES':<16}{'LAST USED':<26}STATUS")
+    for each in found:
+        label = str(each.get("run") or each.get("tool") or "(none)")
+        ends = each["expires_at"][: len("2027-01-31")] or "(none)"
+        click.echo(f"{each['accessor'][:_ID]:<20}{label[:15]:<16}{ends:<16}{'':<26}active")
+
+
+@token.command("revoke")
+@click.argument("token_id", required=False, default="")
+@click.option("--agent", "name", required=True, metavar="NAME", help="Whose it is.")
+@click.option("--all", "every", is_flag=True, help="All of them.")
+@click.option("--confirm", is_flag=True, help="Do it.")
+@pass_session
+def revoke(session: Session, /, *, token_id: str, name: str, every: bool, confirm: bool) -> None:
+    """End one token of an agent, by its id in the list, or all of them."""
+    _require_outside()
+    path = f"agents/{parse_name(name)}"
+    if every == bool(token_id):
+        raise InvalidRequest("one token is meant, or all", "give its id, or --all")
+    if not confirm:
+        raise InvalidRequest("this ends tokens", "say --confirm")
+    body = {}
+    if token_id:
+        named = [each["accessor"] for each in session.client.read(f"{path}/tokens").data["tokens"]]
+        body["accessor"] = next((each for each in named if token_id in {each, each[:_ID]}), token_id)
+    click.echo(f"Revoked {session.client.write(f'{path}/revoke', body).data['revoked']} token(s) of {name}")
 
 
 @agent.group("policy")
