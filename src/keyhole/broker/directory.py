@@ -246,7 +246,7 @@ class Directory:
 
     def opened(self, caller: Caller, authority: Authority, name: str) -> bool:
         """Whether such a tunnel was granted before, to what speaks HTTP. ``False`` says nothing of others."""
-        return (caller.acl, authority) in self._opened and not self.spoken_at(authority, name)
+        return not name and (caller.acl, authority) in self._opened and self._spoken.get(authority) == ""
 
     def unknown(self, authority: Authority) -> bool:
         """Does no service mean this destination, whoever may use it?"""

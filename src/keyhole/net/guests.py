@@ -73,7 +73,8 @@ class Guest:
         whose = (org, agent)
         if whose == self.whose:
             return ""
-        self._become(None)
+        if self.whose is not None:
+            self._become(None)
         counts = self._guests.counts
         if counts[whose] >= most[1]:
             return "agent"
@@ -89,7 +90,8 @@ class Guest:
             self._guests.all.discard(self)
             if not self.busy:
                 self._guests.unlist(self, self._address, self.whose)
-            self._guests.count(self.whose, -1)
+            if self.whose is not None:
+                self._guests.count(self.whose, -1)
 
     def let_go(self) -> None:
         """End it, because somebody else needs its place."""
@@ -102,8 +104,10 @@ class Guest:
             return
         if not self.busy:
             self._guests.unlist(self, self._address, self.whose)
-        self._guests.count(self.whose, -1)
-        self._guests.count(whose, 1)
+        if self.whose is not None:
+            self._guests.count(self.whose, -1)
+        if whose is not None:
+            self._guests.count(whose, 1)
         if not self.busy:
             self._guests.enlist(self, self._address, whose)
         self.whose = whose
@@ -154,7 +158,7 @@ class Guests:
         """
         address = network(remote) if remote else ""
         own = self._of_address.get(address)
-        if address and own is not None:
+        if own is not None and address and len(own) >= self._each:
             self._trim(own)
         if len(self.all) >= self.most and not self._make_room():
             self._note("connections")
@@ -202,7 +206,9 @@ class Guests:
         """It rests, and may be let go."""
         if whose is None:
             self._strangers[guest] = None
-            own = self._of_address.setdefault(address, OrderedDict())
+            own = self._of_address.get(address)
+            if own is None:
+                own = self._of_address[address] = OrderedDict()
             own[guest] = None
             if address and len(own) > self._each:
                 self._over.add(address)
@@ -225,10 +231,8 @@ class Guests:
         if not own:
             del self._of_address[address]
 
-    def count(self, whose: tuple[str, str] | None, change: int) -> None:
+    def count(self, whose: tuple[str, str], change: int) -> None:
         """More or fewer of an org and an agent."""
-        if whose is None:
-            return
         for key in (whose, (whose[0], "")):
             self.counts[key] += change
             if not self.counts[key]:

@@ -51,7 +51,7 @@ class _Used:
 class _Tenant:
     """An org."""
 
-    __slots__ = ("agents", "all", "calls", "id", "parts", "starting")
+    __slots__ = ("agents", "all", "calls", "id", "parts", "seats", "starting")
 
     def __init__(self, org_id: str, name: str, limits: ShareLimits) -> None:
         self.id = org_id
@@ -59,6 +59,7 @@ class _Tenant:
         self.calls = tuple(part_of(limits.calls, part) for part in self.parts)
         self.all = _Used()
         self.agents: dict[str, _Used] = {}
+        self.seats: dict[int, tuple[int, int]] = {}  # by what their listener holds
         self.starting = Starting(limits)
 
     def of(self, agent: str) -> _Used:
@@ -67,6 +68,11 @@ class _Tenant:
         if used is None:
             used = self.agents[agent] = _Used()
         return used
+
+    def of_seats(self, seat: Seat) -> tuple[int, int]:
+        """How many connections it, and an agent of it, may have at the listener of one."""
+        whole, own = (part_of(seat.capacity, part) for part in self.parts)
+        return self.seats.setdefault(seat.capacity, (whole, own))
 
     def tidy(self, agent: str) -> None:
         """Forget an agent that takes nothing."""
@@ -167,7 +173,7 @@ class Shares:
         if seat is None or seat.whose == (state.org.id, caller.name):
             return
         tenant = self._tenant(state)
-        whole, own = most = _of_seats(tenant, seat)
+        whole, own = most = tenant.of_seats(seat)
         full = seat.prove(tenant.id, caller.name, most)
         if full:
             count, whose = (own, "this agent") if full == "agent" else (whole, "this org")
@@ -178,13 +184,13 @@ class Shares:
 
         Where it may not, it has to ``begin`` and to ``seat``: it waits for its turn, or is refused and counted.
         """
-        tenant, agent, limits = self._tenant(state), caller.name, self.limits
+        tenant, agent, limits = self._tenants.get(state.org.id) or self._tenant(state), caller.name, self.limits
         used, (whole, own) = tenant.agents.get(agent), tenant.calls
-        if limits.rates or not tenant.starting.open or tenant.all.calls >= whole or self._all.calls >= limits.calls:
+        if tenant.all.calls >= whole or self._all.calls >= limits.calls or limits.rates or not tenant.starting.open:
             return False
         if used is not None and used.calls >= own:
             return False
-        if seat is not None and seat.prove(tenant.id, agent, _of_seats(tenant, seat)):
+        if seat is not None and seat.prove(tenant.id, agent, tenant.seats.get(seat.capacity) or tenant.of_seats(seat)):
             return False
         return self.admission.enter((tenant.id, agent))
 
@@ -437,11 +443,6 @@ class Shares:
         if self._timer is None and not self._closed:
             self._since = self._vault.clock.now()
             self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self.flush)
-
-
-def _of_seats(tenant: _Tenant, seat: Seat) -> tuple[int, int]:
-    """How many connections an org, and an agent of it, may have at the listener of one."""
-    return part_of(seat.capacity, tenant.parts[0]), part_of(seat.capacity, tenant.parts[1])
 
 
 def _at(remote: str, org: str = "") -> tuple[str, str]:

@@ -18,7 +18,7 @@ from keyhole.core.passthrough import SCHEMES as PASSED
 from keyhole.core.sql import SqlCall
 from keyhole.core.ssh import SPOKEN as SSH_AGENT
 from keyhole.faces.proxy import socks
-from keyhole.faces.proxy.gate import admit, passing, read_credential
+from keyhole.faces.proxy.gate import LastAdmitted, admit, passing, read_credential
 from keyhole.faces.proxy.owner import Owner
 from keyhole.faces.proxy.refusal import ESTABLISHED, FULL, render_refusal
 from keyhole.faces.proxy.regulars import Connect, read_connect
@@ -27,7 +27,7 @@ from keyhole.faces.proxy.tunnelling import TunnelWire
 from keyhole.net.carry import carry
 from keyhole.net.http1.body import RequestBody
 from keyhole.net.http1.framing import Decoder, request_decoder
-from keyhole.net.http1.grammar import Malformed, RequestHead, parse_request_head
+from keyhole.net.http1.grammar import LastFields, Malformed, RequestHead, parse_request_head
 from keyhole.net.http1.pace import Pace, window_for
 from keyhole.net.http1.wire import NEVER
 from keyhole.net.http2.frames import ConnectionFault
@@ -190,6 +190,8 @@ class ProxyConnection(TunnelWire):
         """Serve requests one after the other, to the end of the connection."""
         owner = self._owner
         limits = owner.limits
+        if self._tunnel is None:
+            self._fields, self._last = LastFields(), LastAdmitted()
         while True:
             try:
                 raw = await self.next_head(limits.wire, limits.head_timeout, limits.idle_timeout)

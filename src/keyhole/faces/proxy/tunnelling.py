@@ -33,14 +33,15 @@ class TunnelWire(AnsweringWire):
 
     __slots__ = ("_credential", "_fields", "_last", "_led", "_remote", "_tunnel", "seat")
 
+    _fields: LastFields  # from the first request on
+    _last: LastAdmitted
+
     def __init__(self, owner: Owner) -> None:
         super().__init__(owner)
         self._credential = b""
         self._tunnel: Tunnel | None = None
         self._led: tuple[Connect, ssl.SSLContext | None] | None = None
         self._remote = ""
-        self._fields = LastFields()
-        self._last = LastAdmitted()
         self.seat: Guest | None = None
 
     def at_once(self) -> bool:
