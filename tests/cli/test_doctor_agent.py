@@ -115,7 +115,7 @@ fe800000000000000000000000000000 40 00 00 00 00000400 00000001 00000000 00000001
 
 def test_a_network_beside_the_machine_is_found_that_is_no_way_to_the_internet(monkeypatch):
     files = {"/proc/net/route": ROUTES, "/proc/net/ipv6_route": ROUTES_6}
-    monkeypatch.setattr(network, "_text", lambda path: files.get(path, ""))
+    monkeypatch.setattr(network, "text_of", lambda path: files.get(path, ""))
     [found] = network._networks()
     assert found.state == "open"
     assert found.detail.endswith(": 172.18.0.0/255.255.0.0 by eth0, fd00::/64 by eth0")
