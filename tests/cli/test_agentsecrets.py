@@ -1,5 +1,7 @@
 """The command `agentsecrets` where no session is: lists of the vault, and refusals that name the right command."""
 
+import json
+
 import pytest
 
 from cli_driver import ok, run
@@ -110,3 +112,21 @@ def test_what_is_done_elsewhere_is_refused_with_the_way(say, words, hint):
     assert hint in said
     assert "sk_live_value" not in said
     assert "hvs." not in said
+
+
+def test_a_call_without_a_session_of_its_own_says_why_in_the_form_that_programs_read(local, say, capsys):
+    words = ("call", "--url", "https://a.test", "--bearer", "A")
+    assert say(*words, code=1) == "Error: there is no agent 'default' (keyhole agent add default)\n"
+    assert main([*words, "--output", "json"]) == 1
+    said = capsys.readouterr()
+    envelope = json.loads(said.out)
+    assert (envelope["status"], envelope["headers"], envelope["body"], said.err) == (0, {}, "", "")
+    assert envelope["error"] == "there is no agent 'default' (keyhole agent add default)"
+
+
+def test_a_vault_with_a_passphrase_opens_as_for_keyhole(say, tmp_path, monkeypatch):
+    (tmp_path / "pass").write_text("correct horse battery staple\n")
+    monkeypatch.setenv("KEYHOLE_PASSPHRASE_FILE", str(tmp_path / "pass"))
+    ok("init", "--seal", "passphrase")
+    ok("agent", "add", "default")
+    assert "default" in say("project", "list")

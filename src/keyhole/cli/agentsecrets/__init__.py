@@ -6,6 +6,7 @@ for itself, or asks the vault as ``keyhole`` does. A value is neither taken in a
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, the child's own, 1 for every failure, 2 for a wrong command line."""
     run: Callable[..., Any] = program_group.main
     session = Session()
+    session.passphrase.file = os.environ.get("KEYHOLE_PASSPHRASE_FILE", "")
     try:
         return int(run(arguments, prog_name=_PROG, standalone_mode=False, obj=session) or 0)
     except click.exceptions.Exit as left:

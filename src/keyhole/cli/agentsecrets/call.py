@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from keyhole.cli.agentsecrets.spawned import again, agent_of, within
+from keyhole.cli.agentsecrets.spawned import again, agent_of, within_or_why_not
 from keyhole.client.session import Answer, Port, own_port
 from keyhole.core.errors import InvalidRequest, KeyholeError, PolicyDenied
 
@@ -43,7 +43,11 @@ def call(url: str, method: str, body: str | None, token: str, output: str, **pla
     agent = agent_of(token)
     port = own_port()
     if port is None:
-        return within(agent, again())
+        code, why_not = within_or_why_not(agent, again())
+        if not why_not:
+            return code
+        _say_failed(why_not, output)
+        return 1
     headers = [("X-AS-Target-URL", url), ("X-AS-Method", method.upper())]
     headers += [(f"X-AS-Inject-{style.title()}", places[style]) for style in ("bearer", "basic") if places[style]]
     for option, style in (("header", "Header"), ("query", "Query"), ("body_field", "Body"), ("form_field", "Form")):
@@ -78,8 +82,16 @@ def _send(
     except KeyholeError as error:
         if output != "json":
             raise
-        _print_envelope(0, {}, "", 0, str(error))
+        _say_failed(str(error), output)
         return None
+
+
+def _say_failed(reason: str, output: str) -> None:
+    """That there is no answer. Programs read an envelope whatever happened."""
+    if output == "json":
+        _print_envelope(0, {}, "", 0, reason)
+    else:
+        click.echo(f"Error: {reason}", err=True)
 
 
 def _print_envelope(status: int, headers: dict[str, list[str]], body: str, milliseconds: int, error: str) -> None:

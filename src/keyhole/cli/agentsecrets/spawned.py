@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
 import sys
 
@@ -10,6 +13,7 @@ import click
 from keyhole.client.session import own_port
 from keyhole.core.errors import InvalidRequest, KeyholeError
 
+_FAILED = 125  # of keyhole run
 _TOKEN = "_TOKEN"  # noqa: S105  # the end of a name, by which the SDK means an agent
 
 
@@ -23,12 +27,25 @@ def agent_of(token: str) -> str:
     return name.lower()
 
 
-def within(agent: str, command: list[str]) -> int:
+def within(agent: str, command: list[str], *options: str) -> int:
     """Run a command as an agent in a session of its own; its exit code."""
     from keyhole.cli.entry import main  # noqa: PLC0415  # all of our own command line
     from keyhole.cli.granted import DEFAULT_AGENT  # noqa: PLC0415  # the same
 
-    return main(["-q", "run", "--agent", agent or DEFAULT_AGENT, "--", *command])
+    return main(["-q", *options, "run", "--agent", agent or DEFAULT_AGENT, "--", *command])
+
+
+def within_or_why_not(agent: str, command: list[str]) -> tuple[int, str]:
+    """The same, and why the command could not even be begun, for the caller to say; else an empty text."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):  # ours alone: the command has the descriptor itself
+        code = within(agent, command, "--json")
+    if code == _FAILED:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            error = json.loads(said.getvalue())["error"]
+            return code, f"{error['reason']} ({error['hint']})" if error["hint"] else error["reason"]
+    click.echo(said.getvalue(), err=True, nl=False)
+    return code, ""
 
 
 def again() -> list[str]:
