@@ -6,7 +6,7 @@ import asyncio
 import ssl
 
 import pytest
-from tests.faces.proxy.rig import HOST, Rig, client_context, get
+from tests.faces.proxy.rig import HOST, Rig, client_context, get, until
 
 
 class _Client:
@@ -35,6 +35,15 @@ class _Client:
 
     async def ask(self, request: bytes) -> None:
         self._tls.write(request)
+        self._writer.write(self._out.read())
+        await self._writer.drain()
+
+    async def ask_and_part(self, request: bytes) -> None:
+        """Send a request and close_notify together, with what is left of the handshake."""
+        if request:
+            self._tls.write(request)
+        with pytest.raises(ssl.SSLWantReadError):
+            self._tls.unwrap()
         self._writer.write(self._out.read())
         await self._writer.drain()
 
@@ -110,5 +119,25 @@ def test_who_stays_is_told_the_end() -> None:
             got, said = await client.rest()
             assert got.endswith(b"ok")
             assert said
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("request_", [get(absolute=False), b""])
+def test_a_request_may_come_with_the_goodbye_and_both_with_the_end_of_the_handshake(
+    request_: bytes, *, known: bool
+) -> None:
+    async def run() -> None:
+        async with Rig() as rig:
+            if known:  # the next such tunnel has no task yet when they come
+                _, writer = await rig.tunnel(tls=False)
+                writer.close()
+                await until(lambda: rig.server.connections == 0)
+            client = await _connected(rig)
+            await client.ask_and_part(request_)
+            got, _ = await client.rest()
+            assert got.endswith(b"ok") is bool(request_)
+            await until(lambda: rig.server.connections == 0)
 
     asyncio.run(run())

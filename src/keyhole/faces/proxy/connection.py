@@ -134,9 +134,15 @@ class ProxyConnection(TunnelWire):
             if not self.buffer:
                 self.part()
             if self.task is None:
-                self.close(self._owner.limits.linger)
+                self._ended_unserved()
         elif self._grace is None and not self._passing:
             self._grace = self.loop.call_later(self._owner.limits.linger, self.abort)
+
+    def _ended_unserved(self) -> None:
+        if self.tls is not None and self.tls.closed:  # its last request may have come with its goodbye
+            self._begin()
+        else:
+            self.close(self._owner.limits.linger)
 
     def leave(self) -> None:
         """The listener is about to stop: what is under way may end, and nothing new begins."""
