@@ -66,6 +66,18 @@ def record(phase, **fields):
     }
 
 
+def test_a_use_is_found_behind_records_of_other_things(vault, monkeypatch):
+    ok("set", "crm/key", stdin=KEY)
+    ok("get", "crm/key", "--reveal")
+    for _ in range(5):
+        ok("list")
+    for first in (1000, 2):
+        monkeypatch.setattr("keyhole.cli.audit._FIRST", first)
+        assert [use["secrets"] for use in ok("audit", "uses", "--limit", "1", "--json").json] == [["crm/key"]]
+    monkeypatch.setattr("keyhole.cli.audit._MOST", 4)
+    assert "latest 4 records" in ok("audit", "uses", "--limit", "1").err
+
+
 CALL = {"operation": "use", "path": "services/pay", "service": "pay", "secrets": ["pay/key"], "run": "1", "step": "pay"}
 CALL |= {"host": "pay.example:443", "method": "POST", "target": "/charges"}
 

@@ -24,6 +24,7 @@ _PACE = 0.5  # seconds between two requests, each of which is recorded
 _SELF = "sys/audit-log"
 _BEGINNING = "beginning"  # instead of the cursor of an earlier answer
 _PARTS = 4  # of a traceparent
+_FIRST, _MOST = 1000, 100_000  # records of one question
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -100,8 +101,16 @@ def uses_command(session: Session, /, *, limit: int, **wanted: Any) -> None:
     A use is a call through a service or a tool, a revealed secret, or leased credentials. What was begun and has not
     ended says so.
     """
-    found = uses(_records(session, {**wanted, "limit": 2 * limit}))[-limit:]
+    size = max(_FIRST, 2 * limit)  # most records are of no use, so how many there must be is not known
+    while True:
+        records = _records(session, {**wanted, "limit": size})
+        found, whole = uses(records)[-limit:], len(records) < size
+        if whole or len(found) == limit or size == _MOST:
+            break
+        size = min(8 * size, _MOST)
     session.out.table(found, HEAD, [cells(use) for use in found], empty="no credential was used there")
+    if not whole and len(found) < limit:
+        session.out.warn(f"only the latest {size} records were looked at: narrow them with --between, --run or --agent")
 
 
 @audit.command("tail", examples="keyhole audit tail\nkeyhole audit tail -f --agent coder")
