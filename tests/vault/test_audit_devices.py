@@ -263,7 +263,7 @@ def test_queue_of_a_device_that_hangs_is_bounded(monkeypatch):
     [
         ("nope", {}, 'unknown backend type: "nope"'),
         ("file", {}, "file_path is required"),
-        ("file", {"file_path": "relative.log"}, "file_path is required"),
+        ("file", {"file_path": "relative.log"}, "file_path is not absolute"),
         ("file", {"file_path": "/tmp/x", "log_raw": "true"}, "secrets in clear"),
         ("file", {"file_path": "/tmp/x", "mode": "0755"}, "mode"),
         ("file", {"file_path": "/tmp/x", "mode": "0622"}, "mode"),

@@ -84,7 +84,8 @@ def _file(options: Mapping[str, Any], prefix: bytes, _outgoing: Callable[[], Out
 
     path = _text(options, "file_path") or _text(options, "path")
     if path != STDOUT and not Path(path).is_absolute():
-        raise InvalidRequest("file_path is required", "send the absolute path of the file, or stdout")
+        wrong = "not absolute" if path else "required"
+        raise InvalidRequest(f"file_path is {wrong}", "send the absolute path of the file, or stdout")
     mode = _text(options, "mode") or "0600"
     if _MODE.fullmatch(mode) is None or int(mode, 8) & 0o113:
         raise InvalidRequest("mode is octal, and lets nobody execute the file and not everybody write it", "send 0600")
