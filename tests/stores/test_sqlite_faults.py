@@ -155,6 +155,32 @@ def test_commits_do_not_go_into_a_file_that_was_moved_away(tmp_path):
     with_store(tmp_path, scenario)
 
 
+def test_commits_do_not_go_into_a_log_that_was_removed_and_none_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "SETTLE_SECONDS", 0.05)
+    log = tmp_path / "vault.db-wal"
+
+    async def scenario(store):
+        await store.commit(Batch(puts=[Put("p0/kept", b"v", 0)]))
+        log.unlink()
+        assert "was removed" in await refuses_to_write(store)
+        async with asyncio.timeout(20):
+            while b"p0/kept" not in (tmp_path / "vault.db").read_bytes():  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(0.01)
+        log.touch(0o600)
+        assert "was removed" in await refuses_to_write(store)
+        log.unlink()
+
+    with_store(tmp_path, scenario)
+
+    async def again():
+        store = await open_store(f"sqlite:{tmp_path}/vault.db")
+        assert [entry.value for entry in await store.get(["p0/a", "p0/kept"])] == [b"v", b"v"]
+        await writes(store)
+        await store.close()
+
+    asyncio.run(again())
+
+
 def test_batch_that_cannot_be_stored_fails_alone(tmp_path):
     async def scenario(store):
         batches = [Batch(puts=[Put(f"p0/{n}", b"v", 0)]) for n in range(20)]

@@ -113,6 +113,7 @@ class SqliteStore:
     ) -> None:
         self._path = path
         self._which = which
+        self._log = place.identity(place.log_of(path))
         self._reader = reader
         self._pid = os.getpid()
         self._released = False
@@ -261,10 +262,19 @@ class SqliteStore:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _check_place(self) -> None:
-        """SQLite would go on writing into a file that has lost its name, and everything there would be lost."""
+    def _check_place(self, *, folding: bool = False) -> None:
+        """SQLite would go on writing into a file that has lost its name, and everything there would be lost.
+
+        A log that lost its name is still folded into the file, unless another one has its name.
+        """
         if place.identity(self._path) != self._which:
             raise StoreUnavailable(f"{self._path} was replaced by another file", "restart every process that uses it")
+        log = place.log_of(self._path)
+        if (folding and not os.path.lexists(log)) or place.named(log) == self._log:
+            return
+        raise StoreUnavailable(
+            f"{log} was removed or replaced while it was in use", "restart every process that uses it"
+        )
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -80,6 +80,19 @@ def identity(path: Path) -> Identity:
     return status.st_dev, status.st_ino
 
 
+def named(path: Path) -> Identity | None:
+    """As ``identity``; ``None`` where nothing can be seen."""
+    try:
+        return identity(path)
+    except StoreUnavailable:
+        return None
+
+
+def log_of(path: Path) -> Path:
+    """The write-ahead log of a file, which is there as long as somebody has it open."""
+    return path.with_name(f"{path.name}-wal")
+
+
 def prepare(path: Path, *, create: bool) -> None:
     """Make sure that a store of ours lies at ``path`` in a safe place.
 

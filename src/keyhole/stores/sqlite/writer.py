@@ -12,6 +12,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from keyhole.core.errors import Conflict, KeyholeError, StoreUnavailable
 from keyhole.stores import Batch, JournalRow
@@ -31,6 +32,14 @@ for the file system's own journal too, and takes half as long again.
 
 _Item = tuple[Batch, "asyncio.Future[None]"]
 _Outcome = KeyholeError | None
+
+
+class Check(Protocol):
+    """What ``Writer`` asks before it writes."""
+
+    def __call__(self, *, folding: bool = False) -> None:
+        """Raises ``StoreUnavailable``."""
+
 
 _REVISIONS = "SELECT key, revision FROM entry WHERE key IN ({})"
 _REVISION_CHUNK = 64
@@ -53,11 +62,12 @@ class Writer:
 
     Args:
         connection: used by the thread only, and closed by it.
-        check: raises ``StoreUnavailable`` when the file is no longer where it was.
+        check: raises ``StoreUnavailable`` when the file or its log is no longer where it was; with ``folding`` only
+            where folding the log into the file would do harm.
         changed: called on the loop of a commit after entries changed.
     """
 
-    def __init__(self, connection: sqlite3.Connection, check: Callable[[], None], changed: Callable[[], None]) -> None:
+    def __init__(self, connection: sqlite3.Connection, check: Check, changed: Callable[[], None]) -> None:
         self._connection = connection
         self._check = check
         self._changed = changed
@@ -105,6 +115,7 @@ class Writer:
             self._check()
             return self._transaction(batches)
         except StoreUnavailable as error:
+            self._unsettled = True
             return [StoreUnavailable(error.reason, error.hint) for _ in batches], False
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the callers; the thread must go on
             self._roll_back()
@@ -204,7 +215,7 @@ class Writer:
 
     def _settle(self) -> None:
         try:
-            self._check()
+            self._check(folding=True)
             self._connection.execute("PRAGMA busy_timeout = 100")
             try:
                 mode = "TRUNCATE" if self._overwrote else "PASSIVE"
