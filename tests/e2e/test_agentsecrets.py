@@ -308,3 +308,8 @@ def test_the_command_outside_of_a_session_makes_one_for_itself(classic):
     status, _, body = done.stdout.partition(b"\n\n")
     assert status == b"HTTP 200"
     assert json.loads(body)["query"] == {"api_key": 1}
+    classic.keyhole("agent", "add", "idle")
+    idle = [program, *words[:-1], "IDLE_TOKEN", "--output", "json"]
+    done = subprocess.run(idle, env=classic.env, cwd=classic.folder / "work", capture_output=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (1, 403)
+    assert json.loads(done.stdout)["error"].startswith("empty_allowlist: ")

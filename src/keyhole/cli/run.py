@@ -110,9 +110,9 @@ def _named(context: click.Context, _parameter: click.Parameter, argv: tuple[str,
 @click.option("--capture", metavar="FILE", help="Write what its calls look like to a HAR file, without any value.")
 @click.option(
     "--agentsecrets-port",
-    type=click.IntRange(1, 65535),
+    type=click.IntRange(0, 65535),
     metavar="PORT",
-    help="Where the SDK of AgentSecrets is served.",
+    help="Where the SDK of AgentSecrets is served; 0 for a free one.",
 )
 @click.option("--no-scrub", is_flag=True, help="Let the command print the values of --env.")
 @click.option("--ttl", default="24h", show_default=True, help="How long its token may live at most.")
@@ -165,7 +165,7 @@ def run_command(
                 values,
                 hidden_paths(session),
                 withheld=tuple(_OPENING) if _in_database(session) else (),
-                agentsecrets=_agentsecrets(gets, own, FromThread(party), agentsecrets_port or 0),
+                agentsecrets=_agentsecrets(gets, own, FromThread(party), agentsecrets_port),
                 scrub=not no_scrub,
                 adopt=road.adopt,
                 **wishes,
@@ -228,9 +228,11 @@ def _logins(gets: Granted) -> tuple[SshHost, ...]:
     )
 
 
-def _agentsecrets(gets: Granted, own: Mapping[str, Mapping[str, str]], vault: FromThread, port: int) -> Wish | None:
+def _agentsecrets(
+    gets: Granted, own: Mapping[str, Mapping[str, str]], vault: FromThread, port: int | None
+) -> Wish | None:
     """The port for the SDK of AgentSecrets; for an agent without any service only where it is asked for."""
-    if not gets.services and not port:
+    if not gets.services and port is None:
         return None
     from keyhole.faces.run.agentsecrets.names import Wish  # noqa: PLC0415  # --help needs none
 
@@ -239,7 +241,7 @@ def _agentsecrets(gets: Granted, own: Mapping[str, Mapping[str, str]], vault: Fr
         return {name: Service.from_data(name, data) for name, data in found.items()}
 
     texts = {name: next(iter(pairs.values())) for name, pairs in own.items() if pairs}
-    return Wish(gets.agent, services, texts, port)
+    return Wish(gets.agent, services, texts, port or 0)
 
 
 @contextmanager

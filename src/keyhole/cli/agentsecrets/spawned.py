@@ -32,7 +32,9 @@ def within(agent: str, command: list[str], *options: str) -> int:
     from keyhole.cli.entry import main  # noqa: PLC0415  # all of our own command line
     from keyhole.cli.granted import DEFAULT_AGENT  # noqa: PLC0415  # the same
 
-    return main(["-q", *options, "run", "--agent", agent or DEFAULT_AGENT, "--", *command])
+    # The port is asked for: a command of ours that finds none would make a session in the session, and so on.
+    run = ("run", "--agentsecrets-port", "0", "--agent", agent or DEFAULT_AGENT)
+    return main(["-q", *options, *run, "--", *command])
 
 
 def within_or_why_not(agent: str, command: list[str]) -> tuple[int, str]:
