@@ -381,3 +381,9 @@ def test_a_segment_that_cannot_be_seen_is_a_segment_also_for_a_rule_that_denies(
     rule, found = PathGlob("/*"), readings(canonical_target(b"/%86"))
     assert "/\x86" in found
     assert all(rule.denies(reading) for reading in found if rule.matches(reading))
+
+
+def test_a_url_where_a_host_is_meant_is_told_so():
+    with pytest.raises(InvalidRequest) as caught:
+        parse_authority("https://api.example.com", 443)
+    assert caught.value.hint == "write the host alone, without a scheme"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -112,6 +113,18 @@ def test_a_value_without_an_end_is_refused(team, monkeypatch):
     team("init")
     monkeypatch.setattr("keyhole.cli.agent_vault.LONGEST", 20 << 20)
     assert "a secret has at most" in team("set", "a/b", "--from-file", "/dev/zero", code=1)[1]
+
+
+def test_a_vault_that_can_only_be_read_is_read(team, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system", ".agent-vault/.local")
+
+    team("init")
+    team("set", "a/b", VALUE)
+    monkeypatch.setattr("keyhole.repo.tree.Tree._local", refuse)
+    out, err = team("get", "a/b")
+    assert (out, "can only be read" in err) == (VALUE, True)
+    assert ".agent-vault/.local: Read-only file system" in team("set", "a/b", "x", code=1)[1]
 
 
 def test_what_goes_wrong_is_said_in_one_line(team, monkeypatch):

@@ -135,7 +135,12 @@ def parse_authority(text: str | bytes, default_port: int | None) -> Authority:
             raise InvalidRequest("the host is empty", _HINT)
     if colon:
         if not _PORT.match(port) or int(port) > 65535:
-            raise InvalidRequest("the port is not a number from 1 to 65535", "write host:port, for example host:443")
+            hint = (
+                "write the host alone, without a scheme"
+                if port.startswith("//")
+                else "write host:port, for example host:443"
+            )
+            raise InvalidRequest("the port is not a number from 1 to 65535", hint)
         return Authority(parse_host(host), int(port))
     if default_port is None:
         raise InvalidRequest("the port is missing", "write host:port, for example host:443")

@@ -198,16 +198,17 @@ class Tree(Reading):
 
         Raises:
             NotFound: there is no vault.
-            Conflict: another command holds it for too long.
+            Conflict, PermissionError: another command holds it for too long; nothing may be written there.
         """
         if make:
             self.vault.mkdir(exist_ok=True)
         elif not self.vault.is_dir() or self.vault.is_symlink():
             raise NotFound(f"there is no vault in {self.root}", "keyhole repo init")
-        local = self._local()
         try:
-            descriptor = os.open(local / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError:
+            descriptor = os.open(self._local() / "lock", os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+        except OSError as error:
+            if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+                raise PermissionError(error.errno, error.strerror, error.filename) from None
             raise _no_file(f"{LOCAL}/lock") from None
         try:
             _take(descriptor)
@@ -410,10 +411,9 @@ def _take(descriptor: int) -> None:
 
 
 def _is_there(folder: int, name: str) -> bool:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False
+    return False
 
 
 def _write(path: Path, data: bytes) -> None:

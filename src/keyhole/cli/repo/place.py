@@ -180,15 +180,21 @@ class Place:
         """
         if self.git is None:
             return
-        with self.tree.lock():
-            self.finish()
-            try:
-                fetched, head = self.git.fetch(), self.git.head()
-                if fetched and fetched != head and self.git.common(head, fetched) == head:
-                    self.theirs(self.git, self.open(), fetched)
-                    self.git.advance(fetched, self.tree.root, "agent-vault: pull")
-            except KeyholeError as error:
-                self._session.out.warn(f"nothing was taken from the remote: {error.reason}")
+        try:
+            with self.tree.lock():
+                self.finish()
+                self._advance(self.git)
+        except PermissionError:
+            self._session.out.warn("nothing was taken from the remote: this folder can only be read")
+
+    def _advance(self, git: Git) -> None:
+        try:
+            fetched, head = git.fetch(), git.head()
+            if fetched and fetched != head and git.common(head, fetched) == head:
+                self.theirs(git, self.open(), fetched)
+                git.advance(fetched, self.tree.root, "agent-vault: pull")
+        except KeyholeError as error:
+            self._session.out.warn(f"nothing was taken from the remote: {error.reason}")
 
     def carry_out(self, change: Change) -> None:
         """Change the files as somebody else has signed them, and commit that; the lock is held."""
