@@ -166,7 +166,8 @@ def read_place(rest: str) -> Place:
         name, _, value = part.partition("=")
         if name == "pin-value":
             raise InvalidRequest(
-                "a PIN does not belong into the name of a token's key, where everybody can read it", "pin-source"
+                "a PIN does not belong into the name of a token's key, where everybody can read it",
+                "write the PIN into a file, and name that: pin-source=file:PATH",
             )
         if name not in _KNOWN or name in found or not value:
             raise InvalidRequest(
