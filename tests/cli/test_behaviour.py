@@ -397,3 +397,8 @@ def test_a_folder_that_is_gone_is_said_in_words(tmp_path, monkeypatch):
 def test_a_command_without_a_name_is_not_run():
     ran = run("run", "--", "")
     assert (ran.code, "the command is empty" in ran.err) == (125, True)
+
+
+def test_a_wrong_command_line_names_the_help_of_its_own_command():
+    for words in (["service", "add", "a", "--host"], ["service", "add", "a", "--nosuch"], ["service", "add"]):
+        assert "next: keyhole service add --help" in run(*words).err

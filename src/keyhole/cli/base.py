@@ -193,7 +193,11 @@ class Command(_Shared, click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse extra arguments without repeating them: one of them may be a value that slipped in."""
         strict, ctx.allow_extra_args = not ctx.allow_extra_args, True
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # the parser does not say whose option it was
+            raise
         if strict and rest and not ctx.resilient_parsing:
             raise click.UsageError(
                 f"{len(rest)} unexpected extra argument{'s' if len(rest) > 1 else ''} (not shown, it may be a secret)",
