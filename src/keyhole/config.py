@@ -345,17 +345,21 @@ def _read(path: str) -> dict[str, Any]:
 
     try:
         with Path(path).open("rb") as file:
-            return tomllib.load(file)
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise InvalidRequest(f"{path}: longer than {_LARGEST} bytes", "check --config")
+        return tomllib.loads(content.decode())
     except OSError as error:
         raise InvalidRequest(f"{path}: {error.strerror}", "check --config") from None
     except UnicodeDecodeError:
         raise InvalidRequest(f"{path}: not TOML: it is not UTF-8", "write the file again in UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(
             f"{path}: not TOML: {error}", 'a setting is a line like: listen = "127.0.0.1:8200"'
         ) from None
 
 
+_LARGEST = 1 << 20  # bytes of a file of settings
 _NO_TIMES = ("_share", "_rate")
 _KINDS = {bool: "true or false", float: "a number, or a time such as 30s", int: "a whole number", tuple: "a list"}
 

@@ -110,6 +110,22 @@ def test_a_file_of_settings_that_is_not_utf_8_is_said_to_be(tmp_path):
     assert f"{config}: not TOML: it is not UTF-8" in ran.err
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"a = " + b"[" * 20_000, b"a = " + b"{b=" * 20_000, b"a = " + b"9" * 10_000, b"#" * (1 << 20) + b"#"],
+    ids=["lists", "tables", "digits", "long"],
+)
+def test_a_file_of_settings_that_nobody_wrote_is_refused_in_words(tmp_path, content):
+    config = tmp_path / "keyhole.toml"
+    config.write_bytes(content)
+    ran = run("server", "--dev", "--config", config)
+    assert (ran.code, ran.out) == (3, "")
+    assert f"{config}: " in ran.err
+    entry = run("catalog", "check", config)
+    assert "internal" not in entry.err
+    assert entry.code == 1
+
+
 def test_settings_come_from_the_file_the_environment_and_the_options(tmp_path):
     config = tmp_path / "keyhole.toml"
     config.write_text('egress = "log"\nlisten = "127.0.0.1:1"\n')

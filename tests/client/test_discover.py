@@ -56,10 +56,10 @@ def test_a_stored_token_belongs_to_one_address():
     assert json.loads(token_file().read_text()) == {"https://b:8200": "hvs.b"}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '"hvs.x"'])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'"hvs.x"', b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_token_file_is_named(home, content):
     store_token("https://a", "hvs.a")
-    token_file().write_text(content)
+    token_file().write_bytes(content)
     with pytest.raises(InvalidRequest):
         discover("https://a", environ={})
 

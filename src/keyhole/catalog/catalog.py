@@ -96,7 +96,7 @@ def read_entry(source: Traversable) -> CatalogEntry:
         if len(content) > LONGEST:
             raise InvalidRequest(f"catalog entry {name} is longer than {LONGEST} bytes")
         data = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"catalog entry {name} is not TOML ({error})") from error
     except OSError as error:
         raise InvalidRequest(f"catalog entry {name} cannot be read ({error.strerror})") from error

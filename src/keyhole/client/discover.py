@@ -122,7 +122,7 @@ def store_token(address: str, token: str) -> Path:
 def _read_tokens() -> dict[str, Any]:
     path = token_file()
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             status = os.fstat(file.fileno())
             content = file.read(1 << 20)
     except FileNotFoundError:

@@ -193,7 +193,7 @@ def _toml_with(client: McpClient, text: str, entry: Mapping[str, Any], server: s
 def _checked_toml(client: McpClient, text: str) -> None:
     try:
         tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         raise _unreadable(client) from None
 
 
