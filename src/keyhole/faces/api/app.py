@@ -183,7 +183,10 @@ class Api:
                 *await vault.authenticate(request.credential, request.org, spend=False, remote=request.remote)
             )
         except Unauthenticated:
-            await self._node.handle(request)
+            try:
+                await self._node.handle(request)
+            except InvalidRequest:  # a login, which lacks what was not read
+                raise BodyTooLarge(f"a login is larger than {_STRANGERS_BODY} bytes") from None
             raise
 
     async def _body(
