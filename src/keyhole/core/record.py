@@ -177,7 +177,10 @@ class Intent:
 
     def encode_outcome(self, result: str, **more: int | str) -> bytes:
         """The encoded record of how this ended; ``more`` are fields of ``Record`` that the intent has not."""
-        ending = "".join([f',"{name}":{_text(it) if isinstance(it, str) else it}' for name, it in more.items() if it])
+        ending = ""
+        for name, it in more.items():
+            if it:
+                ending += f',"{name}":{_text(it) if isinstance(it, str) else it}'
         return b"%b%b%b" % (
             _OUTCOME,
             self._body[len(_INTENT) : -1],

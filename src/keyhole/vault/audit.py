@@ -28,7 +28,7 @@ _RENEW_AFTER = 10.0
 _OUTCOME_DELAY = 0.05
 _BACKLOG = 100_000
 _QUICK = 0.002  # seconds of a commit
-_PLACE = struct.Struct(">7sIQ")
+_PLACE, _RECORD = struct.Struct(">7sIQ"), b"record\0"
 _SIGNATURE = b"keyhole journal signature 1\0"
 _new = tuple.__new__  # what a class of tuples does itself, without its function in Python around it
 
@@ -175,7 +175,7 @@ class Journal:
         """Queue a record; the future is done when it is durable, or fails with ``AuditUnavailable``."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        self._pending.append(_Pending(org_id, self._time(), record.encode()))
+        self._queue(org_id, record.encode())
         self._waiters.append(waiter)
         if self._task is None:
             self._task = loop.create_task(self._flush(self._begin()))
@@ -185,7 +185,7 @@ class Journal:
         """As ``intend``, with a change that shares its commit: both are durable, or (false) the record alone is."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bool] = loop.create_future()
-        self._pending.append(_Pending(org_id, self._time(), record.encode()))
+        self._queue(org_id, record.encode())
         self._joined.add(change, answer)
         if self._task is None:
             self._task = loop.create_task(self._flush())
@@ -194,7 +194,7 @@ class Journal:
     def outcome(self, body: bytes, org_id: str) -> None:
         """Queue an encoded record that nobody waits for; it is durable within 100 ms, or with the next intent."""
         if len(self._pending) < _BACKLOG:
-            self._pending.append(_Pending(org_id, self._time(), body, keep=True))
+            self._queue(org_id, body, keep=True)
         if self._task is None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_OUTCOME_DELAY, self._start)
 
@@ -216,8 +216,8 @@ class Journal:
             self._timer.cancel()
             self._timer = None
 
-    def _time(self) -> int:
-        return int(self._clock.now() * 1e9)
+    def _queue(self, org_id: str, body: bytes, *, keep: bool = False) -> None:
+        self._pending.append(_new(_Pending, (org_id, int(self._clock.now() * 1e9), body, keep)))
 
     def _start(self) -> None:
         if self._timer is not None:
@@ -341,8 +341,7 @@ class Journal:
         raise AuditUnavailable("no journal slot could be held", "are very many processes using this vault?")
 
     def _rows(self, slot: Slot, pending: list[_Pending]) -> list[JournalRow]:
-        number, digest, sequence = slot.number, slot.digest, slot.sequence
-        rows = []
+        number, digest, sequence, rows = slot.number, slot.digest, slot.sequence, []
         for (org_id, time, _, _), body in zip(pending, self._sealed(number, sequence + 1, pending), strict=True):
             sequence += 1
             digest = link(digest, number, sequence, time, org_id, body)
@@ -357,7 +356,8 @@ class Journal:
             by_org.setdefault(item.org_id, []).append(index)
         sealed = [b""] * len(pending)
         for org_id, indices in by_org.items():
-            records = [(pending[index].body, _where(number, first + index, org_id)) for index in indices]
+            org = org_id.encode()
+            records = [(pending[index][2], _PLACE.pack(_RECORD, number, first + index) + org) for index in indices]
             for index, body in zip(indices, self._ring(org_id).seal_records(records), strict=True):
                 sealed[index] = body
         return sealed
@@ -434,7 +434,7 @@ def _slot_key(number: int) -> str:
 
 
 def _where(writer: int, sequence: int, org_id: str) -> bytes:
-    return _PLACE.pack(b"record\0", writer, sequence) + org_id.encode()
+    return _PLACE.pack(_RECORD, writer, sequence) + org_id.encode()
 
 
 async def high_water(store: Store, ring: Callable[[str], Keyring]) -> float:

@@ -116,11 +116,6 @@ class Rules(NamedTuple):
     settings: Settings = Settings()
     digest: str = ""
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is limited."""
-        return not self.rates and not self.leases
-
 
 def best(quotas: tuple[Quota, ...], path: str, role: str = "") -> Quota | None:
     """The one that counts for a request."""
@@ -175,7 +170,9 @@ class Quotas:
     def concern(self, state: OrgState) -> bool:
         """Whether an org has any, as far as is known."""
         known = state.derived.get(_COMPILED)
-        return state.org.id != NO_ORG and not (isinstance(known, Rules) and known.empty)
+        if type(known) is Rules and not known.rates and not known.leases:
+            return False
+        return state.org.id != NO_ORG
 
     async def rules(self, state: OrgState) -> Rules:
         """The quotas of an org."""

@@ -51,12 +51,13 @@ class _Used:
 class _Tenant:
     """An org."""
 
-    __slots__ = ("agents", "all", "calls", "id", "parts", "seats", "starting")
+    __slots__ = ("agents", "all", "calls", "id", "parts", "rated", "seats", "starting")
 
     def __init__(self, org_id: str, name: str, limits: ShareLimits) -> None:
         self.id = org_id
         self.parts = limits.parts(name)
         self.calls = tuple(part_of(limits.calls, part) for part in self.parts)
+        self.rated = limits.rates
         self.all = _Used()
         self.agents: dict[str, _Used] = {}
         self.seats: dict[int, tuple[int, int]] = {}  # by what their listener holds
@@ -186,7 +187,7 @@ class Shares:
         """
         tenant, agent, limits = self._tenants.get(state.org.id) or self._tenant(state), caller.name, self.limits
         used, (whole, own) = tenant.agents.get(agent), tenant.calls
-        if tenant.all.calls >= whole or self._all.calls >= limits.calls or limits.rates or not tenant.starting.open:
+        if tenant.all.calls >= whole or self._all.calls >= limits.calls or tenant.rated or not tenant.starting.open:
             return False
         if used is not None and used.calls >= own:
             return False
@@ -208,14 +209,14 @@ class Shares:
             RateLimited: its org or its agent has its share, or too many wait.
         """
         tenant, agent, limits = self._tenants.get(state.org.id) or self._tenant(state), caller.name, self.limits
-        whose = (tenant.id, agent)
-        ASKING.set(whose)
+        if ASKING.get() != (whose := (tenant.id, agent)):
+            ASKING.set(whose)
         if not self.admission.enter(whose):
             with queueing():
                 await self._admitted(tenant, agent)
         used, together, everything = tenant.agents.get(agent) or tenant.of(agent), tenant.all, self._all
         whole, own = tenant.calls
-        if used.calls >= own or together.calls >= whole or everything.calls >= limits.calls or limits.rates:
+        if used.calls >= own or together.calls >= whole or everything.calls >= limits.calls or tenant.rated:
             try:
                 taken = (used.calls, together.calls, everything.calls)
                 self._require_room(tenant, agent, "calls", "calls under way", taken, limits.calls)
@@ -226,8 +227,7 @@ class Shares:
         used.calls += 1
         together.calls += 1
         everything.calls += 1
-        turn = Turn(self, tenant, agent)
-        if not tenant.starting.enter(turn):
+        if not tenant.starting.enter(turn := Turn(self, tenant, agent)):
             try:
                 with queueing():
                     await tenant.starting.wait(agent, turn)

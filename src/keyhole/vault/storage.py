@@ -17,6 +17,7 @@ _EPOCH_RETRIES = 50
 _PAGE = 1000
 _SCANNED_AT_ONCE = 200
 _AFTER_FOLDER = "\x7f"  # greater than every byte that a key may have after the folder's slash
+_new = tuple.__new__  # what a class of tuples does itself, without its function in Python around it
 Paths = list[str]  # ``Storage.list`` hides the builtin inside the class body
 
 
@@ -162,10 +163,11 @@ class Storage:
                     raise
 
     def _open(self, keyring: Keyring, key: str, entry: Entry) -> Item:
-        data = None
-        if entry.value is not None:
-            data = keyring.open(entry.value, Where(self._org, self._mount, key, entry.revision))
-        return Item(data, entry.revision)
+        value, revision = entry
+        if value is None:
+            return Item(None, revision)
+        where = _new(Where, (self._org, self._mount, key, revision))
+        return _new(Item, (keyring.open(value, where), revision))
 
     async def list(self, prefix: str = "", *, recursive: bool = False) -> Paths:
         """Names directly below ``prefix`` (folders end in ``/``), or all paths below it; sorted."""

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from keyhole.vault.sources import Sources
 
 _SECRETS = "secret/"
+_new = tuple.__new__  # what a class of tuples does itself, without its function in Python around it
 
 
 Alarm = Callable[[OrgState, Caller, str, str, str], Awaitable[None]]
@@ -317,7 +318,7 @@ class Vault:
         operation = request.operation
         path = parse_path(request.path, listing=operation is Operation.LIST)
         try:
-            return Asked(request, path, state.mounts.resolve(operation, path), operation)
+            return _new(Asked, (request, path, state.mounts.resolve(operation, path), operation))
         except NotFound as error:
             # Only who may do everything learns that there is no such route; others cannot probe for mounts.
             if not caller.allows(operation.value, path):

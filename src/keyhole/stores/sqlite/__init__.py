@@ -124,10 +124,10 @@ class SqliteStore:
         self._writer = Writer(writer, self._check_place, self._wake)
 
     async def get(self, keys: Sequence[str]) -> Entries:
-        self._require_usable()
         try:
             if len(keys) == 1:
                 return [self._get_one(keys[0])]
+            self._require_usable()
             return self._get_many(keys)
         except FAULTS as error:
             raise translate(error) from None

@@ -103,7 +103,9 @@ class Devices:
 
     def concern(self, generation: int | None = None) -> bool:
         """Whether there is anything to do for a request at this generation of the store."""
-        return bool(self._devices) or self._generation is None or generation not in {None, self._generation}
+        if self._devices or self._generation is None:
+            return True
+        return generation is not None and generation != self._generation
 
     async def present(self, state: OrgState) -> bool:
         """Whether there are any now."""
