@@ -60,9 +60,22 @@ def test_a_name_with_a_slash_before_it_is_what_another_mount_has(vault):
         shelf = Shelf(reveal=True)
         asker = SimpleNamespace(ask=lambda _, path: client.read(path))
         assert shelf.use(asker, "reveal_secret", {"secret": "/other/data/stripe/key"}).text == VALUE
+        client.write("plain/odd", {"data": "field-of-its-own", "metadata": "another"})
+        assert ok("get", "/plain/odd#data").out == "field-of-its-own\n"
+        client.write("secret/data/bare", {"data": {}})
+        assert ok("get", "bare", "--json").json["data"] == {}
         client.delete("other/data/stripe/key")
         assert run("get", "/other/data/stripe/key").code == 5
     assert run("get", "//other/data/stripe/key").code == 3
+
+
+def test_what_keyhole_says_of_itself_is_no_secret(vault):
+    asked = []
+    asker = SimpleNamespace(ask=lambda _, path: asked.append(path))
+    for secret in ("/auth/token/lookup-self#id", "/cubbyhole/response#token", "/sys/keyhole#proxy"):
+        assert Shelf(reveal=True).use(asker, "reveal_secret", {"secret": secret}).failed
+        assert run("get", secret).code == 3
+    assert asked == []
 
 
 def test_lists_and_descriptions_show_no_value(vault):

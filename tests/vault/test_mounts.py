@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
+from keyhole.core.path import OWN
 from keyhole.vault.sys import unmounting
 from vault.world import Place, agent, org, play, policy_token, refusal, stripe, use
 
@@ -40,6 +41,13 @@ def test_a_new_org_has_the_standard_mounts_and_no_other():
         for path in mine:  # nothing that one org is told names a thing of the other
             assert mine[path]["accessor"] != theirs[path]["accessor"]
             assert mine[path]["uuid"] != theirs[path]["uuid"]
+
+    play(scenario)
+
+
+def test_what_keyhole_answers_by_itself_is_known_by_its_paths():
+    async def scenario(vault):
+        assert {mount.path.partition("/")[0] for mount in vault.vault.tables.fixed} == OWN
 
     play(scenario)
 

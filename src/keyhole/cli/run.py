@@ -17,7 +17,7 @@ from keyhole.cli.base import Command, Session, pass_session
 from keyhole.cli.granted import DEFAULT_AGENT, FromThread, Granted, bindings, granted
 from keyhole.cli.names import agents, command_line
 from keyhole.core.errors import InvalidRequest, KeyholeError, NotFound
-from keyhole.core.path import fields_of, parse_secret_ref, revealing
+from keyhole.core.path import fields_of, parse_shown_ref, revealing
 from keyhole.core.service import Service
 from keyhole.core.sql import SQL
 from keyhole.core.ssh import SSH, known_hosts
@@ -345,7 +345,7 @@ def _revealed(session: Session, gets: Granted, wanted: tuple[str, ...]) -> dict[
     found: dict[str, Secret] = {}
     for text in wanted:
         variable, mark, reference = text.rpartition("=")
-        path, field = parse_secret_ref(reference)
+        path, field = parse_shown_ref(reference)
         bound = [v.name for v in gets.variables if v.secret == f"{path}#{field}"]
         names = [variable] if mark else bound
         if not names:

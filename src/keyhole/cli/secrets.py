@@ -14,7 +14,7 @@ from keyhole.cli.names import secrets
 from keyhole.cli.output import printable
 from keyhole.cli.when import expiry_of
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied
-from keyhole.core.path import DEFAULT_FIELD, fields_of, parse_field, parse_path, parse_secret_ref, revealing
+from keyhole.core.path import DEFAULT_FIELD, fields_of, parse_field, parse_path, parse_shown_ref, revealing
 from keyhole.core.value import Secret
 
 TYPES = ("api-key", "oauth-token", "password", "certificate", "connection-string", "ssh-key", "backup", "custom")
@@ -157,21 +157,20 @@ def get_command(session: Session, /, *, name: str, version: int | None, reveal: 
 
     On a terminal it asks first; into a pipe it prints at once. A slash before the name is for a source of services.
     """
-    path, field = parse_secret_ref(name)
+    path, field = parse_shown_ref(name)
     mark = "#" in name
     allow_reveal(name, reveal=reveal)
     answer = session.client.read(revealing(path), **({"version": version} if version is not None else {}))
-    data, metadata = fields_of(answer.data), answer.data.get("metadata") or {}
-    if not answer.found or (not data and metadata):
-        raise NotFound(f"version {metadata.get('version')} of {path!r} is deleted", f"keyhole history {path}")
+    data, metadata = fields_of(answer.data), answer.data.get("metadata")
+    number = metadata.get("version") if isinstance(metadata, dict) else None
+    if not answer.found or answer.data.get("data", data) is None:
+        raise NotFound(f"version {number} of {path!r} is deleted", f"keyhole history {path}")
     if field not in data and (mark or not session.out.json):
         known = ", ".join(sorted(data)) or "none"
         raise NotFound(f"the secret {path!r} has no field {field!r}; it has: {known}", f"keyhole get '{path}#FIELD'")
     if session.out.json:
         whole = {"data": data} if not mark else {}
-        session.out.result(
-            {"name": path, "field": field, "value": data.get(field), "version": metadata.get("version")} | whole
-        )
+        session.out.result({"name": path, "field": field, "value": data.get(field), "version": number} | whole)
         return
     value = data[field] if isinstance(data[field], str) else json.dumps(data[field], ensure_ascii=False)
     if sys.stdout.isatty():

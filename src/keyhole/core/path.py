@@ -21,6 +21,9 @@ MAX_SEGMENT = 255  # bytes of UTF-8: the longest file name of the common file sy
 DEFAULT_FIELD = "value"
 CERTIFICATE = "certificate:"  # begins the names under which the fields of a client's certificate are lent
 
+OWN = frozenset({"agents", "approvals", "auth", "cubbyhole", "identity", "services", "sys", "tools"})
+"""First segments of the paths at which Keyhole answers for itself in every org."""
+
 # Characters with a meaning of their own next to a path: URL syntax, policy globs, and the field of a reference.
 _RESERVED = frozenset("%?#\\*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
@@ -99,6 +102,17 @@ def parse_secret_ref(text: str) -> tuple[str, str]:
     return path, parse_field(field) if mark else DEFAULT_FIELD
 
 
+def parse_shown_ref(text: str) -> tuple[str, str]:
+    """As ``parse_secret_ref``, for what is read to be shown. Raises ``InvalidRequest`` for what Keyhole says of itself.
+
+    Its own answers name no secret that is kept, and one of them is the token of who asks.
+    """
+    path, field = parse_secret_ref(text)
+    if path.startswith("/") and path[1:].partition("/")[0] in OWN:
+        raise InvalidRequest(f"there is no secret at {path}", "name one of secret/, or of another mount of secrets")
+    return path, field
+
+
 def revealing(path: str) -> str:
     """The API path whose READ answers what a reference names; ``path`` as ``parse_secret_ref`` gives it."""
     return path.removeprefix("/") if path.startswith("/") else f"secret/data/{path}"
@@ -109,9 +123,9 @@ def fields_of(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
     A version that is deleted has none.
     """
-    if set(answer) <= {"data", "metadata"} and "data" in answer:
-        inner = answer["data"]
-        return inner if isinstance(inner, Mapping) else {}
+    inner = answer.get("data", "")
+    if set(answer) <= {"data", "metadata"} and (inner is None or isinstance(inner, Mapping)):
+        return inner or {}
     return answer
 
 

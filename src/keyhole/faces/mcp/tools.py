@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from keyhole.client.core import Result
 from keyhole.client.travel import Answered, Trip
 from keyhole.core.errors import InvalidRequest, KeyholeError
-from keyhole.core.path import fields_of, parse_secret_ref, revealing
+from keyhole.core.path import fields_of, parse_shown_ref, revealing
 
 _TEXT = 256 * 1024  # bytes of an answer that a model is given, unless it asks for more
 _MOST = 4 * 1024 * 1024
@@ -197,7 +197,7 @@ def _my_audit(asker: Asker, arguments: Mapping[str, Any]) -> Outcome:
 
 
 def _reveal(asker: Asker, arguments: Mapping[str, Any]) -> Outcome:
-    path, name = parse_secret_ref(arguments["secret"])
+    path, name = parse_shown_ref(arguments["secret"])
     fields = fields_of(asker.ask("read", revealing(path)).data)
     if name not in fields:
         raise InvalidRequest(f"{path} has no field {name!r}")
