@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -73,12 +74,29 @@ async def write_ca(keyhole: Keyhole, path: Path) -> None:
         vault = keyhole.node.open_vault()
         state, _ = await vault.authenticate(LocalOwner())
         authority = await keyhole.broker.authorities(vault).get(state)
-        _write_public(path, authority.cert_pem)
+        write_public(path, authority.cert_pem)
     except (KeyholeError, OSError) as error:
         # Nothing depends on the file: clients that ask sys/keyhole get the certificate all the same.
         _log.warning("the CA's certificate could not be written to %s: %s", path, error)
 
 
-def _write_public(path: Path, content: bytes) -> None:
+def write_public(path: Path, content: bytes) -> None:
+    """Put a file that everybody may read and nobody else may write in the place of whatever has its name.
+
+    A link or a pipe with its name is replaced and not followed. Raises ``OSError``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.write_bytes(content)
+    if path.parent.stat().st_mode & 0o022:
+        _log.warning("others can write to %s, and put another certificate there: chmod go-w", path.parent)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        if hasattr(os, "fchmod"):  # not on Windows
+            os.fchmod(descriptor, 0o644)  # whatever the umask
+        file.write(content)
+    try:
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise

@@ -13,6 +13,7 @@ import pytest
 
 from children import child
 from cli_driver import environment, ok, run, serving, spawn
+from keyhole.upkeep import write_public
 
 PASSPHRASE = "correct horse battery staple"
 
@@ -260,3 +261,29 @@ def test_a_server_without_a_vault_can_wait_until_one_is_made_over_its_api(tmp_pa
             ok("operator", "unseal", stdin=share)
         assert ok("get", "a").out == "the-first-value\n"
     assert run("server", "--dev", "--await-init").code == 3
+
+
+@pytest.mark.parametrize("there", ["nothing", "link", "pipe", "file"])
+def test_the_certificate_takes_the_place_of_what_has_its_name_and_follows_no_link(tmp_path, there, caplog):
+    path, other = tmp_path / "data" / "ca.pem", tmp_path / "precious"
+    other.write_bytes(b"precious")
+    if there != "nothing":
+        path.parent.mkdir(mode=0o700)
+    if there == "link":
+        path.symlink_to(other)
+    elif there == "pipe":
+        os.mkfifo(path)
+    elif there == "file":
+        path.write_bytes(b"older")
+    before = os.umask(0)
+    try:
+        write_public(path, b"certificate")
+    finally:
+        os.umask(before)
+    assert (path.read_bytes(), other.read_bytes()) == (b"certificate", b"precious")
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o644
+    assert [each.name for each in path.parent.iterdir()] == ["ca.pem"]
+    assert caplog.text == ""
+    path.parent.chmod(0o777)
+    write_public(path, b"certificate")
+    assert "others can write" in caplog.text
