@@ -19,7 +19,8 @@ export function parsePart(text: string, what = "name"): string {
     return text;
   }
   if (!PART.test(text) || text.includes("\n") || text.endsWith(".") || DEVICES.test(text)) {
-    throw new InvalidRequest(`${quoted(text)} is not the ${what} of anything in a repo vault`, `use ${NEXT}`);
+    const of = what === "name" ? "" : ` of ${"aeiou".includes(what[0] ?? "") ? "an" : "a"} ${what}`;
+    throw new InvalidRequest(`${quoted(text)} is no name${of} that a repo vault takes`, `use ${NEXT}`);
   }
   return text;
 }

@@ -133,5 +133,5 @@ function stat(path: string): Stats | null {
 }
 
 function noFile(path: string): IntegrityError {
-  return new IntegrityError(`${VAULT}/${path} is not a plain file or folder`, "somebody put a link there: remove it");
+  return new IntegrityError(`${VAULT}/${path} is not a plain file or folder`, "somebody put something there: remove it");
 }
