@@ -30,13 +30,13 @@ from keyhole.core.identity import Caller
 from keyhole.core.lease import Lease, LeaseState
 from keyhole.core.record import Phase, Record
 from keyhole.engines import RevokeAll
-from keyhole.net.tasks import Tasks
 from keyhole.vault.compiled import OrgState
 from keyhole.vault.keys import new_request_id
 from keyhole.vault.lease_lines import Job, LeaseLimits, Line, Tried, batches, chance
 from keyhole.vault.mounts import Mount
 
 if TYPE_CHECKING:
+    from keyhole.net.tasks import Tasks
     from keyhole.vault.vault import Vault
 
 T = TypeVar("T")
@@ -67,13 +67,17 @@ class Expiry:
         self._vault = vault
         self._lines: dict[tuple[str, str, str], Line] = {}
         self._running: dict[str, Job] = {}
-        self._kept = Tasks()
+        self._kept: Tasks | None = None
         self._once: set[str] = set()
         self._crowded = False
         self._freed = asyncio.Event()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Have work done by itself; what is not done when the vault is closed is stopped."""
+        if self._kept is None:
+            from keyhole.net.tasks import Tasks  # noqa: PLC0415  # most commands begin nothing
+
+            self._kept = Tasks()
         return self._kept.begin(work)
 
     def begin_once(self, key: str, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -84,7 +88,8 @@ class Expiry:
 
     async def drain(self) -> None:
         """Wait until nothing is under way."""
-        await self._kept.settle()
+        if self._kept is not None:
+            await self._kept.settle()
 
     async def rest(self, seconds: float) -> None:
         """Wait that long, or until there is room again for what did not fit."""
@@ -99,7 +104,8 @@ class Expiry:
 
     async def close(self) -> None:
         """Stop; what was claimed is due again later."""
-        await self._kept.end()
+        if self._kept is not None:
+            await self._kept.end()
 
     async def end(
         self, state: OrgState, ids: Iterable[str], *, wait: bool = False, force: bool = False, made: bool = False
