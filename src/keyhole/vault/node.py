@@ -27,6 +27,7 @@ from keyhole.vault.late import Late, late_function
 from keyhole.vault.lease_lines import LeaseLimits
 from keyhole.vault.orgs import Orgs
 from keyhole.vault.sealing import (
+    CHANGED_ELSEWHERE,
     NO_RECOVERY,
     HandOut,
     believed,
@@ -291,10 +292,11 @@ class Node:
                 return
             if not self.migration.wanted(header):
                 raise InvalidRequest("there is no seal to migrate to", "start the server with --seal and the new one")
+            spec = believed(header, self.store, hint=CHANGED_ELSEWHERE)  # before a share is given in vain
             if (taken := self.migration.enter(entered, header)) is None:
                 return
             shares, secret = taken
-            old = open_seal(believed(header, self.store), passphrase=secret, vault_id=header.vault_id)
+            old = open_seal(spec, passphrase=secret, vault_id=header.vault_id)
             await (keys := self._keys(await unwrap(old, header))).load()
             vault = await self._open(keys, header.vault_id)
             self.vault = None  # nobody may use it before it has its new seal

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 SHAMIR = "shamir"
 NO_RECOVERY = (0, 0)
 _RECOVERY = (5, 3)  # as of Vault
+_NAME_IT = "if it is this vault's, name the whole seal in the settings: KEYHOLE_SEAL, or --seal of a server"
+CHANGED_ELSEWHERE = "stop the server, then: keyhole operator migrate, with KEYHOLE_SEAL for the seal that the vault has"
+"""What a server that was started with the new seal says: its settings have no room for the old one besides."""
 _CLOCK_NOISE = 1.0  # seconds by which the clocks of two processes may differ without meaning anything
 HandOut = Callable[[list[Secret]], None]
 Shares = list[Secret]
@@ -45,7 +48,7 @@ def type_of(spec: str) -> str:
     return SHAMIR if kind == "shares" else kind
 
 
-def believed(header: Header, store: Store, configured: str = "") -> str:
+def believed(header: Header, store: Store, configured: str = "", *, hint: str = _NAME_IT) -> str:
     """The seal that a header names, where its word may be taken.
 
     Nothing proves a header before its vault is open. A key kept elsewhere means that code is loaded, or a file of this
@@ -59,10 +62,7 @@ def believed(header: Header, store: Store, configured: str = "") -> str:
         return header.seal
     if configured.partition(":")[0] == kind:
         return configured
-    raise InvalidRequest(
-        f"a key kept elsewhere ({kind}) is not used because a database says so",
-        "if it is this vault's, name the whole seal in the settings: KEYHOLE_SEAL, or --seal of a server",
-    )
+    raise InvalidRequest(f"a key kept elsewhere ({kind}) is not used because a database says so", hint)
 
 
 def has_no_shares(kind: str) -> bool:
