@@ -51,13 +51,12 @@ class _Used:
 class _Tenant:
     """An org."""
 
-    __slots__ = ("agents", "all", "calls", "id", "parts", "rated", "seats", "starting")
+    __slots__ = ("agents", "all", "calls", "id", "parts", "seats", "starting")
 
     def __init__(self, org_id: str, name: str, limits: ShareLimits) -> None:
         self.id = org_id
         self.parts = limits.parts(name)
         self.calls = tuple(part_of(limits.calls, part) for part in self.parts)
-        self.rated = limits.rates
         self.all = _Used()
         self.agents: dict[str, _Used] = {}
         self.seats: dict[int, tuple[int, int]] = {}  # by what their listener holds
@@ -187,7 +186,7 @@ class Shares:
         """
         tenant, agent, limits = self._tenants.get(state.org.id) or self._tenant(state), caller.name, self.limits
         used, (whole, own) = tenant.agents.get(agent), tenant.calls
-        if tenant.all.calls >= whole or self._all.calls >= limits.calls or tenant.rated or not tenant.starting.open:
+        if tenant.all.calls >= whole or self._all.calls >= limits.calls or limits.rates or not tenant.starting.open:
             return False
         if used is not None and used.calls >= own:
             return False
@@ -216,7 +215,7 @@ class Shares:
                 await self._admitted(tenant, agent)
         used, together, everything = tenant.agents.get(agent) or tenant.of(agent), tenant.all, self._all
         whole, own = tenant.calls
-        if used.calls >= own or together.calls >= whole or everything.calls >= limits.calls or tenant.rated:
+        if used.calls >= own or together.calls >= whole or everything.calls >= limits.calls or limits.rates:
             try:
                 taken = (used.calls, together.calls, everything.calls)
                 self._require_room(tenant, agent, "calls", "calls under way", taken, limits.calls)
