@@ -392,7 +392,8 @@ class Vault:
             if lending.sourced:  # asking a source makes something
                 await asyncio.shield(durable)
             lent, leases, hidden = await self._lend(state, caller, lending, own=own, kept=kept)
-            former = {**hidden, **await self.rotations.masked(state, secrets, lent)}
+            if state.former is None or state.former:  # else nothing is being rotated
+                hidden = {**hidden, **await self.rotations.masked(state, secrets, lent)}
             if state.honey:
                 await taste(self, state, caller, request, secrets)
         except KeyholeError as error:
@@ -403,7 +404,7 @@ class Vault:
             durable.cancel()  # nobody waits for it any more; it is written all the same
             self.conclude(state, record, InternalError.code if isinstance(error, Exception) else "aborted")
             raise
-        return Lent(lent, record, service, durable, leases, former)
+        return _new(Lent, (lent, record, service, durable, leases, hidden))
 
     async def _find_service(self, state: OrgState, path: str) -> tuple[Service, tuple[str, ...]]:
         """The service at a path, and the names of the secrets that it lends."""
