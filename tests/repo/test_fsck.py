@@ -159,6 +159,7 @@ def test_the_lock_of_a_git_that_works_is_left_alone(team, monkeypatch):
         '{"message": "x", "moves": [["../.git/hooks/pre-commit", "0"]]}',
         '{"message": "x", "moves": [[".local/lock", ""]]}',
         "[]",
+        pytest.param("[" * 5000, id="deep"),
     ],
 )
 def test_a_plan_of_no_command_moves_nothing_and_is_put_aside_when_asked(team, tmp_path, plan):
@@ -179,6 +180,15 @@ def test_a_plan_of_no_command_moves_nothing_and_is_put_aside_when_asked(team, tm
     assert any("plan.json" in line for line in done["did"])
     ok("repo", "set", "a/two", stdin="two")
     assert ok("repo", "get", "a/one").out == "one"
+
+
+@pytest.mark.parametrize("note", ["{", "[" * 5000], ids=["cut", "deep"])
+def test_a_note_of_a_move_that_cannot_be_read_is_told_with_what_mends_it(team, note):
+    (team / ".agent-vault" / ".local" / "moving.json").write_text(note)
+    refused = run("repo", "set", "a/two", stdin="x")
+    assert "operator fsck --repair" in refused.err
+    ok("operator", "fsck", team, "--repair")
+    ok("repo", "set", "a/two", stdin="two")
 
 
 def test_a_link_in_the_place_of_a_folder_lets_no_plan_reach_outside(team, tmp_path):

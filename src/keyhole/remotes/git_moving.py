@@ -71,7 +71,7 @@ def carry_on(git: Runs, local: Path) -> str:
         ours, to, message = str(note["from"]), str(note["to"]), str(note["message"])[:1000]
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise IntegrityError(f"{local / _NOTE} cannot be read", "keyhole operator fsck --repair") from None
     if not _COMMIT.fullmatch(ours) or not _COMMIT.fullmatch(to):
         raise IntegrityError(f"{local / _NOTE} names no commits", "keyhole operator fsck --repair")

@@ -295,7 +295,7 @@ class Tree(Reading):
                 _require_inside(path)
                 _require_pending(name)
             return str(plan["message"])[:_MAX_MESSAGE], moves
-        except (ValueError, KeyError, TypeError, AttributeError, InvalidRequest):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidRequest):
             where = f"{VAULT}/{LOCAL}/{_PLAN}"
             raise IntegrityError(f"{where} is no plan of a command", "keyhole operator fsck --repair") from None
 
