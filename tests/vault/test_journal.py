@@ -367,7 +367,8 @@ def test_queries_find_by_secret_agent_service_run_and_result():
         assert {r["caller"] for r in await ask(agent="coder")} == {"agent/coder"}
         assert [r["operation"] for r in await ask(service="stripe")] == ["use"]
         assert {r["run"] for r in await ask(run="r1")} == {"r1"}
-        assert [r["operation"] for r in await ask(secret="stripe/api-key", agent="coder")] == ["use"]
+        found = await ask(secret="stripe/api-key", agent="coder")
+        assert [(r["operation"], r["phase"]) for r in found] == [("use", "intent"), ("read", "refused")]
         assert {r["result"] for r in await ask(result="policy_denied")} == {"policy_denied"}
         assert len(await ask(limit="1")) == 1
         assert await ask(after="2099-01-01") == []
