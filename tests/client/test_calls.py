@@ -149,6 +149,9 @@ def test_a_secret_goes_only_where_and_how_a_service_says(client, upstream, named
     with pytest.raises((NoService, PolicyDenied)):
         client.call("GET", "https://evil.example/", bearer="one")
     assert len(upstream.seen) == before
+    records = client.read("sys/audit-log", limit=20).data["records"]
+    refused = next(each for each in records if "evil" in each.get("host", ""))
+    assert (refused["phase"], refused["operation"]) == ("refused", "use")
 
 
 @pytest.mark.parametrize(

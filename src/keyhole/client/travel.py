@@ -20,7 +20,7 @@ from keyhole.client import context
 from keyhole.client.core import Result, refusal
 from keyhole.client.http import unreachable
 from keyhole.client.road import Road
-from keyhole.core.errors import AmbiguousService, InvalidRequest, KeyholeError, NoService, Unreachable, by_code
+from keyhole.core.errors import AmbiguousService, InvalidRequest, KeyholeError, NoService, Unreachable
 from keyhole.core.stated import Stated
 
 Ask = Callable[[str, str, Mapping[str, Any]], Result]
@@ -115,10 +115,12 @@ class Answered:
 def resolve(ask: Ask, trip: Trip) -> str:
     """The service for a call: the one that binds the named secret, this destination and this way of attaching it.
 
+    A call that would be refused whatever secret it named keeps the service that it has: the broker refuses it, and
+    has a record of that.
+
     Raises:
         NoService: the caller may use none that does.
         InvalidRequest: several secrets are named; one service attaches one.
-        KeyholeError: why the call would be refused.
     """
     wanted = trip.wanted()
     if not wanted:
@@ -137,7 +139,7 @@ def resolve(ask: Ask, trip: Trip) -> str:
     detail = answer.get("error") or {}
     # Services that do not bind this secret may be as many as they like.
     if detail and detail["code"] != AmbiguousService.code:
-        raise by_code(detail["code"])(detail["reason"], detail["hint"])
+        return trip.service
     raise NoService(
         f"no service that you may use sends the secret {secret!r} to this destination as {how.rstrip(':=')!r}",
         f"keyhole why {trip.method} URL shows which service matches",
