@@ -1,10 +1,13 @@
 """Tokens for one task of an agent: short, counted, for a part of what the agent may, from one place; and no way out."""
 
+import asyncio
+
 import pytest
 
 from keyhole.core.errors import InvalidRequest, NotFound, PolicyDenied, Unauthenticated
 from keyhole.core.request import Operation, Request
 from keyhole.testing import FrozenClock
+from keyhole.vault.sys import agent_tokens
 from vault.world import agent, play, policy_token, refusal, stripe, use
 
 MINT = 'path "agents/+/token" { capabilities = ["update"] }\n'
@@ -210,3 +213,26 @@ def test_live_tokens_are_counted_listed_without_themselves_and_ended_one_by_one(
         assert (await vault.ask("read", "agents/coder/tokens")).data == {"tokens": [], "total": 0}
 
     play(scenario, clock=clock)
+
+
+def test_others_have_their_turn_while_many_tokens_are_looked_at(monkeypatch):
+    monkeypatch.setattr(agent_tokens, "_PAGE", 1)
+    turns = []
+
+    async def others():
+        while True:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    async def scenario(vault):
+        await agent(vault)
+        for _ in range(8):
+            await mint(vault)
+        org_id, working = vault.vault.root_org, asyncio.create_task(others())
+        await asyncio.sleep(0)
+        before = len(turns)
+        live = await agent_tokens.live_tokens(vault.vault, org_id, "coder", vault.vault.clock.now())
+        working.cancel()
+        assert len(turns) - before >= len(live) > 7
+
+    play(scenario)
