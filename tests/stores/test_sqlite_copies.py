@@ -10,7 +10,7 @@ import pytest
 
 from keyhole.core.errors import Conflict, IntegrityError, InvalidRequest, KeyholeError, NotFound, StoreUnavailable
 from keyhole.stores import Batch, Put, open_store
-from keyhole.stores.sqlite import copies
+from keyhole.stores.sqlite import copies, place
 
 
 async def written(path, *values):
@@ -169,3 +169,8 @@ def test_the_log_of_a_store_that_is_gone_is_not_read_into_a_new_one(tmp_path):
     assert names(tmp_path) == ["copy", "vault.db-wal"]
     log.unlink()
     assert entry(made(path)) == (None, 0)
+
+
+def test_a_backup_leaves_no_store_open(tmp_path):
+    copies.back_up(made(tmp_path / "vault.db", b"v"), tmp_path / "copy")
+    assert place._opened == {}

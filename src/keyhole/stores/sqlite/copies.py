@@ -33,8 +33,13 @@ def back_up(path: Path, copy: Path) -> None:
     with _reserved(copy):
         try:
             place.reserve(draft)
-            with place.admitted(path), _faults(), contextlib.closing(place.connect(path, writer=False)) as source:
+            with (
+                place.admitted(path) as which,
+                _faults(),
+                contextlib.closing(place.connect(path, writer=False)) as source,
+            ):
                 _fill(source, draft, mode="delete")
+            place.release(which)
             draft.replace(copy)
             place.sync_folder(copy.parent)
         except OSError as error:
