@@ -151,7 +151,7 @@ def test_a_secret_goes_only_where_and_how_a_service_says(client, upstream, named
     assert len(upstream.seen) == before
     records = client.read("sys/audit-log", limit=20).data["records"]
     refused = next(each for each in records if "evil" in each.get("host", ""))
-    assert (refused["phase"], refused["operation"]) == ("refused", "use")
+    assert (refused["phase"], refused["operation"], refused["method"]) == ("refused", "use", "GET")
 
 
 @pytest.mark.parametrize(

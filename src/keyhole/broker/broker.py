@@ -33,6 +33,7 @@ from keyhole.core.errors import KeyholeError, Sealed
 from keyhole.core.host import Authority
 from keyhole.core.identity import Caller
 from keyhole.core.message import Answer, Call, Seat
+from keyhole.core.request import Request
 from keyhole.core.ssh import AGENT as SSH_AGENT
 from keyhole.core.ssh import SPOKEN
 from keyhole.net.tls import client_context
@@ -143,6 +144,12 @@ class Broker:
     async def in_turn(self, seat: Seat | None, remote: str) -> None:
         """Wait until a client may go on with what costs the processor."""
         await self._node.open_vault().shares.go_on(seat, remote)
+
+    async def record_refused(
+        self, vault: Vault, state: OrgState, caller: Caller, request: Request, error: KeyholeError
+    ) -> None:
+        """Record the refusal of a call that is not made."""
+        await record_refused(self._resources.tripwires, vault, state, caller, request, error)
 
     def note_refusal(self, error: KeyholeError, remote: str) -> None:
         """Record that a face refused what it could not take for a call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from keyhole import __version__
@@ -15,13 +16,15 @@ from keyhole.core.host import parse_authority
 from keyhole.core.identity import Caller
 from keyhole.core.minted import MINTED
 from keyhole.core.passthrough import SCHEMES as PASSED
-from keyhole.core.request import Operation, Reply
+from keyhole.core.record import clip
+from keyhole.core.request import Operation, Reply, Request
 from keyhole.core.service import PORTS
 from keyhole.core.sql import SCHEMES as DATABASES
 from keyhole.core.target import canonical_target, readings
 from keyhole.core.url import split_url
 from keyhole.engines import Call, Context, Field, Route
 from keyhole.vault.compiled import OrgState
+from keyhole.vault.keys import new_request_id
 from keyhole.vault.sys.agents import agent_now, require_agent
 from keyhole.vault.sys.tool_grants import explain_tool
 from keyhole.vault.vault import Vault
@@ -46,20 +49,23 @@ class _Handlers:
             asked = arguments if isinstance(arguments, dict) else None
             return Reply(await explain_tool(self._vault, state, caller, url, asked))
         answer: dict[str, Any] = {"caller": caller.name, "method": method, "url": url.partition("?")[0]}
+        state, said = await self._vault.compiled.state(context.caller.org_id), dict[str, object]()
+        refused = partial(self._refused, context, call, state, answer)
         try:
-            state = await self._vault.compiled.state(context.caller.org_id)
             if url.partition("://")[0] in SESSIONS:
                 return await self._why_session(state, caller, answer, url, str(call.data.get("service") or ""))
             scheme, authority, written = split_url(url)
+            said |= {"host": str(authority), "method": clip(method)}  # its own token may stand in the target
             target = canonical_target(written)
             wanted = Wanted(scheme, authority, method, readings(target), str(call.data.get("service") or ""))
             match = await self._broker.explain(self._vault, state, caller, wanted)
+            said["service"] = match.about if match.service is None else match.service.name
             checks = foresee(match, wanted, target, context.now)
         except KeyholeError as error:
-            return Reply({**answer, "allowed": False, **_refusal(error)})
+            return await refused(said, error)
         if match.refusal is not None:
             near = await self._near(context, caller, wanted)
-            return Reply({**answer, "allowed": False, **_refusal(match.refusal), **({"near": near} if near else {})})
+            return await refused(said, match.refusal, **({"near": near} if near else {}))
         if match.service is None:
             return Reply({**answer, "allowed": True, "service": None, "inject": None, "egress": state.org.egress})
         service = match.service
@@ -71,7 +77,7 @@ class _Handlers:
         try:
             await self._vault.check_loan(state, caller, service)
         except (Expired, NotFound, PolicyDenied) as error:
-            return Reply({**answer, "allowed": False, **_refusal(error)})
+            return await refused(said, error)
         return Reply(
             {
                 **answer,
@@ -82,6 +88,22 @@ class _Handlers:
                 **({"checks": checks} if checks else {}),
             }
         )
+
+    async def _refused(
+        self,
+        context: Context,
+        call: Call,
+        state: OrgState,
+        answer: dict[str, Any],
+        said: dict[str, object],
+        error: KeyholeError,
+        **more: Any,
+    ) -> Reply:
+        """The answer of a refusal; recorded as that of a call where its own caller gives one up for it."""
+        if call.data.get("given_up") is True and not call.data.get("agent"):
+            request = Request(b"", Operation.USE, "services", said, "", call.remote, new_request_id())
+            await self._broker.record_refused(self._vault, state, context.caller, request, error)
+        return Reply({**answer, "allowed": False, **_refusal(error), **more})
 
     async def _why_session(self, state: OrgState, caller: Caller, answer: dict[str, Any], url: str, name: str) -> Reply:
         """The same of a session with a database, or of a tunnel that is passed on."""
@@ -148,6 +170,7 @@ def routes(broker: Broker, vault: Vault, proxy_url: Callable[[], str]) -> tuple[
                 Field("method", "GET unless said"),
                 Field("url", "absolute URL, or tools/SERVER/TOOL"),
                 Field("agent", "who would call"),
+                Field("given_up", "true: the asker makes no call that is refused; the refusal is recorded as one"),
                 Field("arguments", "object: of a tool"),
             ),
             help="Which service a call would go through and what would be injected, or why not.",

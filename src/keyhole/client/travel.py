@@ -20,7 +20,7 @@ from keyhole.client import context
 from keyhole.client.core import Result, refusal
 from keyhole.client.http import unreachable
 from keyhole.client.road import Road
-from keyhole.core.errors import AmbiguousService, InvalidRequest, KeyholeError, NoService, Unreachable
+from keyhole.core.errors import AmbiguousService, InvalidRequest, KeyholeError, NoService, Unreachable, by_code
 from keyhole.core.stated import Stated
 
 Ask = Callable[[str, str, Mapping[str, Any]], Result]
@@ -115,12 +115,10 @@ class Answered:
 def resolve(ask: Ask, trip: Trip) -> str:
     """The service for a call: the one that binds the named secret, this destination and this way of attaching it.
 
-    A call that would be refused whatever secret it named keeps the service that it has: the broker refuses it, and
-    has a record of that.
-
     Raises:
         NoService: the caller may use none that does.
         InvalidRequest: several secrets are named; one service attaches one.
+        KeyholeError: why the call would be refused, which is on record then.
     """
     wanted = trip.wanted()
     if not wanted:
@@ -136,10 +134,11 @@ def resolve(ask: Ask, trip: Trip) -> str:
         for name in _candidates(ask, str(answer.get("caller", "")), secret):
             if _fits(ask("update", "sys/why", {**question, "service": name}).data, secret, how):
                 return name
-    detail = answer.get("error") or {}
+    if answer.get("error", {}).get("code", AmbiguousService.code) != AmbiguousService.code:
+        detail = ask("update", "sys/why", {**question, "given_up": True}).data.get("error")
+        if detail:
+            raise by_code(detail["code"])(detail["reason"], detail["hint"])
     # Services that do not bind this secret may be as many as they like.
-    if detail and detail["code"] != AmbiguousService.code:
-        return trip.service
     raise NoService(
         f"no service that you may use sends the secret {secret!r} to this destination as {how.rstrip(':=')!r}",
         f"keyhole why {trip.method} URL shows which service matches",
