@@ -68,7 +68,7 @@ export class Answered {
 /**
  * The service for a call: the one that binds the named secret, this destination and this way of attaching it.
  *
- * Throws `NoService` when the caller may use none that does, and why the call would be refused.
+ * Throws `NoService` when the caller may use none that does, and why the call would be refused, which is on record then.
  */
 export async function resolve(ask: Ask, method: string, url: string, options: CallOptions): Promise<string> {
   const wanted = wantedBy(options);
@@ -92,10 +92,12 @@ export async function resolve(ask: Ask, method: string, url: string, options: Ca
       }
     }
   }
-  const detail = answer["error"];
   // Services that do not bind this secret may be as many as they like.
-  if (detail && detail["code"] !== AmbiguousService.code) {
-    throw new (byCode(detail["code"]))(detail["reason"], detail["hint"]);
+  if (answer["error"] && answer["error"]["code"] !== AmbiguousService.code) {
+    const detail = (await ask("update", "sys/why", { ...question, given_up: true })).data["error"];
+    if (detail) {
+      throw new (byCode(detail["code"]))(detail["reason"], detail["hint"]);
+    }
   }
   throw new NoService(
     `no service that you may use sends the secret '${secret}' to this destination as '${how.replace(/[:=]+$/, "")}'`,
