@@ -271,6 +271,13 @@ def test_each_kind_of_stanza_has_the_shape_of_its_kind_and_no_other():
             age.require_file(header(*GOOD, bad))
 
 
+@pytest.mark.parametrize("body", [b"AAAAA", b"=A=A", b"QUFB"])
+def test_damaged_armour_is_said_to_be_damaged(body):
+    whole = b"-----BEGIN AGE ENCRYPTED FILE-----\n" + body + b"\n-----END AGE ENCRYPTED FILE-----\n"
+    with pytest.raises(IntegrityError):
+        age_scrypt.open_with(PASSPHRASE, whole)
+
+
 @pytest.mark.parametrize("work", [b"0", b"21", b"08", b"+8", b"100", b""])
 def test_a_passphrase_file_that_asks_for_much_work_is_not_computed(work):
     with pytest.raises(IntegrityError):

@@ -7,6 +7,7 @@ that of the format's own tool. The library reads them, after the work was seen t
 from __future__ import annotations
 
 import base64
+import binascii
 import hmac
 import os
 import re
@@ -64,7 +65,10 @@ def open_with(passphrase: Secret, data: bytes) -> bytes:
         IntegrityError: it is no such file, was changed, or asks for too much work.
     """
     if armoured := _ARMOUR.fullmatch(data):
-        data = base64.b64decode(armoured[1])
+        try:
+            data = base64.b64decode(armoured[1])
+        except binascii.Error:
+            raise damaged() from None
     require_passphrase_file(data)
     try:
         return bytes(pyrage.passphrase.decrypt(data, _text(passphrase)))
