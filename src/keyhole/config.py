@@ -43,7 +43,8 @@ class Config(NamedTuple):
 
     Attributes:
         vault: location of the store: ``sqlite:PATH``, ``postgres://USER@HOST/DB`` or ``memory:``.
-        seal: how the vault is opened: ``passphrase``, ``keychain``, ``keyfile:PATH``; empty for what the vault says.
+        seal: how the vault is opened: ``passphrase``, ``keychain``, ``keyfile:PATH``, ``age:IDENTITY``; empty for what
+            the vault says.
         listen: ``HOST:PORT`` of the API.
         proxy_listen: ``HOST:PORT`` of the proxy.
         proxy_socket: path of a Unix socket where the proxy listens too, for its owner alone; empty for none.

@@ -98,15 +98,15 @@ def test_all_clients_that_are_here_get_it_and_lose_it_again(home):
     assert run("mcp", "uninstall").code == 0
 
 
-@pytest.mark.parametrize("client", ["cursor", "codex"])
-def test_a_client_is_told_where_a_vault_of_its_own_place_is(home, monkeypatch, client):
+@pytest.mark.parametrize(("client", "seal"), [("cursor", "keyfile"), ("codex", "age")])
+def test_a_client_is_told_where_a_vault_of_its_own_place_is(home, monkeypatch, client, seal):
     monkeypatch.setenv("KEYHOLE_HOME", "elsewhere")
-    monkeypatch.setenv("KEYHOLE_SEAL", "keyfile:unseal.key")
+    monkeypatch.setenv("KEYHOLE_SEAL", f"{seal}:unseal.key")
     (home / f".{client}").mkdir()
     assert run("mcp", "install", client).code == 0
     text = (home / f".{client}" / ("mcp.json" if client == "cursor" else "config.toml")).read_text()
     whole = json.loads(text)["mcpServers"] if client == "cursor" else tomllib.loads(text)["mcp_servers"]
-    here = {"KEYHOLE_HOME": str(home / "elsewhere"), "KEYHOLE_SEAL": f"keyfile:{home / 'unseal.key'}"}
+    here = {"KEYHOLE_HOME": str(home / "elsewhere"), "KEYHOLE_SEAL": f"{seal}:{home / 'unseal.key'}"}
     assert whole["keyhole"]["env"] == here
     monkeypatch.setenv("KEYHOLE_SEAL", "transit:https://me:secret@vault.example/key")
     assert "secret" not in run("mcp", "install", "--print").out

@@ -9,8 +9,9 @@ import pytest
 
 from keyhole.core.errors import IntegrityError, InvalidRequest
 from keyhole.core.value import Secret
-from keyhole.crypto import kdf
+from keyhole.crypto import age, kdf
 from keyhole.seals import MEMBERS, Seal, open_seal
+from keyhole.seals.age import AgeSeal
 from keyhole.seals.keychain import KeychainSeal
 from keyhole.seals.keyfile import KeyfileSeal, make_keyfile
 from keyhole.seals.passphrase import PassphraseSeal
@@ -28,6 +29,7 @@ ATTENDED = {"passphrase", "shares"}
 UNATTENDED = {name: name not in ATTENDED for name in MEMBERS}
 SPECS = {
     "keyfile": ":/nowhere/key",
+    "age": ":/nowhere/identity.txt",
     "shares": ":5:3",
     "pkcs11": ":token=t;object=o?module-path=/nowhere.so&pin-source=file:/nowhere/pin",
     "awskms": ":alias/keyhole?region=eu-central-1",
@@ -51,6 +53,17 @@ def keyfile_seals(folder):
 
     def make(vault_id=VAULT, *, right=True):
         return KeyfileSeal(folder / str(right), vault_id)
+
+    yield make
+
+
+def age_seals(folder):
+    for name in ("True", "False"):
+        (folder / name).write_text(f"# made for this test\n{age.generate().to_text()}\n")
+        (folder / name).chmod(0o600)
+
+    def make(vault_id=VAULT, *, right=True):
+        return AgeSeal(folder / str(right), vault_id)
 
     yield make
 
@@ -157,6 +170,7 @@ def opened(name, rest, vault_id, *, create=False):
 FACTORIES = {
     "passphrase": passphrase_seals,
     "keyfile": keyfile_seals,
+    "age": age_seals,
     "keychain": keychain_seals,
     "shares": shares_seals,
     "pkcs11": pkcs11_seals,

@@ -237,6 +237,7 @@ def test_no_share_is_left_in_the_store_the_log_or_any_error(caplog):
         {"secret_shares": 5, "secret_threshold": 3, "seal": "keychain"},
         {"secret_shares": 1, "secret_threshold": 1, "pgp_keys": ["x"]},
         {"seal": "keyfile:/etc/hostname"},
+        {"seal": "age:/etc/hostname"},
         {"seal": ["keychain"]},
         {},
         {"seal": "shares"},

@@ -168,8 +168,8 @@ def _vault(session: Session) -> Iterator[Finding]:
         return
     session.client.read("sys/keyhole")  # opens a local vault
     yield Finding("vault", "ok", place)
-    unattended = "opens without a person" if kind in {"keychain", "keyfile"} else "asks a person at each opening"
-    yield Finding("seal", "ok", f"{kind}: {unattended}")
+    asks = kind == "shamir" or status.get("asks_for", kind == "passphrase")
+    yield Finding("seal", "ok", f"{kind}: {'asks a person at each opening' if asks else 'opens without a person'}")
 
 
 def _road(session: Session) -> Iterator[Finding]:

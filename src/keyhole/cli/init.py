@@ -16,7 +16,7 @@ from keyhole.core.errors import Conflict, InvalidRequest, Sealed
 from keyhole.core.value import Secret
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_SEAL_HELP = "passphrase, keychain, keyfile:PATH, shares:5:3, or a key kept elsewhere: see docs/seal.md."
+_SEAL_HELP = "passphrase, keychain, keyfile:PATH, age:IDENTITY, shares:5:3, or a key kept elsewhere: see docs/seal.md."
 
 
 def seal_options(function: _F) -> _F:
@@ -38,6 +38,7 @@ def recovery_options(function: _F) -> _F:
     keyhole init
     keyhole init --seal passphrase --passphrase-file /run/keys/pass --json
     keyhole init --vault sqlite:/var/lib/keyhole/vault.db --seal keyfile:/etc/keyhole/key --make-keyfile
+    keyhole init --vault sqlite:/var/lib/keyhole/vault.db --seal age:/etc/keyhole/identity.txt
     keyhole init --vault sqlite:/var/lib/keyhole/vault.db --seal shares:5:3
     """,
 )
@@ -55,10 +56,10 @@ def init_command(
 ) -> None:
     """Make a vault and print its root token.
 
-    The seal says who can open it: your passphrase, your system's keychain, a key file, any 3 of 5 people, each with a
-    share of the key that is shown now and never again, or whoever may use a key in a token (pkcs11:), of a cloud
-    (awskms:, gcpkms:, azurekms:) or of another vault (transit:). Without --seal it is the keychain where one is
-    unlocked, else a passphrase. The root token may do everything; keep it where nobody finds it,
+    The seal says who can open it: your passphrase, your system's keychain, a key file, an age identity, any 3 of 5
+    people, each with a share of the key that is shown now and never again, or whoever may use a key in a token
+    (pkcs11:), of a cloud (awskms:, gcpkms:, azurekms:) or of another vault (transit:). Without --seal it is the
+    keychain where one is unlocked, else a passphrase. The root token may do everything; keep it where nobody finds it,
     or do without: whoever can open a local vault is its owner.
     """
     initialise(session, seal, recovery_shares, recovery_threshold, make_keyfile=make_keyfile)
@@ -143,7 +144,7 @@ def make_local(
         InvalidRequest: the seal needs something that is not given.
     """
     from keyhole.cli.local import create_vault, has_vault  # noqa: PLC0415  # a server's vault is made by the server
-    from keyhole.seals import asks_for  # noqa: PLC0415  # the same
+    from keyhole.seals import asks_for, file_of  # noqa: PLC0415  # the same
 
     seal = _chosen(session, seal)
     if asyncio.run(has_vault(location)):
@@ -151,11 +152,17 @@ def make_local(
     kind, _, rest = seal.partition(":")
     if make_keyfile:
         _make_keyfile(kind, rest)
-    elif kind == "keyfile" and rest and not os.path.lexists(rest):
-        raise Sealed(f"there is no key file {rest}", "mount it, or have one made: --make-keyfile")
+    elif (file := file_of(seal)) and not os.path.lexists(file):
+        made = "--make-keyfile" if kind == "keyfile" else f"age-keygen -o {file}"
+        what = "key file" if kind == "keyfile" else "identity file"
+        raise Sealed(f"there is no {what} {file}", f"mount it, or have one made: {made}")
     asks = asks_for(seal)
     passphrase = (
-        None if not asks else session.passphrase.get_new() if kind == "passphrase" else session.passphrase.get()
+        None
+        if not asks
+        else session.passphrase.get_new()
+        if kind == "passphrase"
+        else session.passphrase.get(f"{asks}: ")
     )
     if kind == "passphrase" and not session.passphrase.given and has_terminal():
         session.out.say("Nobody can recover this passphrase for you.")

@@ -46,7 +46,8 @@ class LocalVault:
 
     Args:
         location: of the store.
-        passphrase: asked when the vault's seal is a passphrase; may prompt, and gives ``None`` where nobody answers.
+        passphrase: asked for what a person enters for the seal, with a prompt that names it; gives ``None`` where
+            nobody answers.
         interactive: the keychain may ask its user.
         road: the broker will be needed.
         flags: settings that win over the file and the environment.
@@ -56,7 +57,7 @@ class LocalVault:
         self,
         location: str,
         *,
-        passphrase: Callable[[], Secret | None] = lambda: None,
+        passphrase: Callable[[str], Secret | None] = lambda _prompt: None,
         interactive: bool = False,
         road: bool = False,
         flags: Mapping[str, Any] | None = None,
@@ -172,11 +173,11 @@ class LocalVault:
         return node
 
     async def _opener(self, node: Node) -> Secret | None:
-        """The passphrase, asked for once and only by a vault that has one."""
+        """What a person enters, asked for once and only by a vault that needs it."""
         header = await node.header()
         seal = self.config.seal or (header.seal if header is not None else "")
-        if asks_for(seal) and self._entered is None:
-            self._entered = self._passphrase()
+        if (asks := asks_for(seal)) and self._entered is None:
+            self._entered = self._passphrase(f"{asks}: ")
         return self._entered
 
 

@@ -19,6 +19,7 @@ from keyhole.core.value import Secret
     examples="""
     keyhole operator migrate --to passphrase --new-passphrase-file new.txt
     keyhole operator migrate --to keyfile:/etc/keyhole/key --make-keyfile
+    keyhole operator migrate --to age:/etc/keyhole/identity.txt
     keyhole operator migrate --to shares:5:3
     keyhole operator migrate --to 'awskms:alias/keyhole?region=eu-central-1'
     """,
@@ -52,10 +53,10 @@ def migrate(
     from keyhole.seals import asks_for  # noqa: PLC0415  # the same
 
     recovery = check_new_seal(seal, recovery_shares, recovery_threshold, make_keyfile=make_keyfile)
-    entered = _new_secret(asks_for(seal), new_passphrase_file)
+    entered = _new_secret(seal, asks_for(seal), new_passphrase_file)
 
     def old(asks: str, shares: int) -> Secret | None:
-        return _shares(shares) if shares else session.passphrase.get() if asks else None
+        return _shares(shares) if shares else session.passphrase.get(f"{asks}: ") if asks else None
 
     def hand_out(shares: list[Secret]) -> None:
         texts = [share.reveal().decode() for share in shares]
@@ -71,12 +72,12 @@ def migrate(
         session.out.say(f"the vault in {session.where.location} is sealed with {seal.partition(':')[0]}")
 
 
-def _new_secret(asks: str, file: str) -> Secret | None:
+def _new_secret(seal: str, asks: str, file: str) -> Secret | None:
     if not asks:
         return None
     source = PassphraseSource()
     source.file = file
-    return source.get_new() if asks.startswith("Passphrase") or file else ask_hidden(f"{asks}: ")
+    return source.get_new() if seal == "passphrase" or file else ask_hidden(f"{asks}: ")
 
 
 def _shares(threshold: int) -> Secret:

@@ -90,7 +90,7 @@ def status(session: Session, /) -> int:
 def unseal(session: Session, /, *, reset: bool, migrating: bool) -> None:
     """Open a server's vault with the passphrase, or enter one share of its seal.
 
-    A share is asked for, or read from stdin; the server keeps it until there are enough. A keychain or a key file is
+    A share is asked for, or read from stdin; the server keeps it until there are enough. A keychain or a file is
     read by the server itself, for who may seal it.
     """
     if not session.where.remote:
@@ -123,7 +123,7 @@ def _key(session: Session, *, asks: str, shares: bool) -> dict[str, str]:
         return {"key": read_value("One share: ").reveal().decode(errors="replace").strip()}
     if not asks:
         return {}
-    passphrase = session.passphrase.get()
+    passphrase = session.passphrase.get(f"{asks}: ")
     if passphrase is None:
         raise Sealed("there is no terminal to ask for the passphrase on", "give --passphrase-file FILE")
     return {"key": passphrase.reveal().decode(errors="surrogateescape")}

@@ -362,12 +362,13 @@ def _revealed(session: Session, gets: Granted, wanted: tuple[str, ...]) -> dict[
 def hidden_paths(session: Session) -> list[Path]:
     """The files and folders of the vault, which the sandbox covers; what a folder of the user's has besides stays."""
     from keyhole.config import home, load  # noqa: PLC0415  # --help needs neither
+    from keyhole.seals import file_of  # noqa: PLC0415  # the same
 
     found = [home(), Path(session.passphrase.file)] if session.passphrase.file else [home()]
     if not session.where.remote:
         location = session.where.location
         seals = [load().seal, asyncio.run(_seal(location))]
-        found += [Path(seal.partition(":")[2]) for seal in seals if seal.startswith("keyfile:")]
+        found += [Path(file) for seal in seals if (file := file_of(seal))]
         if location.startswith(_SQLITE):
             found += _store_paths(Path(location.removeprefix(_SQLITE)))
         if _in_database(session):

@@ -28,7 +28,7 @@ from typing import Protocol, runtime_checkable
 from keyhole.core.errors import InvalidRequest
 from keyhole.core.value import Secret
 
-MEMBERS = ("passphrase", "keychain", "keyfile", "shares", "pkcs11", "awskms", "gcpkms", "azurekms", "transit")
+MEMBERS = ("passphrase", "keychain", "keyfile", "age", "shares", "pkcs11", "awskms", "gcpkms", "azurekms", "transit")
 KEPT_ELSEWHERE = ("pkcs11", "awskms", "gcpkms", "azurekms", "transit")
 """Members whose key somebody else keeps, who never gives it away."""
 _QUORUM = re.compile(r"shares:([0-9]{1,3}):([0-9]{1,3})")
@@ -98,6 +98,12 @@ def open_seal(
     return seal
 
 
+def file_of(spec: str) -> str:
+    """The path of the file that opens a seal of this machine's own: of ``keyfile`` and ``age``; empty for others."""
+    kind, _, rest = spec.partition(":")
+    return rest if kind == "keyfile" else rest.partition("?")[0] if kind == "age" else ""
+
+
 def quorum(spec: str) -> tuple[int, int]:
     """How many shares a seal has, and how many of them open it: 5 and 3 of ``shares:5:3``; 1 and 1 without shares.
 
@@ -119,6 +125,8 @@ def asks_for(spec: str) -> str:
     kind = spec.partition(":")[0]
     if kind == "pkcs11" and "pin-source=" not in spec:
         return "PIN of the token"
+    if kind == "age" and "?" in spec:
+        return "Passphrase of the age identity"
     return "Passphrase of the vault" if kind == "passphrase" else ""
 
 

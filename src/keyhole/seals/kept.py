@@ -1,4 +1,4 @@
-"""What the seals have in common whose key somebody else keeps: a token, a cloud, another vault.
+"""What the seals have in common whose key somebody else keeps (a token, a cloud, another vault), and age with them.
 
 The root key is not sent there. Each blob has 32 random bytes of its own, which that key wraps, and the root key is
 sealed under them: so nobody there learns it, one exchange of a few bytes is enough, and the blob has the same form

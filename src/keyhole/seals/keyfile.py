@@ -9,19 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import stat
 from pathlib import Path
 
-from keyhole.core.errors import Conflict, InvalidRequest, Sealed
+from keyhole.core.errors import Conflict, InvalidRequest
 from keyhole.core.value import Secret
 from keyhole.crypto.aead import KEY_SIZE
 from keyhole.seals import MEMBERS
 from keyhole.seals.blob import HKDF, Header, close, disclose, from_random_key, read_own_header
+from keyhole.seals.private_file import read_private
 
 NAME = "keyfile"
 MODE = 0o600
 _MAX_SIZE = 128
-_MAX_LINKS = 40  # as the kernel's own limit
 _MIN_DISTINCT = 12  # of 32 random bytes fewer are distinct once in 10**25 files
 _TEXT = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\r\n")
 
@@ -64,19 +63,7 @@ def read_keyfile(path: Path) -> bytes:
         Sealed: it is not there, or the medium does not give it.
         InvalidRequest: somebody else may read or replace it, or its content is no key.
     """
-    _refuse_foreign_links(path)
-    try:
-        # Opened without waiting: a named pipe in its place would block for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    try:
-        _refuse_unsafe(path, os.fstat(descriptor))
-        content = os.read(descriptor, _MAX_SIZE + 1)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    finally:
-        os.close(descriptor)
+    content = read_private(path, "key file", "name a file that holds 32 random bytes", _MAX_SIZE)
     return _decode(path, content)
 
 
@@ -117,37 +104,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _trusted(owner: int) -> bool:
-    return owner in (os.geteuid(), 0)
-
-
-def _refuse_foreign_links(path: Path) -> None:
-    """Who owns a link on the way chooses the key; so it has to be us or root."""
-    for _ in range(_MAX_LINKS):
-        try:
-            status = path.lstat()
-        except OSError as error:
-            raise _unreadable(path, error) from None
-        if not stat.S_ISLNK(status.st_mode):
-            return
-        if not _trusted(status.st_uid):
-            raise InvalidRequest(f"the link {path} belongs to somebody else", "name the key file itself")
-        path = path.parent / path.readlink()
-    raise InvalidRequest(f"the key file {path} is behind too many links", "name the key file itself")
-
-
-def _refuse_unsafe(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise InvalidRequest(f"the key file {path} is not a regular file", "name a file that holds 32 random bytes")
-    if not _trusted(status.st_uid):
-        raise InvalidRequest(f"the key file {path} belongs to somebody else", f"chown {os.geteuid()} {path}")
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise InvalidRequest(
-            f"the key file {path} can be used by others than its owner",
-            f"chmod 600 {path}; on Kubernetes set defaultMode: 0400; if it was readable before, make a new key",
-        )
-
-
 def _decode(path: Path, content: bytes) -> bytes:
     if len(content) == KEY_SIZE and not _TEXT.issuperset(content):
         key = content
@@ -167,10 +123,6 @@ def _decode(path: Path, content: bytes) -> bytes:
             "it may hold them raw, as 64 hexadecimal digits, or in base64; try: openssl rand -base64 32",
         )
     return key
-
-
-def _unreadable(path: Path, error: OSError) -> Sealed:
-    return Sealed(f"the key file {path} cannot be read: {error.strerror}", "mount it, or name another seal")
 
 
 def open_seal(rest: str, *, passphrase: Secret | None, vault_id: str, create: bool, interactive: bool) -> KeyfileSeal:

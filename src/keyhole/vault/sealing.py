@@ -136,7 +136,7 @@ async def unwrap(seal: Seal, header: Header) -> bytes:
                 "these shares do not open this vault, and all are forgotten",
                 "one is wrong, or they are another vault's: enter them again, each from its holder",
             ) from None
-        what = "passphrase is" if seal.name == "passphrase" else f"{seal.name}'s key is"
+        what = {"passphrase": "passphrase is", "age": "age identity is"}.get(seal.name, f"{seal.name}'s key is")
         raise type(error)(
             f"the {what} not the one of this vault", "try again; if it is right, the vault's header was changed"
         ) from None

@@ -32,6 +32,7 @@ from keyhole.core.tool_server import parse_server_name
 
 _KNOWN = {client.name: client for client in CLIENTS}
 _PATHS = ("KEYHOLE_HOME", "KEYHOLE_CACERT", "KEYHOLE_UPSTREAM_CA")
+_OF_FILES = ("keyfile", "age")  # seals whose place is a path
 _NAMES = ("KEYHOLE_RESOLVE", "KEYHOLE_RESOLVER")
 _ARGUMENT = click.argument("clients", nargs=-1, type=click.Choice(sorted(_KNOWN)), metavar="[CLIENT]…")
 
@@ -136,7 +137,7 @@ def _settings(environ: Mapping[str, str]) -> dict[str, str]:
     found |= {name: environ[name] for name in _NAMES if environ.get(name)}
     kind, sign, place = environ.get("KEYHOLE_SEAL", "").partition(":")
     if kind and "@" not in place:
-        found["KEYHOLE_SEAL"] = f"keyfile:{Path(place).absolute()}" if kind == "keyfile" else f"{kind}{sign}{place}"
+        found["KEYHOLE_SEAL"] = f"{kind}{sign}{Path(place).absolute() if kind in _OF_FILES else place}"
     return found
 
 
