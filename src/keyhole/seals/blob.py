@@ -8,8 +8,8 @@ The derivation names how the wrapping key comes from what the seal holds: a prof
 associated data. The salt is fresh for each blob, so a wrapping key wraps one root key.
 
 The second format is that of keys which somebody else keeps and never gives away, and of age (``seals.kept``): 32 random
-bytes of this blob, wrapped by such a key. There the salt is a digest of what it wrapped, so that damage is seen before anybody
-is asked.
+bytes of this blob, wrapped by such a key. There the salt is a digest of what it wrapped, so that damage is seen before
+anybody is asked.
 """
 
 from __future__ import annotations
