@@ -382,6 +382,7 @@ def test_python_programs_find_the_same_vault(local):
 def test_version_is_one_line():
     assert ok("version").out.startswith("keyhole ")
     assert json.loads(ok("version", "--json").out)["version"]
+    assert ok("--version").out == ok("version").out
 
 
 def test_a_folder_that_is_gone_is_said_in_words(tmp_path, monkeypatch):

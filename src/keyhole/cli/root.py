@@ -95,6 +95,10 @@ class _Root(Group):
         found = getattr(importlib.import_module(f"keyhole.cli.{module}"), attribute)
         return found if isinstance(found, click.Command) else None
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take ``--version``, as other programs have it, for the command."""
+        return super().parse_args(ctx, ["version", *args[1:]] if args[:1] == ["--version"] else args)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
