@@ -23,6 +23,7 @@ CERTIFICATE = "certificate:"  # begins the names under which the fields of a cli
 
 OWN = frozenset({"agents", "approvals", "auth", "cubbyhole", "identity", "services", "sys", "tools"})
 """First segments of the paths at which Keyhole answers for itself in every org."""
+_OWN_OF_ORG = ("auth/", "cubbyhole/", "sys/")  # of those what can hold a token
 
 # Characters with a meaning of their own next to a path: URL syntax, policy globs, and the field of a reference.
 _RESERVED = frozenset("%?#\\*")
@@ -108,7 +109,9 @@ def parse_shown_ref(text: str) -> tuple[str, str]:
     Its own answers name no secret that is kept, and one of them is the token of who asks.
     """
     path, field = parse_secret_ref(text)
-    if path.startswith("/") and path[1:].partition("/")[0] in OWN:
+    first, _, rest = path[1:].partition("/")
+    # An org may be named in front of a path, so a folder of such a name at the top of a KV 1 mount is refused too.
+    if path.startswith("/") and (first in OWN or rest.startswith(_OWN_OF_ORG)):
         raise InvalidRequest(f"there is no secret at {path}", "name one of secret/, or of another mount of secrets")
     return path, field
 
